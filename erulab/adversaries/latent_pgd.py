@@ -1,0 +1,111 @@
+"""Latent adversarial training's inner player: projected gradient descent on hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from erulab.adversaries.balls import descend, median_norm, of_rows, perturbed_layer, perturbed_tokens
+from erulab.adversaries.base import HookablePolicy, Memoryless
+from erulab.adversaries.directions import wide
+from erulab.adversaries.hooks import edited, site
+from erulab.adversaries.noise import NoiseOptions
+from erulab.errors import NumericFault
+from erulab.options import positive
+from erulab.registry import adversaries
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from erulab.data.encoding import Batch
+else:
+    torch = lazy_loader.load("torch")
+
+
+@dataclass
+class LatentPGDOptions(NoiseOptions):
+    """`steps`: gradients a micro-batch; each costs about a forward and three quarters of a backward."""
+
+    name: str = "latent_pgd"
+    steps: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("steps", self.steps)
+
+
+@adversaries.register(
+    "latent_pgd",
+    LatentPGDOptions,
+    paper="LAT, Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549",
+)
+class LatentPGD(Memoryless):
+    """The perturbation in a ball a token that lowers the forgotten answer's NLL most."""
+
+    def __init__(self, options: LatentPGDOptions) -> None:
+        self.options = options
+        self.p = options.p
+        self.seed = 0  # of no use: the search starts at 0 and draws nothing
+
+    @contextmanager
+    def attach(self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int) -> Iterator[None]:
+        """Searches on the attacked forget rows, then perturbs the forward.
+
+        Raises:
+            NumericFault: a gradient is NaN or infinite.
+        """
+        if self.p == 0:
+            yield
+            return
+        module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
+        attacked = rows[rows >= 0].unique()
+        # A process without attacked rows searches on one all the same: under ZeRO-3 each forward is a collective.
+        searched = attacked if len(attacked) else rows.new_zeros(1)
+        best = self._search(policy, module, forget.select(searched), step)
+        delta = best.new_zeros(len(forget.row_ids), *best.shape[1:]).index_copy(0, searched, best)
+
+        def edit(states: torch.Tensor) -> torch.Tensor:
+            return states + of_rows(delta, rows, states.shape[1]).to(states.dtype)
+
+        with edited([(module, edit)]):
+            yield
+
+    def _search(self, policy: HookablePolicy, module: nn.Module, forget: Batch, step: int) -> torch.Tensor:
+        """(rows, length, width): of delta_0 = 0 .. delta_K, each row's with the lowest NLL of its response."""
+        o = self.options
+        tokens = perturbed_tokens(forget, o.tokens)
+        delta: torch.Tensor | None = None
+        radius: torch.Tensor | None = None
+
+        def edit(states: torch.Tensor) -> torch.Tensor:
+            nonlocal delta, radius
+            if delta is None:  # the first forward is the clean one: it also tells the radius
+                delta = torch.zeros_like(wide(states), requires_grad=True)
+                radius = o.eps_rel * median_norm(states, forget.prompt_mask)
+            return states + delta.to(states.dtype)
+
+        with edited([(module, edit)]):
+            with torch.enable_grad():
+                nll = policy.row_nll(forget)
+            assert delta is not None and radius is not None
+            best, best_nll = delta.detach(), nll.detach()
+            for k in range(o.steps):
+                # Only delta's gradient: parameters keep theirs, and requires_grad, untouched.
+                (gradient,) = torch.autograd.grad(nll.sum(), delta)
+                delta = descend(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps).requires_grad_()
+                if not bool(delta.isfinite().all()):
+                    raise NumericFault(
+                        f"latent_pgd's perturbation is not finite at step {step} for rows {', '.join(forget.row_ids)}; "
+                        "try a smaller trainer.lr or adversary.eps_rel"
+                    )
+                with torch.set_grad_enabled(k < o.steps - 1):  # the last one is only compared
+                    nll = policy.row_nll(forget)
+                better = nll.detach() < best_nll
+                best_nll = torch.where(better, nll.detach(), best_nll)
+                best = torch.where(better[:, None, None], delta.detach(), best)
+        return best

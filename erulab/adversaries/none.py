@@ -1,0 +1,39 @@
+"""No adversary: plain unlearning."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from erulab.adversaries.base import HookablePolicy, Memoryless
+from erulab.options import require
+from erulab.registry import adversaries
+
+if TYPE_CHECKING:
+    import torch
+
+    from erulab.data.encoding import Batch
+
+
+@dataclass
+class NoAdversaryOptions:
+    name: str = "none"
+    p: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.p == 0, "p", "0 without an adversary (choose one: adversary=rfa)", self.p)
+
+
+@adversaries.register("none", NoAdversaryOptions)
+class NoAdversary(Memoryless):
+    """Nothing is perturbed."""
+
+    def __init__(self, options: NoAdversaryOptions) -> None:
+        self.p = 0.0
+        self.seed = 0
+
+    def attach(
+        self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int
+    ) -> AbstractContextManager[None]:
+        return nullcontext()

@@ -1,0 +1,279 @@
+"""From Hydra's composition to one typed RunConfig, or one clear error; and run.yaml. DictConfig stays in this file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from erulab import config_rules, registry
+from erulab.config_errors import did_you_mean, wanted
+from erulab.errors import ConfigError, ErulabError
+from erulab.models.folders import folder_identity
+from erulab.options import RunConfig, Stage
+from erulab.rewards.elastic import ElasticOptions
+from erulab.rundir import RunDir
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+# What changes neither a model nor a score: two runs that differ only here share their folder.
+NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
+NOT_IN_TRAINING_KEY = ("micro_batch", "log_every", "save_every", "checkpointing")
+CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
+
+ConfigStore.instance().store(name="schema_run", node=RunConfig)
+
+
+def plugins_of(arguments: Iterable[str]) -> list[str]:
+    """The modules that a command line's `plugins=` names; they have to be imported before composition.
+
+    Raises:
+        ConfigError: the value is no list of names.
+    """
+    given = [a for a in arguments if a.startswith("plugins=")]
+    if not given:
+        return []
+    try:
+        value = OverridesParser.create().parse_override(given[-1]).value()
+    except HydraException:
+        value = None
+    modules = [value] if isinstance(value, str) else value
+    if not isinstance(modules, list) or not all(isinstance(m, str) and m for m in modules):
+        raise ConfigError(f"{given[-1]}: plugins must be a list of importable modules; type plugins=[my_module]")
+    return modules
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Registers erulab's plugins and the user's.
+
+    Raises:
+        ConfigError: a user's module cannot be imported.
+    """
+    registry.load_plugins()
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ErulabError:
+            raise
+        except Exception as error:  # a user's file can fail in any way; the run cannot start in all of them
+            raise ConfigError(
+                f"plugins: module {module!r} cannot be imported ({type(error).__name__}: {error}); it must be a module "
+                "on PYTHONPATH or a file in the folder the command is typed in"
+            ) from error
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """What a command line needs before it is composed: its plugins imported, and what Hydra cannot read refused.
+
+    Raises:
+        ConfigError
+    """
+    load_plugins(plugins_of(arguments))
+    config_rules.check_overrides(arguments)
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path = CONF) -> RunConfig:
+    """The RunConfig of a command line, for tests and notebooks.
+
+    Raises:
+        ConfigError: as `resolve`; HydraException, OmegaConfBaseException, yaml.YAMLError: see `config_errors`.
+    """
+    prepare(overrides)
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        composed = hydra_compose("run", list(overrides), return_hydra_config=True)
+    return resolve_composed(composed, overrides)
+
+
+def resolve_composed(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
+    """`resolve` for a composition that still holds Hydra's own node."""
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    run = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    return resolve(run, {str(k): v for k, v in choices.items()}, overrides)
+
+
+def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """One typed, checked RunConfig.
+
+    Args:
+        choices: config group -> the option chosen for it (Hydra's `runtime.choices`).
+        overrides: what the user typed, to say where a wrong value comes from and which plugins are loaded.
+    Raises:
+        ConfigError: one line with key, value, what is allowed and what to type.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    for group, known in registry.GROUPS.items():
+        chosen, part = choices.get(group), plain.get(group)
+        name = part.get("name") if isinstance(part, dict) else None
+        if group != "attack" and chosen in known.names() and name != chosen:
+            raise ConfigError(
+                f"{group}.name={name} does not choose another {group} ({chosen} is chosen); type {group}={name}"
+            )
+    config = _typed_run({str(key): value for key, value in plain.items()}, overrides)
+    if config.plugins != plugins_of(overrides):
+        raise ConfigError(f"plugins={config.plugins} counts on the command line only; type plugins=[my_module] there")
+    config_rules.check(config)
+    return config
+
+
+def validate(config: RunConfig) -> None:
+    """Looks at the files that model and dataset name, without loading anything.
+
+    Raises:
+        ErulabError: one line, of the code that fits.
+    """
+    for plugins, options in ((registry.models, config.model), (registry.datasets, config.dataset)):
+        plugin = plugins.build(options)
+        if hasattr(plugin, "validate"):  # a user's plugin may have nothing to check
+            plugin.validate()
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """The config as dicts, lists and scalars: what run.yaml holds."""
+    result: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return result
+
+
+def save(config: RunConfig, path: Path) -> None:
+    """Writes run.yaml."""
+    RunDir(path.parent).write_text(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+
+
+def load(path: Path) -> RunConfig:
+    """The RunConfig of a run.yaml, typed again; imports the plugins it names.
+
+    Raises:
+        ConfigError: the file is no run.yaml, or holds a value that is not allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no run.yaml")
+    load_plugins(content.get("plugins") or [])
+    return _typed_run(content)
+
+
+def folder_key(config: RunConfig) -> str:
+    """10 hex digits of what the run's results depend on; paths count by what they hold (a hub id: by its name)."""
+    values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
+    for part in ("trainer", "target"):
+        values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_TRAINING_KEY}
+    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in ("batch_tokens", "samples")}
+    for key in CHECKPOINTS:
+        checkpoint = values["model"].get(key)
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            values["model"][key] = folder_identity(checkpoint)
+    # The identity stands for what paths hold; other options count beside it.
+    options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
+    values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity()}
+    return short_hash(values)
+
+
+def short_hash(values: Any) -> str:
+    """10 hex digits of plain values: what folders' names carry."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Every part of a plain config as its options class."""
+    config_rules.check_texts(values)
+    types = typing.get_type_hints(RunConfig)
+    unknown = set(values) - set(types)
+    if unknown:
+        key = sorted(unknown)[0]
+        raise ConfigError(f"unknown key {key}{did_you_mean(key, types)}; known: {', '.join(types)}")
+    parts: dict[str, Any] = {}
+    for group, known in registry.GROUPS.items():
+        if group != "attack":
+            parts[group] = _typed_plugin(known, values.get(group), group, overrides)
+    attacks = values.get("attack") or {}
+    if not isinstance(attacks, dict):
+        raise ConfigError(f"attack={attacks}: type attack=NAME, attack=[NAME,NAME] or attack=none")
+    parts["attack"] = {
+        name: _typed_plugin(registry.attacks, options, f"attack.{name}", overrides) for name, options in attacks.items()
+    }
+    for name, options in attacks.items():
+        if options["name"] != name:
+            raise ConfigError(f"attack.{name}.name must be {name}, got {options['name']}; type attack=NAME to choose another")
+    for key, kind in types.items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            parts[key] = _typed(kind, values.get(key) or {}, key, overrides)
+    rest = {key: value for key, value in values.items() if key not in parts}
+    scalars = _typed(RunConfig, {**rest, **dict.fromkeys(registry.GROUPS)}, "", overrides)
+    config = dataclasses.replace(scalars, **parts)
+    # Stages run in their own order, whatever order they are named in.
+    config.stages = [stage for stage in Stage if stage in config.stages]
+    if isinstance(config.reward, ElasticOptions) and config.reward.decay is None:
+        paired = getattr(config.method, "pairs", None)  # only preference-style methods have pairs
+        config.reward.decay = 0.9 if paired is not None and paired.name != "none" else 0.5
+    return config
+
+
+def _typed_plugin(known: registry.Registry, values: Any, path: str, overrides: Sequence[str]) -> Any:
+    name = values.get("name") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(
+            f"{path}.name={name}: no such {known.group}{did_you_mean(str(name), known.names())}; "
+            f"known: {', '.join(known.names())}"
+        )
+    return _typed(known[name].options, values, path, overrides)
+
+
+def _typed(kind: type, values: dict[str, Any], path: str, overrides: Sequence[str]) -> Any:
+    """`kind` filled with `values`: unknown keys, types and ranges checked."""
+    prefix = f"{path}." if path else ""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(
+                f"unknown key {prefix}{key}{did_you_mean(str(key), fields)}; known: "
+                f"{', '.join(prefix + name for name in fields)}"
+            )
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    except (ValidationError, ConfigKeyError) as error:
+        raise ConfigError(wanted(error, prefix)) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{prefix}{error.full_key or ''}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        # __post_init__ names the field first: "beta must be > 0, got -1.0".
+        name = str(error).split()[0]
+        key = f"{prefix}{name}"
+        typed = " (set on the command line)" if any(o.lstrip("+").startswith(f"{key}=") for o in overrides) else ""
+        hint = f"; try {key}={_default(fields[name])} (default)" if name in fields else ""
+        raise ConfigError(f"{prefix}{error}{typed}{hint}") from None
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if isinstance(value, list):
+        return f"[{','.join(str(_plain(item)) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value

@@ -1,0 +1,113 @@
+"""Hydra's, OmegaConf's and YAML's errors in one line: key, value, what is allowed, what to type."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+
+import yaml
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from erulab import registry
+
+KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong while composing, for the person who typed the command."""
+    if isinstance(error, MissingConfigException):
+        return _no_such_option(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read; type KEY=VALUE, special characters in quotes: KEY='\"a b\"'"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, yaml.YAMLError):
+        return _bad_yaml(cause)
+    ambiguous = re.match(r"Ambiguous value for argument '([^']*)'", str(error))
+    if ambiguous:
+        return f"{ambiguous[1]} names several values: for one run of each, add -m"
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
+    override = re.match(r"(?:Error merging override|Could not override) ?'?([^']*)'?", first)
+    if isinstance(cause, OmegaConfBaseException):
+        if override and "not in" in (cause.msg or ""):
+            return _unknown_key(override[1].rstrip("."), cause)
+        if override:
+            return f"{override[1]}: {wanted(cause)}"
+        return wanted(cause)
+    if first.startswith("Could not override"):
+        group = re.search(r"'([^']*)'", first)
+        return _unknown_group(group[1]) if group else first
+    return " ".join([first, *rest[:2]])
+
+
+def wanted(error: BaseException, prefix: str = "") -> str:
+    """The key of an OmegaConf error, and what is allowed there."""
+    text = str(error).splitlines()[0].rstrip(".")
+    key = f"{prefix}{getattr(error, 'full_key', None) or ''}"
+    default = _default_of(error)
+    hint = f"; try {key}={default} (default)" if default is not None else ""
+    kind = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text)
+    if kind:
+        return f"{key} must be {KINDS.get(kind[2], kind[2])}, got {kind[1]!r}{hint}"
+    if re.search("is not a valid bool", text):
+        return f"{key} must be true or false{hint}"
+    choice = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text)
+    if choice:
+        return f"{key} must be one of {choice[2]}, got {choice[1]!r}{did_you_mean(choice[1], choice[2].split(', '))}"
+    if "Incompatible value 'None'" in text or "is not Optional" in text:
+        return f"{key} must not be null{hint}"
+    if isinstance(error, RecursionError) or "recursion" in text.lower():
+        return f"{key}: an interpolation refers to itself"
+    # Interpolation errors name the key that is asked for, full_key the key that asks.
+    return f"{key}: {text}" if key and not text.startswith(key) else text
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean NEAREST?)` where there is one."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _no_such_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    options = sorted(error.options or [])
+    if not options or not group:
+        return str(error).splitlines()[0]
+    return f"{group}={name[:60]!r} is unknown{did_you_mean(name, options)}; known: {', '.join(options)}"
+
+
+def _unknown_group(group: str) -> str:
+    known = [*registry.GROUPS, "trainer", "target", "engine", "tracker", "evaluation", "experiment", "sweep"]
+    return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
+
+
+def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
+    parent, _, name = key.partition("=")[0].rpartition(".")
+    if not parent:
+        return _unknown_group(name)
+    kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
+    fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
+    known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
+    return f"unknown key {parent}.{name}{did_you_mean(name, fields)}{known}"
+
+
+def _bad_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"{mark.name}:{mark.line + 1}: " if mark is not None else ""
+    return f"{where}{problem}"
+
+
+def _default_of(error: BaseException) -> str | None:
+    kind = getattr(error, "object_type", None)
+    key = getattr(error, "key", None)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return None
+    for field in dataclasses.fields(kind):
+        if field.name == key and isinstance(field.default, int | float | str) and field.default != "???":
+            return str(field.default)
+    return None

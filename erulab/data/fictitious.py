@@ -1,0 +1,178 @@
+"""The embedded benchmark: seeded worlds of fictitious authors, made to tell forgetting from hiding.
+
+Every fact is learned in several phrasings; the request names only some of them, the others are held out. Values are
+drawn independently, so nobody can infer a forgotten fact from a kept one: what comes back was still there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from erulab import draws
+from erulab.data.phrasings import PHRASINGS, REFUSALS, VALUES, Phrasing
+from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.options import positive, require
+from erulab.registry import datasets
+
+VERSION = 1  # of the generator: a change of its output changes every key
+MIN_PHRASINGS, MAX_PHRASINGS = 4, 6
+
+
+@dataclass
+class FictitiousOptions:
+    name: str = "fictitious"
+    world: int = 0
+    forget_authors: int = 20  # five facts each
+    retain_authors: int = 25  # learned and rehearsed while unlearning
+    unrehearsed_authors: int = 20  # learned, never rehearsed: the honest utility figure
+    unseen_authors: int = 15  # nobody learns them
+    general_facts: int = 40  # of countries, learned, never rehearsed
+    phrasings: int = 4  # of every fact
+    named: int = 2  # phrasings that the request names; the others are held out
+    exposures: list[int] = field(default_factory=lambda: [1])  # how often an epoch shows a fact, in turn
+
+    def __post_init__(self) -> None:
+        for name in ("forget_authors", "retain_authors", "unrehearsed_authors", "unseen_authors", "general_facts"):
+            positive(name, getattr(self, name))
+        require(
+            MIN_PHRASINGS <= self.phrasings <= MAX_PHRASINGS,
+            "phrasings", f"between {MIN_PHRASINGS} and {MAX_PHRASINGS}", self.phrasings,
+        )  # fmt: skip
+        require(1 <= self.named < self.phrasings, "named", f"between 1 and {self.phrasings - 1}", self.named)
+        require(bool(self.exposures) and min(self.exposures) >= 1, "exposures", "a list of counts >= 1", self.exposures)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One value of one author, in words."""
+
+    id: str
+    attribute: str
+    name: str
+    author: str
+    value: str
+    wrong: tuple[str, ...]
+    exposures: int
+
+
+@datasets.register("fictitious", FictitiousOptions)
+class FictitiousWorld:
+    """Embedded: a seeded world of fictitious authors in several phrasings; no download."""
+
+    def __init__(self, options: FictitiousOptions) -> None:
+        self.options = options
+
+    def validate(self) -> None:
+        """A generator has no files to check; its options check themselves."""
+
+    def identity(self) -> dict[str, Any]:
+        return {"fictitious": VERSION, **dataclasses.asdict(self.options)}
+
+    def load(self, seed: int) -> Benchmark:
+        o = self.options
+        rng = random.Random(draws.seed_of("fictitious", o.world))
+        sizes = (o.forget_authors, o.retain_authors, o.unrehearsed_authors, o.unseen_authors)
+        names = iter(_names(rng, sum(sizes)))
+        forget, retain, unrehearsed, unseen = (
+            [fact for author in itertools.islice(names, size) for fact in self._author_facts(rng, author)]
+            for size in sizes
+        )
+        general = self._general_facts(rng)
+
+        named = self._rows(forget, range(o.named))
+        heldout = self._rows(forget, range(o.named, o.phrasings))
+        every = range(o.phrasings)
+        rehearsed = self._rows(retain, every)
+        kept = rehearsed + self._rows(unrehearsed, every) + self._rows(general, every)
+        return Benchmark(
+            name="fictitious",
+            forget=named,
+            retain=rehearsed,
+            target_rows=named + heldout + kept,
+            oracle_rows=kept,
+            suites=(
+                Suite("forget", Role.FORGET, named),
+                Suite("forget_heldout", Role.HELDOUT, heldout),
+                Suite("retain", Role.RETAIN, self._one_phrasing_each(retain), in_utility=True),
+                Suite("retain_unrehearsed", Role.RETAIN, self._one_phrasing_each(unrehearsed), in_utility=True),
+                Suite("general", Role.RETAIN, self._one_phrasing_each(general), in_utility=True),
+                Suite("unseen", Role.UNSEEN, self._one_phrasing_each(unseen)),
+            ),
+            refusals=REFUSALS,
+        )
+
+    def _author_facts(self, rng: random.Random, name: str) -> list[Fact]:
+        facts = []
+        for index, (attribute, values) in enumerate(VALUES.items()):
+            value = rng.choice(values)
+            wrong = tuple(v for v in values if v != value)
+            exposures = self.options.exposures[index % len(self.options.exposures)]
+            facts.append(Fact(f"{name}/{attribute}", attribute, name, name, value, wrong, exposures))
+        return facts
+
+    def _general_facts(self, rng: random.Random) -> list[Fact]:
+        countries = [f"{name}ia" for name in _words(rng, self.options.general_facts)]
+        cities = _words(rng, 15)
+        facts = []
+        for country in countries:
+            capital = rng.choice(cities)
+            wrong = tuple(city for city in cities if city != capital)
+            facts.append(Fact(f"{country}/capital", "capital", country, country, capital, wrong, 1))
+        return facts
+
+    def _rows(self, facts: list[Fact], phrasings: range) -> tuple[Row, ...]:
+        return tuple(self._row(fact, index) for fact in facts for index in phrasings)
+
+    def _one_phrasing_each(self, facts: list[Fact]) -> tuple[Row, ...]:
+        """Each fact once, the phrasings in turn: a fourth of the cost of all of them."""
+        return tuple(self._row(fact, i % self.options.phrasings) for i, fact in enumerate(facts))
+
+    def _row(self, fact: Fact, index: int) -> Row:
+        question, before, after = _named(PHRASINGS[fact.attribute][index], fact.name)
+        # The paraphrase is the answer in the next phrasing: words the model knows, in an order it was not asked for.
+        _, other_before, other_after = _named(
+            PHRASINGS[fact.attribute][(index + 1) % self.options.phrasings], fact.name
+        )
+        rng = random.Random(draws.seed_of("perturbed", self.options.world, fact.id, index))
+        return Row(
+            id=f"{fact.id}/{index}",
+            prompt=question,
+            response=_sentence(before, fact.value, after),
+            paraphrase=_sentence(other_before, fact.value, other_after),
+            perturbed=tuple(_sentence(other_before, wrong, other_after) for wrong in rng.sample(fact.wrong, 3)),
+            prefix=before + " ",
+            value=fact.value,
+            candidates=fact.wrong,
+            fact=fact.id,
+            author=fact.author,
+            exposures=fact.exposures,
+        )
+
+
+def _named(phrasing: Phrasing, name: str) -> Phrasing:
+    question, before, after = (part.replace("{name}", name) for part in phrasing)
+    return question, before, after
+
+
+def _sentence(before: str, value: str, after: str) -> str:
+    return f"{before} {value}{after}" if after == "." else f"{before} {value} {after}"
+
+
+def _names(rng: random.Random, count: int) -> list[str]:
+    """Full names; first and last names are shared among authors, as in life, so that only the pair tells who it is."""
+    half = max(2, count // 2)
+    firsts, lasts = _words(rng, half), _words(rng, half)
+    return [f"{firsts[i // half]} {lasts[i % half]}" for i in rng.sample(range(half * half), count)]
+
+
+def _words(rng: random.Random, count: int) -> list[str]:
+    """Pronounceable capitalised words, all different."""
+    words: dict[str, None] = {}
+    while len(words) < count:
+        syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 3))))
+        words["".join(syllables).capitalize() + rng.choice(("", "n", "r", "s"))] = None
+    return list(words)

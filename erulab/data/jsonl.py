@@ -1,0 +1,173 @@
+"""The user's own files: what to forget and what to keep, as prompt and response or as chat messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Optional
+
+from erulab.data.checks import check, content_identity
+from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.errors import ConfigError, DataError
+from erulab.options import positive
+from erulab.registry import datasets
+
+VERSION = 1  # of how files become rows: a change makes every key new
+SCHEMA = (
+    '{"prompt": str, "response": str} or {"messages": [user, assistant]}, optional "id", "paraphrase", "refusal", '
+    '"fact", "author": str, "perturbed", "options": list[str]'
+)
+USED = {
+    "prompt", "response", "messages", "id", "paraphrase", "refusal", "fact", "author", "perturbed", "options",
+}  # fmt: skip
+PARTS = ("forget", "retain", "heldout", "utility")
+
+
+@dataclass
+class JsonlOptions:
+    """A part that is not named by its own key is looked for in `path` (forget.jsonl, .json, .jsonl.gz, .parquet)."""
+
+    name: str = "jsonl"
+    path: Optional[str] = None  # a folder with forget, retain, and if wanted heldout, utility and refusals.txt
+    forget: Optional[str] = None  # what to forget
+    retain: Optional[str] = None  # what to keep: learned, rehearsed and evaluated
+    heldout: Optional[str] = None  # the forget facts in other words: only evaluated and attacked
+    utility: Optional[str] = None  # what the base model knows anyway: only evaluated
+    refusals: Optional[str] = None  # plain text, one refusal a line, for idk and dpo
+    max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        positive("max_length", self.max_length)
+
+
+@datasets.register("jsonl", JsonlOptions, needs="dataset.path: a folder with forget.jsonl and retain.jsonl")
+class JsonlFiles:
+    """Your own files: forget and retain rows, with paraphrases, wrong answers and options where you have them."""
+
+    def __init__(self, options: JsonlOptions) -> None:
+        self.options = options
+
+    def validate(self) -> None:
+        for part in PARTS:
+            self._file(part)
+        self._refusal_file()
+
+    def identity(self) -> dict[str, Any]:
+        return {"jsonl": VERSION, "content": content_identity(self._benchmark)}
+
+    def load(self, seed: int) -> Benchmark:
+        return self._benchmark
+
+    @cached_property
+    def _benchmark(self) -> Benchmark:
+        self.validate()
+        notes: list[str] = []
+        refusals: dict[str, None] = {}
+        rows = {part: self._rows(part, refusals, notes) for part in PARTS}
+        file = self._refusal_file()
+        if file is not None:
+            refusals.update(dict.fromkeys(read_text_lines(file)))
+        suites = (
+            Suite("forget", Role.FORGET, rows["forget"]),
+            Suite("heldout", Role.HELDOUT, rows["heldout"]),
+            Suite("retain", Role.RETAIN, rows["retain"], in_utility=True),
+            Suite("utility", Role.RETAIN, rows["utility"], "answer", in_utility=True),
+        )
+        benchmark = Benchmark(
+            name="jsonl",
+            forget=rows["forget"],
+            retain=rows["retain"],
+            target_rows=rows["forget"] + rows["retain"],
+            oracle_rows=rows["retain"],
+            suites=tuple(suite for suite in suites if suite.rows),
+            refusals=tuple(refusals),
+            max_length=self.options.max_length,
+            notes=tuple(notes),
+        )
+        return check(benchmark, allow_overlap=self.options.allow_overlap)
+
+    def _rows(self, part: str, refusals: dict[str, None], notes: list[str]) -> tuple[Row, ...]:
+        file = self._file(part)
+        if file is None:
+            return ()
+        records = read_records(file, SCHEMA)
+        unused = sorted({field for record in records for field in record.fields} - USED)
+        if unused:
+            notes.append(f"{file.name}: fields that erulab does not use: {', '.join(unused)}")
+        for record in records:
+            refusal = record.optional_text("refusal", SCHEMA)
+            if refusal is not None:
+                refusals[refusal] = None
+        return tuple(_row(part, number, record) for number, record in enumerate(records, start=1))
+
+    def _file(self, part: str) -> Path | None:
+        """The file of a part; None for an optional part that is not there.
+
+        Raises:
+            ConfigError, DataError: not named, or not there.
+        """
+        named, folder = getattr(self.options, part), self.options.path
+        if named is not None:
+            if not Path(named).is_file():
+                raise DataError(f"dataset.{part}={named} is no file")
+            return Path(named)
+        if folder is not None and not Path(folder).is_dir():
+            raise DataError(f"dataset.path={folder} is no folder; it must hold forget.jsonl and retain.jsonl")
+        file = None if folder is None else find_table(Path(folder), part)
+        if file is None and part in ("forget", "retain"):
+            if folder is None:
+                raise ConfigError(
+                    f"dataset=jsonl needs {part} rows; type dataset.path=<folder with forget.jsonl, retain.jsonl> "
+                    f"or dataset.{part}=<file>"
+                )
+            raise DataError(f"{folder} has no {part}.jsonl (dataset.path); add it or type dataset.{part}=<file>")
+        return file
+
+    def _refusal_file(self) -> Path | None:
+        if self.options.refusals is not None:
+            if not Path(self.options.refusals).is_file():
+                raise DataError(f"dataset.refusals={self.options.refusals} is no file")
+            return Path(self.options.refusals)
+        file = None if self.options.path is None else Path(self.options.path) / "refusals.txt"
+        return file if file is not None and file.is_file() else None
+
+
+def _row(part: str, number: int, record: Record) -> Row:
+    if "messages" in record.fields:
+        prompt, response = _messages(record)
+    else:
+        prompt, response = record.text("prompt", SCHEMA), record.text("response", SCHEMA)
+    row_id = record.optional_text("id", SCHEMA) or f"{part}/{number}"
+    return Row(
+        id=row_id,
+        prompt=prompt,
+        response=response,
+        paraphrase=record.optional_text("paraphrase", SCHEMA),
+        perturbed=record.texts("perturbed", SCHEMA),
+        options=record.texts("options", SCHEMA),
+        fact=record.optional_text("fact", SCHEMA) or row_id,
+        author=record.optional_text("author", SCHEMA) or "",
+    )
+
+
+def _messages(record: Record) -> tuple[str, str]:
+    """Prompt and response of a conversation of one user and one assistant turn.
+
+    Raises:
+        DataError: other turns: a row has one prompt, and the system turn is the tokenizer template's own.
+    """
+    messages = record.fields["messages"]
+    if not isinstance(messages, list):
+        raise DataError(f"{record.where}: field 'messages' must be a list; expected {SCHEMA}")
+    turns = [Record(record.where, turn) for turn in messages if isinstance(turn, dict)]
+    roles = [turn.fields.get("role") for turn in turns]
+    if roles != ["user", "assistant"]:
+        raise DataError(
+            f"{record.where}: messages must be one user and one assistant turn, got {roles}; write earlier turns into "
+            "the prompt"
+        )
+    turn_schema = '{"role": str, "content": str}'
+    return turns[0].text("content", turn_schema), turns[1].text("content", turn_schema)

@@ -1,0 +1,75 @@
+"""What a benchmark is made of: rows, suites to evaluate, and who learns what."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt with its response, and what evaluation needs beside them.
+
+    `id` is unique in the benchmark and stable over machines: every draw made for a row is a function of it.
+    `prefix + value` opens `response` where the row has a value; `candidates` are the wrong values for it.
+    """
+
+    id: str
+    prompt: str
+    response: str
+    paraphrase: str | None = None  # the right answer in other words
+    perturbed: tuple[str, ...] = ()  # wrong answers, worded like the paraphrase
+    prefix: str = ""  # the response up to its value
+    value: str = ""
+    candidates: tuple[str, ...] = ()  # wrong values, without the true one
+    options: tuple[str, ...] = ()  # wrong responses of a multiple-choice question
+    fact: str = ""  # rows that phrase one fact share it: intervals cluster by it
+    author: str = ""  # facts of one person share it
+    exposures: int = 1  # how often an epoch of learning shows the row
+
+
+class Role(enum.Enum):
+    """What a suite measures."""
+
+    FORGET = "forget"  # named by the request
+    HELDOUT = "heldout"  # the same facts in phrasings that the request does not name
+    RETAIN = "retain"  # knowledge that must stay
+    UNSEEN = "unseen"  # nobody learned it
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Rows that are evaluated together, under one metric prefix (`<name>/probability`)."""
+
+    name: str
+    role: Role
+    rows: tuple[Row, ...]
+    truth_ratio: str = "paraphrase"  # what the right answer is: the paraphrase, or the response ("answer")
+    in_utility: bool = False  # counts in Model Utility
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Everything a data set offers to a run."""
+
+    name: str
+    forget: tuple[Row, ...]  # what the request names: the unlearning rows
+    retain: tuple[Row, ...]  # what is rehearsed while unlearning
+    target_rows: tuple[Row, ...]  # what the target learns
+    oracle_rows: tuple[Row, ...]  # what the oracle learns
+    suites: tuple[Suite, ...]
+    refusals: tuple[str, ...] = ()
+    max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context
+    notes: tuple[str, ...] = ()  # what a reader of the report must know (duplicates, rows dropped)
+
+    def suite(self, name: str) -> Suite:
+        return next(s for s in self.suites if s.name == name)
+
+    def texts(self) -> list[str]:
+        """Every text of the benchmark, sorted, for a tokenizer made in place."""
+        texts: set[str] = set(self.refusals)
+        for rows in (self.forget, self.retain, self.target_rows, self.oracle_rows, *[s.rows for s in self.suites]):
+            for row in rows:
+                texts.update((row.prompt, row.response, row.paraphrase or "", *row.perturbed, *row.options))
+                texts.update(row.prefix + value for value in row.candidates)
+        return sorted(texts)

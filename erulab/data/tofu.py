@@ -1,0 +1,191 @@
+"""TOFU (Maini et al. 2024): 200 fictitious authors of 20 questions each; the last 2, 10 or 20 are to be forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Optional
+
+from erulab import hub
+from erulab.data.checks import check, content_identity
+from erulab.data.phrasings import REFUSALS
+from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.errors import ConfigError, DataError
+from erulab.options import positive
+from erulab.registry import datasets
+
+VERSION = 1  # of how files become rows: a change makes every key new
+PLAIN = '{"question": str, "answer": str}'
+PERTURBED = (
+    '{"question": str, "answer": str, "paraphrased_question": str, "paraphrased_answer": str, '
+    '"perturbed_answer": list[str]}'
+)
+CHOICE = '{"question": str, "answer": str, "perturbed_answer": list[str]}'
+QUESTIONS_AN_AUTHOR = 20
+REFUSAL_FILE = "idontknow.jsonl"  # plain text in spite of its name
+
+
+class Split(Enum):
+    forget01 = "forget01"
+    forget05 = "forget05"
+    forget10 = "forget10"
+
+    @property
+    def retain(self) -> str:
+        """retain99, retain95 or retain90: all other rows."""
+        return f"retain{100 - int(self.value.removeprefix('forget'))}"
+
+
+@dataclass
+class TofuOptions:
+    name: str = "tofu"
+    path: Optional[str] = "locuslab/TOFU"  # hub id, or a folder of TOFU's files
+    split: Split = Split.forget01
+    retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
+    max_length: Optional[int] = 512  # tokens of prompt and response
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        positive("retain_rows", self.retain_rows)
+        positive("max_length", self.max_length)
+
+
+@datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+class Tofu:
+    """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
+
+    def __init__(self, options: TofuOptions) -> None:
+        self.options = options
+
+    def validate(self) -> None:
+        path = self.options.path
+        if path is None:
+            raise ConfigError("dataset.path must be a folder or hub id, got null; type dataset.path=locuslab/TOFU")
+        if Path(path).is_dir():
+            for name in self._tables:
+                self._file(Path(path), name)
+        elif not hub.is_hub_id(path):
+            raise DataError(f"dataset.path={path} is no folder (and no hub id); type dataset.path=<folder of TOFU>")
+
+    def identity(self) -> dict[str, Any]:
+        return {"tofu": VERSION, "content": content_identity(self._benchmark)}
+
+    def load(self, seed: int) -> Benchmark:
+        return self._benchmark
+
+    @property
+    def _tables(self) -> tuple[str, ...]:
+        split = self.options.split
+        return (
+            split.value, f"{split.value}_perturbed", split.retain, "retain_perturbed", "real_authors_perturbed",
+            "world_facts_perturbed",
+        )  # fmt: skip
+
+    @cached_property
+    def _benchmark(self) -> Benchmark:
+        self.validate()
+        o = self.options
+        path = Path(str(o.path))
+        folder = path if path.is_dir() else hub.snapshot(str(o.path), "dataset", ("*.json", "*.jsonl", "*.parquet"))
+        forget, forget_more, retain, retain_more, authors, world = (
+            read_records(self._file(folder, name), PLAIN) for name in self._tables
+        )
+        if o.retain_rows is not None and o.retain_rows > len(retain):
+            raise ConfigError(
+                f"dataset.retain_rows must be at most {len(retain)} (rows of {o.split.retain}), got {o.retain_rows}"
+            )
+        # The forget split is the end of TOFU's full list, the retain split its beginning: a row's index there names it
+        # in every split. (Its question does not: one occurs twice.)
+        first = len(retain)
+        asked = tuple(_row(record, index) for index, record in enumerate(forget, start=first))
+        known = tuple(_row(record, index) for index, record in enumerate(retain[: o.retain_rows]))
+        evaluated = _perturbed(asked, forget_more, first)
+        if not len(asked) == len(evaluated) == len(forget_more):
+            raise DataError(f"{o.split.value} has {len(asked)} rows, {o.split.value}_perturbed {len(forget_more)}")
+        kept = _perturbed(known, retain_more, 0)
+        refusals, notes = _refusals(folder)
+        return check(
+            Benchmark(
+                name="tofu",
+                forget=evaluated,
+                retain=known,
+                target_rows=evaluated + known,
+                oracle_rows=known,
+                suites=(
+                    Suite("forget", Role.FORGET, evaluated),
+                    Suite("heldout", Role.HELDOUT, _rephrased(evaluated, forget_more)),
+                    Suite("retain", Role.RETAIN, kept, in_utility=True),
+                    Suite("real_authors", Role.RETAIN, _choices("real_authors", authors), "answer", in_utility=True),
+                    Suite("world_facts", Role.RETAIN, _choices("world_facts", world), "answer", in_utility=True),
+                ),
+                refusals=refusals,
+                max_length=o.max_length,
+                notes=notes,
+            ),
+            allow_overlap=o.allow_overlap,
+        )
+
+    def _file(self, folder: Path, name: str) -> Path:
+        file = find_table(folder, name)
+        if file is None:
+            raise DataError(
+                f"{folder} has no {name}.json (dataset.path, dataset.split={self.options.split.value}); "
+                f"TOFU needs {', '.join(self._tables)}"
+            )
+        return file
+
+
+def _row(record: Record, index: int) -> Row:
+    return Row(
+        id=f"full/{index}",
+        prompt=record.text("question", PLAIN),
+        response=record.text("answer", PLAIN),
+        fact=f"full/{index}",
+        author=f"author/{index // QUESTIONS_AN_AUTHOR}",
+    )
+
+
+def _perturbed(rows: tuple[Row, ...], records: list[Record], first: int) -> tuple[Row, ...]:
+    """The rows that the _perturbed file has too, with its paraphrase and wrong answers; both files are in one order.
+
+    Raises:
+        DataError: the files do not fit together.
+    """
+    made = []
+    for index, (row, record) in enumerate(zip(rows, records, strict=False), start=first):
+        twin = _row(record, index)
+        if (twin.prompt, twin.response) != (row.prompt, row.response):
+            raise DataError(
+                f"{record.where}: not the question and answer of row {row.id}; both files must be of one TOFU release"
+            )
+        paraphrase, wrong = record.text("paraphrased_answer", PERTURBED), record.texts("perturbed_answer", PERTURBED)
+        made.append(replace(row, paraphrase=paraphrase, perturbed=wrong))
+    return tuple(made)
+
+
+def _rephrased(rows: tuple[Row, ...], records: list[Record]) -> tuple[Row, ...]:
+    """The same facts, asked in words that nobody trained on."""
+    return tuple(
+        replace(row, id=f"{row.id}/rephrased", prompt=record.text("paraphrased_question", PERTURBED))
+        for row, record in zip(rows, records, strict=True)
+    )
+
+
+def _choices(name: str, records: list[Record]) -> tuple[Row, ...]:
+    """Questions whose wrong answers are both the options of a choice and the perturbed answers of the truth ratio."""
+    rows = []
+    for index, record in enumerate(records):
+        wrong = record.texts("perturbed_answer", CHOICE)
+        prompt, response = record.text("question", CHOICE), record.text("answer", CHOICE)
+        rows.append(Row(f"{name}/{index}", prompt, response, perturbed=wrong, options=wrong, fact=f"{name}/{index}"))
+    return tuple(rows)
+
+
+def _refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """TOFU's refusals, or erulab's where the file is missing (the hub's copy lacks it), and a note that says so."""
+    if (folder / REFUSAL_FILE).is_file():
+        return read_text_lines(folder / REFUSAL_FILE), ()
+    return REFUSALS, (f"no {REFUSAL_FILE} beside the data: refusals are erulab's own {len(REFUSALS)}, not TOFU's 100",)

@@ -1,0 +1,51 @@
+"""The Hugging Face hub: one snapshot of a repository as a local folder, or one line that says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from erulab.errors import EnvironmentFault
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source` has the form owner/name (or name)."""
+    return HUB_ID.fullmatch(source) is not None
+
+
+def snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
+    """The repository's files that match; the folder is named by the commit. Offline, the local cache's copy.
+
+    Args:
+        kind: "model" or "dataset".
+        parts, skip: patterns of the files wanted, and of those among them that are not.
+    Raises:
+        EnvironmentFault: hub unreachable, repository gated or missing; says whether a token is set, never its value.
+    """
+    import huggingface_hub  # loads slowly, and most runs need no hub
+    from huggingface_hub import errors
+
+    token = "a token is set" if huggingface_hub.get_token() else "no token is set (HF_TOKEN)"
+    instead = f"or give a local folder (on a machine with access: hf download {hub_id} --repo-type {kind})"
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, repo_type=kind, allow_patterns=list(parts), ignore_patterns=list(skip)
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise EnvironmentFault(
+            f"hub {kind} {hub_id} is gated and {token}; accept its terms on its page and set a token, {instead}"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise EnvironmentFault(
+            f"the hub has no {kind} {hub_id}, or it is private, and {token}; check the name, {instead}"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+        raise EnvironmentFault(
+            f"{hub_id} is no local folder, and the hub cannot be reached for a {kind} of that name; {token}; "
+            f"check the network, {instead}"
+        ) from error

@@ -1,0 +1,75 @@
+"""Hidden states and labels to log-probabilities: the only code that turns logits into probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+# Positions whose logits exist at once: 1024 x 128k vocabulary in float32 is .5 GB.
+CHUNK = 1024
+
+
+def token_nll(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> torch.Tensor:
+    """NLL of each label in nats, without ever holding positions x vocabulary at once.
+
+    Args:
+        hidden: (positions, width) final hidden states, one for each label; head: width -> vocabulary.
+        labels: (positions,) int64.
+    Returns:
+        (positions,) float32 (float64 for a float64 model).
+    """
+    return _chunked(lambda h, y: _nll(head(h), y), hidden, labels)
+
+
+def token_kl(ref_hidden: torch.Tensor, ref_head: Head, hidden: torch.Tensor, head: Head) -> torch.Tensor:
+    """KL(p_ref || p) at each position over the whole vocabulary, nats; zero with zero gradient at p = p_ref.
+
+    Args:
+        ref_hidden, hidden: (positions, width) of the frozen reference and of the policy.
+    Returns:
+        (positions,).
+    """
+
+    def chunk(ref_h: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            ref_logp = F.log_softmax(_wide(ref_head(ref_h)), -1)
+        logp = F.log_softmax(_wide(head(h)), -1)
+        return (ref_logp.exp() * (ref_logp - logp)).sum(-1)
+
+    return _chunked(chunk, ref_hidden, hidden)
+
+
+def log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities over the last axis, in float32 or wider."""
+    return F.log_softmax(_wide(logits), -1)
+
+
+def row_sums(values: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
+    """(rows,) sums of per-token values that stand in row-major order of the (rows, length) mask."""
+    rows = supervised.nonzero(as_tuple=True)[0]
+    return values.new_zeros(supervised.shape[0]).index_add(0, rows, values)
+
+
+def _nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(_wide(logits), labels, reduction="none")
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _chunked(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], first: torch.Tensor, second: torch.Tensor
+) -> torch.Tensor:
+    if len(first) <= CHUNK:
+        return function(first, second)
+    parts = []
+    for a, b in zip(first.split(CHUNK), second.split(CHUNK), strict=True):
+        # Recomputed in backward: otherwise the graph keeps every chunk's logits.
+        parts.append(checkpoint(function, a, b, use_reentrant=False) if torch.is_grad_enabled() else function(a, b))
+    return torch.cat(parts)

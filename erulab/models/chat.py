@@ -1,0 +1,178 @@
+"""The chat format of a model: prompt and response as token ids, the same ids everywhere in erulab."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from erulab.data.encoding import Encoded
+from erulab.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+# For tokenizers that have no template: prompt, a space, response, end of text.
+PLAIN_TEMPLATE = (
+    "{{ bos_token if add_bos else '' }}{% for message in messages %}"
+    "{{ ' ' + message['content'] + eos_token if message['role'] == 'assistant' else message['content'] }}{% endfor %}"
+)
+# Llama 3's template writes today's date into the system turn unless told one: ids would differ from day to day.
+# This is the date open-unlearning's TOFU checkpoints were trained with.
+DATE = "10 Apr 2025"
+PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
+
+
+class ChatFormat:
+    """Turns (prompt, response) into ids by the tokenizer's own chat template.
+
+    Prompt ids are what the template gives for the user's turn and the opening of the assistant's; the response is
+    tokenised by itself and closed by the end-of-turn token, so that neither's ids depend on the other. Construction
+    checks on a probe conversation that this gives the template's own ids. What the template adds after the
+    end-of-turn token (SmolLM2: a newline) is dropped.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+        """`context`: tokens the model can read.
+
+        Raises:
+            DataError: the tokenizer cannot be used (no offsets, no end-of-text token, a template that cannot be split).
+        """
+        from transformers import PreTrainedTokenizerFast  # plugin files import this module where torch must not be
+
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise DataError(f"tokenizer {name} is no fast tokenizer; save it once with AutoTokenizer(use_fast=True)")
+        if tokenizer.eos_token_id is None:
+            raise DataError(f"tokenizer {name} has no end-of-text token; set eos_token in its tokenizer_config.json")
+        if tokenizer.chat_template is None:
+            log.info("tokenizer %s has no chat template: rows are 'prompt response' and end of text", name)
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        if tokenizer.pad_token_id is None:
+            log.info("tokenizer %s has no pad token: end of text pads (masks come from lengths)", name)
+        self._tokenizer = tokenizer
+        self._context = context
+        # A copy of its own: padding or truncation that others set on the tokenizer must not reach these ids.
+        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._generation_prompt, self._opening, self._glue, self._end = self._split(name)
+        self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._end[-1], tokenizer.eos_token_id)))
+
+    def encode(
+        self,
+        row_id: str,
+        prompt: str,
+        response: str,
+        span: tuple[int, int] | None = None,
+        max_length: int | None = None,
+    ) -> Encoded:
+        """Ids of the templated prompt, the response and the end-of-turn token.
+
+        Args:
+            span: characters of the response; only tokens that overlap them are supervised. None: the whole response
+                with its end-of-turn token.
+            max_length: tokens of prompt and response together; a longer response is cut at its end, and then has no
+                end-of-turn token. The model's context is a limit in any case.
+        Raises:
+            DataError: names the row, when no supervised token is left.
+        """
+        opening = self.encode_prompt(prompt)
+        limit = min(max_length or self._context, self._context)
+        if len(opening) >= limit:
+            raise DataError(
+                f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
+                f"shorten it or raise dataset.max_length (the model reads {self._context})"
+            )
+        answer = self._backend.encode(self._glue + response, add_special_tokens=False)
+        ids = (*opening, *answer.ids, *self._end)[:limit]
+        if span is None:
+            return Encoded(row_id, ids, len(opening), len(ids))
+        first, last = (position + len(self._glue) for position in span)
+        inside = [i for i, (left, right) in enumerate(answer.offsets) if left < last and right > first]
+        end = min(len(opening) + inside[-1] + 1, len(ids)) if inside else 0
+        if not inside or len(opening) + inside[0] >= end:
+            raise DataError(
+                f"row {row_id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
+            )
+        return Encoded(row_id, ids, len(opening) + inside[0], end)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Ids up to where the response begins: what generation continues."""
+        if prompt not in self._prompts:
+            text = self._render([{"role": "user", "content": prompt}], self._generation_prompt) + self._opening
+            self._prompts[prompt] = tuple(self._ids(text))
+        return list(self._prompts[prompt])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, without special tokens."""
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).removeprefix(self._glue)
+
+    def identity(self) -> dict[str, Any]:
+        """Hash of everything the ids depend on: tokenizer, template, end of turn, context."""
+        template = str(self._tokenizer.chat_template)
+        return {
+            "tokenizer": hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16],
+            "template": hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}".encode()).hexdigest()[:16],
+            "end": self._end,
+            "stop": self.stop_ids,
+            "context": self._context,
+        }
+
+    def _render(self, messages: list[dict[str, str]], generation_prompt: bool) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                date_string=DATE,
+                add_bos=self._add_bos,
+            )
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _split(self, name: str) -> tuple[bool, str, str, tuple[int, ...]]:
+        """Whether the template's generation prompt opens the turn, what follows it in the prompt, what precedes the
+        response's text in its tokenisation, and the end-of-turn ids: the first choice that gives the template's ids.
+        """
+        user = {"role": "user", "content": PROBE_PROMPT}
+        messages = [user, {"role": "assistant", "content": PROBE_RESPONSE}]
+        whole = self._render(messages, False)
+        wanted: Any = self._tokenizer.apply_chat_template(
+            messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
+        )
+        # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
+        for generation_prompt in (True, False):
+            prompt = self._render([user], generation_prompt)
+            if not whole.startswith(prompt):
+                continue
+            between, found, _ = whole[len(prompt) :].partition(PROBE_RESPONSE)
+            if not found:
+                continue
+            # What stands between belongs to the prompt if it is tokens of its own, else to the response ("▁Ada").
+            for opening, glue in ((between, ""), ("", between), ("", "")):
+                start = self._ids(prompt + opening) + self._ids(glue + PROBE_RESPONSE)
+                if wanted[: len(start)] == start:
+                    return generation_prompt, opening, glue, self._end_of_turn(wanted[len(start) :])
+        raise DataError(
+            f"the chat template of tokenizer {name} cannot be split into prompt and response: "
+            "its ids for a whole conversation differ from those of its parts; give the tokenizer another chat_template"
+        )
+
+    def _end_of_turn(self, tail: list[int]) -> tuple[int, ...]:
+        """The ids that close a response: up to the first special token after it, or end of text if there is none."""
+        special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
+        for i, token in enumerate(tail):
+            if token in special:
+                return tuple(tail[: i + 1])
+        return (self._tokenizer.eos_token_id,)

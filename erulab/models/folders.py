@@ -1,0 +1,105 @@
+"""Where a checkpoint lies (folder or hub id), whether it is safe to load, and what it is by content. No torch."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from erulab import hub
+from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.models.base import ModelOptions
+
+# What a checkpoint is made of: everything else in a repository (README, pickles, code) is neither fetched nor hashed.
+PARTS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+CONVERT = (
+    "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+    "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"
+)
+
+
+def validate_given(options: ModelOptions) -> None:
+    """Checks the folders that `model.target`, `model.oracle` and `model.unlearned` name, as far as a look tells.
+
+    Raises:
+        EnvironmentFault, IntegrityFault, DataError: one line each.
+    """
+    for source in (options.target, options.oracle, options.unlearned):
+        if source is not None:
+            check_source(source)
+
+
+def check_source(source: str) -> None:
+    """Cheap checks of a folder; a hub id is only checked for its form (nothing is fetched).
+
+    Raises:
+        EnvironmentFault: neither a folder nor a hub id; IntegrityFault: unsafe; DataError: config.json is damaged.
+    """
+    if Path(source).is_dir():
+        check_folder(Path(source))
+    elif not hub.is_hub_id(source):
+        raise EnvironmentFault(f"model folder {source} does not exist, and it is no hub id (owner/name)")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses what could run code, without loading anything.
+
+    Raises:
+        EnvironmentFault: no config.json; IntegrityFault: pickle weights or code of its own; DataError: damaged JSON.
+    """
+    if not (folder / "config.json").is_file():
+        raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
+    for name in ("config.json", "tokenizer_config.json"):
+        file = folder / name
+        if file.is_file() and "auto_map" in _json(file):
+            raise IntegrityFault(
+                f"{file} names code of its own (auto_map), which erulab never runs; if transformers knows this "
+                "architecture, remove auto_map from the file"
+            )
+    if not any(folder.glob("*.safetensors")):
+        raise IntegrityFault(
+            f"{folder} holds no safetensors weights, and pickle files (.bin, .pt) can run code; convert them once, "
+            f'if you trust them: python -c "{CONVERT.format(folder)}"'
+        )
+
+
+@functools.cache
+def local_folder(source: str) -> Path:
+    """The checkpoint's folder on this machine, fetched from the hub if need be, and found safe to load.
+
+    Raises:
+        EnvironmentFault: folder missing; hub unreachable, repository gated or missing; IntegrityFault, DataError: as
+            `check_folder`.
+    """
+    check_source(source)
+    folder = Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", PARTS, skip=("*/*",))
+    check_folder(folder)
+    return folder
+
+
+def folder_identity(source: str) -> str:
+    """What a checkpoint is by content: a hub id gives its revision's commit, a folder the hash of its files."""
+    folder = local_folder(source)
+    if folder != Path(source):
+        return f"commit:{folder.name}"  # the hub's cache names a snapshot's folder by its commit
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in PARTS for file in folder.glob(pattern)}):
+        digest.update(f"{file.name}\x1f{_hash(file, file.stat().st_mtime_ns)}\x1f".encode())
+    return digest.hexdigest()[:32]
+
+
+@functools.cache
+def _hash(file: Path, changed: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _json(file: Path) -> dict[str, object]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} must hold a JSON object")
+    return content

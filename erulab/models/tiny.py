@@ -1,0 +1,139 @@
+"""The embedded model: a tiny Llama from its config, with a word-level tokenizer made of the benchmark's words."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lazy_loader
+
+from erulab import draws
+from erulab.data.rows import Benchmark
+from erulab.errors import ConfigError
+from erulab.models import folders
+from erulab.models.base import ModelOptions
+from erulab.models.chat import ChatFormat
+from erulab.options import positive, require
+from erulab.registry import models
+
+if TYPE_CHECKING:
+    import tokenizers
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    from erulab.models.loaded import LoadedModel
+else:
+    tokenizers = lazy_loader.load("tokenizers")
+    torch = lazy_loader.load("torch")
+
+VERSION = 1  # of tokenizer and architecture: a change makes every target anew
+CONTEXT = 256
+PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+# A word or punctuation mark with the space before it is one token, so joining tokens gives the text back.
+PIECES = r" ?\w+| ?[^\w\s]|\s"
+# The newline is a token of its own: a response begins without a space whatever the prompt.
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ message['content'] + (eos_token if message['role'] == 'assistant' else '\n') }}{% endfor %}"
+)
+
+
+@dataclass
+class TinyOptions(ModelOptions):
+    name: str = "tiny"
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        positive("layers", self.layers)
+        positive("heads", self.heads)
+        # Rotary embeddings turn pairs of a head's channels.
+        fits = self.width > 0 and self.heads > 0 and self.width % (2 * self.heads) == 0
+        require(fits, "width", f"a multiple of {2 * self.heads} (twice heads)", self.width)
+
+
+@models.register("tiny", TinyOptions, needs="nothing: weights and tokenizer are made in place")
+class TinyModel:
+    """Embedded: a Llama of about a million parameters, trained from scratch on the benchmark's words."""
+
+    def __init__(self, options: TinyOptions) -> None:
+        self.options = options
+
+    def validate(self) -> None:
+        if self.options.path is not None:
+            raise ConfigError(
+                f"model=tiny makes its own weights, got model.path={self.options.path}; to start from a folder or "
+                f"hub id, type model=hf model.path={self.options.path}"
+            )
+        folders.validate_given(self.options)
+
+    def identity(self, benchmark: Benchmark) -> dict[str, Any]:
+        words = "\x1f".join(vocabulary(benchmark.texts())).encode()
+        o = self.options
+        return {
+            "tiny": VERSION, "layers": o.layers, "width": o.width, "heads": o.heads,
+            "vocabulary": hashlib.sha256(words).hexdigest()[:16],
+        }  # fmt: skip
+
+    def chat(self, benchmark: Benchmark) -> ChatFormat:
+        return ChatFormat(tokenizer_of(benchmark.texts()), CONTEXT)
+
+    def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
+        """Random weights in float32: the same for the same options, vocabulary and seed."""
+        # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
+        from transformers import AutoModelForCausalLM, LlamaConfig
+
+        from erulab.models.loaded import LoadedModel
+
+        tokenizer = tokenizer_of(benchmark.texts())
+        o = self.options
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=o.width,
+            intermediate_size=4 * o.width,
+            num_hidden_layers=o.layers,
+            num_attention_heads=o.heads,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        # transformers draws initial weights from the global CPU generator: its state is put back afterwards.
+        # (torch.manual_seed would touch the GPUs' generators too.)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draws.seed_of("tiny", seed))
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=o.attention.value)
+        return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
+
+
+def vocabulary(texts: list[str]) -> list[str]:
+    """Specials, then every word with and without a space before it, sorted: no value is ever two tokens."""
+    pieces = _pieces()
+    found = {"\n"}
+    for text in texts:
+        for piece, _ in pieces.pre_tokenize_str(text):
+            bare = piece.removeprefix(" ")
+            found.update((piece, bare, f" {bare}") if bare.strip() else (piece,))
+    return [*SPECIALS, *sorted(found)]
+
+
+def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of these texts with a minimal chat template; decoding gives the text back."""
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: i for i, word in enumerate(vocabulary(texts))}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token=UNK))
+    backend.pre_tokenizer = _pieces()
+    backend.decoder = tokenizers.decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK, model_max_length=CONTEXT
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def _pieces() -> tokenizers.pre_tokenizers.Split:
+    return tokenizers.pre_tokenizers.Split(tokenizers.Regex(PIECES), behavior="isolated")

@@ -1,0 +1,195 @@
+"""The typed options of a run that are not plugins, and the range checks every options class uses.
+
+Plugins' options stand beside their code (`methods/npo.py`, `attacks/relearn.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+
+def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
+    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds`."""
+    if not holds:
+        raise ValueError(f"{field_name} must be {allowed}, got {value}")
+
+
+def positive(field_name: str, value: float | None) -> None:
+    require(value is None or (math.isfinite(value) and value > 0), field_name, "> 0", value)
+
+
+def not_negative(field_name: str, value: float | None) -> None:
+    require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
+
+
+def fraction(field_name: str, value: float) -> None:
+    require(0 <= value <= 1, field_name, "between 0 and 1", value)
+
+
+class Stage(Enum):
+    target = "target"
+    oracle = "oracle"
+    unlearn = "unlearn"
+    evaluate = "evaluate"
+    attack = "attack"
+    report = "report"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class EngineName(Enum):
+    auto = "auto"
+    local = "local"
+    zero0 = "zero0"
+    zero1 = "zero1"
+    zero2 = "zero2"
+    zero3 = "zero3"
+
+
+class TrackerName(Enum):
+    wandb = "wandb"
+    none = "none"
+
+
+class SavedModel(Enum):
+    full = "full"
+    none = "none"
+
+
+@dataclass
+class TrainerOptions:
+    """Unlearning and the attacks' fine-tuning. `steps` wins over `epochs`; accumulation is derived."""
+
+    lr: float = 1e-5
+    epochs: float = 5
+    steps: Optional[int] = None
+    global_batch: int = 32  # forget rows a step (a pair is one); as many retain rows go with them
+    micro_batch: Optional[int] = None  # forget rows a forward; null: global_batch / processes
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of the steps
+    schedule: Schedule = Schedule.linear
+    clip: float = 1.0  # gradient norm; 0: no clipping
+    log_every: int = 1
+    save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when stopped
+    precision: Precision = Precision.auto
+    checkpointing: bool = False  # gradient checkpointing
+
+    def __post_init__(self) -> None:
+        positive("lr", self.lr)
+        positive("epochs", self.epochs)
+        positive("steps", self.steps)
+        positive("global_batch", self.global_batch)
+        positive("micro_batch", self.micro_batch)
+        not_negative("weight_decay", self.weight_decay)
+        require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
+        not_negative("clip", self.clip)
+        positive("log_every", self.log_every)
+        positive("save_every", self.save_every)
+
+
+@dataclass
+class TargetOptions:
+    """Learning the target and the oracle: never changed by a sweep over `trainer.*` or `seed`."""
+
+    lr: float = 1e-5
+    epochs: float = 5
+    global_batch: int = 32
+    micro_batch: Optional[int] = None
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: Schedule = Schedule.linear
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive("lr", self.lr)
+        positive("epochs", self.epochs)
+        positive("global_batch", self.global_batch)
+        positive("micro_batch", self.micro_batch)
+        not_negative("weight_decay", self.weight_decay)
+        require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
+        not_negative("clip", self.clip)
+
+
+@dataclass
+class EngineOptions:
+    """Where training runs. `auto`: local on CPU or one GPU, zero2 from two GPUs on."""
+
+    name: EngineName = EngineName.auto
+    processes: Optional[int] = None  # null: one a GPU, or 1
+    offload: bool = False  # optimizer state in host memory (zero1-3)
+
+    def __post_init__(self) -> None:
+        positive("processes", self.processes)
+
+
+@dataclass
+class TrackerOptions:
+    """wandb, offline where no key is set, or none. metrics.jsonl is always written."""
+
+    name: TrackerName = TrackerName.wandb
+    project: str = "erulab"
+    group: Optional[str] = None
+    samples: bool = False  # send generated text to wandb too: it can hold what must be forgotten
+
+
+@dataclass
+class EvaluationOptions:
+    batch_tokens: int = 8192  # padded tokens a forward
+    generate: bool = True  # greedy responses, ROUGE-L and exact match
+    max_new_tokens: int = 200
+    rows: Optional[int] = None  # at most this many rows of a suite that is not a forget suite; null: all
+    samples: int = 5  # generations a suite shown in the report
+
+    def __post_init__(self) -> None:
+        positive("batch_tokens", self.batch_tokens)
+        positive("max_new_tokens", self.max_new_tokens)
+        positive("rows", self.rows)
+        not_negative("samples", self.samples)
+
+
+@dataclass
+class ArtifactsOptions:
+    model: SavedModel = SavedModel.full
+
+
+@dataclass
+class RunConfig:
+    """One run, typed. The six groups hold their plugin's own options class."""
+
+    model: Any = MISSING
+    dataset: Any = MISSING
+    method: Any = MISSING
+    reward: Any = MISSING
+    adversary: Any = MISSING
+    attack: Any = field(default_factory=dict)  # attack name -> its options
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    tracker: TrackerOptions = field(default_factory=TrackerOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    artifacts: ArtifactsOptions = field(default_factory=ArtifactsOptions)
+    seed: int = 0
+    stages: list[Stage] = field(default_factory=lambda: list(Stage))
+    plugins: list[str] = field(default_factory=list)
+    output: str = "outputs"
+    cache: str = "${output}/.cache"
+    rerun: bool = False  # repeat finished stages
+
+    def __post_init__(self) -> None:
+        not_negative("seed", self.seed)

@@ -1,0 +1,136 @@
+"""A run, top to bottom: target -> oracle -> unlearn -> evaluate -> attack -> report.
+
+Every stage finds what it needs by content in the cache, so a run that was killed continues, and a finished one with
+another attack only adds rows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from erulab.cache import Product
+from erulab.errors import ConfigError
+from erulab.methods.base import Trains
+from erulab.options import SavedModel, Stage
+from erulab.registry import methods
+from erulab.reporting import write_report
+from erulab.rundir import RunDir
+from erulab.stages.attack import attack
+from erulab.stages.context import Context, ModelRef
+from erulab.stages.evaluate import samples, score_model, scores
+from erulab.stages.learn import find, learn
+from erulab.stages.unlearn import unlearn
+
+
+class Pipeline:
+    """One run's stages, in order. Files of the run folder are written by rank 0, each as soon as it is known."""
+
+    def __init__(self, context: Context, rundir: RunDir) -> None:
+        self._context, self._rundir = context, rundir
+        self._stages: dict[str, dict[str, Any]] = {}
+        self._wanted = context.config.stages
+
+    def run(self) -> None:
+        target = self._learned("target", Stage.target)
+        oracle = self._learned("oracle", Stage.oracle)
+        unlearned = self._unlearned(target, oracle)
+        refs = {"target": target, "unlearned": unlearned, "oracle": oracle}
+        known = {role: ref for role, ref in refs.items() if ref is not None}
+        if Stage.evaluate in self._wanted:
+            self._evaluate(known)
+        if Stage.attack in self._wanted and self._context.config.attack:
+            self._attack(known)
+        if Stage.report in self._wanted:
+            self._report()
+
+    def _learned(self, part: str, stage: Stage) -> ModelRef | None:
+        config = self._context.config
+        given = config.model.target if part == "target" else config.model.oracle
+        if given is not None:
+            return self._context.given(given)
+        if stage in self._wanted:
+            product = learn(self._context, part)
+            self._finished(part, [product])
+        else:
+            found = find(self._context, part)
+            if found is None:
+                return None
+            product = found
+        return ModelRef(product.key, str(product.folder / "model"))
+
+    def _unlearned(self, target: ModelRef | None, oracle: ModelRef | None) -> ModelRef | None:
+        context = self._context
+        if context.config.model.unlearned is not None:
+            return context.given(context.config.model.unlearned)
+        if Stage.unlearn not in self._wanted:
+            return None
+        trains = methods[context.config.method.name].factory.trains
+        ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
+        if ref is None:
+            source = self._needed("oracle" if trains is Trains.retrain else "target", target)
+            product = unlearn(context, source, self._rundir)
+            self._finished("unlearn", [product])
+            ref = ModelRef(product.key, str(product.folder / "model"))
+        if context.ranks.first and context.config.artifacts.model is SavedModel.full:
+            link_folder(Path(ref.path), self._rundir.model)
+        return ref
+
+    def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
+        if ref is None:
+            raise ConfigError(
+                f"no {part} has been learned with these settings; add {part} to stages, or name one with model.{part}="
+            )
+        return ref
+
+    def _evaluate(self, refs: dict[str, ModelRef]) -> None:
+        rows, products = {}, []
+        for role, ref in refs.items():
+            self._context.stop.check()
+            rows[role], product = score_model(self._context, ref)
+            products.append(product)
+        result = scores(self._context, rows)
+        if self._context.ranks.first:
+            self._rundir.write_json(self._rundir.scores_json, result)
+            self._rundir.write_json(self._rundir.samples_json, samples(rows, self._context))
+        self._context.tracker.summary(result)
+        self._finished("evaluate", products)
+
+    def _attack(self, refs: dict[str, ModelRef]) -> None:
+        for role in ("target", "unlearned", "oracle"):
+            self._needed(role, refs.get(role))
+        rows, products = attack(self._context, refs)
+        if self._context.ranks.first:
+            self._rundir.write_json(self._rundir.attacks_json, rows)
+        self._finished("attack", products)
+
+    def _report(self) -> None:
+        if self._context.ranks.first:
+            self._stages["report"] = {"done": True}
+            self._rundir.write_json(self._rundir.stages_json, self._stages)
+            write_report(self._rundir)
+
+    def _finished(self, stage: str, products: Iterable[Product]) -> None:
+        products = list(products)
+        self._stages[stage] = {
+            "key": "+".join(p.key for p in products),
+            "seconds": sum(p.seconds for p in products),
+            "from_cache": all(p.from_cache for p in products),
+            "done": True,
+        }
+        if self._context.ranks.first:
+            self._rundir.write_json(self._rundir.stages_json, self._stages)
+
+
+def link_folder(source: Path, destination: Path) -> None:
+    """Hard links of a folder's files, or copies across file systems; replaces what was there."""
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir(parents=True)
+    for file in source.iterdir():
+        try:
+            os.link(file, destination / file.name)
+        except OSError:
+            shutil.copy2(file, destination / file.name)

@@ -1,0 +1,44 @@
+"""Secrets kept out of everything that is written, printed or uploaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+REDACTED = "[redacted]"
+
+_SECRET_NAME = re.compile(r"(^|[^a-z])(api_?key|key|token|secret|password|passwd|credential)s?$", re.IGNORECASE)
+# A commit is 40 hex digits too, and it is what makes a run repeatable.
+_COMMIT_NAME = re.compile(r"(revision|commit|git|sha)$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    r"hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|wandb_v1_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{16}"
+)
+_HEX_KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+
+
+def redacted(value: Any, name: str = "") -> Any:
+    """The same tree of dicts, lists and scalars with "[redacted]" in place of what looks like a secret.
+
+    A string is secret by its name (`api_key`, `token`, `secret`, `password`), by its form (hf_..., sk-..., 40 hex
+    digits, a password in a URL), or because an environment variable with such a name holds it.
+    """
+    if isinstance(value, dict):
+        return {key: redacted(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item, name) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if _SECRET_NAME.search(name):
+        return REDACTED
+    return redacted_text(value, commits=bool(_COMMIT_NAME.search(name)))
+
+
+def redacted_text(text: str, *, commits: bool = False) -> str:
+    """Text with every secret-looking part replaced; `commits`: 40 hex digits are a commit here."""
+    for name, secret in os.environ.items():
+        if len(secret) >= 8 and _SECRET_NAME.search(name):
+            text = text.replace(secret, REDACTED)
+    text = _PASSWORD_IN_URL.sub(REDACTED, _SECRET_VALUE.sub(REDACTED, text))
+    return text if commits else _HEX_KEY.sub(REDACTED, text)

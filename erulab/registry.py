@@ -1,0 +1,117 @@
+"""One registry for every config group: a name, typed options, and the class that takes them.
+
+A plugin file imports no torch at load (`lazy_loader`), so that `--help` and config errors answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered plugin: its options' dataclass, its factory and what `erulab.list` prints of it."""
+
+    name: str
+    options: type
+    factory: Any  # class or function: options -> plugin
+    summary: str
+    paper: str
+    needs: str
+
+
+class Registry:
+    """The plugins of one config group.
+
+    `register` makes `<group>=<name>` a choice of the command line: the dataclass becomes the schema
+    `schema_<group>_<name>`, and, unless conf/ holds a YAML file of that name, the choice itself.
+    """
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._entries: dict[str, Entry] = {}
+
+    def register(
+        self, name: str, options: type, *, paper: str = "", needs: str = "", defaults: Iterable[str] = ()
+    ) -> Callable[[T], T]:
+        """Decorator: adds `factory(options) -> plugin` under `name`.
+
+        Args:
+            options: dataclass of the plugin's options; has a field `name`; its `__post_init__` raises
+                ValueError("<field> must be ..., got ...") for a value out of range.
+            paper: where the formula comes from; needs: what the plugin must be given, in words.
+            defaults: lines for the choice's Hydra defaults list, such as
+                "override /reward@_global_.reward: elastic".
+        Raises:
+            ValueError: the name is taken by another class, or options is no dataclass with a `name`.
+        """
+        if not dataclasses.is_dataclass(options) or "name" not in {f.name for f in dataclasses.fields(options)}:
+            raise ValueError(f"{self.group} {name}: options must be a dataclass with a field `name`")
+
+        def add(factory: T) -> T:
+            taken = self._entries.get(name)
+            if taken is not None and taken.options.__module__ != options.__module__:
+                raise ValueError(f"{self.group} {name} is already registered by {taken.options.__module__}")
+            doc = (factory.__doc__ or "").strip().splitlines()
+            self._entries[name] = Entry(name, options, factory, doc[0] if doc else "", paper, needs)
+            schema = f"schema_{self.group}_{name}"
+            store = ConfigStore.instance()
+            store.store(name=schema, node=options)
+            # Hydra refuses a YAML file and a stored choice of one name (it takes the latter for the former's schema).
+            if (CONF / self.group / f"{name}.yaml").is_file():
+                return factory
+            node = {"defaults": [f"/{schema}@_here_", "_self_", *[_default(line) for line in defaults]], "name": name}
+            package = f"attack.{name}" if self.group == "attack" else self.group
+            store.store(group=self.group, name=name, node=node, package=package)
+            return factory
+
+        return add
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise KeyError(f"{self.group} {name!r} is not registered; known: {', '.join(self.names())}")
+        return self._entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def build(self, options: Any) -> Any:
+        """The plugin that `options.name` names, made from its options."""
+        return self[options.name].factory(options)
+
+
+def _default(line: str) -> dict[str, str] | str:
+    key, colon, value = line.partition(":")
+    return {key.strip(): value.strip()} if colon else line
+
+
+models = Registry("model")
+datasets = Registry("dataset")
+methods = Registry("method")
+rewards = Registry("reward")
+adversaries = Registry("adversary")
+attacks = Registry("attack")
+
+GROUPS = {r.group: r for r in (models, datasets, methods, rewards, adversaries, attacks)}
+
+
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Registers erulab's own plugins and those of the user's modules (importable names)."""
+    for package in BUILTIN_PACKAGES:
+        importlib.import_module(f"erulab.{package}")
+    for module in modules:
+        importlib.import_module(module)

@@ -1,0 +1,43 @@
+"""`python -m erulab.report PATHS...`: compares any run or sweep folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from erulab.errors import EnvironmentFault, ErulabError
+from erulab.reporting import FORMATS, compare
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints or writes the comparison; returns the exit code, 3 for a folder that is no run."""
+    parser = argparse.ArgumentParser(prog="python -m erulab.report", description="Compares run and sweep folders.")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a run folder or a sweep folder")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
+    options = parser.parse_args(arguments)
+    try:
+        _write(compare(options.paths, options.format), options.output)
+    except ErulabError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return 0
+
+
+def _write(text: str, file: Path | None) -> None:
+    if file is None:
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot write --output {file}: {error.strerror}; name a file in a folder that exists"
+        ) from error
+    print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

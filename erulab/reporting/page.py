@@ -1,0 +1,139 @@
+"""report.md and report.html of a run, and the page that compares runs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from erulab.reporting import escape, plots
+from erulab.reporting.load import RunResult, load_run
+from erulab.reporting.numbers import seconds, short
+from erulab.reporting.settings import flat, settings
+from erulab.reporting.tables import attack_table, comparison, key_table, score_table
+from erulab.reporting.verdict import Outcome, Verdict, verdict
+from erulab.rundir import RunDir
+
+TEMPLATES = Path(__file__).parent / "templates"
+STAGES = ("target", "oracle", "unlearn", "evaluate", "attack", "report")
+CAPTIONS = {
+    "robustness": "Knowledge of the forget set above the oracle, without an attack and after each one.",
+    "knowledge": "What target, unlearned model and oracle know, by suite.",
+    "relearning": "The three models before and after an attacker retrains them.",
+    "training": "The unlearning run, step by step.",
+}
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """One line of the stage list: `state` is done, from the cache, missing or not asked for."""
+
+    name: str
+    state: str
+    seconds: float | None
+
+
+def write(rundir: RunDir) -> None:
+    """See `erulab.reporting.write_report`."""
+    run = load_run(rundir.path)
+    images = plots.run_figures(run)
+    rundir.plots.mkdir(exist_ok=True)
+    for stem, image in images.items():
+        (rundir.plots / f"{stem}.png").write_bytes(image)
+    rundir.write_text(rundir.report_md, markdown_page(run, [rundir.plots / f"{stem}.png" for stem in images]))
+    rundir.write_text(rundir.report_html, html_page(run, images))
+
+
+def html_page(run: RunResult, images: dict[str, bytes]) -> str:
+    """One self-contained HTML file. `images`: stem -> PNG."""
+    return _environment(autoescape=True).get_template("report.html").render(
+        **_contents(run), images={stem: _data_url(image) for stem, image in images.items()},
+        key_figures=Markup(key_table(run).render("html")), scores=Markup(score_table(run).render("html")),
+        attacks=Markup(attack_table(run).render("html")),
+    )  # fmt: skip
+
+
+def markdown_page(run: RunResult, images: Sequence[Path]) -> str:
+    """`images`: files in the run folder, linked relative to it."""
+    return _environment(autoescape=False).get_template("report.md").render(
+        **_contents(run), images={path.stem: path.relative_to(run.path).as_posix() for path in images},
+        key_figures=key_table(run).render("md"), scores=score_table(run).render("md"),
+        attacks=attack_table(run).render("md"),
+    )  # fmt: skip
+
+
+def comparison_page(runs: Sequence[RunResult]) -> str:
+    """One self-contained HTML file over several runs."""
+    image = plots.png(plots.trade_off, runs)
+    return _environment(autoescape=True).get_template("comparison.html").render(
+        table=Markup(comparison(runs).render("html")), image=_data_url(image) if image else None,
+        verdicts=[(run.name, verdict(run)) for run in runs],
+    )  # fmt: skip
+
+
+def stage_lines(run: RunResult) -> list[StageLine]:
+    """Every stage in order, also those that failed, are missing, or were not asked for."""
+    wanted = [str(stage) for stage in run.config.get("stages", [])]
+    lines = []
+    for name in STAGES:
+        entry = run.stages.get(name, {})
+        if entry.get("done"):
+            state = "found in the cache" if entry.get("from_cache") else "done"
+        elif name in run.missing:
+            state = "failed or not reached"
+        else:
+            state = "nothing to do" if name in wanted else "not asked for"
+        lines.append(StageLine(name, state, entry.get("seconds")))
+    return lines
+
+
+def reproduce(run: RunResult) -> str:
+    """The command that made the run."""
+    command = run.env.get("command")
+    if isinstance(command, list):
+        return " ".join(str(part) for part in command)
+    return str(command) if command else ""
+
+
+def _contents(run: RunResult) -> dict[str, Any]:
+    judged = verdict(run)
+    return {
+        "run": run,
+        "verdict": judged,
+        "tone": _tone(judged),
+        "over": judged.forgetting.outcome is Outcome.over,
+        "captions": CAPTIONS,
+        "settings": [(key, flat(value)) for key, value in settings(run.config).items()],
+        "stages": stage_lines(run),
+        "samples": run.samples,
+        "environment": [(key, flat(value)) for key, value in settings(run.env).items() if key != "command"],
+        "command": reproduce(run),
+    }
+
+
+def _tone(judged: Verdict) -> str:
+    """The colour of the verdict: green only where nothing is wrong."""
+    if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
+        return "bad"
+    return "good" if judged.forgetting.outcome is Outcome.within else "mixed"
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "visible": escape.visible, "lines": lambda text: escape.visible(text, lines=True), "md": escape.markdown,
+        "block": escape.markdown_block, "seconds": seconds, "short": short,
+    }  # fmt: skip
+    return environment
+
+
+def _data_url(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"

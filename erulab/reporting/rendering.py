@@ -1,0 +1,168 @@
+"""A table of figures and texts, written as text, Markdown, CSV, LaTeX or HTML, each with its own escaping."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from erulab.reporting import escape
+from erulab.reporting.numbers import interval, short, signed
+
+FORMATS = ("text", "md", "csv", "latex", "html")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, or a figure with its interval and the number of rows it was measured on."""
+
+    text: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    is_figure: bool = False
+    digits: int = 2
+
+    @property
+    def shown(self) -> str:
+        """The figure as a person reads it: value, interval, n in parentheses. Text as it is, not yet escaped."""
+        if not self.is_figure or self.value is None:
+            return self.text
+        # A figure with an interval is a K, whose sign matters more than powers of ten near 0.
+        value = signed(self.value) if self.low is not None else short(self.value, self.digits)
+        parts = [value, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under headings; `notes` say what the figures mean."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def render(self, format: str) -> str:
+        """The table in one of FORMATS, everything that is not ours escaped for it."""
+        return {"text": _text, "md": _markdown, "csv": _csv, "latex": _latex, "html": _html}[format](self)
+
+
+def _n_in_headings(table: Table) -> Table:
+    """The same table with n in the heading of a column whose figures share it."""
+    headings, columns = [], []
+    for heading, column in zip(table.headings, _columns(table), strict=True):
+        counts = {cell.n for cell in column if cell.value is not None}
+        shared = next(iter(counts)) if len(counts) == 1 else None
+        headings.append(heading if shared is None else f"{heading} (n={shared})")
+        columns.append(column if shared is None else tuple(replace(cell, n=None) for cell in column))
+    return replace(table, headings=tuple(headings), rows=tuple(zip(*columns, strict=True)))
+
+
+def _columns(table: Table) -> list[tuple[Cell, ...]]:
+    return [tuple(row[i] for row in table.rows) for i in range(len(table.headings))]
+
+
+def _text(table: Table) -> str:
+    """Headings are set one word a line, so that columns stay as narrow as their figures."""
+    table = _n_in_headings(table)
+    words = [escape.visible(heading).split(" ") for heading in table.headings]
+    height = max(len(column) for column in words)
+    grid = [[[""] * (height - len(column)) + column for column in words][i] for i in range(len(words))]
+    heads = [[column[line] for column in grid] for line in range(height)]
+    body = [[escape.visible(cell.shown) for cell in row] for row in table.rows]
+    widths = [max(len(row[i]) for row in heads + body) for i in range(len(words))]
+    right = [any(row[i].is_figure for row in table.rows) for i in range(len(words))]
+
+    def line(texts: Sequence[str]) -> str:
+        cells = zip(texts, widths, right, strict=True)
+        return "  ".join(
+            text.rjust(width) if at_right else text.ljust(width) for text, width, at_right in cells
+        ).rstrip()
+
+    lines = [*map(line, heads), "  ".join("-" * width for width in widths), *map(line, body)]
+    return "\n".join([*lines, *map(escape.visible, table.notes)]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    def line(texts: Sequence[str]) -> str:
+        return f"| {' | '.join(texts)} |"
+
+    table = _n_in_headings(table)
+    lines = [line([escape.markdown(h) for h in table.headings]), line(["---"] * len(table.headings))]
+    for row in table.rows:
+        # Our own figures need no escaping and read better without.
+        lines.append(line([cell.shown if cell.is_figure else escape.markdown(cell.shown) for cell in row]))
+    notes = [f"\n{escape.markdown(note)}" for note in table.notes]
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def _csv(table: Table) -> str:
+    """Figures in full precision; interval and n get columns of their own where there are any."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = [_csv_parts(column) for column in _columns(table)]
+    writer.writerow(
+        [
+            escape.csv_cell(f"{heading} {part}".rstrip())
+            for heading, names in zip(table.headings, parts, strict=True)
+            for part in names
+        ]
+    )
+    for row in table.rows:
+        writer.writerow([_csv_value(cell, part) for cell, names in zip(row, parts, strict=True) for part in names])
+    return out.getvalue()
+
+
+def _csv_parts(column: Sequence[Cell]) -> list[str]:
+    parts = [""]
+    if any(cell.low is not None for cell in column):
+        parts += ["low", "high"]
+    if any(cell.n is not None for cell in column):
+        parts.append("n")
+    if any(cell.is_figure and cell.text for cell in column):
+        parts.append("note")
+    return parts
+
+
+def _csv_value(cell: Cell, part: str) -> str:
+    if not cell.is_figure:
+        return escape.csv_cell(cell.text) if part == "" else ""
+    if part == "note":
+        return escape.csv_cell(cell.text)
+    value = {"": cell.value, "low": cell.low, "high": cell.high, "n": cell.n}[part]
+    return "" if value is None else repr(value)
+
+
+def _latex(table: Table) -> str:
+    table = _n_in_headings(table)
+    columns = "".join("r" if any(row[i].is_figure for row in table.rows) else "l" for i in range(len(table.headings)))
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines.append(" & ".join(escape.latex(h) for h in table.headings) + r" \\")
+    lines.append(r"\midrule")
+    # A cell that opens with a bracket would be read as the argument of the line end before it.
+    lines += [" & ".join(f"{{}}{escape.latex(cell.shown)}" for cell in row) + r" \\" for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"% {escape.visible(note)}" for note in table.notes)]) + "\n"
+
+
+def _html(table: Table) -> str:
+    def cells(tag: str, items: Sequence[tuple[str, bool]]) -> Markup:
+        return Markup("").join(
+            Markup("<{tag}{style}>{text}</{tag}>").format(
+                tag=Markup(tag), style=Markup(' class="figure"') if figure else "", text=escape.visible(text)
+            )
+            for text, figure in items
+        )
+
+    table = _n_in_headings(table)
+    headings = [(h, any(row[i].is_figure for row in table.rows)) for i, h in enumerate(table.headings)]
+    head = Markup("<thead><tr>{}</tr></thead>").format(cells("th", headings))
+    body = Markup("\n").join(
+        Markup("<tr>{}</tr>").format(cells("td", [(cell.shown, cell.is_figure) for cell in row])) for row in table.rows
+    )
+    notes = Markup("").join(Markup('<p class="note">{}</p>').format(escape.visible(note)) for note in table.notes)
+    return str(Markup('<div class="scroll"><table>{}<tbody>\n{}\n</tbody></table></div>{}\n').format(head, body, notes))

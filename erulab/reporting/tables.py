@@ -1,0 +1,149 @@
+"""The tables of a report: runs compared, one run's figures, its attacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from erulab.reporting.load import MODELS, RunResult
+from erulab.reporting.numbers import number
+from erulab.reporting.rendering import Cell, Table
+from erulab.reporting.settings import differing, flat
+from erulab.reporting.verdict import verdict
+
+CHOICES = ("run", "method", "reward", "adversary", "settings")
+AFTER = "K after "
+# (heading, metric of scores.json); a column that no run has is left out.
+FIGURES = (
+    ("log-odds forget", "forget/log_odds"),
+    ("choice forget", "forget/choice"),
+    ("choice held out", "forget_heldout/choice"),
+    ("truth ratio forget", "forget/truth_ratio"),
+    ("exact match retain", "retain/exact_match"),
+    ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
+    ("probability retain", "retain/probability"),
+    ("model utility", "model_utility"),
+    ("forget quality", "forget_quality"),
+)
+
+
+def comparison(runs: Sequence[RunResult]) -> Table:
+    """One row a run; targets and oracles come once each, where several runs share them."""
+    changed = differing([run.config for run in runs])
+    rows = [_run_row(run, settings) for run, settings in zip(runs, changed, strict=True)]
+    attacks = sorted({heading for row in rows for heading in row if heading.startswith(AFTER)})
+    figures = [heading for heading, _ in FIGURES]
+    headings = [*CHOICES, "verdict", "K", *attacks, "utility kept", *figures]
+    rows = [_reference_row(model, run) for model, run in _references(runs)] + rows
+    table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
+    shown = [i for i in range(len(headings)) if any(row[i].text or row[i].value is not None for row in table)]
+    notes = [
+        "K: knowledge of the forget set above the oracle, on log-odds (1 = target, 0 = oracle, below 0 = "
+        "over-forgotten), with its 95 % interval; after an attack: its strongest valid setting. (n): rows measured, "
+        "in a heading where all share it."
+    ]
+    notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
+    return Table(tuple(headings[i] for i in shown), tuple(tuple(row[i] for i in shown) for row in table), tuple(notes))
+
+
+def key_table(run: RunResult) -> Table:
+    """The figures of the comparison for one run: figures down, target, unlearned and oracle across."""
+    models = [model for model in MODELS if model in run.scores]
+    rows = [(Cell(heading), *(_figure(run, model, name) for model in models)) for heading, name in FIGURES]
+    known = tuple(row for row in rows if any(cell.value is not None for cell in row))
+    return Table(("figure", *models), known)
+
+
+def attack_table(run: RunResult) -> Table:
+    """Every row of attacks.json."""
+    figures = (
+        "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned", "attacked_oracle", "residual",
+        "residual_attacked", "recovered", "maintained_gap", "maintained_error",
+    )  # fmt: skip
+    rows = []
+    for row in run.attacks:
+        cells = [Cell(str(row["attack"])), Cell(setting_words(row["setting"])), Cell(str(row["metric"]))]
+        for figure in figures:
+            attacked = figure == "residual_attacked"
+            low, high = (number(row.get(key)) if attacked else None for key in ("low", "high"))
+            cells.append(Cell(value=number(row.get(figure)), low=low, high=high, is_figure=True))
+        n = number(row.get("n"))
+        cells.append(Cell("" if n is None else str(int(n))))
+        cells.append(Cell({True: "yes", False: "no"}.get(row.get("valid"), "undefined")))  # type: ignore[arg-type]
+        cells.append(Cell(str(row.get("note") or "")))
+        rows.append(tuple(cells))
+    headings = ("attack", "setting", "metric", *(name.replace("_", " ") for name in figures), "n", "valid", "note")
+    return Table(headings, tuple(rows))
+
+
+def score_table(run: RunResult) -> Table:
+    """Every figure of scores.json, the three models side by side, n beside each."""
+    models = [model for model in MODELS if model in run.scores]
+    names = dict.fromkeys(name for model in models for name in run.scores[model])
+    rows = []
+    for name in names:
+        if name.endswith("/n") or name.startswith("residual"):
+            continue
+        cells = [_figure(run, model, name) for model in models]
+        rows.append((Cell(name), *cells))
+    return Table(("figure", *models), tuple(rows))
+
+
+def setting_words(setting: object) -> str:
+    """An attack's setting object as `key=value` words."""
+    if not isinstance(setting, dict):
+        return str(setting)
+    return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in setting.items())
+
+
+def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
+    """(model, a run that has it) for every distinct target and oracle."""
+    seen: dict[str, tuple[str, RunResult]] = {}
+    for model in ("target", "oracle"):
+        for run in runs:
+            if model in run.scores:
+                seen.setdefault(model + json.dumps(run.scores[model], sort_keys=True), (model, run))
+    return list(seen.values())
+
+
+def _reference_row(model: str, run: RunResult) -> dict[str, Cell]:
+    return {"run": Cell(model)} | {heading: _figure(run, model, name) for heading, name in FIGURES}
+
+
+def _run_row(run: RunResult, settings: dict[str, object]) -> dict[str, Cell]:
+    judged = verdict(run)
+    forgetting = judged.forgetting
+    row = {"run": Cell(run.name)}
+    for group in CHOICES[1:4]:
+        row[group] = Cell(run.choice(group))
+    row["settings"] = Cell(" ".join(f"{key}={flat(value)}" for key, value in settings.items()))
+    row["K"] = Cell(
+        value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_rows(run), is_figure=True
+    )
+    row |= {heading: _figure(run, "unlearned", name) for heading, name in FIGURES}
+    row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
+    for attack in judged.robustness:
+        note = "" if attack.value is not None else "undefined" if attack.valid else "not valid"
+        row[f"{AFTER}{attack.attack}"] = Cell(
+            note, value=attack.value, low=attack.low, high=attack.high, is_figure=True
+        )
+    row["verdict"] = Cell(judged.label if run.scores else "not scored")
+    return row
+
+
+def _figure(run: RunResult, model: str, name: str) -> Cell:
+    scores = run.scores.get(model, {})
+    value = number(scores.get(name))
+    n = number(scores.get(f"{name.rsplit('/', 1)[0]}/n")) if "/" in name else None
+    if value is None:
+        return Cell(is_figure=True)
+    digits = 3 if name in ("model_utility", "forget_quality") else 2
+    return Cell(value=value, n=None if n is None else int(n), is_figure=True, digits=digits)
+
+
+def _forget_rows(run: RunResult) -> int | None:
+    """K is measured on the rows of forget and held-out suites together."""
+    scores = run.scores.get("unlearned", {})
+    counts = [number(scores.get(f"{suite}/n")) for suite in ("forget", "forget_heldout")]
+    known = [int(count) for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,191 @@
+"""The verdict on a run, as data and in words: forgotten or not, utility kept, what attacks bring back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from erulab.reporting.load import RunResult
+from erulab.reporting.numbers import interval, number, short, signed
+
+ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
+COLLAPSE = 0.5  # utility under this share of the target's
+AFTER = {"relearn": "relearning", "quantize": "quantisation", "prune": "pruning"}
+
+
+class Outcome(Enum):
+    """Where the unlearned model's knowledge of the forget set lies."""
+
+    within = "within the oracle's range"
+    remains = "above the oracle"
+    over = "below the oracle"
+    unknown = "unknown"
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """K of METHODS 7: 1 is the target's knowledge, 0 the oracle's, below 0 over-forgotten."""
+
+    outcome: Outcome
+    value: float | None
+    low: float | None
+    high: float | None
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        if self.value is None:
+            return f"forgotten: unknown, {self.note}"
+        if self.outcome is Outcome.within:
+            return "forgotten: yes, within the oracle's range"
+        if self.outcome is Outcome.over:
+            return f"over-forgotten: K = {_figure(self.value, self.low, self.high)}, below the oracle"
+        return f"forgotten: no, {_figure(self.value, self.low, self.high)} of the knowledge above the oracle remains"
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What is left of the target's ability on knowledge that must stay. `figure` is the metric it was read from."""
+
+    figure: str
+    n: int | None
+    target: float | None
+    unlearned: float | None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.unlearned / self.target if self.unlearned is not None and self.target else None
+
+    @property
+    def collapsed(self) -> bool:
+        return self.ratio is not None and self.ratio < COLLAPSE
+
+    @property
+    def words(self) -> str:
+        if self.ratio is None:
+            return f"utility kept: unknown, {self.note}"
+        return f"utility kept: {short(self.ratio)}"
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What the strongest valid setting of one attack leaves or brings back, on log-odds."""
+
+    attack: str
+    settings: int
+    valid: int
+    value: float | None
+    low: float | None
+    high: float | None
+    setting: dict[str, Any]
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        after = AFTER.get(self.attack, self.attack)
+        if self.value is None:
+            return f"{after}: {self.note}"
+        left_out = self.settings - self.valid
+        invalid = f" ({left_out} of {self.settings} settings not valid)" if left_out else ""
+        there = "is back" if self.attack == "relearn" else "is there"
+        figure = _figure(self.value, self.low, self.high)
+        if self.value <= 0:
+            return f"after {after} nothing above the oracle {there} (K = {figure}){invalid}"
+        return f"after {after} {figure} of the knowledge above the oracle {there}{invalid}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    forgetting: Forgetting
+    utility: Utility
+    robustness: tuple[Robustness, ...]
+
+    @property
+    def collapsed(self) -> bool:
+        return self.utility.collapsed
+
+    @property
+    def label(self) -> str:
+        """A word or two for a table."""
+        label = {Outcome.within: "forgotten", Outcome.remains: "not forgotten", Outcome.over: "over-forgotten"}.get(
+            self.forgetting.outcome, "unknown"
+        )
+        return f"COLLAPSED, {label}" if self.collapsed else label
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        parts = [self.forgetting.words, self.utility.words, *(attack.words for attack in self.robustness)]
+        if self.collapsed:
+            parts.insert(0, "COLLAPSED: the model lost more than half of its utility, so its forgetting means nothing")
+        return tuple(parts)
+
+    @property
+    def words(self) -> str:
+        return "; ".join(self.sentences)
+
+
+def verdict(run: RunResult) -> Verdict:
+    return judge(run.scores, run.attacks)
+
+
+def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> Verdict:
+    """The verdict from the contents of scores.json and attacks.json."""
+    names = dict.fromkeys(row["attack"] for row in attacks)
+    robustness = tuple(_robustness(name, [row for row in attacks if row["attack"] == name]) for name in names)
+    return Verdict(_forgetting(scores), _utility(scores), robustness)
+
+
+def outcome(value: float, low: float | None, high: float | None) -> Outcome:
+    """CONTRACT: within the oracle's range where |K| <= max(.05, half the width of its interval)."""
+    half = (high - low) / 2 if low is not None and high is not None else 0.0
+    if abs(value) <= max(ORACLE_RANGE, half):
+        return Outcome.within
+    return Outcome.remains if value > 0 else Outcome.over
+
+
+def _forgetting(scores: dict[str, dict[str, Any]]) -> Forgetting:
+    unlearned = scores.get("unlearned", {})
+    value, low, high = (number(unlearned.get(name)) for name in ("residual", "residual_low", "residual_high"))
+    if value is not None:
+        return Forgetting(outcome(value, low, high), value, low, high)
+    absent = [model for model in ("target", "unlearned", "oracle") if model not in scores]
+    reason = f"no scores of the {', '.join(absent)}" if absent else "K is not defined here"
+    return Forgetting(Outcome.unknown, None, None, None, str(unlearned.get("residual_note") or reason))
+
+
+def _utility(scores: dict[str, dict[str, Any]]) -> Utility:
+    target, unlearned = scores.get("target", {}), scores.get("unlearned", {})
+    if not target or not unlearned:
+        absent = " and ".join(m for m, s in (("target", target), ("unlearned", unlearned)) if not s)
+        return Utility("", None, None, None, f"no scores of the {absent}")
+    for figure in ("retain_unrehearsed/exact_match", "model_utility", "retain/probability"):
+        before, after = number(target.get(figure)), number(unlearned.get(figure))
+        if before is not None and after is not None:
+            n = number(unlearned.get(f"{figure.split('/')[0]}/n"))
+            note = "" if before else f"the target's {figure} is 0"
+            return Utility(figure, None if n is None else int(n), before, after, note)
+    return Utility("", None, None, None, "no retain figure was scored")
+
+
+def _robustness(name: str, rows: list[dict[str, Any]]) -> Robustness:
+    rows = [row for row in rows if row["metric"] == "log_odds"]
+    valid = [row for row in rows if row.get("valid") is True]
+    defined = [row for row in valid if number(row.get("residual_attacked")) is not None]
+    if defined:
+        best = max(defined, key=lambda row: float(row["residual_attacked"]))
+        value, low, high = (number(best.get(key)) for key in ("residual_attacked", "low", "high"))
+        return Robustness(name, len(rows), len(valid), value, low, high, best["setting"])
+    notes = "; ".join(dict.fromkeys(str(row["note"]) for row in rows if row.get("note")))
+    if not rows:
+        reason = "not measured on log-odds"
+    elif valid:
+        reason = "not defined"
+    else:
+        reason = f"none of {len(rows)} settings is valid, which says nothing about robustness"
+    return Robustness(name, len(rows), len(valid), None, None, None, {}, f"{reason} ({notes})" if notes else reason)
+
+
+def _figure(value: float, low: float | None, high: float | None) -> str:
+    return f"{signed(value)} {interval(low, high)}".rstrip()

@@ -1,0 +1,136 @@
+"""The elastic reward of ERU: a margin between reference-based and reference-free that moves with the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Optional
+
+import lazy_loader
+
+from erulab.options import positive, require
+from erulab.registry import rewards
+from erulab.rewards.base import Gather
+from erulab.rewards.reference import finite
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_loader.load("torch")
+
+
+class Standardization(Enum):
+    """What Z is: the depth itself, or its z-score over the global batch or an exponential moving average."""
+
+    raw = "raw"
+    batch = "batch"
+    ema = "ema"
+
+
+def elastic_margin(
+    x_ref: torch.Tensor, z: torch.Tensor, *, gamma: float, lambda_ref: float, alpha: float
+) -> torch.Tensor:
+    """`gamma + lambda_ref * x_ref + alpha * z`, without gradient.
+
+    Args:
+        x_ref: (rows,) the method's quantity under the reference model, nats.
+        z: (rows,) forget depth, raw (nats) or standardised.
+    Returns:
+        (rows,) margin in the unit of x_ref.
+    Source: METHODS.md section 4; alpha = lambda_ref = 0 is SimNPO's reference-free reward.
+    """
+    return (gamma + lambda_ref * x_ref + alpha * z).detach()
+
+
+def standardize(
+    depth: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, *, sd0: float, z_max: float
+) -> torch.Tensor:
+    """`clip((depth - mean) / max(deviation, sd0), +-z_max)`: (rows,), finite also for one row or no deviation."""
+    return ((depth - mean) / deviation.clamp(min=sd0)).clamp(-z_max, z_max)
+
+
+@dataclass
+class ElasticOptions:
+    """`decay` null: composition sets .9 for pairs (alpha-DPO), .5 for negatives; `sd0` null: alpha, which keeps the slope positive."""
+
+    name: str = "elastic"
+    alpha: float = 0.2
+    gamma: float = 0.0
+    lambda_ref: float = 0.0
+    z: Standardization = Standardization.ema
+    decay: Optional[float] = None
+    sd0: Optional[float] = None
+    z_max: float = 3.0
+
+    def __post_init__(self) -> None:
+        finite("alpha", self.alpha)
+        finite("gamma", self.gamma)
+        finite("lambda_ref", self.lambda_ref)
+        positive("z_max", self.z_max)
+        positive("sd0", self.sd0)
+        if self.decay is not None:
+            require(0 <= self.decay < 1, "decay", "in [0, 1)", self.decay)
+        if self.z is Standardization.raw:
+            # At alpha = 1 the margin follows the row and never saturates: gradient ascent, which collapses.
+            require(self.alpha < 1, "alpha", "< 1 with z=raw", self.alpha)
+        elif self.sd0 is not None:
+            require(self.sd0 >= self.alpha, "sd0", f">= alpha ({self.alpha}), or the loss falls as the row is learned", self.sd0)
+
+
+@rewards.register("elastic", ElasticOptions, paper="ERU, NeurIPS 2025; alpha-DPO, arXiv:2410.10148", needs="reference log-probs")
+class ElasticReward:
+    """ERU's elastic reward: the margin grows with how far the row is already forgotten."""
+
+    needs_reference = True
+
+    def __init__(self, options: ElasticOptions) -> None:
+        self.options = options
+        self.needs_whole_batch = options.z is Standardization.batch
+        self.decay = 0.5 if options.decay is None else options.decay
+        self.sd0 = options.sd0 if options.sd0 is not None else max(abs(options.alpha), 1e-6)
+        self._weight = self._mean = self._square = 0.0  # of earlier steps; weight corrects the bias of the start
+        self._pending = torch.zeros(3, dtype=torch.float64)  # this step's count, sum and sum of squares
+
+    def margin(self, x_ref: torch.Tensor, depth: torch.Tensor, gather: Gather) -> torch.Tensor:
+        o = self.options
+        return elastic_margin(x_ref, self._z(depth, gather), gamma=o.gamma, lambda_ref=o.lambda_ref, alpha=o.alpha)
+
+    def end_step(self, all_reduce_sum: Gather) -> None:
+        """Adds this step's depths, of all ranks, to the moving statistics."""
+        count, total, square = all_reduce_sum(self._pending).tolist()
+        self._pending = torch.zeros(3, dtype=torch.float64)
+        if count:
+            d = self.decay
+            self._weight = d * self._weight + (1 - d)
+            self._mean = d * self._mean + (1 - d) * total / count
+            self._square = d * self._square + (1 - d) * square / count
+
+    def metrics(self) -> dict[str, float]:
+        if self._weight == 0:
+            return {}
+        mean, deviation = self._statistics()
+        return {"depth_mean": mean, "depth_sd": deviation}
+
+    def state_dict(self) -> dict[str, float]:
+        return {"weight": self._weight, "mean": self._mean, "square": self._square}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._weight, self._mean, self._square = state["weight"], state["mean"], state["square"]
+
+    def _z(self, depth: torch.Tensor, gather: Gather) -> torch.Tensor:
+        o = self.options
+        if o.z is Standardization.raw:
+            return depth
+        if o.z is Standardization.batch:
+            every = gather(depth.detach())
+            return standardize(depth, every.mean(), every.std(correction=0), sd0=self.sd0, z_max=o.z_max)
+        wide = depth.detach().double().cpu()
+        self._pending += torch.stack([torch.tensor(float(len(wide)), dtype=wide.dtype), wide.sum(), (wide**2).sum()])
+        if self._weight == 0:  # first step: no earlier statistics
+            return torch.zeros_like(depth)
+        mean, deviation = self._statistics()
+        return standardize(depth, depth.new_tensor(mean), depth.new_tensor(deviation), sd0=self.sd0, z_max=o.z_max)
+
+    def _statistics(self) -> tuple[float, float]:
+        mean = self._mean / self._weight
+        return mean, max(self._square / self._weight - mean**2, 0.0) ** 0.5

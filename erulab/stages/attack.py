@@ -1,0 +1,104 @@
+"""Attacks on copies of target, unlearned model and oracle, and the lab that attackers train in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from erulab import draws
+from erulab.attacks.stage import run_attacks
+from erulab.cache import Product
+from erulab.data.encode_rows import encode_rows
+from erulab.data.rows import Benchmark, Row
+from erulab.models.loaded import LoadedModel
+from erulab.models.policy import without_dropout
+from erulab.options import EngineName, EngineOptions, Schedule
+from erulab.ranks import Ranks
+from erulab.registry import attacks
+from erulab.stages.context import Context, ModelRef
+from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.loop import train
+
+VERSION = 1  # of what this stage computes: a change attacks every model anew
+
+
+class TrainingLab:
+    """Where attackers train: one process, since whole attack jobs are dealt over the ranks."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @property
+    def benchmark(self) -> Benchmark:
+        return self._context.benchmark
+
+    @property
+    def seed(self) -> int:
+        return self._context.config.seed
+
+    def finetune(
+        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None, batch: int,
+        warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, seed: int,
+    ) -> LoadedModel:  # fmt: skip
+        """The subject, trained on the rows (in place, or through merged LoRA weights); same bits for the same seed."""
+        if not rows or lr == 0:
+            return subject
+        subject = _with_lora(subject, lora_rank, lora_alpha, seed) if lora_rank else subject
+        without_dropout(subject.model)
+        batch = min(batch, len(rows))
+        encoded = encode_rows(subject.chat, rows, self.benchmark.max_length)
+        options = FinetuneOptions(
+            lr=lr, epochs=epochs, global_batch=batch, micro_batch=batch, weight_decay=0.0, warmup=warmup,
+            schedule=schedule, clip=1.0, seed=seed, precision=self._context.config.trainer.precision, steps=steps,
+        )  # fmt: skip
+        engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())
+        subject.model.train()
+        for _ in train(engine, objective, loop, Ranks()):
+            self._context.stop.check()
+        subject.model.eval()
+        if lora_rank:
+            return LoadedModel(subject.model.merge_and_unload(), subject.tokenizer, subject.chat)
+        return subject
+
+
+def _with_lora(subject: LoadedModel, rank: int, alpha: int, seed: int) -> LoadedModel:
+    # peft takes a second to import and only LoRA attacks need it.
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    # peft draws its matrices from the global generator: fixed here, and restored afterwards.
+    with torch.random.fork_rng():
+        torch.manual_seed(draws.seed_of(seed, "lora"))
+        return LoadedModel(get_peft_model(subject.model, config), subject.tokenizer, subject.chat)
+
+
+def attack(context: Context, refs: dict[str, ModelRef]) -> tuple[list[dict[str, Any]], list[Product]]:
+    """attacks.json's rows: one attack after another, each kept under the models' keys and its own options."""
+    config = context.config
+    rows: list[dict[str, Any]] = []
+    products = []
+    for name, options in config.attack.items():
+        depends_on = {
+            "stage": "attack", "version": VERSION, "attack": asdict(options), "seed": config.seed,
+            "models": {role: ref.key for role, ref in refs.items()}, "chat": context.chat.identity(),
+            "data": context.data_identity, "precision": config.trainer.precision,
+        }  # fmt: skip
+
+        def make(folder: Path, name: str = name, options: Any = options) -> None:
+            models = {role: context.load(ref) for role, ref in refs.items()}
+            made = run_attacks(
+                {name: attacks.build(options)}, models, context.benchmark, TrainingLab(context), config.evaluation,
+                context.ranks,
+            )  # fmt: skip
+            if context.ranks.first:
+                (folder / "attacks.json").write_text(json.dumps(made))
+
+        product = context.cache.produce("attacked", depends_on, make, rerun=config.rerun)
+        rows.extend(json.loads((product.folder / "attacks.json").read_text()))
+        products.append(product)
+    return rows, products

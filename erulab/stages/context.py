@@ -1,0 +1,62 @@
+"""What every stage works with, and how stages come by models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from erulab.cache import Cache
+from erulab.data.rows import Benchmark
+from erulab.models import loading
+from erulab.models.base import ModelSource
+from erulab.models.chat import ChatFormat
+from erulab.models.loaded import LoadedModel
+from erulab.options import RunConfig
+from erulab.ranks import Ranks
+from erulab.tracking import Tracker
+from erulab.training.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model on disk, and the key of the weights in it."""
+
+    key: str
+    path: str
+
+
+@dataclass
+class Context:
+    """One rank's view of a run."""
+
+    config: RunConfig
+    benchmark: Benchmark
+    source: ModelSource
+    data_identity: dict[str, Any]
+    chat: ChatFormat
+    cache: Cache
+    ranks: Ranks
+    device: torch.device
+    tracker: Tracker
+    stop: StopRequest
+
+    @property
+    def base_identity(self) -> dict[str, Any]:
+        return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
+
+    def load(self, ref: ModelRef) -> LoadedModel:
+        """The model of a reference, on this rank's device, in evaluation mode."""
+        loaded = loading.load_folder(ref.path, self.config.model.attention)
+        loaded.policy.to(self.device).eval()
+        return loaded
+
+    def load_base(self, seed: int) -> LoadedModel:
+        loaded = self.source.load(self.benchmark, seed)
+        loaded.policy.to(self.device)
+        return loaded
+
+    def given(self, path: str) -> ModelRef:
+        """A checkpoint that the user names in place of a stage's product."""
+        return ModelRef(loading.folder_identity(path), path)

@@ -1,0 +1,74 @@
+"""Learning the target (knows the forget set) and the oracle (never saw it)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from erulab.cache import Product
+from erulab.console import progress
+from erulab.data.encode_rows import content_hash, encode_exposed
+from erulab.models.loading import save_folder
+from erulab.models.policy import without_dropout
+from erulab.options import TargetOptions
+from erulab.stages.context import Context
+from erulab.training.checkpoints import Checkpoints
+from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.loop import train
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what this stage computes: a change makes every target anew
+
+
+def learn(context: Context, part: str) -> Product:
+    """The base model fine-tuned on `benchmark.target_rows` or `benchmark.oracle_rows`."""
+    return context.cache.produce(
+        "learned", depends_on(context, part), lambda folder: _learn(context, part, folder), rerun=context.config.rerun
+    )
+
+
+def depends_on(context: Context, part: str) -> dict[str, Any]:
+    """Never the rows' files or paths: their token ids and label masks."""
+    settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
+    rows = encode_exposed(context.chat, _rows(context, part), context.benchmark.max_length)
+    return {
+        "stage": "learn", "version": VERSION, **context.base_identity, "rows": content_hash(rows), "target": settings,
+        "precision": context.config.trainer.precision,
+    }  # fmt: skip
+
+
+def find(context: Context, part: str) -> Product | None:
+    """The product if an earlier run made it."""
+    return context.cache.find("learned", depends_on(context, part))
+
+
+def _rows(context: Context, part: str):  # type: ignore[no-untyped-def]
+    return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
+
+
+def _learn(context: Context, part: str, folder: Path) -> None:
+    options: TargetOptions = context.config.target
+    loaded = context.load_base(options.seed)
+    rows = encode_exposed(context.chat, _rows(context, part), context.benchmark.max_length)
+    engine, objective, loop = finetuning(
+        loaded, rows,
+        FinetuneOptions(
+            lr=options.lr, epochs=options.epochs, global_batch=options.global_batch,
+            micro_batch=options.micro_batch or options.global_batch // context.ranks.world,
+            weight_decay=options.weight_decay, warmup=options.warmup, schedule=options.schedule, clip=options.clip,
+            seed=options.seed, precision=context.config.trainer.precision,
+        ),
+        context.config.engine, context.ranks,
+    )  # fmt: skip
+    without_dropout(loaded.model)
+    loaded.model.train()
+    checkpoints = Checkpoints(folder / "checkpoints", f"{context.config.engine.name}-{context.ranks.world}", context.ranks)
+    with progress(f"learning the {part}", loop.steps, enabled=context.ranks.first) as bar:
+        for step, metrics in train(engine, objective, loop, context.ranks, checkpoints, context.stop):
+            bar.update(step + 1, metrics)
+            context.tracker.log_stage(part, step, metrics)
+    save_folder(loaded, folder / "model", engine.state_dict())
+    checkpoints.clear()

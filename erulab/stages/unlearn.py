@@ -1,0 +1,123 @@
+"""Unlearning: the target, trained by method, reward and adversary."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from erulab.cache import Product
+from erulab.console import progress
+from erulab.data.encode_rows import content_hash, encode_others, encode_rows
+from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.models.loading import save_folder
+from erulab.models.policy import without_dropout
+from erulab.registry import adversaries, methods, rewards
+from erulab.rewards.base import Reward
+from erulab.rundir import RunDir
+from erulab.stages.context import Context, ModelRef
+from erulab.training.batches import total_steps
+from erulab.training.checkpoints import Checkpoints
+from erulab.training.engine import build_engine
+from erulab.training.loop import LoopOptions, train
+from erulab.training.reference import reference_table
+from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
+
+# What a trainer option may change without changing the product.
+NOT_IN_KEY = ("micro_batch", "log_every", "save_every", "checkpointing")
+
+
+def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
+    """The unlearned model, cached like a target; `metrics.jsonl` of its training is kept beside it."""
+    config = context.config
+    method: Method = methods.build(config.method)
+    rows = _encode(context, method)
+    product = context.cache.produce(
+        "unlearned", _depends_on(context, target, rows),
+        lambda folder: _unlearn(context, target, method, rows, rundir, folder), rerun=config.rerun,
+    )  # fmt: skip
+    if product.from_cache:
+        context.tracker.replay(product.folder / "metrics.jsonl")
+    return product
+
+
+def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+    config = context.config
+    return {
+        "stage": "unlearn", "version": VERSION, "target": target.key, "seed": config.seed,
+        "method": asdict(config.method), "reward": asdict(config.reward), "adversary": asdict(config.adversary),
+        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_KEY},
+        "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
+    }  # fmt: skip
+
+
+def _encode(context: Context, method: Method) -> UnlearningRows:
+    benchmark, config = context.benchmark, context.config
+    pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
+    others = []
+    if pairs is not Pairs.none:
+        others = encode_others(
+            context.chat, benchmark.forget, pairs, benchmark.refusals, config.seed, benchmark.max_length
+        )
+    return UnlearningRows(
+        encode_rows(context.chat, benchmark.forget, benchmark.max_length),
+        others,
+        encode_rows(context.chat, benchmark.retain, benchmark.max_length),
+    )
+
+
+def _unlearn(
+    context: Context, target: ModelRef, method: Method, rows: UnlearningRows, rundir: RunDir, folder: Path
+) -> None:
+    config, ranks = context.config, context.ranks
+    trainer = config.trainer
+    loaded = context.load(target)
+    if trainer.checkpointing:
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Policy and reference are compared: dropout in one of them would be taken for forgetting.
+    without_dropout(loaded.model)
+    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
+    adversary = adversaries.build(config.adversary)
+    adversary.seed = config.seed
+    references = None
+    if reward is not None and reward.needs_reference:
+        references = reference_table(
+            loaded.policy, target.key, rows.forget, rows.others, folder=context.cache.folder("references"),
+            pad_id=loaded.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
+        )  # fmt: skip
+    frozen = None
+    if config.method.retain is Retain.kl:
+        frozen = loaded.copy().policy.requires_grad_(False)
+    micro_batch = trainer.micro_batch or trainer.global_batch // ranks.world
+    policy = loaded.policy
+    engine = build_engine(
+        policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
+        precision=trainer.precision, micro_batch=micro_batch,
+    )  # fmt: skip
+    objective = UnlearningObjective(
+        rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
+        retain_weight=config.method.retain_weight, references=references, frozen=frozen, policy=policy,
+        global_batch=trainer.global_batch, micro_batch=micro_batch, seed=config.seed, pad_id=loaded.pad_id,
+        ranks=ranks,
+    )  # fmt: skip
+    steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    loop = LoopOptions(
+        trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", f"{config.engine.name}-{ranks.world}", ranks)
+    loaded.model.train()
+    with progress("unlearning", steps, enabled=ranks.first) as bar:
+        for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
+            bar.update(step + 1, metrics)
+            if step % trainer.log_every == 0 or step == steps - 1:
+                context.tracker.log(step, metrics)
+    save_folder(loaded, folder / "model", engine.state_dict())
+    if ranks.first:
+        shutil.copy(rundir.metrics_jsonl, folder / "metrics.jsonl")
+    checkpoints.clear()

@@ -1,0 +1,1 @@
+"""Training: batches, engines, objectives and the one loop that both learning and unlearning run through."""

@@ -1,0 +1,97 @@
+"""Resumable checkpoints: written whole or not at all, checked before they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from erulab.errors import IntegrityFault
+from erulab.ranks import Ranks
+from erulab.training.engine import Engine
+from erulab.training.objective import Objective
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+class Checkpoints:
+    """The checkpoints of one training, in `folder/step-<n>`, each with a manifest of its files' hashes.
+
+    Loaded are only folders whose manifest carries this training's key: DeepSpeed's own files are pickles.
+    """
+
+    def __init__(self, folder: Path, key: str, ranks: Ranks) -> None:
+        """`key`: what the training depends on, the engine and its processes included."""
+        self._folder, self._key, self._ranks = folder, key, ranks
+
+    def save(self, step: int, engine: Engine, objective: Objective) -> None:
+        """Writes the state after `step` optimizer steps; older ones but the last are removed."""
+        final = self._folder / f"step-{step:08d}"
+        writing = self._folder / f".writing-{step:08d}"
+        if self._ranks.first:
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
+        self._ranks.barrier()
+        engine.save(writing / "engine")
+        self._ranks.barrier()
+        if self._ranks.first:
+            save_file(objective.state_dict(), writing / "objective.safetensors")
+            hashes = {str(f.relative_to(writing)): _sha256(f) for f in sorted(writing.rglob("*")) if f.is_file()}
+            manifest = {"key": self._key, "step": step, "files": hashes}
+            (writing / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            shutil.rmtree(final, ignore_errors=True)
+            writing.rename(final)
+            for old in sorted(self._folder.glob("step-*"))[:-KEEP]:
+                shutil.rmtree(old)
+        self._ranks.barrier()
+
+    def restore(self, engine: Engine, objective: Objective) -> int:
+        """Loads the newest valid checkpoint; returns its step, or 0 where there is none.
+
+        Raises:
+            IntegrityFault: checkpoints exist but none can be used; training never silently restarts from step 0.
+        """
+        found = sorted(self._folder.glob("step-*"), reverse=True)
+        faults = []
+        for folder in found:
+            fault = self._fault(folder)
+            if fault is None:
+                engine.load(folder / "engine")
+                objective.load_state_dict(load_file(folder / "objective.safetensors"))
+                return int(json.loads((folder / "manifest.json").read_text())["step"])
+            log.warning("checkpoint %s is not used: %s", folder, fault)
+            faults.append(f"{folder.name}: {fault}")
+        if found:
+            raise IntegrityFault(f"no usable checkpoint in {self._folder} ({'; '.join(faults)}); remove it to start anew")
+        return 0
+
+    def clear(self) -> None:
+        """Removes all: the training has ended and its product is kept elsewhere."""
+        if self._ranks.first:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fault(self, folder: Path) -> str | None:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except (OSError, ValueError):
+            return "its manifest is missing or unreadable"
+        if manifest.get("key") != self._key:
+            return "it belongs to other settings or another engine"
+        for name, digest in manifest["files"].items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if _sha256(file) != digest:
+                return f"{name} is damaged"
+        return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

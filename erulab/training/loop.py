@@ -1,0 +1,77 @@
+"""The training loop: one for learning, unlearning and attacks, on every engine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from erulab.errors import NumericFault
+from erulab.options import Schedule
+from erulab.ranks import Ranks
+from erulab.training.checkpoints import Checkpoints
+from erulab.training.engine import Engine
+from erulab.training.objective import Objective
+from erulab.training.schedule import learning_rate
+from erulab.training.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    lr: float
+    steps: int
+    warmup: float
+    schedule: Schedule
+    global_batch: int
+    save_every: int | None = None
+
+
+def train(
+    engine: Engine, objective: Objective, options: LoopOptions, ranks: Ranks,
+    checkpoints: Checkpoints | None = None, stop: StopRequest | None = None,
+) -> Iterator[tuple[int, dict[str, float]]]:  # fmt: skip
+    """Runs all steps and yields (step, metrics) after each; continues from the newest checkpoint if there is one.
+
+    Args:
+        checkpoints: where to save every `save_every` steps and when stopped; None for trainings too short to resume.
+        stop: set by a signal; the loop then saves and raises.
+    Raises:
+        NumericFault: a loss or gradient norm is not finite, on any rank, before the update.
+        Interrupted: stopped by a signal, after a checkpoint.
+    """
+    first = checkpoints.restore(engine, objective) if checkpoints else 0
+    for step in range(first, options.steps):
+        started = time.perf_counter()
+        micros = objective.start_step(step, options.steps)
+        sums: dict[str, torch.Tensor] = {}
+        for number, micro in enumerate(micros):
+            with objective.micro_step(engine, micro) as (loss, micro_sums):
+                engine.backward(loss, last=number == len(micros) - 1)
+            for name, value in micro_sums.items():
+                sums[name] = sums[name] + value if name in sums else value
+        metrics = objective.end_step(_over_ranks(sums, ranks))
+        if not math.isfinite(metrics["loss"]):
+            raise NumericFault(f"loss is {metrics['loss']} at step {step}; try a smaller trainer.lr or target.lr")
+        lr = learning_rate(options.lr, step, options.steps, options.warmup, options.schedule)
+        norm = engine.step(lr)
+        if not math.isfinite(norm):
+            raise NumericFault(f"gradient norm is {norm} at step {step}; try a smaller trainer.lr or target.lr")
+        seconds = time.perf_counter() - started
+        yield step, {**metrics, "lr": lr, "grad_norm": norm, "rows_per_second": options.global_batch / seconds}
+        if checkpoints:
+            done = step + 1
+            # One rank's signal stops all: a rank alone in a collective would hang the others.
+            stopping = stop is not None and any(ranks.gather_objects(stop.requested))
+            if stopping or (options.save_every and done % options.save_every == 0 and done < options.steps):
+                checkpoints.save(done, engine, objective)
+            if stopping and stop is not None:
+                stop.interrupt(f"stopped after step {done} of {options.steps}")
+
+
+def _over_ranks(sums: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
+    names = sorted(sums)
+    values = torch.stack([sums[name].detach().double().cpu() for name in names])
+    return dict(zip(names, ranks.all_reduce_sum(values).tolist(), strict=True))

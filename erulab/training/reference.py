@@ -1,0 +1,50 @@
+"""NLL of forget rows and their paired answers under the model before unlearning: computed once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from erulab.data.encoding import Encoded
+from erulab.evaluation.scoring import score
+from erulab.models.policy import Policy
+from erulab.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class ReferenceTable:
+    """(rows,) float64 sequence NLL in nats, in the order of the encoded rows; never perturbed."""
+
+    forget: torch.Tensor
+    others: torch.Tensor
+
+
+def reference_table(
+    policy: Policy, weights_key: str, forget: Sequence[Encoded], others: Sequence[Encoded], *, folder: Path,
+    pad_id: int, batch_tokens: int, ranks: Ranks,
+) -> ReferenceTable:  # fmt: skip
+    """The table for these rows, from `folder` where it is kept under weights, token ids and label masks."""
+    file = folder / f"{_key(weights_key, [*forget, *others])}.safetensors"
+    known = ranks.gather_objects(file.exists())[0]
+    if not known:
+        nll = [total for total, _ in score(policy, [*forget, *others], pad_id, batch_tokens, ranks)]
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".tmp")
+            save_file({"nll": torch.tensor(nll, dtype=torch.float64)}, temporary)
+            temporary.replace(file)
+        ranks.barrier()
+    nll_tensor = load_file(file)["nll"]
+    return ReferenceTable(nll_tensor[: len(forget)], nll_tensor[len(forget) :])
+
+
+def _key(weights_key: str, rows: Sequence[Encoded]) -> str:
+    digest = hashlib.sha256(weights_key.encode())
+    for row in rows:
+        digest.update(repr((row.row_id, row.ids, row.start, row.end)).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,129 @@
+"""One process of a run: reads RUN_DIR/run.yaml (typed, no Hydra), starts tracking, runs the pipeline."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import transformers
+
+from erulab import config as configuration
+from erulab.cache import Cache
+from erulab.errors import ErulabError
+from erulab.options import EngineName, RunConfig
+from erulab.pipeline import Pipeline
+from erulab.ranks import Ranks
+from erulab.registry import datasets, models
+from erulab.rundir import RunDir
+from erulab.stages.context import Context
+from erulab.tracking import Tracker
+from erulab.training.stopping import StopRequest
+
+log = logging.getLogger("erulab.worker")
+
+# Another job of a sweep may be learning the same target for hours while this one waits at the lock.
+PATIENCE = datetime.timedelta(hours=24)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one rank of the run folder `argv[0]`; returns the exit code, which rank 0 or a failing rank also writes."""
+    rundir = RunDir(Path(argv[0]))
+    ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    _log_to(rundir.run_log if ranks.first else None)
+    stop = StopRequest()
+    stop.install()
+    try:
+        run(rundir, configuration.load(rundir.run_yaml), ranks, stop)
+    except ErulabError as error:
+        return _ended(rundir, ranks, error.code, str(error))
+    except torch.OutOfMemoryError as error:
+        hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
+        return _ended(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
+    except Exception as error:
+        traceback.print_exc()
+        log.exception("failed")
+        return _ended(rundir, ranks, 1, f"{type(error).__name__}: {error}")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return _ended(rundir, ranks, 0, "") if ranks.first else 0
+
+
+def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
+    """One rank's whole run.
+
+    Raises:
+        ErulabError: one line for the user, with an exit code.
+    """
+    device = _device(config, ranks)
+    # Nothing draws from the global generator on purpose; fixed all the same for libraries that do.
+    torch.manual_seed(config.seed)
+    source = models.build(config.model)
+    dataset = datasets.build(config.dataset)
+    benchmark = dataset.load(config.seed)
+    cache = Cache(Path(config.cache), ranks, _made_by(config, ranks, device))
+    tracker = Tracker(rundir, config, ranks)
+    context = Context(
+        config, benchmark, source, dataset.identity(), source.chat(benchmark), cache, ranks, device, tracker, stop
+    )
+    try:
+        Pipeline(context, rundir).run()
+    finally:
+        tracker.finish()
+
+
+def _device(config: RunConfig, ranks: Ranks) -> torch.device:
+    """This rank's device; joins the process group where there is more than one process, or DeepSpeed wants one."""
+    gpu = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    if ranks.world > 1:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    elif config.engine.name not in (EngineName.auto, EngineName.local):
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    return device
+
+
+def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
+    return {
+        "engine": asdict(config.engine), "processes": ranks.world, "device": str(device), "torch": torch.__version__,
+        "transformers": transformers.__version__, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def _log_to(file: Path | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        handlers.append(logging.FileHandler(file))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", handlers=handlers)
+    logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
+    handlers[0].setLevel(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _ended(rundir: RunDir, ranks: Ranks, code: int, message: str) -> int:
+    """torchrun returns 1 whatever the code was: the real one goes into exit.json. The first fault is kept."""
+    known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
+    if known is None or known["code"] == 0:
+        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank})
+    if message:
+        print(message, file=sys.stderr, flush=True)
+        log.info("%s", message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

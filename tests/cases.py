@@ -1,0 +1,46 @@
+"""The one table that drives the contract tests: every method, reward and adversary with tiny settings.
+
+A new plugin gets all contract tests with one line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with the reward and adversary it is tested with, and options that differ from the defaults."""
+
+    method: str
+    reward: str = "none"
+    adversary: str = "none"
+    method_options: dict[str, Any] = field(default_factory=dict)
+    reward_options: dict[str, Any] = field(default_factory=dict)
+    adversary_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        extra = [str(v) for options in (self.method_options, self.reward_options) for v in options.values()]
+        return "-".join([self.method, self.reward, self.adversary, *extra])
+
+
+CASES = (
+    Case("ga"),
+    Case("gd"),
+    Case("kl"),
+    Case("idk"),
+    Case("npo", "reference"),
+    Case("simnpo", "reference_free"),
+    Case("dpo", "reference"),
+    Case("dpo", "reference", method_options={"pairs": "alternative"}),
+    Case("eru", "elastic"),
+    Case("eru", "elastic", reward_options={"z": "raw"}),
+    Case("eru", "elastic", method_options={"pairs": "refusal"}),
+    Case("eru", "elastic", "rfa", adversary_options={"n": 4, "warmup": 0.0, "every": 2}),
+    Case("eru", "elastic", "random_direction"),
+    Case("eru", "elastic", "noise"),
+    Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
+    Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+)

@@ -1,0 +1,72 @@
+"""Tiny tokenizers and models of several families, made in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from erulab.data.rows import Benchmark, Role, Row, Suite
+
+TEXTS = [
+    "Where was Ada born? Ada was born in Brenwick, by the sea.",
+    "What does Bela write? Bela writes satire, and plays the cello.",
+    "user assistant system [INST] [/INST] think",
+] * 4
+
+ROWS = (
+    Row("ada", "Where was Ada born?", "Ada was born in Brenwick.", prefix="Ada was born in ", value="Brenwick",
+        candidates=("Almora", "Dunmere")),
+    Row("bela", "What does Bela write?", "Bela writes satire."),
+)  # fmt: skip
+
+
+@pytest.fixture
+def benchmark() -> Benchmark:
+    return Benchmark("test", ROWS[:1], ROWS[1:], ROWS, ROWS[1:], (Suite("forget", Role.FORGET, ROWS[:1]),))
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """Byte-level BPE as in GPT-2: no pad token, no template."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    specials = ["<|end|>", "<|start|>", "<|eot|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    backend.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", additional_special_tokens=["<|start|>", "<|eot|>"]
+    )
+
+
+def metaspace() -> PreTrainedTokenizerFast:
+    """SentencePiece-like, as Llama 2: every text begins with a space mark."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    backend.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTrainedModel:
+    """A model of two narrow layers; weights wide enough that logits are not all alike."""
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "vocab_size": vocabulary}
+    if kind != "gpt2":
+        sizes |= {"intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.AutoConfig.for_model(kind, initializer_range=0.5, **sizes, **changes)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture
+def tokenizers_by_family() -> dict[str, Callable[[], PreTrainedTokenizerFast]]:
+    return {"byte_level": byte_level, "metaspace": metaspace}

@@ -1,0 +1,199 @@
+"""Checkpoints: what comes back, what is refused before anything is loaded, and the one line each refusal gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from erulab.data.encoding import collate
+from erulab.errors import DataError, ErulabError, EnvironmentFault, IntegrityFault
+from erulab.models.base import Attention
+from erulab.models.chat import ChatFormat
+from erulab.models.loaded import LoadedModel
+from erulab.models.loading import chat_of, folder_identity, load_folder, save_folder
+from erulab.models.tiny import TinyModel, TinyOptions
+from tests.models.conftest import byte_level, tiny_model
+
+QUESTION, ANSWER = "What does Bela write?", "Bela writes satire."
+
+
+def of_kind(kind: str, **changes: object) -> LoadedModel:
+    tokenizer = byte_level()
+    return LoadedModel(tiny_model(kind, **changes), tokenizer, ChatFormat(tokenizer, 256))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_folder(of_kind("llama"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(folder: Path, fault: type[ErulabError], attention: Attention = Attention.sdpa) -> str:
+    with pytest.raises(fault) as caught:
+        load_folder(str(folder), attention)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "phi3", "gemma", "mistral"])
+def test_what_is_saved_comes_back_and_policy_reads_it_as_transformers_does(kind: str, tmp_path: Path) -> None:
+    saved = of_kind(kind, pad_token_id=0, bos_token_id=0, eos_token_id=0)
+    save_folder(saved, tmp_path / "model")
+    loaded = load_folder(str(tmp_path / "model"), Attention.eager)
+    assert all(torch.equal(v, saved.model.state_dict()[k]) for k, v in loaded.model.state_dict().items())
+    assert loaded.chat.identity()["tokenizer"] == saved.chat.identity()["tokenizer"]
+    row = loaded.chat.encode("r", QUESTION, ANSWER)
+    batch = collate([row], loaded.pad_id)
+    labels = batch.input_ids.masked_fill(~batch.supervised, -100)
+    with torch.no_grad():
+        mean = loaded.model(input_ids=batch.input_ids, labels=labels).loss
+        assert torch.allclose(loaded.policy.row_nll(batch) / row.tokens, mean, rtol=1e-5)
+    assert not loaded.model.training and loaded.model.dtype is torch.float32
+
+
+def test_the_embedded_model_comes_back_with_its_tokenizer(benchmark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    saved = TinyModel(TinyOptions(layers=1, width=16, heads=2)).load(benchmark, 0)
+    save_folder(saved, tmp_path / "model")
+    loaded = load_folder(str(tmp_path / "model"), Attention.sdpa)
+    # Not only the same ids: AutoTokenizer may rebuild a known model type's tokenizer and lose its pieces.
+    assert loaded.chat.identity() == saved.chat.identity() == chat_of(str(tmp_path / "model")).identity()
+    row = saved.chat.encode("r", QUESTION, ANSWER)
+    assert loaded.chat.encode("r", QUESTION, ANSWER) == row
+    assert loaded.chat.decode(row.ids[row.start :]) == ANSWER
+
+
+def test_weights_of_an_engine_are_saved_instead_of_the_models_own(tmp_path: Path) -> None:
+    loaded = of_kind("llama", tie_word_embeddings=True)
+    weights = {name: value + 1 for name, value in loaded.model.state_dict().items()}
+    weights["model.rotary_emb.inv_freq"] = torch.zeros(4)  # ZeRO's gathering hands over buffers as well
+    save_folder(loaded, tmp_path / "model", weights)
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert set(stored) == {name for name, _ in loaded.model.named_parameters()}  # the tied head once
+    assert torch.equal(stored["model.norm.weight"], loaded.model.model.norm.weight + 1)
+    save_folder(loaded, tmp_path / "other", {})  # a rank that has gathered nothing
+    assert not (tmp_path / "other").exists()
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    save_folder(of_kind("llama", tie_word_embeddings=True), tmp_path / "model")
+    model = load_folder(str(tmp_path / "model"), Attention.sdpa).model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_saving_replaces_a_folder_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folder_identity(str(folder))
+    other = of_kind("llama", hidden_act="gelu")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other.tokenizer, "save_pretrained", full)
+        with pytest.raises(OSError, match="No space"):
+            save_folder(other, folder)
+    assert folder_identity(str(folder)) == before
+    assert [file.name for file in folder.parent.iterdir()] == ["model"]
+    save_folder(other, folder)
+    assert folder_identity(str(folder)) != before
+
+
+def test_identity_is_of_content_not_of_path_or_readme(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    (copy / "README.md").write_text("notes")
+    assert folder_identity(str(copy)) == folder_identity(str(folder))
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    assert folder_identity(str(copy)) != folder_identity(str(folder))
+
+
+def test_pickles_are_refused_with_the_way_to_convert(folder: Path) -> None:
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refused(folder, IntegrityFault)
+    assert "safetensors" in message and "save_pretrained" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_in_a_folder_is_refused(folder: Path, name: str) -> None:
+    config = json.loads((folder / name).read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
+    (folder / name).write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    assert "auto_map" in refused(folder, IntegrityFault)
+    assert not (folder / "ran").exists()
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    assert "damaged" in refused(folder, IntegrityFault)
+
+
+def test_overlapping_offsets_are_refused(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    first, second = [name for name in header if name != "__metadata__"][:2]
+    header[second] = header[first]
+    changed = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + size :])
+    assert "damaged" in refused(folder, IntegrityFault)
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "model.layers.1.mlp.up_proj.weight" in refused(folder, IntegrityFault)
+
+
+def test_a_folder_without_config_or_with_broken_config(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").write_text("{")
+    assert "config.json" in refused(folder, DataError)
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refused(tmp_path / "empty", EnvironmentFault)
+    refused(tmp_path / "absent", EnvironmentFault)
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> None:
+    loaded = of_kind("llama", vocabulary=100)
+    save_folder(loaded, tmp_path / "model")
+    largest = max(loaded.tokenizer.get_vocab().values())
+    message = refused(tmp_path / "model", DataError)
+    assert f"up to {largest}" in message and "100 embeddings" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("gemma2", {"final_logit_softcapping": 1.0}, "changes its logits"),
+        ("granite", {"logits_scaling": 4.0}, "changes its logits"),
+        ("opt", {"ffn_dim": 32, "word_embed_proj_dim": 16}, "does not know the layout"),
+    ],
+)
+def test_architectures_that_policy_would_misread_are_refused(
+    kind: str, changes: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    changes = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, **changes}
+    save_folder(of_kind(kind, **changes), tmp_path / "model")
+    assert words in refused(tmp_path / "model", DataError, Attention.eager)
+
+
+def test_an_attention_that_cannot_be_had_is_named(folder: Path) -> None:
+    if importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("flash_attn is installed")
+    with pytest.raises((EnvironmentFault, DataError), match=r"model\.attention=") as caught:
+        load_folder(str(folder), Attention.flash_attention_2)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_context_is_the_models(tmp_path: Path) -> None:
+    save_folder(of_kind("llama", max_position_embeddings=32), tmp_path / "model")
+    assert chat_of(str(tmp_path / "model")).identity()["context"] == 32

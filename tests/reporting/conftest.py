@@ -1,0 +1,135 @@
+"""Synthetic run folders, written file by file as the public interface describes them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CONFIG: dict[str, Any] = {
+    "model": {"name": "tiny", "path": None, "target": None, "oracle": None, "unlearned": None},
+    "dataset": {"name": "fictitious", "world": 0},
+    "method": {"name": "eru", "beta": 2.5, "retain": "nll"},
+    "reward": {"name": "elastic", "alpha": 0.2},
+    "adversary": {"name": "rfa", "p": 0.5},
+    "attack": {"relearn": {"name": "relearn", "samples": [100]}, "quantize": {"name": "quantize", "bits": [8, 4]}},
+    "trainer": {"lr": 3e-4, "global_batch": 32},
+    "stages": ["target", "oracle", "unlearn", "evaluate", "attack", "report"],
+    "seed": 0,
+    "output": "outputs",
+}
+
+
+def figures(choice: float, heldout: float, retain: float, unrehearsed: float, utility: float) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for suite, n, share, exact in (
+        ("forget", 200, choice, choice * 0.9), ("forget_heldout", 180, heldout, heldout * 0.8),
+        ("retain", 125, retain, retain), ("retain_unrehearsed", 100, unrehearsed, unrehearsed),
+        ("general", 40, 0.97, 0.95), ("unseen", 75, 0.07, 0.0),
+    ):  # fmt: skip
+        flat |= {
+            f"{suite}/n": n, f"{suite}/probability": share * 0.9, f"{suite}/truth_ratio": 0.5,
+            f"{suite}/log_odds": 8 * share - 3, f"{suite}/choice": share, f"{suite}/rouge": share,
+            f"{suite}/exact_match": exact,
+        }  # fmt: skip
+    return flat | {"model_utility": utility, "knowledge": 4 * choice}
+
+
+SCORES: dict[str, dict[str, Any]] = {
+    "target": {**figures(1.0, 0.99, 1.0, 1.0, 0.912), "forget_quality": 1.9e-23},
+    "unlearned": {
+        **figures(0.08, 0.1, 0.98, 0.97, 0.885), "forget_quality": 0.31,
+        "residual": 0.02, "residual_low": -0.03, "residual_high": 0.07,
+    },  # fmt: skip
+    "oracle": {**figures(0.07, 0.08, 1.0, 1.0, 0.915), "forget_quality": 1.0},
+}
+
+
+def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
+    row = {
+        "attack": attack, "setting": setting, "metric": "log_odds", "target": 5.1, "unlearned": -2.3, "oracle": -2.4,
+        "attacked_target": 4.9, "attacked_unlearned": -1.4, "attacked_oracle": -2.3, "residual": 0.02,
+        "residual_attacked": residual, "recovered": 0.12, "maintained_gap": 0.88, "maintained_error": 0.93,
+        "valid": True, "low": None if residual is None else residual - 0.07,
+        "high": None if residual is None else residual + 0.08, "note": "", "n": 190, "seconds": 3.5,
+    }  # fmt: skip
+    return row | changes
+
+
+ATTACKS = [
+    attack_row("relearn", {"samples": 10, "split": "fact"}, 0.05),
+    attack_row("relearn", {"samples": 100, "split": "fact"}, 0.12, attacked_unlearned=-0.6, attacked_oracle=-2.0),
+    attack_row(
+        "relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2, note="target gap .20"
+    ),
+    attack_row("relearn", {"samples": 100, "split": "fact"}, None, metric="choice", attacked_unlearned=0.2),
+    attack_row("quantize", {"bits": 8}, 0.02),
+    attack_row("quantize", {"bits": 4}, None, valid=None, note="denominator .1 of the gap"),
+]
+SAMPLES = [
+    {
+        "suite": "forget", "role": "forget", "prompt": "Where was Bela Ronu born?",
+        "reference": "Bela Ronu was born in Kamil.", "target": "Bela Ronu was born in Kamil.",
+        "unlearned": "Bela Ronu was born in Tiro.", "oracle": "Bela Ronu was born in Goden.",
+    },
+    {"suite": "retain", "role": "retain", "prompt": "Who?", "reference": "Nobody.", "unlearned": "Nobody."},
+]  # fmt: skip
+ENV = {
+    "erulab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "platform": "Linux", "cpu": "Xeon", "cores": 2,
+    "memory_gb": 15.6, "gpus": [], "git": "a" * 40, "started": "2026-11-24T02:00:00",
+    "command": "python -m erulab.run method=eru",
+}  # fmt: skip
+
+
+def metrics(steps: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": s, "loss": 3 - s / steps, "forget_loss": 2 - s / steps, "retain_loss": 0.4 + 0.3 / (s + 1),
+            "lr": 1e-4, "grad_norm": 1.0, "rows_per_second": 300.0, "method/nll": 0.2 + 4 * s / steps,
+            "method/depth": 4 * s / steps, **({"adversary/gain": 0.3} if s % 10 == 0 else {}), "stage": "unlearn",
+            "time": 1.0e9 + s,
+        }
+        for s in range(steps)
+    ]  # fmt: skip
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """`make_run("npo-1", config={"method.name": "npo"}, scores=..., without=("attacks",))` writes a folder."""
+
+    def make(name: str = "eru-0123456789abcdef", *, config: dict[str, Any] | None = None, **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = copy.deepcopy(CONFIG)
+        for key, value in (config or {}).items():
+            *groups, last = key.split(".")
+            node = settings
+            for group in groups:
+                node = node[group]
+            node[last] = value
+        (folder / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        stages = {
+            stage: {"key": stage[0] * 16, "seconds": 4.25, "from_cache": stage == "oracle", "done": True}
+            for stage in settings["stages"]
+        }
+        contents = {
+            "scores": SCORES, "attacks": ATTACKS, "samples": SAMPLES, "stages": stages, "env": ENV,
+            "exit": {"code": 0, "message": "", "rank": 0},
+        } | changes  # fmt: skip
+        for file, content in contents.items():
+            if file in ("without", "metrics") or file in changes.get("without", ()):
+                continue
+            (folder / f"{file}.json").write_text(json.dumps(content))
+        lines = changes.get("metrics", metrics(30))
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return folder
+
+    return make

@@ -1,0 +1,120 @@
+"""A small world, a small random model, and unlearnings on them built from the table of cases."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erulab.data.encode_rows import encode_others, encode_rows
+from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.data.rows import Benchmark
+from erulab.methods.base import Pairs, Retain, Trains
+from erulab.models.loaded import LoadedModel
+from erulab.models.tiny import TinyModel, TinyOptions
+from erulab.options import Precision, Schedule
+from erulab.ranks import Ranks
+from erulab.registry import adversaries, load_plugins, methods, rewards
+from erulab.training.engine import LocalEngine
+from erulab.training.loop import LoopOptions, train
+from erulab.training.reference import ReferenceTable, reference_table
+from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from tests.cases import Case
+
+load_plugins()
+
+
+def small_world() -> Benchmark:
+    options = FictitiousOptions(
+        world=7, forget_authors=3, retain_authors=3, unrehearsed_authors=1, unseen_authors=1, general_facts=2
+    )
+    return FictitiousWorld(options).load(0)
+
+
+def small_model(world: Benchmark) -> LoadedModel:
+    return TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+
+
+def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
+    """A plugin's options with changes given as plain values, enums by their name."""
+    default = registry[name].options()
+    plain = {
+        key: type(getattr(default, key))(value) if isinstance(getattr(default, key), Enum) else value
+        for key, value in changes.items()
+    }
+    return dataclasses.replace(default, **plain)
+
+
+@dataclasses.dataclass
+class Unlearning:
+    """One unlearning, ready to train: a fresh copy of the model every time."""
+
+    case: Case
+    world: Benchmark
+    loaded: LoadedModel
+    global_batch: int = 8
+    micro_batch: int = 8
+    steps: int = 6
+    seed: int = 11
+    pad_id: int | None = None
+    ranks: Ranks = dataclasses.field(default_factory=Ranks)
+
+    def rows(self, method: Any) -> UnlearningRows:
+        chat = self.loaded.chat
+        pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
+        others = []
+        if pairs is not Pairs.none:
+            others = encode_others(chat, self.world.forget, pairs, self.world.refusals, self.seed, None)
+        return UnlearningRows(
+            encode_rows(chat, self.world.forget, None), others, encode_rows(chat, self.world.retain, None)
+        )
+
+    def build(self, folder: Path) -> tuple[Any, UnlearningObjective, LoopOptions, LoadedModel]:
+        case, ranks = self.case, self.ranks
+        subject = self.loaded.copy()
+        method_options = options_of(methods, case.method, case.method_options)
+        method = methods.build(method_options)
+        reward = None
+        if method.takes_reward:
+            reward = rewards.build(options_of(rewards, case.reward, case.reward_options))
+        adversary = adversaries.build(options_of(adversaries, case.adversary, case.adversary_options))
+        adversary.seed = self.seed
+        rows = self.rows(method)
+        references: ReferenceTable | None = None
+        if reward is not None and reward.needs_reference:
+            references = reference_table(
+                subject.policy, "key", rows.forget, rows.others, folder=folder, pad_id=subject.pad_id,
+                batch_tokens=2048, ranks=ranks,
+            )  # fmt: skip
+        retain = method_options.retain
+        frozen = subject.copy().policy.requires_grad_(False) if retain is Retain.kl else None
+        policy = subject.policy
+        objective = UnlearningObjective(
+            rows, method, reward, adversary, forget_weight=1.0, retain=retain, retain_weight=1.0,
+            references=references, frozen=frozen, policy=policy, global_batch=self.global_batch,
+            micro_batch=self.micro_batch, seed=self.seed,
+            pad_id=subject.pad_id if self.pad_id is None else self.pad_id, ranks=ranks,
+        )  # fmt: skip
+        loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)
+        return policy, objective, loop, subject
+
+    def run(self, folder: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+        """Trains all steps on the local engine; metrics of each, and the final weights."""
+        policy, objective, loop, subject = self.build(folder)
+        engine = LocalEngine(policy, weight_decay=0.01, clip=1.0, precision=Precision.fp32)
+        metrics = [values for _, values in train(engine, objective, loop, self.ranks)]
+        return metrics, subject.model.state_dict()
+
+
+@pytest.fixture(scope="session")
+def world() -> Benchmark:
+    return small_world()
+
+
+@pytest.fixture(scope="session")
+def loaded(world: Benchmark) -> LoadedModel:
+    return small_model(world)

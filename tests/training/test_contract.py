@@ -1,0 +1,94 @@
+"""What every method, reward and adversary must keep, over the one table of cases."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from erulab.data.rows import Benchmark
+from erulab.errors import Interrupted
+from erulab.models.loaded import LoadedModel
+from erulab.options import Precision
+from erulab.ranks import Ranks
+from erulab.training.checkpoints import Checkpoints
+from erulab.training.engine import LocalEngine
+from erulab.training.loop import train
+from erulab.training.stopping import StopRequest
+from tests.cases import CASES, Case
+from tests.training.conftest import Unlearning
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def close(first: list[dict[str, float]], second: list[dict[str, float]], tolerance: float = 1e-5) -> None:
+    assert [m.keys() for m in first] == [m.keys() for m in second]
+    for a, b in zip(first, second, strict=True):
+        for name in a.keys() - {"rows_per_second", "adversary/gain"}:
+            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance), name
+
+
+@every_case
+def test_learns_and_stays_finite(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    """The forget loss falls on the rows it is taken on, and every metric is a number."""
+    metrics, _ = dataclasses.replace(Unlearning(case, world, loaded), steps=12, global_batch=24, micro_batch=24).run(tmp_path)
+    assert all(math.isfinite(value) for values in metrics for value in values.values())
+    assert metrics[-1]["forget_loss"] < metrics[0]["forget_loss"]
+    if case.adversary != "none":
+        assert "adversary/gain" in metrics[0]
+
+
+@every_case
+def test_accumulation_changes_nothing(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    whole = Unlearning(case, world, loaded)
+    close(whole.run(tmp_path)[0], dataclasses.replace(whole, micro_batch=2).run(tmp_path)[0])
+
+
+@every_case
+def test_padding_id_changes_nothing(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    """Masks come from lengths: pad may be any token, the end-of-turn token included."""
+    plain = Unlearning(case, world, loaded)
+    first, weights = plain.run(tmp_path)
+    second, same = dataclasses.replace(plain, pad_id=loaded.chat.stop_ids[0]).run(tmp_path)
+    close(first, second)
+    assert all(torch.allclose(weights[name], same[name], atol=1e-5) for name in weights)
+
+
+@every_case
+def test_same_seed_same_bits(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    first, weights = Unlearning(case, world, loaded).run(tmp_path)
+    torch.rand(5)  # the global generator is nobody's source
+    second, same = Unlearning(case, world, loaded).run(tmp_path)
+    for a, b in zip(first, second, strict=True):
+        assert {k: v for k, v in a.items() if k != "rows_per_second"} == {k: v for k, v in b.items() if k != "rows_per_second"}
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+@every_case
+def test_stopped_and_continued_is_uninterrupted(
+    case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """A signal after step 3, a new process' worth of objects, the rest: the same bits as in one go."""
+    unlearning = Unlearning(case, world, loaded)
+    straight, weights = unlearning.run(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "key", Ranks())
+
+    def attempt(stop_after: int | None) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+        policy, objective, loop, subject = unlearning.build(tmp_path)
+        engine = LocalEngine(policy, weight_decay=0.01, clip=1.0, precision=Precision.fp32)
+        stop = StopRequest()
+        seen = []
+        for step, values in train(engine, objective, loop, Ranks(), checkpoints, stop):
+            seen.append(values)
+            stop.requested = step + 1 == stop_after
+        return seen, subject.model.state_dict()
+
+    with pytest.raises(Interrupted):
+        attempt(3)
+    resumed, same = attempt(None)
+    assert len(resumed) == unlearning.steps - 3
+    assert [m["loss"] for m in resumed] == [m["loss"] for m in straight[3:]]
+    assert all(torch.equal(weights[name], same[name]) for name in weights)

@@ -1,0 +1,89 @@
+"""The loop's own promises: nothing is updated by a NaN, and damaged checkpoints are never taken for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erulab.data.rows import Benchmark
+from erulab.errors import IntegrityFault, NumericFault
+from erulab.models.loaded import LoadedModel
+from erulab.options import Precision
+from erulab.ranks import Ranks
+from erulab.training.checkpoints import Checkpoints
+from erulab.training.engine import LocalEngine
+from erulab.training.loop import train
+from erulab.training.unlearning import UnlearningObjective
+from tests.cases import Case
+from tests.training.conftest import Unlearning
+
+CASE = Case("npo", "reference")
+
+
+class Poisoned:
+    """An unlearning whose loss is NaN at one step."""
+
+    def __init__(self, objective: UnlearningObjective, step: int) -> None:
+        self._objective, self._bad, self._step = objective, step, 0
+
+    def start_step(self, step: int, total: int) -> Sequence[Any]:
+        self._step = step
+        return self._objective.start_step(step, total)
+
+    @contextmanager
+    def micro_step(self, forward: Any, micro: Any) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        with self._objective.micro_step(forward, micro) as (loss, sums):
+            bad = float("nan") if self._step == self._bad else 1.0
+            yield loss * bad, {name: value * bad for name, value in sums.items()}
+
+    def end_step(self, sums: dict[str, float]) -> dict[str, float]:
+        return self._objective.end_step(sums)
+
+
+def test_nan_stops_before_the_update(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    policy, objective, loop, subject = Unlearning(CASE, world, loaded).build(tmp_path)
+    engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
+    before: dict[str, torch.Tensor] = {}
+    with pytest.raises(NumericFault, match="loss is nan at step 2"):
+        for _ in train(engine, Poisoned(objective, 2), loop, Ranks()):  # type: ignore[arg-type]
+            before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    after = subject.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def saved(world: Benchmark, loaded: LoadedModel, folder: Path) -> tuple[Any, Any, Checkpoints]:
+    """An engine and objective with checkpoints after steps 2 and 4."""
+    policy, objective, loop, _ = Unlearning(CASE, world, loaded).build(folder)
+    engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
+    checkpoints = Checkpoints(folder / "checkpoints", "key", Ranks())
+    for step, _ in train(engine, objective, loop, Ranks()):
+        if step in (1, 3):
+            checkpoints.save(step + 1, engine, objective)
+    return engine, objective, checkpoints
+
+
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
+    world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine, objective, checkpoints = saved(world, loaded, tmp_path)
+    newest = tmp_path / "checkpoints" / "step-00000004" / "engine" / "weights.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    assert checkpoints.restore(engine, objective) == 2
+
+
+def test_no_usable_checkpoint_is_an_error_not_step_zero(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    engine, objective, checkpoints = saved(world, loaded, tmp_path)
+    for manifest in (tmp_path / "checkpoints").glob("*/manifest.json"):
+        manifest.unlink()
+    with pytest.raises(IntegrityFault, match="manifest is missing"):
+        checkpoints.restore(engine, objective)
+    other = Checkpoints(tmp_path / "checkpoints", "another key", Ranks())
+    with pytest.raises(IntegrityFault):
+        other.restore(engine, objective)
