@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -23,13 +24,15 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from erulab import config_rules, registry
 from erulab.config_errors import did_you_mean, wanted
+from erulab.attacks.relearn import RelearnOptions
 from erulab.errors import ConfigError, ErulabError
 from erulab.models.folders import folder_identity
 from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = registry.CONF
+LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
@@ -83,6 +86,9 @@ def prepare(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError
     """
+    # Hydra finds our launcher as the namespace package `hydra_plugins` in launch/.
+    if str(LAUNCH) not in sys.path:
+        sys.path.insert(0, str(LAUNCH))
     load_plugins(plugins_of(arguments))
     config_rules.check_overrides(arguments)
 
@@ -103,7 +109,7 @@ def resolve_composed(composed: DictConfig, overrides: Sequence[str] = ()) -> Run
     """`resolve` for a composition that still holds Hydra's own node."""
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     assert isinstance(choices, dict)
-    run = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    run = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     return resolve(run, {str(k): v for k, v in choices.items()}, overrides)
 
 
@@ -212,7 +218,7 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
     }
     for name, options in attacks.items():
         if options["name"] != name:
-            raise ConfigError(f"attack.{name}.name must be {name}, got {options['name']}; type attack=NAME to choose another")
+            raise ConfigError(f"attack.{name}.name must be {name}, got {options['name']}; type attack=NAME")
     for key, kind in types.items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             parts[key] = _typed(kind, values.get(key) or {}, key, overrides)
@@ -224,6 +230,9 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
     if isinstance(config.reward, ElasticOptions) and config.reward.decay is None:
         paired = getattr(config.method, "pairs", None)  # only preference-style methods have pairs
         config.reward.decay = 0.9 if paired is not None and paired.name != "none" else 0.5
+    for options in config.attack.values():
+        if isinstance(options, RelearnOptions) and options.lr is None:
+            options.lr = config.trainer.lr
     return config
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.options import EngineName, RunConfig, Stage
-from erulab.redaction import REDACTED, redacted
+from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, methods, rewards
 from erulab.rewards.elastic import ElasticOptions, Standardization
 
@@ -58,7 +58,7 @@ def check_texts(values: dict[str, Any]) -> None:
         if name in NAMES and ("/" in value or value in (".", "..")):
             raise ConfigError(f"{key} must be a plain name without /, got {value!r}")
         # 40 hex digits inside a path are a commit (the hub's cache); alone they are a wandb key.
-        if REDACTED in str(redacted({name: value} if COMMIT_OR_HASH.fullmatch(value) else {name: _no_hex(value)})):
+        if REDACTED in redacted_text(value, commits=not COMMIT_OR_HASH.fullmatch(value)):
             raise ConfigError(
                 f"{key} looks like a secret (its value is not shown); configs are written to files, so set it in the "
                 "environment instead: WANDB_API_KEY, HF_TOKEN"
@@ -97,13 +97,13 @@ def check_batches(config: RunConfig, processes: int) -> None:
                 f"{micro} x n x {processes}; try {nearest}"
             )
     reward = config.reward
-    micro = config.trainer.micro_batch
-    if isinstance(reward, ElasticOptions) and reward.z is Standardization.batch and micro is not None:
+    given = config.trainer.micro_batch
+    if isinstance(reward, ElasticOptions) and reward.z is Standardization.batch and given is not None:
         whole = config.trainer.global_batch // processes
-        if micro != whole:
+        if given != whole:
             raise ConfigError(
                 f"reward.z=batch compares all rows of a step, so the global batch must be one micro-step: "
-                f"trainer.micro_batch={micro} x {processes} processes is not {config.trainer.global_batch}; "
+                f"trainer.micro_batch={given} x {processes} processes is not {config.trainer.global_batch}; "
                 f"try trainer.micro_batch={whole}, or reward.z=ema"
             )
 
@@ -164,7 +164,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, path)
     else:
         yield path, value
-
-
-def _no_hex(value: str) -> str:
-    return re.sub(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])", "", value)

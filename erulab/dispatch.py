@@ -31,7 +31,8 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from outside; others are crashes
 POLL_SECONDS = 0.05
 LAST_LINES = 15
-# How long ranks may live on after one of them has died; and how long a stop may take to write its checkpoint.
+# How long ranks may live on after one of them has died (torchrun sees to the most of it), and how long a stop may
+# take to write its checkpoint.
 SURVIVE_SECONDS = 20
 STOP_SECONDS = 600
 STOPPED = 75
@@ -77,7 +78,7 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
         return
     instead = "try engine=local, which needs no DeepSpeed"
     if importlib.util.find_spec("deepspeed") is None:
-        raise EnvironmentFault(f"engine={engine.name.name} needs DeepSpeed (Linux): pip install deepspeed, or {instead}")
+        raise EnvironmentFault(f"engine={engine.name.name} needs DeepSpeed: pip install deepspeed, or {instead}")
     # On CPUs DeepSpeed compiles its communication when it starts.
     compiler = any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
     ninja = shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is not None
@@ -86,9 +87,7 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
         raise EnvironmentFault(f"engine={engine.name.name} on CPUs needs {missing}; install it, or {instead}")
 
 
-def run(
-    rundir: RunDir, processes: int, *, gpus: int = 0, module: str = "erulab.worker", held: int | None = None
-) -> Ended:
+def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, held: int | None = None) -> Ended:
     """Runs `python -m <module> RUN_DIR` in `processes` ranks to the end, showing what rank 0 prints.
 
     Args:
@@ -115,10 +114,10 @@ def run(
         failed_at: float | None = None
         while child.poll() is None:
             _show(decoder.decode(console.read()))
-            if failed_at is None and not alone and _failure(rundir) is not None:
+            if failed_at is None and not alone and not signals and _failing(rundir):
                 failed_at = time.monotonic()
-            if failed_at is not None and not signals and time.monotonic() - failed_at > SURVIVE_SECONDS:
-                family.kill()
+            if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS:
+                family.kill_descendants()  # torchrun then says who failed first
             family.look()
             time.sleep(POLL_SECONDS)
         family.kill()
@@ -127,6 +126,8 @@ def run(
     rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
     for rank_log in rundir.path.glob("rank*.log"):
         rundir.write_text(rank_log, _plain(rank_log))
+    if ended.code == 0:
+        rundir.launcher_log.unlink(missing_ok=True)
     return ended
 
 
@@ -152,12 +153,15 @@ class Family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._known.update(psutil.Process(self._child.pid).children(recursive=True))
 
-    def kill(self) -> None:
+    def kill_descendants(self) -> None:
         self._looked = 0.0
         self.look()
         for process in self._known:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def kill(self) -> None:
+        self.kill_descendants()
         self._child.kill()
 
 
@@ -176,6 +180,7 @@ def _environment(processes: int, gpus: int) -> dict[str, str]:
     variables = dict(os.environ)
     variables.setdefault("OMP_NUM_THREADS", str(max(environment.cores() // processes, 1)))
     variables["PYTHONUNBUFFERED"] = "1"
+    variables.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # what libraries tell each other about next year
     if not gpus:
         variables["DS_ACCELERATOR"] = "cpu"
     if sys.stdout.isatty():
@@ -215,19 +220,27 @@ def _ended(rundir: RunDir, returncode: int, alone: bool, signals: int) -> Ended:
     if -code in KILLS:
         cause = ", by the system if memory ran out" if -code == signal.SIGKILL else ""
         return Ended(STOPPED, f"rank {rank} was killed by signal {-code}{cause}; {again}", rank, bool(signals))
-    if rundir.exit_json.is_file():
-        known = rundir.read_json(rundir.exit_json)
+    known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
+    # A rank that dies without a word is not what the ranks say that torchrun stopped after it, or that lost it.
+    silent = code < 0 or (known is not None and known["code"] == STOPPED and not signals)
+    if known is not None and not (silent and known["rank"] != rank):
         return Ended(known["code"], known["message"], known["rank"], bool(signals))
+    if signals:
+        return Ended(STOPPED, f"stopped before it could say so; {again}", rank, stopped=True)
     how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with code {code}"
     return Ended(1, f"rank {rank} ended {how} and left no message", rank, bool(signals))
+
+
+def _failing(rundir: RunDir) -> bool:
+    """Whether torchrun has seen a rank fail, and is stopping the others."""
+    return rundir.launcher_log.is_file() and "closing signal" in rundir.launcher_log.read_text(errors="replace")
 
 
 def _failure(rundir: RunDir) -> tuple[int, int] | None:
     """(rank, exit code) of the first rank that torchrun saw fail; a killed one's code is minus the signal."""
     text = rundir.launcher_log.read_text(errors="replace") if rundir.launcher_log.is_file() else ""
-    found = re.findall(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", text)
-    seen = [(int(rank), int(code)) for code, rank in found]
-    return min(seen, key=lambda failure: failure[1] >= 0) if seen else None
+    first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", text)
+    return (int(first[2]), int(first[1])) if first else None
 
 
 def _show(text: str) -> None:
@@ -239,8 +252,8 @@ def _show(text: str) -> None:
 
 def _plain(file: Path) -> str:
     """A log without terminal escapes, and with the last state of each progress line only."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_text(encoding="utf-8", errors="replace"))
-    return "".join(line.rstrip("\r").rpartition("\r")[2] + "\n" for line in text.split("\n") if line).lstrip("\n")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
+    return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
 
 
 def _as_rank(module: str, folder: str) -> None:

@@ -18,6 +18,8 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
 
+WORKER = "erulab.worker"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,7 +61,7 @@ def run(job: Job) -> Ended:
         _check_same_run(job)
         configuration.save(job.config, rundir.run_yaml)
         rundir.write_json(rundir.env_json, environment.describe(job.gpus))
-        ended = dispatch.run(rundir, job.config.engine.processes or 1, gpus=len(job.gpus), held=held)
+        ended = dispatch.run(rundir, job.config.engine.processes or 1, WORKER, gpus=len(job.gpus), held=held)
     _say(job, ended)
     return ended
 

@@ -23,17 +23,19 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.outcome import record, recorded
 from erulab.redaction import redacted_text
 
-LAUNCH = configuration.CONF.parent / "launch"
+FAULTS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
-@hydra.main(config_path="../conf", config_name="run", version_base="1.3")
+@hydra.main(config_path=str(configuration.CONF), config_name="run", version_base="1.3")
 def main(composed: DictConfig) -> None:
     """One run. Hydra calls this outside sweeps only; those go to launch/hydra_plugins."""
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
-    config = configuration.resolve(composed, hydra_config.runtime.choices, overrides)
     named = None if hydra_config.run.dir == "." else hydra_config.run.dir
-    record(jobs.run(jobs.plan(config, named)).code)
+    try:
+        config = configuration.resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
+        record(jobs.run(jobs.plan(config, named)).code)
+    except FAULTS as error:  # Hydra would add lines of its own
+        record(_refuse(error))
 
 
 def cli() -> int:
@@ -42,21 +44,23 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Hydra finds our launcher as the namespace package `hydra_plugins` in launch/; so do processes it starts.
-    sys.path.insert(0, str(LAUNCH))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
+    # Other launchers (submitit) start processes that need ours too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(configuration.LAUNCH), os.environ.get("PYTHONPATH")]))
     try:
         configuration.prepare(sys.argv[1:])
         with tempfile.TemporaryDirectory(prefix="erulab-") as scratch:
             os.environ["ERULAB_SCRATCH"] = scratch
             main()
-    except ErulabError as error:
-        print(redacted_text(str(error)), file=sys.stderr)
-        return error.code
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        print(redacted_text(one_line(error)), file=sys.stderr)
-        return ConfigError.code
+    except FAULTS as error:
+        return _refuse(error)
     return recorded()
+
+
+def _refuse(error: Exception) -> int:
+    """Says what is wrong in one line; returns the exit code."""
+    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
+    print(redacted_text(text), file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,22 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run_all(typed: Sequence[Sequence[str]], composed: Sequence[DictConfig]) -> list[int | None]:
+def run_all(
+    typed: Sequence[Sequence[str]], compose: Callable[[list[str]], DictConfig], named: str | None
+) -> list[int | None]:
     """Runs a sweep's jobs; returns their exit codes, None for a job that a signal kept from starting.
 
     Args:
-        typed: each job's overrides; composed: each job's composition, with Hydra's node.
+        typed: each job's overrides; compose: gives their composition, with Hydra's node.
+        named: the sweep folder, where the user names one; else `<output>/sweeps/<key of its jobs>`.
     Raises:
         ErulabError: a job cannot run: which, and why. Nothing has started then.
     """
-    plans = _apart([_plan(number, list(t), c) for number, (t, c) in enumerate(zip(typed, composed, strict=True))])
+    plans = _apart([_plan(number, list(one), compose) for number, one in enumerate(typed)])
     # Jobs that come down to one run (two spellings of a value) run once.
     unique = list({str(job.rundir.path): job for job in plans}.values())
     key = configuration.short_hash(sorted(job.rundir.path.name for job in unique))
-    folder = Path(_named_folder(composed[0]) or Path(unique[0].config.output) / "sweeps" / key)
+    folder = Path(named or Path(unique[0].config.output) / "sweeps" / key)
     sweep = RunDir(folder)
     sweep.make()
     codes: dict[str, int | None] = {str(job.rundir.path): None for job in unique}
@@ -68,9 +70,9 @@ def run_all(typed: Sequence[Sequence[str]], composed: Sequence[DictConfig]) -> l
     return [codes[str(job.rundir.path)] for job in plans]
 
 
-def _plan(number: int, typed: list[str], composed: DictConfig) -> Job:
+def _plan(number: int, typed: list[str], compose: Callable[[list[str]], DictConfig]) -> Job:
     try:
-        return jobs.plan(configuration.resolve_composed(composed, typed))
+        return jobs.plan(configuration.resolve_composed(compose(typed), typed))
     except ErulabError as error:
         raise type(error)(f"job {number} ({redacted_text(' '.join(typed))}): {error}") from None
 
@@ -99,12 +101,6 @@ def _in_group(job: Job, key: str) -> Job:
         return job
     config = dataclasses.replace(job.config, tracker=dataclasses.replace(tracker, group=key))
     return dataclasses.replace(job, config=config)
-
-
-def _named_folder(composed: DictConfig) -> str | None:
-    """The sweep folder where the user names one with hydra.sweep.dir."""
-    folder: str = composed.hydra.sweep.dir
-    return None if folder == os.environ.get("ERULAB_SCRATCH", ".") else folder
 
 
 def _compare(sweep: RunDir, folders: list[Path]) -> None:

@@ -130,6 +130,8 @@ class _Wandb:
         if options.samples:
             self._try(self._send_samples)
         self._try(lambda run: run.finish())
+        # finish() can return before the service has written the folder, which the user may copy or upload next.
+        self._release()
         if self._folder is None or not self._offline:
             return None
         return f"wandb sync {self._folder}"
@@ -139,7 +141,8 @@ class _Wandb:
             import wandb  # takes a second, and tracker=none must work without it
 
             settings = wandb.Settings(
-                init_timeout=CONNECT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True, console="off", silent=True,
+                init_timeout=CONNECT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True,
+                console="off", silent=True,
                 # Git remotes and code can hold what must not leave the machine.
                 disable_git=True, save_code=False, x_disable_stats=True,
             )  # fmt: skip
@@ -165,7 +168,7 @@ class _Wandb:
         return True
 
     def _release(self) -> None:
-        """Frees the run's id: wandb's service holds it for the run that could not start."""
+        """Ends wandb's service: it holds files, and the id of a run that could not start."""
         try:
             import wandb
 

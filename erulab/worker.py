@@ -18,6 +18,7 @@ import transformers
 
 from erulab import config as configuration
 from erulab.cache import Cache
+from erulab.console import final_table, show_config
 from erulab.errors import ErulabError
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
@@ -76,9 +77,22 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
         config, benchmark, source, dataset.identity(), source.chat(benchmark), cache, ranks, device, tracker, stop
     )
     try:
+        if ranks.first:
+            show_config(configuration.plain(config))
         Pipeline(context, rundir).run()
+        if ranks.first:
+            _show_results(rundir)
     finally:
         tracker.finish()
+
+
+def _show_results(rundir: RunDir) -> None:
+    """The closing table of a run that was evaluated, with where the report and the model are."""
+    if not rundir.scores_json.is_file():
+        return
+    attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
+    files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
+    final_table(rundir.read_json(rundir.scores_json), attacks, files)
 
 
 def _device(config: RunConfig, ranks: Ranks) -> torch.device:

@@ -40,7 +40,8 @@ def test_padding_changes_nothing(kind: str) -> None:
     policy = Policy(random_model(kind))
     alone = torch.cat([policy.row_nll(collate([row], 0)) for row in FORGET])
     for pad_id in (0, 1, 9):
-        torch.testing.assert_close(policy.row_nll(collate([*FORGET, RETAIN[2]], pad_id))[:-1], alone, rtol=1e-6, atol=1e-6)
+        padded = policy.row_nll(collate([*FORGET, RETAIN[2]], pad_id))[:-1]
+        torch.testing.assert_close(padded, alone, rtol=1e-6, atol=1e-6)
 
 
 def test_inner_end_of_turn_is_seen_when_it_is_also_the_pad() -> None:

@@ -137,8 +137,8 @@ def test_samples_go_to_wandb_only_on_demand(rundir: RunDir, no_key: None) -> Non
 # A worker of its own, so that the exit of the process is tested too.
 WORKER = """
 import sys
-sys.path.insert(0, {tests!r})
-from test_tracking import Rank, TrackerName, config
+sys.path.insert(0, {root!r})
+from tests.test_tracking import Rank, TrackerName, config
 import logging
 from pathlib import Path
 from erulab.rundir import RunDir
@@ -164,7 +164,7 @@ def test_an_unreachable_wandb_changes_nothing(rundir: RunDir, no_key: None, answ
         }  # fmt: skip
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", WORKER.format(tests=str(Path(__file__).parent)), str(rundir.path)],
+            [sys.executable, "-c", WORKER.format(root=str(Path(__file__).parents[1])), str(rundir.path)],
             env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -172,8 +172,10 @@ def test_an_unreachable_wandb_changes_nothing(rundir: RunDir, no_key: None, answ
     assert [row["loss"] for row in lines(rundir)] == [0, 1, 2]
     assert done.stderr.count("WARNING") == 1 and "wandb" in done.stderr
     assert "wandb sync" in done.stdout  # the run went on offline
-    everything = done.stdout + done.stderr + "".join(
-        file.read_text(errors="replace") for file in rundir.path.rglob("*") if file.is_file()
+    everything = (
+        done.stdout
+        + done.stderr
+        + "".join(file.read_text(errors="replace") for file in rundir.path.rglob("*") if file.is_file())
     )
     assert KEY not in everything
 
@@ -206,9 +208,15 @@ def test_what_is_secret_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown["paths"] == ["https://[redacted]@host/x", "plain"]
     assert shown["password"] == shown["openai"] == "[redacted]" and shown["text"] == "[redacted] battery"
     assert shown["git"] == shown["revision"] == KEY
-    assert (shown["max_new_tokens"], shown["batch_tokens"], shown["monkey"], shown["key"]) == (200, 8192, "banana", None)
+    assert (shown["max_new_tokens"], shown["batch_tokens"], shown["monkey"], shown["key"]) == (
+        200,
+        8192,
+        "banana",
+        None,
+    )
 
 
 def test_wandb_and_torch_are_not_loaded_without_need() -> None:
-    code = "import sys, erulab.tracking, erulab.console, erulab.report; print({'wandb', 'torch', 'matplotlib'} & set(sys.modules))"
+    heavy = "{'wandb', 'torch', 'matplotlib'}"
+    code = f"import sys, erulab.tracking, erulab.console, erulab.report; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -26,8 +26,10 @@ def wide(states: torch.Tensor) -> torch.Tensor:
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Scaled to length 1 over the last axis; a zero vector stays zero."""
-    norm = vectors.norm(dim=-1, keepdim=True)
-    return vectors / norm.clamp(min=torch.finfo(vectors.dtype).tiny)
+    tiny = torch.finfo(vectors.dtype).tiny
+    # By the largest entry first: the squares of a well-learned answer's gradient underflow in float32.
+    scaled = vectors / vectors.abs().amax(-1, keepdim=True).clamp(min=tiny)
+    return scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=tiny)
 
 
 def difference_of_means(states: torch.Tensor, first: int) -> torch.Tensor:
@@ -51,9 +53,7 @@ def direction_ratio(states: torch.Tensor, first: int, order: Sequence[int]) -> f
     return float(ratio.mean())
 
 
-def project_out(
-    states: torch.Tensor, direction: torch.Tensor, fill: torch.Tensor | float = 0.0
-) -> torch.Tensor:
+def project_out(states: torch.Tensor, direction: torch.Tensor, fill: torch.Tensor | float = 0.0) -> torch.Tensor:
     """`h - r (r.h - fill)`: the states with coordinate `fill` along r.
 
     Args:
@@ -91,6 +91,4 @@ def _prompts(batch: Batch) -> Batch:
     ids = batch.input_ids[:, : int(lengths.max())]
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     nothing = torch.zeros_like(mask)
-    return dataclasses.replace(
-        batch, input_ids=ids, attention_mask=mask.long(), supervised=nothing, prompt_mask=mask
-    )
+    return dataclasses.replace(batch, input_ids=ids, attention_mask=mask.long(), supervised=nothing, prompt_mask=mask)

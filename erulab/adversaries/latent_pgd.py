@@ -89,9 +89,8 @@ class LatentPGD(Memoryless):
                 radius = o.eps_rel * median_norm(states, forget.prompt_mask)
             return states + delta.to(states.dtype)
 
-        with edited([(module, edit)]):
-            with torch.enable_grad():
-                nll = policy.row_nll(forget)
+        with edited([(module, edit)]), torch.enable_grad():
+            nll = policy.row_nll(forget)
             assert delta is not None and radius is not None
             best, best_nll = delta.detach(), nll.detach()
             for k in range(o.steps):

@@ -27,9 +27,9 @@ class FictitiousOptions:
     name: str = "fictitious"
     world: int = 0
     forget_authors: int = 20  # five facts each
-    retain_authors: int = 25  # learned and rehearsed while unlearning
-    unrehearsed_authors: int = 20  # learned, never rehearsed: the honest utility figure
-    unseen_authors: int = 15  # nobody learns them
+    retain_authors: int = 45  # learned and rehearsed while unlearning
+    unrehearsed_authors: int = 15  # learned, never rehearsed: the honest utility figure
+    unseen_authors: int = 10  # nobody learns them
     general_facts: int = 40  # of countries, learned, never rehearsed
     phrasings: int = 4  # of every fact
     named: int = 2  # phrasings that the request names; the others are held out

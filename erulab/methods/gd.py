@@ -15,6 +15,6 @@ class GDOptions(MethodOptions):
     retain: Retain = Retain.nll
 
 
-methods.register("gd", GDOptions, paper="Liu et al. 2022, arXiv:2203.12817; TOFU, arXiv:2401.06121", needs="retain rows")(
-    GradientAscent
-)
+methods.register(
+    "gd", GDOptions, paper="Liu et al. 2022, arXiv:2203.12817; TOFU, arXiv:2401.06121", needs="retain rows"
+)(GradientAscent)

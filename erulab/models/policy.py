@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -76,7 +78,8 @@ class Policy(nn.Module):
 
     def _causal(self) -> PreTrainedModel:
         # A peft wrapper keeps the causal model one floor down.
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def _inner(self) -> nn.Module:
         causal = self._causal()

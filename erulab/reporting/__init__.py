@@ -6,6 +6,7 @@ Notebooks and `python -m erulab.report` use this package and nothing behind it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from erulab.reporting.load import RunResult, load_run, load_runs
@@ -15,9 +16,19 @@ from erulab.reporting.verdict import Outcome, Verdict, judge, verdict
 from erulab.rundir import RunDir
 
 __all__ = [
-    "FORMATS", "Outcome", "RunResult", "Table", "Verdict", "attack_table", "compare", "comparison", "judge",
-    "key_table", "load_run", "load_runs", "score_table", "verdict", "write_report",
+    "FORMATS", "Outcome", "Picture", "RunResult", "Table", "Verdict", "attack_table", "compare", "comparison",
+    "figures", "judge", "key_table", "load_run", "load_runs", "score_table", "trade_off", "verdict", "write_report",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that a notebook shows where it is a cell's last value."""
+
+    png: bytes
+
+    def _repr_png_(self) -> bytes:
+        return self.png
 
 
 def compare(folders: Sequence[Path], format: str = "text") -> str:
@@ -32,6 +43,21 @@ def compare(folders: Sequence[Path], format: str = "text") -> str:
     from erulab.reporting.page import comparison_page  # matplotlib takes a second, and only html draws
 
     return comparison_page(runs)
+
+
+def figures(run: RunResult) -> dict[str, Picture]:
+    """Name -> figure, for each of robustness, knowledge, relearning and training that the run has numbers for."""
+    from erulab.reporting import plots  # as above
+
+    return {name: Picture(image) for name, image in plots.run_figures(run).items()}
+
+
+def trade_off(runs: Sequence[RunResult]) -> Picture | None:
+    """Forgetting against utility, a point a run; None where no run has both figures."""
+    from erulab.reporting import plots  # as above
+
+    image = plots.png(plots.trade_off, runs)
+    return Picture(image) if image else None
 
 
 def write_report(rundir: RunDir) -> None:

@@ -66,4 +66,5 @@ def csv_cell(text: object) -> str:
 
 
 def latex(text: object) -> str:
+    """Text that LaTeX sets as it is: no command, no mathematics, no comment."""
     return "".join(_LATEX.get(char, char) for char in visible(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def load_run(folder: Path) -> RunResult:
     )
 
 
-def load_runs(folders: Iterable[Path]) -> list[RunResult]:
+def load_runs(folders: Sequence[Path]) -> list[RunResult]:
     """Runs of run and sweep folders, in the order given; a run named twice comes once.
 
     Raises:
@@ -90,6 +90,10 @@ def load_runs(folders: Iterable[Path]) -> list[RunResult]:
     for folder in folders:
         for job in _jobs(Path(folder)):
             runs.setdefault(job.resolve(), load_run(job))
+    if not runs:
+        raise DataError(
+            f"no job of {', '.join(str(folder) for folder in folders)} has started: there is no run to show"
+        )
     return list(runs.values())
 
 
@@ -99,9 +103,15 @@ def _jobs(folder: Path) -> list[Path]:
         if not RunDir(folder).run_yaml.is_file():
             raise DataError(f"{folder} is no run or sweep folder: it has neither run.yaml nor sweep.json")
         return [folder]
-    jobs = _json(sweep, {})
     # A job that never started has no folder yet: the others can be compared all the same.
-    return [job for job in (folder / path for path in jobs["jobs"]) if RunDir(job).run_yaml.is_file()]
+    named = [Path(job["folder"]) for job in _json(sweep, {})["jobs"]]
+    return [job for job in (_found(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
+
+
+def _found(job: Path, sweep: Path) -> Path:
+    """A job's folder. Its path was written in the folder the sweep was typed in; outputs may have been moved since."""
+    moved = sweep.resolve().parent.parent / job.parent.name / job.name
+    return moved if not RunDir(job).run_yaml.is_file() else job
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def signed(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
+    """`[low, high]`, or nothing where an end is missing."""
     return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
 
 

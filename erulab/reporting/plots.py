@@ -119,7 +119,7 @@ def robustness(run: RunResult) -> Figure | None:
     for row in run.attacks:
         value = number(row.get("residual_attacked"))
         if row["metric"] == "log_odds" and value is not None:
-            label = visible(f"{row['attack']}  {setting_words(row['setting'])}")
+            label = visible(f"{row['attack']}  {setting_words(_telling(row, run.attacks))}")
             label = label if len(label) <= 60 else f"{label[:59]}…"
             rows.append((label, value, number(row.get("low")), number(row.get("high")), row.get("valid") is True))
     if not rows:
@@ -255,6 +255,13 @@ def _curve(run: RunResult, key: str) -> tuple[list[float], list[float]]:
 def _suites(run: RunResult) -> list[str]:
     names = (name.split("/")[0] for scores in run.scores.values() for name in scores if "/" in name)
     return list(dict.fromkeys(names))
+
+
+def _telling(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first key of a row's setting, and those in which the attack's settings differ: the rest is in the table."""
+    own = row["setting"]
+    peers = [other["setting"] for other in rows if other["attack"] == row["attack"]]
+    return {k: v for i, (k, v) in enumerate(own.items()) if i == 0 or any(peer.get(k) != v for peer in peers)}
 
 
 Series = list[tuple[str, list[tuple[float, dict[str, float | None]]]]]

@@ -50,6 +50,10 @@ class Table:
         """The table in one of FORMATS, everything that is not ours escaped for it."""
         return {"text": _text, "md": _markdown, "csv": _csv, "latex": _latex, "html": _html}[format](self)
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows the table."""
+        return self.render("html")
+
 
 def _n_in_headings(table: Table) -> Table:
     """The same table with n in the heading of a column whose figures share it."""

@@ -127,6 +127,7 @@ class Verdict:
 
 
 def verdict(run: RunResult) -> Verdict:
+    """The verdict on a run that has been read."""
     return judge(run.scores, run.attacks)
 
 

@@ -51,7 +51,10 @@ def standardize(
 
 @dataclass
 class ElasticOptions:
-    """`decay` null: composition sets .9 for pairs (alpha-DPO), .5 for negatives; `sd0` null: alpha, which keeps the slope positive."""
+    """`decay` null: composition sets .9 for pairs (alpha-DPO), .5 for negatives; `sd0` null: alpha.
+
+    With sd0 >= alpha the loss never rises while a row is forgotten, the margin's own rise included.
+    """
 
     name: str = "elastic"
     alpha: float = 0.2
@@ -74,10 +77,13 @@ class ElasticOptions:
             # At alpha = 1 the margin follows the row and never saturates: gradient ascent, which collapses.
             require(self.alpha < 1, "alpha", "< 1 with z=raw", self.alpha)
         elif self.sd0 is not None:
-            require(self.sd0 >= self.alpha, "sd0", f">= alpha ({self.alpha}), or the loss falls as the row is learned", self.sd0)
+            allowed = f">= alpha ({self.alpha}), or the loss falls as the row is learned"
+            require(self.sd0 >= self.alpha, "sd0", allowed, self.sd0)
 
 
-@rewards.register("elastic", ElasticOptions, paper="ERU, NeurIPS 2025; alpha-DPO, arXiv:2410.10148", needs="reference log-probs")
+@rewards.register(
+    "elastic", ElasticOptions, paper="ERU, NeurIPS 2025; alpha-DPO, arXiv:2410.10148", needs="reference log-probs"
+)
 class ElasticReward:
     """ERU's elastic reward: the margin grows with how far the row is already forgotten."""
 

@@ -25,6 +25,7 @@ def rigid_margin(x_ref: torch.Tensor, *, gamma: float, lambda_ref: float) -> tor
 
 
 def finite(field_name: str, value: float) -> None:
+    """Raises ValueError for an infinite value or NaN."""
     require(abs(value) < float("inf"), field_name, "finite", value)
 
 

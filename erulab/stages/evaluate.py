@@ -10,9 +10,8 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.data.encode_rows import content_hash, encode_rows
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate
+from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
 from erulab.evaluation.knowledge import knowledge_of, residual
-from erulab.evaluation.metrics import forget_quality
 from erulab.stages.context import Context, ModelRef
 
 VERSION = 1  # of what this stage computes: a change scores every model anew

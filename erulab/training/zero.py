@@ -57,9 +57,13 @@ class ZeroEngine:
     def step(self, lr: float) -> float:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
+        # Stage 0 keeps no norm; its gradients are whole on every rank by now.
+        norm = self._whole_norm() if self._stage == 0 else None
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def _whole_norm(self) -> torch.Tensor:
+        return torch.nn.utils.get_total_norm(p.grad for p in self.policy.parameters() if p.grad is not None)
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="zero")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import transformers
@@ -65,8 +63,3 @@ def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTraine
         torch.manual_seed(0)
         config = transformers.AutoConfig.for_model(kind, initializer_range=0.5, **sizes, **changes)
         return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-@pytest.fixture
-def tokenizers_by_family() -> dict[str, Callable[[], PreTrainedTokenizerFast]]:
-    return {"byte_level": byte_level, "metaspace": metaspace}

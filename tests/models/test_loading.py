@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erulab.data.encoding import collate
-from erulab.errors import DataError, ErulabError, EnvironmentFault, IntegrityFault
+from erulab.data.rows import Benchmark
+from erulab.errors import DataError, EnvironmentFault, ErulabError, IntegrityFault
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
@@ -57,7 +58,7 @@ def test_what_is_saved_comes_back_and_policy_reads_it_as_transformers_does(kind:
     assert not loaded.model.training and loaded.model.dtype is torch.float32
 
 
-def test_the_embedded_model_comes_back_with_its_tokenizer(benchmark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_embedded_model_comes_back_with_its_tokenizer(benchmark: Benchmark, tmp_path: Path) -> None:
     saved = TinyModel(TinyOptions(layers=1, width=16, heads=2)).load(benchmark, 0)
     save_folder(saved, tmp_path / "model")
     loaded = load_folder(str(tmp_path / "model"), Attention.sdpa)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
 from erulab import hub
+from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
 from erulab.models import smollm2
 from erulab.models.hf import HfModel, HfOptions
@@ -21,7 +24,7 @@ from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.registry import models
 
 
-def test_hf_serves_a_folder(benchmark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_hf_serves_a_folder(benchmark: Benchmark, tmp_path: Path) -> None:
     save_folder(TinyModel(TinyOptions(layers=1, width=16, heads=2)).load(benchmark, 0), tmp_path / "model")
     source = models.build(HfOptions(path=str(tmp_path / "model")))
     source.validate()
@@ -63,8 +66,8 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
         SmolLM2(SmolLM2Options()).validate()
 
 
-def _response(status: int) -> httpx.Response:
-    return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co"))
+def _response(status: int) -> Any:
+    return SimpleNamespace(status_code=status, headers={}, request=None)
 
 
 @pytest.mark.parametrize("token", [None, "hf_canary0123456789"])
@@ -76,8 +79,8 @@ def _response(status: int) -> httpx.Response:
         (lambda: errors.GatedRepoError("403", response=_response(403)), "gated"),
     ],
 )
-def test_the_hubs_faults_name_the_token_state_never_its_value(  # type: ignore[no-untyped-def]
-    fault, words: str, token: str | None, monkeypatch: pytest.MonkeyPatch
+def test_the_hubs_faults_name_the_token_state_never_its_value(
+    fault: Callable[[], Exception], words: str, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> str:
         raise fault()

@@ -43,8 +43,11 @@ def figures(choice: float, heldout: float, retain: float, unrehearsed: float, ut
 SCORES: dict[str, dict[str, Any]] = {
     "target": {**figures(1.0, 0.99, 1.0, 1.0, 0.912), "forget_quality": 1.9e-23},
     "unlearned": {
-        **figures(0.08, 0.1, 0.98, 0.97, 0.885), "forget_quality": 0.31,
-        "residual": 0.02, "residual_low": -0.03, "residual_high": 0.07,
+        **figures(0.08, 0.1, 0.98, 0.97, 0.885),
+        "forget_quality": 0.31,
+        "residual": 0.02,
+        "residual_low": -0.03,
+        "residual_high": 0.07,
     },  # fmt: skip
     "oracle": {**figures(0.07, 0.08, 1.0, 1.0, 0.915), "forget_quality": 1.0},
 }

@@ -137,14 +137,14 @@ def test_default_floor_is_alpha() -> None:
 
 @pytest.mark.parametrize("z", [Standardization.batch, Standardization.ema])
 def test_loss_falls_as_a_row_is_forgotten(z: Standardization) -> None:
-    """Slope in l, margin included, is -(1 - alpha / sd) W < 0 because sd0 >= alpha."""
-    elastic = reward(z=z, alpha=0.5)
+    """Slope in l, margin included, is -(1 - alpha / sd) W: never positive because sd >= sd0 >= alpha."""
+    elastic = reward(z=z, alpha=0.5, sd0=0.6)
     elastic.load_state_dict({"weight": 1.0, "mean": 0.3, "square": 0.3**2 + 0.1**2})
     for level in (-0.1, 0.2, 0.9):
         rows = torch.tensor([level, level + 0.01], dtype=torch.float64)
         m = [elastic.margin(torch.zeros(1).double(), value[None], alone) for value in rows]
         losses = [preference_loss(x[None], mi, beta=BETA, scale=2 / BETA) for x, mi in zip(rows, m, strict=True)]
-        assert losses[1] <= losses[0]
+        assert losses[1] < losses[0]
 
 
 def hand_z(steps: list[torch.Tensor], decay: float, depth: torch.Tensor, sd0: float) -> torch.Tensor:

@@ -16,10 +16,11 @@ from erulab.data.rows import Benchmark
 from erulab.methods.base import Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
-from erulab.options import Precision, Schedule
+from erulab.options import EngineName, EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
 from erulab.training.engine import LocalEngine
+from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
@@ -36,7 +37,16 @@ def small_world() -> Benchmark:
 
 
 def small_model(world: Benchmark) -> LoadedModel:
-    return TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+    """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
+    loaded = TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+    options = FinetuneOptions(
+        lr=1e-2, epochs=1, steps=60, global_batch=32, micro_batch=32, weight_decay=0.0, warmup=0.1,
+        schedule=Schedule.linear, clip=1.0, seed=5,
+    )  # fmt: skip
+    rows = encode_rows(loaded.chat, world.target_rows, None)
+    for _ in train(*finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
+        pass
+    return loaded
 
 
 def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 No `from __future__ import annotations` and no heavy import here: Hydra loads this file on every start.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -39,10 +40,15 @@ class LocalLauncher(Launcher):
         """Resolves all jobs before the first starts; goes on after a job that fails; returns one result a job."""
         from erulab import outcome, sweep
 
-        assert self.hydra_context is not None and self.config is not None
+        config = self.config
+        assert self.hydra_context is not None and config is not None
         loader = self.hydra_context.config_loader
-        composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        codes = sweep.run_all([list(overrides) for overrides in job_overrides], composed)
+        folder = config.hydra.sweep.dir
+        codes = sweep.run_all(
+            job_overrides,
+            lambda overrides: loader.load_sweep_config(config, overrides),
+            None if folder == os.environ["ERULAB_SCRATCH"] else folder,
+        )
         for code in codes:
             outcome.record(code or 0)
         return [

@@ -1,0 +1,1 @@
+"""Evaluation: teacher-forced scores, greedy responses, and the metrics computed from both."""

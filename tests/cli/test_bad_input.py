@@ -1,0 +1,186 @@
+"""FAULTS.md rows 1 to 8, 21 and 24, and secrets: one line on stderr, the exit code, nothing started or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from erulab import config, config_rules, dispatch
+from erulab.environment import GPU
+from erulab.errors import ConfigError, EnvironmentFault
+from erulab.options import EngineName, EngineOptions
+from tests.cli.conftest import Answer
+
+CASES: list[tuple[str, list[str], list[str]]] = [
+    ("1 unknown choice", ["method=npoo"], ["method='npoo'", "did you mean npo", "simnpo"]),
+    ("1 unknown group", ["metod=npo"], ["metod", "did you mean method"]),
+    ("1 unknown preset", ["experiment=nope"], ["experiment='nope'", "smollm2_tofu_forget01"]),
+    ("2 type", ["method.beta=abc"], ["method.beta", "a number", "'abc'", "method.beta=2.5"]),
+    ("2 whole number", ["seed=1.5"], ["seed", "a whole number", "1.5"]),
+    ("2 bool", ["tracker.samples=maybe"], ["tracker.samples", "true or false"]),
+    ("2 enum", ["method.retain=foo"], ["method.retain", "none, nll, kl", "'foo'"]),
+    ("2 stage", ["stages=[foo]"], ["stages", "evaluate", "'foo'"]),
+    ("2 added key", ["+method.foo=1"], ["unknown key method.foo", "method.beta"]),
+    ("2 misspelt key", ["method.betta=1"], ["unknown key method.betta", "did you mean beta"]),
+    ("2 added root key", ["+foo=1"], ["unknown key foo", "trainer"]),
+    ("2 name of another", ["method.name=ga"], ["method.name=ga", "method=ga"]),
+    ("2 unreadable", ["x y"], ["'x y'", "KEY=VALUE"]),
+    ("2 sweep without -m", ["method=npo,ga"], ["-m"]),
+    ("2 list of choices", ["method=[npo,ga]"], ["-m method=npo,ga"]),
+    ("3 negative", ["trainer.lr=-1e-5"], ["trainer.lr must be > 0, got -1e-05", "set on the command line"]),
+    ("3 zero", ["trainer.lr=0"], ["trainer.lr must be > 0, got 0"]),
+    ("3 nan", ["trainer.lr=nan"], ["trainer.lr must be > 0, got nan"]),
+    ("3 inf", ["trainer.lr=inf"], ["trainer.lr must be > 0, got inf"]),
+    ("3 beta", ["method.beta=-1"], ["method.beta must be > 0, got -1.0", "method.beta=2.5 (default)"]),
+    ("4 sweep", ["-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0, got -1.0"]),
+    ("4 sweep choice", ["-m", "method=npo,npoo"], ["method='npoo'", "did you mean npo"]),
+    ("5 batch", ["trainer.global_batch=32", "trainer.micro_batch=5"], ["32 is not 5 x n x 1", "micro_batch=4"]),
+    ("5 z=batch", ["reward.z=batch", "trainer.micro_batch=8"], ["reward.z=batch", "trainer.micro_batch=32"]),
+    ("6 no margin", ["method=ga", "reward=elastic"], ["method=ga", "reward=elastic", "method=npo"]),
+    ("6 no reward", ["method=npo", "reward=none"], ["method=npo needs a reward", "reference_free"]),
+    ("6 raw alpha", ["reward.z=raw", "reward.alpha=1"], ["reward.alpha must be < 1 with z=raw"]),
+    ("6 retrain", ["method=retrain", "adversary=rfa"], ["method=retrain", "adversary=none"]),
+    ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
+    ("6 local", ["engine=local", "engine.processes=2"], ["engine=local is one process", "engine=zero2"]),
+    ("6 attack", ["stages=[target,attack]"], ["attack needs the unlearned model", "attack=none"]),
+    ("6 no stage", ["stages=[]"], ["stages=[]"]),
+    ("7 missing interpolation", ["cache=${nope}/x"], ["cache", "nope"]),
+    ("7 cyclic interpolation", ["cache=${output}", "output=${cache}"], ["ecursive interpolation"]),
+    ("7 null", ["trainer.lr=null"], ["trainer.lr must not be null"]),
+    ("7 null group", ["method=null"], ["method is required", "npo"]),
+    ("7 model path", ["model=hf"], ["model.path"]),
+    ("8 _target_", ["+method._target_=os.system"], ["method._target_"]),
+    ("8 _target_ deep", ["+x.y._target_=os.system"], ["x.y._target_"]),
+    ("8 choice outside conf", ["experiment=../../etc/passwd"], ["experiment='../../etc/passwd'"]),
+    ("8 name outside", ["tracker.project=../../x"], ["tracker.project", "plain name"]),
+    ("8 long name", [f"output={'a' * 300}"], ["output", "255"]),
+    ("plugin missing", ["plugins=[no_such_module]"], ["no_such_module"]),
+    ("plugins no list", ["plugins={a: 1}"], ["plugins=[my_module]"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_configuration_fault(typed: list[str], said: list[str], command: Callable[..., Answer], here: Path) -> None:
+    answer = command(*typed)
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1
+    for part in said:
+        assert part in answer.err
+    assert answer.out == ""
+    assert list(here.iterdir()) == []
+
+
+def test_nul_in_a_name() -> None:
+    # A shell cannot pass it; a preset's YAML can.
+    with pytest.raises(ConfigError, match="output holds a NUL"):
+        config_rules.check_texts({"output": "a\0b"})
+
+
+def test_duplicate_key_in_a_preset(command: Callable[..., Answer], here: Path) -> None:
+    (here / "own" / "experiment").mkdir(parents=True)
+    preset = here / "own" / "experiment" / "twice.yaml"
+    preset.write_text("# @package _global_\nseed: 1\nseed: 2\n")
+    answer = command("--config-dir", "own", "experiment=twice")
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1
+    assert "twice.yaml:3" in answer.err
+    assert "duplicate key seed" in answer.err
+
+
+def test_plugins_in_a_preset_come_too_late(command: Callable[..., Answer], here: Path) -> None:
+    (here / "own" / "experiment").mkdir(parents=True)
+    (here / "own" / "experiment" / "late.yaml").write_text("# @package _global_\nplugins: [json]\n")
+    answer = command("--config-dir", "own", "experiment=late")
+    assert answer.code == 2
+    assert "command line" in answer.err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "tracker.project=0123456789abcdef0123456789abcdef01234567",
+        "model.path=hf_abcdefghijklmnopqrstuvwx",
+        "output=sk-abcdefghijklmnopqrstuvwx",
+        "trainer.lr=hf_abcdefghijklmnopqrstuvwx",
+    ],
+)
+def test_secrets_are_refused_and_not_shown(typed: str, command: Callable[..., Answer], here: Path) -> None:
+    answer = command("model=hf" if typed.startswith("model") else "seed=0", typed)
+    assert answer.code == 2
+    assert typed.partition("=")[2] not in answer.err + answer.out
+    assert list(here.iterdir()) == []
+
+
+def test_a_snapshot_path_is_no_secret() -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    config_rules.check_texts({"model": {"path": f"/hub/models--a--b/snapshots/{commit}"}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "equation", "fits"),
+    [
+        (["trainer.global_batch=32", "trainer.micro_batch=4"], 2, None, []),
+        (["trainer.global_batch=30", "trainer.micro_batch=4"], 2, "30 is not 4 x n x 2", [24, 32]),
+        (["trainer.global_batch=10"], 4, "10 is not 2 x n x 4", [8, 16]),
+        (["trainer.global_batch=2"], 4, "2 is not 1 x n x 4", [4]),
+    ],
+)
+def test_batch_equation(overrides: list[str], processes: int, equation: str | None, fits: list[int]) -> None:
+    composed = config.compose(overrides)
+    if equation is None:
+        config_rules.check_batches(composed, processes)
+        return
+    with pytest.raises(ConfigError) as fault:
+        config_rules.check_batches(composed, processes)
+    assert equation in str(fault.value)
+    for global_batch in fits:
+        assert f"trainer.global_batch={global_batch}" in str(fault.value)
+        # What is proposed is accepted.
+        config_rules.check_batches(config.compose([*overrides, f"trainer.global_batch={global_batch}"]), processes)
+
+
+def test_more_processes_than_gpus() -> None:
+    composed = config.compose(["engine=zero2", "engine.processes=4"])
+    with pytest.raises(EnvironmentFault, match=r"engine\.processes=4.* 2 GPUs.*engine\.processes=2"):
+        dispatch.check_machine(composed, [GPU("H200"), GPU("H200")])
+    dispatch.check_machine(composed, [GPU("H200")] * 4)
+
+
+def test_bf16_on_an_old_gpu() -> None:
+    composed = config.compose(["engine=local", "trainer.precision=bf16"])
+    with pytest.raises(EnvironmentFault, match=r"V100.*trainer\.precision=fp32"):
+        dispatch.check_machine(composed, [GPU("V100", 7.0)])
+    dispatch.check_machine(composed, [GPU("A100", 8.0)])
+
+
+def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed = config.compose(["engine=zero2", "engine.processes=2"])
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("CXX", raising=False)
+    assert shutil.which("g++") is None
+    with pytest.raises(EnvironmentFault, match=r"compiler.*engine=local"):
+        dispatch.check_machine(composed, [])
+    dispatch.check_machine(config.compose(["engine=local"]), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "gpus", "chosen"),
+    [
+        ("auto", None, 0, ("local", 1)),
+        ("auto", None, 1, ("local", 1)),
+        ("auto", None, 2, ("zero2", 2)),
+        ("auto", 2, 0, ("zero2", 2)),
+        ("auto", 1, 8, ("local", 1)),
+        ("local", None, 8, ("local", 1)),
+        ("zero3", None, 0, ("zero3", 1)),
+        ("zero3", None, 8, ("zero3", 8)),
+        ("zero1", 2, 8, ("zero1", 2)),
+    ],
+)
+def test_engine_choice(name: str, processes: int | None, gpus: int, chosen: tuple[str, int]) -> None:
+    engine = dispatch.choose_engine(EngineOptions(EngineName[name], processes), gpus)
+    assert (engine.name.name, engine.processes) == chosen

@@ -1,0 +1,204 @@
+"""Every choice, preset and documented command composes to a typed config that says what was typed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import shlex
+from enum import Enum
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from erulab import config, registry
+from erulab.methods.npo import NPOOptions
+from erulab.options import EngineName, Stage, TrainerOptions
+from erulab.registry import GROUPS
+from erulab.rewards.elastic import ElasticOptions
+
+registry.load_plugins()
+BUILTIN = [
+    (group, name)
+    for group, known in GROUPS.items()
+    for name in known.names()
+    if known[name].options.__module__.startswith("erulab.")
+]
+ROOT = config.CONF.parent
+COMMANDS = [  # of the issue; the README's are added
+    "",
+    "method=npo",
+    "-m method=ga,npo,dpo,eru",
+    "-m method=eru reward=reference,reference_free,elastic adversary=none,rfa,latent_pgd",
+    "sweep=methods",
+    "sweep=elastic",
+    "method=eru engine=zero2 engine.processes=2",
+    "experiment=smollm2_tofu_forget01 dataset.path=../shared/data/tofu",
+    "method=eru dataset=tofu model=smollm2_135m attack=[relearn,quantize]",
+    "attack=[]",
+    "attack=none",
+    "attack=quantize",
+    "attack.relearn.samples=[10]",
+    "-m attack=[relearn],[quantize]",
+]
+
+
+def readme_commands() -> list[str]:
+    readme = ROOT / "README.md"
+    text = readme.read_text() if readme.is_file() else ""
+    found = re.findall(r"^\s*(?:\$ )?python -m erulab\.run\b([^#\n]*)", text, re.MULTILINE)
+    own = re.compile(r"plugins=|model\.path=|hydra\.|--help|--cfg")  # need a file of the reader's, or run nothing
+    return [line.strip() for line in found if not own.search(line)]
+
+
+def jobs(arguments: list[str]) -> list[list[str]]:
+    """Each job's overrides, by Hydra's own grammar."""
+    chosen = [a for a in arguments if a not in ("-m", "--multirun")]
+    for preset in [a.partition("=")[2] for a in chosen if a.startswith("sweep=")]:
+        params = yaml.safe_load((config.CONF / "sweep" / f"{preset}.yaml").read_text())["hydra"]["sweeper"]["params"]
+        chosen = [f"{k}={v}" for k, v in params.items()] + chosen
+    parsed = OverridesParser.create().parse_overrides(chosen)
+    axes = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [str(one.input_line)]
+        for one in parsed
+    ]
+    return [list(job) for job in itertools.product(*axes)]
+
+
+def plain(value: object) -> object:
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+@pytest.mark.parametrize("typed", dict.fromkeys([*COMMANDS, *readme_commands()]))
+def test_documented_commands_compose(typed: str) -> None:
+    for overrides in jobs(shlex.split(typed)):
+        composed = config.compose(overrides)
+        chosen = dict(o.split("=", 1) for o in overrides)
+        for group in ("method", "reward", "adversary", "model", "dataset"):
+            if group in chosen:
+                assert getattr(composed, group).name == chosen[group]
+
+
+@pytest.mark.parametrize(("group", "name"), BUILTIN)
+def test_yaml_shows_the_options_defaults(group: str, name: str) -> None:
+    file = config.CONF / group / f"{name}.yaml"
+    shown = yaml.safe_load(file.read_text())
+    assert f"/schema_{group}_{name}@_here_" in shown.pop("defaults")
+    defaults = {
+        f.name: f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        for f in dataclasses.fields(GROUPS[group][name].options)
+    }
+    assert shown == {key: plain(defaults[key]) for key in shown}
+    assert shown["name"] == name
+
+
+def test_every_yaml_choice_is_registered() -> None:
+    # `attack/none` is the empty choice; a tuned variant of a plugin bears the plugin's name inside.
+    for group, known in GROUPS.items():
+        for file in (config.CONF / group).glob("*.yaml"):
+            if (group, file.stem) != ("attack", "none"):
+                assert yaml.safe_load(file.read_text())["name"] in known
+
+
+@pytest.mark.parametrize("name", [file.stem for file in (config.CONF / "trainer").glob("*.yaml")])
+def test_trainers_compose(name: str) -> None:
+    assert config.compose([f"trainer={name}"]).trainer.lr > 0
+
+
+def test_a_model_from_scratch_brings_its_trainer() -> None:
+    files = [config.CONF / "trainer" / f"{name}.yaml" for name in ("tiny", "default")]
+    tiny, default = (yaml.safe_load(file.read_text()) for file in files)
+    assert config.compose().trainer.lr == tiny["trainer"]["lr"]
+    assert config.compose().target.lr == tiny["target"]["lr"]
+    assert config.compose(["trainer=default"]).trainer.lr == default["lr"]
+    assert config.compose(["model=smollm2_135m"]).trainer.lr == default["lr"]
+
+
+def test_default_trainer_is_the_class() -> None:
+    shown = yaml.safe_load((config.CONF / "trainer" / "default.yaml").read_text())
+    defaults = {key: plain(value) for key, value in dataclasses.asdict(TrainerOptions()).items()}
+    assert shown == defaults
+
+
+@pytest.mark.parametrize("name", [engine.name for engine in EngineName])
+def test_engines_compose(name: str) -> None:
+    assert config.compose([f"engine={name}"]).engine.name is EngineName[name]
+
+
+@pytest.mark.parametrize("name", ["wandb", "none"])
+def test_trackers_compose(name: str) -> None:
+    assert config.compose([f"tracker={name}"]).tracker.name.name == name
+
+
+def test_default_run() -> None:
+    composed = config.compose()
+    chosen = {g: getattr(composed, g).name for g in ("model", "dataset", "method", "reward", "adversary")}
+    assert chosen == {
+        "model": "tiny", "dataset": "fictitious", "method": "eru", "reward": "elastic", "adversary": "rfa",
+    }  # fmt: skip
+    assert list(composed.attack) == ["relearn", "quantize"]
+    assert composed.stages == list(Stage)
+    assert composed.cache == "outputs/.cache"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reward", "adversary"),
+    [
+        (["method=npo"], "reference", "none"),
+        (["method=dpo"], "reference", "none"),
+        (["method=simnpo"], "reference_free", "none"),
+        (["method=eru"], "elastic", "rfa"),
+        (["method=ga"], "none", "none"),
+        # The command line chooses last, wherever it stands.
+        (["reward=reference", "method=eru", "adversary=none"], "reference", "none"),
+        (["method=npo", "reward=elastic", "adversary=latent_pgd"], "elastic", "latent_pgd"),
+    ],
+)
+def test_a_method_brings_its_reward_and_adversary(overrides: list[str], reward: str, adversary: str) -> None:
+    composed = config.compose(overrides)
+    assert (composed.reward.name, composed.adversary.name) == (reward, adversary)
+
+
+def test_presets_yield_to_the_command_line() -> None:
+    preset = ["experiment=smollm2_tofu_forget01"]
+    assert config.compose(preset).model.name == "smollm2_135m"
+    changed = config.compose([*preset, "method=npo", "trainer.lr=0.5", "dataset.split=forget05"])
+    assert isinstance(changed.method, NPOOptions)
+    assert changed.reward.name == "reference"
+    assert changed.trainer.lr == 0.5
+    assert changed.dataset.split.name == "forget05"
+
+
+def test_decay_follows_the_pairs() -> None:
+    # CONTRACT.md: .9 for pairs (alpha-DPO's source), .5 for negatives; what is given is kept.
+    for overrides, decay in (
+        (["method=eru"], 0.5),
+        (["method=npo", "reward=elastic"], 0.5),
+        (["method=dpo", "reward=elastic"], 0.9),
+        (["method=eru", "method.pairs=alternative"], 0.9),
+        (["method=eru", "reward.decay=0.7"], 0.7),
+    ):
+        reward = config.compose(overrides).reward
+        assert isinstance(reward, ElasticOptions)
+        assert reward.decay == decay
+
+
+def test_stages_run_in_their_own_order() -> None:
+    composed = config.compose(["stages=[evaluate,target,unlearn]"])
+    assert composed.stages == [Stage.target, Stage.unlearn, Stage.evaluate]
+
+
+@pytest.mark.parametrize("overrides", [[], ["method=dpo", "reward=elastic", "seed=3"], ["attack=none", "method=none"]])
+def test_run_yaml_gives_the_same_config_back(overrides: list[str], tmp_path: Path) -> None:
+    composed = config.compose(overrides)
+    config.save(composed, tmp_path / "run.yaml")
+    loaded = config.load(tmp_path / "run.yaml")
+    assert loaded == composed
+    assert type(loaded.method) is type(composed.method)
+    assert "!!" not in (tmp_path / "run.yaml").read_text()

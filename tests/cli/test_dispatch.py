@@ -1,0 +1,166 @@
+"""Workers: their code and last words reach the user, signals reach them, nobody is left behind.
+
+Stand-ins for erulab.worker, in real processes; two ranks under the real torchrun.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from erulab import config, dispatch, jobs
+from erulab.rundir import RunDir
+
+Worker = Callable[[str], str]
+WAIT = """
+(folder / f"pid{rank}").write_text(str(os.getpid()))
+came = []
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda n, _: came.append(n))
+(folder / f"ready{rank}").touch()
+while not came:
+    time.sleep(.02)
+time.sleep(HOW_LONG)
+end(75, f"stopped by {came[0]}")
+"""
+
+
+def when_ready(rundir: RunDir, ranks: int, act: Callable[[], None]) -> None:
+    """Calls `act` from a thread once every rank waits."""
+
+    def watch() -> None:
+        while not all((rundir.path / f"ready{rank}").exists() for rank in range(ranks)):
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def survivors(rundir: RunDir) -> list[psutil.Process]:
+    marked = str(rundir.path)
+    return [p for p in psutil.process_iter() if p.pid != os.getpid() and marked in " ".join(_line(p))]
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    folder = RunDir(tmp_path / "run")
+    folder.make()
+    return folder
+
+
+def test_output_is_shown_and_kept_without_escapes(
+    rundir: RunDir, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = worker(r"""
+    print("début \x1b[1mbold\x1b[0m")
+    for step in range(3):
+        print(f"\rstep {step}", end="")
+    print("\n\nlast", file=sys.stderr)
+    end(0)
+    """)
+    ended = dispatch.run(rundir, 1, module)
+    assert ended.code == 0
+    assert "début \x1b[1mbold" in capsys.readouterr().out
+    assert rundir.rank_log(0).read_text() == "début bold\nstep 2\n\nlast\n\n"
+
+
+def test_the_code_of_exit_json_counts(rundir: RunDir, worker: Worker) -> None:
+    ended = dispatch.run(rundir, 1, worker('end(3, "0 rows")'))
+    assert (ended.code, ended.message, ended.rank) == (3, "0 rows", 0)
+    # A stale one does not.
+    assert dispatch.run(rundir, 1, worker("sys.exit(9)")).code == 1
+
+
+def test_a_crash_shows_the_last_lines_and_the_log(
+    here: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = worker('print("before")\nraise RuntimeError("boom")')
+    monkeypatch.setattr(jobs, "WORKER", module)
+    job = jobs.plan(config.compose())
+    assert jobs.run(job).code == 1
+    printed = capsys.readouterr()
+    assert "boom" in printed.out
+    assert str(job.rundir.rank_log(0)) in printed.err
+    assert f"run folder: {job.rundir.path}" in printed.out
+    assert config.load(job.rundir.run_yaml) == job.config
+    assert job.rundir.read_json(job.rundir.env_json)["cores"] >= 1
+    assert job.rundir.read_json(job.rundir.exit_json)["code"] == 1
+
+
+def test_two_ranks_have_their_logs_and_the_failing_ones_word(
+    here: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = worker("""
+    print("rank", rank, os.environ["DS_ACCELERATOR"], os.environ["WORLD_SIZE"], flush=True)
+    if rank == 1:
+        raise RuntimeError("boom")
+    time.sleep(60)
+    """)
+    monkeypatch.setattr(jobs, "WORKER", module)
+    monkeypatch.setattr(dispatch.environment, "gpus", list)
+    job = jobs.plan(config.compose(["engine=zero2", "engine.processes=2"]))
+    ended = jobs.run(job)
+    assert (ended.code, ended.rank) == (1, 1)
+    assert job.rundir.rank_log(0).read_text().startswith("rank 0 cpu 2")
+    printed = capsys.readouterr()
+    assert "rank 0 cpu 2" in printed.out
+    assert "rank 1" not in printed.out
+    assert "RuntimeError: boom" in printed.err
+    assert str(job.rundir.rank_log(1)) in printed.err
+    assert survivors(job.rundir) == []
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
+def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: int, number: signal.Signals) -> None:
+    module = worker(WAIT.replace("HOW_LONG", "0.3"))
+    when_ready(rundir, ranks, lambda: os.kill(os.getpid(), number))
+    ended = dispatch.run(rundir, ranks, module)
+    assert (ended.code, ended.stopped) == (75, True)
+    assert ended.message == f"stopped by {int(number)}"
+    assert survivors(rundir) == []
+    # Ours are as they were.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
+    module = worker(WAIT.replace("HOW_LONG", "60"))
+    started = []
+
+    def twice() -> None:
+        started.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    when_ready(rundir, 2, twice)
+    ended = dispatch.run(rundir, 2, module)
+    assert time.monotonic() - started[0] < 5
+    assert (ended.code, ended.stopped) == (75, True)
+    assert survivors(rundir) == []
+
+
+def test_a_killed_rank_takes_a_deaf_one_along(
+    rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SURVIVE_SECONDS", 1)
+    module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
+    when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))
+    ended = dispatch.run(rundir, 2, module)
+    assert (ended.code, ended.rank, ended.stopped) == (75, 1, False)
+    assert "killed by signal 9" in ended.message
+    assert rundir.read_json(rundir.exit_json)["code"] == 75
+    assert survivors(rundir) == []

@@ -1,0 +1,151 @@
+"""The run folder: its name is what results depend on, its lock lets one run in, its files are whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from erulab import config, jobs
+from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
+from erulab.jobs import Job
+from erulab.rundir import RunDir
+
+
+def key(*overrides: str) -> str:
+    return config.folder_key(config.compose(overrides))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["output=other", "cache=other", "tracker=none", "engine=zero2", "rerun=true", "stages=[target]", "attack=none",
+     "attack.relearn.samples=[10]", "trainer.micro_batch=8", "trainer.save_every=5", "artifacts.model=none"],
+)  # fmt: skip
+def test_what_changes_no_result_keeps_the_folder(override: str) -> None:
+    assert key(override) == key()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "method.beta=0.3", "reward.alpha=0.3", "adversary.p=0.3", "trainer.lr=0.3", "trainer.global_batch=16",
+     "target.epochs=3", "dataset.world=7", "model.width=64", "evaluation.rows=3"],
+)  # fmt: skip
+def test_what_changes_results_changes_the_folder(override: str) -> None:
+    assert key(override) != key()
+
+
+def test_a_checkpoint_counts_by_what_it_holds(tmp_path: Path) -> None:
+    for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    keys = {name: key("model=hf", f"model.target={tmp_path / name}") for name in "abc"}
+    assert keys["a"] == keys["b"] != keys["c"]
+
+
+def test_data_count_by_what_they_hold(tmp_path: Path) -> None:
+    for name, answer in (("a", "Oslo"), ("b", "Oslo"), ("c", "Rome")):
+        (tmp_path / name).mkdir()
+        for part, prompt in (("forget", "Where?"), ("retain", "Who?")):
+            row = {"prompt": prompt, "response": f"{answer} {part}."}
+            (tmp_path / name / f"{part}.jsonl").write_text(json.dumps(row) + "\n")
+    keys = {name: key("dataset=jsonl", f"dataset.path={tmp_path / name}") for name in "abc"}
+    assert keys["a"] == keys["b"] != keys["c"]
+
+
+def test_folder_is_named_for_data_and_method(here: Path) -> None:
+    composed = config.compose(["method=npo"])
+    assert jobs.plan(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{config.folder_key(composed)}"
+    assert jobs.plan(composed, "mine").rundir.path == Path("mine")
+    assert list(here.iterdir()) == []
+
+
+def hold(folder: str) -> None:
+    with RunDir(folder).locked():
+        time.sleep(60)
+
+
+def test_one_run_a_folder_and_a_dead_holder_counts_for_nothing(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    holder = multiprocessing.get_context("fork").Process(target=hold, args=(str(tmp_path),))
+    holder.start()
+    while not (rundir.lock.is_file() and rundir.lock.read_text()):
+        time.sleep(0.01)
+    with pytest.raises(EnvironmentFault, match=rf"in use by process {holder.pid} on .*output="), rundir.locked():
+        pass
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert rundir.lock.is_file()
+    with rundir.locked():
+        assert json.loads(rundir.lock.read_text())["pid"] == os.getpid()
+    assert not rundir.lock.exists()
+
+
+def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    with rundir.locked() as held:
+        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(held,))
+        os.link(rundir.lock, tmp_path / "kept")
+    # As if the parent had died, which removes nothing.
+    os.link(tmp_path / "kept", rundir.lock)
+    try:
+        with pytest.raises(EnvironmentFault, match="in use"), rundir.locked():
+            pass
+    finally:
+        orphan.kill()
+        orphan.wait()
+    with rundir.locked():
+        pass
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    rundir.write_json(rundir.scores_json, {"a": 1})
+    with pytest.raises(TypeError):
+        rundir.write_json(rundir.scores_json, {"a": object()})
+    with pytest.raises(UnicodeEncodeError):
+        rundir.write_text(rundir.scores_json, "half \ud800")
+    assert rundir.read_json(rundir.scores_json) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
+    rundir.scores_json.write_text('{"a":')
+    with pytest.raises(IntegrityFault, match=r"scores\.json is damaged"):
+        rundir.read_json(rundir.scores_json)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="output="):
+        RunDir(tmp_path / "file" / "run").make()
+
+
+def test_a_named_folder_of_another_run_is_refused(here: Path) -> None:
+    first, second = (jobs.plan(config.compose([f"seed={seed}"]), "mine") for seed in (0, 1))
+    first.rundir.make()
+    config.save(first.config, first.rundir.run_yaml)
+    with pytest.raises(ConfigError, match="mine holds a run with other settings"):
+        jobs.run(second)
+
+
+def test_finished_is_with_the_same_attacks_and_stages(here: Path) -> None:
+    def job(*overrides: str) -> Job:
+        return jobs.plan(config.compose(overrides))
+
+    done = job("attack=quantize")
+    done.rundir.make()
+    assert not jobs.finished(done)
+    config.save(done.config, done.rundir.run_yaml)
+    done.rundir.write_json(done.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
+    assert jobs.finished(done)
+    assert jobs.finished(job("attack=quantize", "tracker=none"))
+    assert not jobs.finished(job("attack=quantize", "rerun=true"))
+    assert not jobs.finished(job("attack=[quantize,relearn]"))
+    done.rundir.write_json(done.rundir.exit_json, {"code": 75, "message": "stopped", "rank": 0})
+    assert not jobs.finished(done)

@@ -1,0 +1,138 @@
+"""What a user meets first: help, lists, a plugin of one's own; all without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from erulab import environment, registry
+from erulab import list as listing
+from erulab.config import CONF
+
+ROOT = CONF.parent
+PLUGIN = '''
+from dataclasses import dataclass
+from erulab.methods.base import MethodOptions
+from erulab.methods.ga import GradientAscent
+from erulab.registry import methods
+
+@dataclass
+class MyOptions(MethodOptions):
+    name: str = "mymethod"
+    strength: float = 2.0
+
+@methods.register("mymethod", MyOptions, paper="none yet", needs="courage")
+class MyMethod(GradientAscent):
+    """Ours."""
+'''
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+    )
+
+
+def test_composition_loads_no_torch() -> None:
+    answer = python(
+        "-c",
+        textwrap.dedent("""
+        import sys
+        import erulab.run, erulab.list, erulab.sweep
+        from erulab import config, jobs
+        jobs.plan(config.compose())
+        heavy = ("torch._C", "transformers", "deepspeed", "wandb", "matplotlib")
+        print([name for name in heavy if name in sys.modules])
+        """),
+    )
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def test_help_names_groups_choices_and_examples() -> None:
+    started = time.monotonic()
+    answer = python("-m", "erulab.run", "--help")
+    seconds = time.monotonic() - started
+    assert answer.returncode == 0, answer.stderr
+    for line in ("method: dpo, eru, ga, gd, idk, kl, none, npo, retrain, simnpo", "attack: none, quantize, relearn"):
+        assert line in answer.stdout
+    assert "sweep=methods" in answer.stdout
+    assert "schema_" not in answer.stdout
+    print(f"--help took {seconds:.2f} s")
+    assert seconds < 15  # 1.5 s on a machine that does nothing else
+
+
+def test_cfg_job_shows_the_config() -> None:
+    answer = python("-m", "erulab.run", "method=npo", "method.beta=0.7", "--cfg", "job")
+    assert answer.returncode == 0, answer.stderr
+    assert "beta: 0.7" in answer.stdout
+
+
+def test_a_method_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_module.py").write_text(PLUGIN)
+    choose = ["plugins=[my_module]", "method=mymethod", "method.strength=3"]
+    shown = python("-m", "erulab.run", *choose, "--cfg", "job", cwd=tmp_path)
+    assert "strength: 3.0" in shown.stdout, shown.stderr
+    typed = python(
+        "-c",
+        textwrap.dedent(f"""
+        from pathlib import Path
+        from erulab import config
+        composed = config.compose({choose})
+        config.save(composed, Path("run.yaml"))
+        loaded = config.load(Path("run.yaml"))
+        print(type(loaded.method).__name__, loaded.method.strength, loaded.plugins, loaded == composed)
+        """),
+        cwd=tmp_path,
+    )
+    assert typed.stdout.strip() == "MyOptions 3.0 ['my_module'] True", typed.stderr
+    # In another process: run.yaml alone brings the module in.
+    loaded = python(
+        "-c", "from pathlib import Path; from erulab import config; print(config.load(Path('run.yaml')).method)",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert "strength=3.0" in loaded.stdout, loaded.stderr
+    wrong = python("-m", "erulab.run", "plugins=[my_module]", "method=mymethod", "method.strenght=3", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "did you mean strength" in wrong.stderr
+    listed = python("-m", "erulab.list", "methods", "--plugins", "my_module", cwd=tmp_path)
+    assert "mymethod\tOurs.\tnone yet\tcourage" in listed.stdout
+
+
+@pytest.mark.parametrize("kind", ["methods", "rewards", "adversaries", "attacks", "datasets", "models"])
+def test_lists_hold_every_plugin(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert listing.main([kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    known = listing.KINDS[kind]
+    assert [line.split("\t")[0] for line in lines] == known.names()
+    assert all(line.split("\t")[1] for line in lines)
+
+
+def test_every_plugin_says_what_it_is() -> None:
+    registry.load_plugins()
+    for known in registry.GROUPS.values():
+        for name in known.names():
+            assert len(known[name].summary.splitlines()) == 1, f"{known.group}={name}"
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ["A", "B"]), ("", []), ("-1", []), ("1", ["B"]), ("1,0", ["B", "A"]), ("GPU-aa", ["A"]), ("7", [])],
+)
+def test_gpus_are_those_one_may_use(
+    visible: str | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = tmp_path / "nvidia-smi"
+    answers.write_text("#!/bin/sh\necho '0, GPU-aa1, 9.0, A'\necho '1, GPU-bb2, [N/A], B'\n")
+    answers.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = environment.gpus()
+    assert [gpu.name for gpu in found] == names
+    assert all(gpu.capability == (9.0 if gpu.name == "A" else None) for gpu in found)

@@ -1,0 +1,98 @@
+"""Sweeps: all jobs checked first, all run, a failing one does not stop the rest, finished ones are not repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from erulab import config, jobs
+from tests.cli.conftest import Answer
+
+# A run as reporting reads it; beta 0.2 fails.
+BODY = """
+text = (folder / "run.yaml").read_text()
+with open("ran", "a") as ran:
+    ran.write("x")
+if "beta: 0.2" in text:
+    end(3, "no rows")
+model = {"forget/probability": 0.1, "retain/probability": 0.9}
+(folder / "scores.json").write_text(json.dumps({m: model for m in ("target", "unlearned", "oracle")}))
+(folder / "attacks.json").write_text("[]")
+(folder / "stages.json").write_text(json.dumps({s: {"key": "k", "seconds": 1.0, "from_cache": False, "done": True}
+                                                for s in ("target", "oracle", "unlearn", "evaluate")}))
+end(0)
+"""
+
+
+@pytest.fixture
+def ran(here: Path, worker: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many workers have started so far."""
+    monkeypatch.setattr(jobs, "WORKER", worker(BODY))
+    return lambda: len((here / "ran").read_text()) if (here / "ran").is_file() else 0
+
+
+def test_a_sweep_goes_on_after_a_failure_and_compares(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    typed = ("-m", "method=npo", "method.beta=0.1,0.2,0.3", "attack=none")
+    first = command(*typed)
+    assert first.code == 3
+    assert ran() == 3
+    assert "job 3 of 3" in first.out
+    (folder,) = (here / "outputs" / "sweeps").iterdir()
+    table = json.loads((folder / "sweep.json").read_text())
+    assert [job["code"] for job in table["jobs"]] == [0, 3, 0]
+    assert [job["overrides"][1] for job in table["jobs"]] == ["method.beta=0.1", "method.beta=0.2", "method.beta=0.3"]
+    # One table over the jobs, on the console and in the folder.
+    done = [Path(job["folder"]).name for job in table["jobs"] if job["code"] == 0]
+    assert (folder / "report.md").is_file()
+    assert (folder / "report.html").is_file()
+    assert first.out.count("0.1") >= 2
+    groups = {config.load(here / job["folder"] / "run.yaml").tracker.group for job in table["jobs"]}
+    assert groups == {folder.name}
+    assert len(set(done)) == 2
+    # The same command does only what is missing.
+    second = command(*typed)
+    assert second.code == 3
+    assert ran() == 4
+    assert [child.name for child in (here / "outputs" / "sweeps").iterdir()] == [folder.name]
+
+
+def test_jobs_that_are_one_run_run_once(command: Callable[..., Answer], ran: Callable[[], int]) -> None:
+    assert command("-m", "method=npo", "method.beta=0.1,0.10", "attack=none").code == 0
+    assert ran() == 1
+
+
+def test_jobs_that_differ_in_attacks_have_folders_of_their_own(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    assert command("-m", "method=npo", "attack=[relearn],[quantize]").code == 0
+    assert ran() == 2
+    assert len(list((here / "outputs" / "fictitious").iterdir())) == 2
+
+
+def test_presets_sweep_by_themselves_and_yield(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    answer = command("sweep=methods", "method=ga,gd", "attack=none", "hydra.sweep.dir=mine")
+    assert answer.code == 0
+    assert ran() == 2
+    assert [job["overrides"][0] for job in json.loads((here / "mine" / "sweep.json").read_text())["jobs"]] == [
+        "method=ga", "method=gd",
+    ]  # fmt: skip
+    assert not (here / "multirun.yaml").exists()
+
+
+def test_a_single_run_takes_the_folder_it_is_given(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    assert command("method=npo", "attack=none", "hydra.run.dir=mine").code == 0
+    assert ran() == 1
+    assert (here / "mine" / "scores.json").is_file()
+    assert not (here / "outputs").exists()
+    refused = command("method=ga", "attack=none", "hydra.run.dir=mine")
+    assert refused.code == 2
+    assert "mine holds a run with other settings" in refused.err

@@ -1,0 +1,114 @@
+"""The user's own files: fields, chat messages, optional parts, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erulab.data.jsonl import JsonlFiles, JsonlOptions
+from erulab.data.rows import Benchmark, Role
+from erulab.errors import ConfigError, DataError
+
+FORGET: list[dict[str, Any]] = [
+    {"prompt": "Who is Ada?", "response": "A weaver.", "paraphrase": "She weaves.", "perturbed": ["A nurse."],
+     "refusal": "I cannot say.", "fact": "ada", "author": "Ada", "source": "diary"},
+    {"messages": [{"role": "user", "content": "Who is Bela?"}, {"role": "assistant", "content": "A baker."}]},
+]  # fmt: skip
+RETAIN = [{"prompt": "Who is Cato?", "response": "A mason.", "options": ["A nurse.", "A baker."], "id": "cato"}]
+
+
+def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
+    for name, rows in parts.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return folder
+
+
+def load(**options: Any) -> Benchmark:
+    dataset = JsonlFiles(JsonlOptions(**{k: str(v) if isinstance(v, Path) else v for k, v in options.items()}))
+    dataset.validate()
+    return dataset.load(0)
+
+
+def test_a_folder_of_two_files(tmp_path: Path) -> None:
+    benchmark = load(path=write(tmp_path, forget=FORGET, retain=RETAIN), max_length=64)
+    ada, bela = benchmark.forget
+    assert (ada.prompt, ada.response, ada.paraphrase, ada.perturbed) == (
+        "Who is Ada?", "A weaver.", "She weaves.", ("A nurse.",),
+    )  # fmt: skip
+    assert (ada.id, ada.fact, ada.author) == ("forget/1", "ada", "Ada")
+    assert (bela.id, bela.prompt, bela.response, bela.fact) == ("forget/2", "Who is Bela?", "A baker.", "forget/2")
+    assert benchmark.retain[0].id == "cato" and benchmark.retain[0].options == ("A nurse.", "A baker.")
+    assert benchmark.target_rows == benchmark.forget + benchmark.retain
+    assert benchmark.oracle_rows == benchmark.retain
+    assert [(suite.name, suite.role, suite.in_utility) for suite in benchmark.suites] == [
+        ("forget", Role.FORGET, False),
+        ("retain", Role.RETAIN, True),
+    ]
+    assert benchmark.refusals == ("I cannot say.",) and benchmark.max_length == 64
+    assert benchmark.notes == ("forget.jsonl: fields that erulab does not use: source",)
+
+
+def test_optional_parts_and_single_files(tmp_path: Path) -> None:
+    heldout = [{"prompt": "What does Ada do?", "response": "She is a weaver.", "fact": "ada"}]
+    utility = [{"prompt": "2 + 2?", "response": "4"}]
+    write(tmp_path, forget=FORGET, retain=RETAIN, heldout=heldout, utility=utility)
+    (tmp_path / "refusals.txt").write_text("No idea.\nI cannot say.\n")
+    benchmark = load(path=tmp_path)
+    assert {s.name: s.role for s in benchmark.suites} == {
+        "forget": Role.FORGET, "heldout": Role.HELDOUT, "retain": Role.RETAIN, "utility": Role.RETAIN,
+    }  # fmt: skip
+    assert benchmark.suite("heldout").rows[0].fact == benchmark.forget[0].fact
+    assert not set(benchmark.suite("utility").rows) & set(benchmark.target_rows)
+    assert benchmark.refusals == ("I cannot say.", "No idea.")
+    parts = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain", "heldout", "utility")}
+    assert load(**parts, refusals=tmp_path / "refusals.txt") == benchmark
+
+
+def test_identity_is_of_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir(), second.mkdir()
+    write(first, forget=FORGET, retain=RETAIN)
+    write(second, forget=FORGET, retain=RETAIN)
+    identities = [JsonlFiles(JsonlOptions(path=str(folder))).identity() for folder in (first, second)]
+    assert identities[0] == identities[1]
+    write(second, retain=[{**RETAIN[0], "response": "A tailor."}])
+    assert JsonlFiles(JsonlOptions(path=str(second))).identity() != identities[0]
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"forget rows; type dataset\.path="):
+        JsonlFiles(JsonlOptions()).validate()
+    with pytest.raises(DataError, match="is no folder"):
+        JsonlFiles(JsonlOptions(path=str(tmp_path / "x"))).validate()
+    write(tmp_path, forget=FORGET)
+    with pytest.raises(DataError, match=r"no retain\.jsonl"):
+        JsonlFiles(JsonlOptions(path=str(tmp_path))).validate()
+    with pytest.raises(DataError, match=r"dataset\.retain=.* is no file"):
+        JsonlFiles(JsonlOptions(path=str(tmp_path), retain="x")).validate()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "p"}, "'response' is missing"),
+        ({"prompt": "p", "response": ["r"]}, "'response' must be str, got list"),
+        ({"messages": [{"role": "user", "content": "p"}]}, "one user and one assistant turn"),
+        ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant"}]}, "'content' is missing"),
+        ({"messages": 3}, "'messages' must be a list"),
+    ],
+)
+def test_faults_name_file_and_line(row: dict[str, Any], words: str, tmp_path: Path) -> None:
+    write(tmp_path, forget=[*FORGET, row], retain=RETAIN)
+    with pytest.raises(DataError) as caught:
+        load(path=tmp_path)
+    assert f"{tmp_path / 'forget.jsonl'}:3: " in str(caught.value) and words in str(caught.value)
+
+
+def test_overlap(tmp_path: Path) -> None:
+    write(tmp_path, forget=FORGET, retain=[*RETAIN, FORGET[1]])
+    with pytest.raises(DataError, match=r"1 of 2 forget rows \(forget/2\) overlap with retain rows"):
+        load(path=tmp_path)
+    assert len(load(path=tmp_path, allow_overlap=True).notes) == 3

@@ -1,0 +1,128 @@
+"""Files as users have them: every format gives the same rows, every fault names file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.errors import DataError
+
+SCHEMA = '{"prompt": str, "response": str}'
+# A line separator inside a text is no end of a line of the file.
+ROWS = [{"prompt": "a\u2028b", "response": "ü"}, {"prompt": "c", "response": "[1]"}]
+
+
+def fault(file: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        for record in read_records(file, SCHEMA):
+            record.text("prompt", SCHEMA)
+            record.text("response", SCHEMA)
+            record.texts("perturbed", SCHEMA)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(str(file))
+    return message.removeprefix(str(file))
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    file = folder / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
+    array = json.dumps(ROWS, indent=2)
+    files = [
+        written(tmp_path, "a.jsonl", lines),
+        written(tmp_path, "b.json", lines),
+        written(tmp_path, "c.json", array),
+        written(tmp_path, "d.json", " \n" + json.dumps(ROWS)),
+        written(tmp_path, "e.jsonl.gz", gzip.compress(lines.encode())),
+        written(tmp_path, "f.json.gz", gzip.compress(array.encode())),
+        written(tmp_path, "g.jsonl", b"\xef\xbb\xbf" + lines.encode()),  # byte order mark
+        written(tmp_path, "h.jsonl", lines.replace("\n", "\r\n")),
+    ]
+    for file in files:
+        assert [record.fields for record in read_records(file, SCHEMA)] == ROWS, file.name
+    assert [r.where.rsplit(":")[-1] for r in read_records(files[0], SCHEMA)] == ["1", "2"]
+    assert [r.where.rsplit(":")[-1] for r in read_records(files[2], SCHEMA)] == ["2", "6"]
+
+
+def test_parquet_file_and_folder(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "forget").mkdir()
+    for name, rows in (("forget/0.parquet", ROWS[:1]), ("forget/1.parquet", ROWS[1:]), ("retain.parquet", ROWS)):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+    for name in ("forget", "retain"):
+        table = find_table(tmp_path, name)
+        assert table is not None
+        assert [record.fields for record in read_records(table, SCHEMA)] == ROWS
+    assert "parquet" in fault(written(tmp_path, "bad.parquet", "PAR1 no"))
+
+
+def test_find_table(tmp_path: Path) -> None:
+    assert find_table(tmp_path, "forget") is None
+    file = written(tmp_path, "forget.json.gz", b"")
+    assert find_table(tmp_path, "forget") == file
+
+
+GOOD = '{"prompt": "p", "response": "r"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "start", "words"),
+    [
+        (f'{GOOD}\n{{"prompt": "p"}}', ":2:", ["'response' is missing", SCHEMA]),
+        (f'{GOOD}\n\n{{"prompt": 3, "response": "r"}}', ":3:", ["'prompt' must be str, got int", SCHEMA]),
+        (f'{GOOD}\n{{"prompt": null, "response": "r"}}', ":2:", ["got null"]),
+        ('{"prompt": "p", "response": "r", "perturbed": "x"}', ":1:", ["'perturbed' must be a list of str"]),
+        ('{"prompt": "p", "response": "r", "perturbed": ["x", 2]}', ":1:", ["perturbed[1]", "got int"]),
+        ('{"prompt": "p", "response": "  "}', ":1:", ["'response' is empty"]),
+        (f'{GOOD}\n{{"prompt": "p", ', ":2:", ["no valid JSON", SCHEMA]),
+        (f'{GOOD}\n["p", "r"]', ":2:", [f"expected {SCHEMA}, got list"]),
+        ('{"prompt": "\\ud83d", "response": "r"}', ":1:", ["surrogate", "\\ud83d"]),
+        (b'{"prompt": "p", "response": "r"}\n{"prompt": "caf\xe9"}', ":2:", ["0xe9", "UTF-8", "iconv"]),
+        ("", ":", ["empty", SCHEMA]),
+        ("\n \n", ":", ["empty", SCHEMA]),
+        ("[]", ":", ["empty (0 rows)"]),
+        (f"[{GOOD},\n {GOOD}", ":2:", ["not closed"]),
+        (f"[{GOOD}\n {GOOD}]", ":2:", ["lacks a comma"]),
+        (f"[{GOOD},\n\n oops]", ":3:", ["no valid JSON"]),
+        (f"[{GOOD},\n 7]", ":2:", ["got int"]),
+    ],
+)
+def test_faults_name_file_line_and_schema(content: str | bytes, start: str, words: list[str], tmp_path: Path) -> None:
+    message = fault(written(tmp_path, "rows.jsonl", content))
+    assert message.startswith(start)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"plain text", lambda c: c[:-4] + b"0000"])
+def test_damaged_gzip(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    content = gzip.compress("\n".join([GOOD] * 50).encode())
+    assert "gzip" in fault(written(tmp_path, "rows.jsonl.gz", damage(content)))
+
+
+def test_optional_fields() -> None:
+    record = Record("f:1", {"a": "x", "n": None})
+    assert record.optional_text("a", SCHEMA) == "x"
+    assert record.optional_text("n", SCHEMA) is None and record.optional_text("b", SCHEMA) is None
+    assert record.texts("b", SCHEMA) == ()
+
+
+def test_plain_text_lines(tmp_path: Path) -> None:
+    assert read_text_lines(written(tmp_path, "t", "I'm not sure.\r\n\nNo\u2028idea.")) == (
+        "I'm not sure.",
+        "No\u2028idea.",
+    )
+    with pytest.raises(DataError, match="empty"):
+        read_text_lines(written(tmp_path, "e", "\n"))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_text_lines(tmp_path / "absent")

@@ -1,0 +1,139 @@
+"""TOFU's own files against the facts known of them (BENCHMARKS.md 1.1), and broken copies of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from erulab.data.rows import Benchmark, Role
+from erulab.data.tofu import Split, Tofu, TofuOptions
+from erulab.errors import ConfigError, DataError
+
+TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
+pytestmark = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")
+
+
+def load(path: Path = TOFU, **options: object) -> Benchmark:
+    dataset = Tofu(TofuOptions(path=str(path), **options))  # type: ignore[arg-type]
+    dataset.validate()
+    return dataset.load(0)
+
+
+def full() -> list[dict[str, str]]:
+    return [json.loads(line) for line in (TOFU / "full.json").read_text().splitlines()]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(TOFU, tmp_path / "tofu", ignore=shutil.ignore_patterns("reference_logs"))
+    (tmp_path / "tofu").chmod(0o755)
+    for file in (tmp_path / "tofu").iterdir():
+        file.chmod(0o644)
+    return tmp_path / "tofu"
+
+
+@pytest.mark.parametrize(("split", "rows"), [(Split.forget01, 40), (Split.forget05, 200), (Split.forget10, 400)])
+def test_ids_are_places_in_the_full_list(split: Split, rows: int) -> None:
+    everything = full()
+    benchmark = load(split=split)
+    assert (len(benchmark.forget), len(benchmark.retain)) == (rows, 4000 - rows)
+    assert benchmark.target_rows == benchmark.forget + benchmark.retain
+    assert benchmark.oracle_rows == benchmark.retain
+    for row in benchmark.target_rows:
+        index = int(row.id.removeprefix("full/"))
+        assert (row.prompt, row.response) == (everything[index]["question"], everything[index]["answer"])
+        assert row.author == f"author/{index // 20}" and row.fact == row.id
+    assert len({row.id for row in benchmark.target_rows}) == 4000
+    assert len({row.author for row in benchmark.forget}) == rows // 20
+
+
+def test_suites_hold_what_the_metrics_need() -> None:
+    benchmark = load()
+    sizes = {suite.name: (suite.role, len(suite.rows), suite.in_utility) for suite in benchmark.suites}
+    assert sizes == {
+        "forget": (Role.FORGET, 40, False),
+        "heldout": (Role.HELDOUT, 40, False),
+        "retain": (Role.RETAIN, 400, True),
+        "real_authors": (Role.RETAIN, 100, True),
+        "world_facts": (Role.RETAIN, 117, True),
+    }
+    for name in ("forget", "heldout", "retain"):
+        assert all(row.paraphrase and len(row.perturbed) == 5 for row in benchmark.suite(name).rows)
+        assert benchmark.suite(name).truth_ratio == "paraphrase"
+    for name in ("real_authors", "world_facts"):
+        assert all(len(row.options) == 3 and row.options == row.perturbed for row in benchmark.suite(name).rows)
+        assert benchmark.suite(name).truth_ratio == "answer"
+    eiffel = benchmark.suite("world_facts").rows[0]
+    assert (eiffel.prompt, eiffel.response) == ("Where would you find the Eiffel Tower?", "Paris")
+    assert eiffel.options == ("Berlin", "London", "Madrid")
+    assert len(benchmark.refusals) == 100 and benchmark.refusals[0] == "I'm not certain about that."
+
+
+def test_held_out_rows_ask_the_same_facts_in_other_words() -> None:
+    benchmark = load()
+    for row, other in zip(benchmark.forget, benchmark.suite("heldout").rows, strict=True):
+        assert other.fact == row.fact and other.response == row.response and other.perturbed == row.perturbed
+        assert other.prompt != row.prompt and other.id == f"{row.id}/rephrased"
+
+
+def test_only_learned_retain_rows_are_evaluated() -> None:
+    benchmark = load(retain_rows=60)
+    assert [row.id for row in benchmark.retain] == [f"full/{i}" for i in range(60)]
+    assert [row.id for row in benchmark.suite("retain").rows] == [f"full/{i}" for i in range(60)]
+    assert len(benchmark.oracle_rows) == 60 and len(benchmark.target_rows) == 100
+
+
+def test_identity_is_of_content(copy: Path) -> None:
+    first = Tofu(TofuOptions(path=str(TOFU))).identity()
+    assert first == Tofu(TofuOptions(path=str(copy))).identity()
+    assert first != Tofu(TofuOptions(path=str(TOFU), retain_rows=10)).identity()
+    rows = (copy / "forget01_perturbed.json").read_text()
+    (copy / "forget01_perturbed.json").write_text(rows.replace("Marie Curie", "Lise Meitner", 1))
+    assert first != Tofu(TofuOptions(path=str(copy))).identity()
+
+
+def test_without_the_refusal_file_our_own_are_used_and_noted(copy: Path) -> None:
+    (copy / "idontknow.jsonl").unlink()
+    benchmark = load(copy)
+    assert benchmark.refusals and "erulab's own" in benchmark.notes[0]
+
+
+def test_missing_files_and_folders_are_found_at_composition(copy: Path) -> None:
+    (copy / "retain99.json").unlink()
+    with pytest.raises(DataError, match=r"no retain99\.json .*dataset\.split=forget01"):
+        Tofu(TofuOptions(path=str(copy))).validate()
+    with pytest.raises(DataError, match=r"dataset\.path=\./nowhere"):
+        Tofu(TofuOptions(path="./nowhere")).validate()
+    with pytest.raises(ConfigError, match=r"dataset\.path"):
+        Tofu(TofuOptions(path=None)).validate()
+    Tofu(TofuOptions()).validate()  # a hub id: nothing is fetched
+    with pytest.raises(ConfigError, match=r"retain_rows must be at most 3960"):
+        load(retain_rows=4000)
+    with pytest.raises(ValueError, match="retain_rows must be > 0"):
+        TofuOptions(retain_rows=0)
+
+
+def test_files_that_do_not_fit_together(copy: Path) -> None:
+    rows = (copy / "forget01_perturbed.json").read_text().splitlines()
+    (copy / "forget01_perturbed.json").write_text("\n".join(rows[:-1]))
+    with pytest.raises(DataError, match="forget01 has 40 rows, forget01_perturbed 39"):
+        load(copy)
+    (copy / "forget01_perturbed.json").write_text("\n".join([rows[1], rows[0], *rows[2:]]))
+    with pytest.raises(DataError, match=r"forget01_perturbed\.json:1: not the question and answer of row full/3960"):
+        load(copy)
+    changed = json.loads(rows[4])
+    del changed["paraphrased_question"]
+    (copy / "forget01_perturbed.json").write_text("\n".join([*rows[:4], json.dumps(changed), *rows[5:]]))
+    with pytest.raises(DataError, match=r"forget01_perturbed\.json:5: field 'paraphrased_question' is missing"):
+        load(copy)
+
+
+def test_overlap_is_refused_unless_allowed(copy: Path) -> None:
+    with (copy / "retain99.json").open("a") as file:
+        file.write("\n" + (copy / "forget01.json").read_text().splitlines()[0])
+    with pytest.raises(DataError, match="1 of 40 forget rows"):
+        load(copy)
+    assert "1 of 40 forget rows" in " ".join(load(copy, allow_overlap=True).notes)

@@ -1,0 +1,101 @@
+"""report.md, report.html and the figures."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from erulab.reporting import compare, write_report
+from erulab.rundir import RunDir
+from tests.reporting.conftest import ATTACKS, SAMPLES, SCORES, MakeRun
+from tests.reporting.test_tables import NASTY, Document
+
+
+def report(folder: Path) -> tuple[str, str]:
+    rundir = RunDir(folder)
+    write_report(rundir)
+    return rundir.report_md.read_text(encoding="utf-8"), rundir.report_html.read_text(encoding="utf-8")
+
+
+def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
+    folder = make_run()
+    md, html = report(folder)
+    document = Document(html)
+    for text in (md, document.text):
+        assert "forgotten: yes, within the oracle's range" in text
+        assert "utility kept: .97" in text
+        assert "python -m erulab.run method=eru" in text
+        assert "Bela Ronu was born in Tiro." in text
+        assert "found in the cache" in text and "4.2 s" in text
+        assert "1.9e-23" in text and "denominator .1 of the gap" in text
+    # One file: no address is fetched, every image is inside it.
+    assert not re.findall(r'(?:src|href)="(?!data:)', html) and "@import" not in html
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    assert len(images) == 4
+    assert sorted(p.name for p in (folder / "plots").iterdir()) == [
+        "knowledge.png", "relearning.png", "robustness.png", "training.png",
+    ]  # fmt: skip
+    for image in images:
+        data = base64.b64decode(image)
+        width, height = struct.unpack(">II", data[16:24])
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and width > 600 and height > 200
+    assert all((folder / link).is_file() for link in re.findall(r"\]\((plots/[^)]+)\)", md))
+
+
+def test_model_text_does_nothing(make_run: MakeRun) -> None:
+    samples = [{**SAMPLES[0], "prompt": NASTY, "unlearned": NASTY + "\n```\n# heading\n\ud800"}]
+    attacks = [{**ATTACKS[0], "note": NASTY, "attack": NASTY, "setting": {"samples": 5, NASTY: NASTY}}]
+    scores = copy.deepcopy(SCORES)
+    scores["unlearned"]["residual_note"] = NASTY
+    folder = make_run(
+        samples=samples, attacks=attacks, scores=scores, config={"dataset.name": NASTY, "method.name": NASTY}
+    )
+    md, html = report(folder)
+    for text in (md, html):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    document = Document(html)
+    assert "script" not in document.tags and "a" not in document.tags
+    assert not [name for name, _ in document.attributes if name.startswith("on")]
+    assert "default-src 'none'" in html
+    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", md, flags=re.DOTALL | re.MULTILINE)
+    assert "<script" not in outside and "# heading" not in outside and "alert(1)" in outside
+
+
+def test_over_forgetting_is_said(make_run: MakeRun) -> None:
+    scores = copy.deepcopy(SCORES)
+    scores["unlearned"] |= {"residual": -0.3, "residual_low": -0.4, "residual_high": -0.2}
+    md, html = report(make_run(scores=scores))
+    for text in (md, Document(html).text):
+        assert "over-forgotten: K = -.30" in text.replace("\\", "") and "Over-forgetting is a failure too" in text
+
+
+def test_a_run_that_failed_is_reported_as_such(make_run: MakeRun) -> None:
+    ended = {"code": 5, "message": "loss is nan at step 3; try a smaller trainer.lr", "rank": 0}
+    stages = {"target": {"done": True, "seconds": 90.0, "from_cache": False, "key": "k"}}
+    md, html = report(make_run(stages=stages, exit=ended, metrics=[], without=("scores", "attacks", "samples", "env")))
+    for text in (md, Document(html).text):
+        assert "Not finished: oracle, unlearn, evaluate, attack, report." in text
+        assert "loss is nan at step 3" in text and "Nothing was scored." in text
+        assert "No attack was run: nothing is known about robustness." in text
+        assert "failed or not reached" in text and "1 min 30 s" in text
+        assert "forgotten: unknown" in text
+    assert "<img" not in html
+
+
+@pytest.mark.parametrize("missing", ["oracle", "target"])
+def test_a_report_without_one_of_the_models(make_run: MakeRun, missing: str) -> None:
+    scores = {model: figures for model, figures in copy.deepcopy(SCORES).items() if model != missing}
+    del scores["unlearned"]["residual"]
+    md, _ = report(make_run(scores=scores, attacks=[]))
+    assert f"forgotten: unknown, no scores of the {missing}" in md
+
+
+def test_the_comparison_page_is_one_file(make_run: MakeRun) -> None:
+    html = compare([make_run("eru-1"), make_run("npo-1", config={"method.name": "npo"})], "html")
+    assert html.count("data:image/png;base64,") == 1 and not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert "Comparison of 2 runs" in html

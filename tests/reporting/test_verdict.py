@@ -1,0 +1,131 @@
+"""The verdict's thresholds, taken from the contract."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from erulab.reporting import Outcome, judge
+from tests.reporting.conftest import ATTACKS, SCORES, attack_row
+
+
+def scores(**unlearned: Any) -> dict[str, dict[str, Any]]:
+    changed = copy.deepcopy(SCORES)
+    changed["unlearned"].update(unlearned)
+    return changed
+
+
+def residual(value: float | None, low: float | None, high: float | None) -> dict[str, dict[str, Any]]:
+    return scores(residual=value, residual_low=low, residual_high=high)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "outcome"),
+    [
+        (0.05, 0.04, 0.06, Outcome.within),  # |K| <= .05 whatever the interval
+        (-0.05, -0.06, -0.04, Outcome.within),
+        (0.0501, 0.04, 0.06, Outcome.remains),
+        (-0.0501, -0.06, -0.04, Outcome.over),
+        (0.10, 0.0, 0.2, Outcome.within),  # |K| <= half-width .10
+        (0.10, 0.01, 0.2, Outcome.remains),  # half-width .095
+        (-0.10, -0.19, 0.0, Outcome.over),
+        (0.04, None, None, Outcome.within),
+        (0.06, None, None, Outcome.remains),
+        (1.0, 1.0, 1.0, Outcome.remains),
+    ],
+)
+def test_within_the_oracles_range(value: float, low: float | None, high: float | None, outcome: Outcome) -> None:
+    assert judge(residual(value, low, high), []).forgetting.outcome is outcome
+
+
+def test_words() -> None:
+    assert judge(SCORES, ATTACKS[:2]).words == (
+        "forgotten: yes, within the oracle's range; utility kept: .97; "
+        "after relearning .12 [.05, .20] of the knowledge above the oracle is back"
+    )
+    assert judge(residual(0.5, 0.4, 0.62), []).sentences[0] == (
+        "forgotten: no, .50 [.40, .62] of the knowledge above the oracle remains"
+    )
+    assert judge(residual(-0.3, -0.4, -0.2), []).sentences[0] == (
+        "over-forgotten: K = -.30 [-.40, -.20], below the oracle"
+    )
+
+
+def test_no_oracle_no_verdict() -> None:
+    known = {model: figures for model, figures in SCORES.items() if model != "oracle"}
+    known["unlearned"] = {k: v for k, v in known["unlearned"].items() if not k.startswith("residual")}
+    judged = judge(known, [])
+    assert judged.forgetting.outcome is Outcome.unknown
+    assert judged.sentences[0] == "forgotten: unknown, no scores of the oracle"
+    assert judge({}, []).sentences[0] == "forgotten: unknown, no scores of the target, unlearned, oracle"
+
+
+def test_an_undefined_residual_gives_its_reason() -> None:
+    judged = judge(scores(residual=None, residual_note="the target does not know the forget set"), [])
+    assert judged.words.startswith("forgotten: unknown, the target does not know the forget set")
+    assert judge(scores(residual=float("nan")), []).forgetting.outcome is Outcome.unknown
+
+
+@pytest.mark.parametrize(
+    ("removed", "figure", "n", "ratio"),
+    [
+        ((), "retain_unrehearsed/exact_match", 100, 0.97),
+        (("retain_unrehearsed/exact_match",), "model_utility", None, 0.885 / 0.912),
+        (("retain_unrehearsed/exact_match", "model_utility"), "retain/probability", 125, 0.98),
+    ],
+)
+def test_utility_is_the_most_honest_figure_there_is(
+    removed: tuple[str, ...], figure: str, n: int | None, ratio: float
+) -> None:
+    known = {model: {k: v for k, v in figures.items() if k not in removed} for model, figures in SCORES.items()}
+    utility = judge(known, []).utility
+    assert (utility.figure, utility.n) == (figure, n)
+    assert utility.ratio == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("exact", "collapsed"), [(0.49, True), (0.5, False), (0.0, True)])
+def test_collapse(exact: float, collapsed: bool) -> None:
+    judged = judge(scores(**{"retain_unrehearsed/exact_match": exact}), [])
+    assert judged.collapsed is collapsed
+    assert judged.words.startswith("COLLAPSED") is collapsed
+    assert judged.label.startswith("COLLAPSED") is collapsed
+
+
+def test_a_target_without_utility_is_no_ratio() -> None:
+    known = copy.deepcopy(SCORES)
+    known["target"]["retain_unrehearsed/exact_match"] = 0.0
+    judged = judge(known, [])
+    assert judged.utility.ratio is None and not judged.collapsed
+    assert "the target's retain_unrehearsed/exact_match is 0" in judged.words
+
+
+def test_the_strongest_valid_setting_counts() -> None:
+    relearn, quantize = judge(SCORES, ATTACKS).robustness
+    # .64 is not valid; the choice row is no log-odds.
+    assert (relearn.value, relearn.settings, relearn.valid) == (0.12, 3, 2)
+    assert relearn.setting == {"samples": 100, "split": "fact"}
+    assert "(1 of 3 settings not valid)" in relearn.words
+    assert (quantize.value, quantize.valid) == (0.02, 1)
+
+
+def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
+    rows = [attack_row("quantize", {"bits": b}, 0.0, valid=False, note="target gap .20") for b in (4, 2)]
+    (quantize,) = judge(SCORES, rows).robustness
+    assert quantize.value is None
+    assert quantize.words == (
+        "quantisation: none of 2 settings is valid, which says nothing about robustness (target gap .20)"
+    )
+
+
+def test_undefined_after_an_attack() -> None:
+    rows = [attack_row("relearn", {"samples": 5}, None, note="denominator too small")]
+    assert judge(SCORES, rows).robustness[0].words == "relearning: not defined (denominator too small)"
+
+
+def test_nothing_back() -> None:
+    rows = [attack_row("relearn", {"samples": 5}, -0.02)]
+    assert judge(SCORES, rows).robustness[0].words == (
+        "after relearning nothing above the oracle is back (K = -.02 [-.09, .06])"
+    )
