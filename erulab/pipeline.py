@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class Pipeline:
 
     def __init__(self, context: Context, rundir: RunDir) -> None:
         self._context, self._rundir = context, rundir
-        self._stages: dict[str, dict[str, Any]] = {}
+        # What an earlier run with other stages or attacks left here stays.
+        self._stages: dict[str, dict[str, Any]] = (
+            rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
+        )
         self._wanted = context.config.stages
 
     def run(self) -> None:
@@ -102,10 +105,19 @@ class Pipeline:
     def _attack(self, refs: dict[str, ModelRef]) -> None:
         for role in ("target", "unlearned", "oracle"):
             self._needed(role, refs.get(role))
+        attacked = {role: ref.key for role, ref in refs.items()}
         rows, products = attack(self._context, refs)
         if self._context.ranks.first:
-            self._rundir.write_json(self._rundir.attacks_json, rows)
-        self._finished("attack", products)
+            self._rundir.write_json(self._rundir.attacks_json, self._earlier(rows, attacked) + rows)
+        self._finished("attack", products, models=attacked)
+
+    def _earlier(self, rows: list[dict[str, Any]], attacked: dict[str, str]) -> list[dict[str, Any]]:
+        """Rows of attacks.json that another command left on these very models, but those made anew."""
+        if not self._rundir.attacks_json.is_file() or self._stages.get("attack", {}).get("models") != attacked:
+            return []
+        made = [(row["attack"], row["setting"]) for row in rows]
+        old: list[dict[str, Any]] = self._rundir.read_json(self._rundir.attacks_json)
+        return [row for row in old if (row["attack"], row["setting"]) not in made]
 
     def _report(self) -> None:
         if self._context.ranks.first:
@@ -113,13 +125,13 @@ class Pipeline:
             self._rundir.write_json(self._rundir.stages_json, self._stages)
             write_report(self._rundir)
 
-    def _finished(self, stage: str, products: Iterable[Product]) -> None:
-        products = list(products)
+    def _finished(self, stage: str, products: Sequence[Product], **more: Any) -> None:
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),
             "seconds": sum(p.seconds for p in products),
             "from_cache": all(p.from_cache for p in products),
             "done": True,
+            **more,
         }
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.stages_json, self._stages)

@@ -47,7 +47,7 @@ class RelearnOptions:
     source: Source = Source.forget
     split: Split = Split.disjoint
     by: Unit = Unit.fact
-    lr: Optional[float] = None  # null: trainer.lr
+    lr: float = 2e-4
     epochs: float = 3
     steps: Optional[int] = None  # wins over epochs
     batch: int = 8

@@ -34,9 +34,7 @@ def knowledge_of(rows: Sequence[RowScore]) -> tuple[Values, list[str]]:
     return np.array([row.figures["log_odds"] for row in known]), [row.fact for row in known]
 
 
-def residual(
-    model: Values, target: Values, oracle: Values, clusters: Sequence[str], least_gap: float = 0.0
-) -> Figure:
+def residual(model: Values, target: Values, oracle: Values, clusters: Sequence[str], least_gap: float = 0.0) -> Figure:
     """K = (mean model - mean oracle) / (mean target - mean oracle): 1 the target, 0 the oracle, below over-forgotten.
 
     Args:
@@ -51,7 +49,7 @@ def residual(
     if not np.isfinite([model, target, oracle]).all():
         return Figure(None, None, None, "undefined: not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)
-    rng = np.random.default_rng(draws.seed_of("bootstrap", len(model)))
+    rng = np.random.default_rng(draws.seed_of("bootstrap", sums.shape[1]))
     picks = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), size=RESAMPLES)
     above, gap, count = sums @ picks.T
     lower = float(np.quantile(gap / count, 0.025))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.special import expit
 from scipy.stats import ks_2samp
 
 _ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
@@ -51,7 +52,7 @@ def log_odds(right: float, wrong: Sequence[float]) -> float:
 
 def probability_among(right: float, wrong: Sequence[float]) -> float:
     """p / (p + sum of wrong p) with p = exp(-NLL): TOFU's probability on multiple choice."""
-    return float(1 / (1 + math.exp(min(-log_odds(right, wrong), 700.0))))
+    return float(expit(log_odds(right, wrong)))
 
 
 def rouge_recall(reference: str, response: str) -> float:

@@ -1,0 +1,77 @@
+"""Teacher-forced scores against a loop over full logits, whatever is asked for together."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from erulab.data.encoding import Encoded
+from erulab.evaluation.scoring import score
+from erulab.models.policy import Policy
+from erulab.ranks import Ranks
+from tests import tiny
+from tests.evaluation.conftest import on_ranks
+
+VALUE = 8  # where the value of QUESTION's response stands
+QUESTION = tiny.encoded("question", 6, 6)
+
+
+def candidates() -> list[Encoded]:
+    """Five one-token values at one place, with what follows them; only the value is supervised."""
+    ids = QUESTION.ids
+    return [Encoded("q", (*ids[:VALUE], token, *ids[VALUE + 1 :]), VALUE, VALUE + 1) for token in (3, 9, 11, 20, 36)]
+
+
+def long_candidates() -> list[Encoded]:
+    """Values of one, two and three tokens, that share their first."""
+    opening = QUESTION.ids[:VALUE]
+    return [Encoded("q", (*opening, *value, 1), VALUE, VALUE + len(value)) for value in ((5,), (5, 6), (5, 6, 7), (8, 6))]
+
+
+ROWS = [
+    *tiny.FORGET, *tiny.RETAIN, QUESTION, *candidates(), *long_candidates(), tiny.FORGET[0],
+    Encoded("no prompt", (4, 5, 6), 0, 3), Encoded("inner", tiny.FORGET[2].ids, 3, 6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_scores_are_those_of_a_loop_over_full_logits(kind: str) -> None:
+    model = tiny.random_model(kind)
+    scores = score(Policy(model), ROWS, 1, 64, Ranks())
+    with torch.no_grad():
+        expected = [float(tiny.naive_nll(model, row)) for row in ROWS]
+    assert [nll for nll, _ in scores] == pytest.approx(expected, abs=1e-9)
+    assert [tokens for _, tokens in scores] == [row.end - max(row.start, 1) for row in ROWS]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 23, 10_000])
+@pytest.mark.parametrize("pad_id", [1, 30])
+def test_neither_order_nor_batches_nor_padding_matter(batch_tokens: int, pad_id: int) -> None:
+    policy = Policy(tiny.random_model(dtype=torch.float32))
+    alone = [score(policy, [row], 0, 1, Ranks())[0][0] for row in ROWS]
+    order = random.Random(0).sample(range(len(ROWS)), len(ROWS))
+    together = score(policy, [ROWS[i] for i in order], pad_id, batch_tokens, Ranks())
+    assert [nll for nll, _ in together] == pytest.approx([alone[i] for i in order], abs=1e-5)
+
+
+def test_requests_share_a_forward_where_a_causal_model_lets_them() -> None:
+    model = tiny.random_model()
+    lengths: list[int] = []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.extend(kwargs["attention_mask"].sum(1).tolist()), with_kwargs=True
+    )
+    score(Policy(model), [QUESTION, *candidates(), QUESTION], 1, 1000, Ranks())
+    assert len(lengths) == 1  # all five values are read from the response's own forward
+    lengths.clear()
+    score(Policy(model), long_candidates(), 1, 1000, Ranks())
+    # (5,) and (5, 6) open (5, 6, 7); (8, 6) needs its own. Nothing after the last supervised token is run but a mark.
+    assert sorted(lengths) == [VALUE + 2, VALUE + 3]
+
+
+def test_two_ranks_score_what_one_does_in_the_same_order() -> None:
+    model = tiny.random_model()
+    one = score(Policy(model), ROWS, 1, 64, Ranks())
+    for scores in on_ranks(2, lambda ranks: score(Policy(model), ROWS, 1, 64, ranks)):
+        assert [nll for nll, _ in scores] == pytest.approx([nll for nll, _ in one], abs=1e-9)

@@ -1,0 +1,110 @@
+"""Nothing is made twice, nothing stale is taken: every stage's key is what its product depends on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from erulab import config as configuration
+from erulab.cache import Cache, key_of
+from erulab.ranks import Ranks
+from erulab.registry import datasets, models
+from erulab.stages.learn import depends_on
+from tests.pipeline.conftest import Finished, Runner, small
+
+
+def learned_keys(*overrides: str) -> tuple[str, str]:
+    """Keys of target and oracle under these settings."""
+    config = configuration.compose(small(overrides))
+    source = models.build(config.model)
+    benchmark = datasets.build(config.dataset).load(config.seed)
+    chat = source.chat(benchmark)
+    base = {"base": source.identity(benchmark), "chat": chat.identity()}
+    context = SimpleNamespace(config=config, benchmark=benchmark, chat=chat, base_identity=base)
+    return key_of(depends_on(context, "target")), key_of(depends_on(context, "oracle"))  # type: ignore[arg-type]
+
+
+UNRELATED = (
+    "seed=5", "trainer.lr=1e-4", "trainer.steps=9", "method=npo", "reward.alpha=.3", "adversary=none", "attack=none",
+    "output=elsewhere", "tracker=wandb", "engine=zero2", "trainer.micro_batch=4", "target.micro_batch=8",
+    "evaluation.max_new_tokens=9",
+)  # fmt: skip
+RELATED = ("target.lr=1e-4", "target.epochs=3", "target.seed=1", "dataset.world=1", "model.width=64", "dataset.phrasings=5")
+
+
+def test_targets_depend_on_what_they_learn_from_and_nothing_else() -> None:
+    plain = learned_keys()
+    assert {o: learned_keys(o) == plain for o in UNRELATED} == dict.fromkeys(UNRELATED, True)
+    changed = {o: [a != b for a, b in zip(learned_keys(o), plain, strict=True)] for o in RELATED}
+    assert changed == {o: [True, True] for o in RELATED}
+
+
+def test_the_same_command_again_makes_nothing(run: Runner, first: Finished) -> None:
+    scores = (first.rundir.scores_json.read_bytes(), first.rundir.attacks_json.read_bytes())
+    again = run("attack=[relearn,quantize]")
+    assert again.rundir.path == first.rundir.path
+    assert set(again.from_cache.values()) == {True}
+    assert (again.rundir.scores_json.read_bytes(), again.rundir.attacks_json.read_bytes()) == scores
+
+
+def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
+    other = run("attack=quantize", "attack.quantize.bits=[6]")
+    assert other.from_cache == {"target": True, "oracle": True, "unlearn": True, "evaluate": True, "attack": False}
+    assert other.rundir.path == first.rundir.path
+    settings = [(row["attack"], row["setting"].get("bits")) for row in other.read("attacks.json")]
+    assert {("relearn", None), ("quantize", 8), ("quantize", 4), ("quantize", 6)} == set(settings)
+
+
+def test_another_learning_rate_unlearns_anew_from_the_same_target(run: Runner, first: Finished) -> None:
+    other = run("trainer.lr=2e-3", "attack=none")
+    assert other.rundir.path != first.rundir.path
+    assert other.from_cache == {"target": True, "oracle": True, "unlearn": False, "evaluate": False}
+
+
+def test_rerun_gives_the_same_bits(run: Runner, first: Finished) -> None:
+    """Everything again from nothing, in the same folder: same weights, same scores."""
+    weights = load_file(first.rundir.model / "model.safetensors")
+    scores = first.rundir.scores_json.read_bytes()
+    again = run("attack=none", "rerun=true")
+    assert not any(again.from_cache.values())
+    same = load_file(again.rundir.model / "model.safetensors")
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert again.rundir.scores_json.read_bytes() == scores
+
+
+def test_two_processes_make_a_product_once(tmp_path: Path) -> None:
+    """The second waits at the lock and takes what the first made."""
+    script = (
+        "import sys, time, pathlib\n"
+        "from erulab.cache import Cache\n"
+        "from erulab.ranks import Ranks\n"
+        "def make(folder):\n"
+        "    time.sleep(1.0)\n"
+        f"    with open({str(tmp_path / 'made')!r}, 'a') as f: f.write('x')\n"
+        f"p = Cache(pathlib.Path({str(tmp_path / 'cache')!r}), Ranks(), {{}}).produce('kind', {{'a': 1}}, make)\n"
+        "print(p.from_cache)\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = sorted(process.communicate()[0].strip() for process in both)
+    assert answers == ["False", "True"]
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, Ranks(), {})
+
+    def broken(folder: Path) -> None:
+        (folder / "half").write_text("written")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cache.produce("kind", {"a": 1}, broken)
+    assert cache.find("kind", {"a": 1}) is None
+    made = cache.produce("kind", {"a": 1}, lambda folder: None)
+    assert not made.from_cache and (made.folder / "half").is_file()  # what the failed try left is there to go on from
