@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from erulab import config_rules, registry
-from erulab.config_errors import did_you_mean, wanted
 from erulab.attacks.relearn import RelearnOptions
+from erulab.config_errors import did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.models.folders import folder_identity
 from erulab.options import RunConfig, Stage

@@ -20,14 +20,17 @@ def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
 
 
 def positive(field_name: str, value: float | None) -> None:
+    """Finite and > 0, or null."""
     require(value is None or (math.isfinite(value) and value > 0), field_name, "> 0", value)
 
 
 def not_negative(field_name: str, value: float | None) -> None:
+    """Finite and >= 0, or null."""
     require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
 
 
 def fraction(field_name: str, value: float) -> None:
+    """In [0, 1]."""
     require(0 <= value <= 1, field_name, "between 0 and 1", value)
 
 

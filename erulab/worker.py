@@ -121,7 +121,8 @@ def _log_to(file: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
         handlers.append(logging.FileHandler(file))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", handlers=handlers)
+    line = "%(asctime)s %(name)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=line, handlers=handlers)
     logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
     handlers[0].setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()

@@ -47,7 +47,7 @@ class RelearnOptions:
     source: Source = Source.forget
     split: Split = Split.disjoint
     by: Unit = Unit.fact
-    lr: float = 2e-4
+    lr: Optional[float] = None  # null: trainer.lr, at most 2e-4
     epochs: float = 3
     steps: Optional[int] = None  # wins over epochs
     batch: int = 8
@@ -98,7 +98,9 @@ class Relearn:
             shared["split"] = o.split.value
         if self._disjoint:
             shared["by"] = o.by.value
-        return [{"samples": n, **shared, "lr": o.lr, "lora_rank": o.lora_rank} for n in samples]
+        if o.lr is not None:
+            shared["lr"] = o.lr
+        return [{"samples": n, **shared, "lora_rank": o.lora_rank} for n in samples]
 
     def apply(self, subject: LoadedModel, setting: Setting, lab: Lab) -> LoadedModel:
         o = self.options

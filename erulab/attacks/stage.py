@@ -96,12 +96,14 @@ def _rows(
     after = {model: result.rows for model, result in attacked.items()}
     metrics = _metrics(suites, after["target"])
     measured = {metric: _measured(*where, plain, after) for metric, where in metrics.items()}
-    headline, _ = next(iter(measured.values()))
-    *_, (utility, _) = measured.values()
+    (headline, _), *_, (utility, _) = measured.values()
     valid, reason = validity(headline, float(utility.target.mean()), float(utility.attacked_target.mean()))
     rows = []
     for metric, (values, clusters) in measured.items():
-        row = figures(values, clusters, score=metric != HEADLINE)
+        if values is utility:
+            row = {**dict.fromkeys(FIGURES), **values.means, "note": "utility: target and oracle both know these rows"}
+        else:
+            row = figures(values, clusters, score=metric != HEADLINE)
         note = "; ".join(text for text in (reason, row["note"]) if text)
         rows.append({"metric": metric, **row, "valid": valid, "note": note, "n": len(clusters)})
     return rows

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
-from erulab.data.encode_rows import content_hash, encode_rows
 from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.stages.context import Context, ModelRef
+from erulab.training.encode_rows import content_hash, encode_rows
 
 VERSION = 1  # of what this stage computes: a change scores every model anew
 

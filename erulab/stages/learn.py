@@ -9,12 +9,13 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
-from erulab.data.encode_rows import content_hash, encode_exposed
+from erulab.data.rows import Row
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
 from erulab.stages.context import Context
 from erulab.training.checkpoints import Checkpoints
+from erulab.training.encode_rows import content_hash, encode_exposed
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.loop import train
 
@@ -45,7 +46,7 @@ def find(context: Context, part: str) -> Product | None:
     return context.cache.find("learned", depends_on(context, part))
 
 
-def _rows(context: Context, part: str):  # type: ignore[no-untyped-def]
+def _rows(context: Context, part: str) -> tuple[Row, ...]:
     return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
 
 
@@ -65,9 +66,10 @@ def _learn(context: Context, part: str, folder: Path) -> None:
     )  # fmt: skip
     without_dropout(loaded.model)
     loaded.model.train()
-    checkpoints = Checkpoints(folder / "checkpoints", f"{context.config.engine.name}-{context.ranks.world}", context.ranks)
-    with progress(f"learning the {part}", loop.steps, enabled=context.ranks.first) as bar:
-        for step, metrics in train(engine, objective, loop, context.ranks, checkpoints, context.stop):
+    ranks = context.ranks
+    checkpoints = Checkpoints(folder / "checkpoints", f"{context.config.engine.name}-{ranks.world}", ranks)
+    with progress(f"learning the {part}", loop.steps, enabled=ranks.first) as bar:
+        for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
             bar.update(step + 1, metrics)
             context.tracker.log_stage(part, step, metrics)
     save_folder(loaded, folder / "model", engine.state_dict())

@@ -10,7 +10,6 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
-from erulab.data.encode_rows import content_hash, encode_others, encode_rows
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
@@ -20,7 +19,8 @@ from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
 from erulab.training.batches import total_steps
 from erulab.training.checkpoints import Checkpoints
-from erulab.training.engine import build_engine
+from erulab.training.encode_rows import content_hash, encode_others, encode_rows
+from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import reference_table
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows

@@ -68,7 +68,8 @@ class Checkpoints:
             log.warning("checkpoint %s is not used: %s", folder, fault)
             faults.append(f"{folder.name}: {fault}")
         if found:
-            raise IntegrityFault(f"no usable checkpoint in {self._folder} ({'; '.join(faults)}); remove it to start anew")
+            why = "; ".join(faults)
+            raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove it to start anew")
         return 0
 
     def clear(self) -> None:

@@ -10,7 +10,8 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.training.batches import total_steps
-from erulab.training.engine import Engine, build_engine
+from erulab.training.engine import Engine
+from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
 from erulab.training.objective import FinetuneObjective
 

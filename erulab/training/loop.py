@@ -45,10 +45,11 @@ def train(
     first = checkpoints.restore(engine, objective) if checkpoints else 0
     for step in range(first, options.steps):
         started = time.perf_counter()
-        micros = objective.start_step(step, options.steps)
+        with engine.autocast():
+            micros = objective.start_step(step, options.steps)
         sums: dict[str, torch.Tensor] = {}
         for number, micro in enumerate(micros):
-            with objective.micro_step(engine, micro) as (loss, micro_sums):
+            with engine.autocast(), objective.micro_step(engine, micro) as (loss, micro_sums):
                 engine.backward(loss, last=number == len(micros) - 1)
             for name, value in micro_sums.items():
                 sums[name] = sums[name] + value if name in sums else value

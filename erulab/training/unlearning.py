@@ -11,7 +11,7 @@ import torch
 from erulab import draws
 from erulab.adversaries.base import Adversary
 from erulab.data.encoding import Batch, Encoded, collate
-from erulab.methods.base import ForgetRows, Method, Normalizer, Pairs, Retain, RowNLL, Trains
+from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
@@ -96,7 +96,8 @@ class UnlearningObjective:
             loss = self._forget_weight * forget_loss
             sums: Sums = {f"method/{name}": values.detach().sum() for name, values in row_metrics.items()}
             if retain:
-                retain_loss = (totals[answers * n :].sum() if kl_tokens is None else kl_tokens.sum()) / self._retain_count
+                retain_sum = totals[answers * n :].sum() if kl_tokens is None else kl_tokens.sum()
+                retain_loss = retain_sum / self._retain_count
                 loss = loss + self._retain_weight * retain_loss
                 sums["retain_loss"] = retain_loss.detach()
             sums |= {"loss": loss.detach(), "forget_loss": forget_loss.detach()}
@@ -151,9 +152,10 @@ class UnlearningObjective:
         reference = RowNLL(self._references.forget[forget].to(total), by_answer[0].tokens)
         if other is None:
             return ForgetRows(by_answer[0], reference)
-        return ForgetRows(by_answer[0], reference, other, RowNLL(self._references.others[forget].to(total), other.tokens))
+        other_reference = RowNLL(self._references.others[forget].to(total), other.tokens)
+        return ForgetRows(by_answer[0], reference, other, other_reference)
 
-    def _margin(self):  # type: ignore[no-untyped-def]
+    def _margin(self) -> Margin | None:
         if self._reward is None:
             return None
         reward = self._reward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class ZeroEngine:
 
     def __call__(self, *args: Any) -> Any:
         return self._engine(*args)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # DeepSpeed keeps the weights themselves in bfloat16
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(last)

@@ -53,7 +53,8 @@ def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> N
         rest = row.response.removeprefix(row.prefix + row.value)
         prefix = row.prefix.rstrip()
         true, *others = [
-            nll(loaded, row.prompt, row.prefix + value + rest, prefix, value)[0] for value in (row.value, *row.candidates)
+            nll(loaded, row.prompt, row.prefix + value + rest, prefix, value)[0]
+            for value in (row.value, *row.candidates)
         ]
         odds = -true - math.log(sum(math.exp(-other) for other in others))
         assert scored.figures == pytest.approx({
@@ -87,7 +88,7 @@ def test_figures_without_values(world: Benchmark, loaded: LoadedModel) -> None:
 
     right = mean_nll(loaded, row.prompt, str(row.paraphrase))
     others = [mean_nll(loaded, row.prompt, text) for text in row.perturbed]
-    assert tofu["log_odds"] == pytest.approx(-right - math.log(sum(math.exp(-l) for l in others)), abs=1e-4)
+    assert tofu["log_odds"] == pytest.approx(-right - math.log(sum(math.exp(-other) for other in others)), abs=1e-4)
     assert tofu["choice"] == float(right < min(others))
     assert set(bare) == {"nll", "probability"}
     p = math.exp(-mean_nll(loaded, row.prompt, row.response))
@@ -169,9 +170,12 @@ def test_means_by_suite_and_model_utility() -> None:
     assert result["model_utility"] == pytest.approx(6 / sum(1 / c for c in components))
     assert not any(name.startswith("empty") for name in result) and "unseen/log_odds" not in result
     # A component that is zero makes the utility zero; one that was not measured leaves it out.
-    assert aggregate([*rows[:3], replace(rows[3], figures=rows[3].figures | {"rouge": 0.0}), *rows[4:]], suites)[
-        "model_utility"
-    ] == 0.0
+    assert (
+        aggregate([*rows[:3], replace(rows[3], figures=rows[3].figures | {"rouge": 0.0}), *rows[4:]], suites)[
+            "model_utility"
+        ]
+        == 0.0
+    )
     assert "model_utility" not in aggregate(rows[:4], suites)
 
 

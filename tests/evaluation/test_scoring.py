@@ -27,7 +27,9 @@ def candidates() -> list[Encoded]:
 def long_candidates() -> list[Encoded]:
     """Values of one, two and three tokens, that share their first."""
     opening = QUESTION.ids[:VALUE]
-    return [Encoded("q", (*opening, *value, 1), VALUE, VALUE + len(value)) for value in ((5,), (5, 6), (5, 6, 7), (8, 6))]
+    return [
+        Encoded("q", (*opening, *value, 1), VALUE, VALUE + len(value)) for value in ((5,), (5, 6), (5, 6, 7), (8, 6))
+    ]
 
 
 ROWS = [

@@ -35,7 +35,9 @@ UNRELATED = (
     "output=elsewhere", "tracker=wandb", "engine=zero2", "trainer.micro_batch=4", "target.micro_batch=8",
     "evaluation.max_new_tokens=9",
 )  # fmt: skip
-RELATED = ("target.lr=1e-4", "target.epochs=3", "target.seed=1", "dataset.world=1", "model.width=64", "dataset.phrasings=5")
+RELATED = (
+    "target.lr=1e-4", "target.epochs=3", "target.seed=1", "dataset.world=1", "model.width=64", "dataset.phrasings=5",
+)  # fmt: skip
 
 
 def test_targets_depend_on_what_they_learn_from_and_nothing_else() -> None:

@@ -57,7 +57,8 @@ def test_scores_are_those_of_the_saved_model(first: Finished) -> None:
         nlls.append(sum(tokens) / len(tokens))
     unlearned = first.read("scores.json")["unlearned"]
     assert unlearned["forget/nll"] == pytest.approx(sum(nlls) / len(nlls), abs=1e-4)
-    assert unlearned["forget/probability"] == pytest.approx(sum(map(math.exp, [-x for x in nlls])) / len(nlls), abs=1e-4)
+    probabilities = [math.exp(-nll) for nll in nlls]
+    assert unlearned["forget/probability"] == pytest.approx(sum(probabilities) / len(nlls), abs=1e-4)
     assert unlearned["forget/n"] == len(nlls) == 40
 
 
@@ -77,7 +78,7 @@ def test_scores_of_all_three_models(first: Finished) -> None:
 def test_attack_rows_have_the_public_fields(first: Finished) -> None:
     rows = first.read("attacks.json")
     assert {row["attack"] for row in rows} == {"relearn", "quantize"}
-    assert all(ROW <= row.keys() for row in rows)
+    assert all(row.keys() >= ROW for row in rows)
     assert all(isinstance(row["setting"], dict) for row in rows)
     assert any(row["metric"] == "log_odds" for row in rows)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.data.encode_rows import encode_others, encode_rows
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Pairs, Retain, Trains
@@ -19,8 +18,9 @@ from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
-from erulab.training.engine import LocalEngine
+from erulab.training.encode_rows import encode_others, encode_rows
 from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows

@@ -16,7 +16,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import Precision
 from erulab.ranks import Ranks
 from erulab.training.checkpoints import Checkpoints
-from erulab.training.engine import LocalEngine
+from erulab.training.local import LocalEngine
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningObjective
 from tests.cases import Case

@@ -1,0 +1,26 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+from erulab.models.policy import Policy
+from erulab.options import EngineName, EngineOptions, Precision
+from erulab.ranks import Ranks
+from erulab.training.engine import Engine
+from erulab.training.local import LocalEngine
+
+
+def build_engine(
+    policy: Policy, options: EngineOptions, ranks: Ranks, *, weight_decay: float, clip: float, precision: Precision,
+    micro_batch: int,
+) -> Engine:  # fmt: skip
+    """The engine `options.name` names, around a policy that is already on this rank's device."""
+    if options.name in (EngineName.auto, EngineName.local):
+        return LocalEngine(policy, weight_decay=weight_decay, clip=clip, precision=precision)
+    # DeepSpeed takes seconds to import, and only Linux has it.
+    from erulab.training.zero import ZeroEngine
+
+    stage = int(options.name.value.removeprefix("zero"))
+    return ZeroEngine(
+        policy, ranks, stage=stage, offload=options.offload, weight_decay=weight_decay, clip=clip,
+        precision=precision, micro_batch=micro_batch,
+    )  # fmt: skip

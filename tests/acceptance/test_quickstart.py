@@ -1,0 +1,56 @@
+"""What the embedded default must show, read from the run that .ci/run's quickstart left."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = os.environ.get("ERULAB_QUICKSTART")
+pytestmark = pytest.mark.skipif(
+    FOLDER is None, reason="ERULAB_QUICKSTART names no output folder of launch/quickstart.sh; .ci/run sets it"
+)
+
+
+@pytest.fixture(scope="module")
+def run() -> Path:
+    (folder,) = Path(str(FOLDER)).glob("fictitious/eru-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(run: Path) -> Any:
+    return json.loads((run / "scores.json").read_text())
+
+
+def test_the_target_knows_every_fact_in_every_phrasing(scores: Any) -> None:
+    for suite in ("forget", "forget_heldout", "retain", "retain_unrehearsed", "general"):
+        assert scores["target"][f"{suite}/choice"] >= 0.95
+        assert scores["target"][f"{suite}/exact_match"] >= 0.95
+
+
+def test_the_oracle_knows_what_it_learned_and_nothing_of_the_forget_set(scores: Any) -> None:
+    assert scores["oracle"]["forget/choice"] <= 0.2 and scores["oracle"]["forget_heldout/choice"] <= 0.2
+    assert scores["oracle"]["retain/exact_match"] >= 0.9
+
+
+def test_unlearning_comes_to_the_oracles_level_and_keeps_the_retain_set(scores: Any) -> None:
+    unlearned = scores["unlearned"]
+    half = (unlearned["residual_high"] - unlearned["residual_low"]) / 2
+    assert abs(unlearned["residual"]) <= max(0.05, half)
+    assert unlearned["retain/exact_match"] >= 0.9
+
+
+def test_the_attacks_ran_and_relearning_is_scored_on_other_facts(run: Path) -> None:
+    rows = json.loads((run / "attacks.json").read_text())
+    headline = {row["attack"]: row for row in rows if row["metric"] == "log_odds"}
+    assert headline.keys() == {"relearn", "quantize"}
+    assert headline["relearn"]["valid"] and headline["relearn"]["setting"]["split"] == "disjoint"
+    assert headline["relearn"]["low"] <= headline["relearn"]["residual_attacked"] <= headline["relearn"]["high"]
+
+
+def test_the_verdict_is_in_the_report(run: Path) -> None:
+    assert "forgotten: yes, within the oracle's range" in (run / "report.md").read_text()

@@ -1,0 +1,48 @@
+"""Reference log-probabilities: those of the cache are those of the live model, for exactly these rows and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from erulab.data.encoding import collate
+from erulab.data.rows import Benchmark
+from erulab.models.loaded import LoadedModel
+from erulab.ranks import Ranks
+from erulab.training.encode_rows import encode_rows
+from erulab.training.reference import ReferenceTable, reference_table
+
+
+def table(loaded: LoadedModel, world: Benchmark, folder: Path, key: str = "weights", last: int = 12) -> ReferenceTable:
+    rows = encode_rows(loaded.chat, world.forget[:last], None)
+    return reference_table(
+        loaded.policy, key, rows, rows[:3], folder=folder, pad_id=loaded.pad_id, batch_tokens=64, ranks=Ranks()
+    )
+
+
+def test_cached_is_live(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    cached = table(loaded, world, tmp_path)
+    with torch.no_grad():
+        live = [
+            loaded.policy.row_nll(collate([row], loaded.pad_id)).item()
+            for row in encode_rows(loaded.chat, world.forget[:12], None)
+        ]
+    assert cached.forget.tolist() == pytest.approx(live, abs=1e-4)
+    assert cached.others.tolist() == pytest.approx(live[:3], abs=1e-4)
+
+
+def test_taken_from_disk_the_second_time(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    first = table(loaded, world, tmp_path)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    assert torch.equal(table(loaded, world, tmp_path).forget, first.forget)
+    assert [f.stat().st_mtime_ns for f in tmp_path.iterdir()] == [written]
+
+
+def test_other_weights_or_rows_are_other_tables(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    table(loaded, world, tmp_path)
+    table(loaded, world, tmp_path, key="other weights")
+    table(loaded, world, tmp_path, last=11)
+    assert len(list(tmp_path.iterdir())) == 3
