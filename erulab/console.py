@@ -41,6 +41,11 @@ def show_config(config: Mapping[str, Any]) -> None:
     _console().print(tree, soft_wrap=True)
 
 
+def announce(line: str) -> None:
+    """One plain line: what begins now and takes a while."""
+    _console().print(Text(visible(line)), soft_wrap=True)
+
+
 class Progress:
     """A training's steps: a bar in a terminal, else a line every ten seconds and one at the end."""
 

@@ -93,7 +93,7 @@ class Pipeline:
         rows, products = {}, []
         for role, ref in refs.items():
             self._context.stop.check()
-            rows[role], product = score_model(self._context, ref)
+            rows[role], product = score_model(self._context, role, ref)
             products.append(product)
         result = scores(self._context, rows)
         if self._context.ranks.first:

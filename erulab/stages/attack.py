@@ -13,6 +13,7 @@ import torch
 from erulab import draws
 from erulab.attacks.stage import run_attacks
 from erulab.cache import Product
+from erulab.console import announce
 from erulab.data.rows import Benchmark, Row
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import without_dropout
@@ -101,6 +102,8 @@ def attack(context: Context, refs: dict[str, ModelRef]) -> tuple[list[dict[str, 
         }  # fmt: skip
 
         def make(folder: Path, name: str = name, options: Any = options) -> None:
+            if context.ranks.first:
+                announce(f"attacking target, unlearned model and oracle: {name}")
             models = {role: context.load(ref) for role, ref in refs.items()}
             made = run_attacks(
                 {name: attacks.build(options)}, models, context.benchmark, TrainingLab(context), config.evaluation,

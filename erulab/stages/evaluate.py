@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
+from erulab.console import announce
 from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.stages.context import Context, ModelRef
@@ -17,8 +18,11 @@ from erulab.training.encode_rows import content_hash, encode_rows
 VERSION = 1  # of what this stage computes: a change scores every model anew
 
 
-def score_model(context: Context, ref: ModelRef) -> tuple[list[RowScore], Product]:
-    """One model's row scores; kept under the model's key, the rows' content and the options: never under a path."""
+def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowScore], Product]:
+    """Row scores of the target, unlearned model or oracle.
+
+    Kept under the model's key, the rows' content and the options: never under a path.
+    """
     suites = context.benchmark.suites
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
     depends_on = {
@@ -29,6 +33,8 @@ def score_model(context: Context, ref: ModelRef) -> tuple[list[RowScore], Produc
     }  # fmt: skip
 
     def make(folder: Path) -> None:
+        if context.ranks.first:
+            announce(f"scoring the {role} on {sum(len(suite.rows) for suite in suites)} rows")
         rows = evaluate(context.load(ref), suites, context.config.evaluation, context.ranks)
         if context.ranks.first:
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
