@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from erulab import config_rules, registry
-from erulab.attacks.relearn import RelearnOptions
 from erulab.config_errors import did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.models.folders import folder_identity
@@ -230,9 +229,6 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
     if isinstance(config.reward, ElasticOptions) and config.reward.decay is None:
         paired = getattr(config.method, "pairs", None)  # only preference-style methods have pairs
         config.reward.decay = 0.9 if paired is not None and paired.name != "none" else 0.5
-    for options in config.attack.values():
-        if isinstance(options, RelearnOptions) and options.lr is None:
-            options.lr = config.trainer.lr
     return config
 
 

@@ -30,7 +30,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
         if not equals or group not in (*GROUPS, *OTHER_GROUPS):
             continue
         if group in GROUPS and value.strip() in ("null", ""):
-            names = ", ".join(GROUPS[group].names())
+            names = ", ".join(["none"] * (group == "attack") + GROUPS[group].names())
             raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
         for name in re.split(r"[\[\],\s'\"]+", value):
             if name and not re.fullmatch(r"[\w-]{1,100}", name):

@@ -201,7 +201,8 @@ def _forwarding(child: subprocess.Popen[bytes], family: Family) -> Iterator[list
             family.kill()
         else:
             with contextlib.suppress(ProcessLookupError):
-                child.send_signal(number)
+                # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback.
+                child.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
     before = {number: signal.signal(number, receive) for number in FORWARDED}
     try:

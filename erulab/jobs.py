@@ -69,7 +69,8 @@ def run(job: Job) -> Ended:
 def finished(job: Job) -> bool:
     """Whether the run folder already holds all that the job would make."""
     rundir = job.rundir
-    if job.config.rerun or not rundir.exit_json.is_file() or not rundir.run_yaml.is_file():
+    # The code of a plugin may have changed, which the folder's key does not show; the caches know.
+    if job.config.rerun or job.config.plugins or not rundir.exit_json.is_file() or not rundir.run_yaml.is_file():
         return False
     if rundir.read_json(rundir.exit_json)["code"] != 0:
         return False

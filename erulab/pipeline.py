@@ -14,12 +14,13 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.errors import ConfigError
+from erulab.evaluation.evaluate import RowScore
 from erulab.methods.base import Trains
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
-from erulab.stages.attack import attack
+from erulab.stages.attack import attack, check
 from erulab.stages.context import Context, ModelRef
 from erulab.stages.evaluate import samples, score_model, scores
 from erulab.stages.learn import find, learn
@@ -38,15 +39,17 @@ class Pipeline:
         self._wanted = context.config.stages
 
     def run(self) -> None:
+        attacked = Stage.attack in self._wanted and bool(self._context.config.attack)
+        if attacked:
+            check(self._context)
         target = self._learned("target", Stage.target)
         oracle = self._learned("oracle", Stage.oracle)
         unlearned = self._unlearned(target, oracle)
         refs = {"target": target, "unlearned": unlearned, "oracle": oracle}
         known = {role: ref for role, ref in refs.items() if ref is not None}
-        if Stage.evaluate in self._wanted:
-            self._evaluate(known)
-        if Stage.attack in self._wanted and self._context.config.attack:
-            self._attack(known)
+        evaluated = self._evaluate(known) if Stage.evaluate in self._wanted else None
+        if attacked:
+            self._attack(known, evaluated)
         if Stage.report in self._wanted:
             self._report()
 
@@ -89,7 +92,7 @@ class Pipeline:
             )
         return ref
 
-    def _evaluate(self, refs: dict[str, ModelRef]) -> None:
+    def _evaluate(self, refs: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
         rows, products = {}, []
         for role, ref in refs.items():
             self._context.stop.check()
@@ -101,12 +104,13 @@ class Pipeline:
             self._rundir.write_json(self._rundir.samples_json, samples(rows, self._context))
         self._context.tracker.summary(result)
         self._finished("evaluate", products)
+        return rows
 
-    def _attack(self, refs: dict[str, ModelRef]) -> None:
+    def _attack(self, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
         for role in ("target", "unlearned", "oracle"):
             self._needed(role, refs.get(role))
         attacked = {role: ref.key for role, ref in refs.items()}
-        rows, products = attack(self._context, refs)
+        rows, products = attack(self._context, refs, evaluated)
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.attacks_json, self._earlier(rows, attacked) + rows)
         self._finished("attack", products, models=attacked)

@@ -6,7 +6,9 @@ A plugin file imports no torch at load (`lazy_loader`), so that `--help` and con
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +31,17 @@ class Entry:
     summary: str
     paper: str
     needs: str
+
+    @property
+    def code(self) -> str:
+        """Hash of the file of a user's own plugin: whoever edits a loss must not be given the old one's model.
+
+        Empty for erulab's own, whose stages carry versions.
+        """
+        module = sys.modules[self.options.__module__]
+        if module.__name__.startswith("erulab.") or module.__file__ is None:
+            return ""
+        return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:16]
 
 
 class Registry:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from erulab import config as configuration
 from erulab import jobs
 from erulab.config_errors import one_line
-from erulab.errors import ConfigError, ErulabError
+from erulab.errors import ConfigError, ErulabError, Interrupted
 from erulab.outcome import record, recorded
 from erulab.redaction import redacted_text
 
@@ -53,6 +53,9 @@ def cli() -> int:
             main()
     except FAULTS as error:
         return _refuse(error)
+    except KeyboardInterrupt:  # before a worker runs; afterwards dispatch sees to signals
+        print("stopped; nothing was running", file=sys.stderr)
+        return Interrupted.code
     return recorded()
 
 

@@ -47,6 +47,8 @@ class AblationOptions:
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         fraction("layers_from", self.layers_from)
         not_negative("layer", self.layer)
+        unused = self.layer is not None and self.sites is Sites.block_inputs
+        require(not unused, "layer", "null with sites=block_inputs, which takes every layer's own", self.layer)
 
 
 def ablated_layers(options: AblationOptions, blocks: int) -> list[int]:

@@ -24,14 +24,10 @@ class Lab(Protocol):
     def seed(self) -> int: ...
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float | None, epochs: float, steps: int | None,
+        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
         batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, seed: int,
     ) -> LoadedModel:  # fmt: skip
-        """The subject trained on the rows; rank 0 trains all weights. No rows, or lr 0: the subject as it is.
-
-        Args:
-            lr: None for the run's trainer.lr, at most 2e-4.
-        """
+        """The subject trained on the rows; rank 0 trains all weights. No rows, or lr 0: the subject as it is."""
         ...
 
 

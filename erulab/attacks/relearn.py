@@ -47,7 +47,7 @@ class RelearnOptions:
     source: Source = Source.forget
     split: Split = Split.disjoint
     by: Unit = Unit.fact
-    lr: Optional[float] = None  # null: trainer.lr, at most 2e-4
+    lr: float = 2e-4  # never trainer.lr: a timid trainer would face a timid attacker
     epochs: float = 3
     steps: Optional[int] = None  # wins over epochs
     batch: int = 8
@@ -98,8 +98,7 @@ class Relearn:
             shared["split"] = o.split.value
         if self._disjoint:
             shared["by"] = o.by.value
-        if o.lr is not None:
-            shared["lr"] = o.lr
+        shared["lr"] = o.lr
         return [{"samples": n, **shared, "lora_rank": o.lora_rank} for n in samples]
 
     def apply(self, subject: LoadedModel, setting: Setting, lab: Lab) -> LoadedModel:

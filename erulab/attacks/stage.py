@@ -41,13 +41,15 @@ class _Result:
 
 def run_attacks(
     attacks: Mapping[str, Attack], models: Mapping[str, LoadedModel], benchmark: Benchmark, lab: Lab,
-    evaluation: EvaluationOptions, ranks: Ranks,
+    evaluation: EvaluationOptions, ranks: Ranks, evaluated: Mapping[str, list[RowScore]] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """attacks.json's rows: each attack in each setting, by metric; unattacked values are of the same rows.
 
     Jobs (setting x model) are dealt over the ranks; models are never changed. An attack that fails becomes a row with
     the reason, and is not valid.
 
+    Args:
+        evaluated: the models' row scores without an attack, where they are known already.
     Raises:
         DataError: a setting cannot be run on this benchmark at all.
         NumericFault: the attacker's training diverged.
@@ -58,7 +60,8 @@ def run_attacks(
     # None stands for no attack: on every row that some setting is scored on.
     everything = _union(suites)
     generated = _generated(everything, evaluation)
-    jobs = [(index, model) for index in (None, *range(len(settings))) for model in MODELS]
+    unattacked = (None,) if evaluated is None else ()
+    jobs = [(index, model) for index in (*unattacked, *range(len(settings))) for model in MODELS]
 
     def run(index: int | None, model: str) -> _Result:
         if index is None:
@@ -77,7 +80,7 @@ def run_attacks(
         return _Result(rows, time.perf_counter() - started)
 
     done = dict(zip(jobs, ranks.join([run(*job) for job in ranks.mine(jobs)]), strict=True))
-    plain = {model: done[None, model].rows for model in MODELS}
+    plain = {model: done[None, model].rows for model in MODELS} if evaluated is None else evaluated
     rows: list[dict[str, Any]] = []
     for index, (name, setting) in enumerate(settings):
         attacked = {model: done[index, model] for model in MODELS}
@@ -99,6 +102,7 @@ def _rows(
     (headline, _), *_, (utility, _) = measured.values()
     valid, reason = validity(headline, float(utility.target.mean()), float(utility.attacked_target.mean()))
     rows = []
+    row: dict[str, Any]
     for metric, (values, clusters) in measured.items():
         if values is utility:
             row = {**dict.fromkeys(FIGURES), **values.means, "note": "utility: target and oracle both know these rows"}

@@ -56,7 +56,9 @@ def residual(model: Values, target: Values, oracle: Values, clusters: Sequence[s
     if lower <= least_gap:
         bounds = f"lower bound {lower:.3g}, must be over {least_gap:.3g}"
         return Figure(None, None, None, f"undefined: target and oracle differ by too little ({bounds})")
-    low, high = np.quantile(above / gap, [0.025, 0.975])
+    # A resample of few facts can have no gap at all: it has no ratio.
+    ratios = np.divide(above, gap, out=np.full_like(above, np.nan), where=gap != 0)
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
     whole = sums.sum(1)
     return Figure(float(whole[0] / whole[1]), float(low), float(high))
 

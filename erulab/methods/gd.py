@@ -15,6 +15,8 @@ class GDOptions(MethodOptions):
     retain: Retain = Retain.nll
 
 
-methods.register(
+@methods.register(
     "gd", GDOptions, paper="Liu et al. 2022, arXiv:2203.12817; TOFU, arXiv:2401.06121", needs="retain rows"
-)(GradientAscent)
+)
+class GradientDifference(GradientAscent):
+    """Gradient ascent on the forget responses, with retain NLL."""

@@ -15,6 +15,6 @@ class KLOptions(MethodOptions):
     retain: Retain = Retain.kl
 
 
-methods.register("kl", KLOptions, paper="TOFU, arXiv:2401.06121", needs="retain rows, a frozen copy of the target")(
-    GradientAscent
-)
+@methods.register("kl", KLOptions, paper="TOFU, arXiv:2401.06121", needs="retain rows, a frozen copy of the target")
+class AscentWithKL(GradientAscent):
+    """Gradient ascent on the forget responses, with a KL term to the target on retain rows."""

@@ -15,6 +15,7 @@ from erulab.attacks.stage import run_attacks
 from erulab.cache import Product
 from erulab.console import announce
 from erulab.data.rows import Benchmark, Row
+from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import without_dropout
 from erulab.options import EngineName, EngineOptions, Schedule
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 VERSION = 1  # of what this stage computes: a change attacks every model anew
-# An attacker's learning rate where none is given: trainer.lr, but not more. With model=tiny's 5e-4 the attacked target
-# itself lost a third of its gap to the oracle: no valid attack.
-MOST_LR = 2e-4
-
-
 class TrainingLab:
     """Where attackers train: one process, since whole attack jobs are dealt over the ranks."""
 
@@ -50,11 +46,10 @@ class TrainingLab:
         return self._context.config.seed
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float | None, epochs: float, steps: int | None,
+        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
         batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, seed: int,
     ) -> LoadedModel:  # fmt: skip
         """The subject, trained on the rows (in place, or through merged LoRA weights); same bits for the same seed."""
-        lr = min(self._context.config.trainer.lr, MOST_LR) if lr is None else lr
         if not rows or lr == 0:
             return subject
         subject = _with_lora(subject, lora_rank, lora_alpha, seed) if lora_rank else subject
@@ -89,16 +84,34 @@ def _with_lora(subject: LoadedModel, rank: int, alpha: int, seed: int) -> Loaded
         return LoadedModel(wrapped, subject.tokenizer, subject.chat)
 
 
-def attack(context: Context, refs: dict[str, ModelRef]) -> tuple[list[dict[str, Any]], list[Product]]:
-    """attacks.json's rows: one attack after another, each kept under the models' keys and its own options."""
+def check(context: Context) -> None:
+    """Asks every attack for its settings, before anything is trained.
+
+    Raises:
+        DataError: one cannot be run on this benchmark.
+    """
+    for options in context.config.attack.values():
+        attacks.build(options).settings(context.benchmark, context.config.seed)
+
+
+def attack(
+    context: Context, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None
+) -> tuple[list[dict[str, Any]], list[Product]]:
+    """attacks.json's rows: one attack after another, each kept under the models' keys and its own options.
+
+    Args:
+        evaluated: the models' row scores, where this run has them.
+    """
     config = context.config
+    evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in ("batch_tokens", "samples")}
     rows: list[dict[str, Any]] = []
     products = []
     for name, options in config.attack.items():
         depends_on = {
             "stage": "attack", "version": VERSION, "attack": asdict(options), "seed": config.seed,
             "models": {role: ref.key for role, ref in refs.items()}, "chat": context.chat.identity(),
-            "data": context.data_identity, "precision": config.trainer.precision, "trainer_lr": config.trainer.lr,
+            "data": context.data_identity, "precision": config.trainer.precision,
+            "evaluation": evaluation,
         }  # fmt: skip
 
         def make(folder: Path, name: str = name, options: Any = options) -> None:
@@ -107,7 +120,7 @@ def attack(context: Context, refs: dict[str, ModelRef]) -> tuple[list[dict[str, 
             models = {role: context.load(ref) for role, ref in refs.items()}
             made = run_attacks(
                 {name: attacks.build(options)}, models, context.benchmark, TrainingLab(context), config.evaluation,
-                context.ranks,
+                context.ranks, evaluated,
             )  # fmt: skip
             if context.ranks.first:
                 (folder / "attacks.json").write_text(json.dumps(made))

@@ -49,11 +49,14 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
 
 def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
     config = context.config
+    plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
+    code = [plugin.code for plugin in plugins if plugin.code]
     return {
         "stage": "unlearn", "version": VERSION, "target": target.key, "seed": config.seed,
         "method": asdict(config.method), "reward": asdict(config.reward), "adversary": asdict(config.adversary),
         "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_KEY},
         "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
+        **({"code": code} if code else {}),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ def reference_table(
         nll = [total for total, _ in score(policy, [*forget, *others], pad_id, batch_tokens, ranks)]
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".tmp")
+            # Two runs from one target may write this table at once: each its own file, the last one stays.
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
             save_file({"nll": torch.tensor(nll, dtype=torch.float64)}, temporary)
             temporary.replace(file)
         ranks.barrier()

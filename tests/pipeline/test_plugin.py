@@ -1,0 +1,72 @@
+"""The README's "add a method in five minutes", done as it says: its file, its command, from another folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.conftest import SMALL
+
+ROOT = Path(__file__).parents[2]
+CEILING = 20.0  # nats a token; above what any row can have here, so that no row is clamped
+
+
+def readme_file() -> str:
+    """The file my_method.py of the README."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "@methods.register" in block)
+    return block
+
+
+def readme_command() -> list[str]:
+    """The overrides of the README's command that tries it."""
+    lines = re.findall(r"^python -m erulab\.run (plugins=\[my_method\][^#\n]*)", (ROOT / "README.md").read_text(), re.M)
+    return shlex.split(lines[0])
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder outside the checkout with the README's file in it."""
+    (tmp_path / "my_method.py").write_text(readme_file())
+    return tmp_path
+
+
+def test_the_readmes_method_runs(folder: Path) -> None:
+    smaller = [o for o in SMALL if o.startswith(("model.", "dataset.", "evaluation.", "attack."))]
+    answer = python(folder, "erulab.run", *readme_command(), *smaller, f"method.ceiling={CEILING}", "output=runs")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (run,) = (folder / "runs" / "fictitious").glob("mymethod-*")
+    assert yaml.safe_load((run / "run.yaml").read_text())["method"]["ceiling"] == CEILING
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == 3
+    for step in steps:
+        # Below the ceiling the loss is what is left to it; weights are 1.
+        assert step["forget_loss"] == pytest.approx(CEILING - step["method/nll"], abs=1e-4)
+        assert step["loss"] == pytest.approx(step["forget_loss"] + step["retain_loss"], abs=1e-4)
+    assert json.loads((run / "scores.json").read_text()).keys() == {"target", "unlearned", "oracle"}
+    assert "mymethod" in (run / "report.md").read_text()
+
+
+def test_it_is_listed_and_its_options_are_checked(folder: Path) -> None:
+    listed = python(folder, "erulab.list", "methods", "--plugins", "my_method").stdout
+    assert "mymethod\tGradient ascent up to a ceiling, with retain NLL." in listed
+    answer = python(folder, "erulab.run", "plugins=[my_method]", "method=mymethod", "method.ceiling=-1")
+    assert answer.returncode == 2
+    assert answer.stderr.strip() == (
+        "method.ceiling must be > 0, got -1.0 (set on the command line); try method.ceiling=3.0 (default)"
+    )
