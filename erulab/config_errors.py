@@ -75,6 +75,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _no_such_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file or "").rpartition("/")
     options = sorted(error.options or [])
+    if not options and group in registry.GROUPS:  # Hydra does not list them for one of several choices
+        options = registry.GROUPS[group].names()
     if not options or not group:
         return str(error).splitlines()[0]
     return f"{group}={name[:60]!r} is unknown{did_you_mean(name, options)}; known: {', '.join(options)}"

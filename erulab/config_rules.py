@@ -27,13 +27,16 @@ def check_overrides(overrides: Iterable[str]) -> None:
     """
     for override in overrides:
         group, equals, value = override.partition("=")
+        if equals and not group:
+            raise ConfigError(f"{override!r} names no key; type KEY=VALUE")
         if not equals or group not in (*GROUPS, *OTHER_GROUPS):
             continue
         if group in GROUPS and value.strip() in ("null", ""):
             names = ", ".join(["none"] * (group == "attack") + GROUPS[group].names())
             raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
         for name in re.split(r"[\[\],\s'\"]+", value):
-            if name and not re.fullmatch(r"[\w-]{1,100}", name):
+            # Numbers and booleans are no names to Hydra either, and it says so with a traceback.
+            if name and (not re.fullmatch(r"[A-Za-z_][\w-]{0,99}", name) or name.lower() in ("true", "false")):
                 raise ConfigError(f"{group}={name[:60]!r} is no option's name: letters, digits, _ and - only")
         if value.startswith("[") and group != "attack":
             raise ConfigError(f"{override}: {group} takes one choice; for a run of each: -m {group}={value[1:-1]}")

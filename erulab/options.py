@@ -195,4 +195,4 @@ class RunConfig:
     rerun: bool = False  # repeat finished stages
 
     def __post_init__(self) -> None:
-        not_negative("seed", self.seed)
+        require(0 <= self.seed < 2**63, "seed", "between 0 and 2^63 - 1", self.seed)

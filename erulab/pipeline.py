@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
-from erulab.errors import ConfigError
+from erulab.errors import DataError
 from erulab.evaluation.evaluate import RowScore
 from erulab.methods.base import Trains
 from erulab.options import SavedModel, Stage
@@ -24,6 +24,7 @@ from erulab.stages.attack import attack, check
 from erulab.stages.context import Context, ModelRef
 from erulab.stages.evaluate import samples, score_model, scores
 from erulab.stages.learn import find, learn
+from erulab.stages.unlearn import find as find_unlearned
 from erulab.stages.unlearn import unlearn
 
 
@@ -44,6 +45,8 @@ class Pipeline:
             check(self._context)
         target = self._learned("target", Stage.target)
         oracle = self._learned("oracle", Stage.oracle)
+        if attacked:  # before hours of unlearning
+            self._needed("oracle", oracle)
         unlearned = self._unlearned(target, oracle)
         refs = {"target": target, "unlearned": unlearned, "oracle": oracle}
         known = {role: ref for role, ref in refs.items() if ref is not None}
@@ -72,13 +75,16 @@ class Pipeline:
         context = self._context
         if context.config.model.unlearned is not None:
             return context.given(context.config.model.unlearned)
-        if Stage.unlearn not in self._wanted:
-            return None
         trains = methods[context.config.method.name].factory.trains
         ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
+        if Stage.unlearn not in self._wanted:
+            # What an earlier run unlearned is still scored and attacked, like its target.
+            product = find_unlearned(context, target) if ref is None and target is not None else None
+            return ref if product is None else ModelRef(product.key, str(product.folder / "model"))
         if ref is None:
-            source = self._needed("oracle" if trains is Trains.retrain else "target", target)
-            product = unlearn(context, source, self._rundir)
+            if trains is Trains.retrain:
+                self._needed("oracle", None)
+            product = unlearn(context, self._needed("target", target), self._rundir)
             self._finished("unlearn", [product])
             ref = ModelRef(product.key, str(product.folder / "model"))
         if context.ranks.first and context.config.artifacts.model is SavedModel.full:
@@ -87,12 +93,14 @@ class Pipeline:
 
     def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
         if ref is None:
-            raise ConfigError(
+            raise DataError(
                 f"no {part} has been learned with these settings; add {part} to stages, or name one with model.{part}="
             )
         return ref
 
     def _evaluate(self, refs: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
+        if not refs:
+            self._needed("target", None)
         rows, products = {}, []
         for role, ref in refs.items():
             self._context.stop.check()
@@ -142,11 +150,14 @@ class Pipeline:
 
 
 def link_folder(source: Path, destination: Path) -> None:
-    """Hard links of a folder's files, or copies across file systems; replaces what was there."""
-    shutil.rmtree(destination, ignore_errors=True)
-    destination.mkdir(parents=True)
+    """Hard links of a folder's files, or copies across file systems; replaces what was there, whole or not at all."""
+    working = destination.with_name(f".{destination.name}.tmp")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
     for file in source.iterdir():
         try:
-            os.link(file, destination / file.name)
+            os.link(file, working / file.name)
         except OSError:
-            shutil.copy2(file, destination / file.name)
+            shutil.copy2(file, working / file.name)
+    shutil.rmtree(destination, ignore_errors=True)
+    working.rename(destination)

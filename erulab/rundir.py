@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import socket
 import tempfile
@@ -25,7 +26,6 @@ class RunDir:
         self.run_log = self.path / "run.log"  # rank 0's log
         self.launcher_log = self.path / "torchrun.log"  # what starts several ranks; only where there are several
         self.metrics_jsonl = self.path / "metrics.jsonl"  # one object a logged unlearning step
-        self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
         self.scores_json = self.path / "scores.json"
         self.attacks_json = self.path / "attacks.json"
@@ -74,7 +74,8 @@ class RunDir:
             raise
 
     def write_json(self, path: Path, value: Any) -> None:
-        self.write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        """Figures that are not finite become null: NaN is no JSON."""
+        self.write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
         """
@@ -129,6 +130,14 @@ class RunDir:
         except ValueError:  # it is just being written
             return "another run"
         return f"process {holder['pid']} on {holder['host']}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _umask() -> int:

@@ -122,7 +122,7 @@ def _log_to(file: Path | None) -> None:
     if file is not None:
         handlers.append(logging.FileHandler(file))
     line = "%(asctime)s %(name)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=line, handlers=handlers)
+    logging.basicConfig(level=logging.WARNING, format=line, handlers=handlers, force=True)
     logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
     handlers[0].setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()

@@ -116,11 +116,16 @@ def _contents(run: RunResult) -> dict[str, Any]:
     }
 
 
+# Below this share of the target's utility the verdict is not shown in green.
+UTILITY_KEPT = 0.9
+
+
 def _tone(judged: Verdict) -> str:
     """The colour of the verdict: green only where nothing is wrong."""
     if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
         return "bad"
-    return "good" if judged.forgetting.outcome is Outcome.within else "mixed"
+    kept = judged.utility.ratio is not None and judged.utility.ratio >= UTILITY_KEPT
+    return "good" if judged.forgetting.outcome is Outcome.within and kept else "mixed"
 
 
 def _environment(*, autoescape: bool) -> Environment:

@@ -109,6 +109,7 @@ def attack(
     for name, options in config.attack.items():
         depends_on = {
             "stage": "attack", "version": VERSION, "attack": asdict(options), "seed": config.seed,
+            "code": attacks[name].code,
             "models": {role: ref.key for role, ref in refs.items()}, "chat": context.chat.identity(),
             "data": context.data_identity, "precision": config.trainer.precision,
             "evaluation": evaluation,

@@ -11,7 +11,8 @@ from typing import Any
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.methods.base import Method, Pairs, Retain, Trains
-from erulab.models.loading import save_folder
+from erulab.models.chat import ChatFormat
+from erulab.models.loading import chat_of, save_folder
 from erulab.models.policy import without_dropout
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.base import Reward
@@ -37,7 +38,7 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
     """The unlearned model, cached like a target; `metrics.jsonl` of its training is kept beside it."""
     config = context.config
     method: Method = methods.build(config.method)
-    rows = _encode(context, method)
+    rows = encode(context, method, chat_of(target.path))
     product = context.cache.produce(
         "unlearned", _depends_on(context, target, rows),
         lambda folder: _unlearn(context, target, method, rows, rundir, folder), rerun=config.rerun,
@@ -45,6 +46,12 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
     if product.from_cache:
         context.tracker.replay(product.folder / "metrics.jsonl")
     return product
+
+
+def find(context: Context, target: ModelRef) -> Product | None:
+    """The product if an earlier run made it."""
+    rows = encode(context, methods.build(context.config.method), chat_of(target.path))
+    return context.cache.find("unlearned", _depends_on(context, target, rows))
 
 
 def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
@@ -60,18 +67,23 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
     }  # fmt: skip
 
 
-def _encode(context: Context, method: Method) -> UnlearningRows:
+def encode(context: Context, method: Method, chat: ChatFormat) -> UnlearningRows:
+    """The rows in the ids of the model that is trained on them: a given target has its own tokenizer and template.
+
+    Raises:
+        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
+    """
     benchmark, config = context.benchmark, context.config
     pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
     others = []
     if pairs is not Pairs.none:
         others = encode_others(
-            context.chat, benchmark.forget, pairs, benchmark.refusals, config.seed, benchmark.max_length
+            chat, benchmark.forget, pairs, benchmark.refusals, config.seed, benchmark.max_length
         )
     return UnlearningRows(
-        encode_rows(context.chat, benchmark.forget, benchmark.max_length),
+        encode_rows(chat, benchmark.forget, benchmark.max_length),
         others,
-        encode_rows(context.chat, benchmark.retain, benchmark.max_length),
+        encode_rows(chat, benchmark.retain, benchmark.max_length),
     )
 
 

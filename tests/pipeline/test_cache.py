@@ -63,6 +63,27 @@ def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
     assert {("relearn", None), ("quantize", 8), ("quantize", 4), ("quantize", 6)} == set(settings)
 
 
+def test_scoring_again_keeps_the_unlearned_model(run: Runner, first: Finished) -> None:
+    """A command without `unlearn` takes what is there; it never writes scores that lack a model."""
+    scores = first.rundir.scores_json.read_bytes()
+    again = run("stages=[evaluate,report]", "attack=none")
+    assert again.code == 0
+    assert again.rundir.scores_json.read_bytes() == scores
+
+
+def test_stages_without_what_they_need_say_so(run: Runner, tmp_path: Path) -> None:
+    """Before anything is unlearned, and never as a run without figures that ends well."""
+    nothing = run("stages=[evaluate]", "attack=none", folder=tmp_path)
+    assert (nothing.code, nothing.read("exit.json")["message"]) == (
+        3, "no target has been learned with these settings; add target to stages, or name one with model.target="
+    )
+    no_oracle = run("stages=[target,unlearn,attack]", "attack=quantize", "target.epochs=1", folder=tmp_path)
+    assert no_oracle.code == 3 and "model.oracle=" in no_oracle.read("exit.json")["message"]
+    assert not (tmp_path / ".cache" / "unlearned").exists()
+    retrained = run("stages=[target,unlearn]", "attack=none", "method=retrain", "target.epochs=1", folder=tmp_path)
+    assert retrained.code == 3 and "model.oracle=" in retrained.read("exit.json")["message"]
+
+
 def test_another_learning_rate_unlearns_anew_from_the_same_target(run: Runner, first: Finished) -> None:
     other = run("trainer.lr=2e-3", "attack=none")
     assert other.rundir.path != first.rundir.path

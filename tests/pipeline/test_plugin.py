@@ -62,6 +62,23 @@ def test_the_readmes_method_runs(folder: Path) -> None:
     assert "mymethod" in (run / "report.md").read_text()
 
 
+def test_an_edited_method_unlearns_anew(folder: Path) -> None:
+    """Whoever changes the loss in my_method.py must not be given the model of the old one."""
+    smaller = [o for o in SMALL if o.startswith(("model.", "dataset."))]
+    command = ["erulab.run", *readme_command(), *smaller, "stages=[target,unlearn]", "attack=none", "output=runs"]
+
+    def from_cache() -> dict[str, bool]:
+        answer = python(folder, *command)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        (run,) = (folder / "runs" / "fictitious").glob("mymethod-*")
+        return {stage: entry["from_cache"] for stage, entry in json.loads((run / "stages.json").read_text()).items()}
+
+    assert from_cache() == {"target": False, "unlearn": False}
+    assert from_cache() == {"target": True, "unlearn": True}
+    (folder / "my_method.py").write_text(readme_file() + "\n# another loss\n")
+    assert from_cache() == {"target": True, "unlearn": False}
+
+
 def test_it_is_listed_and_its_options_are_checked(folder: Path) -> None:
     listed = python(folder, "erulab.list", "methods", "--plugins", "my_method").stdout
     assert "mymethod\tGradient ascent up to a ceiling, with retain NLL." in listed

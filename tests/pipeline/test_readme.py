@@ -1,0 +1,47 @@
+"""The README's commands that are marked quick run as they are written. (Its others compose: tests/cli.)"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Finished
+
+ROOT = Path(__file__).parents[2]
+FOUND = re.findall(r"^python -m (erulab[^#\n]*)# quick", (ROOT / "README.md").read_text(), re.MULTILINE)
+QUICK = [line.strip() for line in FOUND if "plugins=" not in line]  # test_plugin.py's, which needs a file
+
+
+def spelled_out(line: str) -> list[list[str]]:
+    """A line in a manual page's notation as commands: `[...]` left out and put in, `a|b` each in turn."""
+    optional = re.search(r"\[(--[^]]*)\]", line)
+    lines = [line] if optional is None else [line.replace(optional[0], text) for text in ("", optional[1])]
+    commands = []
+    for words in map(shlex.split, lines):
+        choices = next((word for word in words if "|" in word), "")
+        for choice in choices.split("|"):
+            commands.append([choice if word == choices else word for word in words])
+    return commands
+
+
+def test_all_kinds_of_commands_are_marked() -> None:
+    assert {line.split()[0] for line in QUICK} == {"erulab.run", "erulab.report", "erulab.list"}
+
+
+@pytest.mark.parametrize("line", QUICK)
+def test_quick_commands_run(line: str, first: Finished, tmp_path: Path) -> None:
+    for words in spelled_out(line):
+        arguments = [str(first.rundir.path) if word == "outputs/..." else word for word in words]
+        answer = subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.strip()
+        assert not any(tmp_path.iterdir()), "a quick command starts no run"
