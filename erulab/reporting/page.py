@@ -106,6 +106,7 @@ def _contents(run: RunResult) -> dict[str, Any]:
         "run": run,
         "verdict": judged,
         "tone": _tone(judged),
+        "data_notes": run.stages.get("data", {}).get("notes", []),
         "over": judged.forgetting.outcome is Outcome.over,
         "captions": CAPTIONS,
         "settings": [(key, flat(value)) for key, value in settings(run.config).items()],

@@ -42,6 +42,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("3 inf", ["trainer.lr=inf"], ["trainer.lr must be > 0, got inf"]),
     ("3 beta", ["method.beta=-1"], ["method.beta must be > 0, got -1.0", "method.beta=2.5 (default)"]),
     ("4 sweep", ["-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0, got -1.0"]),
+    ("4 sweep, flag inside", ["method=eru", "-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0"]),
     ("4 sweep choice", ["-m", "method=npo,npoo"], ["method='npoo'", "did you mean npo"]),
     ("5 batch", ["trainer.global_batch=32", "trainer.micro_batch=5"], ["32 is not 5 x n x 1", "micro_batch=4"]),
     ("5 z=batch", ["reward.z=batch", "trainer.micro_batch=8"], ["reward.z=batch", "trainer.micro_batch=32"]),

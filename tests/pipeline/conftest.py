@@ -36,7 +36,7 @@ class Finished:
 
     @property
     def from_cache(self) -> dict[str, bool]:
-        return {stage: entry["from_cache"] for stage, entry in self.read("stages.json").items() if stage != "report"}
+        return {stage: entry["from_cache"] for stage, entry in self.read("stages.json").items() if "key" in entry}
 
 
 Runner = Callable[..., Finished]

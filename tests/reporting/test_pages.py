@@ -47,6 +47,15 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
     assert all((folder / link).is_file() for link in re.findall(r"\]\((plots/[^)]+)\)", md))
 
 
+def test_what_is_wrong_with_the_data_is_said(make_run: MakeRun) -> None:
+    folder = make_run()
+    rundir = RunDir(folder)
+    note = "2 forget rows (1, 2) overlap with retain rows"
+    rundir.write_json(rundir.stages_json, {"data": {"notes": [note], "done": True}})
+    md, html = report(folder)
+    assert "Data: 2 forget rows" in md and note in Document(html).text
+
+
 def test_model_text_does_nothing(make_run: MakeRun) -> None:
     samples = [{**SAMPLES[0], "prompt": NASTY, "unlearned": NASTY + "\n```\n# heading\n\ud800"}]
     attacks = [{**ATTACKS[0], "note": NASTY, "attack": NASTY, "setting": {"samples": 5, NASTY: NASTY}}]
