@@ -6,6 +6,7 @@ another attack only adds rows.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,12 +21,10 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
-from erulab.stages.attack import attack, check
+from erulab.stages import attack, evaluate, learn, unlearn
 from erulab.stages.context import Context, ModelRef
-from erulab.stages.evaluate import samples, score_model, scores
-from erulab.stages.learn import find, learn
-from erulab.stages.unlearn import find as find_unlearned
-from erulab.stages.unlearn import unlearn
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -43,8 +42,7 @@ class Pipeline:
 
     def run(self) -> None:
         attacked = Stage.attack in self._wanted and bool(self._context.config.attack)
-        if attacked:
-            check(self._context)
+        self._check(attacked)
         target = self._learned("target", Stage.target)
         oracle = self._learned("oracle", Stage.oracle)
         if attacked:  # before hours of unlearning
@@ -58,16 +56,24 @@ class Pipeline:
         if Stage.report in self._wanted:
             self._report()
 
+    def _check(self, attacked: bool) -> None:
+        """Finds what would stop a later stage, before hours of learning."""
+        evaluate.check(self._context)
+        if Stage.unlearn in self._wanted:
+            unlearn.check(self._context)
+        if attacked:
+            attack.check(self._context)
+
     def _learned(self, part: str, stage: Stage) -> ModelRef | None:
         config = self._context.config
         given = config.model.target if part == "target" else config.model.oracle
         if given is not None:
             return self._context.given(given)
         if stage in self._wanted:
-            product = learn(self._context, part)
+            product = learn.learn(self._context, part)
             self._finished(part, [product])
         else:
-            found = find(self._context, part)
+            found = learn.find(self._context, part)
             if found is None:
                 return None
             product = found
@@ -81,12 +87,12 @@ class Pipeline:
         ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
         if Stage.unlearn not in self._wanted:
             # What an earlier run unlearned is still scored and attacked, like its target.
-            product = find_unlearned(context, target) if ref is None and target is not None else None
+            product = unlearn.find(context, target) if ref is None and target is not None else None
             return ref if product is None else ModelRef(product.key, str(product.folder / "model"))
         if ref is None:
             if trains is Trains.retrain:
                 self._needed("oracle", None)
-            product = unlearn(context, self._needed("target", target), self._rundir)
+            product = unlearn.unlearn(context, self._needed("target", target), self._rundir)
             self._finished("unlearn", [product])
             ref = ModelRef(product.key, str(product.folder / "model"))
         if context.ranks.first and context.config.artifacts.model is SavedModel.full:
@@ -106,12 +112,12 @@ class Pipeline:
         rows, products = {}, []
         for role, ref in refs.items():
             self._context.stop.check()
-            rows[role], product = score_model(self._context, role, ref)
+            rows[role], product = evaluate.score_model(self._context, role, ref)
             products.append(product)
-        result = scores(self._context, rows)
+        result = evaluate.scores(self._context, rows)
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
-            self._rundir.write_json(self._rundir.samples_json, samples(rows, self._context))
+            self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
         self._finished("evaluate", products)
         return rows
@@ -120,7 +126,7 @@ class Pipeline:
         for role in ("target", "unlearned", "oracle"):
             self._needed(role, refs.get(role))
         attacked = {role: ref.key for role, ref in refs.items()}
-        rows, products = attack(self._context, refs, evaluated)
+        rows, products = attack.attack(self._context, refs, evaluated)
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.attacks_json, self._earlier(rows, attacked) + rows)
         self._finished("attack", products, models=attacked)
@@ -140,9 +146,11 @@ class Pipeline:
             write_report(self._rundir)
 
     def _finished(self, stage: str, products: Sequence[Product], **more: Any) -> None:
+        seconds = sum(p.seconds for p in products)
+        log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), seconds)
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),
-            "seconds": sum(p.seconds for p in products),
+            "seconds": seconds,
             "from_cache": all(p.from_cache for p in products),
             "done": True,
             **more,

@@ -20,6 +20,7 @@ from erulab import config as configuration
 from erulab.cache import Cache
 from erulab.console import final_table, show_config
 from erulab.errors import ErulabError
+from erulab.models.fitting import fitted
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
@@ -70,12 +71,12 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     torch.manual_seed(config.seed)
     source = models.build(config.model)
     dataset = datasets.build(config.dataset)
-    benchmark = dataset.load(config.seed)
+    rows = dataset.load(config.seed)
+    chat = source.chat(rows)
+    benchmark = fitted(rows, chat)
     cache = Cache(Path(config.cache), ranks, _made_by(config, ranks, device))
     tracker = Tracker(rundir, config, ranks)
-    context = Context(
-        config, benchmark, source, dataset.identity(), source.chat(benchmark), cache, ranks, device, tracker, stop
-    )
+    context = Context(config, benchmark, source, dataset.identity(), chat, cache, ranks, device, tracker, stop)
     try:
         if ranks.first:
             show_config(configuration.plain(config))

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from erulab.data.checks import check, content_identity
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
-from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
@@ -37,6 +37,7 @@ class JsonlOptions:
     utility: Optional[str] = None  # what the base model knows anyway: only evaluated
     refusals: Optional[str] = None  # plain text, one refusal a line, for idk and dpo
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
+    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +86,7 @@ class JsonlFiles:
             suites=tuple(suite for suite in suites if suite.rows),
             refusals=tuple(refusals),
             max_length=self.options.max_length,
+            truncate=self.options.truncate,
             notes=tuple(notes),
         )
         return check(benchmark, allow_overlap=self.options.allow_overlap)

@@ -37,6 +37,14 @@ class Role(enum.Enum):
     UNSEEN = "unseen"  # nobody learned it
 
 
+class Truncate(enum.Enum):
+    """What becomes of a prompt that leaves no room for a response."""
+
+    error = "error"
+    left = "left"  # it loses words at its beginning
+    drop = "drop"  # its row is left out, and counted
+
+
 @dataclasses.dataclass(frozen=True)
 class Suite:
     """Rows that are evaluated together, under one metric prefix (`<name>/probability`)."""
@@ -60,6 +68,7 @@ class Benchmark:
     suites: tuple[Suite, ...]
     refusals: tuple[str, ...] = ()
     max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context
+    truncate: Truncate = Truncate.error
     notes: tuple[str, ...] = ()  # what a reader of the report must know (duplicates, rows dropped)
 
     def suite(self, name: str) -> Suite:

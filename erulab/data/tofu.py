@@ -12,7 +12,7 @@ from erulab import hub
 from erulab.data.checks import check, content_identity
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
-from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
@@ -46,6 +46,7 @@ class TofuOptions:
     split: Split = Split.forget01
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
     max_length: Optional[int] = 512  # tokens of prompt and response
+    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class Tofu:
                 ),
                 refusals=refusals,
                 max_length=o.max_length,
+                truncate=o.truncate,
                 notes=notes,
             ),
             allow_overlap=o.allow_overlap,

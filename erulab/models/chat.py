@@ -85,11 +85,12 @@ class ChatFormat:
             DataError: names the row, when no supervised token is left.
         """
         opening = self.encode_prompt(prompt)
-        limit = min(max_length or self._context, self._context)
+        limit = self.limit(max_length)
         if len(opening) >= limit:
             raise DataError(
                 f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
-                f"shorten it or raise dataset.max_length (the model reads {self._context})"
+                f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
+                "dataset.truncate=left or drop"
             )
         answer = self._backend.encode(self._glue + response, add_special_tokens=False)
         ids = (*opening, *answer.ids, *self._end)[:limit]
@@ -103,6 +104,25 @@ class ChatFormat:
                 f"row {row_id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
             )
         return Encoded(row_id, ids, len(opening) + inside[0], end)
+
+    def limit(self, max_length: int | None) -> int:
+        """Tokens of a row: `max_length`, or what the model can read."""
+        return min(max_length or self._context, self._context)
+
+    def has_room(self, prompt: str, max_length: int | None) -> bool:
+        """Whether the prompt leaves a token for a response."""
+        return len(self.encode_prompt(prompt)) < self.limit(max_length)
+
+    def fits(self, prompt: str, response: str, max_length: int | None) -> bool:
+        """Whether the whole response and its end-of-turn token fit behind the prompt."""
+        answer = self._backend.encode(self._glue + response, add_special_tokens=False)
+        return len(self.encode_prompt(prompt)) + len(answer.ids) + len(self._end) <= self.limit(max_length)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of words that the tokenizer does not know, if it has such an id."""
+        unknown = self._tokenizer.unk_token_id
+        return None if unknown is None else int(unknown)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids up to where the response begins: what generation continues."""

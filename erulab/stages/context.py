@@ -9,6 +9,7 @@ import torch
 
 from erulab.cache import Cache
 from erulab.data.rows import Benchmark
+from erulab.errors import IntegrityFault
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
@@ -16,6 +17,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
+from erulab.training.encode_rows import encode_rows
 from erulab.training.stopping import StopRequest
 
 
@@ -58,5 +60,17 @@ class Context:
         return loaded
 
     def given(self, path: str) -> ModelRef:
-        """A checkpoint that the user names in place of a stage's product."""
+        """A checkpoint that the user names in place of a stage's product.
+
+        Raises:
+            IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
+        """
+        chat = loading.chat_of(path)
+        rows = encode_rows(chat, self.benchmark.forget, self.benchmark.max_length)
+        unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
+        if unknown:
+            raise IntegrityFault(
+                f"{path} cannot read {unknown} of {len(rows)} forget rows (words unknown to its tokenizer); "
+                "give a model that was trained on this data set"
+            )
         return ModelRef(loading.folder_identity(path), path)

@@ -18,6 +18,16 @@ from erulab.training.encode_rows import content_hash, encode_rows
 VERSION = 1  # of what this stage computes: a change scores every model anew
 
 
+def check(context: Context) -> None:
+    """Whether every row can be read by the model, before anything is trained.
+
+    Raises:
+        DataError: names the row that cannot.
+    """
+    for suite in context.benchmark.suites:
+        encode_rows(context.chat, suite.rows, None)
+
+
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowScore], Product]:
     """Row scores of the target, unlearned model or oracle.
 

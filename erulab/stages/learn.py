@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,14 @@ def _learn(context: Context, part: str, folder: Path) -> None:
         ),
         context.config.engine, context.ranks,
     )  # fmt: skip
+    trainer = context.config.trainer
+    if trainer.checkpointing:
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     without_dropout(loaded.model)
     loaded.model.train()
     ranks = context.ranks
     checkpoints = Checkpoints(folder / "checkpoints", f"{context.config.engine.name}-{ranks.world}", ranks)
+    loop = replace(loop, save_every=trainer.save_every)
     with progress(f"learning the {part}", loop.steps, enabled=ranks.first) as bar:
         for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
             bar.update(step + 1, metrics)

@@ -10,10 +10,12 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
+from erulab.errors import ConfigError
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.chat import ChatFormat
 from erulab.models.loading import chat_of, save_folder
 from erulab.models.policy import without_dropout
+from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.base import Reward
 from erulab.rundir import RunDir
@@ -32,6 +34,26 @@ VERSION = 1  # of what this stage computes: a change makes every unlearned model
 
 # What a trainer option may change without changing the product.
 NOT_IN_KEY = ("micro_batch", "log_every", "save_every", "checkpointing")
+
+
+def check(context: Context) -> None:
+    """What can be wrong with this unlearning and is known before anything is trained.
+
+    Raises:
+        ConfigError: the reward couples rows and the global batch is not one micro-step.
+        DataError: the data set lacks what the method's pairs need.
+    """
+    config = context.config
+    method: Method = methods.build(config.method)
+    if method.trains not in (Trains.forget, Trains.refusal):
+        return
+    encode(context, method, context.chat)
+    share = config.trainer.global_batch // context.ranks.world
+    if method.takes_reward and rewards.build(config.reward).needs_whole_batch and _micro_batch(context) != share:
+        raise ConfigError(
+            f"reward={config.reward.name} needs the global batch in one micro-step, got trainer.micro_batch="
+            f"{config.trainer.micro_batch}; type trainer.micro_batch={share}"
+        )
 
 
 def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
@@ -109,7 +131,7 @@ def _unlearn(
     frozen = None
     if config.method.retain is Retain.kl:
         frozen = loaded.copy().policy.requires_grad_(False)
-    micro_batch = trainer.micro_batch or trainer.global_batch // ranks.world
+    micro_batch = _micro_batch(context)
     policy = loaded.policy
     engine = build_engine(
         policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
@@ -127,12 +149,28 @@ def _unlearn(
     )
     checkpoints = Checkpoints(folder / "checkpoints", f"{config.engine.name}-{ranks.world}", ranks)
     loaded.model.train()
-    with progress("unlearning", steps, enabled=ranks.first) as bar:
-        for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
-            bar.update(step + 1, metrics)
-            if step % trainer.log_every == 0 or step == steps - 1:
-                context.tracker.log(step, metrics)
+    kept = folder / "metrics.jsonl"
+    if ranks.first and kept.exists():  # of the run that began this unlearning, maybe in another folder
+        shutil.copy(kept, rundir.metrics_jsonl)
+    try:
+        with progress("unlearning", steps, enabled=ranks.first) as bar:
+            for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
+                bar.update(step + 1, metrics)
+                if step % trainer.log_every == 0 or step == steps - 1:
+                    context.tracker.log(step, metrics)
+                if trainer.save_every and (step + 1) % trainer.save_every == 0:
+                    _keep_metrics(rundir, kept, ranks)
+    finally:
+        _keep_metrics(rundir, kept, ranks)
     save_folder(loaded, folder / "model", engine.state_dict())
-    if ranks.first:
-        shutil.copy(rundir.metrics_jsonl, folder / "metrics.jsonl")
     checkpoints.clear()
+
+
+def _keep_metrics(rundir: RunDir, kept: Path, ranks: Ranks) -> None:
+    """The lines so far, beside the checkpoints: whichever run continues from there has them all."""
+    if ranks.first and rundir.metrics_jsonl.exists():
+        shutil.copy(rundir.metrics_jsonl, kept)
+
+
+def _micro_batch(context: Context) -> int:
+    return context.config.trainer.micro_batch or context.config.trainer.global_batch // context.ranks.world

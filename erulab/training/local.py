@@ -39,7 +39,8 @@ class LocalEngine:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self._clip or float("inf"))
-        self._optimizer.step()
+        if bool(norm.isfinite()):  # else the loop stops, with the weights as they were
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 

@@ -39,7 +39,8 @@ def train(
         checkpoints: where to save every `save_every` steps and when stopped; None for trainings too short to resume.
         stop: set by a signal; the loop then saves and raises.
     Raises:
-        NumericFault: a loss or gradient norm is not finite, on any rank, before the update.
+        NumericFault: a loss or gradient norm is not finite, on any rank. Nothing is updated or saved with it, but for
+            DeepSpeed's weights in memory, whose norm is known after the update only.
         Interrupted: stopped by a signal, after a checkpoint.
     """
     first = checkpoints.restore(engine, objective) if checkpoints else 0

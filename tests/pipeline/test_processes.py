@@ -45,11 +45,11 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
             if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
                 assert scores[model][name] == pytest.approx(value, abs=1e-3), (model, name)
     attacked = {(r["attack"], str(r["setting"]), r["metric"]): r for r in json.loads(rundir.attacks_json.read_text())}
-    for row in first.read("attacks.json"):
-        if (row["attack"], str(row["setting"]), row["metric"]) in attacked and row["metric"] == "log_odds":
-            other = attacked[row["attack"], str(row["setting"]), row["metric"]]
-            assert other["attacked_unlearned"] == pytest.approx(row["attacked_unlearned"], abs=5e-3)
-    assert {name for name, *_ in attacked} == {"relearn", "quantize"}
+    expected = {(r["attack"], str(r["setting"]), r["metric"]): r for r in first.read("attacks.json")}
+    # Other tests attack the first run in more ways.
+    assert attacked.keys() <= expected.keys() and {name for name, *_ in attacked} == {"relearn", "quantize"}
+    for key, row in attacked.items():
+        assert row["attacked_unlearned"] == pytest.approx(expected[key]["attacked_unlearned"], abs=5e-3), key
 
 
 def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:

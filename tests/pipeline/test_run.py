@@ -27,6 +27,7 @@ def test_all_files_are_there(first: Finished) -> None:
     missing = [name for name in FILES if not (first.rundir.path / name).is_file()]
     assert missing == []
     assert first.read("exit.json")["code"] == 0
+    assert "erulab.pipeline INFO unlearn: " in first.rundir.run_log.read_text()
 
 
 def test_metrics_have_a_line_a_step(first: Finished) -> None:

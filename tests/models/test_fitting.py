@@ -1,0 +1,77 @@
+"""Rows too long for the model: refused, dropped or shortened, and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.data.rows import Benchmark, Truncate
+from erulab.errors import DataError
+from erulab.models.chat import ChatFormat
+from erulab.models.fitting import fitted
+from erulab.models.tiny import TinyModel, TinyOptions
+
+LONG = "Tell me in all detail that you can think of: "
+
+
+@pytest.fixture(scope="module")
+def world() -> Benchmark:
+    """One forget prompt is long, in the training rows and in its suite."""
+    benchmark = FictitiousWorld(FictitiousOptions(forget_authors=2, retain_authors=2)).load(0)
+    first = benchmark.forget[0]
+    long = dataclasses.replace(first, prompt=LONG * 3 + first.prompt)
+
+    def swap(rows):  # type: ignore[no-untyped-def]
+        return tuple(long if row.id == first.id else row for row in rows)
+
+    return dataclasses.replace(
+        benchmark, forget=swap(benchmark.forget), target_rows=swap(benchmark.target_rows), max_length=30,
+        suites=tuple(dataclasses.replace(suite, rows=swap(suite.rows)) for suite in benchmark.suites),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chat(world: Benchmark) -> ChatFormat:
+    return TinyModel(TinyOptions()).chat(world)
+
+
+def test_what_fits_is_left_alone(world: Benchmark, chat: ChatFormat) -> None:
+    roomy = dataclasses.replace(world, max_length=None)
+    assert fitted(roomy, chat) == roomy
+
+
+def test_error_names_the_row(world: Benchmark, chat: ChatFormat) -> None:
+    with pytest.raises(DataError, match=f"row {world.forget[0].id}: the prompt takes .* of 30 tokens"):
+        fitted(world, chat)
+
+
+def test_drop_leaves_it_out_everywhere_and_says_so(world: Benchmark, chat: ChatFormat) -> None:
+    made = fitted(dataclasses.replace(world, truncate=Truncate.drop), chat)
+    gone = world.forget[0].id
+    assert len(made.forget) == len(world.forget) - 1
+    assert all(row.id != gone for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part)
+    assert made.notes[0] == "1 rows dropped: their prompts fill the 30 tokens"
+
+
+def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> None:
+    made = fitted(dataclasses.replace(world, truncate=Truncate.left), chat)
+    prompt, whole = made.forget[0].prompt, world.forget[0].prompt
+    assert whole.endswith(prompt) and prompt != whole
+    assert len(chat.encode_prompt(prompt)) < 30
+    longer = whole[: -len(prompt)].rstrip().split(" ")[-1] + " " + prompt
+    assert len(chat.encode_prompt(longer)) >= 30
+    assert made.suite("forget").rows[0].prompt == prompt
+    assert made.notes[0] == "1 prompts shortened at their beginning"
+
+
+def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
+    made = fitted(dataclasses.replace(world, truncate=Truncate.left, max_length=16), chat)
+    (note,) = [note for note in made.notes if "responses cut" in note]
+    rows = {row.id: row for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part}
+    cut = 0
+    for row in rows.values():
+        whole = chat.encode(row.id, row.prompt, row.response)
+        cut += len(whole.ids) > 16
+    assert note.startswith(f"{cut} responses") and cut > 0
