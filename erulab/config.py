@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from erulab import config_rules, registry
-from erulab.config_errors import did_you_mean, wanted
+from erulab.config_errors import default_hint, did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
+from erulab.methods.base import Pairs
 from erulab.models.folders import folder_identity
 from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
@@ -127,8 +128,9 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequenc
         chosen, part = choices.get(group), plain.get(group)
         name = part.get("name") if isinstance(part, dict) else None
         if group != "attack" and chosen in known.names() and name != chosen:
+            wish = str(name) if str(name) in known else f"NAME, one of: {', '.join(known.names())}"
             raise ConfigError(
-                f"{group}.name={name} does not choose another {group} ({chosen} is chosen); type {group}={name}"
+                f"{group}.name={name} does not choose another {group} ({chosen} is chosen); type {group}={wish}"
             )
     config = _typed_run({str(key): value for key, value in plain.items()}, overrides)
     if config.plugins != plugins_of(overrides):
@@ -144,9 +146,7 @@ def validate(config: RunConfig) -> None:
         ErulabError: one line, of the code that fits.
     """
     for plugins, options in ((registry.models, config.model), (registry.datasets, config.dataset)):
-        plugin = plugins.build(options)
-        if hasattr(plugin, "validate"):  # a user's plugin may have nothing to check
-            plugin.validate()
+        plugins.build(options).validate()
 
 
 def plain(config: RunConfig) -> dict[str, Any]:
@@ -227,9 +227,14 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
     # Stages run in their own order, whatever order they are named in.
     config.stages = [stage for stage in Stage if stage in config.stages]
     if isinstance(config.reward, ElasticOptions) and config.reward.decay is None:
-        paired = getattr(config.method, "pairs", None)  # only preference-style methods have pairs
-        config.reward.decay = 0.9 if paired is not None and paired.name != "none" else 0.5
+        config.reward.decay = 0.9 if _has_pairs(config.method) else 0.5
     return config
+
+
+def _has_pairs(method: Any) -> bool:
+    """Whether the method that takes a reward compares each answer with a paired one."""
+    takes_reward: bool = registry.methods[method.name].factory.takes_reward
+    return takes_reward and registry.methods.build(method).pairs is not Pairs.none
 
 
 def _typed_plugin(known: registry.Registry, values: Any, path: str, overrides: Sequence[str]) -> Any:
@@ -263,7 +268,7 @@ def _typed(kind: type, values: dict[str, Any], path: str, overrides: Sequence[st
         name = str(error).split()[0]
         key = f"{prefix}{name}"
         typed = " (set on the command line)" if any(o.lstrip("+").startswith(f"{key}=") for o in overrides) else ""
-        hint = f"; try {key}={_default(fields[name])} (default)" if name in fields else ""
+        hint = default_hint(key, _default(fields[name])) if name in fields else ""
         raise ConfigError(f"{prefix}{error}{typed}{hint}") from None
 
 

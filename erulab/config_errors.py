@@ -49,7 +49,7 @@ def wanted(error: BaseException, prefix: str = "") -> str:
     text = str(error).splitlines()[0].rstrip(".")
     key = f"{prefix}{getattr(error, 'full_key', None) or ''}"
     default = _default_of(error)
-    hint = f"; try {key}={default} (default)" if default is not None else ""
+    hint = default_hint(key, default) if default is not None else ""
     kind = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text)
     if kind:
         return f"{key} must be {KINDS.get(kind[2], kind[2])}, got {kind[1]!r}{hint}"
@@ -64,6 +64,14 @@ def wanted(error: BaseException, prefix: str = "") -> str:
         return f"{key}: an interpolation refers to itself"
     # Interpolation errors name the key that is asked for, full_key the key that asks.
     return f"{key}: {text}" if key and not text.startswith(key) else text
+
+
+def default_hint(key: str, default: str) -> str:
+    """`; try KEY=DEFAULT (default)`, where the schema's default is the one that counts."""
+    # A model can come with a trainer of its own (conf/trainer/): the schema's rates would be wrong by far for it.
+    if key.startswith(("trainer.", "target.")):
+        return f"; leave {key} out for the default of the model that is chosen"
+    return f"; try {key}={default} (default)"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

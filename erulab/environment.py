@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 
 import erulab
+from erulab.errors import EnvironmentFault
 from erulab.redaction import redacted_text
 
 PACKAGES = ("torch", "transformers", "safetensors", "hydra-core", "omegaconf", "deepspeed", "peft", "wandb")
+DRIVER_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,24 @@ class GPU:
 
 
 def gpus() -> list[GPU]:
-    """The NVIDIA GPUs that this process may use (CUDA_VISIBLE_DEVICES)."""
+    """The NVIDIA GPUs that this process may use (CUDA_VISIBLE_DEVICES).
+
+    Raises:
+        EnvironmentFault: the driver does not answer.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and (not visible.strip() or visible.startswith("-1")):
         return []
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index,uuid,compute_cap,name", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=DRIVER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentFault(
+            f"nvidia-smi has not answered in {DRIVER_SECONDS} s: the GPU driver hangs; restart it, or type "
+            "CUDA_VISIBLE_DEVICES= before the command to run on the CPU"
+        ) from None
     if answer.returncode:
         return []
     rows = [line.split(",", 3) for line in answer.stdout.splitlines() if line.count(",") >= 3]

@@ -12,8 +12,22 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether `source` has the form owner/name (or name)."""
-    return HUB_ID.fullmatch(source) is not None
+    """Whether `source` has the form owner/name (or name), and is no path into a folder that is here."""
+    return HUB_ID.fullmatch(source) is not None and not is_missing_folder(source)
+
+
+def is_missing_folder(source: str) -> bool:
+    """Whether `source` = a/b is a misspelt path: folder a is here, b is not in it, nor has the hub's a/b been fetched.
+
+    A hub id in a folder that happens to hold one of its owner's name still works once it was fetched (hf download).
+    """
+    path = Path(source)
+    if HUB_ID.fullmatch(source) is None or "/" not in source or not path.parent.is_dir() or path.is_dir():
+        return False
+    from huggingface_hub import constants  # rarely needed, and slow to load
+
+    fetched = [Path(constants.HF_HUB_CACHE) / f"{kind}--{source.replace('/', '--')}" for kind in ("models", "datasets")]
+    return not any(folder.is_dir() for folder in fetched)
 
 
 def snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:

@@ -12,6 +12,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+MOST_EPOCHS = 1_000_000
+
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
     """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds`."""
@@ -27,6 +29,11 @@ def positive(field_name: str, value: float | None) -> None:
 def not_negative(field_name: str, value: float | None) -> None:
     """Finite and >= 0, or null."""
     require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
+
+
+def epochs(field_name: str, value: float) -> None:
+    """Finite, > 0 and few enough to be counted in steps."""
+    require(0 < value <= MOST_EPOCHS, field_name, f"> 0 and at most {MOST_EPOCHS}", value)
 
 
 def fraction(field_name: str, value: float) -> None:
@@ -94,7 +101,7 @@ class TrainerOptions:
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
-        positive("epochs", self.epochs)
+        epochs("epochs", self.epochs)
         positive("steps", self.steps)
         positive("global_batch", self.global_batch)
         positive("micro_batch", self.micro_batch)
@@ -121,7 +128,7 @@ class TargetOptions:
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
-        positive("epochs", self.epochs)
+        epochs("epochs", self.epochs)
         positive("global_batch", self.global_batch)
         positive("micro_batch", self.micro_batch)
         not_negative("weight_decay", self.weight_decay)

@@ -14,7 +14,8 @@ from erulab.reporting import FORMATS, compare
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints or writes the comparison; returns the exit code, 3 for a folder that is no run."""
     parser = argparse.ArgumentParser(prog="python -m erulab.report", description="Compares run and sweep folders.")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a run folder or a sweep folder")
+    named = "a run folder, a sweep folder, or a folder that holds runs"
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=named)
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)

@@ -34,7 +34,6 @@ class RunDir:
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
-        self.wandb = self.path / "wandb"
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
         self.lock = self.path / "lock"
 
@@ -59,11 +58,15 @@ class RunDir:
 
     def write_text(self, path: Path, text: str) -> None:
         """Writes a file at once: readers see the old text or the new, never a part."""
+        self.write_bytes(path, text.encode())
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """As `write_text`, of an image."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp's files are private; these are for whoever may read the folder.

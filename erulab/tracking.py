@@ -13,6 +13,7 @@ import math
 import netrc
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -210,14 +211,13 @@ class _Wandb:
 
 
 def run_id(rundir: RunDir) -> str:
-    """wandb's id of the run: its folder's name, which carries the run's key, so that a resumed run continues.
+    """wandb's id of the run: its folder's name, and a hash of host and path.
 
-    A folder that the user named carries none: its whole path is taken in.
+    The same folder continues its wandb run; the same settings elsewhere are another one, whose curves must not mix.
     """
     name = re.sub(r"[^\w-]", "-", rundir.path.name)[:80]
-    if re.search(r"-[0-9a-f]{8,}$", name):
-        return name
-    return f"{name}-{hashlib.sha256(str(rundir.path.resolve()).encode()).hexdigest()[:12]}"
+    place = f"{socket.gethostname()}:{rundir.path.resolve()}"
+    return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
 def plain_config(config: RunConfig) -> dict[str, Any]:

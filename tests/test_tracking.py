@@ -116,10 +116,10 @@ def test_wandb_works_offline_without_a_key(
     line = log.finish()
     assert line is not None and line.startswith("wandb sync ")
     folder = Path(line.removeprefix("wandb sync "))
-    assert folder.is_dir() and rundir.wandb in folder.parents
+    assert folder.is_dir() and rundir.path / "wandb" in folder.parents
     assert capsys.readouterr().out == f"to upload: {line}\n"
     assert run_id(rundir) in folder.name
-    stored = b"".join(file.read_bytes() for file in rundir.wandb.rglob("*") if file.is_file())
+    stored = b"".join(file.read_bytes() for file in (rundir.path / "wandb").rglob("*") if file.is_file())
     assert b"forget/choice" in stored and b"target/loss" in stored
     for leak in (b"hf_canary", b"hunter2", b"SECRETPROMPT"):
         assert leak not in stored
@@ -127,10 +127,20 @@ def test_wandb_works_offline_without_a_key(
     assert len(lines(rundir)) == 1
 
 
+def test_a_wandb_run_is_of_one_folder_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed = "npo-0123456789"
+    first = run_id(RunDir(tmp_path / keyed))
+    monkeypatch.chdir(tmp_path)
+    assert run_id(RunDir(keyed)) == first  # resumed, however the folder is spelt
+    assert run_id(RunDir(tmp_path / "elsewhere" / keyed)) != first
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-machine")
+    assert run_id(RunDir(tmp_path / keyed)) != first
+
+
 def test_samples_go_to_wandb_only_on_demand(rundir: RunDir, no_key: None) -> None:
     rundir.write_json(rundir.samples_json, [{"suite": "forget", "prompt": "SHOWNPROMPT", "unlearned": "x"}])
     Tracker(rundir, config(TrackerName.wandb, samples=True), Rank()).finish()  # type: ignore[arg-type]
-    stored = b"".join(file.read_bytes() for file in rundir.wandb.rglob("*") if file.is_file())
+    stored = b"".join(file.read_bytes() for file in (rundir.path / "wandb").rglob("*") if file.is_file())
     assert b"SHOWNPROMPT" in stored
 
 

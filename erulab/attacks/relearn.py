@@ -10,7 +10,7 @@ from erulab import draws
 from erulab.attacks.base import Lab, Setting, forget_suites
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.errors import DataError
-from erulab.options import Schedule, not_negative, positive, require
+from erulab.options import Schedule, epochs, not_negative, positive, require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RelearnOptions:
             counts = bool(self.samples) and min(self.samples) >= 0
             require(counts, "samples", "a list of row counts, such as [10,100]", self.samples)
         not_negative("lr", self.lr)
-        positive("epochs", self.epochs)
+        epochs("epochs", self.epochs)
         positive("steps", self.steps)
         positive("batch", self.batch)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)

@@ -38,6 +38,11 @@ def check_source(source: str) -> None:
     """
     if Path(source).is_dir():
         check_folder(Path(source))
+    elif hub.is_missing_folder(source):
+        raise EnvironmentFault(
+            f"model folder {source}: no such folder in {Path(source).parent}/; if you mean a hub id, fetch it first: "
+            f"hf download {source}"
+        )
     elif not hub.is_hub_id(source):
         raise EnvironmentFault(f"model folder {source} does not exist, and it is no hub id (owner/name)")
 

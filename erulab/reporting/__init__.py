@@ -34,8 +34,10 @@ class Picture:
 def compare(folders: Sequence[Path], format: str = "text") -> str:
     """A comparison of run and sweep folders in one of FORMATS; html is a whole page with the trade-off figure.
 
+    Args:
+        folders: runs, sweeps, or folders that hold runs.
     Raises:
-        DataError: a folder is no run or sweep, or a file in it is damaged.
+        DataError: a folder is and holds no run or sweep, or a file in it is damaged.
     """
     runs = load_runs(folders)
     if format != "html":
@@ -64,7 +66,7 @@ def write_report(rundir: RunDir) -> None:
     """Writes report.md, report.html and plots/ of a run folder from the files that are in it.
 
     Raises:
-        DataError: the folder is no run, or a file in it is damaged.
+        DataError: the folder is no run, a file in it is damaged, or no stage has finished.
     """
     from erulab.reporting.page import write  # as above: `import erulab.reporting` stays light
 

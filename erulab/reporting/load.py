@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from erulab.redaction import redacted
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
+NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class RunResult:
         """The name chosen for a config group (`method`, `reward`, ...)."""
         options = self.config.get(group)
         return str(options["name"]) if isinstance(options, dict) and "name" in options else ""
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any stage left something to report."""
+        finished = [name for name, entry in self.stages.items() if entry.get("done") and name not in NO_RESULT]
+        return bool(self.scores or self.attacks or finished)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -83,8 +91,10 @@ def load_run(folder: Path) -> RunResult:
 def load_runs(folders: Sequence[Path]) -> list[RunResult]:
     """Runs of run and sweep folders, in the order given; a run named twice comes once.
 
+    Args:
+        folders: a folder that is neither stands for every run below it, by name.
     Raises:
-        DataError: a folder is neither a run nor a sweep, or a file in it is damaged.
+        DataError: a folder neither is nor holds a run or sweep, or a file in it is damaged.
     """
     runs: dict[Path, RunResult] = {}
     for folder in folders:
@@ -100,12 +110,22 @@ def load_runs(folders: Sequence[Path]) -> list[RunResult]:
 def _jobs(folder: Path) -> list[Path]:
     sweep = folder / "sweep.json"
     if not sweep.is_file():
-        if not RunDir(folder).run_yaml.is_file():
-            raise DataError(f"{folder} is no run or sweep folder: it has neither run.yaml nor sweep.json")
-        return [folder]
+        runs = list(_below(folder))
+        if not runs:
+            raise DataError(f"{folder} is no run or sweep folder: neither run.yaml nor sweep.json is in it or below it")
+        return runs
     # A job that never started has no folder yet: the others can be compared all the same.
     named = [Path(job["folder"]) for job in _json(sweep, {})["jobs"]]
     return [job for job in (_found(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The run folders that a folder is or holds; hidden ones (caches) hold none."""
+    for path, folders, files in os.walk(folder):
+        if RunDir(path).run_yaml.name in files:
+            folders.clear()
+            yield Path(path)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def _found(job: Path, sweep: Path) -> Path:

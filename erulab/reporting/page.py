@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from erulab.errors import DataError
 from erulab.reporting import escape, plots
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import seconds, short
@@ -41,11 +42,20 @@ class StageLine:
 def write(rundir: RunDir) -> None:
     """See `erulab.reporting.write_report`."""
     run = load_run(rundir.path)
+    if not run.has_results:
+        raise DataError(
+            f"{rundir.path}: nothing to report, no stage has finished with these settings; add others to stages, such "
+            "as stages=[target,oracle,unlearn,evaluate,attack,report]"
+        )
     images = plots.run_figures(run)
     rundir.plots.mkdir(exist_ok=True)
-    for stem, image in images.items():
-        (rundir.plots / f"{stem}.png").write_bytes(image)
-    rundir.write_text(rundir.report_md, markdown_page(run, [rundir.plots / f"{stem}.png" for stem in images]))
+    files = {rundir.plots / f"{stem}.png": image for stem, image in images.items()}
+    # Figures that an earlier run with more stages left would be taken for this one's, and sent to wandb.
+    for old in set(rundir.plots.glob("*.png")) - set(files):
+        old.unlink()
+    for file, image in files.items():
+        rundir.write_bytes(file, image)
+    rundir.write_text(rundir.report_md, markdown_page(run, list(files)))
     rundir.write_text(rundir.report_html, html_page(run, images))
 
 

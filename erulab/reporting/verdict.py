@@ -11,6 +11,7 @@ from erulab.reporting.numbers import interval, number, short, signed
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
+NOT_VALID = "not valid: "  # as attacks.figures.validity begins
 AFTER = {"relearn": "relearning", "quantize": "quantisation", "prune": "pruning"}
 
 
@@ -178,7 +179,7 @@ def _robustness(name: str, rows: list[dict[str, Any]]) -> Robustness:
         best = max(defined, key=lambda row: float(row["residual_attacked"]))
         value, low, high = (number(best.get(key)) for key in ("residual_attacked", "low", "high"))
         return Robustness(name, len(rows), len(valid), value, low, high, best["setting"])
-    notes = "; ".join(dict.fromkeys(str(row["note"]) for row in rows if row.get("note")))
+    notes = "; ".join(dict.fromkeys(_why(row) for row in rows if row.get("note")))
     if not rows:
         reason = "not measured on log-odds"
     elif valid:
@@ -186,6 +187,12 @@ def _robustness(name: str, rows: list[dict[str, Any]]) -> Robustness:
     else:
         reason = f"none of {len(rows)} settings is valid, which says nothing about robustness"
     return Robustness(name, len(rows), len(valid), None, None, None, {}, f"{reason} ({notes})" if notes else reason)
+
+
+def _why(row: dict[str, Any]) -> str:
+    """What a row's note says of the verdict: attacks/stage.py puts why it is not valid before notes on figures."""
+    note = str(row["note"])
+    return note.removeprefix(NOT_VALID).split("; ")[0] if note.startswith(NOT_VALID) else note
 
 
 def _figure(value: float, low: float | None, high: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import announce
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
+from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.stages.context import Context, ModelRef
 from erulab.training.encode_rows import content_hash, encode_rows
@@ -44,7 +44,8 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowSco
 
     def make(folder: Path) -> None:
         if context.ranks.first:
-            announce(f"scoring the {role} on {sum(len(suite.rows) for suite in suites)} rows")
+            count = sum(len(rows_of(suite, context.config.evaluation)) for suite in suites)
+            announce(f"scoring the {role} on {count} rows")
         rows = evaluate(context.load(ref), suites, context.config.evaluation, context.ranks)
         if context.ranks.first:
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]

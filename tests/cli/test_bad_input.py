@@ -33,6 +33,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("2 misspelt key", ["method.betta=1"], ["unknown key method.betta", "did you mean beta"]),
     ("2 added root key", ["+foo=1"], ["unknown key foo", "trainer"]),
     ("2 name of another", ["method.name=ga"], ["method.name=ga", "method=ga"]),
+    ("2 name outside", ["dataset.name=../../etc"], ["type dataset=NAME, one of: fictitious, jsonl, tofu"]),
     ("2 unreadable", ["x y"], ["'x y'", "KEY=VALUE"]),
     ("2 sweep without -m", ["method=npo,ga"], ["-m"]),
     ("2 list of choices", ["method=[npo,ga]"], ["-m method=npo,ga"]),
@@ -40,6 +41,9 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("3 zero", ["trainer.lr=0"], ["trainer.lr must be > 0, got 0"]),
     ("3 nan", ["trainer.lr=nan"], ["trainer.lr must be > 0, got nan"]),
     ("3 inf", ["trainer.lr=inf"], ["trainer.lr must be > 0, got inf"]),
+    ("3 epochs", ["trainer.epochs=1e308"], ["trainer.epochs must be > 0 and at most 1000000, got 1e+308"]),
+    ("3 epochs of the target", ["target.epochs=inf"], ["target.epochs must be > 0 and at most 1000000"]),
+    ("3 epochs of an attack", ["attack.relearn.epochs=1e308"], ["attack.relearn.epochs must be > 0 and at most"]),
     ("3 beta", ["method.beta=-1"], ["method.beta must be > 0, got -1.0", "method.beta=2.5 (default)"]),
     ("4 sweep", ["-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0, got -1.0"]),
     ("4 sweep, flag inside", ["method=eru", "-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0"]),
@@ -50,6 +54,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 no reward", ["method=npo", "reward=none"], ["method=npo needs a reward", "reference_free"]),
     ("6 raw alpha", ["reward.z=raw", "reward.alpha=1"], ["reward.alpha must be < 1 with z=raw"]),
     ("6 retrain", ["method=retrain", "adversary=rfa"], ["method=retrain", "adversary=none"]),
+    ("6 retrain, reward", ["method=retrain", "reward=elastic"], ["method=retrain has no margin", "method=npo"]),
     ("6 layer of no use", ["adversary.layer=1"], ["adversary.layer must be null with sites=block_inputs"]),
     ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
     ("6 local", ["engine=local", "engine.processes=2"], ["engine=local is one process", "engine=zero2"]),
@@ -80,6 +85,14 @@ def test_configuration_fault(typed: list[str], said: list[str], command: Callabl
         assert part in answer.err
     assert answer.out == ""
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("typed", ["trainer.lr=0", "trainer.lr=abc", "trainer.lr=null", "target.epochs=-1"])
+def test_no_default_of_another_model_is_proposed(typed: str, command: Callable[..., Answer]) -> None:
+    # conf/trainer/tiny.yaml: 4e-4 and more, where the schema has 1e-5.
+    said = command("model=tiny", typed).err
+    key = typed.partition("=")[0]
+    assert f"leave {key} out" in said and "(default)" not in said and f"try {key}=" not in said
 
 
 def test_nul_in_a_name() -> None:

@@ -120,6 +120,20 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
         rundir.read_json(rundir.scores_json)
 
 
+def test_an_image_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = RunDir(tmp_path)
+    image = rundir.plots / "knowledge.png"
+    rundir.write_bytes(image, b"old")
+
+    def full_disk(handle: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        rundir.write_bytes(image, b"new, and longer")
+    assert image.read_bytes() == b"old" and list(rundir.plots.iterdir()) == [image]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="output="):

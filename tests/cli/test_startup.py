@@ -13,6 +13,7 @@ import pytest
 from erulab import environment, registry
 from erulab import list as listing
 from erulab.config import CONF
+from erulab.errors import EnvironmentFault
 
 ROOT = CONF.parent
 PLUGIN = '''
@@ -136,3 +137,14 @@ def test_gpus_are_those_one_may_use(
     found = environment.gpus()
     assert [gpu.name for gpu in found] == names
     assert all(gpu.capability == (9.0 if gpu.name == "A" else None) for gpu in found)
+
+
+def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = tmp_path / "nvidia-smi"
+    stuck.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(environment, "DRIVER_SECONDS", 0.2)
+    with pytest.raises(EnvironmentFault, match=r"nvidia-smi has not answered.*CUDA_VISIBLE_DEVICES="):
+        environment.gpus()

@@ -15,7 +15,8 @@ from huggingface_hub import errors
 
 from erulab import hub
 from erulab.data.rows import Benchmark
-from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
+from erulab.data.tofu import Tofu, TofuOptions
+from erulab.errors import ConfigError, DataError, EnvironmentFault, IntegrityFault
 from erulab.models import smollm2
 from erulab.models.hf import HfModel, HfOptions
 from erulab.models.loading import save_folder
@@ -47,6 +48,22 @@ def test_what_is_found_wrong_before_torch_is_loaded(tmp_path: Path) -> None:
         HfModel(HfOptions(path="owner/name", oracle=str(tmp_path))).validate()
     with pytest.raises(ConfigError, match="model=hf"):
         SmolLM2(SmolLM2Options(path="x")).validate()
+
+
+def test_a_misspelt_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    HfModel(HfOptions(path="owner/name")).validate()
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(EnvironmentFault, match=r"owner/name: no such folder in owner/; .*hf download owner/name"):
+        HfModel(HfOptions(path="owner/name")).validate()
+    with pytest.raises(DataError, match=r"dataset\.path=owner/name is no folder"):
+        Tofu(TofuOptions(path="owner/name")).validate()
+    # Fetched before, it is a hub id all the same.
+    (tmp_path / "hub" / "models--owner--name").mkdir(parents=True)
+    HfModel(HfOptions(path="owner/name")).validate()
+    (tmp_path / "hub" / "datasets--owner--name").mkdir()
+    Tofu(TofuOptions(path="owner/name")).validate()
 
 
 def test_checks_do_not_load_torch() -> None:

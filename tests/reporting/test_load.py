@@ -97,6 +97,18 @@ def test_a_sweep_is_found_after_outputs_moved(make_run: MakeRun, tmp_path: Path)
     assert [run.name for run in load_runs([sweep])] == ["npo-1"]
 
 
+def test_a_parent_is_every_run_below_it(make_run: MakeRun, tmp_path: Path) -> None:
+    for place, name in (("fictitious", "npo-1"), ("fictitious", "eru-2"), ("tofu", "eru-3"), (".cache", "old-4")):
+        (tmp_path / "outputs" / place).mkdir(parents=True, exist_ok=True)
+        make_run(name).rename(tmp_path / "outputs" / place / name)
+    sweep = tmp_path / "outputs" / "sweeps" / "abc"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": [{"folder": "outputs/tofu/eru-3", "code": 0}]}))
+    outputs = tmp_path / "outputs"
+    assert [run.name for run in load_runs([outputs])] == ["eru-2", "npo-1", "eru-3"]
+    assert [run.name for run in load_runs([outputs / "fictitious", sweep])] == ["eru-2", "npo-1", "eru-3"]
+
+
 def test_a_sweep_with_no_started_job(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [{"folder": "nowhere/npo-1", "code": None}]}))
     with pytest.raises(DataError, match="has started"):

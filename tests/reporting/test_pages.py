@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from erulab.errors import DataError
 from erulab.reporting import compare, write_report
 from erulab.rundir import RunDir
 from tests.reporting.conftest import ATTACKS, SAMPLES, SCORES, MakeRun
@@ -73,6 +74,26 @@ def test_model_text_does_nothing(make_run: MakeRun) -> None:
     assert "default-src 'none'" in html
     outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", md, flags=re.DOTALL | re.MULTILINE)
     assert "<script" not in outside and "# heading" not in outside and "alert(1)" in outside
+
+
+def test_figures_of_an_earlier_run_go(make_run: MakeRun) -> None:
+    folder = make_run()
+    report(folder)
+    (folder / "attacks.json").write_text("[]")
+    md, _ = report(folder)
+    assert sorted(p.stem for p in (folder / "plots").iterdir()) == ["knowledge", "robustness", "training"]
+    assert "plots/training.png" in md and "relearning.png" not in md
+
+
+def test_nothing_made_nothing_to_report(make_run: MakeRun) -> None:
+    # What `stages=[report]` finds in a folder where no stage has run.
+    folder = make_run(
+        stages={"data": {"notes": [], "done": True}, "report": {"done": True}}, metrics=[],
+        without=("scores", "attacks", "samples"),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="nothing to report.*stages="):
+        report(folder)
+    assert not (folder / "report.md").exists()
 
 
 def test_over_forgetting_is_said(make_run: MakeRun) -> None:

@@ -119,6 +119,16 @@ def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
     )
 
 
+def test_only_why_an_attack_is_not_valid_is_said() -> None:
+    why = "the attacked target keeps 0.20 of its gap to the oracle and the attacked target's utility is 0.40, was 0.97"
+    note = f"not valid: {why}; maintained_error undefined: log-odds have no error"
+    failed = "failed on the oracle: ValueError: x; y"
+    rows = [attack_row("quantize", {"bits": b}, 0.0, valid=False, note=n) for b, n in ((4, note), (2, failed))]
+    assert judge(SCORES, rows).robustness[0].words == (
+        f"quantisation: none of 2 settings is valid, which says nothing about robustness ({why}; {failed})"
+    )
+
+
 def test_undefined_after_an_attack() -> None:
     rows = [attack_row("relearn", {"samples": 5}, None, note="denominator too small")]
     assert judge(SCORES, rows).robustness[0].words == "relearning: not defined (denominator too small)"
