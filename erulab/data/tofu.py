@@ -69,7 +69,7 @@ class Tofu:
             for name in self._tables:
                 self._file(Path(path), name)
         elif not hub.is_hub_id(path):
-            raise DataError(f"dataset.path={path} is no folder (and no hub id); type dataset.path=<folder of TOFU>")
+            raise DataError(f"dataset.path={path} is no folder and no hub id; give a folder with TOFU's files")
 
     def identity(self) -> dict[str, Any]:
         return {"tofu": VERSION, "content": content_identity(self._benchmark)}
