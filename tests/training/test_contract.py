@@ -24,7 +24,7 @@ from tests.training.conftest import Unlearning
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-def close(first: list[dict[str, float]], second: list[dict[str, float]], tolerance: float = 1e-5) -> None:
+def assert_close(first: list[dict[str, float]], second: list[dict[str, float]], tolerance: float = 1e-5) -> None:
     assert [m.keys() for m in first] == [m.keys() for m in second]
     for a, b in zip(first, second, strict=True):
         for name in a.keys() - {"rows_per_second", "adversary/gain"}:
@@ -45,7 +45,7 @@ def test_learns_and_stays_finite(case: Case, world: Benchmark, loaded: LoadedMod
 @every_case
 def test_accumulation_changes_nothing(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     whole = Unlearning(case, world, loaded)
-    close(whole.run(tmp_path)[0], dataclasses.replace(whole, micro_batch=2).run(tmp_path)[0])
+    assert_close(whole.run(tmp_path)[0], dataclasses.replace(whole, micro_batch=2).run(tmp_path)[0])
 
 
 @every_case
@@ -54,7 +54,7 @@ def test_padding_id_changes_nothing(case: Case, world: Benchmark, loaded: Loaded
     plain = Unlearning(case, world, loaded)
     first, weights = plain.run(tmp_path)
     second, same = dataclasses.replace(plain, pad_id=loaded.chat.stop_ids[0]).run(tmp_path)
-    close(first, second)
+    assert_close(first, second)
     assert all(torch.allclose(weights[name], same[name], atol=1e-5) for name in weights)
 
 
@@ -110,4 +110,4 @@ def test_row_order_inside_a_batch_changes_nothing(
     second, _ = Unlearning(case, backwards, loaded, **everything).run(tmp_path)
     for metrics in (*first, *second):
         metrics.pop("adversary/direction_ratio", None)  # compared with halves that are drawn by position
-    close(first, second)
+    assert_close(first, second)
