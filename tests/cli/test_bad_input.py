@@ -49,7 +49,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("4 sweep, flag inside", ["method=eru", "-m", "method.beta=0.1,-1"], ["job 1", "method.beta must be > 0"]),
     ("4 sweep choice", ["-m", "method=npo,npoo"], ["method='npoo'", "did you mean npo"]),
     ("5 batch", ["trainer.global_batch=32", "trainer.micro_batch=5"], ["32 is not 5 x n x 1", "micro_batch=4"]),
-    ("5 z=batch", ["reward.z=batch", "trainer.global_batch=32", "trainer.micro_batch=8"], ["reward.z=batch", "trainer.micro_batch=32"]),
+    ("5 z=batch", ["reward.z=batch", "trainer.micro_batch=8"], ["reward.z=batch", "trainer.micro_batch=64"]),
     ("6 no margin", ["method=ga", "reward=elastic"], ["method=ga", "reward=elastic", "method=npo"]),
     ("6 no reward", ["method=npo", "reward=none"], ["method=npo needs a reward", "reference_free"]),
     ("6 raw alpha", ["reward.z=raw", "reward.alpha=1"], ["reward.alpha must be < 1 with z=raw"]),
