@@ -87,6 +87,14 @@ def check_batches(config: RunConfig, processes: int) -> None:
         ConfigError: the equation with numbers and the nearest values that satisfy it.
     """
     for part, options in (("trainer", config.trainer), ("target", config.target)):
+        if config.trainer.micro_tokens is not None and options.micro_batch is None:
+            # The budget cuts the batch into micro-batches of any sizes, the same number for every process.
+            if options.global_batch < processes:
+                raise ConfigError(
+                    f"{part}.global_batch={options.global_batch} leaves some of {processes} processes without a row; "
+                    f"try {part}.global_batch={processes}"
+                )
+            continue
         micro = options.micro_batch or max(options.global_batch // processes, 1)
         share = micro * processes
         if options.global_batch % share:
@@ -101,7 +109,14 @@ def check_batches(config: RunConfig, processes: int) -> None:
             )
     reward = config.reward
     given = config.trainer.micro_batch
-    if isinstance(reward, ElasticOptions) and reward.z is Standardization.batch and given is not None:
+    batchwise = isinstance(reward, ElasticOptions) and reward.z is Standardization.batch
+    if batchwise and config.trainer.micro_tokens is not None:
+        raise ConfigError(
+            "reward.z=batch compares all rows of a step, so the global batch must be one micro-step, and "
+            f"trainer.micro_tokens={config.trainer.micro_tokens} may cut it; try trainer.micro_tokens=null, or "
+            "reward.z=ema"
+        )
+    if batchwise and given is not None:
         whole = config.trainer.global_batch // processes
         if given != whole:
             raise ConfigError(

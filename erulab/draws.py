@@ -32,9 +32,14 @@ def choice(n: int, *parts: object) -> int:
     return seed_of(*parts) % n
 
 
+def order(n: int, *parts: object) -> torch.Tensor:
+    """(n,) int64, a random order of 0..n-1."""
+    return torch.randperm(n, generator=generator(*parts))
+
+
 def permutation(n: int, *parts: object) -> list[int]:
-    """A random order of 0..n-1."""
-    return torch.randperm(n, generator=generator(*parts)).tolist()
+    """`order` as a list."""
+    return order(n, *parts).tolist()
 
 
 def generator(*parts: object) -> torch.Generator:

@@ -90,6 +90,8 @@ class TrainerOptions:
     steps: Optional[int] = None
     global_batch: int = 32  # forget rows a step (a pair is one); as many retain rows go with them
     micro_batch: Optional[int] = None  # forget rows a forward; null: global_batch / processes
+    # Or a budget of tokens a forward, which picks the micro batch by itself; learning and attacks keep to it too.
+    micro_tokens: Optional[int] = None
     weight_decay: float = 0.01
     warmup: float = 0.1  # share of the steps
     schedule: Schedule = Schedule.linear
@@ -105,6 +107,9 @@ class TrainerOptions:
         positive("steps", self.steps)
         positive("global_batch", self.global_batch)
         positive("micro_batch", self.micro_batch)
+        positive("micro_tokens", self.micro_tokens)
+        alone = self.micro_batch is None or self.micro_tokens is None
+        require(alone, "micro_tokens", "null where micro_batch is set (both size a forward)", self.micro_tokens)
         not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         not_negative("clip", self.clip)

@@ -68,6 +68,8 @@ def ablated_layers(options: AblationOptions, blocks: int) -> list[int]:
 class Ablation:
     """Holds the directions; `prepare` of the classes below sets them."""
 
+    alike = True
+
     def __init__(self, options: AblationOptions) -> None:
         self.options = options
         self.p = options.p
@@ -85,11 +87,11 @@ class Ablation:
         hit = (rows >= 0)[:, None, None]
         if self.options.sites is Sites.all_writes:
             edit = self._edit(0, hit)
-            with edited([(site(policy, 0), edit)], [(module, edit) for module in writers(policy)]):
+            with edited(policy, [(site(policy, 0), edit)], [(module, edit) for module in writers(policy)]):
                 yield
         else:
             layers = ablated_layers(self.options, len(policy.blocks))
-            with edited([(site(policy, layer), self._edit(i, hit)) for i, layer in enumerate(layers)]):
+            with edited(policy, [(site(policy, layer), self._edit(i, hit)) for i, layer in enumerate(layers)]):
                 yield
 
     def _edit(self, index: int, hit: torch.Tensor) -> Edit:

@@ -30,6 +30,14 @@ class HookablePolicy(Protocol):
 
     def hidden(self, batch: Batch) -> torch.Tensor: ...
 
+    def rows_of(self, states: torch.Tensor) -> torch.Tensor:
+        """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
+        ...
+
+    def states_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The inverse of `rows_of`."""
+        ...
+
 
 # (part, n, step) -> a batch of n rows of "forget" or "retain", drawn by (seed, step): the same on every rank.
 Draw = Callable[[str, int, int], "Batch"]
@@ -40,6 +48,8 @@ class Adversary(Protocol):
 
     p: float  # share of forget rows that are perturbed; 0: never
     seed: int  # of every draw; 0 when built, set by the training loop before the first `prepare`
+    # Whether rows that begin alike are perturbed alike there, so that their common opening may be computed once.
+    alike: bool
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
         """Once an optimizer step, before its first micro-batch, without gradient."""
@@ -68,6 +78,8 @@ class Adversary(Protocol):
 
 class Memoryless:
     """Base of adversaries that prepare nothing, log nothing and carry nothing from step to step."""
+
+    alike = False
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
         """Nothing to prepare."""

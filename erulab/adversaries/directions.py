@@ -80,7 +80,7 @@ def last_prompt_states(policy: HookablePolicy, batch: Batch, layers: Sequence[in
 
         return edit
 
-    with torch.no_grad(), edited([(site(policy, layer), keep(layer)) for layer in layers]):
+    with torch.no_grad(), edited(policy, [(site(policy, layer), keep(layer)) for layer in layers]):
         policy.hidden(prompts)
     return torch.stack([seen[layer] for layer in layers], 1)
 

@@ -39,18 +39,27 @@ def writers(policy: HookablePolicy) -> list[nn.Module]:
 
 
 @contextmanager
-def edited(inputs: Sequence[tuple[nn.Module, Edit]], outputs: Sequence[tuple[nn.Module, Edit]] = ()) -> Iterator[None]:
-    """Edits the first input or the (first) output of modules; hooks are gone afterwards, also after an exception."""
+def edited(
+    policy: HookablePolicy, inputs: Sequence[tuple[nn.Module, Edit]], outputs: Sequence[tuple[nn.Module, Edit]] = ()
+) -> Iterator[None]:
+    """Edits the first input or the (first) output of modules; hooks are gone afterwards, also after an exception.
+
+    Edits see rows, however the policy lays them out for its forward.
+    """
     handles = []
     try:
         for module, edit in inputs:
-            handles.append(module.register_forward_pre_hook(_on_input(edit)))
+            handles.append(module.register_forward_pre_hook(_on_input(_as_rows(policy, edit))))
         for module, edit in outputs:
-            handles.append(module.register_forward_hook(_on_output(edit)))
+            handles.append(module.register_forward_hook(_on_output(_as_rows(policy, edit))))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_rows(policy: HookablePolicy, edit: Edit) -> Edit:
+    return lambda states: policy.states_of(edit(policy.rows_of(states)))
 
 
 def _on_input(edit: Edit) -> Callable[..., Any]:

@@ -72,7 +72,7 @@ class LatentPGD(Memoryless):
         def edit(states: torch.Tensor) -> torch.Tensor:
             return states + of_rows(delta, rows, states.shape[1]).to(states.dtype)
 
-        with edited([(module, edit)]):
+        with edited(policy, [(module, edit)]):
             yield
 
     def _search(self, policy: HookablePolicy, module: nn.Module, forget: Batch, step: int) -> torch.Tensor:
@@ -89,7 +89,7 @@ class LatentPGD(Memoryless):
                 radius = o.eps_rel * median_norm(states, forget.prompt_mask)
             return states + delta.to(states.dtype)
 
-        with edited([(module, edit)]), torch.enable_grad():
+        with edited(policy, [(module, edit)]), torch.enable_grad():
             nll = policy.row_nll(forget)
             assert delta is not None and radius is not None
             best, best_nll = delta.detach(), nll.detach()

@@ -81,5 +81,6 @@ class Noise(Memoryless):
             radius = self.options.eps_rel * median_norm(states, of_rows(forget.prompt_mask, rows, length))
             return states + (of_rows(drawn[0], rows, length) * radius[:, None, None]).to(states.dtype)
 
-        with edited([(site(policy, perturbed_layer(self.options.layer, len(policy.blocks))), edit)]):
+        module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
+        with edited(policy, [(module, edit)]):
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -38,6 +38,9 @@ class Batch:
     attention_mask: torch.Tensor  # (rows, length) int64, 1 on real tokens
     supervised: torch.Tensor  # (rows, length) bool, tokens whose NLL counts
     prompt_mask: torch.Tensor  # (rows, length) bool, tokens before the response
+    # (rows,) group of each row: rows of one group that begin alike may be computed together up to where they differ.
+    # Empty: all rows are one group. Whoever edits the states of some rows only puts them into groups of their own.
+    share: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -47,21 +50,24 @@ class Batch:
     def select(self, rows: torch.Tensor) -> Batch:
         """The rows of a (n,) int64 index, same padding."""
         index = rows.tolist()
-        return Batch(
-            tuple(self.row_ids[i] for i in index),
-            self.input_ids[rows],
-            self.attention_mask[rows],
-            self.supervised[rows],
-            self.prompt_mask[rows],
-        )
+        picked = self._each(lambda tensor: tensor[rows])
+        share = tuple(self.share[i] for i in index) if self.share else ()
+        return dataclasses.replace(picked, row_ids=tuple(self.row_ids[i] for i in index), share=share)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.row_ids,
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.supervised.to(device),
-            self.prompt_mask.to(device),
+        # Without waiting: from pinned memory the copy goes on while the CPU queues the forward.
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return dataclasses.replace(
+            self,
+            input_ids=change(self.input_ids),
+            attention_mask=change(self.attention_mask),
+            supervised=change(self.supervised),
+            prompt_mask=change(self.prompt_mask),
         )
 
 

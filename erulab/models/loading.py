@@ -24,6 +24,7 @@ from transformers import (
 from erulab import logprobs
 from erulab.data.encoding import Encoded, collate
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.models.attention import implementation
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
 from erulab.models.folders import folder_identity, local_folder
@@ -52,7 +53,7 @@ def load_folder(source: str, attention: Attention) -> LoadedModel:
             trust_remote_code=False,
             local_files_only=True,
             dtype=torch.float32,
-            attn_implementation=attention.value,
+            attn_implementation=implementation(attention),
             output_loading_info=True,
         )
     except SafetensorError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,16 @@ from transformers import PreTrainedModel
 
 from erulab import logprobs
 from erulab.data.encoding import Batch
+from erulab.models.attention import PACKED
+from erulab.models.packing import Packing, pack
+
+
+@dataclass(frozen=True)
+class ReferenceStates:
+    """What a frozen model makes of some rows: (tokens, width) states of their supervised tokens, and its head."""
+
+    hidden: torch.Tensor
+    head: logprobs.Head
 
 
 class Policy(nn.Module):
@@ -22,6 +33,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self._packing: Packing | None = None  # of the latest forward
 
     @property
     def device(self) -> torch.device:
@@ -43,38 +55,59 @@ class Policy(nn.Module):
         return head
 
     def forward(
-        self, batch: Batch, reference: Policy | None = None, kl_rows: int = 0
+        self, batch: Batch, reference: ReferenceStates | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """NLL of the batch's supervised tokens, and KL to a frozen reference over the last rows.
+        """NLL of the batch's supervised tokens, and KL to a frozen reference over the last of them.
 
         Args:
             batch: on this module's device.
-            reference: frozen policy for retain kl; kl_rows: how many rows, from the end, the KL is taken on.
+            reference: the frozen model's states for the batch's last rows, for retain kl.
         Returns:
-            (tokens,) NLL in nats in row-major order; (tokens of the last kl_rows rows,) KL, or None.
+            (tokens,) NLL in nats in row-major order; (tokens of the reference,) KL, or None.
         """
         hidden = self.hidden(batch)
         nll = logprobs.token_nll(hidden, self.head, batch.input_ids[batch.supervised])
         if reference is None:
             return nll, None
-        first = len(batch.row_ids) - kl_rows
-        rows = batch.select(torch.arange(first, len(batch.row_ids), device=batch.input_ids.device))
-        with torch.no_grad():
-            ref_hidden = reference.hidden(rows)
-        kl = logprobs.token_kl(ref_hidden, reference.head, hidden[len(hidden) - len(ref_hidden) :], self.head)
-        return nll, kl
+        states = hidden[len(hidden) - len(reference.hidden) :]
+        return nll, logprobs.token_kl(reference.hidden, reference.head, states, self.head)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """(tokens, width): the state each supervised token is predicted from, row-major."""
+        self._packing = packing = self._pack(batch)
+        if packing is None:
+            states = self._inner()(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).last_hidden_state
+            return states[:, :-1][batch.supervised[:, 1:]]
         states = self._inner()(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state
-        return states[:, :-1][batch.supervised[:, 1:]]
+            input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False,
+            # A mask of four axes is taken as it is; attention goes by the pieces and never looks at it.
+            attention_mask=torch.zeros(1, 1, 1, 1), pieces=packing.pieces,
+        ).last_hidden_state  # fmt: skip
+        return states[0][packing.index[:, :-1][batch.supervised[:, 1:]]]
+
+    def rows_of(self, states: torch.Tensor) -> torch.Tensor:
+        """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
+        return states if self._packing is None else self._packing.rows(states)
+
+    def states_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(rows, length, width) in the layout of the latest forward: the inverse of `rows_of`."""
+        return rows if self._packing is None else self._packing.packed(rows)
 
     def row_nll(self, batch: Batch) -> torch.Tensor:
         """(rows,) sequence NLL in nats."""
         nll, _ = self(batch)
         return logprobs.row_sums(nll, batch.supervised)
+
+    def _pack(self, batch: Batch) -> Packing | None:
+        """How to lay out the rows without padding; None where padded rows are as fast."""
+        config = self._causal().config
+        # On GPUs one padded call is faster than a call a piece.
+        if batch.input_ids.device.type != "cpu" or config._attn_implementation != PACKED:
+            return None
+        packing = pack(batch)
+        return packing if packing.worth(config.hidden_size) else None
 
     def _causal(self) -> PreTrainedModel:
         # A peft wrapper keeps the causal model one floor down.

@@ -63,6 +63,7 @@ class SmolLM2:
         # Not at the top: this file is imported where torch must not be.
         from transformers import AutoModelForCausalLM, GgufConfig
 
+        from erulab.models.attention import implementation
         from erulab.models.loaded import LoadedModel
         from erulab.models.loading import check_layout
 
@@ -72,7 +73,7 @@ class SmolLM2:
             gguf_file=FILE,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
-            attn_implementation=self.options.attention.value,
+            attn_implementation=implementation(self.options.attention),
         )
         tokenizer = _tokenizer()
         loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))

@@ -85,6 +85,7 @@ class TinyModel:
         # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
         from transformers import AutoModelForCausalLM, LlamaConfig
 
+        from erulab.models.attention import implementation
         from erulab.models.loaded import LoadedModel
 
         tokenizer = tokenizer_of(benchmark.texts())
@@ -105,7 +106,9 @@ class TinyModel:
         # (torch.manual_seed would touch the GPUs' generators too.)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draws.seed_of("tiny", seed))
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=o.attention.value)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=implementation(o.attention)
+            )
         return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
 
 

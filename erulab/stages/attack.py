@@ -57,7 +57,7 @@ class TrainingLab:
         batch = min(batch, len(rows))
         encoded = encode_rows(subject.chat, rows, self.benchmark.max_length)
         options = FinetuneOptions(
-            lr=lr, epochs=epochs, global_batch=batch, micro_batch=batch, weight_decay=0.0, warmup=warmup,
+            lr=lr, epochs=epochs, global_batch=batch, split=self._context.split(None), weight_decay=0.0, warmup=warmup,
             schedule=schedule, clip=1.0, seed=seed, precision=self._context.config.trainer.precision, steps=steps,
         )  # fmt: skip
         engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())

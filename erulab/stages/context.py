@@ -17,6 +17,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
+from erulab.training.batches import Split
 from erulab.training.encode_rows import encode_rows
 from erulab.training.stopping import StopRequest
 
@@ -47,6 +48,10 @@ class Context:
     @property
     def base_identity(self) -> dict[str, Any]:
         return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
+
+    def split(self, micro_batch: int | None) -> Split:
+        """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""
+        return Split(micro_batch, self.config.trainer.micro_tokens if micro_batch is None else None)
 
     def load(self, ref: ModelRef) -> LoadedModel:
         """The model of a reference, on this rank's device, in evaluation mode."""

@@ -58,7 +58,7 @@ def _learn(context: Context, part: str, folder: Path) -> None:
         loaded, rows,
         FinetuneOptions(
             lr=options.lr, epochs=options.epochs, global_batch=options.global_batch,
-            micro_batch=options.micro_batch or options.global_batch // context.ranks.world,
+            split=context.split(options.micro_batch),
             weight_decay=options.weight_decay, warmup=options.warmup, schedule=options.schedule, clip=options.clip,
             seed=options.seed, precision=context.config.trainer.precision,
         ),

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
 
 # What a trainer option may change without changing the product.
-NOT_IN_KEY = ("micro_batch", "log_every", "save_every", "checkpointing")
+NOT_IN_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing")
 
 
 def check(context: Context) -> None:
@@ -48,11 +48,13 @@ def check(context: Context) -> None:
     if method.trains not in (Trains.forget, Trains.refusal):
         return
     encode(context, method, context.chat)
-    share = config.trainer.global_batch // context.ranks.world
-    if method.takes_reward and rewards.build(config.reward).needs_whole_batch and _micro_batch(context) != share:
+    trainer = config.trainer
+    share = trainer.global_batch // context.ranks.world
+    cut = trainer.micro_tokens is not None or trainer.micro_batch not in (None, share)
+    if cut and method.takes_reward and rewards.build(config.reward).needs_whole_batch:
         raise ConfigError(
             f"reward={config.reward.name} needs the global batch in one micro-step, got trainer.micro_batch="
-            f"{config.trainer.micro_batch}; type trainer.micro_batch={share}"
+            f"{trainer.micro_batch} and trainer.micro_tokens={trainer.micro_tokens}; leave both out"
         )
 
 
@@ -131,17 +133,16 @@ def _unlearn(
     frozen = None
     if config.method.retain is Retain.kl:
         frozen = loaded.copy().policy.requires_grad_(False)
-    micro_batch = _micro_batch(context)
     policy = loaded.policy
     engine = build_engine(
         policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
-        precision=trainer.precision, micro_batch=micro_batch,
+        precision=trainer.precision,
     )  # fmt: skip
     objective = UnlearningObjective(
         rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
         retain_weight=config.method.retain_weight, references=references, frozen=frozen, policy=policy,
-        global_batch=trainer.global_batch, micro_batch=micro_batch, seed=config.seed, pad_id=loaded.pad_id,
-        ranks=ranks,
+        global_batch=trainer.global_batch, split=context.split(trainer.micro_batch), seed=config.seed,
+        pad_id=loaded.pad_id, ranks=ranks,
     )  # fmt: skip
     steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
     loop = LoopOptions(
@@ -170,7 +171,3 @@ def _keep_metrics(rundir: RunDir, kept: Path, ranks: Ranks) -> None:
     """The lines so far, beside the checkpoints: whichever run continues from there has them all."""
     if ranks.first and rundir.metrics_jsonl.exists():
         shutil.copy(rundir.metrics_jsonl, kept)
-
-
-def _micro_batch(context: Context) -> int:
-    return context.config.trainer.micro_batch or context.config.trainer.global_batch // context.ranks.world

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
 
 from erulab import draws
-from erulab.data.encoding import Encoded
 
 
 def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
@@ -17,10 +20,14 @@ def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
     """
     rows: list[int] = []
     for epoch in range(start // n, (start + count - 1) // n + 1):
-        order = draws.permutation(n, seed, "order", part, epoch)
         first, last = max(start - epoch * n, 0), min(start + count - epoch * n, n)
-        rows.extend(order[first:last])
+        rows.extend(_order(n, seed, part, epoch)[first:last].tolist())
     return rows
+
+
+@functools.lru_cache(maxsize=4)  # forget and retain, at the border of two epochs
+def _order(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
+    return draws.order(n, seed, "order", part, epoch)
 
 
 def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None = None) -> int:
@@ -28,14 +35,80 @@ def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None =
     return steps if steps is not None else max(1, math.ceil(rows * epochs / global_batch))
 
 
-def micro_batches(
-    rows: Sequence[int], encoded: Sequence[Encoded], micro_batch: int, rank: int, world: int
-) -> list[list[int]]:
-    """This rank's micro-batches of one global batch, rows of like length together.
+@dataclass(frozen=True)
+class Split:
+    """How a global batch is cut into micro-batches: by rows, by a budget of tokens, or not at all."""
 
-    Lengths permute rows only inside the global batch, so what a step learns from never depends on them. Every rank
-    gets the same number: the caller has checked global_batch = micro_batch x accumulation x processes.
+    micro_batch: int | None = None  # forget rows a forward
+    micro_tokens: int | None = None  # padded tokens a forward, at the most; one row of each part, at the least
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one kind in a global batch: indices, and how many tokens each takes."""
+
+    rows: Sequence[int]
+    lengths: Sequence[int] = field(repr=False)  # of each row (of its longest answer)
+    answers: int = 1  # sequences a row is run as: two where it has a paired answer
+
+
+def micro_batches(parts: Sequence[Part], split: Split, rank: int, world: int) -> list[tuple[list[int], ...]]:
+    """This rank's micro-batches of one global batch: the rows of each part in each of them.
+
+    Rows of like length go together; lengths permute rows only inside the global batch, so what a step learns from
+    never depends on them. Every rank gets the same number of micro-batches, none of them without rows of a part that
+    has any: under ZeRO each forward is a collective.
     """
-    by_length = sorted(rows, key=lambda i: (len(encoded[i].ids), i))
-    chunks = [by_length[i : i + micro_batch] for i in range(0, len(by_length), micro_batch)]
-    return chunks[rank::world]
+    sorted_parts = [_by_length(part) for part in parts if part.rows]
+    most = min(len(part.rows) for part in sorted_parts) // world
+    if split.micro_tokens is not None:
+        count = _fewest(sorted_parts, split.micro_tokens, most, world)
+    elif split.micro_batch is not None:
+        count = math.ceil(len(parts[0].rows) / (split.micro_batch * world))
+    else:
+        count = 1
+    by_tokens = split.micro_tokens is not None
+    cut = iter([_cut(part, count * world, by_tokens) for part in sorted_parts])
+    chunks: list[list[list[int]]] = [next(cut) if part.rows else [[]] * (count * world) for part in parts]
+    return list(zip(*chunks, strict=True))[rank::world]
+
+
+def _by_length(part: Part) -> Part:
+    order = sorted(range(len(part.rows)), key=lambda i: (part.lengths[i], part.rows[i]))
+    return Part([part.rows[i] for i in order], [part.lengths[i] for i in order], part.answers)
+
+
+def _fewest(parts: Sequence[Part], budget: int, most: int, world: int) -> int:
+    """The fewest micro-batches a rank whose padded tokens all stay within the budget; `most` where none do."""
+    total = sum(sum(part.lengths) * part.answers for part in parts)
+    for count in range(min(max(1, total // (budget * world)), most), most):
+        bounds = [_bounds(part, count * world, by_tokens=True) for part in parts]
+        if max(_cost(parts, [b[i : i + 2] for b in bounds]) for i in range(count * world)) <= budget:
+            return count
+    return most
+
+
+def _cost(parts: Sequence[Part], ranges: Sequence[Sequence[int]]) -> int:
+    sequences = sum((last - first) * part.answers for part, (first, last) in zip(parts, ranges, strict=True))
+    return sequences * max(part.lengths[last - 1] for part, (_, last) in zip(parts, ranges, strict=True))
+
+
+def _cut(part: Part, count: int, by_tokens: bool) -> list[list[int]]:
+    bounds = _bounds(part, count, by_tokens)
+    return [list(part.rows[first:last]) for first, last in zip(bounds, bounds[1:], strict=False)]
+
+
+def _bounds(part: Part, count: int, by_tokens: bool) -> list[int]:
+    """Where `count` runs of the sorted rows begin and end: of like numbers of rows, or of tokens; none is empty."""
+    n = len(part.rows)
+    if not by_tokens:
+        return [n * i // count for i in range(count + 1)]
+    total, bounds, passed = sum(part.lengths), [0], 0
+    for i, length in enumerate(part.lengths):
+        # A row belongs to the run that its middle token falls into, as long as enough rows are left for the others.
+        while len(bounds) < count and (
+            n - i == count - len(bounds) or (i > bounds[-1] and (passed + length / 2) * count >= total * len(bounds))
+        ):
+            bounds.append(i)
+        passed += length
+    return [*bounds, n]

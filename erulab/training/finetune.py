@@ -9,7 +9,7 @@ from erulab.data.encoding import Encoded
 from erulab.models.loaded import LoadedModel
 from erulab.options import EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
-from erulab.training.batches import total_steps
+from erulab.training.batches import Split, total_steps
 from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
@@ -21,7 +21,7 @@ class FinetuneOptions:
     lr: float
     epochs: float
     global_batch: int
-    micro_batch: int
+    split: Split
     weight_decay: float
     warmup: float
     schedule: Schedule
@@ -39,10 +39,10 @@ def finetuning(
     policy = subject.policy
     engine = build_engine(
         policy, engine_options, ranks, weight_decay=options.weight_decay, clip=options.clip,
-        precision=options.precision, micro_batch=options.micro_batch,
+        precision=options.precision,
     )  # fmt: skip
     objective = FinetuneObjective(
-        rows, global_batch=options.global_batch, micro_batch=options.micro_batch, seed=options.seed,
+        rows, global_batch=options.global_batch, split=options.split, seed=options.seed,
         pad_id=subject.pad_id, ranks=ranks, device=policy.device,
     )  # fmt: skip
     steps = total_steps(len(rows), options.epochs, options.global_batch, options.steps)

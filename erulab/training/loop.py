@@ -15,6 +15,7 @@ from erulab.ranks import Ranks
 from erulab.training.checkpoints import Checkpoints
 from erulab.training.engine import Engine
 from erulab.training.objective import Objective
+from erulab.training.prefetch import prefetched
 from erulab.training.schedule import learning_rate
 from erulab.training.stopping import StopRequest
 
@@ -44,10 +45,10 @@ def train(
         Interrupted: stopped by a signal, after a checkpoint.
     """
     first = checkpoints.restore(engine, objective) if checkpoints else 0
-    for step in range(first, options.steps):
-        started = time.perf_counter()
+    started = time.perf_counter()
+    for step, micros in prefetched(objective.micro_batches, first, options.steps):
         with engine.autocast():
-            micros = objective.start_step(step, options.steps)
+            objective.start_step(step, options.steps)
         sums: dict[str, torch.Tensor] = {}
         for number, micro in enumerate(micros):
             with engine.autocast(), objective.micro_step(engine, micro) as (loss, micro_sums):
@@ -71,6 +72,7 @@ def train(
                 checkpoints.save(done, engine, objective)
             if stopping and stop is not None:
                 stop.interrupt(f"stopped after step {done} of {options.steps}")
+        started = time.perf_counter()
 
 
 def _over_ranks(sums: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import Encoded, collate
+from erulab.data.encoding import Batch, Encoded, collate
 from erulab.ranks import Ranks
-from erulab.training.batches import micro_batches, stream
+from erulab.training.batches import Part, Split, micro_batches, stream
 
-# The forward of an engine: (batch, reference, kl_rows) -> (token NLL, token KL or None).
+# The forward of an engine: (batch, reference states) -> (token NLL, token KL or None).
 Forward = Callable[..., Any]
 Sums = dict[str, torch.Tensor]
 
@@ -21,8 +22,12 @@ Sums = dict[str, torch.Tensor]
 class Objective(Protocol):
     """A loss over global batches, taken one micro-batch at a time."""
 
-    def start_step(self, step: int, total: int) -> Sequence[Any]:
-        """Prepares step `step` of `total` and returns this rank's micro-batches."""
+    def micro_batches(self, step: int) -> Sequence[Any]:
+        """This rank's micro-batches of a step: a pure function of the step, called ahead of time in a thread."""
+        ...
+
+    def start_step(self, step: int, total: int) -> None:
+        """Before the first micro-batch of step `step` of `total`."""
         ...
 
     def micro_step(self, forward: Forward, micro: Any) -> AbstractContextManager[tuple[torch.Tensor, Sums]]:
@@ -41,28 +46,41 @@ class Objective(Protocol):
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None: ...
 
 
+@dataclass(frozen=True)
+class FinetuneBatch:
+    """Rows of one micro-batch, and the supervised tokens of the whole global batch."""
+
+    batch: Batch
+    tokens: int
+
+
 class FinetuneObjective:
     """Mean NLL over the supervised tokens of the global batch: how target, oracle and attackers learn."""
 
     def __init__(
-        self, rows: Sequence[Encoded], *, global_batch: int, micro_batch: int, seed: int, pad_id: int,
+        self, rows: Sequence[Encoded], *, global_batch: int, split: Split, seed: int, pad_id: int,
         ranks: Ranks, device: torch.device,
     ) -> None:  # fmt: skip
         self._rows = rows
-        self._global_batch, self._micro_batch = global_batch, micro_batch
+        self._global_batch, self._split = global_batch, split
         self._seed, self._pad_id, self._ranks, self._device = seed, pad_id, ranks, device
-        self._tokens = 1
 
-    def start_step(self, step: int, total: int) -> Sequence[list[int]]:
+    def micro_batches(self, step: int) -> Sequence[FinetuneBatch]:
         indices = stream(self._seed, "learn", len(self._rows), step * self._global_batch, self._global_batch)
-        self._tokens = sum(self._rows[i].tokens for i in indices)
-        return micro_batches(indices, self._rows, self._micro_batch, self._ranks.rank, self._ranks.world)
+        rows = {i: self._rows[i] for i in indices}
+        part = Part(indices, [len(rows[i].ids) for i in indices])
+        tokens = sum(rows[i].tokens for i in indices)
+        micros = micro_batches([part], self._split, self._ranks.rank, self._ranks.world)
+        return [FinetuneBatch(ready(collate([rows[i] for i in micro], self._pad_id), self._device), tokens)
+                for (micro,) in micros]  # fmt: skip
+
+    def start_step(self, step: int, total: int) -> None:
+        """Nothing to prepare."""
 
     @contextmanager
-    def micro_step(self, forward: Forward, micro: list[int]) -> Iterator[tuple[torch.Tensor, Sums]]:
-        batch = collate([self._rows[i] for i in micro], self._pad_id).to(self._device)
-        nll, _ = forward(batch)
-        loss = nll.sum() / self._tokens
+    def micro_step(self, forward: Forward, micro: FinetuneBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
+        nll, _ = forward(micro.batch.to(self._device))
+        loss = nll.sum() / micro.tokens
         yield loss, {"loss": loss.detach()}
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
@@ -73,6 +91,11 @@ class FinetuneObjective:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Row order is a function of the step: nothing to restore."""
+
+
+def ready(batch: Batch, device: torch.device) -> Batch:
+    """The batch where a copy to the device need not wait for it."""
+    return batch.pin_memory() if device.type == "cuda" else batch
 
 
 def row_totals(nll: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from erulab import draws
+from erulab import draws, logprobs
 from erulab.adversaries.base import Adversary
 from erulab.data.encoding import Batch, Encoded, collate
 from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
-from erulab.models.policy import Policy
+from erulab.models.policy import Policy, ReferenceStates
 from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
-from erulab.training.batches import micro_batches, stream
-from erulab.training.objective import Forward, Sums, row_totals
+from erulab.training.batches import Part, Split, micro_batches, stream
+from erulab.training.objective import Forward, Sums, ready, row_totals
 from erulab.training.reference import ReferenceTable
 
 # How often the adversary's effect is measured: two more forwards of one micro-batch.
 GAIN_EVERY = 10
+
+
+class Reference(Protocol):
+    """The frozen model before unlearning, for retain kl: a copy, or the policy without its adapters."""
+
+    @property
+    def head(self) -> logprobs.Head: ...
+
+    def hidden(self, batch: Batch) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,23 @@ class UnlearningRows:
     retain: Sequence[Encoded]
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one forward: forget rows, their paired answers, retain rows; and the counts losses are divided by."""
+
+    forget: Sequence[int]
+    answers: int  # sequences for each forget row
+    attacked: Batch  # the forget rows with their own responses, as an adversary sees them
+    batch: Batch
+    attacked_as: torch.Tensor  # (rows of the batch,) int64: as which forget row the adversary perturbs it, or -1
+    forget_count: int  # tokens or rows of the global batch
+    retain_count: int  # tokens of the global batch
+
+    @property
+    def retain_rows(self) -> int:
+        return len(self.batch.row_ids) - self.answers * len(self.forget)
+
+
 class UnlearningObjective:
     """`forget_weight * L_forget + retain_weight * L_retain`, each over its own count in the global batch.
 
@@ -41,63 +69,67 @@ class UnlearningObjective:
     def __init__(
         self, rows: UnlearningRows, method: Method, reward: Reward | None, adversary: Adversary, *,
         forget_weight: float, retain: Retain, retain_weight: float, references: ReferenceTable | None,
-        frozen: Policy | None, policy: Policy, global_batch: int, micro_batch: int, seed: int, pad_id: int,
+        frozen: Reference | None, policy: Policy, global_batch: int, split: Split, seed: int, pad_id: int,
         ranks: Ranks,
     ) -> None:  # fmt: skip
         """`references` serves rewards that need the model before unlearning; `frozen` is that model, for retain kl."""
         self._rows, self._method, self._reward, self._adversary = rows, method, reward, adversary
         self._forget_weight, self._retain, self._retain_weight = forget_weight, retain, retain_weight
         self._references, self._frozen, self._policy = references, frozen, policy
-        self._global_batch, self._micro_batch = global_batch, micro_batch
+        self._global_batch, self._split = global_batch, split
         self._seed, self._pad_id, self._ranks = seed, pad_id, ranks
         self._step = 0
-        self._forget_count = self._retain_count = 1
         self._gain: tuple[float, float] = (0.0, 0.0)  # this step's sum of NLL drops and its rows
         self._measure_gain = False
 
-    def start_step(self, step: int, total: int) -> Sequence[tuple[list[int], list[int]]]:
-        rows, size, world = self._rows, self._global_batch, self._ranks.world
-        self._step = step
+    def micro_batches(self, step: int) -> Sequence[MicroBatch]:
+        rows, size = self._rows, self._global_batch
         forget = stream(self._seed, "forget", len(rows.forget), step * size, size)
         retain = []
         if self._retain is not Retain.none:
             retain = stream(self._seed, "retain", len(rows.retain), step * size, size)
-        trained = rows.others if self._method.trains is Trains.refusal else rows.forget
+        answers = {i: self._answers(i) for i in forget}
+        kept = {i: rows.retain[i] for i in retain}
         by_tokens = self._method.normalizer is Normalizer.tokens
-        self._forget_count = sum(trained[i].tokens for i in forget) if by_tokens else len(forget)
-        self._retain_count = sum(rows.retain[i].tokens for i in retain)
+        # A method that sums over tokens trains on one answer: the forgotten one, or the refusal in its place.
+        forget_count = sum(answers[i][0].tokens for i in forget) if by_tokens else len(forget)
+        retain_count = sum(kept[i].tokens for i in retain)
+        lengths = [max(len(answer.ids) for answer in answers[i]) for i in forget]
+        parts = (
+            Part(forget, lengths, len(answers[forget[0]])),
+            Part(retain, [len(kept[i].ids) for i in retain]),
+        )
+        micros = micro_batches(parts, self._split, self._ranks.rank, self._ranks.world)
+        return [self._micro_batch(step, f, [kept[i] for i in r], answers, forget_count, retain_count)
+                for f, r in micros]  # fmt: skip
+
+    def start_step(self, step: int, total: int) -> None:
+        self._step = step
         if self._adversary.p > 0:
             self._adversary.prepare(step, total, self._policy, self._draw)
         self._gain, self._measure_gain = (0.0, 0.0), self._adversary.p > 0 and step % GAIN_EVERY == 0
-        rank = self._ranks.rank
-        forget_micros = micro_batches(forget, rows.forget, self._micro_batch, rank, world)
-        retain_micros = micro_batches(retain, rows.retain, self._micro_batch, rank, world)
-        return list(zip(forget_micros, retain_micros or [[] for _ in forget_micros], strict=True))
 
     @contextmanager
-    def micro_step(self, forward: Forward, micro: tuple[list[int], list[int]]) -> Iterator[tuple[torch.Tensor, Sums]]:
-        forget, retain = micro
-        n = len(forget)
-        attacked = self._collate([self._rows.forget[i] for i in forget])
-        batch, answers = self._forward_batch(forget, retain)
-        mask = self._mask(attacked.row_ids)
-        # Every answer to a forget prompt perturbs as its own forget row; retain rows never do.
-        rows = torch.cat([mask.repeat(answers), mask.new_full((len(retain),), -1)])
+    def micro_step(self, forward: Forward, micro: MicroBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
+        device = self._policy.device
+        n, answers = len(micro.forget), micro.answers
+        batch, attacked = micro.batch.to(device), micro.attacked.to(device)
         if self._measure_gain:
             self._measure_gain = False
             self._gain = self._adversary_gain(attacked)
-        with self._adversary.attach(self._policy, attacked, rows, self._step):
-            kl = self._retain is Retain.kl
-            nll, kl_tokens = forward(batch, self._frozen if kl else None, len(retain) if kl else 0)
+        # Before the adversary's hooks are there: the reference is never perturbed.
+        reference = self._reference_states(batch, micro.retain_rows)
+        with self._adversary.attach(self._policy, attacked, micro.attacked_as.to(device), self._step):
+            nll, kl_tokens = forward(batch, reference)
             totals, tokens = row_totals(nll, batch.supervised)
             by_answer = [RowNLL(totals[i * n : (i + 1) * n], tokens[i * n : (i + 1) * n]) for i in range(answers)]
-            losses, row_metrics = self._method.losses(self._forget_rows(forget, by_answer), self._margin())
-            forget_loss = losses.sum() / self._forget_count
+            losses, row_metrics = self._method.losses(self._forget_rows(micro.forget, by_answer), self._margin())
+            forget_loss = losses.sum() / micro.forget_count
             loss = self._forget_weight * forget_loss
             sums: Sums = {f"method/{name}": values.detach().sum() for name, values in row_metrics.items()}
-            if retain:
+            if micro.retain_rows:
                 retain_sum = totals[answers * n :].sum() if kl_tokens is None else kl_tokens.sum()
-                retain_loss = retain_sum / self._retain_count
+                retain_loss = retain_sum / micro.retain_count
                 loss = loss + self._retain_weight * retain_loss
                 sums["retain_loss"] = retain_loss.detach()
             sums |= {"loss": loss.detach(), "forget_loss": forget_loss.detach()}
@@ -132,27 +164,47 @@ class UnlearningObjective:
         if self._reward is not None:
             self._reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
-    def _forward_batch(self, forget: list[int], retain: list[int]) -> tuple[Batch, int]:
-        """The micro-batch's rows, and how many answers each forget prompt has among them."""
+    def _answers(self, i: int) -> list[Encoded]:
+        """What forget row i is run with: its response, a refusal in its place, or both it and its paired answer."""
         rows = self._rows
         if self._method.trains is Trains.refusal:
-            answers = [[rows.others[i] for i in forget]]
-        else:
-            answers = [[rows.forget[i] for i in forget]]
-            if self._method.pairs is not Pairs.none:
-                answers.append([rows.others[i] for i in forget])
-        encoded = [row for answer in answers for row in answer] + [rows.retain[i] for i in retain]
-        return self._collate(encoded), len(answers)
+            return [rows.others[i]]
+        return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.others[i]]
 
-    def _forget_rows(self, forget: list[int], by_answer: list[RowNLL]) -> ForgetRows:
+    def _micro_batch(
+        self, step: int, forget: list[int], retain: list[Encoded], answers: dict[int, list[Encoded]],
+        forget_count: int, retain_count: int,
+    ) -> MicroBatch:  # fmt: skip
+        device, count = self._policy.device, len(answers[forget[0]])
+        attacked = collate([self._rows.forget[i] for i in forget], self._pad_id)
+        batch = collate([answers[i][k] for k in range(count) for i in forget] + retain, self._pad_id)
+        # Every answer to a forget prompt perturbs as its own forget row; retain rows never do.
+        attacked_as = self._mask(step, attacked.row_ids) * count + [-1] * len(retain)
+        if not self._adversary.alike:
+            attacked = dataclasses.replace(attacked, share=tuple(range(len(forget))))
+        return MicroBatch(
+            forget, count, ready(attacked, device),
+            ready(dataclasses.replace(batch, share=_groups(attacked_as, self._adversary.alike)), device),
+            torch.tensor(attacked_as, dtype=torch.int64), forget_count, retain_count,
+        )  # fmt: skip
+
+    def _reference_states(self, batch: Batch, rows: int) -> ReferenceStates | None:
+        if self._retain is not Retain.kl:
+            return None
+        assert self._frozen is not None
+        last = torch.arange(len(batch.row_ids) - rows, len(batch.row_ids), device=batch.input_ids.device)
+        with torch.no_grad():
+            return ReferenceStates(self._frozen.hidden(batch.select(last)), self._frozen.head)
+
+    def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
         other = by_answer[1] if len(by_answer) > 1 else None
         if self._references is None:
             return ForgetRows(by_answer[0], other=other)
         total = by_answer[0].total
-        reference = RowNLL(self._references.forget[forget].to(total), by_answer[0].tokens)
+        reference = RowNLL(self._references.forget[list(forget)].to(total), by_answer[0].tokens)
         if other is None:
             return ForgetRows(by_answer[0], reference)
-        other_reference = RowNLL(self._references.others[forget].to(total), other.tokens)
+        other_reference = RowNLL(self._references.others[list(forget)].to(total), other.tokens)
         return ForgetRows(by_answer[0], reference, other, other_reference)
 
     def _margin(self) -> Margin | None:
@@ -161,11 +213,10 @@ class UnlearningObjective:
         reward = self._reward
         return lambda x_ref, depth: reward.margin(x_ref, depth, self._ranks.gather)
 
-    def _mask(self, row_ids: Sequence[str]) -> torch.Tensor:
-        """(rows,) int64: the row's own index where the adversary acts on it this step, -1 elsewhere."""
+    def _mask(self, step: int, row_ids: Sequence[str]) -> list[int]:
+        """For each row its own index where the adversary acts on it in this step, -1 elsewhere."""
         p = self._adversary.p
-        hit = [i if draws.uniform(self._seed, "mask", self._step, row) < p else -1 for i, row in enumerate(row_ids)]
-        return torch.tensor(hit, dtype=torch.int64, device=self._policy.device)
+        return [i if draws.uniform(self._seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
 
     def _adversary_gain(self, forget: Batch) -> tuple[float, float]:
         """Summed drop of the forget rows' per-token NLL under attack, and their number."""
@@ -178,8 +229,11 @@ class UnlearningObjective:
 
     def _draw(self, part: str, n: int, step: int) -> Batch:
         rows = self._rows.forget if part == "forget" else self._rows.retain
-        order = draws.permutation(len(rows), self._seed, "prompts", part, step)
-        return self._collate([rows[i] for i in order[:n]])
+        order = draws.order(len(rows), self._seed, "prompts", part, step)[:n].tolist()
+        return collate([rows[i] for i in order], self._pad_id).to(self._policy.device)
 
-    def _collate(self, rows: Sequence[Encoded]) -> Batch:
-        return collate(rows, self._pad_id).to(self._policy.device)
+
+def _groups(attacked_as: Sequence[int], alike: bool) -> tuple[int, ...]:
+    """Which rows may be computed together where they begin alike: those that are left alone, and, by adversary, all
+    that are attacked or those that are attacked as the same row."""
+    return tuple(0 if row < 0 else 1 if alike else 2 + row for row in attacked_as)

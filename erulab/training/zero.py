@@ -24,7 +24,7 @@ class ZeroEngine:
 
     def __init__(
         self, policy: Policy, ranks: Ranks, *, stage: int, offload: bool, weight_decay: float, clip: float,
-        precision: Precision, micro_batch: int,
+        precision: Precision,
     ) -> None:  # fmt: skip
         self.policy = policy
         self._ranks = ranks
@@ -36,7 +36,7 @@ class ZeroEngine:
             # Small tensors stay whole: sharding a norm's weights costs more than it saves.
             zero["stage3_param_persistence_threshold"] = 10_000
         config = {
-            "train_micro_batch_size_per_gpu": micro_batch,
+            "train_micro_batch_size_per_gpu": 1,  # losses arrive normalised: DeepSpeed need not know
             "gradient_accumulation_steps": 1,
             "gradient_clipping": clip,
             "zero_optimization": zero,

@@ -19,6 +19,7 @@ from erulab.registry import load_plugins, methods, rewards
 from erulab.rewards.elastic import ElasticOptions, Standardization
 from erulab.rewards.reference import ReferenceOptions
 from erulab.rewards.reference_free import ReferenceFreeOptions
+from erulab.training.batches import Split
 from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
 from tests.tiny import FORGET, OTHERS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
@@ -44,11 +45,11 @@ def step_loss(
         forget_weight=options.forget_weight if forget_weight is None else forget_weight,
         retain_weight=options.retain_weight if retain_weight is None else retain_weight,
         frozen=Policy(TARGET) if options.retain is Retain.kl else None, policy=Policy(model), global_batch=4,
-        micro_batch=micro_batch, seed=0, pad_id=1, ranks=Ranks(),
+        split=Split(micro_batch), seed=0, pad_id=1, ranks=Ranks(),
     )  # fmt: skip
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
-    for micro in objective.start_step(0, 10):
+    for micro in objective.micro_batches(0):
         with objective.micro_step(Policy(model), micro) as (loss, micro_sums):
             gradient += gradients(loss, model)
         sums = {name: sums.get(name, torch.zeros(())) + value for name, value in micro_sums.items()}

@@ -18,6 +18,7 @@ from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
+from erulab.training.batches import Split
 from erulab.training.encode_rows import encode_others, encode_rows
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.local import LocalEngine
@@ -40,7 +41,7 @@ def small_model(world: Benchmark) -> LoadedModel:
     """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
     loaded = TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
     options = FinetuneOptions(
-        lr=1e-2, epochs=1, steps=60, global_batch=32, micro_batch=32, weight_decay=0.0, warmup=0.1,
+        lr=1e-2, epochs=1, steps=60, global_batch=32, split=Split(), weight_decay=0.0, warmup=0.1,
         schedule=Schedule.linear, clip=1.0, seed=5,
     )  # fmt: skip
     rows = encode_rows(loaded.chat, world.target_rows, None)
@@ -67,7 +68,8 @@ class Unlearning:
     world: Benchmark
     loaded: LoadedModel
     global_batch: int = 8
-    micro_batch: int = 8
+    micro_batch: int | None = 8
+    micro_tokens: int | None = None
     steps: int = 6
     seed: int = 11
     pad_id: int | None = None
@@ -106,7 +108,7 @@ class Unlearning:
         objective = UnlearningObjective(
             rows, method, reward, adversary, forget_weight=1.0, retain=retain, retain_weight=1.0,
             references=references, frozen=frozen, policy=policy, global_batch=self.global_batch,
-            micro_batch=self.micro_batch, seed=self.seed,
+            split=Split(self.micro_batch, self.micro_tokens), seed=self.seed,
             pad_id=subject.pad_id if self.pad_id is None else self.pad_id, ranks=ranks,
         )  # fmt: skip
         loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)

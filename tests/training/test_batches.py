@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from erulab.data.encoding import Encoded
-from erulab.training.batches import micro_batches, stream, total_steps
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from erulab.training.batches import Part, Split, micro_batches, stream, total_steps
 
 
 def test_every_epoch_shows_every_row_once() -> None:
@@ -22,24 +24,53 @@ def test_position_alone_decides() -> None:
     assert stream(5, "retain", 10, 0, 40) != whole
 
 
-def encoded(lengths: list[int]) -> list[Encoded]:
-    return [Encoded(str(i), tuple(range(n)), 1, n) for i, n in enumerate(lengths)]
+def part(lengths: list[int], answers: int = 1) -> Part:
+    return Part(range(len(lengths)), lengths, answers)
+
+
+def shared(parts: list[Part], split: Split, world: int) -> list[list[tuple[list[int], ...]]]:
+    """Every rank's micro-batches; each row is in exactly one of them, and ranks have equally many."""
+    shares = [micro_batches(parts, split, rank, world) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    for i, one in enumerate(parts):
+        assert sorted(row for share in shares for micro in share for row in micro[i]) == sorted(one.rows)
+    return shares
 
 
 def test_ranks_share_a_global_batch_evenly() -> None:
-    rows = encoded([9, 3, 5, 8, 2, 7, 4, 6])
-    batch = [3, 1, 0, 7, 5, 2, 6, 4]
+    parts = [part([9, 3, 5, 8, 2, 7, 4, 6]), part([1, 2, 3, 4, 5, 6, 7, 8])]
     for world, micro in ((1, 8), (1, 2), (2, 4), (2, 2), (4, 1)):
-        shares = [micro_batches(batch, rows, micro, rank, world) for rank in range(world)]
-        assert len({len(share) for share in shares}) == 1
-        assert sorted(i for share in shares for chunk in share for i in chunk) == sorted(batch)
-        assert all(len(chunk) == micro for share in shares for chunk in share)
+        for share in shared(parts, Split(micro), world):
+            assert all(len(rows) == micro for micros in share for rows in micros)
+    assert [len(share) for share in shared(parts, Split(), 2)] == [1, 1]
 
 
 def test_like_lengths_go_together() -> None:
-    rows = encoded([9, 3, 9, 3, 9, 3])
-    chunks = micro_batches(range(6), rows, 3, 0, 1)
-    assert [{len(rows[i].ids) for i in chunk} for chunk in chunks] == [{3}, {9}]
+    lengths = [9, 3, 9, 3, 9, 3]
+    chunks = micro_batches([part(lengths)], Split(3), 0, 1)
+    assert [{lengths[i] for i in chunk} for (chunk,) in chunks] == [{3}, {9}]
+
+
+@given(
+    st.lists(st.integers(2, 200), min_size=1, max_size=20), st.lists(st.integers(2, 200), min_size=1, max_size=20),
+    st.integers(1, 2), st.integers(1, 3), st.sampled_from([30, 300, 1000, 10**6]),
+)  # fmt: skip
+def test_a_budget_of_tokens(forget: list[int], retain: list[int], answers: int, world: int, budget: int) -> None:
+    """No forward takes more padded tokens than the budget, unless it is one row of each part; none is empty."""
+    n = min(len(forget), len(retain))
+    assume(n >= world)
+    parts = [part(forget[:n], answers), part(retain[:n])]
+    for share in shared(parts, Split(micro_tokens=budget), world):
+        for f, r in share:
+            assert f and r
+            padded = max([forget[i] for i in f] + [retain[i] for i in r]) * (len(f) * answers + len(r))
+            assert padded <= budget or len(share) == n // world
+
+
+def test_a_budget_takes_no_more_micro_batches_than_it_needs() -> None:
+    even = [part([10] * 8), part([10] * 8)]
+    assert [len(micro_batches(even, Split(micro_tokens=b), 0, 1)) for b in (160, 80, 40, 20)] == [1, 2, 4, 8]
+    assert micro_batches([part([5, 5]), Part([], [])], Split(micro_tokens=5), 0, 1) == [([0], []), ([1], [])]
 
 
 def test_steps_of_a_training() -> None:

@@ -31,9 +31,12 @@ class Poisoned:
     def __init__(self, objective: UnlearningObjective, step: int) -> None:
         self._objective, self._bad, self._step = objective, step, 0
 
-    def start_step(self, step: int, total: int) -> Sequence[Any]:
+    def micro_batches(self, step: int) -> Sequence[Any]:
+        return self._objective.micro_batches(step)
+
+    def start_step(self, step: int, total: int) -> None:
         self._step = step
-        return self._objective.start_step(step, total)
+        self._objective.start_step(step, total)
 
     @contextmanager
     def micro_step(self, forward: Any, micro: Any) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:

@@ -28,7 +28,6 @@ def run(one: Run, folder: Path, ranks: Ranks) -> None:
         policy, objective, loop, _ = unlearning.build(folder)
         engine = ZeroEngine(
             policy, ranks, stage=one.stage, offload=False, weight_decay=0.01, clip=1.0, precision=Precision.fp32,
-            micro_batch=one.micro_batch,
         )  # fmt: skip
         checkpoints = Checkpoints(folder / "checkpoints" / one.name, "key", ranks)
         for step, values in train(engine, objective, loop, ranks, checkpoints):

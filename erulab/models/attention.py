@@ -1,0 +1,72 @@
+"""Attention over packed rows, registered with transformers beside its own; padded forwards go to its SDPA as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from erulab.models.base import Attention
+from erulab.models.packing import Piece
+
+PACKED = "packed_sdpa"
+
+
+def implementation(attention: Attention) -> str:
+    """What transformers is told for `model.attention`: its SDPA, able to read packed rows too, or the name itself."""
+    return PACKED if attention is Attention.sdpa else attention.value
+
+
+def packed_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, *, scaling: float | None = None, dropout: float = 0.0,
+    pieces: Sequence[Piece] | None = None, sliding_window: int | None = None, **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    """Causal attention of each piece to itself and to the pieces before it.
+
+    Args:
+        query: (1, heads, packed, head width); key, value: (1, key-value heads, packed, head width).
+        pieces: None for a padded batch, which transformers' own function takes.
+        sliding_window: tokens that a token sees, itself included; None: all before it.
+    Returns:
+        (1, packed, heads, head width), None.
+    """
+    if pieces is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
+            sliding_window=sliding_window, **options,
+        )  # fmt: skip
+    lengths = [piece.length for piece in pieces]
+    queries, keys, values = (x.split(lengths, 2) for x in (query, key, value))
+    results = []
+    for i, piece in enumerate(pieces):
+        seen = (*piece.before, i)
+        k, v = (x[i] if len(seen) == 1 else torch.cat([x[j] for j in seen], 2) for x in (keys, values))
+        windowed = sliding_window is not None and sliding_window < k.shape[2]
+        mask = _mask(queries[i], k, sliding_window) if windowed or piece.before else None
+        results.append(
+            F.scaled_dot_product_attention(
+                queries[i], k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
+            )
+        )
+    return torch.cat(results, 2).transpose(1, 2), None
+
+
+def _mask(query: torch.Tensor, key: torch.Tensor, window: int | None) -> torch.Tensor:
+    """(queries, keys) float, 0 where a query sees a key: the last query stands where the last key does."""
+    n, m = query.shape[2], key.shape[2]
+    distance = torch.arange(m - n, m, device=query.device)[:, None] - torch.arange(m, device=query.device)
+    seen = distance >= 0
+    if window is not None:
+        seen &= distance < window
+    return torch.zeros(n, m, device=query.device, dtype=query.dtype).masked_fill(~seen, -torch.inf)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, sdpa_mask)

@@ -1,0 +1,103 @@
+"""Packed rows give what each row gives alone: the layout, every family of models, values and gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from erulab.data.encoding import Batch, Encoded, collate
+from erulab.models import packing
+from erulab.models.attention import PACKED
+from erulab.models.packing import Packing, pack
+from erulab.models.policy import Policy
+from tests.models.conftest import tiny_model
+from tests.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
+
+FAMILIES = {
+    "llama": {}, "qwen2": {}, "gpt2": {}, "phi": {}, "gemma": {}, "phi3": {"pad_token_id": 0},
+    "mistral": {"sliding_window": 6}, "qwen3": {},
+}  # fmt: skip
+
+
+def batch_of(*rows: list[int], share: tuple[int, ...] = ()) -> Batch:
+    encoded = [Encoded(str(i), tuple(ids), 1, len(ids)) for i, ids in enumerate(rows)]
+    return dataclasses.replace(collate(encoded, 0), share=share)
+
+
+def path(packed: Packing, row: int, length: int) -> list[int]:
+    """The ids of a row, read through the index."""
+    return [packed.ids[i] for i in packed.index[row, :length].tolist()]
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=24), min_size=1, max_size=8), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_every_row_is_a_path_through_the_pieces(rows: list[list[int]], alone: bool) -> None:
+    share = tuple(range(len(rows))) if alone else ()
+    packed = pack(batch_of(*rows, share=share))
+    for row, ids in enumerate(rows):
+        places = packed.index[row, : len(ids)].tolist()
+        assert path(packed, row, len(ids)) == ids
+        assert [packed.positions[i] for i in places] == list(range(len(ids)))
+        # What a token sees by its piece and the pieces before is the row up to it, in order.
+        last = next(p for p in packed.pieces if p.start <= places[-1] < p.start + p.length)
+        before = [packed.pieces[i] for i in last.before]
+        behind = [i for piece in before for i in range(piece.start, piece.start + piece.length)]
+        assert [*behind, *range(last.start, places[-1] + 1)] == places
+    assert len(packed.ids) == sum(p.length for p in packed.pieces) <= sum(map(len, rows))
+    if alone:
+        assert len(packed.ids) == sum(map(len, rows))
+    length = packed.index.shape[1]
+    owned = [packed.index[owner // length, owner % length].item() for owner in packed.owners]
+    assert owned == list(range(len(packed.ids)))
+
+
+def test_common_openings_stand_once() -> None:
+    opening, question = list(range(10)), list(range(50, 60))
+    rows = [[*opening, *question, 1], [*opening, *question, 2, 3], [*opening, 4], [*opening, *question]]
+    packed = pack(batch_of(*rows))
+    assert len(packed.ids) == 10 + 10 + 1 + 2 + 1
+    assert len(pack(batch_of(*rows, share=(0, 1, 1, 0))).ids) == (10 + 10 + 1) + (10 + 12 + 1)
+    few = packing.SHORTEST_SHARED - 1
+    assert len(pack(batch_of([*range(few), 90], [*range(few), 91])).ids) == 2 * (few + 1)
+
+
+def test_states_go_to_rows_and_back() -> None:
+    packed = pack(batch_of([5, 6, 7, 8, 9, 5, 6, 7, 8, 1], [5, 6, 7, 8, 9, 5, 6, 7, 8, 2], [3, 4]))
+    states = torch.randn(1, len(packed.ids), 4)
+    rows = packed.rows(states)
+    assert rows.shape == (3, 10, 4)
+    assert torch.equal(rows[0, :9], rows[1, :9]) and not torch.equal(rows[0, 9], rows[1, 9])
+    assert torch.equal(packed.packed(rows), states)
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs however small the model is, and shares openings of two tokens."""
+    monkeypatch.setattr(packing, "CALL", -1)
+    monkeypatch.setattr(packing, "SHORTEST_SHARED", 2)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_family_gives_each_rows_own_nll(kind: str, always: None) -> None:
+    model = tiny_model(kind, attn_implementation=PACKED, **FAMILIES[kind]).double()
+    rows = [*FORGET, *OTHERS, *RETAIN]  # two answers to one prompt share it
+    policy = Policy(model)
+    nll = policy.row_nll(collate(rows, 0))
+    assert policy._packing is not None and len(policy._packing.ids) < sum(len(row.ids) for row in rows)
+    expected = torch.stack([naive_nll(model, row) for row in rows])
+    torch.testing.assert_close(nll, expected, rtol=1e-9, atol=1e-9)
+    weights = torch.linspace(-1, 1, len(rows), dtype=torch.float64)
+    packed, alone = (gradients((values * weights).sum(), model) for values in (nll, expected))
+    # Norms of some families compute in float32 whatever the model's type.
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_model_is_padded_and_a_wide_one_packed() -> None:
+    """One attention call more must be worth it: 100 saved tokens are, at width 576, not at width 64."""
+    packed = pack(batch_of(list(range(60)), list(range(60, 70)), list(range(70, 80))))
+    assert packed.index.numel() - len(packed.ids) == 100
+    assert packed.worth(576) and not packed.worth(64)
