@@ -36,7 +36,7 @@ LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
-NOT_IN_TRAINING_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing")
+NOT_IN_TRAINING_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)

@@ -8,7 +8,7 @@ from typing import Any
 
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
-from erulab.options import EngineName, RunConfig, Stage
+from erulab.options import EngineName, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, methods, rewards
 from erulab.rewards.elastic import ElasticOptions, Standardization
@@ -76,6 +76,7 @@ def check(config: RunConfig) -> None:
     """
     _check_reward(config)
     _check_adversary(config)
+    _check_artifacts(config)
     _check_stages(config)
     _check_engine(config)
 
@@ -136,6 +137,16 @@ def _check_reward(config: RunConfig) -> None:
         raise ConfigError(
             f"method={method} has no margin, so reward={config.reward.name} would do nothing; drop it, or use one of: "
             + ", ".join(f"method={name}" for name in takers)
+        )
+
+
+def _check_artifacts(config: RunConfig) -> None:
+    trains = methods[config.method.name].factory.trains
+    adapters = config.model.lora.rank > 0 and trains not in (Trains.retrain, Trains.nothing)
+    if config.artifacts.model is SavedModel.adapter and not adapters:
+        raise ConfigError(
+            f"artifacts.model=adapter, but method={config.method.name} with model.lora.rank={config.model.lora.rank} "
+            "trains no adapter; try model.lora.rank=16 and a method that unlearns, or artifacts.model=full"
         )
 
 

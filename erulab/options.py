@@ -78,6 +78,7 @@ class TrackerName(Enum):
 
 class SavedModel(Enum):
     full = "full"
+    adapter = "adapter"  # of model.lora, to be put on the target
     none = "none"
 
 
@@ -100,6 +101,7 @@ class TrainerOptions:
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when stopped
     precision: Precision = Precision.auto
     checkpointing: bool = False  # gradient checkpointing
+    compile: bool = False  # torch.compile, block by block
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)

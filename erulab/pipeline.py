@@ -95,8 +95,11 @@ class Pipeline:
             product = unlearn.unlearn(context, self._needed("target", target), self._rundir)
             self._finished("unlearn", [product])
             ref = ModelRef(product.key, str(product.folder / "model"))
-        if context.ranks.first and context.config.artifacts.model is SavedModel.full:
+        saved = context.config.artifacts.model
+        if context.ranks.first and saved is SavedModel.full:
             link_folder(Path(ref.path), self._rundir.model)
+        if context.ranks.first and saved is SavedModel.adapter:
+            link_folder(Path(ref.path).with_name("adapter"), self._rundir.adapter)
         return ref
 
     def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:

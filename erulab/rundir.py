@@ -27,6 +27,7 @@ class RunDir:
         self.launcher_log = self.path / "torchrun.log"  # what starts several ranks; only where there are several
         self.metrics_jsonl = self.path / "metrics.jsonl"  # one object a logged unlearning step
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
+        self.adapter = self.path / "adapter"  # in its place with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
         self.attacks_json = self.path / "attacks.json"
         self.samples_json = self.path / "samples.json"  # generations: can hold what must be forgotten

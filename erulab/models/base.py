@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from erulab.options import not_negative, positive
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark
@@ -19,6 +21,18 @@ class Attention(Enum):
 
 
 @dataclass
+class LoraOptions:
+    """Unlearning trains adapters instead of all weights; learning the target never does."""
+
+    rank: int = 0  # 0: all weights
+    alpha: int = 16  # adapters are scaled by alpha / rank
+
+    def __post_init__(self) -> None:
+        not_negative("rank", self.rank)
+        positive("alpha", self.alpha)
+
+
+@dataclass
 class ModelOptions:
     """`path`: weights that training starts from. `target`, `oracle`, `unlearned`: a folder or hub id that
     replaces that stage's product."""
@@ -28,6 +42,7 @@ class ModelOptions:
     oracle: Optional[str] = None
     unlearned: Optional[str] = None
     attention: Attention = Attention.sdpa
+    lora: LoraOptions = field(default_factory=LoraOptions)
 
 
 class ModelSource(Protocol):

@@ -95,6 +95,11 @@ class Policy(nn.Module):
         """(rows, length, width) in the layout of the latest forward: the inverse of `rows_of`."""
         return rows if self._packing is None else self._packing.packed(rows)
 
+    def compile_blocks(self) -> None:
+        """Compiles each block by itself: hooks and everything between blocks stay as they are."""
+        for block in self.blocks:
+            block.forward = torch.compile(block.forward, dynamic=True)
+
     def row_nll(self, batch: Batch) -> torch.Tensor:
         """(rows,) sequence NLL in nats."""
         nll, _ = self(batch)

@@ -6,17 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-import torch
-
-from erulab import draws
 from erulab.attacks.stage import run_attacks
 from erulab.cache import Product
 from erulab.console import announce
 from erulab.data.rows import Benchmark, Row
 from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
+from erulab.models.lora import merged, with_lora
 from erulab.models.policy import without_dropout
 from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
@@ -26,11 +24,9 @@ from erulab.training.encode_rows import encode_rows
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.loop import train
 
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
-
 VERSION = 1  # of what this stage computes: a change attacks every model anew
+
+
 class TrainingLab:
     """Where attackers train: one process, since whole attack jobs are dealt over the ranks."""
 
@@ -52,7 +48,7 @@ class TrainingLab:
         """The subject, trained on the rows (in place, or through merged LoRA weights); same bits for the same seed."""
         if not rows or lr == 0:
             return subject
-        subject = _with_lora(subject, lora_rank, lora_alpha, seed) if lora_rank else subject
+        subject = with_lora(subject, rank=lora_rank, alpha=lora_alpha, seed=seed) if lora_rank else subject
         without_dropout(subject.model)
         batch = min(batch, len(rows))
         encoded = encode_rows(subject.chat, rows, self.benchmark.max_length)
@@ -65,23 +61,7 @@ class TrainingLab:
         for _ in train(engine, objective, loop, Ranks()):
             self._context.stop.check()
         subject.model.eval()
-        if lora_rank:
-            merged = cast("PeftModel", subject.model).merge_and_unload()
-            return LoadedModel(merged, subject.tokenizer, subject.chat)
-        return subject
-
-
-def _with_lora(subject: LoadedModel, rank: int, alpha: int, seed: int) -> LoadedModel:
-    # peft takes a second to import and only LoRA attacks need it.
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    # peft draws its matrices from the global generator: fixed here, and restored afterwards.
-    with torch.random.fork_rng():
-        torch.manual_seed(draws.seed_of(seed, "lora"))
-        # A PeftModel answers as the model it wraps.
-        wrapped = cast("PreTrainedModel", get_peft_model(subject.model, config))
-        return LoadedModel(wrapped, subject.tokenizer, subject.chat)
+        return merged(subject) if lora_rank else subject
 
 
 def check(context: Context) -> None:

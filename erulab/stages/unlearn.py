@@ -11,29 +11,28 @@ from typing import Any
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.errors import ConfigError
-from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.methods.base import Method, Pairs, Trains
 from erulab.models.chat import ChatFormat
+from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, save_folder
-from erulab.models.policy import without_dropout
+from erulab.models.lora import merged, save_adapter
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
-from erulab.rewards.base import Reward
 from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
-from erulab.training.batches import total_steps
+from erulab.training.assembly import unlearning
 from erulab.training.checkpoints import Checkpoints
 from erulab.training.encode_rows import content_hash, encode_others, encode_rows
-from erulab.training.engines import build_engine
-from erulab.training.loop import LoopOptions, train
-from erulab.training.reference import reference_table
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.engine import Engine
+from erulab.training.loop import train
+from erulab.training.unlearning import UnlearningRows
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
 
 # What a trainer option may change without changing the product.
-NOT_IN_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing")
+NOT_IN_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
 
 def check(context: Context) -> None:
@@ -86,6 +85,7 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
         "stage": "unlearn", "version": VERSION, "target": target.key, "seed": config.seed,
         "method": asdict(config.method), "reward": asdict(config.reward), "adversary": asdict(config.adversary),
         "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_KEY},
+        "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
     }  # fmt: skip
@@ -116,55 +116,35 @@ def _unlearn(
 ) -> None:
     config, ranks = context.config, context.ranks
     trainer = config.trainer
-    loaded = context.load(target)
-    if trainer.checkpointing:
-        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    # Policy and reference are compared: dropout in one of them would be taken for forgetting.
-    without_dropout(loaded.model)
-    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
-    adversary = adversaries.build(config.adversary)
-    adversary.seed = config.seed
-    references = None
-    if reward is not None and reward.needs_reference:
-        references = reference_table(
-            loaded.policy, target.key, rows.forget, rows.others, folder=context.cache.folder("references"),
-            pad_id=loaded.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
-        )  # fmt: skip
-    frozen = None
-    if config.method.retain is Retain.kl:
-        frozen = loaded.copy().policy.requires_grad_(False)
-    policy = loaded.policy
-    engine = build_engine(
-        policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
-        precision=trainer.precision,
-    )  # fmt: skip
-    objective = UnlearningObjective(
-        rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
-        retain_weight=config.method.retain_weight, references=references, frozen=frozen, policy=policy,
-        global_batch=trainer.global_batch, split=context.split(trainer.micro_batch), seed=config.seed,
-        pad_id=loaded.pad_id, ranks=ranks,
-    )  # fmt: skip
-    steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
-    loop = LoopOptions(
-        trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every
+    loaded, engine, objective, loop = unlearning(
+        context.load(target), target.key, rows, method, config, ranks, references=context.cache.folder("references")
     )
     checkpoints = Checkpoints(folder / "checkpoints", f"{config.engine.name}-{ranks.world}", ranks)
-    loaded.model.train()
     kept = folder / "metrics.jsonl"
     if ranks.first and kept.exists():  # of the run that began this unlearning, maybe in another folder
         shutil.copy(kept, rundir.metrics_jsonl)
     try:
-        with progress("unlearning", steps, enabled=ranks.first) as bar:
+        with progress("unlearning", loop.steps, enabled=ranks.first) as bar:
             for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
                 bar.update(step + 1, metrics)
-                if step % trainer.log_every == 0 or step == steps - 1:
+                if step % trainer.log_every == 0 or step == loop.steps - 1:
                     context.tracker.log(step, metrics)
                 if trainer.save_every and (step + 1) % trainer.save_every == 0:
                     _keep_metrics(rundir, kept, ranks)
     finally:
         _keep_metrics(rundir, kept, ranks)
-    save_folder(loaded, folder / "model", engine.state_dict())
+    _save(loaded, engine, folder, adapters=config.model.lora.rank > 0)
     checkpoints.clear()
+
+
+def _save(loaded: LoadedModel, engine: Engine, folder: Path, *, adapters: bool) -> None:
+    weights = engine.state_dict()
+    if not adapters:
+        save_folder(loaded, folder / "model", weights)
+    elif weights:
+        loaded.model.load_state_dict(weights)
+        save_adapter(loaded, folder / "adapter")
+        save_folder(merged(loaded), folder / "model")
 
 
 def _keep_metrics(rundir: RunDir, kept: Path, ranks: Ranks) -> None:

@@ -1,0 +1,74 @@
+"""An unlearning put together from a config: engine, objective and loop, ready for `loop.train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from erulab.methods.base import Method, Retain
+from erulab.models.loaded import LoadedModel
+from erulab.models.lora import WithoutAdapters, with_lora
+from erulab.models.policy import without_dropout
+from erulab.options import RunConfig
+from erulab.ranks import Ranks
+from erulab.registry import adversaries, rewards
+from erulab.rewards.base import Reward
+from erulab.training.batches import Split, total_steps
+from erulab.training.engine import Engine
+from erulab.training.engines import build_engine
+from erulab.training.loop import LoopOptions
+from erulab.training.reference import reference_table
+from erulab.training.unlearning import Reference, UnlearningObjective, UnlearningRows
+
+
+def unlearning(
+    subject: LoadedModel, target_key: str, rows: UnlearningRows, method: Method, config: RunConfig, ranks: Ranks, *,
+    references: Path,
+) -> tuple[LoadedModel, Engine, UnlearningObjective, LoopOptions]:  # fmt: skip
+    """What `loop.train` needs to unlearn with this config.
+
+    Args:
+        subject: the target, which is trained in place; target_key: of its weights.
+        references: folder where reference log-probs are kept.
+    Returns:
+        First the model that is trained: the subject, with adapters where `model.lora` wants them.
+    """
+    trainer, lora = config.trainer, config.model.lora
+    if trainer.checkpointing:
+        subject.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Policy and reference are compared: dropout in one of them would be taken for forgetting.
+    without_dropout(subject.model)
+    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
+    adversary = adversaries.build(config.adversary)
+    adversary.seed = config.seed
+    table = None
+    if reward is not None and reward.needs_reference:
+        table = reference_table(
+            subject.policy, target_key, rows.forget, rows.others, folder=references, pad_id=subject.pad_id,
+            batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
+        )  # fmt: skip
+    kl = config.method.retain is Retain.kl
+    frozen: Reference | None = subject.copy().policy.requires_grad_(False) if kl and not lora.rank else None
+    if lora.rank:
+        subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, seed=config.seed)
+        if trainer.checkpointing:
+            # Without it no input of a checkpointed block wants a gradient, and the adapters get none.
+            subject.model.enable_input_require_grads()
+    policy = subject.policy
+    if kl and lora.rank:
+        frozen = WithoutAdapters(policy)
+    if trainer.compile:
+        policy.compile_blocks()
+    engine = build_engine(
+        policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
+        precision=trainer.precision,
+    )  # fmt: skip
+    objective = UnlearningObjective(
+        rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
+        retain_weight=config.method.retain_weight, references=table, frozen=frozen, policy=policy,
+        global_batch=trainer.global_batch, split=Split(trainer.micro_batch, trainer.micro_tokens), seed=config.seed,
+        pad_id=subject.pad_id, ranks=ranks,
+    )  # fmt: skip
+    steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    loop = LoopOptions(trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every)
+    subject.model.train()
+    return subject, engine, objective, loop
