@@ -1,0 +1,34 @@
+"""`python -m erulab.bench step`: what erulab's speed is worth on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from erulab.bench import step
+from erulab.config_errors import one_line
+from erulab.errors import ConfigError, ErulabError
+from erulab.run import FAULTS
+
+COMMANDS = {"step": step}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one benchmark and prints its table; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m erulab.bench", description="Benchmarks, as ratios in one run.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        description = (command.__doc__ or "").splitlines()[0]
+        command.configure(commands.add_parser(name, help=description, description=description))
+    options = parser.parse_args(arguments)
+    try:
+        COMMANDS[options.command].run(options)
+    except FAULTS as error:
+        print(str(error) if isinstance(error, ErulabError) else one_line(error), file=sys.stderr)
+        return error.code if isinstance(error, ErulabError) else ConfigError.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""An optimizer step of each method: time, memory and losses against the plain way, interleaved in one process."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from erulab import config as configuration
+from erulab.bench import measure
+from erulab.bench.plain import PlainUnlearning
+from erulab.data.rows import Benchmark
+from erulab.methods.base import Method, Pairs
+from erulab.models.base import Attention
+from erulab.models.fitting import fitted
+from erulab.models.loaded import LoadedModel
+from erulab.options import RunConfig
+from erulab.ranks import Ranks
+from erulab.registry import datasets, methods, models
+from erulab.training.assembly import unlearning
+from erulab.training.encode_rows import encode_others, encode_rows
+from erulab.training.loop import train
+from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
+
+CASES = {
+    "ga": ("method=ga",),
+    "npo": ("method=npo",),
+    "dpo": ("method=dpo",),
+    "simnpo": ("method=simnpo",),
+    "eru+rfa": ("method=eru", "adversary=rfa", "adversary.warmup=0"),
+    "eru+latent_pgd": ("method=eru", "adversary=latent_pgd"),
+}
+# The rate is small and constant: it plays no part in the cost, and rounding has little time to grow.
+SETTINGS = (
+    "trainer.lr=1e-5", "trainer.schedule=constant", "trainer.warmup=0", "trainer.steps=1000", "attack=none",
+    "tracker=none",
+)  # fmt: skip
+DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "trainer.micro_tokens=1024")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this benchmark's arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for erulab.run; {' '.join(DEFAULTS)}")
+    parser.add_argument("--rows", nargs="+", type=int, default=[4, 16], metavar="N", help="forget rows a step: 4 16")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each way: 5")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures every case at every size; prints a line for each."""
+    base = configuration.compose([*DEFAULTS, *SETTINGS, *options.overrides])
+    source = models.build(base.model)
+    source.validate()
+    rows = datasets.build(base.dataset).load(base.seed)
+    target = source.load(rows, base.seed)
+    benchmark = fitted(rows, target.chat)
+    print(f"{base.model.name} on {base.dataset.name}, {torch.get_num_threads()} threads")
+    print(f"{'step':22}" + "".join(f"{name:>14}" for name in COLUMNS), flush=True)
+    for size in options.rows:
+        for case in options.cases:
+            typed = [*DEFAULTS, *SETTINGS, *options.overrides, f"trainer.global_batch={size}"]
+            config, npo = (configuration.compose([*typed, *CASES[name]]) for name in (case, "npo"))
+            cells = _measure(config, npo, target, benchmark, options.steps)
+            print(f"{f'{case} {size}+{size}':22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+    print(EXPLANATION)
+
+
+COLUMNS = (
+    "erulab s", "plain s", "time ratio", "erulab GB", "plain GB", "memory ratio", "limit share",
+    "plain share", "loss differs", "times npo",
+)  # fmt: skip
+EXPLANATION = """\
+seconds: the median step, what an adversary does every few steps added by its share; steps are taken in turn.
+GB: the allocator's peak in a step, less the gradients: what is needed beyond weights, gradients and optimizer state.
+limit share: FLOP/s of the matrix products over those of one large float32 product here.
+times npo: of erulab's own npo step, taken in turn."""
+
+
+@dataclass
+class Timed:
+    """A way of taking steps: what each step took, its loss, and what one step needs."""
+
+    step: Callable[[], float]
+    seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def take(self) -> None:
+        self.seconds.append(measure.seconds(lambda: self.losses.append(self.step())))
+
+
+def _measure(
+    config: RunConfig, npo_config: RunConfig, target: LoadedModel, benchmark: Benchmark, steps: int
+) -> list[str]:
+    """The table's cells for one case at one size."""
+    rows = _rows(config, target, benchmark)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Timed(_ours(config, target, rows, Path(folder)))
+        npo = Timed(_ours(npo_config, target, rows, Path(folder)))
+    model = copy.deepcopy(target.model)
+    model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
+    reference = copy.deepcopy(model).requires_grad_(False)
+    plain = Timed(PlainUnlearning(model.train(), reference.eval(), rows, config, target.pad_id))
+    limit = 0.0
+    # The first steps are not timed; an adversary goes on to the step that measures its gain.
+    for number in range(max(steps, GAIN_EVERY if config.adversary.name != "none" else 0) + 1):
+        ours.take()
+        if number <= steps:
+            limit = max(limit, measure.matrix_limit())
+            plain.take()
+            npo.take()
+    seconds, plain_seconds = _typical(ours.seconds, config), _typical(plain.seconds, config)
+    gradients = sum(p.numel() * p.element_size() for p in target.model.parameters())
+    memory, plain_memory = (measure.peak_bytes(way.step) - gradients for way in (ours, plain))
+    share, plain_share = (
+        measure.flops(way.step) / statistics.median(way.seconds[1:]) / limit for way in (ours, plain)
+    )
+    difference = max(abs(a - b) for a, b in zip(ours.losses, plain.losses, strict=False))
+    return [
+        f"{seconds:.2f}", f"{plain_seconds:.2f}", f"{plain_seconds / seconds:.2f}", f"{memory / 1e9:.2f}",
+        f"{plain_memory / 1e9:.2f}", f"{memory / plain_memory:.2f}", f"{share:.2f}", f"{plain_share:.2f}",
+        f"{difference:.0e}", f"{seconds / statistics.median(npo.seconds[1:]):.2f}",
+    ]  # fmt: skip
+
+
+def _typical(seconds: Sequence[float], config: RunConfig) -> float:
+    """The median step, with what an adversary does every few steps by its share."""
+    name = config.adversary.name
+    every = config.adversary.every if name == "rfa" else 0
+    prepared = [s for step, s in enumerate(seconds) if step and every and step % every == 0]
+    measured = [s for step, s in enumerate(seconds) if step and name != "none" and step % GAIN_EVERY == 0]
+    ordinary = statistics.median(
+        s for step, s in enumerate(seconds)
+        if step and not (every and step % every == 0) and not (name != "none" and step % GAIN_EVERY == 0)
+    )  # fmt: skip
+    more = [(statistics.median(part) - ordinary) / n for part, n in ((prepared, every), (measured, GAIN_EVERY)) if part]
+    return ordinary + sum(more)
+
+
+def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
+    method: Method = methods.build(config.method)
+    _, engine, objective, loop = unlearning(
+        target.copy(), "bench", rows, method, config, Ranks(), references=folder
+    )
+    steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
+    return lambda: next(steps)[1]["loss"]
+
+
+def _rows(config: RunConfig, target: LoadedModel, benchmark: Benchmark) -> UnlearningRows:
+    chat, length = target.chat, benchmark.max_length
+    pairs = methods.build(config.method).pairs
+    others = []
+    if pairs is not Pairs.none:
+        others = encode_others(chat, benchmark.forget, pairs, benchmark.refusals, config.seed, length)
+    return UnlearningRows(
+        encode_rows(chat, benchmark.forget, length), others, encode_rows(chat, benchmark.retain, length)
+    )
