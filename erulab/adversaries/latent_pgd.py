@@ -12,7 +12,7 @@ import lazy_loader
 from erulab.adversaries.balls import descend, median_norm, of_rows, perturbed_layer, perturbed_tokens
 from erulab.adversaries.base import HookablePolicy, Memoryless
 from erulab.adversaries.directions import wide
-from erulab.adversaries.hooks import edited, site
+from erulab.adversaries.hooks import edited, site, skipped
 from erulab.adversaries.noise import NoiseOptions
 from erulab.errors import NumericFault
 from erulab.options import positive
@@ -20,7 +20,6 @@ from erulab.registry import adversaries
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from erulab.data.encoding import Batch
 else:
@@ -62,49 +61,53 @@ class LatentPGD(Memoryless):
         if self.p == 0:
             yield
             return
-        module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
+        layer = perturbed_layer(self.options.layer, len(policy.blocks))
         attacked = rows[rows >= 0].unique()
         # A process without attacked rows searches on one all the same: under ZeRO-3 each forward is a collective.
         searched = attacked if len(attacked) else rows.new_zeros(1)
-        best = self._search(policy, module, forget.select(searched), step)
+        best = self._search(policy, layer, forget.select(searched), step)
         delta = best.new_zeros(len(forget.row_ids), *best.shape[1:]).index_copy(0, searched, best)
 
         def edit(states: torch.Tensor) -> torch.Tensor:
             return states + of_rows(delta, rows, states.shape[1]).to(states.dtype)
 
-        with edited(policy, [(module, edit)]):
+        with edited(policy, [(site(policy, layer), edit)]):
             yield
 
-    def _search(self, policy: HookablePolicy, module: nn.Module, forget: Batch, step: int) -> torch.Tensor:
+    def _search(self, policy: HookablePolicy, layer: int, forget: Batch, step: int) -> torch.Tensor:
         """(rows, length, width): of delta_0 = 0 .. delta_K, each row's with the lowest NLL of its response."""
         o = self.options
         tokens = perturbed_tokens(forget, o.tokens)
+        clean: torch.Tensor | None = None  # h_layer, which no delta changes: the blocks below run once
         delta: torch.Tensor | None = None
         radius: torch.Tensor | None = None
 
         def edit(states: torch.Tensor) -> torch.Tensor:
-            nonlocal delta, radius
-            if delta is None:  # the first forward is the clean one: it also tells the radius
+            nonlocal clean, delta, radius
+            if clean is None or delta is None:  # the first forward is the clean one: it also tells the radius
+                clean = states.detach()
                 delta = torch.zeros_like(wide(states), requires_grad=True)
                 radius = o.eps_rel * median_norm(states, forget.prompt_mask)
-            return states + delta.to(states.dtype)
+            return clean + delta.to(states.dtype)
 
-        with edited(policy, [(module, edit)]), torch.enable_grad():
+        with edited(policy, [(site(policy, layer), edit)]), torch.enable_grad():
             nll = policy.row_nll(forget)
             assert delta is not None and radius is not None
             best, best_nll = delta.detach(), nll.detach()
-            for k in range(o.steps):
-                # Only delta's gradient: parameters keep theirs, and requires_grad, untouched.
-                (gradient,) = torch.autograd.grad(nll.sum(), delta)
-                delta = descend(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps).requires_grad_()
-                if not bool(delta.isfinite().all()):
-                    raise NumericFault(
-                        f"latent_pgd's perturbation is not finite at step {step} for rows {', '.join(forget.row_ids)}; "
-                        "try a smaller trainer.lr or adversary.eps_rel"
-                    )
-                with torch.set_grad_enabled(k < o.steps - 1):  # the last one is only compared
-                    nll = policy.row_nll(forget)
-                better = nll.detach() < best_nll
-                best_nll = torch.where(better, nll.detach(), best_nll)
-                best = torch.where(better[:, None, None], delta.detach(), best)
+            with skipped(policy, layer):
+                for k in range(o.steps):
+                    # Only delta's gradient: parameters keep theirs, and requires_grad, untouched.
+                    (gradient,) = torch.autograd.grad(nll.sum(), delta)
+                    delta = descend(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps)
+                    delta = delta.requires_grad_()
+                    if not bool(delta.isfinite().all()):
+                        raise NumericFault(
+                            f"latent_pgd's perturbation is not finite at step {step} for rows "
+                            f"{', '.join(forget.row_ids)}; try a smaller trainer.lr or adversary.eps_rel"
+                        )
+                    with torch.set_grad_enabled(k < o.steps - 1):  # the last one is only compared
+                        nll = policy.row_nll(forget)
+                    better = nll.detach() < best_nll
+                    best_nll = torch.where(better, nll.detach(), best_nll)
+                    best = torch.where(better[:, None, None], delta.detach(), best)
         return best
