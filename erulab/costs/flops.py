@@ -75,7 +75,7 @@ def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, l
 
     Args:
         layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
-        lora_rank: with Backward.lora.
+        lora_rank: of the adapters that the forward ran.
     """
     if kind is Backward.frozen:
         return 0.0
@@ -83,7 +83,8 @@ def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, l
         return 2 * forward(shape, rows)
     if kind is Backward.activations:
         share = (shape.layers - layer) / shape.layers
-        return share * (2 * shape.linear_weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
+        weights = shape.linear_weights + shape.lora_parameters(lora_rank)
+        return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
     # Nothing below the first block's adapters is trained, so what reads its input passes no gradient on.
     first = [linear for linear in shape.linears if linear.of_attention_input]
     base = shape.linear_weights - sum(linear.weights for linear in first)

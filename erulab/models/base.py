@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -43,6 +44,14 @@ class ModelSource(Protocol):
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         """The chat format alone, without weights."""
+        ...
+
+    def architecture(self, benchmark: Benchmark) -> Mapping[str, Any]:
+        """The model's sizes in the words of a config.json, without weights, torch or network: what costs go by.
+
+        Raises:
+            ConfigError: not known without the network; EnvironmentFault, DataError: no usable config.json.
+        """
         ...
 
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:
