@@ -46,9 +46,11 @@ class ModelSource(Protocol):
         """The chat format alone, without weights."""
         ...
 
-    def architecture(self, benchmark: Benchmark) -> Mapping[str, Any]:
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         """The model's sizes in the words of a config.json, without weights, torch or network: what costs go by.
 
+        Args:
+            benchmark: None where its files are not on this machine.
         Raises:
             ConfigError: not known without the network; EnvironmentFault, DataError: no usable config.json.
         """

@@ -48,7 +48,7 @@ class HfModel:
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:
         return {"checkpoint": folders.folder_identity(self.source)}
 
-    def architecture(self, benchmark: Benchmark) -> Mapping[str, Any]:
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         config = folders.read_config(self.source)
         if config is None:
             config = next((preset.config for preset in PRESETS.values() if preset.hub_id == self.source), None)

@@ -61,7 +61,7 @@ class SmolLM2:
         with (weights_folder() / FILE).open("rb") as stream:
             return {"gguf": hashlib.file_digest(stream, "sha256").hexdigest()[:32]}
 
-    def architecture(self, benchmark: Benchmark) -> Mapping[str, Any]:
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         return ARCHITECTURE
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:

@@ -78,7 +78,12 @@ class TinyModel:
             "vocabulary": hashlib.sha256(words).hexdigest()[:16],
         }  # fmt: skip
 
-    def architecture(self, benchmark: Benchmark) -> Mapping[str, Any]:
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
+        if benchmark is None:
+            raise ConfigError(
+                "model=tiny has the data's words for its vocabulary, and the data is not here; give its folder: "
+                "dataset.path=FOLDER"
+            )
         o = self.options
         return {
             "model_type": "llama", "vocab_size": len(vocabulary(benchmark.texts())), "hidden_size": o.width,
