@@ -12,10 +12,19 @@ from erulab.costs.memory import Memory
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
-from erulab.methods.base import Pairs, Trains
 from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
-from erulab.planning.training import Answers, learning_step, learns, memories, micro_batch, numbers, unlearning_step, unlearns
+from erulab.planning.training import (
+    Answers,
+    learning_step,
+    learns,
+    memories,
+    micro_batch,
+    numbers,
+    reference_rows,
+    unlearning_step,
+    unlearns,
+)
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
@@ -94,7 +103,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     rate = peak * utilization * (1 if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_AN_HOUR)
-        for name, steps, cost in _costs(config, shape, sizes, answers, step)
+        for name, steps, cost in _costs(config, shape, sizes, processes, step)
     ]
     return Plan(
         config, shape, sizes, engine, device, utilization, numbers(engine, bf16).value,
@@ -113,11 +122,11 @@ def _bf16(config: RunConfig, device: Device) -> bool:
 
 
 def _costs(
-    config: RunConfig, shape: ModelShape, sizes: DataSizes, answers: Answers, step: StepFlops | None
+    config: RunConfig, shape: ModelShape, sizes: DataSizes, processes: int, step: StepFlops | None
 ) -> Iterator[tuple[str, int, float]]:
     """(name, optimizer steps, FLOPs) of each training."""
     options = config.target
-    learning = step_flops(shape, learning_step(config, sizes), checkpointing=config.trainer.checkpointing)
+    learning = step_flops(shape, learning_step(config, sizes, processes), checkpointing=config.trainer.checkpointing)
     for stage in learns(config):
         rows = sizes.target_rows if stage is Stage.target else sizes.oracle_rows
         steps = total_steps(rows, options.epochs, options.global_batch)
@@ -125,10 +134,7 @@ def _costs(
     if step is None:
         return
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
-        once = sizes.forget.mean_rows(sizes.forget.rows)
-        if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
-            once += sizes.other.mean_rows(sizes.forget.rows)
-        yield "reference", 0, flops.forward(shape, once)
+        yield "reference", 0, flops.forward(shape, reference_rows(config, sizes))
     trainer = config.trainer
     steps = total_steps(sizes.forget.rows, trainer.epochs, trainer.global_batch, trainer.steps)
     yield "unlearn", steps, steps * step.total

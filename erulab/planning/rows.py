@@ -7,39 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from erulab.costs.flops import Rows
 from erulab.data.rows import Benchmark, Row
-from erulab.data.tofu import Split, TofuOptions
+from erulab.data.tofu import TofuOptions
 from erulab.errors import ConfigError
 from erulab.methods.base import Pairs
 from erulab.options import RunConfig
+from erulab.planning import published
+from erulab.planning.spread import Spread
 from erulab.registry import datasets
 
-# SmolLM2's tokenizer on TOFU: 1.44 tokens a word of a question, 1.34 of an answer; its template adds 30 to a prompt
-# (Llama 2's adds about 10, Llama 3's about 35).
+# SmolLM2's tokenizer on TOFU forget05: 1.44 tokens a word of a question, 1.34 of an answer; its template adds 30.
 TOKENS_A_WORD = 1.4
 TEMPLATE_TOKENS = 30
+ASSUMED = f"assumed {TOKENS_A_WORD} tokens a word and {TEMPLATE_TOKENS} of chat template a row"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one kind: their number, and means in tokens; `longest` and `longest_response` are of the longest row."""
+    """Rows of one kind, in tokens: `tokens` and `supervised` are means, the spreads are of rows and of prompts."""
 
     rows: int
     tokens: float
-    squares: float  # mean squared length
-    prompt: float
     supervised: float
-    longest: float
     longest_supervised: float
-
-    def mean_rows(self, count: float) -> Rows:
-        """`count` rows of mean length."""
-        return Rows(count, count * self.tokens, count * self.squares, count * self.supervised)
-
-    def prompts(self, count: float) -> Rows:
-        """`count` prompts alone."""
-        return Rows(count, count * self.prompt, count * self.prompt**2, 0.0)
+    lengths: Spread
+    prompts: Spread
 
 
 @dataclass(frozen=True)
@@ -63,16 +55,6 @@ class DataSizes:
     basis: str
 
 
-# Counted in TOFU's files: rows, mean words of a question and an answer, mean squared words of both, longest of each.
-_Published = tuple[int, float, float, float, int, int]
-TOFU: dict[Split, tuple[_Published, _Published]] = {
-    Split.forget01: ((40, 11.95, 26.38, 1574.9, 20, 51), (3960, 11.29, 25.28, 1459.6, 39, 66)),
-    Split.forget05: ((200, 12.34, 26.38, 1612.0, 27, 51), (3800, 11.24, 25.23, 1452.8, 39, 66)),
-    Split.forget10: ((400, 12.38, 26.87, 1682.5, 39, 65), (3600, 11.18, 25.11, 1436.1, 30, 66)),
-}
-TOFU_REFUSAL_WORDS = 7.1
-
-
 def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[DataSizes, Benchmark | None]:
     """The data set's sizes; and its rows where they can be read without a network (else None).
 
@@ -81,104 +63,109 @@ def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[D
     """
     options = config.dataset
     if isinstance(options, TofuOptions) and not Path(str(options.path)).is_dir():
+        datasets.build(options).validate()
         return _overridden(_published_tofu(options), overrides), None
     benchmark: Benchmark = datasets.build(options).load(config.seed)
     return _overridden(_counted(benchmark, pairs), overrides), benchmark
 
 
 def _counted(benchmark: Benchmark, pairs: Pairs) -> DataSizes:
-    forget = _part(benchmark.forget, benchmark.max_length)
+    limit = benchmark.max_length
+    forget = _part([_words(row) for row in benchmark.forget], limit)
+    other = forget
     if pairs is Pairs.refusal and benchmark.refusals:
-        other = _answered(forget, statistics.fmean(len(text.split()) for text in benchmark.refusals))
-    elif pairs is Pairs.alternative and any(row.perturbed for row in benchmark.forget):
-        other = _answered(
-            forget, statistics.fmean(len(row.perturbed[0].split()) for row in benchmark.forget if row.perturbed)
-        )
-    else:
-        other = forget
-    exposed = [sum(row.exposures for row in rows) for rows in (benchmark.target_rows, benchmark.oracle_rows)]
-    return DataSizes(
-        forget, _part(benchmark.retain, benchmark.max_length), other, *exposed,
-        f"words counted in the data; assumed {TOKENS_A_WORD} tokens a word, {TEMPLATE_TOKENS} of chat template",
-    )  # fmt: skip
+        words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
+        other = _part([(len(row.prompt.split()), words) for row in benchmark.forget], limit)
+    elif pairs is Pairs.alternative and all(row.perturbed for row in benchmark.forget):
+        found = [(len(row.prompt.split()), len(row.perturbed[0].split())) for row in benchmark.forget]
+        other = _part(found, limit)
+    target, oracle = (sum(row.exposures for row in rows) for rows in (benchmark.target_rows, benchmark.oracle_rows))
+    retain = _part([_words(row) for row in benchmark.retain], limit)
+    return DataSizes(forget, retain, other, target, oracle, f"words counted in the data; {ASSUMED}")
 
 
-def _part(rows: Sequence[Row], limit: int | None) -> Part:
-    lengths = [_tokens(len(row.prompt.split()), len(row.response.split()), limit) for row in rows]
-    longest = max(lengths)
+def _words(row: Row) -> tuple[float, float]:
+    return len(row.prompt.split()), len(row.response.split())
+
+
+def _part(words: Sequence[tuple[float, float]], limit: int | None) -> Part:
+    """Rows of these (prompt, response) words; `limit`: tokens of a row at most."""
+    rows = []
+    for question, answer in words:
+        prompt, response = TOKENS_A_WORD * question + TEMPLATE_TOKENS, TOKENS_A_WORD * answer + 1  # end of turn
+        if limit is not None:
+            prompt = min(prompt, limit - 1)
+            response = min(response, limit - prompt)
+        rows.append((prompt, response))
     return Part(
         len(rows),
-        statistics.fmean(total for total, _ in lengths),
-        statistics.fmean(total**2 for total, _ in lengths),
-        statistics.fmean(total - response for total, response in lengths),
-        statistics.fmean(response for _, response in lengths),
-        longest[0],
-        max(response for _, response in lengths),
+        statistics.fmean(prompt + response for prompt, response in rows),
+        statistics.fmean(response for _, response in rows),
+        max(response for _, response in rows),
+        Spread.of(prompt + response for prompt, response in rows),
+        Spread.of(prompt for prompt, _ in rows),
     )
 
 
-def _tokens(question: float, answer: float, limit: int | None) -> tuple[float, float]:
-    """Tokens of a row and of its response, which ends with the end-of-turn token."""
-    prompt, response = TOKENS_A_WORD * question + TEMPLATE_TOKENS, TOKENS_A_WORD * answer + 1
-    if limit is not None:
-        prompt = min(prompt, limit - 1)
-        response = min(response, limit - prompt)
-    return prompt + response, response
-
-
-def _answered(part: Part, words: float) -> Part:
-    """The same prompts with answers of `words` words."""
-    response = TOKENS_A_WORD * words + 1
-    tokens = part.prompt + response
-    longest = part.longest - part.longest_supervised + response
-    return Part(part.rows, tokens, tokens**2, part.prompt, response, max(tokens, longest), response)
-
-
 def _published_tofu(options: TofuOptions) -> DataSizes:
-    forget, retain = (_of_published(counts, options.max_length) for counts in TOFU[options.split])
-    kept = retain.rows if options.retain_rows is None else options.retain_rows
-    retain = replace(retain, rows=kept)
+    forget = _of_published(published.FORGET[options.split], options.max_length)
+    retain = _of_published(published.RETAIN, options.max_length)
+    kept = published.ROWS - forget.rows
+    if options.retain_rows is not None:
+        kept = min(kept, options.retain_rows)
+    refusal = TOKENS_A_WORD * published.REFUSAL_WORDS + 1
+    other = replace(
+        forget, tokens=forget.tokens - forget.supervised + refusal, supervised=refusal, longest_supervised=refusal,
+        lengths=forget.prompts.mapped(lambda prompt: prompt + refusal),
+    )  # fmt: skip
     return DataSizes(
-        forget, retain, _answered(forget, TOFU_REFUSAL_WORDS), forget.rows + kept, kept,
-        f"dataset.path={options.path} is not here: published counts of {options.split.value}, with assumed "
-        f"{TOKENS_A_WORD} tokens a word and {TEMPLATE_TOKENS} of chat template",
+        forget, replace(retain, rows=kept), other, forget.rows + kept, kept,
+        f"{options.path} is no folder here: published counts of TOFU {options.split.value}; {ASSUMED}",
     )  # fmt: skip
 
 
-def _of_published(counts: _Published, limit: int | None) -> Part:
-    rows, question, answer, squares, longest_question, longest_answer = counts
-    tokens, response = _tokens(question, answer, limit)
-    longest, longest_response = _tokens(longest_question, longest_answer, limit)
-    # (w t + c)^2 over rows, from the means of w and w^2; c: template and end-of-turn token.
-    extra = TEMPLATE_TOKENS + 1
-    square = TOKENS_A_WORD**2 * squares + 2 * TOKENS_A_WORD * extra * (question + answer) + extra**2
-    return Part(rows, tokens, square, tokens - response, response, longest, longest_response)
+def _of_published(counts: published.Counts, limit: int | None) -> Part:
+    most = float("inf") if limit is None else limit
+
+    def tokens(words: float) -> float:
+        return min(TOKENS_A_WORD * words + TEMPLATE_TOKENS + 1, most)
+
+    return Part(
+        counts.rows,
+        tokens(counts.question + counts.answer),
+        min(TOKENS_A_WORD * counts.answer + 1, most),
+        min(TOKENS_A_WORD * counts.longest_answer + 1, most),
+        Spread(published.SHARES, counts.words).mapped(tokens),
+        Spread(published.SHARES, counts.question_words).mapped(lambda words: tokens(words) - 1),
+    )
 
 
 def _overridden(sizes: DataSizes, overrides: Overrides) -> DataSizes:
-    if overrides == Overrides():
+    """The sizes with what the user knows in place: given tokens are every row's."""
+    given = [f"--{name} {value}" for name, value in vars(overrides).items() if value is not None]
+    if not given:
         return sizes
-    named = {name: value for name, value in vars(overrides).items() if value is not None}
-    parts = {}
-    for name in ("forget", "retain", "other"):
-        part: Part = getattr(sizes, name)
-        tokens = float(overrides.tokens or part.tokens)
-        supervised = float(overrides.supervised or min(part.supervised, tokens))
-        if supervised > tokens:
-            raise ConfigError(
-                f"--supervised {supervised:g} is more than a row's {tokens:g} tokens; give a smaller one, or --tokens"
-            )
-        rows = overrides.rows if overrides.rows is not None and name != "retain" else part.rows
-        squares, longest = part.squares, max(part.longest, tokens)
-        if overrides.tokens is not None:
-            squares, longest = tokens**2, tokens
-        parts[name] = Part(
-            rows, tokens, squares, tokens - supervised, supervised, longest,
-            supervised if overrides.supervised is not None else min(part.longest_supervised, longest),
-        )  # fmt: skip
-    more = parts["forget"].rows - sizes.forget.rows
-    given = ", ".join(f"--{name} {value}" for name, value in named.items())
+    rows = overrides.rows or sizes.forget.rows
+    forget, other = (replace(_lengths(part, overrides), rows=rows) for part in (sizes.forget, sizes.other))
     return DataSizes(
-        parts["forget"], parts["retain"], parts["other"], sizes.target_rows + more, sizes.oracle_rows,
-        f"{given} as given; otherwise {sizes.basis}",
+        forget, _lengths(sizes.retain, overrides), other, sizes.target_rows - sizes.forget.rows + rows,
+        sizes.oracle_rows, f"{', '.join(given)} as given; else {sizes.basis}",
     )  # fmt: skip
+
+
+def _lengths(part: Part, overrides: Overrides) -> Part:
+    if overrides.supervised is not None:
+        if overrides.supervised > (overrides.tokens or part.tokens):
+            raise ConfigError(
+                f"--supervised {overrides.supervised} is more than a row's {overrides.tokens or part.tokens:.0f} tokens; "
+                "give a smaller one, or a larger --tokens"
+            )
+        part = replace(part, supervised=overrides.supervised, longest_supervised=overrides.supervised)
+    if overrides.tokens is not None:
+        tokens = float(overrides.tokens)
+        supervised = min(part.supervised, tokens)
+        part = replace(
+            part, tokens=tokens, supervised=supervised, longest_supervised=min(part.longest_supervised, tokens),
+            lengths=Spread.constant(tokens), prompts=Spread.constant(tokens - supervised),
+        )  # fmt: skip
+    return part

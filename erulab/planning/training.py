@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erulab.adversaries.balls import perturbed_layer
@@ -14,7 +15,8 @@ from erulab.costs.steps import Search, Step
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.base import Attention
 from erulab.options import EngineName, EngineOptions, RunConfig, Stage
-from erulab.planning.rows import DataSizes
+from erulab.planning.rows import DataSizes, Part
+from erulab.planning.spread import longest_of
 from erulab.registry import methods
 
 # As erulab/training/unlearning.py has it (a test compares): that file loads torch, this one must not.
@@ -44,34 +46,65 @@ def unlearns(trains: Trains) -> bool:
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
-    """One optimizer step of unlearning, over all processes."""
-    answers, size = Answers.of(config), config.trainer.global_batch
-    trained = sizes.other.mean_rows(size) if answers.trains is Trains.refusal else sizes.forget.mean_rows(size)
-    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
-        trained += sizes.other.mean_rows(size)
-    retain = sizes.retain.mean_rows(0 if answers.retain is Retain.none else size)
-    kl = retain if answers.retain is Retain.kl else Rows()
+    """One optimizer step of unlearning, over all processes; padding is computed too."""
+    answers, size, micro = Answers.of(config), config.trainer.global_batch, micro_batch(config, processes)
+    parts = _parts(answers, sizes)
+    together = longest_of([part.lengths.padded(size, micro) for part in parts])
+    trained = _rows(together, micro, sum(part.supervised for part in parts), len(parts))
+    kl = _rows(together, micro, sizes.retain.supervised) if answers.retain is Retain.kl else Rows()
     prompts, search, measured, measured_search = Rows(), None, Rows(), None
     adversary = config.adversary
+    forget = sizes.forget.lengths.padded(size, micro)
     if adversary.name != "none" and adversary.p > 0:
         # Each process measures on its first micro-batch.
-        measured = sizes.forget.mean_rows(micro_batch(config, processes) * processes / GAIN_EVERY)
+        measured = _rows(forget[:processes], micro, sizes.forget.supervised).times(1 / GAIN_EVERY)
     if isinstance(adversary, RFAOptions) and adversary.p > 0:
         # Every process runs all prompts, and so has the same directions without asking the others.
-        often = adversary.n * processes * (1 - adversary.warmup) / adversary.every
-        prompts = sizes.forget.prompts(often)
-        if adversary.direction is Direction.forget_minus_retain:
-            prompts += sizes.retain.prompts(often)
+        often = processes * (1 - adversary.warmup) / adversary.every
+        sides = [sizes.forget, sizes.retain] if adversary.direction is Direction.forget_minus_retain else [sizes.forget]
+        for part in sides:
+            prompts += _rows(part.prompts.padded(adversary.n, adversary.n), adversary.n, 0.0).times(often)
     if isinstance(adversary, LatentPGDOptions) and adversary.p > 0:
         layer = perturbed_layer(adversary.layer, layers)
-        search = Search(sizes.forget.mean_rows(adversary.p * size), adversary.steps, layer)
+        searched = _rows(forget, micro, sizes.forget.supervised).times(adversary.p)
+        search = Search(searched, adversary.steps, layer)
         measured_search = Search(measured, adversary.steps, layer)
-    return Step(trained + retain, kl, prompts, search, measured, measured_search)
+    return Step(trained, kl, prompts, search, measured, measured_search)
 
 
-def learning_step(config: RunConfig, sizes: DataSizes) -> Step:
-    """One optimizer step of learning the target or the oracle, over all processes."""
-    return Step(sizes.retain.mean_rows(config.target.global_batch))
+def learning_step(config: RunConfig, sizes: DataSizes, processes: int) -> Step:
+    """One optimizer step of learning the target or the oracle, over all processes; retain rows stand for all."""
+    size = config.target.global_batch
+    micro = config.target.micro_batch or size // processes
+    return Step(_rows(sizes.retain.lengths.padded(size, micro), micro, sizes.retain.supervised))
+
+
+def reference_rows(config: RunConfig, sizes: DataSizes) -> Rows:
+    """What the reference table is made from, once: forget rows and their paired answers, hardly padded."""
+    answers = Answers.of(config)
+    parts = [sizes.forget]
+    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
+        parts.append(sizes.other)
+    total = Rows()
+    for part in parts:
+        total += Rows.of([part.tokens] * part.rows, part.supervised * part.rows)
+    return total
+
+
+def _parts(answers: Answers, sizes: DataSizes) -> list[Part]:
+    """The kinds of rows that run in one forward, as many of each."""
+    parts = [sizes.other if answers.trains is Trains.refusal else sizes.forget]
+    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
+        parts.append(sizes.other)
+    if answers.retain is not Retain.none:
+        parts.append(sizes.retain)
+    return parts
+
+
+def _rows(lengths: Sequence[float], micro: int, supervised: float, kinds: int = 1) -> Rows:
+    """Chunks of `kinds * micro` rows, each padded to its length; `supervised`: a row's, of all kinds together."""
+    count = kinds * micro
+    return Rows.of([length for length in lengths for _ in range(count)], supervised * micro * len(lengths))
 
 
 def micro_batch(config: RunConfig, processes: int) -> int:
@@ -86,7 +119,9 @@ def numbers(engine: EngineOptions, bf16: bool) -> Numbers:
     return Numbers.autocast if engine.name is EngineName.local else Numbers.bf16
 
 
-def memories(config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool) -> dict[str, Memory]:
+def memories(
+    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool
+) -> dict[str, Memory]:
     """Memory of each training that the run holds, "learning" and "unlearning"; `engine` is definite."""
     processes = engine.processes or 1
     stage = None if engine.name is EngineName.local else int(engine.name.value.removeprefix("zero"))
@@ -102,7 +137,7 @@ def memories(config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes:
     if learns(config):
         size = config.target.micro_batch or config.target.global_batch // processes
         micro = MicroBatch(
-            size, max(sizes.forget.longest, sizes.retain.longest),
+            size, max(sizes.forget.lengths.longest, sizes.retain.lengths.longest),
             size * max(sizes.forget.longest_supervised, sizes.retain.longest_supervised),
             alone=size * processes == config.target.global_batch,
         )  # fmt: skip
@@ -122,16 +157,11 @@ def learns(config: RunConfig) -> list[Stage]:
 
 def _largest(config: RunConfig, answers: Answers, sizes: DataSizes, processes: int) -> MicroBatch:
     """The micro-batch of the longest rows: rows of like length run together, so they meet."""
-    size = micro_batch(config, processes)
-    parts = [sizes.other if answers.trains is Trains.refusal else sizes.forget]
-    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
-        parts.append(sizes.other)
-    kl = 0.0
-    if answers.retain is not Retain.none:
-        parts.append(sizes.retain)
-        kl = size * sizes.retain.longest_supervised if answers.retain is Retain.kl else 0.0
+    size, parts = micro_batch(config, processes), _parts(answers, sizes)
     return MicroBatch(
-        size * len(parts), max(part.longest for part in parts),
-        size * sum(part.longest_supervised for part in parts), kl_supervised=kl,
+        size * len(parts),
+        max(part.lengths.longest for part in parts),
+        size * sum(part.longest_supervised for part in parts),
+        kl_supervised=size * sizes.retain.longest_supervised if answers.retain is Retain.kl else 0.0,
         alone=size * processes == config.trainer.global_batch,
-    )  # fmt: skip
+    )
