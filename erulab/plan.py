@@ -1,4 +1,4 @@
-"""`python -m erulab.plan OVERRIDES`: what a run would take (memory, FLOPs, hours), without weights. Imports no torch."""
+"""`python -m erulab.plan OVERRIDES`: memory, FLOPs and hours of a run, without weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         if "=" not in override and not override.startswith("~"):
             raise ConfigError(f"{override!r} is no KEY=VALUE; see python -m erulab.plan --help")
         if override.startswith("sweep=") and override != "sweep=null":
-            raise ConfigError(f"{override} is many runs, and a plan is of one; leave it out and choose that run's values")
+            raise ConfigError(f"{override} is many runs, and a plan is of one; leave it out")
 
 
 def _share(text: str) -> float:

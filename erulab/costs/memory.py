@@ -138,8 +138,10 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
     both = head * (1.5 if numbers is Numbers.autocast else 1)
     turn = waiting + activations - (kept.block if training.checkpointing else 0.0) + max(logits, logits / 3 + both)
     # A block in backward has the gradients of its MLP's products beside what it keeps.
-    working = kept.block - kept.boundary + numbers.product * micro.tokens * (
-        (2 if shape.family.gated else 1) * shape.mlp_width + shape.width
+    working = (
+        kept.block
+        - kept.boundary
+        + numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
     )
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has its gradient from both sides, and their sum where it is not taken in place.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from erulab.data.rows import Benchmark
@@ -37,7 +38,8 @@ class HfModel:
         source = self.options.path or self.options.target
         if source is None:
             raise ConfigError(
-                f"model={self.options.name} needs model.path, a folder or hub id; type model.path=owner/name or ./folder"
+                f"model={self.options.name} needs model.path, a folder or hub id; type model.path=owner/name or "
+                "./folder"
             )
         return source
 
@@ -49,14 +51,15 @@ class HfModel:
         return {"checkpoint": folders.folder_identity(self.source)}
 
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
-        config = folders.read_config(self.source)
-        if config is None:
-            config = next((preset.config for preset in PRESETS.values() if preset.hub_id == self.source), None)
+        source = self.source
+        published = next((preset.config for preset in PRESETS.values() if preset.hub_id == source), None)
+        if published is not None and not Path(source).is_dir():
+            return published
+        config = folders.read_config(source)
         if config is None:
             raise ConfigError(
-                f"the sizes of {self.source} are not known without its config.json, and nothing is fetched here; give a "
-                f"local folder that holds it (hf download {self.source} config.json --local-dir FOLDER): "
-                "model.path=FOLDER"
+                f"the sizes of {source} are not known without its config.json, and nothing is fetched here; give a "
+                f"local folder that holds it (hf download {source} config.json --local-dir FOLDER): model.path=FOLDER"
             )
         return config
 

@@ -43,7 +43,5 @@ PRESETS = {
     ),
     "zephyr_7b_beta": Preset("HuggingFaceH4/zephyr-7b-beta", _sizes("mistral", 32, 4096, 14336, 32, 8, 32000)),
     "phi_1_5": Preset("microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200)),
-    "phi3_mini_4k_instruct": Preset(
-        "microsoft/Phi-3-mini-4k-instruct", _sizes("phi3", 32, 3072, 8192, 32, 32, 32064)
-    ),
+    "phi3_mini_4k_instruct": Preset("microsoft/Phi-3-mini-4k-instruct", _sizes("phi3", 32, 3072, 8192, 32, 32, 32064)),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from erulab import config_rules, dispatch
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
-from erulab.costs.memory import Memory
+from erulab.costs.memory import Memory, Numbers
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
@@ -44,10 +45,12 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Fit:
-    """An engine that fits the device, as overrides to type, with its peak in bytes."""
+    """An engine that fits the device, as overrides to type, with its peak in bytes, and those in host memory
+    over all processes."""
 
     overrides: tuple[str, ...]
     peak: float
+    host: float
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,17 @@ class Plan:
     engine: EngineOptions
     device: Device
     utilization: float
-    computes_in: str
+    computes_in: Numbers
     micro_batch: int
     memory: dict[str, Memory]
     step: StepFlops | None
     stages: list[StageCost]
     smallest: Fit | None
+
+    @property
+    def tflops(self) -> float:
+        """The device's published peak in the type that the run computes in."""
+        return _tflops(self.device, self.computes_in is not Numbers.fp32)
 
     @property
     def available(self) -> float:
@@ -99,14 +107,13 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         step = step_flops(
             shape, unlearning_step(config, sizes, shape.layers, processes), checkpointing=config.trainer.checkpointing
         )
-    peak = (device.bf16 if bf16 and device.bf16 else device.fp32) * 1e12
-    rate = peak * utilization * (1 if device.shared else processes)
+    rate = _tflops(device, bf16) * 1e12 * utilization * (1 if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_AN_HOUR)
         for name, steps, cost in _costs(config, shape, sizes, processes, step)
     ]
     return Plan(
-        config, shape, sizes, engine, device, utilization, numbers(engine, bf16).value,
+        config, shape, sizes, engine, device, utilization, numbers(engine, bf16),
         micro_batch(config, processes), memories(config, engine, shape, sizes, bf16), step, stages,
         _smallest(config, shape, sizes, device, bf16),
     )  # fmt: skip
@@ -150,13 +157,14 @@ def _smallest(config: RunConfig, shape: ModelShape, sizes: DataSizes, device: De
                     changed = replace(config, engine=engine, **changes)
                     if not _divides(changed, processes):
                         continue
-                    peak = _peak(memories(changed, engine, shape, sizes, bf16))
-                    if peak <= _available(device, processes):
-                        return Fit(_typed(config, changed), peak)
+                    found = memories(changed, engine, shape, sizes, bf16)
+                    if _peak(found) <= _available(device, processes):
+                        host = max((part.host for part in found.values()), default=0.0)
+                        return Fit(_typed(config, changed), _peak(found), host * processes)
     return None
 
 
-def _changes(config: RunConfig) -> Iterator[dict[str, object]]:
+def _changes(config: RunConfig) -> Iterator[dict[str, Any]]:
     """The user's batches, then the same with checkpointing, then one row at a time."""
     yield {}
     trainer, target = replace(config.trainer, checkpointing=True), config.target
@@ -179,7 +187,7 @@ def _divides(config: RunConfig, processes: int) -> bool:
         config_rules.check_batches(config, processes)
     except ErulabError:
         return False
-    return max(processes, 1) <= min(config.trainer.global_batch, config.target.global_batch)
+    return processes <= min(config.trainer.global_batch, config.target.global_batch)
 
 
 def _typed(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
@@ -194,6 +202,10 @@ def _typed(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
         before, after = vars(getattr(config, part)), vars(getattr(changed, part))
         words += [f"{part}.{key}={str(value).lower()}" for key, value in after.items() if value != before[key]]
     return tuple(words)
+
+
+def _tflops(device: Device, bf16: bool) -> float:
+    return device.bf16 if bf16 and device.bf16 is not None else device.fp32
 
 
 def _peak(found: dict[str, Memory]) -> float:

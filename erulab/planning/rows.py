@@ -155,10 +155,11 @@ def _overridden(sizes: DataSizes, overrides: Overrides) -> DataSizes:
 
 def _lengths(part: Part, overrides: Overrides) -> Part:
     if overrides.supervised is not None:
-        if overrides.supervised > (overrides.tokens or part.tokens):
+        tokens = overrides.tokens or part.tokens
+        if overrides.supervised > tokens:
             raise ConfigError(
-                f"--supervised {overrides.supervised} is more than a row's {overrides.tokens or part.tokens:.0f} tokens; "
-                "give a smaller one, or a larger --tokens"
+                f"--supervised {overrides.supervised} is more than a row's {tokens:.0f} tokens; give a smaller one, or "
+                "a larger --tokens"
             )
         part = replace(part, supervised=overrides.supervised, longest_supervised=overrides.supervised)
     if overrides.tokens is not None:

@@ -45,7 +45,7 @@ class Spread:
     def padded(self, batch: int, chunk: int) -> list[float]:
         """Expected longest of each chunk when `batch` drawn rows are sorted by length and cut into chunks.
 
-        The k-th of n values drawn at random is expected at the k/(n+1) quantile.
+        The k-th of n values drawn at random is expected at about the k/(n+1) quantile.
         """
         return [self.at(last / (batch + 1)) for last in range(chunk, batch + 1, chunk)]
 

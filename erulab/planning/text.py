@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from erulab.costs.devices import USABLE
-from erulab.planning.estimate import Plan
+from erulab.planning.estimate import MOST_PROCESSES, Plan
+from erulab.planning.rows import Part
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "peak")
 
@@ -19,10 +20,15 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "parameters": plan.shape.parameters,
         "engine": {"name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload},
         "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
-        "computes_in": plan.computes_in,
+        "computes_in": plan.computes_in.value,
         "utilization": plan.utilization,
         "micro_batch": plan.micro_batch,
-        "data": dataclasses.asdict(plan.sizes),
+        "data": {
+            "forget": _part(plan.sizes.forget),
+            "retain": _part(plan.sizes.retain),
+            "other": _part(plan.sizes.other),
+            "basis": plan.sizes.basis,
+        },
         "memory": {name: dataclasses.asdict(memory) for name, memory in plan.memory.items()},
         "fits": plan.fits,
         "step_flops": None if plan.step is None else dataclasses.asdict(plan.step) | {"total": plan.step.total},
@@ -30,6 +36,12 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "hours": plan.hours,
         "smallest": None if plan.smallest is None else dataclasses.asdict(plan.smallest),
     }
+
+
+def _part(part: Part) -> dict[str, float]:
+    return {
+        "rows": part.rows, "tokens": part.tokens, "supervised": part.supervised, "longest": part.lengths.longest,
+    }  # fmt: skip
 
 
 def as_text(plan: Plan) -> str:
@@ -41,11 +53,12 @@ def as_text(plan: Plan) -> str:
         f"model       {config.model.name}, {plan.shape.parameters:,} parameters",
         f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
         f"dataset={config.dataset.name}",
-        f"engine      {plan.engine.name.value}, {where}, {plan.computes_in}"
+        f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}"
         + (", optimizer state in host memory" if plan.engine.offload else ""),
         f"batch       {config.trainer.global_batch} forget rows a step, {plan.micro_batch} a forward and process",
-        f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, {sizes.forget.supervised:.0f} "
-        f"of them supervised; {sizes.retain.rows} retain rows of {sizes.retain.tokens:.0f}",
+        f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
+        f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "
+        f"{sizes.retain.tokens:.0f}",
         f"            {sizes.basis}",
     ]
     if plan.memory:
@@ -55,8 +68,8 @@ def as_text(plan: Plan) -> str:
         parts = dataclasses.asdict(plan.step) | {"total": plan.step.total}
         lines += _table([[name, f"{value:.3g}"] for name, value in parts.items() if value or name == "total"])
     if plan.stages:
-        peak = (device.bf16 if plan.computes_in != "fp32" and device.bf16 else device.fp32)
-        lines += ["", f"hours at {plan.utilization:.0%} of {peak:g} TFLOP/s {'together' if device.shared else 'each'}", ""]
+        whose = "together" if device.shared else "each"
+        lines += ["", f"hours at {plan.utilization:.0%} of {plan.tflops:g} TFLOP/s {whose}", ""]
         rows = [["training", "steps", "FLOPs", "hours"]]
         rows += [[s.name, str(s.steps) if s.steps else "", f"{s.flops:.3g}", _hours(s.hours)] for s in plan.stages]
         lines += _table([*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]])
@@ -76,9 +89,12 @@ def _memory_lines(plan: Plan) -> list[str]:
         rows.append(["host", *(_gigabytes(memory.host) for memory in plan.memory.values())])
     unit = "process" if plan.device.shared else "GPU"
     smallest = plan.smallest
-    least = f"{' '.join(smallest.overrides)}  ({_gigabytes(smallest.peak)} GB)" if smallest else "none up to 64 processes"
+    least = f"none up to {MOST_PROCESSES} processes"
+    if smallest is not None:
+        host = f", {_gigabytes(smallest.host)} GB in host memory" if smallest.host else ""
+        least = f"{' '.join(smallest.overrides)} ({_gigabytes(smallest.peak)} GB{host})"
     return [
-        f"GB per {unit} (1 GB = 1e9 bytes); gradients and activations peak at different moments, so peak is below the sum",
+        f"GB per {unit} (1e9 bytes); gradients and activations peak at different moments: peak is not their sum",
         "",
         *_table(rows),
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,9 @@ PEAKS = {
 }
 
 
-def allocated(peak: Peak, numbers: Numbers, *, checkpointing: bool, micro_batches: int) -> tuple[int, int]:
+def allocated(
+    peak: Peak, numbers: Numbers, *, checkpointing: bool = False, micro_batches: int = 1, kl_rows: int = 0
+) -> tuple[int, int]:
     """(highest, last) bytes beyond the weights that torch's allocator handed out in one step, before the update."""
     model = model_of(peak.config)
     if checkpointing:
@@ -102,10 +105,13 @@ def allocated(peak: Peak, numbers: Numbers, *, checkpointing: bool, micro_batche
     batch = batch_of([peak.length - i % 2 for i in range(peak.rows)], peak.supervised)
     precision = Precision.fp32 if numbers is Numbers.fp32 else Precision.bf16
     engine = LocalEngine(Policy(model), weight_decay=0.0, clip=1.0, precision=precision)
+    frozen = Policy(copy.deepcopy(model)).requires_grad_(False) if kl_rows else None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         for i in range(micro_batches):
             with engine.autocast():
-                engine.backward(engine(batch)[0].sum(), last=i == micro_batches - 1)
+                nll, kl = engine(batch, frozen, kl_rows)
+                engine.backward(nll.sum() if kl is None else nll.sum() + kl.sum(), last=i == micro_batches - 1)
+                del nll, kl
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = highest = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -128,12 +134,24 @@ def test_the_peak_of_a_step(name: str, numbers: Numbers, checkpointing: bool, mi
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("name", ["logits", "logits in chunks"])
+@pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
+def test_the_peak_of_a_step_with_kl(name: str, numbers: Numbers) -> None:
+    peak, kl_rows = PEAKS[name], PEAKS[name].rows // 2
+    highest, _ = allocated(peak, numbers, kl_rows=kl_rows)
+    shape = ModelShape.from_config(peak.config)
+    micro = MicroBatch(
+        peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised
+    )  # fmt: skip
+    made = memory(shape, micro, Training(numbers, frozen_copy=True))
+    assert made.peak - made.optimizer - 8 * shape.parameters == pytest.approx(highest, rel=0.1)
+
+
 def test_the_peak_of_smollm2() -> None:
     """SmolLM2-135M's sizes with random weights, which take as much memory: 8 rows of 128 tokens, 48 supervised."""
     peak = Peak({**LLAMA, **ARCHITECTURE}, 8, 128, 48)
     shape = ModelShape.from_config(ARCHITECTURE)
-    highest, _ = allocated(peak, Numbers.fp32, checkpointing=False, micro_batches=1)
+    highest, _ = allocated(peak, Numbers.fp32)
     made = memory(shape, MicroBatch(8, 128, 8 * 48), Training())
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
 

@@ -82,7 +82,7 @@ def measured(config: Any, checkpointing: bool) -> float:
         "method=dpo",
         "method=eru adversary=noise",
         "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0",
-        "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0 adversary.direction=policy_minus_target trainer.micro_batch=2",
+        "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0 adversary.direction=policy_minus_target",
         "method=eru adversary=latent_pgd adversary.steps=2",
         "method=eru adversary=latent_pgd adversary.steps=2 adversary.layer=2 trainer.micro_batch=2",
     ],
