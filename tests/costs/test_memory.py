@@ -88,7 +88,7 @@ def llama(width: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabula
 
 PEAKS = {
     "activations": Peak(llama(256, 704, 4, 8, 8, 2048, False), 8, 64, 24),
-    "logits in chunks": Peak(llama(192, 512, 8, 6, 2, 2000, True), 16, 96, 80),
+    "logits in chunks": Peak(llama(192, 512, 4, 6, 2, 2000, True), 16, 96, 80),
     "logits": Peak(llama(192, 512, 4, 6, 2, 8000, True), 8, 96, 64),
     "gradients": Peak(llama(512, 1408, 4, 8, 8, 4000, False), 2, 16, 4),
     "gradients, tied": Peak(llama(512, 1408, 4, 8, 8, 4000, True), 2, 16, 4),
@@ -120,8 +120,7 @@ def allocated(
     return highest, now
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("checkpointing", "micro_batches"), [(False, 1), (True, 1), (False, 2)])
 @pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
 @pytest.mark.parametrize("name", PEAKS)
 def test_the_peak_of_a_step(name: str, numbers: Numbers, checkpointing: bool, micro_batches: int) -> None:

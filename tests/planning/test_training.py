@@ -43,13 +43,13 @@ def part(response: int) -> Part:
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
 
 
-def measured(config: Any, checkpointing: bool) -> float:
+def measured(config: Any) -> float:
     """Mean FLOPs of a step of the unlearning that the config describes."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
     retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]
     model = model_of(CONFIGS["llama"], "eager")
-    if checkpointing:
+    if config.trainer.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model)
     method: Method = registry.methods.build(config.method)
@@ -71,7 +71,6 @@ def measured(config: Any, checkpointing: bool) -> float:
     return counter.get_total_flops() / STEPS
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "typed",
     [
@@ -79,20 +78,21 @@ def measured(config: Any, checkpointing: bool) -> float:
         "method=kl",
         "method=idk",
         "method=npo trainer.micro_batch=2",
+        "method=npo trainer.checkpointing=true",
         "method=dpo",
         "method=eru adversary=noise",
         "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0",
         "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0 adversary.direction=policy_minus_target",
         "method=eru adversary=latent_pgd adversary.steps=2",
-        "method=eru adversary=latent_pgd adversary.steps=2 adversary.layer=2 trainer.micro_batch=2",
+        "method=eru adversary=latent_pgd adversary.steps=2 adversary.layer=2 trainer.checkpointing=true",
     ],
 )
-def test_a_step_costs_what_torch_counts(typed: str, checkpointing: bool) -> None:
+def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = configuration.compose([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
-    predicted = step_flops(SHAPE, step, checkpointing=checkpointing)
+    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing)
     # policy_minus_target runs its prompts once more, before the first step; else they are equal.
-    assert predicted.total == pytest.approx(measured(config, checkpointing), rel=0.05 if "target" in typed else 1e-9)
+    assert predicted.total == pytest.approx(measured(config), rel=0.05 if "target" in typed else 1e-9)
     assert (predicted.adversary > 0) is ("adversary" in typed or "eru" in typed)
 
 
