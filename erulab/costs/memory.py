@@ -85,9 +85,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device at the peak of a step, and in host memory for one process.
+    """Bytes on one device, and in host memory for one process.
 
-    Gradients come to be while activations go: `peak` is the larger of the two moments, so the parts add up to more.
+    Gradients come to be while activations go, and a model is loaded before it is sharded: `peak` is the largest of
+    these moments, so the parts add up to more.
     """
 
     weights: float
@@ -97,6 +98,7 @@ class Memory:
     logits: float
     reference: float
     buffers: float
+    loading: float
     peak: float
     host: float
 
@@ -125,11 +127,16 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
     boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
     activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
     logits = _logits(shape, micro)
-    reference = everything * numbers.weight if training.frozen_copy and not training.lora_rank else 0.0
-    host = 0.0
+    # Checkpoints are read in float32, whole, into host memory and then onto the device, whatever the engine does with
+    # them afterwards (stages/context.py); a frozen copy stays like that.
+    whole = 4.0 * shape.parameters
+    reference = whole if training.frozen_copy and not training.lora_rank else 0.0
+    loading = whole + reference
+    host = whole
     if sharding.offload:
         # Gradients leave the device as they come.
-        host, state, update, gradients = state + update, 0.0, 0.0, 0.0
+        host = max(host, state + update)
+        state = update = gradients = 0.0
 
     head = 0.0 if training.lora_rank or sharding.offload else numbers.weight * shape.head_weights
     waiting = 0.0 if micro.alone else gradients
@@ -148,8 +155,8 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
     copies = (1 if numbers is Numbers.autocast else 2) + (not micro.alone) if shape.tied else 0
     end = gradients + max(copies * head, working - gradients / max(shape.layers, 1))
     fixed = weights + state + reference + buffers
-    peak = fixed + max(turn, recomputed, end, gradients + update)
-    return Memory(weights, gradients, state, activations, logits, reference, buffers, peak, host)
+    peak = max(loading, fixed + max(turn, recomputed, end, gradients + update))
+    return Memory(weights, gradients, state, activations, logits, reference, buffers, loading, peak, host)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from erulab.costs.devices import USABLE
 from erulab.planning.estimate import MOST_PROCESSES, Plan
 from erulab.planning.rows import Part
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "peak")
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "loading", "peak")
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def as_text(plan: Plan) -> str:
         rows = [["training", "steps", "FLOPs", "hours"]]
         rows += [[s.name, str(s.steps) if s.steps else "", f"{s.flops:.3g}", _hours(s.hours)] for s in plan.stages]
         lines += _table([*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]])
-        lines += ["", "not counted: scoring, generation, attacks, loading and saving"]
+        lines += ["", "not counted: scoring, generation and attacks, in memory and time; time to load and save"]
     else:
         lines += ["", "this run trains nothing"]
     return "\n".join(lines) + "\n"
@@ -85,16 +85,16 @@ def _memory_lines(plan: Plan) -> list[str]:
         values = [dataclasses.asdict(memory)[part] for memory in plan.memory.values()]
         if any(values):
             rows.append([part, *(_gigabytes(value) for value in values)])
-    if any(memory.host for memory in plan.memory.values()):
-        rows.append(["host", *(_gigabytes(memory.host) for memory in plan.memory.values())])
-    unit = "process" if plan.device.shared else "GPU"
+    if not plan.device.shared:
+        rows.append(["host memory", *(_gigabytes(memory.host) for memory in plan.memory.values())])
+    unit = "process" if plan.device.shared else "GPU and process"
     smallest = plan.smallest
     least = f"none up to {MOST_PROCESSES} processes"
     if smallest is not None:
-        host = f", {_gigabytes(smallest.host)} GB in host memory" if smallest.host else ""
+        host = "" if plan.device.shared else f", {_gigabytes(smallest.host)} GB of host memory in all"
         least = f"{' '.join(smallest.overrides)} ({_gigabytes(smallest.peak)} GB{host})"
     return [
-        f"GB per {unit} (1e9 bytes); gradients and activations peak at different moments: peak is not their sum",
+        f"GB per {unit} (1e9 bytes); peak is the largest of several moments, not a sum",
         "",
         *_table(rows),
         "",

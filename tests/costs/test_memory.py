@@ -174,7 +174,20 @@ def test_sharding_divides_what_its_stage_says() -> None:
     assert parts(3) == (n / 2, n / 2, 3 * n)
     plain, offloaded = (memory(shape, micro, Training(Numbers.bf16, Sharding(2, 4, off))) for off in (False, True))
     assert offloaded.optimizer == 0 and offloaded.peak < plain.peak
-    assert offloaded.host >= plain.optimizer and plain.host == 0
+    # In host memory: two moments, a master and the gradient in float32, a quarter each process; before that, the model.
+    assert offloaded.host == plain.host == 4 * n
+    alone = memory(shape, micro, Training(Numbers.bf16, Sharding(2, 1, True)))
+    assert alone.host == 16 * n
+
+
+def test_a_model_is_loaded_whole_before_it_is_sharded() -> None:
+    shape = ModelShape.from_config(LLAMA | {"num_hidden_layers": 400})
+    for stage in (1, 2, 3):
+        made = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(stage, 1000)))
+        assert made.loading == 4 * shape.parameters <= made.peak
+    # Retain kl keeps it like that.
+    kept = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(3, 1000), frozen_copy=True))
+    assert kept.reference == 4 * shape.parameters and kept.loading == 8 * shape.parameters
 
 
 def test_adapters_train_little_and_need_no_frozen_copy() -> None:
