@@ -179,7 +179,9 @@ def _activations(shape: ModelShape, micro: MicroBatch, training: Training) -> _K
         results = product * d * (readers if numbers is Numbers.autocast else min(readers, 1))
         if family.norm is Norm.layer:
             return stream * d + results + 8
-        return (4 + (4 if family.norm is Norm.wide_rms else stream)) * d + results + 4
+        # A frozen weight needs no gradient, so what it multiplies is not kept.
+        normalized = 0 if training.lora_rank else 4 if family.norm is Norm.wide_rms else stream
+        return (4 + normalized) * d + results + 4
 
     readers = [sum(linear.of_attention_input for linear in shape.linears)]
     if not family.parallel:
@@ -194,6 +196,10 @@ def _activations(shape: ModelShape, micro: MicroBatch, training: Training) -> _K
     else:
         block += 4 * shape.heads + product * micro.length
     block += product * _mlp_kept(shape) * shape.mlp_width
+    if training.lora_rank:
+        block += product * training.lora_rank * len(shape.linears)
+        if numbers is Numbers.autocast:  # adapters cast what they read on their own: here the attention's result
+            block += product * q
     ends = norm(0) * micro.tokens + product * d * micro.supervised
     return _Kept(ends, block * micro.tokens, stream * d * micro.tokens)
 

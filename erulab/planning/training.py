@@ -46,7 +46,10 @@ def unlearns(trains: Trains) -> bool:
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
-    """One optimizer step of unlearning, over all processes; padding is computed too."""
+    """One optimizer step of unlearning, over all processes; padding is computed too.
+
+    Of an adversary that is not erulab's own only the gain's measurement is known.
+    """
     answers, size, micro = Answers.of(config), config.trainer.global_batch, micro_batch(config, processes)
     parts = _parts(answers, sizes)
     together = longest_of([part.lengths.padded(size, micro) for part in parts])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 
 from erulab import logprobs
@@ -67,6 +68,24 @@ def test_what_eager_attention_keeps() -> None:
         training = Training(Numbers.fp32, eager_attention=True)
         predicted.append(memory(ModelShape.from_config(config), MicroBatch(2, 30, 16), training).activations)
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
+
+
+@pytest.mark.parametrize("numbers", Numbers)
+def test_what_a_block_keeps_for_adapters(numbers: Numbers) -> None:
+    found, predicted = [], []
+    for layers in (2, 4):
+        config = LLAMA | {"num_hidden_layers": layers}
+        model: Any = model_of(config)
+        model = model.to(torch.bfloat16) if numbers is Numbers.bf16 else model
+        options = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
+        found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
+        shape = ModelShape.from_config(config)
+        made = memory(shape, MicroBatch(4, 22, 32), Training(numbers, lora_rank=4))
+        casts = made.weights - (shape.parameters + shape.lora_parameters(4)) * numbers.weight
+        predicted.append(made.activations + casts)
+    exact = numbers is not Numbers.autocast  # there adapters are cast too
+    assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01 if exact else 0.1)
 
 
 @dataclass(frozen=True)
