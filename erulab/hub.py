@@ -30,6 +30,14 @@ def is_missing_folder(source: str) -> bool:
     return not any(folder.is_dir() for folder in fetched)
 
 
+def fetched(hub_id: str, file: str) -> Path | None:
+    """A model repository's file in the local cache; None where it was never fetched. Asks no network."""
+    import huggingface_hub  # loads slowly, and most runs need no hub
+
+    found = huggingface_hub.try_to_load_from_cache(hub_id, file)
+    return Path(found) if isinstance(found, str) else None
+
+
 def snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
     """The repository's files that match; the folder is named by the commit. Offline, the local cache's copy.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -58,6 +59,16 @@ class ModelSource(Protocol):
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         """The chat format alone, without weights."""
+        ...
+
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
+        """The model's sizes in the words of a config.json, without weights, torch or network: what costs go by.
+
+        Args:
+            benchmark: None where its files are not on this machine.
+        Raises:
+            ConfigError: not known without the network; EnvironmentFault, DataError: no usable config.json.
+        """
         ...
 
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:

@@ -69,6 +69,22 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def read_config(source: str) -> dict[str, object] | None:
+    """config.json of a folder, or of a hub id that was fetched before; None for other hub ids. Nothing is fetched.
+
+    Raises:
+        EnvironmentFault: neither a folder with config.json nor a hub id; DataError: config.json is damaged.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        check_source(source)
+        fetched = hub.fetched(source, "config.json")
+        return None if fetched is None else _json(fetched)
+    if not (folder / "config.json").is_file():
+        raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
+    return _json(folder / "config.json")
+
+
 @functools.cache
 def local_folder(source: str) -> Path:
     """The checkpoint's folder on this machine, fetched from the hub if need be, and found safe to load.

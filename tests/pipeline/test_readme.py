@@ -31,7 +31,7 @@ def spelled_out(line: str) -> list[list[str]]:
 
 
 def test_all_kinds_of_commands_are_marked() -> None:
-    assert {line.split()[0] for line in QUICK} == {"erulab.run", "erulab.report", "erulab.list"}
+    assert {line.split()[0] for line in QUICK} == {"erulab.run", "erulab.report", "erulab.list", "erulab.plan"}
 
 
 @pytest.mark.parametrize("line", QUICK)

@@ -176,7 +176,7 @@ def test_ema_adds_all_ranks() -> None:
     whole, half, other = reward(), reward(), reward()
     for elastic, rows in ((whole, depth), (half, depth[:2]), (other, depth[2:])):
         elastic.margin(torch.zeros_like(rows), rows, alone)
-    theirs = other._pending
+    theirs = torch.tensor(other._pending, dtype=torch.float64)
     half.end_step(lambda mine: mine + theirs)
     whole.end_step(alone)
     assert half.state_dict() == whole.state_dict()

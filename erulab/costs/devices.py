@@ -1,0 +1,53 @@
+"""Devices that plans are made for: published peaks of dense matrix products, and memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+# What is left of a GPU's memory when the driver, the libraries' workspaces and fragmentation have had theirs.
+USABLE = 0.93
+
+# A guess, for scale only: a core of 3 GHz with AVX2 comes to .096 TFLOP/s at most.
+CPU_CORE_TFLOPS = 0.05
+
+
+@dataclass(frozen=True)
+class Device:
+    """`bf16` None: the device has none, and erulab trains in float32 there. Not TF32, which PyTorch leaves off."""
+
+    name: str
+    memory: float  # bytes
+    bf16: float | None  # TFLOP/s
+    fp32: float  # TFLOP/s
+    shared: bool = False  # processes share one device (a CPU), instead of one each
+
+
+# NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation.
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Device("a100-40gb", 40e9, 312.0, 19.5),
+        Device("a100-80gb", 80e9, 312.0, 19.5),
+        Device("h100-80gb", 80e9, 989.4, 66.9),
+        Device("h200", 141e9, 989.4, 66.9),
+        Device("l40s", 48e9, 362.0, 91.6),
+        Device("rtx4090", 24e9, 165.2, 82.6),
+        Device("v100-32gb", 32e9, None, 15.7),
+    )
+}
+NAMES = (*GPUS, "cpu")
+
+
+def device(name: str) -> Device:
+    """The device of that name; `cpu` is this machine's cores and memory.
+
+    Raises:
+        KeyError: not in `NAMES`.
+    """
+    if name == "cpu":
+        cores = len(os.sched_getaffinity(0))
+        return Device("cpu", float(psutil.virtual_memory().total), None, cores * CPU_CORE_TFLOPS, shared=True)
+    return GPUS[name]

@@ -1,0 +1,100 @@
+"""FLOPs of forwards and backwards in closed form; a multiplication with its addition counts as 2.
+
+Counted are matrix products: the blocks' linear layers at every position, attention scores and values over the whole
+square of a row (the half that the causal mask hides is computed and thrown away, as torch's own counter has it), and
+the head at supervised positions only, where erulab computes it. Norms, activations, rotary embeddings and the softmax
+are left out: on tiny models they would matter, on models of 100M parameters and more they are below 1 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from erulab.costs.shapes import ModelShape
+
+
+class Backward(Enum):
+    """What gradients are wanted of."""
+
+    full = "full"  # activations and all weights
+    lora = "lora"  # activations and adapters
+    activations = "activations"  # a state between blocks: latent_pgd's delta
+    frozen = "frozen"  # nothing
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that run together, or their mean over steps: sums, so that they add and scale.
+
+    `tokens` are positions that are computed, padding included; `squares` the sum of squared lengths, which attention
+    goes by; `supervised` the positions that reach the head.
+    """
+
+    count: float = 0.0
+    tokens: float = 0.0
+    squares: float = 0.0
+    supervised: float = 0.0
+
+    @classmethod
+    def of(cls, lengths: Sequence[float], supervised: float) -> Rows:
+        """Rows of these lengths; `supervised`: positions of all of them together."""
+        return cls(len(lengths), sum(lengths), sum(length**2 for length in lengths), supervised)
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(
+            self.count + other.count, self.tokens + other.tokens, self.squares + other.squares,
+            self.supervised + other.supervised,
+        )  # fmt: skip
+
+    def times(self, factor: float) -> Rows:
+        return Rows(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
+
+
+def forward(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
+    """FLOPs of one forward over `rows`, with adapters of `lora_rank` if there are any."""
+    weights = shape.linear_weights + shape.lora_parameters(lora_rank)
+    return 2 * weights * rows.tokens + _attention(shape, rows) + _head(shape, rows)
+
+
+def recompute(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
+    """FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
+
+    torch stops a recomputation once all that backward needs is there, which is the input of the last matrix.
+    """
+    last = shape.layers * shape.linears[-1].weights
+    headless = Rows(rows.count, rows.tokens, rows.squares)
+    return forward(shape, headless, lora_rank=lora_rank) - 2 * last * rows.tokens
+
+
+def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0) -> float:
+    """FLOPs of the backward that belongs to `forward(shape, rows)`.
+
+    A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.
+
+    Args:
+        layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
+        lora_rank: of the adapters that the forward ran.
+    """
+    if kind is Backward.frozen:
+        return 0.0
+    if kind is Backward.full:
+        return 2 * forward(shape, rows)
+    if kind is Backward.activations:
+        share = (shape.layers - layer) / shape.layers
+        weights = shape.linear_weights + shape.lora_parameters(lora_rank)
+        return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
+    # Nothing below the first block's adapters is trained, so what reads its input passes no gradient on.
+    first = [linear for linear in shape.linears if linear.of_attention_input]
+    base = shape.linear_weights - sum(linear.weights for linear in first)
+    adapters = 2 * shape.lora_parameters(lora_rank) - sum(lora_rank * linear.inputs for linear in first)
+    return 2 * (base + adapters) * rows.tokens + 2 * _attention(shape, rows) + _head(shape, rows)
+
+
+def _attention(shape: ModelShape, rows: Rows) -> float:
+    return 4 * shape.layers * shape.heads * shape.head_dim * rows.squares
+
+
+def _head(shape: ModelShape, rows: Rows) -> float:
+    return 2 * shape.head_weights * rows.supervised

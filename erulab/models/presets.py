@@ -1,0 +1,47 @@
+"""Published models that have a name of their own (`hf.py` registers them), and the sizes in each one's config.json.
+
+The sizes let `erulab.plan` answer without a network; a run reads the model's own config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model on the hub, and what its config.json says of its architecture."""
+
+    hub_id: str
+    config: Mapping[str, Any]
+
+
+def _sizes(
+    model_type: str, layers: int, width: int, mlp: int, heads: int, kv_heads: int, vocabulary: int
+) -> dict[str, Any]:
+    return {
+        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": mlp,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+_TIED = {"tie_word_embeddings": True}
+_LLAMA3_8B = _sizes("llama", 32, 4096, 14336, 32, 8, 128256)
+
+PRESETS = {
+    "llama2_7b_chat": Preset("meta-llama/Llama-2-7b-chat-hf", _sizes("llama", 32, 4096, 11008, 32, 32, 32000)),
+    "llama3_8b_instruct": Preset("meta-llama/Meta-Llama-3-8B-Instruct", _LLAMA3_8B),
+    "llama31_8b_instruct": Preset("meta-llama/Llama-3.1-8B-Instruct", _LLAMA3_8B),
+    "llama32_1b_instruct": Preset(
+        "meta-llama/Llama-3.2-1B-Instruct", {**_sizes("llama", 16, 2048, 8192, 32, 8, 128256), **_TIED}
+    ),
+    "llama32_3b_instruct": Preset(
+        "meta-llama/Llama-3.2-3B-Instruct", {**_sizes("llama", 28, 3072, 8192, 24, 8, 128256), **_TIED}
+    ),
+    "zephyr_7b_beta": Preset("HuggingFaceH4/zephyr-7b-beta", _sizes("mistral", 32, 4096, 14336, 32, 8, 32000)),
+    "phi_1_5": Preset("microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200)),
+    "phi3_mini_4k_instruct": Preset("microsoft/Phi-3-mini-4k-instruct", _sizes("phi3", 32, 3072, 8192, 32, 32, 32064)),
+}

@@ -1,0 +1,55 @@
+"""How a length is spread over rows, and the lengths that batches are padded to."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A distribution by its quantiles: `values[i]` is the `shares[i]` quantile, straight lines between."""
+
+    shares: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of these values, one or more."""
+        found = sorted(values)
+        last = max(len(found) - 1, 1)
+        return cls(tuple(i / last for i in range(len(found))), tuple(found))
+
+    @classmethod
+    def constant(cls, value: float) -> Spread:
+        return cls((0.0,), (value,))
+
+    @property
+    def longest(self) -> float:
+        return self.values[-1]
+
+    def at(self, share: float) -> float:
+        """The value that a share of the rows does not exceed."""
+        right = bisect_right(self.shares, share)
+        if right == 0 or right == len(self.shares):
+            return self.values[max(right - 1, 0)]
+        low, high = self.shares[right - 1], self.shares[right]
+        part = (share - low) / (high - low)
+        return self.values[right - 1] + part * (self.values[right] - self.values[right - 1])
+
+    def mapped(self, change: Callable[[float], float]) -> Spread:
+        """Every value changed by an increasing function."""
+        return Spread(self.shares, tuple(change(value) for value in self.values))
+
+    def padded(self, batch: int, chunk: int) -> list[float]:
+        """Expected longest of each chunk when `batch` drawn rows are sorted by length and cut into chunks.
+
+        The k-th of n values drawn at random is expected at about the k/(n+1) quantile.
+        """
+        return [self.at(last / (batch + 1)) for last in range(chunk, batch + 1, chunk)]
+
+
+def longest_of(parts: Sequence[Sequence[float]]) -> list[float]:
+    """What chunks that run together are padded to."""
+    return [max(together) for together in zip(*parts, strict=True)]

@@ -1,0 +1,122 @@
+"""A plan as a table for people and as plain values for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from erulab.costs.devices import USABLE
+from erulab.planning.estimate import MOST_PROCESSES, Plan
+from erulab.planning.rows import Part
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "loading", "peak")
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """What `--format json` prints: bytes, FLOPs and hours as plain numbers."""
+    return {
+        "model": plan.config.model.name,
+        "method": plan.config.method.name,
+        "parameters": plan.shape.parameters,
+        "engine": {"name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload},
+        "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
+        "computes_in": plan.computes_in.value,
+        "utilization": plan.utilization,
+        "micro_batch": plan.micro_batch,
+        "data": {
+            "forget": _part(plan.sizes.forget),
+            "retain": _part(plan.sizes.retain),
+            "other": _part(plan.sizes.other),
+            "basis": plan.sizes.basis,
+        },
+        "memory": {name: dataclasses.asdict(memory) for name, memory in plan.memory.items()},
+        "fits": plan.fits,
+        "step_flops": None if plan.step is None else dataclasses.asdict(plan.step) | {"total": plan.step.total},
+        "stages": [dataclasses.asdict(stage) for stage in plan.stages],
+        "hours": plan.hours,
+        "smallest": None if plan.smallest is None else dataclasses.asdict(plan.smallest),
+    }
+
+
+def _part(part: Part) -> dict[str, float]:
+    return {
+        "rows": part.rows, "tokens": part.tokens, "supervised": part.supervised, "longest": part.lengths.longest,
+    }  # fmt: skip
+
+
+def as_text(plan: Plan) -> str:
+    """The tables, and what they rest on."""
+    processes, device = plan.engine.processes or 1, plan.device
+    config, sizes = plan.config, plan.sizes
+    where = f"{processes} process{'es' * (processes > 1)} on {'this ' if device.shared else ''}{device.name}"
+    lines = [
+        f"model       {config.model.name}, {plan.shape.parameters:,} parameters",
+        f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
+        f"dataset={config.dataset.name}",
+        f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}"
+        + (", optimizer state in host memory" if plan.engine.offload else ""),
+        f"batch       {config.trainer.global_batch} forget rows a step, {plan.micro_batch} a forward and process",
+        f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
+        f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "
+        f"{sizes.retain.tokens:.0f}",
+        f"            {sizes.basis}",
+    ]
+    if plan.memory:
+        lines += ["", *_memory_lines(plan)]
+    if plan.step is not None:
+        lines += ["", "FLOPs of one unlearning step, all processes", ""]
+        parts = dataclasses.asdict(plan.step) | {"total": plan.step.total}
+        lines += _table([[name, f"{value:.3g}"] for name, value in parts.items() if value or name == "total"])
+    if plan.stages:
+        whose = "together" if device.shared else "each"
+        lines += ["", f"hours at {plan.utilization:.0%} of {plan.tflops:g} TFLOP/s {whose}", ""]
+        rows = [["training", "steps", "FLOPs", "hours"]]
+        rows += [[s.name, str(s.steps) if s.steps else "", f"{s.flops:.3g}", _hours(s.hours)] for s in plan.stages]
+        lines += _table([*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]])
+        lines += ["", "not counted: scoring, generation and attacks, in memory and time; time to load and save"]
+    else:
+        lines += ["", "this run trains nothing"]
+    return "\n".join(lines) + "\n"
+
+
+def _memory_lines(plan: Plan) -> list[str]:
+    rows = [["", *plan.memory]]
+    for part in PARTS:
+        values = [dataclasses.asdict(memory)[part] for memory in plan.memory.values()]
+        if any(values):
+            rows.append([part, *(_gigabytes(value) for value in values)])
+    if not plan.device.shared:
+        rows.append(["host memory", *(_gigabytes(memory.host) for memory in plan.memory.values())])
+    unit = "process" if plan.device.shared else "GPU and process"
+    smallest = plan.smallest
+    least = f"none up to {MOST_PROCESSES} processes"
+    if smallest is not None:
+        host = "" if plan.device.shared else f", {_gigabytes(smallest.host)} GB of host memory in all"
+        least = f"{' '.join(smallest.overrides)} ({_gigabytes(smallest.peak)} GB{host})"
+    return [
+        f"GB per {unit} (1e9 bytes); peak is the largest of several moments, not a sum",
+        "",
+        *_table(rows),
+        "",
+        f"fits        {'yes' if plan.fits else 'NO'}: {_gigabytes(plan.available)} GB are there ({USABLE:.0%} of "
+        f"{_gigabytes(plan.device.memory)})",
+        f"smallest    {least}",
+    ]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Columns as wide as they need: names to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in pairs).rstrip()
+        for pairs in (enumerate(zip(row, widths, strict=True)) for row in rows)
+    ]
+
+
+def _gigabytes(value: float) -> str:
+    size = value / 1e9
+    return f"{size:.1f}" if size >= 1 else f"{size:.3f}"
+
+
+def _hours(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -1,0 +1,169 @@
+"""`python -m erulab.plan`: what it prints, what it refuses, and that it loads neither torch nor the hub."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from erulab import plan
+from erulab.config import CONF
+from erulab.models.presets import PRESETS
+from tests.costs.families import CONFIGS
+
+SEVEN_B = ["method=eru", "model=llama2_7b_chat", "engine=zero3", "engine.processes=8", "dataset=tofu"]
+Planned = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def planned(capsys: pytest.CaptureFixture[str]) -> Planned:
+    """The plan of a command line, from its JSON."""
+
+    def type_in(*arguments: str) -> dict[str, Any]:
+        code = plan.main([*arguments, "--format", "json"])
+        answer = capsys.readouterr()
+        assert code == 0, answer.err
+        found: dict[str, Any] = json.loads(answer.out)
+        return found
+
+    return type_in
+
+
+def test_no_torch_no_hub_no_weights() -> None:
+    code = """
+    import sys
+    from erulab import plan
+    codes = [plan.main(words.split()) for words in (
+        "method=eru model=llama2_7b_chat engine=zero3 engine.processes=8",
+        "method=dpo adversary=latent_pgd reward=elastic dataset=tofu model=phi_1_5",
+        "model=smollm2_135m method=kl --device cpu",
+        "model=tiny",
+    )]
+    print(codes, [name for name in ("torch._C", "transformers", "huggingface_hub", "numpy") if name in sys.modules])
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=CONF.parent, capture_output=True, text=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[0, 0, 0, 0] []", answer.stderr
+
+
+def test_seven_billion_parameters_over_eight_gpus(planned: Planned) -> None:
+    found = planned(*SEVEN_B)
+    n = 6_738_415_616
+    assert found["parameters"] == n
+    memory = found["memory"]["unlearning"]
+    assert (memory["weights"], memory["gradients"], memory["optimizer"]) == (2 * n / 8, 2 * n / 8, 12 * n / 8)
+    assert found["fits"] and memory["peak"] < found["device"]["usable"]
+    # Six FLOPs a parameter and computed token, the usual rule: attention adds, the head at few positions takes away.
+    step, data = found["step_flops"], found["data"]
+    tokens = 32 * (data["forget"]["tokens"] + data["retain"]["tokens"])
+    assert step["backward"] == 2 * step["forward"]
+    assert 1.0 < (step["forward"] + step["backward"]) / (6 * n * tokens) < 1.25
+    unlearn = found["stages"][-1]
+    assert unlearn["steps"] == 7  # 40 rows, 5 epochs, 32 a step
+    assert unlearn["flops"] == pytest.approx(7 * step["total"])
+    assert unlearn["hours"] == pytest.approx(unlearn["flops"] / (8 * 989.4e12 * 0.4) / 3600)
+
+
+def test_what_the_user_knows_better(planned: Planned) -> None:
+    found = planned(*SEVEN_B, "--rows", "400", "--tokens", "200", "--supervised", "50", "--utilization", "0.2")
+    assert (found["data"]["forget"]["rows"], found["data"]["forget"]["tokens"]) == (400, 200)
+    assert found["stages"][-1]["steps"] == 63
+    assert found["data"]["basis"].startswith("--rows 400, --tokens 200, --supervised 50 as given")
+    longer = planned(*SEVEN_B, "--rows", "400", "--tokens", "400", "--supervised", "50", "--utilization", "0.2")
+    assert longer["stages"][-1]["hours"] > 1.5 * found["stages"][-1]["hours"]
+    assert longer["memory"]["unlearning"]["activations"] > found["memory"]["unlearning"]["activations"]
+
+
+def test_the_smallest_engine_that_fits_is_planned_to_fit(planned: Planned) -> None:
+    for device in ("a100-40gb", "rtx4090", "v100-32gb"):
+        smallest = planned(*SEVEN_B, "--device", device)["smallest"]
+        if smallest is None:
+            continue
+        engine_free = ["method=eru", "model=llama2_7b_chat", "dataset=tofu"]
+        found = planned(*engine_free, *smallest["overrides"], "--device", device)
+        assert found["fits"]
+        assert max(part["peak"] for part in found["memory"].values()) == smallest["peak"]
+    assert planned("model=tiny")["smallest"]["overrides"] == ["engine=local"]
+
+
+def test_a_device_without_bf16_computes_in_float32(planned: Planned) -> None:
+    assert planned(*SEVEN_B, "--device", "v100-32gb")["computes_in"] == "fp32"
+    assert planned("model=phi_1_5", "dataset=tofu")["computes_in"] == "autocast"
+    assert planned("model=phi_1_5", "dataset=tofu", "engine=zero1")["computes_in"] == "bf16"
+
+
+@pytest.mark.parametrize(("method", "stages"), [("none", []), ("retrain", []), ("npo", ["reference", "unlearn"])])
+def test_only_what_is_trained_is_counted(method: str, stages: list[str], planned: Planned) -> None:
+    found = planned("model=phi_1_5", "dataset=tofu", f"method={method}", "model.target=a/b", "model.oracle=a/c")
+    assert [stage["name"] for stage in found["stages"]] == stages
+    assert (found["step_flops"] is None) is (not stages)
+    assert list(found["memory"]) == (["unlearning"] if stages else [])
+
+
+def test_a_local_folder_needs_no_weights(planned: Planned, tmp_path: Path) -> None:
+    AutoConfig.for_model(**CONFIGS["qwen2"]).save_pretrained(tmp_path)
+    found = planned("model=hf", f"model.path={tmp_path}")
+    assert found["parameters"] == planned("model=hf", f"model.path={tmp_path}", "method=kl")["parameters"] > 100_000
+    hub_id = PRESETS["zephyr_7b_beta"].hub_id
+    by_path, by_name = planned("model=hf", f"model.path={hub_id}"), planned("model=zephyr_7b_beta")
+    assert by_path["parameters"] == by_name["parameters"]
+
+
+def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(SEVEN_B) == 0
+    text = capsys.readouterr().out
+    assert "6,738,415,616 parameters" in text and "assumed 1.4 tokens a word" in text
+    assert "not counted: scoring, generation and attacks" in text
+    table = text[text.index("             learning") :].split("\n\n")[0].splitlines()
+    assert len(table) == 10 and len({len(line) for line in table}) == 1
+    assert plan.main(["model=phi_1_5", "dataset=tofu", "method=none", "model.target=a/b", "model.oracle=a/c"]) == 0
+    assert "this run trains nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--devise", "h100"], ["--devise"]),
+        (["--device", "h1000"], ["--device", "h100-80gb", "'h1000'"]),
+        (["--utilization", "1.5"], ["--utilization", "at most 1", "1.5"]),
+        (["--utilization", "nan"], ["--utilization", "at most 1", "nan"]),
+        (["--utilization", "fast"], ["--utilization", "number", "'fast'"]),
+        (["--rows", "0"], ["--rows", "whole number > 0", "0"]),
+        (["--rows", "1.5"], ["--rows", "whole number", "'1.5'"]),
+        (["--format", "xml"], ["--format", "json"]),
+        (["--tokens", "10", "--supervised", "20"], ["--supervised 20", "10 tokens"]),
+        (["method"], ["'method'", "KEY=VALUE"]),
+        (["method=npoo"], ["method='npoo'", "did you mean npo"]),
+        (["method.beta=-1"], ["method.beta must be > 0"]),
+        (["method=npo,ga"], ["method=npo,ga"]),
+        (["sweep=methods"], ["sweep=methods", "of one"]),
+        (["trainer.global_batch=30", "engine=zero2", "engine.processes=4"], ["30 is not 7 x n x 4"]),
+        (["model=hf", "model.path=owner/unheard-of"], ["owner/unheard-of", "config.json", "model.path=FOLDER"]),
+        (["model=tiny", "dataset=tofu"], ["model=tiny", "dataset.path=FOLDER"]),
+        (["trainer.precision=bf16", "--device", "v100-32gb"], ["trainer.precision=bf16", "v100-32gb"]),
+    ],
+)
+def test_what_cannot_be_planned_takes_one_line(
+    typed: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(typed) == 2
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.count("\n") == 1 and "Traceback" not in answer.err
+    assert all(word in answer.err for word in words), answer.err
+
+
+def test_a_folder_without_config_is_the_environments_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(["model=hf", f"model.path={tmp_path}"]) == 4
+    assert "config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert plan.main(["model=hf", f"model.path={tmp_path}"]) == 2
+    assert "'mamba' is not known" in capsys.readouterr().err

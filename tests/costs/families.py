@@ -1,0 +1,54 @@
+"""Config dicts of narrow models of every family the costs know, and the models transformers makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from erulab.data.encoding import Batch, Encoded, collate
+from erulab.models.policy import without_dropout
+
+WIDTH, VOCABULARY = 96, 211
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": WIDTH, "vocab_size": VOCABULARY,
+    "intermediate_size": 200, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
+}  # fmt: skip
+GPT2: dict[str, Any] = {
+    "n_layer": 3, "n_head": 6, "n_embd": WIDTH, "vocab_size": VOCABULARY, "n_inner": 200, "n_positions": 64,
+    "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", **SIZES},
+    "llama tied, biased": {
+        "model_type": "llama", **SIZES, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+    },
+    "mistral": {"model_type": "mistral", **SIZES, "head_dim": 24},
+    "qwen2": {"model_type": "qwen2", **SIZES, "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", **SIZES, "head_dim": 24},
+    "gemma": {"model_type": "gemma", **SIZES, "head_dim": 24},
+    "phi": {"model_type": "phi", **SIZES},
+    "phi3": {"model_type": "phi3", **SIZES},
+    "gpt2": {"model_type": "gpt2", **GPT2},
+}  # fmt: skip
+
+
+def model_of(config: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel:
+    """Random weights in float32, in training mode without dropout, as erulab trains."""
+    made = transformers.AutoConfig.for_model(**config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(made, attn_implementation=attention)
+    without_dropout(model)
+    return model.train()
+
+
+def batch_of(lengths: list[int], supervised: int) -> Batch:
+    """Rows of these lengths, padded to the longest, the last `supervised` tokens of each supervised."""
+    rows = [
+        Encoded(f"r{i}", tuple(2 + (7 * i + j) % (VOCABULARY - 2) for j in range(length)), length - supervised, length)
+        for i, length in enumerate(lengths)
+    ]
+    return collate(rows, 0)

@@ -1,0 +1,90 @@
+"""FLOPs against torch's own counter, operation by operation.
+
+With eager attention both count the same products, so they are equal. With sdpa the counter sees only the linear layers:
+it has no entry for the kernel that the CPU takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from erulab.adversaries.hooks import edited, site
+from erulab.costs import flops
+from erulab.costs.flops import Backward, Rows
+from erulab.costs.shapes import ModelShape
+from erulab.models.policy import Policy
+from tests.costs.families import CONFIGS, batch_of, model_of
+
+LENGTHS, SUPERVISED = [24, 22, 20], 8
+BATCH = batch_of(LENGTHS, SUPERVISED)
+ROWS = Rows.of([24, 24, 24], 24)  # padding is computed too
+
+
+def counted(run: Callable[[], Any]) -> tuple[int, Any]:
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return counter.get_total_flops(), result
+
+
+def with_adapters(model: PreTrainedModel) -> Any:
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_forward_and_full_backward(name: str) -> None:
+    policy, shape = Policy(model_of(CONFIGS[name], "eager")), ModelShape.from_config(CONFIGS[name])
+    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    back, _ = counted(lambda: nll.sum().backward())
+    assert flops.forward(shape, ROWS) == ahead
+    assert flops.backward(shape, ROWS, Backward.full) == back
+
+
+@pytest.mark.parametrize("name", ["llama", "phi", "phi3", "gpt2"])
+def test_adapters(name: str) -> None:
+    shape = ModelShape.from_config(CONFIGS[name])
+    policy = Policy(with_adapters(model_of(CONFIGS[name], "eager")))
+    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    back, _ = counted(lambda: nll.sum().backward())
+    assert flops.forward(shape, ROWS, lora_rank=4) == ahead
+    assert flops.backward(shape, ROWS, Backward.lora, lora_rank=4) == back
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
+    shape, model = ModelShape.from_config(CONFIGS["llama"]), model_of(CONFIGS["llama"], "eager")
+    policy = Policy(with_adapters(model) if rank else model)
+    delta = torch.zeros(3, 24, shape.width, requires_grad=True)
+    with edited([(site(policy, layer), lambda states: states + delta)]):
+        nll, _ = policy(BATCH)
+    back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
+    assert flops.backward(shape, ROWS, Backward.activations, layer=layer, lora_rank=rank) == back
+
+
+@pytest.mark.parametrize("name", ["llama", "phi", "gpt2"])
+def test_checkpointing_runs_the_blocks_again(name: str) -> None:
+    shape, model = ModelShape.from_config(CONFIGS[name]), model_of(CONFIGS[name], "eager")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    policy = Policy(model)
+    nll, _ = policy(BATCH)
+    back, _ = counted(lambda: nll.sum().backward())
+    assert flops.recompute(shape, ROWS) == back - flops.backward(shape, ROWS, Backward.full)
+
+
+def test_nothing_is_free_and_nothing_counts_for_frozen() -> None:
+    shape = ModelShape.from_config(CONFIGS["llama"])
+    assert flops.backward(shape, ROWS, Backward.frozen) == 0
+    # Six FLOPs a parameter and token, the usual rule, for a wide model on short rows that are supervised throughout.
+    wide = ModelShape.from_config(CONFIGS["llama"] | {"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 128})
+    rows = Rows.of([4.0], 4)
+    embedding = wide.vocabulary * wide.width
+    whole = flops.forward(wide, rows) + flops.backward(wide, rows, Backward.full)
+    assert whole == pytest.approx(6 * (wide.parameters - embedding) * 4, rel=0.01)

@@ -1,0 +1,219 @@
+"""Memory against what autograd keeps and what torch's allocator hands out on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.profiler import ProfilerActivity, profile
+
+from erulab import logprobs
+from erulab.costs import memory as costs
+from erulab.costs.memory import MicroBatch, Numbers, Sharding, Training, memory
+from erulab.costs.shapes import ModelShape
+from erulab.models.policy import Policy
+from erulab.models.smollm2 import ARCHITECTURE
+from erulab.options import Precision
+from erulab.training.local import LocalEngine
+from tests.costs.families import CONFIGS, batch_of, model_of
+
+LLAMA = CONFIGS["llama"]
+
+
+def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Numbers) -> int:
+    """Bytes of the storages that a forward keeps for its backward, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16) if numbers is Numbers.autocast else contextlib.nullcontext()
+    with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        policy(batch_of(lengths, supervised))
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("numbers", Numbers)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_block_keeps(name: str, numbers: Numbers) -> None:
+    """The difference between a model of four blocks and one of two, so that nothing outside the blocks counts."""
+    rows, length = 4, 22
+    found, predicted = [], []
+    for layers in (2, 4):
+        config = CONFIGS[name] | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
+        model = model_of(config)
+        policy = Policy(model.to(torch.bfloat16) if numbers is Numbers.bf16 else model)
+        found.append(saved_bytes(policy, [length, length - 1] * (rows // 2), 8, numbers))
+        shape = ModelShape.from_config(config)
+        made = memory(shape, MicroBatch(rows, length, 8 * rows), Training(numbers))
+        casts = made.weights - shape.parameters * numbers.weight  # autocast keeps a copy of each matrix
+        predicted.append(made.activations + casts)
+    assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01)
+
+
+def test_what_eager_attention_keeps() -> None:
+    found, predicted = [], []
+    for layers in (2, 4):
+        config = LLAMA | {"num_hidden_layers": layers}
+        found.append(saved_bytes(Policy(model_of(config, "eager")), [30, 29], 8, Numbers.fp32))
+        training = Training(Numbers.fp32, eager_attention=True)
+        predicted.append(memory(ModelShape.from_config(config), MicroBatch(2, 30, 16), training).activations)
+    assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
+
+
+@pytest.mark.parametrize("numbers", Numbers)
+def test_what_a_block_keeps_for_adapters(numbers: Numbers) -> None:
+    found, predicted = [], []
+    for layers in (2, 4):
+        config = LLAMA | {"num_hidden_layers": layers}
+        model: Any = model_of(config)
+        model = model.to(torch.bfloat16) if numbers is Numbers.bf16 else model
+        options = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
+        found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
+        shape = ModelShape.from_config(config)
+        made = memory(shape, MicroBatch(4, 22, 32), Training(numbers, lora_rank=4))
+        casts = made.weights - (shape.parameters + shape.lora_parameters(4)) * numbers.weight
+        predicted.append(made.activations + casts)
+    exact = numbers is not Numbers.autocast  # there adapters are cast too
+    assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01 if exact else 0.1)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A model and micro-batch whose peak lies somewhere else than the others'."""
+
+    config: dict[str, Any]
+    rows: int
+    length: int
+    supervised: int
+
+
+def llama(width: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool) -> dict[str, Any]:
+    return LLAMA | {
+        "hidden_size": width, "intermediate_size": mlp, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "tie_word_embeddings": tied,
+    }  # fmt: skip
+
+
+PEAKS = {
+    "activations": Peak(llama(256, 704, 4, 8, 8, 2048, False), 8, 64, 24),
+    "logits in chunks": Peak(llama(192, 512, 4, 6, 2, 2000, True), 16, 96, 80),
+    "logits": Peak(llama(192, 512, 4, 6, 2, 8000, True), 8, 96, 64),
+    "gradients": Peak(llama(512, 1408, 4, 8, 8, 4000, False), 2, 16, 4),
+    "gradients, tied": Peak(llama(512, 1408, 4, 8, 8, 4000, True), 2, 16, 4),
+}
+
+
+def allocated(
+    peak: Peak, numbers: Numbers, *, checkpointing: bool = False, micro_batches: int = 1, kl_rows: int = 0
+) -> tuple[int, int]:
+    """(highest, last) bytes beyond the weights that torch's allocator handed out in one step, before the update."""
+    model = model_of(peak.config)
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    batch = batch_of([peak.length - i % 2 for i in range(peak.rows)], peak.supervised)
+    precision = Precision.fp32 if numbers is Numbers.fp32 else Precision.bf16
+    engine = LocalEngine(Policy(model), weight_decay=0.0, clip=1.0, precision=precision)
+    frozen = Policy(copy.deepcopy(model)).requires_grad_(False) if kl_rows else None
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        for i in range(micro_batches):
+            with engine.autocast():
+                nll, kl = engine(batch, frozen, kl_rows)
+                engine.backward(nll.sum() if kl is None else nll.sum() + kl.sum(), last=i == micro_batches - 1)
+                del nll, kl
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest, now
+
+
+@pytest.mark.parametrize(("checkpointing", "micro_batches"), [(False, 1), (True, 1), (False, 2)])
+@pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_peak_of_a_step(name: str, numbers: Numbers, checkpointing: bool, micro_batches: int) -> None:
+    peak, shape = PEAKS[name], ModelShape.from_config(PEAKS[name].config)
+    highest, last = allocated(peak, numbers, checkpointing=checkpointing, micro_batches=micro_batches)
+    micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, alone=micro_batches == 1)
+    made = memory(shape, micro, Training(numbers, checkpointing=checkpointing))
+    assert last == made.gradients == 4 * shape.parameters
+    assert made.optimizer == 8 * shape.parameters
+    assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["logits", "logits in chunks"])
+@pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
+def test_the_peak_of_a_step_with_kl(name: str, numbers: Numbers) -> None:
+    peak, kl_rows = PEAKS[name], PEAKS[name].rows // 2
+    highest, _ = allocated(peak, numbers, kl_rows=kl_rows)
+    shape = ModelShape.from_config(peak.config)
+    micro = MicroBatch(
+        peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised
+    )  # fmt: skip
+    made = memory(shape, micro, Training(numbers, frozen_copy=True))
+    assert made.peak - made.optimizer - 8 * shape.parameters == pytest.approx(highest, rel=0.1)
+
+
+def test_the_peak_of_smollm2() -> None:
+    """SmolLM2-135M's sizes with random weights, which take as much memory: 8 rows of 128 tokens, 48 supervised."""
+    peak = Peak({**LLAMA, **ARCHITECTURE}, 8, 128, 48)
+    shape = ModelShape.from_config(ARCHITECTURE)
+    highest, _ = allocated(peak, Numbers.fp32)
+    made = memory(shape, MicroBatch(8, 128, 8 * 48), Training())
+    assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
+
+
+def test_logits_come_in_the_chunks_of_logprobs() -> None:
+    assert logprobs.CHUNK == costs.CHUNK
+
+
+def test_sharding_divides_what_its_stage_says() -> None:
+    shape = ModelShape.from_config(LLAMA)
+    micro, n = MicroBatch(2, 16, 8), shape.parameters
+
+    def parts(stage: int) -> tuple[float, float, float]:
+        made = memory(shape, micro, Training(Numbers.bf16, Sharding(stage, 4)))
+        return made.weights, made.gradients, made.optimizer
+
+    # bfloat16 weights and gradients; two moments and a master in float32.
+    assert parts(0) == (2 * n, 2 * n, 12 * n)
+    assert parts(1) == (2 * n, 2 * n, 3 * n)
+    assert parts(2) == (2 * n, n / 2, 3 * n)
+    assert parts(3) == (n / 2, n / 2, 3 * n)
+    plain, offloaded = (memory(shape, micro, Training(Numbers.bf16, Sharding(2, 4, off))) for off in (False, True))
+    assert offloaded.optimizer == 0 and offloaded.peak < plain.peak
+    # In host memory: two moments, a master and the gradient in float32, a quarter each process; before that, the model.
+    assert offloaded.host == plain.host == 4 * n
+    alone = memory(shape, micro, Training(Numbers.bf16, Sharding(2, 1, True)))
+    assert alone.host == 16 * n
+
+
+def test_a_model_is_loaded_whole_before_it_is_sharded() -> None:
+    shape = ModelShape.from_config(LLAMA | {"num_hidden_layers": 400})
+    for stage in (1, 2, 3):
+        made = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(stage, 1000)))
+        assert made.loading == 4 * shape.parameters <= made.peak
+    # Retain kl keeps it like that.
+    kept = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(3, 1000), frozen_copy=True))
+    assert kept.reference == 4 * shape.parameters and kept.loading == 8 * shape.parameters
+
+
+def test_adapters_train_little_and_need_no_frozen_copy() -> None:
+    shape = ModelShape.from_config(LLAMA)
+    made = memory(shape, MicroBatch(2, 16, 8), Training(lora_rank=4, frozen_copy=True))
+    assert made.gradients == 4 * shape.lora_parameters(4)
+    assert made.optimizer == 8 * shape.lora_parameters(4)
+    assert made.reference == 0
+    whole = memory(shape, MicroBatch(2, 16, 8), Training(frozen_copy=True))
+    assert whole.reference == 4 * shape.parameters

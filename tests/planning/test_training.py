@@ -1,0 +1,110 @@
+"""The FLOPs of an unlearning step against torch's counter on the real objective and loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from erulab import config as configuration
+from erulab import registry
+from erulab.costs.shapes import ModelShape
+from erulab.costs.steps import step_flops
+from erulab.methods.base import Method, Retain
+from erulab.models.policy import Policy
+from erulab.options import Precision, Schedule
+from erulab.planning import training
+from erulab.planning.rows import DataSizes, Part
+from erulab.planning.spread import Spread
+from erulab.ranks import Ranks
+from erulab.training import unlearning
+from erulab.training.local import LocalEngine
+from erulab.training.loop import LoopOptions, train
+from erulab.training.reference import ReferenceTable
+from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from tests.costs.families import CONFIGS, model_of
+from tests.tiny import answered, encoded
+
+registry.load_plugins()
+PROMPT, RESPONSE, OTHER, GLOBAL_BATCH = 9, 5, 3, 4
+STEPS = 10  # a multiple of GAIN_EVERY and of rfa's `every` below
+SHAPE = ModelShape.from_config(CONFIGS["llama"])
+
+
+def part(response: int) -> Part:
+    """Rows of one length."""
+    length = PROMPT + response
+    return Part(4, length, response, response, Spread.constant(length), Spread.constant(PROMPT))
+
+
+SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
+
+
+def measured(config: Any) -> float:
+    """Mean FLOPs of a step of the unlearning that the config describes."""
+    forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
+    others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
+    retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]
+    model = model_of(CONFIGS["llama"], "eager")
+    if config.trainer.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    policy = Policy(model)
+    method: Method = registry.methods.build(config.method)
+    reward = registry.rewards.build(config.reward) if method.takes_reward else None
+    frozen = None
+    if config.method.retain is Retain.kl:
+        frozen = Policy(model_of(CONFIGS["llama"], "eager")).requires_grad_(False)
+    objective = UnlearningObjective(
+        UnlearningRows(forget, others, retain), method, reward, registry.adversaries.build(config.adversary),
+        forget_weight=1.0, retain=config.method.retain, retain_weight=1.0,
+        references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen=frozen, policy=policy,
+        global_batch=GLOBAL_BATCH, micro_batch=training.micro_batch(config, 1), seed=0, pad_id=0, ranks=Ranks(),
+    )  # fmt: skip
+    engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
+    loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
+    with FlopCounterMode(display=False) as counter:
+        for _ in train(engine, objective, loop, Ranks()):
+            pass
+    return counter.get_total_flops() / STEPS
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "method=ga",
+        "method=kl",
+        "method=idk",
+        "method=npo trainer.micro_batch=2",
+        "method=npo trainer.checkpointing=true",
+        "method=dpo",
+        "method=eru adversary=noise",
+        "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0",
+        "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0 adversary.direction=policy_minus_target",
+        "method=eru adversary=latent_pgd adversary.steps=2",
+        "method=eru adversary=latent_pgd adversary.steps=2 adversary.layer=2 trainer.checkpointing=true",
+    ],
+)
+def test_a_step_costs_what_torch_counts(typed: str) -> None:
+    config = configuration.compose([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
+    step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
+    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing)
+    # policy_minus_target runs its prompts once more, before the first step; else they are equal.
+    assert predicted.total == pytest.approx(measured(config), rel=0.05 if "target" in typed else 1e-9)
+    assert (predicted.adversary > 0) is ("adversary" in typed or "eru" in typed)
+
+
+def test_a_gain_is_measured_as_often_as_training_does() -> None:
+    assert training.GAIN_EVERY == unlearning.GAIN_EVERY
+
+
+def test_prompts_of_rfa_are_run_by_every_process() -> None:
+    config = configuration.compose(["method=eru", "trainer.global_batch=8"])
+    one, four = (training.unlearning_step(config, SIZES, 4, processes) for processes in (1, 4))
+    assert four.prompts == one.prompts.times(4)
+    assert four.trained == one.trained
+    # 2 x 32 prompts every 4 steps, none in the first tenth.
+    assert one.prompts.count == pytest.approx(2 * 32 / 4 * 0.9)
+    assert dataclasses.replace(four, prompts=one.prompts) == one
