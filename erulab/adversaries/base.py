@@ -30,6 +30,14 @@ class HookablePolicy(Protocol):
 
     def hidden(self, batch: Batch) -> torch.Tensor: ...
 
+    def from_block(self, layer: int) -> AbstractContextManager[None]:
+        """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
+        ...
+
+    def state_gradient(self, loss: torch.Tensor, states: torch.Tensor, layer: int) -> torch.Tensor:
+        """The gradient of `loss` with respect to what was added to h_layer; parameters keep theirs, untouched."""
+        ...
+
     def rows_of(self, states: torch.Tensor) -> torch.Tensor:
         """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
         ...

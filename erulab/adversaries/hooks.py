@@ -58,26 +58,6 @@ def edited(
             handle.remove()
 
 
-@contextmanager
-def skipped(policy: HookablePolicy, layer: int) -> Iterator[None]:
-    """Blocks below `layer` compute nothing: whoever edits h_layer has to put in its place what they would give."""
-    blocks = [policy.blocks[i] for i in range(layer)]
-    before = [block.__dict__.get("forward") for block in blocks]
-    try:
-        for block in blocks:
-            block.forward = _hand_on
-        yield
-    finally:
-        for block, forward in zip(blocks, before, strict=True):
-            del block.forward
-            if forward is not None:  # a compiled one
-                block.forward = forward
-
-
-def _hand_on(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-    return states
-
-
 def _as_rows(policy: HookablePolicy, edit: Edit) -> Edit:
     return lambda states: policy.states_of(edit(policy.rows_of(states)))
 

@@ -12,7 +12,7 @@ import lazy_loader
 from erulab.adversaries.balls import descend, median_norm, of_rows, perturbed_layer, perturbed_tokens
 from erulab.adversaries.base import HookablePolicy, Memoryless
 from erulab.adversaries.directions import wide
-from erulab.adversaries.hooks import edited, site, skipped
+from erulab.adversaries.hooks import edited, site
 from erulab.adversaries.noise import NoiseOptions
 from erulab.errors import NumericFault
 from erulab.options import positive
@@ -94,10 +94,9 @@ class LatentPGD(Memoryless):
             nll = policy.row_nll(forget)
             assert delta is not None and radius is not None
             best, best_nll = delta.detach(), nll.detach()
-            with skipped(policy, layer):
+            with policy.from_block(layer):
                 for k in range(o.steps):
-                    # Only delta's gradient: parameters keep theirs, and requires_grad, untouched.
-                    (gradient,) = torch.autograd.grad(nll.sum(), delta)
+                    gradient = policy.state_gradient(nll.sum(), delta, layer)
                     delta = descend(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps)
                     delta = delta.requires_grad_()
                     if not bool(delta.isfinite().all()):

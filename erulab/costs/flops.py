@@ -52,10 +52,11 @@ class Rows:
         return Rows(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
 
 
-def forward(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
-    """FLOPs of one forward over `rows`, with adapters of `lora_rank` if there are any."""
+def forward(shape: ModelShape, rows: Rows, *, layer: int = 0, lora_rank: int = 0) -> float:
+    """FLOPs of one forward over `rows` through the blocks from `layer` on, with adapters of `lora_rank` if any."""
+    share = (shape.layers - layer) / shape.layers
     weights = shape.linear_weights + shape.lora_parameters(lora_rank)
-    return 2 * weights * rows.tokens + _attention(shape, rows) + _head(shape, rows)
+    return share * (2 * weights * rows.tokens + _attention(shape, rows)) + _head(shape, rows)
 
 
 def recompute(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:

@@ -1,15 +1,15 @@
-"""What a run has really cost: FLOPs by the closed forms, seconds by stage, peak memory."""
+"""What a run has really cost: tokens and FLOPs by the closed forms, peak memory."""
 
 from __future__ import annotations
 
 import re
 import resource
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lazy_loader
 
@@ -24,70 +24,79 @@ else:
     torch = lazy_loader.load("torch")
 
 
+@dataclass
+class Spent:
+    """Sums over what one process ran. Tokens are positions that were computed, padding included."""
+
+    tokens: float = 0.0
+    supervised_tokens: float = 0.0  # positions that reached the head
+    flops_forward: float = 0.0
+    flops_backward: float = 0.0
+    flops_adversary: float = 0.0  # all that an adversary ran beside the loss, forward and backward; in no other sum
+
+    def plain(self) -> dict[str, float]:
+        """By name, with `flops` over all three."""
+        return {**asdict(self), "flops": self.flops_forward + self.flops_backward + self.flops_adversary}
+
+
 class Ledger:
-    """Adds up what one process runs. Sums over processes are the caller's (peak memory: the maximum)."""
+    """Adds up what one process runs. Sums over processes are the caller's (peak memory: the maximum).
 
-    def __init__(self, shape: ModelShape, *, lora_rank: int = 0) -> None:
-        self._shape, self._lora_rank = shape, lora_rank
-        self._tokens = self._supervised = self._prompts = 0
-        self._forward = self._backward = self._adversary = 0.0
-        self._seconds: dict[str, float] = {}
+    A model whose type `erulab.costs` does not know counts its tokens only.
+    """
 
-    def add_forward(
-        self, lengths: Sequence[int], supervised: int, *, prompts: int = 0, adversary: bool = False
-    ) -> None:
-        """One forward.
-
-        Args:
-            lengths: of all rows as they are computed, padding included.
-            supervised: positions of all rows that reach the head.
-            prompts: how many of the rows are prompts alone, run for their states.
-            adversary: run by the adversary and not for the loss: it counts as `flops_adversary` only.
-        """
-        cost = flops.forward(self._shape, Rows.of(lengths, supervised), lora_rank=self._lora_rank)
-        self._prompts += prompts
-        if adversary:
-            self._adversary += cost
-            return
-        self._tokens += sum(lengths)
-        self._supervised += supervised
-        self._forward += cost
-
-    def add_backward(
-        self, lengths: Sequence[int], supervised: int, kind: Backward, *, layer: int = 0, adversary: bool = False
-    ) -> None:
-        """The backward of a forward over the same rows; `layer` with Backward.activations, see `flops.backward`."""
-        rows = Rows.of(lengths, supervised)
-        cost = flops.backward(self._shape, rows, kind, layer=layer, lora_rank=self._lora_rank)
-        if adversary:
-            self._adversary += cost
-        else:
-            self._backward += cost
+    def __init__(self) -> None:
+        self._spent = Spent()
+        self._adversary = False
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds spent inside to `stage`, also when it fails."""
-        started = time.perf_counter()
+    def adversary(self) -> Iterator[None]:
+        """What is run inside is the adversary's."""
+        before, self._adversary = self._adversary, True
         try:
             yield
         finally:
-            self.add_seconds(stage, time.perf_counter() - started)
+            self._adversary = before
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+    def add_forward(self, shape: ModelShape | None, rows: Rows, *, layer: int = 0, lora_rank: int = 0) -> None:
+        """One forward of the blocks from `layer` on."""
+        if not self._adversary:
+            self._spent.tokens += rows.tokens
+            self._spent.supervised_tokens += rows.supervised
+        cost = flops.forward(shape, rows, layer=layer, lora_rank=lora_rank) if shape is not None else 0.0
+        if self._adversary:
+            self._spent.flops_adversary += cost
+        else:
+            self._spent.flops_forward += cost
 
-    def summary(self, device: str = "cpu") -> dict[str, Any]:
-        """What was added so far, and the peak memory of this process on `device` ("cpu", "cuda", "cuda:1")."""
-        return {
-            "tokens": self._tokens,
-            "supervised_tokens": self._supervised,
-            "prompts": self._prompts,
-            "flops_forward": self._forward,
-            "flops_backward": self._backward,
-            "flops_adversary": self._adversary,
-            "seconds": dict(self._seconds),
-            "peak_memory_bytes": peak_memory(device),
-        }
+    def add_backward(
+        self, shape: ModelShape | None, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0,
+        checkpointing: bool = False,
+    ) -> None:  # fmt: skip
+        """The backward of a forward over the same rows; `layer` with Backward.activations, see `flops.backward`.
+
+        Args:
+            checkpointing: the blocks from `layer` on run again first.
+        """
+        if shape is None:
+            return
+        cost = flops.backward(shape, rows, kind, layer=layer, lora_rank=lora_rank)
+        if checkpointing:
+            cost += (shape.layers - layer) / shape.layers * flops.recompute(shape, rows, lora_rank=lora_rank)
+        if self._adversary:
+            self._spent.flops_adversary += cost
+        else:
+            self._spent.flops_backward += cost
+
+    @property
+    def of_adversary(self) -> bool:
+        """Whether what is run now is the adversary's."""
+        return self._adversary
+
+    def take(self) -> Spent:
+        """What was added since the last take."""
+        spent, self._spent = self._spent, Spent()
+        return spent
 
 
 def peak_memory(device: str) -> int:

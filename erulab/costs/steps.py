@@ -65,10 +65,11 @@ def step_flops(shape: ModelShape, step: Step, *, checkpointing: bool = False, lo
 
 
 def _search(shape: ModelShape, search: Search, checkpointing: bool, lora_rank: int) -> float:
-    """K + 1 forwards, the last of them only to compare, and K gradients."""
-    ahead = flops.forward(shape, search.rows, lora_rank=lora_rank)
+    """K + 1 forwards, the last of them only to compare, and K gradients. Blocks below the layer run once."""
+    whole = flops.forward(shape, search.rows, lora_rank=lora_rank)
+    ahead = flops.forward(shape, search.rows, layer=search.layer, lora_rank=lora_rank)
     back = flops.backward(shape, search.rows, Backward.activations, layer=search.layer, lora_rank=lora_rank)
     if checkpointing:
         share = (shape.layers - search.layer) / shape.layers
         back += share * flops.recompute(shape, search.rows, lora_rank=lora_rank)
-    return (search.steps + 1) * ahead + search.steps * back
+    return whole + search.steps * (ahead + back)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from erulab.costs.ledger import Ledger
 from erulab.models.policy import Policy
 
 if TYPE_CHECKING:
@@ -21,10 +23,12 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
+    ledger: Ledger = field(default_factory=Ledger)  # where all that is run with the model is added up
+    lora_rank: int = 0  # of the adapters that the model carries
 
     @property
     def policy(self) -> Policy:
-        return Policy(self.model)
+        return Policy(self.model, self.ledger, self.lora_rank)
 
     @property
     def pad_id(self) -> int:
@@ -32,4 +36,4 @@ class LoadedModel:
 
     def copy(self) -> LoadedModel:
         """Own weights, shared tokenizer: what is done to the copy never reaches this model."""
-        return LoadedModel(copy.deepcopy(self.model), self.tokenizer, self.chat)
+        return dataclasses.replace(self, model=copy.deepcopy(self.model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,12 +34,12 @@ def with_lora(subject: LoadedModel, *, rank: int, alpha: int, seed: int) -> Load
         torch.manual_seed(draws.seed_of(seed, "lora"))
         # A PeftModel answers as the model it wraps.
         wrapped = cast("PreTrainedModel", get_peft_model(subject.model, config))
-    return LoadedModel(wrapped, subject.tokenizer, subject.chat)
+    return dataclasses.replace(subject, model=wrapped, lora_rank=rank)
 
 
 def merged(subject: LoadedModel) -> LoadedModel:
     """The model with its adapters added to its weights, in its own layout again."""
-    return LoadedModel(cast("PeftModel", subject.model).merge_and_unload(), subject.tokenizer, subject.chat)
+    return dataclasses.replace(subject, model=cast("PeftModel", subject.model).merge_and_unload(), lora_rank=0)
 
 
 def save_adapter(subject: LoadedModel, folder: Path) -> None:

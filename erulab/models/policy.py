@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from erulab import logprobs
+from erulab.costs.flops import Rows
+from erulab.costs.ledger import Ledger
 from erulab.data.encoding import Batch
 from erulab.models.attention import PACKED
+from erulab.models.meter import Meter, rows_of
 from erulab.models.packing import Packing, pack
 
 
@@ -30,10 +35,19 @@ class Policy(nn.Module):
     where adversaries hook: the input of block l is h_l, the input of `norm` is h_L.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, ledger: Ledger | None = None, lora_rank: int = 0) -> None:
+        """`ledger`: where all that is run here is added up; `lora_rank`: of the adapters that the model carries."""
         super().__init__()
         self.model = model
-        self._packing: Packing | None = None  # of the latest forward
+        self._meter = Meter(self._causal(), ledger or Ledger(), lora_rank)
+        # Of the latest forward: how its rows were laid out, and what they cost.
+        self._packing: Packing | None = None
+        self._rows = Rows()
+        self._first_block = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._meter.ledger
 
     @property
     def device(self) -> torch.device:
@@ -67,14 +81,19 @@ class Policy(nn.Module):
         """
         hidden = self.hidden(batch)
         nll = logprobs.token_nll(hidden, self.head, batch.input_ids[batch.supervised])
+        if torch.is_grad_enabled():
+            self._meter.training(self._rows)
         if reference is None:
             return nll, None
         states = hidden[len(hidden) - len(reference.hidden) :]
+        self._meter.head_again(len(states))
         return nll, logprobs.token_kl(reference.hidden, reference.head, states, self.head)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """(tokens, width): the state each supervised token is predicted from, row-major."""
         self._packing = packing = self._pack(batch)
+        self._rows = rows_of(batch, packing)
+        self._meter.forward(self._rows, self._first_block)
         if packing is None:
             states = self._inner()(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
@@ -86,6 +105,28 @@ class Policy(nn.Module):
             attention_mask=torch.zeros(1, 1, 1, 1), pieces=packing.pieces,
         ).last_hidden_state  # fmt: skip
         return states[0][packing.index[:, :-1][batch.supervised[:, 1:]]]
+
+    @contextmanager
+    def from_block(self, layer: int) -> Iterator[None]:
+        """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
+        blocks = [self.blocks[i] for i in range(layer)]
+        before = [block.__dict__.get("forward") for block in blocks]
+        try:
+            for block in blocks:
+                block.forward = _hand_on
+            self._first_block = layer
+            yield
+        finally:
+            self._first_block = 0
+            for block, forward in zip(blocks, before, strict=True):
+                del block.forward
+                if forward is not None:  # a compiled one
+                    block.forward = forward
+
+    def state_gradient(self, loss: torch.Tensor, states: torch.Tensor, layer: int) -> torch.Tensor:
+        """The gradient of `loss` with respect to what was added to h_layer; parameters keep theirs, untouched."""
+        self._meter.state_gradient(self._rows, layer)
+        return torch.autograd.grad(loss, states)[0]
 
     def rows_of(self, states: torch.Tensor) -> torch.Tensor:
         """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
@@ -122,6 +163,10 @@ class Policy(nn.Module):
     def _inner(self) -> nn.Module:
         causal = self._causal()
         return getattr(causal, causal.base_model_prefix)
+
+
+def _hand_on(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+    return states
 
 
 def _find(module: nn.Module, names: tuple[str, ...]) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,7 +106,8 @@ class UnlearningObjective:
     def start_step(self, step: int, total: int) -> None:
         self._step = step
         if self._adversary.p > 0:
-            self._adversary.prepare(step, total, self._policy, self._draw)
+            with self._policy.ledger.adversary():
+                self._adversary.prepare(step, total, self._policy, self._draw)
         self._gain, self._measure_gain = (0.0, 0.0), self._adversary.p > 0 and step % GAIN_EVERY == 0
 
     @contextmanager
@@ -116,10 +117,15 @@ class UnlearningObjective:
         batch, attacked = micro.batch.to(device), micro.attacked.to(device)
         if self._measure_gain:
             self._measure_gain = False
-            self._gain = self._adversary_gain(attacked)
+            with self._policy.ledger.adversary():
+                self._gain = self._adversary_gain(attacked)
         # Before the adversary's hooks are there: the reference is never perturbed.
         reference = self._reference_states(batch, micro.retain_rows)
-        with self._adversary.attach(self._policy, attacked, micro.attacked_as.to(device), self._step):
+        with ExitStack() as stack:
+            with self._policy.ledger.adversary():  # a search is the adversary's, the forward under attack is not
+                stack.enter_context(
+                    self._adversary.attach(self._policy, attacked, micro.attacked_as.to(device), self._step)
+                )
             nll, kl_tokens = forward(batch, reference)
             totals, tokens = row_totals(nll, batch.supervised)
             by_answer = [RowNLL(totals[i * n : (i + 1) * n], tokens[i * n : (i + 1) * n]) for i in range(answers)]

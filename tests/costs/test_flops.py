@@ -63,7 +63,7 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
     shape, model = ModelShape.from_config(CONFIGS["llama"]), model_of(CONFIGS["llama"], "eager")
     policy = Policy(with_adapters(model) if rank else model)
     delta = torch.zeros(3, 24, shape.width, requires_grad=True)
-    with edited([(site(policy, layer), lambda states: states + delta)]):
+    with edited(policy, [(site(policy, layer), lambda states: states + delta)]):
         nll, _ = policy(BATCH)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
     assert flops.backward(shape, ROWS, Backward.activations, layer=layer, lora_rank=rank) == back

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from erulab.costs.flops import Backward
-from erulab.costs.ledger import Ledger, peak_memory
+from erulab.adversaries.hooks import edited, site
+from erulab.costs.flops import Backward, Rows
+from erulab.costs.ledger import Ledger, Spent, peak_memory
 from erulab.costs.shapes import ModelShape
+from erulab.models import packing
+from erulab.models.attention import PACKED
 from erulab.models.policy import Policy
 from tests.costs.families import CONFIGS, batch_of, model_of
 
@@ -16,42 +21,60 @@ SHAPE = ModelShape.from_config(CONFIGS["llama"])
 
 
 def test_what_was_run_is_what_torch_counts() -> None:
-    ledger, policy = Ledger(SHAPE), Policy(model_of(CONFIGS["llama"], "eager"))
+    """Forwards, the backward that follows a forward with gradients, and nothing where there are none."""
+    ledger = Ledger()
+    policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
     with FlopCounterMode(display=False) as ahead:
-        losses = [policy(batch_of(lengths, 5))[0].sum() for lengths in ([12, 9], [20])]
+        loss = policy(batch_of([12, 9], 5))[0].sum()
+        with torch.no_grad():
+            policy(batch_of([20], 5))
     with FlopCounterMode(display=False) as back:
-        losses[0].backward()
-    ledger.add_forward([12, 12], 10)
-    ledger.add_forward([20], 5)
-    ledger.add_backward([12, 12], 10, Backward.full)
-    found = ledger.summary()
-    assert (found["tokens"], found["supervised_tokens"]) == (44, 15)
-    assert found["flops_forward"] == ahead.get_total_flops()
-    assert found["flops_backward"] == back.get_total_flops()
-    assert found["flops_adversary"] == 0
+        loss.backward()
+    found = ledger.take()
+    assert (found.tokens, found.supervised_tokens) == (44, 15)
+    assert found.flops_forward == ahead.get_total_flops()
+    assert found.flops_backward == back.get_total_flops()
+    assert found.flops_adversary == 0
+    assert ledger.take() == Spent()
 
 
 def test_an_adversarys_own_runs_stand_apart() -> None:
-    plain, ledger = Ledger(SHAPE), Ledger(SHAPE)
-    plain.add_forward([8, 8], 0)
-    plain.add_backward([8, 8], 0, Backward.activations, layer=1)
-    ledger.add_forward([8, 8], 0, prompts=2, adversary=True)
-    ledger.add_backward([8, 8], 0, Backward.activations, layer=1, adversary=True)
-    found, same = ledger.summary(), plain.summary()
-    assert found["prompts"] == 2
-    assert found["flops_adversary"] == same["flops_forward"] + same["flops_backward"] > 0
-    assert found["tokens"] == found["flops_forward"] == found["flops_backward"] == 0
+    ledger = Ledger()
+    policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
+    delta = torch.zeros(2, 12, SHAPE.width, requires_grad=True)
+    perturbed = edited(policy, [(site(policy, 1), lambda states: states + delta)])
+    with ledger.adversary(), perturbed, FlopCounterMode(display=False) as counter:
+        nll, _ = policy(batch_of([12, 9], 5))
+        policy.state_gradient(nll.sum(), delta, 1)
+        with policy.from_block(1):
+            policy(batch_of([12, 9], 5))
+    found = ledger.take()
+    assert found.flops_adversary == counter.get_total_flops() == found.plain()["flops"]
+    assert found.tokens == found.flops_forward == found.flops_backward == 0
 
 
-def test_seconds_add_up_by_stage() -> None:
-    ledger = Ledger(SHAPE)
-    ledger.add_seconds("target", 2.0)
-    ledger.add_seconds("target", 1.5)
-    with pytest.raises(RuntimeError), ledger.timed("unlearn"):
-        raise RuntimeError
-    seconds = ledger.summary()["seconds"]
-    assert seconds["target"] == 3.5
-    assert 0 < seconds["unlearn"] < 1
+def test_packed_rows_are_counted_as_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the linear layers of a model whose attention costs nothing beside them, torch counts the packed tokens."""
+    monkeypatch.setattr(packing, "CALL", -1)
+    ledger, config = Ledger(), CONFIGS["llama"]
+    policy = Policy(model_of(config, PACKED), ledger)
+    batch = batch_of([20, 20, 9], 5)
+    same = dataclasses.replace(batch, input_ids=batch.input_ids[:1].repeat(3, 1))  # one opening
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        policy(same)
+    found = ledger.take()
+    assert found.tokens == 20
+    shape = ModelShape.from_config(config)
+    # The counter knows no attention kernel of CPUs: 9 common tokens see themselves, 11 more see all 20.
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * (9 * 9 + 11 * 20)
+    assert found.flops_forward == counter.get_total_flops() + attention
+
+
+def test_a_model_of_an_unknown_type_counts_tokens() -> None:
+    ledger = Ledger()
+    ledger.add_forward(None, Rows.of([4], 2))
+    ledger.add_backward(None, Rows.of([4], 2), Backward.full)
+    assert ledger.take() == Spent(tokens=4, supervised_tokens=2)
 
 
 def test_peak_memory_is_this_processes_own_high_water_mark_in_bytes() -> None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from erulab import config as configuration
 from erulab import registry
+from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
 from erulab.methods.base import Method, Retain
@@ -21,6 +22,7 @@ from erulab.planning.rows import DataSizes, Part
 from erulab.planning.spread import Spread
 from erulab.ranks import Ranks
 from erulab.training import unlearning
+from erulab.training.batches import Split
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
@@ -43,32 +45,33 @@ def part(response: int) -> Part:
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
 
 
-def measured(config: Any) -> float:
-    """Mean FLOPs of a step of the unlearning that the config describes."""
+def measured(config: Any) -> tuple[float, float]:
+    """Mean FLOPs of a step of the unlearning that the config describes: by torch's counter, and by the run's ledger."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
     retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]
     model = model_of(CONFIGS["llama"], "eager")
     if config.trainer.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = Policy(model)
+    ledger = Ledger()
+    policy = Policy(model, ledger)
     method: Method = registry.methods.build(config.method)
     reward = registry.rewards.build(config.reward) if method.takes_reward else None
     frozen = None
     if config.method.retain is Retain.kl:
-        frozen = Policy(model_of(CONFIGS["llama"], "eager")).requires_grad_(False)
+        frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
     objective = UnlearningObjective(
         UnlearningRows(forget, others, retain), method, reward, registry.adversaries.build(config.adversary),
         forget_weight=1.0, retain=config.method.retain, retain_weight=1.0,
         references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen=frozen, policy=policy,
-        global_batch=GLOBAL_BATCH, micro_batch=training.micro_batch(config, 1), seed=0, pad_id=0, ranks=Ranks(),
+        global_batch=GLOBAL_BATCH, split=Split(training.micro_batch(config, 1)), seed=0, pad_id=0, ranks=Ranks(),
     )  # fmt: skip
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
     with FlopCounterMode(display=False) as counter:
         for _ in train(engine, objective, loop, Ranks()):
             pass
-    return counter.get_total_flops() / STEPS
+    return counter.get_total_flops() / STEPS, ledger.take().plain()["flops"] / STEPS
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,9 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
     predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing)
     # policy_minus_target runs its prompts once more, before the first step; else they are equal.
-    assert predicted.total == pytest.approx(measured(config), rel=0.05 if "target" in typed else 1e-9)
+    counted, in_ledger = measured(config)
+    assert in_ledger == pytest.approx(counted, rel=1e-9)
+    assert predicted.total == pytest.approx(counted, rel=0.05 if "target" in typed else 1e-9)
     assert (predicted.adversary > 0) is ("adversary" in typed or "eru" in typed)
 
 

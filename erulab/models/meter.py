@@ -1,0 +1,58 @@
+"""Counting what a policy runs: from the rows of a forward to the run's ledger."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from erulab.costs.flops import Backward, Rows
+from erulab.costs.ledger import Ledger
+from erulab.costs.shapes import FAMILIES, ModelShape
+from erulab.data.encoding import Batch
+from erulab.models.packing import Packing
+
+
+def rows_of(batch: Batch, packing: Packing | None) -> Rows:
+    """What a forward over the batch computes, padded or packed."""
+    supervised = int(batch.supervised[:, 1:].sum())
+    if packing is None:
+        rows, length = batch.input_ids.shape
+        return Rows.of([length] * rows, supervised)
+    seen = [piece.length + sum(packing.pieces[i].length for i in piece.before) for piece in packing.pieces]
+    squares = sum(piece.length * n for piece, n in zip(packing.pieces, seen, strict=True))
+    return Rows(len(packing.pieces), len(packing.ids), squares, supervised)
+
+
+class Meter:
+    """Writes one model's forwards and backwards into a ledger."""
+
+    def __init__(self, model: PreTrainedModel, ledger: Ledger, lora_rank: int) -> None:
+        """`model`: the causal model itself; `lora_rank`: of the adapters it carries."""
+        self._model, self.ledger, self._lora_rank = model, ledger, lora_rank
+        config = model.config
+        known = config.model_type in FAMILIES
+        self._shape = ModelShape.from_config(config.to_dict()) if known else None
+
+    def forward(self, rows: Rows, layer: int) -> None:
+        """A forward through the blocks from `layer` on."""
+        self.ledger.add_forward(self._shape, rows, layer=layer, lora_rank=self._lora_rank)
+
+    def training(self, rows: Rows) -> None:
+        """The backward that a training forward will be followed by."""
+        if not self.ledger.of_adversary:
+            kind = Backward.lora if self._lora_rank else Backward.full
+            self.ledger.add_backward(
+                self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=self._model.is_gradient_checkpointing
+            )
+
+    def state_gradient(self, rows: Rows, layer: int) -> None:
+        """The gradient of a state at the input of block `layer`."""
+        self.ledger.add_backward(
+            self._shape, rows, Backward.activations, layer=layer, lora_rank=self._lora_rank,
+            checkpointing=self._model.is_gradient_checkpointing,
+        )  # fmt: skip
+
+    def head_again(self, positions: int) -> None:
+        """The head alone, at positions it has been at before, with its gradient."""
+        rows = Rows(supervised=positions)
+        self.ledger.add_forward(self._shape, rows)
+        self.ledger.add_backward(self._shape, rows, Backward.lora if self._lora_rank else Backward.full)
