@@ -21,7 +21,7 @@ from erulab.rewards.base import Reward
 from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
 from erulab.training.batches import total_steps
-from erulab.training.checkpoints import Checkpoints
+from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash, encode_others, encode_rows
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions, train
@@ -135,7 +135,7 @@ def _unlearn(
     policy = loaded.policy
     engine = build_engine(
         policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
-        precision=trainer.precision, micro_batch=micro_batch,
+        precision=trainer.precision,
     )  # fmt: skip
     objective = UnlearningObjective(
         rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
@@ -147,7 +147,7 @@ def _unlearn(
     loop = LoopOptions(
         trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every
     )
-    checkpoints = Checkpoints(folder / "checkpoints", f"{config.engine.name}-{ranks.world}", ranks)
+    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     loaded.model.train()
     kept = folder / "metrics.jsonl"
     if ranks.first and kept.exists():  # of the run that began this unlearning, maybe in another folder
@@ -162,7 +162,7 @@ def _unlearn(
                     _keep_metrics(rundir, kept, ranks)
     finally:
         _keep_metrics(rundir, kept, ranks)
-    save_folder(loaded, folder / "model", engine.state_dict())
+    save_folder(loaded, folder / "model", engine.weights(), write=ranks.first)
     checkpoints.clear()
 
 

@@ -11,7 +11,6 @@ from erulab.training.local import LocalEngine
 
 def build_engine(
     policy: Policy, options: EngineOptions, ranks: Ranks, *, weight_decay: float, clip: float, precision: Precision,
-    micro_batch: int,
 ) -> Engine:  # fmt: skip
     """The engine `options.name` names, around a policy that is already on this rank's device."""
     if options.name in (EngineName.auto, EngineName.local):
@@ -19,8 +18,4 @@ def build_engine(
     # DeepSpeed takes seconds to import, and only Linux has it.
     from erulab.training.zero import ZeroEngine
 
-    stage = int(options.name.value.removeprefix("zero"))
-    return ZeroEngine(
-        policy, ranks, stage=stage, offload=options.offload, weight_decay=weight_decay, clip=clip,
-        precision=precision, micro_batch=micro_batch,
-    )  # fmt: skip
+    return ZeroEngine(policy, ranks, options, weight_decay=weight_decay, clip=clip, precision=precision)

@@ -39,7 +39,7 @@ def finetuning(
     policy = subject.policy
     engine = build_engine(
         policy, engine_options, ranks, weight_decay=options.weight_decay, clip=options.clip,
-        precision=options.precision, micro_batch=options.micro_batch,
+        precision=options.precision,
     )  # fmt: skip
     objective = FinetuneObjective(
         rows, global_batch=options.global_batch, micro_batch=options.micro_batch, seed=options.seed,

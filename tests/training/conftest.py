@@ -36,9 +36,13 @@ def small_world() -> Benchmark:
     return FictitiousWorld(options).load(0)
 
 
+def untrained_model(world: Benchmark) -> LoadedModel:
+    return TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+
+
 def small_model(world: Benchmark) -> LoadedModel:
     """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
-    loaded = TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+    loaded = untrained_model(world)
     options = FinetuneOptions(
         lr=1e-2, epochs=1, steps=60, global_batch=32, micro_batch=32, weight_decay=0.0, warmup=0.1,
         schedule=Schedule.linear, clip=1.0, seed=5,
