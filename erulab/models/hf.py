@@ -36,6 +36,10 @@ class HfModel:
             raise ConfigError("model=hf needs model.path, a folder or hub id; type model.path=owner/name or ./folder")
         return source
 
+    @property
+    def folder(self) -> str:
+        return self.source
+
     def validate(self) -> None:
         folders.check_source(self.source)
         folders.validate_given(self.options)

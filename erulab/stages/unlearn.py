@@ -114,7 +114,7 @@ def _unlearn(
 ) -> None:
     config, ranks = context.config, context.ranks
     trainer = config.trainer
-    loaded = context.load(target)
+    loaded = context.load_to_train(target)
     if trainer.checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # Policy and reference are compared: dropout in one of them would be taken for forgetting.
@@ -124,13 +124,12 @@ def _unlearn(
     adversary.seed = config.seed
     references = None
     if reward is not None and reward.needs_reference:
-        references = reference_table(
-            loaded.policy, target.key, rows.forget, rows.others, folder=context.cache.folder("references"),
-            pad_id=loaded.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
-        )  # fmt: skip
-    frozen = None
-    if config.method.retain is Retain.kl:
-        frozen = loaded.copy().policy.requires_grad_(False)
+        with context.forwards(loaded):
+            references = reference_table(
+                loaded.policy, target.key, rows.forget, rows.others, folder=context.cache.folder("references"),
+                pad_id=loaded.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
+            )  # fmt: skip
+    frozen = context.frozen(target, loaded) if config.method.retain is Retain.kl else None
     micro_batch = _micro_batch(context)
     policy = loaded.policy
     engine = build_engine(

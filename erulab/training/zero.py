@@ -10,8 +10,9 @@ from typing import Any
 import deepspeed
 import torch
 
+from erulab.errors import EnvironmentFault
 from erulab.models.policy import Policy
-from erulab.options import EngineOptions, Precision
+from erulab.options import EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
 from erulab.training.engine import bf16, parameter_groups, trained
 from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
@@ -33,7 +34,7 @@ class ZeroEngine:
         """`policy`: whole on this rank's device, or already sharded (`load_sharded`)."""
         self.policy = policy
         self._ranks = ranks
-        self._stage = stage_of(options)
+        self._stage, self._offload = stage_of(options), options.offload
         self._autocast = bf16(precision, policy.device) and self._stage == 0
         config = {
             **zero_config(options, policy.device, precision),
@@ -86,6 +87,10 @@ class ZeroEngine:
         self._ranks.barrier()
 
     def load(self, folder: Path) -> None:
+        if self._offload is Offload.nvme:
+            raise EnvironmentFault(
+                "a checkpoint cannot be read into an optimizer on a disk (engine.offload=nvme); type engine.offload=cpu"
+            )
         named, optimizer = trained(self.policy), self._engine.optimizer
         with StateReader(folder) as reader:
             if self._stage:

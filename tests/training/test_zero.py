@@ -25,13 +25,14 @@ LOCAL = EngineOptions(EngineName.local)
 Curve = list[dict[str, float]]
 
 
-def launch(folder: Path, part: str, processes: int, module: str = "tests.training.zero_ranks") -> None:
-    """One launch for all runs of a part, since starting DeepSpeed takes longer than they do."""
+def launch(folder: Path, parts: str, processes: int, **variables: str) -> None:
+    """One launch for all runs of some parts of zero_ranks.py: starting DeepSpeed takes longer than they do."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     done = subprocess.run(
-        [*command, "-m", module, str(folder), part], env=environment, capture_output=True, text=True
-    )
+        [*command, "-m", "tests.training.zero_ranks", str(folder), parts], env=environment | variables,
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
 

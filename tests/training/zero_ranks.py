@@ -1,7 +1,7 @@
 """Run by test_zero.py under torchrun: unlearnings under ZeRO 0-3; rank 0 writes what they gave.
 
 Arguments: a folder with the model all start from, and parts: `whole` and `wide` (from beginning to end), `cut` (up to
-step 3), `resume` (from there to the end).
+step 3), `resume` (from there to the end), `sharded`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from safetensors.torch import load_file, save_file
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
 from tests.training.conftest import small_world, untrained_model
+from tests.training.sharded_ranks import sharded
 from tests.training.zero_cases import CUT, CUTS, RUNS, WIDE, ZERO2, Run, train_part
 
 
 def part(name: str, folder: Path, ranks: Ranks) -> None:
+    if name == "sharded":
+        for source in ("untied", "tied"):
+            sharded(folder, source, ranks)
+        return
     world = small_world()
     loaded = untrained_model(world)
     loaded.model.load_state_dict(load_file(folder / "model.safetensors"))
