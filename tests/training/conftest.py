@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,15 @@ def world() -> Benchmark:
 @pytest.fixture(scope="session")
 def loaded(world: Benchmark) -> LoadedModel:
     return small_model(world)
+
+
+@pytest.fixture(scope="session")
+def ranks_folder(tmp_path_factory: pytest.TempPathFactory, world: Benchmark, loaded: LoadedModel) -> Path:
+    """What processes under DeepSpeed wrote, for test_zero.py and test_sharded.py."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed (it is for Linux only)")
+    from tests.training.zero_launch import run_all  # needs this file's classes
+
+    folder = tmp_path_factory.mktemp("zero")
+    run_all(folder, world, loaded)
+    return folder

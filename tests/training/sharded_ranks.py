@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import threading
@@ -34,11 +35,15 @@ def peak_growth(make: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
 
     With MALLOC_MMAP_THRESHOLD_ below a tensor's size, what is freed leaves the process at once.
     """
+    gc.collect()  # what goes meanwhile would hide what comes
     before, peak, done = _resident(), _resident(), threading.Event()
+
+    def look() -> None:
+        peak.update({kind: max(peak[kind], value) for kind, value in _resident().items()})
 
     def watch() -> None:
         while not done.is_set():
-            peak.update({kind: max(peak[kind], value) for kind, value in _resident().items()})
+            look()
             time.sleep(0.001)
 
     watcher = threading.Thread(target=watch)
@@ -46,6 +51,7 @@ def peak_growth(make: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
     made = make()
     done.set()
     watcher.join()
+    look()
     return made, {kind: peak[kind] - before[kind] for kind in before}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -13,50 +12,27 @@ from safetensors.torch import load_file
 
 from erulab.data.encoding import collate
 from erulab.models.base import Attention
-from erulab.models.loading import load_folder, save_folder
-from erulab.models.tiny import TinyModel, TinyOptions
+from erulab.models.loading import load_folder
 from erulab.ranks import Ranks
 from erulab.training.encode_rows import encode_rows
 from erulab.training.reference import reference_table
 from tests.training.conftest import small_world
 from tests.training.sharded_ranks import BATCH_TOKENS, ROWS
-from tests.training.test_zero import launch
-
-NAMES = ("untied", "tied")
-
-
-def write_models(folder: Path) -> None:
-    """Two models of about 43 MB; the second's head is its embedding."""
-    for name in NAMES:
-        loaded = TinyModel(TinyOptions(layers=10, width=256, heads=4)).load(small_world(), seed=1)
-        if name == "tied":
-            loaded.model.config.tie_word_embeddings = True
-            loaded.model.lm_head.weight = loaded.model.model.embed_tokens.weight
-        save_folder(loaded, folder / name)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed (it is for Linux only)")
-    folder = tmp_path_factory.mktemp("sharded")
-    write_models(folder)
-    launch(folder, "sharded", 2, MALLOC_MMAP_THRESHOLD_="100000")
-    return folder
+from tests.training.zero_launch import SHARDED
 
 
 def said(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{name}.rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_rank_ever_holds_a_full_copy(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", SHARDED)
+def test_no_rank_ever_holds_a_full_copy(name: str, ranks_folder: Path) -> None:
     """How far memory grows while a folder is read: by half of the weights and a few tensors.
 
     Rank 0 copies out of the mapped files, which the system can drop; the other rank touches no more than its part.
     """
-    size = sum(value.nbytes for value in load_file(folder / name / "model.safetensors").values())
-    first, second = said(folder, name)
+    size = sum(value.nbytes for value in load_file(ranks_folder / name / "model.safetensors").values())
+    first, second = said(ranks_folder, name)
     for rank in (first, second):
         assert 0.5 * size < rank["sharded"]["own"] < 0.75 * size
         assert rank["whole_now"] < 0.01 * size  # the norms' weights
@@ -65,39 +41,39 @@ def test_no_rank_ever_holds_a_full_copy(name: str, folder: Path) -> None:
     assert second["sharded"]["all"] < 0.75 * size
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_references_with_unequal_numbers_of_batches(name: str, folder: Path, tmp_path: Path) -> None:
-    loaded = load_folder(str(folder / name), Attention.sdpa)
+@pytest.mark.parametrize("name", SHARDED)
+def test_references_with_unequal_numbers_of_batches(name: str, ranks_folder: Path, tmp_path: Path) -> None:
+    loaded = load_folder(str(ranks_folder / name), Attention.sdpa)
     rows = encode_rows(loaded.chat, small_world().forget[:ROWS], None)
     wanted = reference_table(
         loaded.policy, name, rows, [], folder=tmp_path, pad_id=loaded.pad_id, batch_tokens=BATCH_TOKENS, ranks=Ranks()
     )
-    for rank in said(folder, name):
+    for rank in said(ranks_folder, name):
         assert rank["reference"] == pytest.approx(wanted.forget.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_step_against_the_frozen_self(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", SHARDED)
+def test_a_step_against_the_frozen_self(name: str, ranks_folder: Path) -> None:
     """NLL and gradient norm are those of one process; KL to a second, frozen reading of the folder is 0."""
-    loaded = load_folder(str(folder / name), Attention.sdpa)
+    loaded = load_folder(str(ranks_folder / name), Attention.sdpa)
     rows = encode_rows(loaded.chat, small_world().forget[:ROWS], None)
     nll, _ = loaded.policy(collate(rows, loaded.pad_id))
     (nll.sum() / sum(row.tokens for row in rows)).backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in loaded.model.parameters() if p.grad is not None])
-    ranks = said(folder, name)
+    ranks = said(ranks_folder, name)
     assert sum(rank["nll"] for rank in ranks) == pytest.approx(float(nll.sum()), rel=1e-5)
     for rank in ranks:
         assert rank["norm"] == pytest.approx(float(norm), rel=1e-4)
         assert rank["kl"] < 1e-5
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_written_in_several_files_is_what_was_read(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", SHARDED)
+def test_what_is_written_in_several_files_is_what_was_read(name: str, ranks_folder: Path) -> None:
     """Gathered a parameter at a time after a step with lr 0; from_pretrained finds every tensor and every buffer."""
-    written = folder / f"{name}-2"
+    written = ranks_folder / f"{name}-2"
     files = list(written.glob("model-*-of-*.safetensors"))
     assert len(files) > 3 and max(file.stat().st_size for file in files) < 4_100_000
-    first, second = (load_folder(str(f), Attention.sdpa).model for f in (folder / name, written))
+    first, second = (load_folder(str(f), Attention.sdpa).model for f in (ranks_folder / name, written))
     parameters, buffers = dict(second.named_parameters()), dict(second.named_buffers())
     assert all(torch.equal(value, parameters[key]) for key, value in first.named_parameters())
     assert all(torch.equal(value, buffers[key]) for key, value in first.named_buffers())

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from erulab.data.rows import Benchmark
 from erulab.models.loaded import LoadedModel
-from erulab.options import EngineName, EngineOptions, Offload
+from erulab.options import Offload
 from erulab.ranks import Ranks
-from tests.training.zero_cases import CUT, CUTS, RFA, RUNS, WIDE, ZERO2, Run, train_part
+from tests.training.zero_cases import CUT, CUTS, GOES_ON, LOCAL, RFA, RUNS, WIDE, ZERO2, Run, train_part
 
-LOCAL = EngineOptions(EngineName.local)
 Curve = list[dict[str, float]]
-
-
-def launch(folder: Path, parts: str, processes: int, **variables: str) -> None:
-    """One launch for all runs of some parts of zero_ranks.py: starting DeepSpeed takes longer than they do."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, "-m", "tests.training.zero_ranks", str(folder), parts], env=environment | variables,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, world: Benchmark) -> Path:
-    """What processes wrote: two from beginning to end and in two parts, then one and four going on from there."""
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed (it is for Linux only)")
-    folder = tmp_path_factory.mktemp("zero")
-    save_file(loaded.model.state_dict(), folder / "model.safetensors")
-    train_part(ZERO2, LOCAL, world, loaded, Ranks(), folder, last=CUT, checkpoints=folder / "checkpoints" / "local")
-    launch(folder, "whole,cut,resume", 2)
-    launch(folder, "resume", 1)
-    launch(folder, "resume,wide", 4)
-    return folder
 
 
 Expected = tuple[Curve, dict[str, torch.Tensor], dict[str, torch.Tensor]]
@@ -93,33 +63,35 @@ def of_run(run: Run) -> str:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=of_run)
-def test_same_curve_and_weights_as_one_process(run: Run, folder: Path, local: Callable[[Run], Expected]) -> None:
+def test_same_curve_and_weights_as_one_process(run: Run, ranks_folder: Path, local: Callable[[Run], Expected]) -> None:
     expected = local(run)
-    assert_same(folder, f"whole-{run.name}", expected)
+    assert_same(ranks_folder, f"whole-{run.name}", expected)
     if run.clip < 1:
         assert min(values["grad_norm"] for values in expected[0]) > run.clip  # it bites in every step
 
 
 @pytest.mark.parametrize("run", WIDE, ids=of_run)
-def test_four_processes_too(run: Run, folder: Path, local: Callable[[Run], Expected]) -> None:
-    assert_same(folder, f"wide-{run.name}", local(run))
+def test_four_processes_too(run: Run, ranks_folder: Path, local: Callable[[Run], Expected]) -> None:
+    assert_same(ranks_folder, f"wide-{run.name}", local(run))
 
 
-@pytest.mark.parametrize("run", CUTS, ids=of_run)
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("processes", "run"),
+    [pytest.param(n, run, id=f"{n}-{run.name}") for n, runs in GOES_ON.items() for run in runs],
+)
 def test_a_cut_run_goes_on_with_other_numbers_of_processes(
-    processes: int, run: Run, folder: Path, local: Callable[[Run], Expected]
+    processes: int, run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
-    assert_same(folder, f"{run.name}-{processes}", local(run), CUT)
+    assert_same(ranks_folder, f"{run.name}-{processes}", local(run), CUT)
 
 
 @pytest.mark.parametrize("run", CUTS, ids=of_run)
-def test_with_as_many_processes_it_goes_on_to_the_same_bits(run: Run, folder: Path) -> None:
-    straight, resumed = (json.loads((folder / f"{name}.json").read_text()) for name in names(run))
+def test_with_as_many_processes_it_goes_on_to_the_same_bits(run: Run, ranks_folder: Path) -> None:
+    straight, resumed = (json.loads((ranks_folder / f"{name}.json").read_text()) for name in names(run))
     for values in (*straight, *resumed):
         del values["rows_per_second"]
     assert resumed == straight[CUT:]
-    first, second = (load_file(folder / f"{name}.safetensors") for name in names(run))
+    first, second = (load_file(ranks_folder / f"{name}.safetensors") for name in names(run))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -129,16 +101,17 @@ def names(run: Run) -> tuple[str, str]:
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_what_the_local_engine_began_goes_on_under_zero(
-    processes: int, folder: Path, local: Callable[[Run], Expected]
+    processes: int, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
-    assert_same(folder, f"local-{processes}", local(ZERO2), CUT)
+    assert_same(ranks_folder, f"local-{processes}", local(ZERO2), CUT)
 
 
 @pytest.mark.parametrize("run", CUTS, ids=of_run)
 def test_what_zero_began_goes_on_in_the_local_engine(
-    run: Run, folder: Path, world: Benchmark, loaded: LoadedModel, tmp_path: Path, local: Callable[[Run], Expected]
-) -> None:
-    kept = folder / "checkpoints" / run.name
+    run: Run, ranks_folder: Path, world: Benchmark, loaded: LoadedModel, tmp_path: Path,
+    local: Callable[[Run], Expected],
+) -> None:  # fmt: skip
+    kept = ranks_folder / "checkpoints" / run.name
     curve, engine, _ = train_part(run, LOCAL, world, loaded, Ranks(), tmp_path, CUT, checkpoints=kept)
     wanted, weights, _ = local(run)
     assert_same_curve(curve, wanted[CUT:])
@@ -147,10 +120,10 @@ def test_what_zero_began_goes_on_in_the_local_engine(
 
 @pytest.mark.parametrize("run", RUNS, ids=of_run)
 def test_directions_and_statistics_are_equal_on_all_ranks(
-    run: Run, folder: Path, local: Callable[[Run], Expected]
+    run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
     """RFA's directions and the elastic reward's moving statistics: the same bits, and those of one process."""
-    first, second = (load_file(folder / f"whole-{run.name}.rank{rank}.safetensors") for rank in (0, 1))
+    first, second = (load_file(ranks_folder / f"whole-{run.name}.rank{rank}.safetensors") for rank in (0, 1))
     wanted = local(run)[2]
     assert first.keys() == second.keys() == wanted.keys()
     if run.case is RFA:

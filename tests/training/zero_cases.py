@@ -28,6 +28,7 @@ PGD = Case("eru", "elastic", "latent_pgd", reward_options={"z": "batch"}, advers
 NPO = Case("npo", "reference")
 KL = Case("kl")
 STEPS, CUT = 6, 3
+LOCAL = EngineOptions(EngineName.local)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ RUNS = (
 )
 # The same over four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
-# Cut after step 3 by two processes, and continued by one, two and four.
+# Cut after step 3 by two processes, and continued by one and two; some by four, which share two cores in the tests.
 CUTS = tuple(run for run in RUNS if run.case is RFA and not run.checkpointing)
 ZERO2 = CUTS[2]
+GOES_ON = {1: CUTS, 2: CUTS, 4: CUTS[2:4]}
 
 
 def train_part(

@@ -18,7 +18,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
 from tests.training.conftest import small_world, untrained_model
 from tests.training.sharded_ranks import sharded
-from tests.training.zero_cases import CUT, CUTS, RUNS, WIDE, ZERO2, Run, train_part
+from tests.training.zero_cases import CUT, CUTS, GOES_ON, RUNS, WIDE, ZERO2, Run, train_part
 
 
 def part(name: str, folder: Path, ranks: Ranks) -> None:
@@ -37,7 +37,7 @@ def part(name: str, folder: Path, ranks: Ranks) -> None:
             kept = folder / "checkpoints" / run.name
             train_part(run, run.engine, world, loaded, ranks, folder, last=CUT, checkpoints=kept)
     if name == "resume":
-        for run in CUTS:
+        for run in GOES_ON[ranks.world]:
             finish(run, f"{run.name}-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / run.name)
         finish(ZERO2, f"local-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / "local")
 
