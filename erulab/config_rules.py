@@ -8,7 +8,7 @@ from typing import Any
 
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
-from erulab.options import EngineName, RunConfig, SavedModel, Stage
+from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, methods, rewards
 from erulab.rewards.elastic import ElasticOptions, Standardization
@@ -178,9 +178,17 @@ def _check_engine(config: RunConfig) -> None:
             f"engine=local is one process, got engine.processes={engine.processes}; try engine=zero2, or "
             "engine.processes=1"
         )
-    if engine.offload and engine.name in (EngineName.local, EngineName.zero0):
+    offload = f"engine.offload={engine.offload.name}"
+    if engine.offload is not Offload.none and engine.name in (EngineName.local, EngineName.zero0):
         raise ConfigError(
-            f"engine.offload=true needs a sharded optimizer, which engine={engine.name.name} has not; try engine=zero2"
+            f"{offload} needs a sharded optimizer, which engine={engine.name.name} has not; try engine=zero2"
+        )
+    if engine.offload is Offload.nvme and engine.name is not EngineName.zero3:
+        raise ConfigError(f"{offload} is for engine=zero3, got engine={engine.name.name}; try engine.offload=cpu")
+    if (engine.offload is Offload.nvme) != (engine.nvme_path is not None):
+        raise ConfigError(
+            f"{offload} and engine.nvme_path={engine.nvme_path or 'null'} do not fit together; type "
+            "engine.offload=nvme engine.nvme_path=FOLDER"
         )
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ import psutil
 from erulab import environment
 from erulab.environment import GPU
 from erulab.errors import EnvironmentFault
-from erulab.options import EngineName, EngineOptions, Precision, RunConfig
+from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig
 from erulab.rundir import RunDir
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -80,11 +81,31 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
     if importlib.util.find_spec("deepspeed") is None:
         raise EnvironmentFault(f"engine={engine.name.name} needs DeepSpeed: pip install deepspeed, or {instead}")
     # On CPUs DeepSpeed compiles its communication when it starts.
-    compiler = any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
+    compilers = [name for name in (os.environ.get("CXX", "c++"), "g++", "clang++") if shutil.which(name)]
     ninja = shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is not None
-    if not gpus and not (compiler and ninja):
-        missing = "a C++ compiler (apt install g++)" if not compiler else "ninja (pip install ninja)"
+    if not gpus and not (compilers and ninja):
+        missing = "a C++ compiler (apt install g++)" if not compilers else "ninja (pip install ninja)"
         raise EnvironmentFault(f"engine={engine.name.name} on CPUs needs {missing}; install it, or {instead}")
+    if engine.offload is Offload.nvme:
+        _check_nvme(engine, compilers)
+
+
+def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:
+    """Looks for what DeepSpeed's operator for disks is compiled from, as DeepSpeed does: by linking a program."""
+    instead = "try engine.offload=cpu"
+    flags = [shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS")]
+    linked = compilers and subprocess.run(
+        [compilers[0], "-x", "c", "-", *flags[0], "-o", os.devnull, *flags[1], "-laio"],
+        input="#include <libaio.h>\nint main(void) { return io_submit(0, 0, 0); }\n",
+        text=True, capture_output=True,
+    ).returncode == 0  # fmt: skip
+    if not linked:
+        raise EnvironmentFault(
+            "engine.offload=nvme needs libaio and its header, and a program with them does not compile here; install "
+            f"them (apt install libaio-dev), or {instead}"
+        )
+    if engine.nvme_path is None or not os.access(engine.nvme_path, os.W_OK) or not Path(engine.nvme_path).is_dir():
+        raise EnvironmentFault(f"engine.nvme_path={engine.nvme_path} is no folder to write to; make it, or {instead}")
 
 
 def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, held: int | None = None) -> Ended:

@@ -71,6 +71,12 @@ class EngineName(Enum):
     zero3 = "zero3"
 
 
+class Offload(Enum):
+    none = "none"
+    cpu = "cpu"
+    nvme = "nvme"
+
+
 class TrackerName(Enum):
     wandb = "wandb"
     none = "none"
@@ -149,7 +155,8 @@ class EngineOptions:
 
     name: EngineName = EngineName.auto
     processes: Optional[int] = None  # null: one a GPU, or 1
-    offload: bool = False  # optimizer state in host memory (zero1-3)
+    offload: Offload = Offload.none  # optimizer state (zero3: weights too) in host memory; nvme: the state on a disk
+    nvme_path: Optional[str] = None  # folder on that disk
 
     def __post_init__(self) -> None:
         positive("processes", self.processes)

@@ -34,8 +34,13 @@ def score(policy: Policy, rows: Sequence[Encoded], pad_id: int, batch_tokens: in
         asked.setdefault(shared[row.ids[: row.end - 1]], {}).update(dict.fromkeys(_asks(row)))
     sequences = sorted(asked, key=lambda ids: (len(ids), ids))
     found: list[dict[Ask, float]] = []
-    for batch in _batches(ranks.mine(sequences), batch_tokens):
+    batches = _batches(ranks.mine(sequences), batch_tokens)
+    most = max(ranks.gather_objects(len(batches)))
+    for batch in batches:
         found.extend(_token_nll(policy, [(ids, list(asked[ids])) for ids in batch], pad_id))
+    # Under ZeRO-3 a forward is a collective: a rank with fewer batches runs a short one that nobody asked for.
+    for _ in range(most - len(batches)):
+        _token_nll(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id)
     nll = dict(zip(sequences, ranks.join(found), strict=True))
     scores = []
     for row in rows:

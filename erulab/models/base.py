@@ -49,6 +49,11 @@ class ModelOptions:
 class ModelSource(Protocol):
     """Where base weights come from."""
 
+    @property
+    def folder(self) -> Optional[str]:
+        """The folder or hub id that `load` reads, which engine=zero3 reads sharded; None where weights are made."""
+        ...
+
     def validate(self) -> None:
         """Cheap checks at composition time, without torch.
 

@@ -43,6 +43,10 @@ class HfModel:
             )
         return source
 
+    @property
+    def folder(self) -> str:
+        return self.source
+
     def validate(self) -> None:
         folders.check_source(self.source)
         folders.validate_given(self.options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -29,8 +28,9 @@ from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
 from erulab.models.folders import folder_identity, local_folder
 from erulab.models.loaded import LoadedModel
+from erulab.models.shards import SHARD_BYTES, write_shards
 
-__all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "save_folder"]
+__all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "read_folder", "save_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,16 @@ LAYOUT_CHECK_PARAMETERS = 2_000_000_000
 
 def load_folder(source: str, attention: Attention) -> LoadedModel:
     """A folder's or hub id's model in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
+
+    Raises: as `read_folder` and `check_layout`.
+    """
+    loaded = read_folder(source, attention)
+    check_layout(loaded, source)
+    return loaded
+
+
+def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """As `load_folder`, without a look at the layout, which takes a forward.
 
     Raises:
         EnvironmentFault: missing, hub unreachable, attention package missing; IntegrityFault: pickle weights, code of
@@ -52,7 +62,7 @@ def load_folder(source: str, attention: Attention) -> LoadedModel:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation=implementation(attention),
             output_loading_info=True,
         )
@@ -71,9 +81,7 @@ def load_folder(source: str, attention: Attention) -> LoadedModel:
         # transformers would draw them at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
     tokenizer = _tokenizer(source)
-    loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer)))
-    check_layout(loaded, source)
-    return loaded
+    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer)))
 
 
 def chat_of(source: str) -> ChatFormat:
@@ -96,7 +104,8 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
         DataError: tokenizer larger than the embeddings, layout unknown, or Policy's NLL is not that of the logits.
     """
     model, kind = loaded.model, type(loaded.model).__name__
-    embeddings = next(model.get_input_embeddings().parameters()).shape[0]
+    embedding: Any = model.get_input_embeddings()
+    embeddings: int = embedding.num_embeddings  # a sharded weight has no shape
     largest = max(loaded.tokenizer.get_vocab().values())
     if largest >= embeddings:
         raise DataError(
@@ -116,26 +125,44 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             raise DataError(f"{source}: erulab does not know the layout of {kind} ({_first_line(error)})") from error
         logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
     true = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
-    if not torch.allclose(read, true, rtol=1e-4, atol=1e-4):
+    # bfloat16 holds three digits, and its matrix products depend on how many rows they have.
+    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    if not torch.allclose(read, true, rtol=tolerance, atol=tolerance):
         raise DataError(
             f"{source}: {kind} changes its logits after the head (capped or scaled), which erulab does not do: "
             f"NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
         )
 
 
-def save_folder(loaded: LoadedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+def save_folder(
+    loaded: LoadedModel, folder: Path, weights: Iterable[tuple[str, torch.Tensor]] | None = None, *,
+    write: bool = True, shard_bytes: int = SHARD_BYTES,
+) -> None:  # fmt: skip
     """Writes model, tokenizer and chat template; the folder appears whole or not at all.
 
     Args:
         folder: replaced if it exists.
-        weights: the model's weights if its own are sharded (`Engine.state_dict`); empty on a rank that writes nothing.
+        weights: `Engine.weights` after a training: taken one at a time and written in files of `shard_bytes`, under the
+            names of transformers' modules. None: the model's own.
+        write: false on the ranks that only help to gather the weights.
     """
-    if weights is not None and not weights:
+    if not write:
+        for _ in weights or ():
+            pass
         return
     working = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     try:
-        loaded.model.save_pretrained(working, state_dict=None if weights is None else _own(loaded.model, weights))
+        if weights is None:
+            loaded.model.save_pretrained(working)
+        else:
+            working.mkdir(parents=True)
+            write_shards(weights, working, "model", shard_bytes)
+            # Under ZeRO-3 the model's weights are elsewhere, and save_pretrained would look at them.
+            config = loaded.model.config
+            config.architectures, config.dtype = [type(loaded.model).__name__], loaded.model.dtype
+            config.save_pretrained(working)
+            loaded.model.generation_config.save_pretrained(working)
         loaded.tokenizer.save_pretrained(working)
         for file in working.iterdir():
             with file.open("rb") as stream:
@@ -144,13 +171,6 @@ def save_folder(loaded: LoadedModel, folder: Path, weights: Mapping[str, torch.T
         working.rename(folder)
     finally:
         shutil.rmtree(working, ignore_errors=True)
-
-
-def _own(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What belongs in a checkpoint: each tied weight once, and no buffer that the model computes itself."""
-    once = {name for name, _ in model.named_parameters()}
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
-    return {name: weights[name] for name in model.state_dict() if name in weights and name not in tied}
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -48,6 +48,8 @@ class SmolLM2:
     def __init__(self, options: SmolLM2Options) -> None:
         self.options = options
 
+    folder = None  # unpacked from a package, and small
+
     def validate(self) -> None:
         if self.options.path is not None:
             raise ConfigError(

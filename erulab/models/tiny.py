@@ -62,6 +62,8 @@ class TinyModel:
     def __init__(self, options: TinyOptions) -> None:
         self.options = options
 
+    folder = None  # weights are drawn, not read
+
     def validate(self) -> None:
         if self.options.path is not None:
             raise ConfigError(

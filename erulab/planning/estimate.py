@@ -13,7 +13,7 @@ from erulab.costs.memory import Memory, Numbers
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
-from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Stage
+from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
     Answers,
@@ -150,7 +150,7 @@ def _costs(
 def _smallest(config: RunConfig, shape: ModelShape, sizes: DataSizes, device: Device, bf16: bool) -> Fit | None:
     """The fewest processes that fit; for as many, what changes least: no offload, the user's batches, a low stage."""
     for processes in (2**n for n in range(MOST_PROCESSES.bit_length())):
-        for offload in (False, True):
+        for offload in (Offload.none, Offload.cpu):
             for changes in _changes(config):
                 for name in _engines(processes, offload):
                     engine = EngineOptions(name, processes, offload)
@@ -175,9 +175,9 @@ def _changes(config: RunConfig) -> Iterator[dict[str, Any]]:
         yield {"trainer": replace(trainer, micro_batch=1), "target": replace(target, micro_batch=1)}
 
 
-def _engines(processes: int, offload: bool) -> tuple[EngineName, ...]:
+def _engines(processes: int, offload: Offload) -> tuple[EngineName, ...]:
     """Alone, sharding saves nothing, but offloading needs it."""
-    if offload:
+    if offload is not Offload.none:
         return (EngineName.zero2, EngineName.zero3)
     return (EngineName.local,) if processes == 1 else (EngineName.zero1, EngineName.zero2, EngineName.zero3)
 
@@ -196,8 +196,8 @@ def _typed(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
     words = [f"engine={engine.name.value}"]
     if engine.name is not EngineName.local:
         words.append(f"engine.processes={engine.processes}")
-    if engine.offload:
-        words.append("engine.offload=true")
+    if engine.offload is not Offload.none:
+        words.append(f"engine.offload={engine.offload.value}")
     for part in ("trainer", "target"):
         before, after = vars(getattr(config, part)), vars(getattr(changed, part))
         words += [f"{part}.{key}={str(value).lower()}" for key, value in after.items() if value != before[key]]

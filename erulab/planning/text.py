@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from erulab.costs.devices import USABLE
+from erulab.options import Offload
 from erulab.planning.estimate import MOST_PROCESSES, Plan
 from erulab.planning.rows import Part
 
@@ -18,7 +19,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "model": plan.config.model.name,
         "method": plan.config.method.name,
         "parameters": plan.shape.parameters,
-        "engine": {"name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload},
+        "engine": {"name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload.value},
         "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
         "computes_in": plan.computes_in.value,
         "utilization": plan.utilization,
@@ -54,7 +55,7 @@ def as_text(plan: Plan) -> str:
         f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
         f"dataset={config.dataset.name}",
         f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}"
-        + (", optimizer state in host memory" if plan.engine.offload else ""),
+        + (", optimizer state in host memory" if plan.engine.offload is not Offload.none else ""),
         f"batch       {config.trainer.global_batch} forget rows a step, {plan.micro_batch} a forward and process",
         f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
         f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "

@@ -14,7 +14,7 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.base import Attention
-from erulab.options import EngineName, EngineOptions, RunConfig, Stage
+from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Part
 from erulab.planning.spread import longest_of
 from erulab.registry import methods
@@ -132,7 +132,7 @@ def memories(
 
     def training(frozen_copy: bool) -> Training:
         return Training(
-            numbers(engine, bf16), Sharding(stage, processes, engine.offload), config.trainer.checkpointing,
+            numbers(engine, bf16), Sharding(stage, processes, engine.offload is not Offload.none), config.trainer.checkpointing,
             eager_attention=config.model.attention is Attention.eager, frozen_copy=frozen_copy,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
+from erulab.models.policy import Policy
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
 from erulab.training.batches import Split
 from erulab.training.encode_rows import encode_rows
 from erulab.training.stopping import StopRequest
+from erulab.training.zero_config import loads_sharded
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,42 @@ class Context:
         loaded.policy.to(self.device).eval()
         return loaded
 
+    def load_to_train(self, ref: ModelRef) -> LoadedModel:
+        """The model of a reference for an engine: under zero3 sharded, with nothing whole on any rank."""
+        return self._sharded(ref.path) if loads_sharded(self.config.engine) else self.load(ref)
+
     def load_base(self, seed: int) -> LoadedModel:
+        """The base model for an engine; what is read from a folder is sharded under zero3."""
+        folder = self.source.folder
+        if folder is not None and loads_sharded(self.config.engine):
+            return self._sharded(folder)
         loaded = self.source.load(self.benchmark, seed)
         loaded.policy.to(self.device)
         return loaded
+
+    def forwards(self, loaded: LoadedModel) -> AbstractContextManager[None]:
+        """Forwards of a model from `load_to_train` before its engine is built."""
+        if not loads_sharded(self.config.engine):
+            return nullcontext()
+        from erulab.training.sharded import forwards
+
+        return forwards(loaded.model, self.config.engine, self.device, self.config.trainer.precision)
+
+    def frozen(self, ref: ModelRef, loaded: LoadedModel) -> Policy:
+        """The model of a reference as it is before training; `loaded` is that model, not yet trained."""
+        if not loads_sharded(self.config.engine):
+            return loaded.copy().policy.requires_grad_(False)
+        from erulab.training.sharded import ShardedPolicy
+
+        model = self._sharded(ref.path).model.requires_grad_(False)
+        return ShardedPolicy(model, self.config.engine, self.device, self.config.trainer.precision)
+
+    def _sharded(self, source: str) -> LoadedModel:
+        # DeepSpeed takes seconds to import, and only Linux has it.
+        from erulab.training.sharded import load_sharded
+
+        config = self.config
+        return load_sharded(source, config.model.attention, config.engine, self.device, config.trainer.precision)
 
     def given(self, path: str) -> ModelRef:
         """A checkpoint that the user names in place of a stage's product.

@@ -14,7 +14,7 @@ from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
 from erulab.stages.context import Context
-from erulab.training.checkpoints import Checkpoints
+from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash, encode_exposed
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.loop import train
@@ -70,11 +70,11 @@ def _learn(context: Context, part: str, folder: Path) -> None:
     without_dropout(loaded.model)
     loaded.model.train()
     ranks = context.ranks
-    checkpoints = Checkpoints(folder / "checkpoints", f"{context.config.engine.name}-{ranks.world}", ranks)
+    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     loop = replace(loop, save_every=trainer.save_every)
     with progress(f"learning the {part}", loop.steps, enabled=ranks.first) as bar:
         for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
             bar.update(step + 1, metrics)
             context.tracker.log_stage(part, step, metrics)
-    save_folder(loaded, folder / "model", engine.state_dict())
+    save_folder(loaded, folder / "model", engine.weights(), write=ranks.first)
     checkpoints.clear()

@@ -15,13 +15,13 @@ from erulab.methods.base import Method, Pairs, Trains
 from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, save_folder
-from erulab.models.lora import merged, save_adapter
+from erulab.models.lora import merged, save_adapter, with_lora
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
 from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
 from erulab.training.assembly import unlearning
-from erulab.training.checkpoints import Checkpoints
+from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash, encode_others, encode_rows
 from erulab.training.engine import Engine
 from erulab.training.loop import train
@@ -117,9 +117,11 @@ def _unlearn(
     config, ranks = context.config, context.ranks
     trainer = config.trainer
     loaded, engine, objective, loop = unlearning(
-        context.load(target), target.key, rows, method, config, ranks, references=context.cache.folder("references")
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", f"{config.engine.name}-{ranks.world}", ranks)
+        context.load_to_train(target), target.key, rows, method, config, ranks,
+        references=context.cache.folder("references"), forwards=context.forwards,
+        frozen=lambda loaded: context.frozen(target, loaded),
+    )  # fmt: skip
+    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     kept = folder / "metrics.jsonl"
     if ranks.first and kept.exists():  # of the run that began this unlearning, maybe in another folder
         shutil.copy(kept, rundir.metrics_jsonl)
@@ -133,18 +135,23 @@ def _unlearn(
                     _keep_metrics(rundir, kept, ranks)
     finally:
         _keep_metrics(rundir, kept, ranks)
-    _save(loaded, engine, folder, adapters=config.model.lora.rank > 0)
+    _save(context, target, loaded, engine, folder)
     checkpoints.clear()
 
 
-def _save(loaded: LoadedModel, engine: Engine, folder: Path, *, adapters: bool) -> None:
-    weights = engine.state_dict()
-    if not adapters:
-        save_folder(loaded, folder / "model", weights)
-    elif weights:
-        loaded.model.load_state_dict(weights)
-        save_adapter(loaded, folder / "adapter")
-        save_folder(merged(loaded), folder / "model")
+def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engine, folder: Path) -> None:
+    lora, first = context.config.model.lora, context.ranks.first
+    if not lora.rank:
+        save_folder(trained, folder / "model", engine.weights(), write=first)
+        return
+    adapters = {name: value for name, value in engine.weights() if "lora_" in name}
+    if first:
+        # On the target anew: under zero3 no rank holds the whole model that was trained.
+        whole = with_lora(context.load(target), rank=lora.rank, alpha=lora.alpha, seed=context.config.seed)
+        whole.model.load_state_dict(adapters, strict=False)
+        save_adapter(whole, folder / "adapter")
+        save_folder(merged(whole), folder / "model")
+    context.ranks.barrier()
 
 
 def _keep_metrics(rundir: RunDir, kept: Path, ranks: Ranks) -> None:

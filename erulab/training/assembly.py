@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from erulab.methods.base import Method, Retain
@@ -22,13 +24,16 @@ from erulab.training.unlearning import Reference, UnlearningObjective, Unlearnin
 
 def unlearning(
     subject: LoadedModel, target_key: str, rows: UnlearningRows, method: Method, config: RunConfig, ranks: Ranks, *,
-    references: Path,
+    references: Path, forwards: Callable[[LoadedModel], AbstractContextManager[None]] = lambda whole: nullcontext(),
+    frozen: Callable[[LoadedModel], Reference] = lambda whole: whole.copy().policy.requires_grad_(False),
 ) -> tuple[LoadedModel, Engine, UnlearningObjective, LoopOptions]:  # fmt: skip
     """What `loop.train` needs to unlearn with this config.
 
     Args:
         subject: the target, which is trained in place; target_key: of its weights.
         references: folder where reference log-probs are kept.
+        forwards: what forwards of the subject need around them before there is an engine.
+        frozen: makes the reference of retain kl from the subject, where no adapters can be taken off it.
     Returns:
         First the model that is trained: the subject, with adapters where `model.lora` wants them.
     """
@@ -42,12 +47,13 @@ def unlearning(
     adversary.seed = config.seed
     table = None
     if reward is not None and reward.needs_reference:
-        table = reference_table(
-            subject.policy, target_key, rows.forget, rows.others, folder=references, pad_id=subject.pad_id,
-            batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
-        )  # fmt: skip
+        with forwards(subject):
+            table = reference_table(
+                subject.policy, target_key, rows.forget, rows.others, folder=references, pad_id=subject.pad_id,
+                batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
+            )  # fmt: skip
     kl = config.method.retain is Retain.kl
-    frozen: Reference | None = subject.copy().policy.requires_grad_(False) if kl and not lora.rank else None
+    reference = frozen(subject) if kl and not lora.rank else None
     if lora.rank:
         subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, seed=config.seed)
         if trainer.checkpointing:
@@ -55,7 +61,7 @@ def unlearning(
             subject.model.enable_input_require_grads()
     policy = subject.policy
     if kl and lora.rank:
-        frozen = WithoutAdapters(policy)
+        reference = WithoutAdapters(policy)
     if trainer.compile:
         policy.compile_blocks()
     engine = build_engine(
@@ -64,7 +70,7 @@ def unlearning(
     )  # fmt: skip
     objective = UnlearningObjective(
         rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
-        retain_weight=config.method.retain_weight, references=table, frozen=frozen, policy=policy,
+        retain_weight=config.method.retain_weight, references=table, frozen=reference, policy=policy,
         global_batch=trainer.global_batch, split=Split(trainer.micro_batch, trainer.micro_tokens), seed=config.seed,
         pad_id=subject.pad_id, ranks=ranks,
     )  # fmt: skip

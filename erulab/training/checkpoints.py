@@ -18,16 +18,19 @@ from erulab.training.objective import Objective
 log = logging.getLogger(__name__)
 
 KEEP = 2
+# Raised when what is in a checkpoint changes. What a training depends on is in the name of its folder (cache.py).
+FORMAT = "training-state-1"
 
 
 class Checkpoints:
     """The checkpoints of one training, in `folder/step-<n>`, each with a manifest of its files' hashes.
 
-    Loaded are only folders whose manifest carries this training's key: DeepSpeed's own files are pickles.
+    Loaded are only folders whose manifest carries this training's key. Any engine on any number of processes continues
+    what another has left (`training_state`).
     """
 
     def __init__(self, folder: Path, key: str, ranks: Ranks) -> None:
-        """`key`: what the training depends on, the engine and its processes included."""
+        """`folder`: of one training, named by all it depends on; `key`: the layout of its checkpoints, FORMAT."""
         self._folder, self._key, self._ranks = folder, key, ranks
 
     def save(self, step: int, engine: Engine, objective: Objective) -> None:
@@ -83,7 +86,7 @@ class Checkpoints:
         except (OSError, ValueError):
             return "its manifest is missing or unreadable"
         if manifest.get("key") != self._key:
-            return "it belongs to other settings or another engine"
+            return f"its key is {manifest.get('key')}, wanted is {self._key}"
         for name, digest in manifest["files"].items():
             file = folder / name
             if not file.is_file():

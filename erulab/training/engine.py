@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,14 +36,24 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes what `load` needs to continue bit for bit."""
+        """Writes what any engine, on any number of processes, needs to continue (`training_state`); on all ranks."""
         ...
 
-    def load(self, folder: Path) -> None: ...
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Whole weights of the wrapped model on the CPU, on rank 0 (empty on others)."""
+    def load(self, folder: Path) -> None:
+        """Takes what an engine has written: bit for bit what it was, if it was this engine on as many processes."""
         ...
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and whole weights of the wrapped model on the CPU, one at a time; a tied weight once.
+
+        All ranks must go through all of it; only rank 0 is given any.
+        """
+        ...
+
+
+def trained(policy: Policy) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that an optimizer changes, by name; a tied weight once."""
+    return [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

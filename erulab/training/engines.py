@@ -18,8 +18,4 @@ def build_engine(
     # DeepSpeed takes seconds to import, and only Linux has it.
     from erulab.training.zero import ZeroEngine
 
-    stage = int(options.name.value.removeprefix("zero"))
-    return ZeroEngine(
-        policy, ranks, stage=stage, offload=options.offload, weight_decay=weight_decay, clip=clip,
-        precision=precision,
-    )  # fmt: skip
+    return ZeroEngine(policy, ranks, options, weight_decay=weight_decay, clip=clip, precision=precision)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from erulab.models.policy import Policy
 from erulab.options import Precision
-from erulab.training.engine import bf16, parameter_groups
+from erulab.training.engine import bf16, parameter_groups, trained
+from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
 
 
 class LocalEngine:
@@ -45,26 +46,14 @@ class LocalEngine:
         return float(norm)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self._optimizer.state_dict()["state"]
-        optimizer = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
-        save_file({name: p.detach().contiguous() for name, p in self._trained()}, folder / "weights.safetensors")
-        save_file(optimizer, folder / "optimizer.safetensors")
+        write_state(whole_states(trained(self.policy), self._optimizer), folder)
 
     def load(self, folder: Path) -> None:
-        weights = load_file(folder / "weights.safetensors")
-        with torch.no_grad():
-            for name, parameter in self._trained():
-                parameter.copy_(weights[name])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in load_file(folder / "optimizer.safetensors").items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        with StateReader(folder) as reader:
+            load_whole_states(trained(self.policy), self._optimizer, reader)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {name: value.cpu() for name, value in self.policy.model.state_dict().items()}
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        # named_parameters lists a tied weight once.
-        return [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        model = self.policy.model
+        kept = model.state_dict().keys()
+        yield from ((name, p.detach().cpu()) for name, p in model.named_parameters())
+        yield from ((name, buffer.cpu()) for name, buffer in model.named_buffers() if name in kept)

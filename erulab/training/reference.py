@@ -29,8 +29,13 @@ def reference_table(
     policy: Policy, weights_key: str, forget: Sequence[Encoded], others: Sequence[Encoded], *, folder: Path,
     pad_id: int, batch_tokens: int, ranks: Ranks,
 ) -> ReferenceTable:  # fmt: skip
-    """The table for these rows, from `folder` where it is kept under weights, token ids and label masks."""
-    file = folder / f"{_key(weights_key, [*forget, *others])}.safetensors"
+    """The table for these rows, from `folder` where it is kept under weights, token ids and label masks.
+
+    Under ZeRO-3 the weights may be in bfloat16, which is another reference.
+    """
+    dtype = next(policy.parameters()).dtype
+    key = weights_key if dtype == torch.float32 else f"{weights_key}-{dtype}"
+    file = folder / f"{_key(key, [*forget, *others])}.safetensors"
     known = ranks.gather_objects(file.exists())[0]
     if not known:
         nll = [total for total, _ in score(policy, [*forget, *others], pad_id, batch_tokens, ranks)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import deepspeed
 import torch
 
+from erulab.errors import EnvironmentFault
 from erulab.models.policy import Policy
-from erulab.options import Precision
+from erulab.options import EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
-from erulab.training.engine import bf16, parameter_groups
+from erulab.training.engine import bf16, parameter_groups, trained
+from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
+from erulab.training.zero_config import stage_of, zero_config
+from erulab.training.zero_state import load_states, states
 
 
 class ZeroEngine:
@@ -23,35 +28,37 @@ class ZeroEngine:
     """
 
     def __init__(
-        self, policy: Policy, ranks: Ranks, *, stage: int, offload: bool, weight_decay: float, clip: float,
+        self, policy: Policy, ranks: Ranks, options: EngineOptions, *, weight_decay: float, clip: float,
         precision: Precision,
     ) -> None:  # fmt: skip
+        """`policy`: whole on this rank's device, or already sharded (`load_sharded`)."""
         self.policy = policy
         self._ranks = ranks
-        self._stage = stage
-        zero: dict[str, Any] = {"stage": stage}
-        if offload:
-            zero["offload_optimizer"] = {"device": "cpu"}
-        if stage == 3:
-            # Small tensors stay whole: sharding a norm's weights costs more than it saves.
-            zero["stage3_param_persistence_threshold"] = 10_000
+        self._stage, self._offload = stage_of(options), options.offload
+        self._autocast = bf16(precision, policy.device) and self._stage == 0
         config = {
-            "train_micro_batch_size_per_gpu": 1,  # losses arrive normalised: DeepSpeed need not know
+            **zero_config(options, policy.device, precision),
             "gradient_accumulation_steps": 1,
             "gradient_clipping": clip,
-            "zero_optimization": zero,
+            # The optimizer is ours: torch's own, with the arithmetic of the local engine, also for offloaded states.
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
-            "bf16": {"enabled": bf16(precision, policy.device)},
-            "optimizer": {"type": "AdamW", "params": {"lr": 0.0, "torch_adam": True}},
         }
         groups = [group for group in parameter_groups(policy, weight_decay) if group["params"]]
-        self._engine, *_ = deepspeed.initialize(model=policy, model_parameters=groups, config=config)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self._engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
+        if self._stage == 3:
+            # A forward calls the head once a chunk of tokens, and processes have different numbers of tokens: gathered
+            # with the policy itself, the head is no collective of its own.
+            head: Any = policy.head
+            deepspeed.zero.register_external_parameter(policy, head.weight)
 
     def __call__(self, *args: Any) -> Any:
         return self._engine(*args)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        if self._autocast:
+            return torch.autocast(self.policy.device.type, torch.bfloat16)
         return nullcontext()  # DeepSpeed keeps the weights themselves in bfloat16
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
@@ -70,20 +77,35 @@ class ZeroEngine:
         return torch.nn.utils.get_total_norm(p.grad for p in self.policy.parameters() if p.grad is not None)
 
     def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag="zero")
+        named, optimizer = trained(self.policy), self._engine.optimizer
+        found = states(named, optimizer, self._stage) if self._stage else whole_states(named, optimizer)
+        if self._ranks.first:
+            write_state(found, folder)
+        else:
+            for _ in found:  # each parameter is gathered from all ranks
+                pass
         self._ranks.barrier()
 
     def load(self, folder: Path) -> None:
-        # The caller has checked the folder's manifest: DeepSpeed's files are pickles.
-        self._engine.load_checkpoint(str(folder), tag="zero")
+        if self._offload is Offload.nvme:
+            raise EnvironmentFault(
+                "a checkpoint cannot be read into an optimizer on a disk (engine.offload=nvme); type engine.offload=cpu"
+            )
+        named, optimizer = trained(self.policy), self._engine.optimizer
+        with StateReader(folder) as reader:
+            if self._stage:
+                load_states(named, optimizer, self._stage, reader, self._ranks.rank)
+            else:
+                load_whole_states(named, optimizer, reader)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        whole: dict[str, torch.Tensor] = {}
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        model = self.policy.model
         # One parameter at a time: gathering all at once would hold a full copy on every rank.
-        for name, parameter in self.policy.model.named_parameters():
+        for name, parameter in model.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
-                if self._ranks.first:
-                    whole[name] = parameter.detach().cpu().clone()
+                whole = parameter.detach().cpu().clone() if self._ranks.first else None
+            if whole is not None:
+                yield name, whole
         if self._ranks.first:
-            whole.update({name: buffer.cpu() for name, buffer in self.policy.model.named_buffers()})
-        return whole
+            kept = model.state_dict().keys()
+            yield from ((name, buffer.cpu()) for name, buffer in model.named_buffers() if name in kept)

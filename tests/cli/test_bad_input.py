@@ -188,6 +188,37 @@ def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch.check_machine(config.compose(["engine=local"]), [])
 
 
+@pytest.mark.parametrize("works", [False, True])
+def test_no_libaio_for_nvme(works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that cannot link against libaio, and one that can; then a folder that is not there."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\nexit {0 if works else 1}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    asked = ["engine=zero3", "engine.offload=nvme", f"engine.nvme_path={tmp_path}"]
+    if works:
+        dispatch.check_machine(config.compose(asked), [])
+        with pytest.raises(EnvironmentFault, match=r"engine\.nvme_path=.*nowhere is no folder"):
+            dispatch.check_machine(config.compose([*asked, f"engine.nvme_path={tmp_path}/nowhere"]), [])
+    else:
+        with pytest.raises(EnvironmentFault, match=r"^engine\.offload=nvme needs libaio.*engine\.offload=cpu$"):
+            dispatch.check_machine(config.compose(asked), [])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["engine=local", "engine.offload=cpu"], r"engine\.offload=cpu needs a sharded optimizer.*try engine=zero2"),
+        (["engine=zero2", "engine.offload=nvme", "engine.nvme_path=/tmp"], r"for engine=zero3, got engine=zero2"),
+        (["engine=zero3", "engine.offload=nvme"], r"engine\.nvme_path=null do not fit.*engine\.nvme_path=FOLDER"),
+        (["engine=zero3", "engine.nvme_path=/tmp"], r"engine\.offload=none and engine\.nvme_path=/tmp do not fit"),
+    ],
+)
+def test_offload_that_has_no_meaning(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config.compose(overrides)
+
+
 @pytest.mark.parametrize(
     ("name", "processes", "gpus", "chosen"),
     [

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab import config, registry
 from erulab.methods.npo import NPOOptions
-from erulab.options import EngineName, Stage, TrainerOptions
+from erulab.options import EngineName, Offload, Stage, TrainerOptions
 from erulab.registry import GROUPS
 from erulab.rewards.elastic import ElasticOptions
 
@@ -124,6 +124,11 @@ def test_default_trainer_is_the_class() -> None:
     shown = yaml.safe_load((config.CONF / "trainer" / "default.yaml").read_text())
     defaults = {key: plain(value) for key, value in dataclasses.asdict(TrainerOptions()).items()}
     assert shown == defaults
+
+
+def test_zero3_offload_is_zero3_with_offload() -> None:
+    engine = config.compose(["engine=zero3_offload"]).engine
+    assert (engine.name, engine.offload) == (EngineName.zero3, Offload.cpu)
 
 
 @pytest.mark.parametrize("name", [engine.name for engine in EngineName])

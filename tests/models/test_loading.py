@@ -71,14 +71,31 @@ def test_the_embedded_model_comes_back_with_its_tokenizer(benchmark: Benchmark, 
 
 def test_weights_of_an_engine_are_saved_instead_of_the_models_own(tmp_path: Path) -> None:
     loaded = of_kind("llama", tie_word_embeddings=True)
-    weights = {name: value + 1 for name, value in loaded.model.state_dict().items()}
-    weights["model.rotary_emb.inv_freq"] = torch.zeros(4)  # ZeRO's gathering hands over buffers as well
-    save_folder(loaded, tmp_path / "model", weights)
+    weights = {name: value.detach() + 1 for name, value in loaded.model.named_parameters()}
+    save_folder(loaded, tmp_path / "model", iter(weights.items()))
     stored = load_file(tmp_path / "model" / "model.safetensors")
-    assert set(stored) == {name for name, _ in loaded.model.named_parameters()}  # the tied head once
-    assert torch.equal(stored["model.norm.weight"], loaded.model.model.norm.weight + 1)
-    save_folder(loaded, tmp_path / "other", {})  # a rank that has gathered nothing
-    assert not (tmp_path / "other").exists()
+    assert set(stored) == set(weights)  # the tied head once
+    again = load_folder(str(tmp_path / "model"), Attention.sdpa).model
+    assert all(torch.equal(value, weights[name]) for name, value in again.named_parameters())
+    save_folder(loaded, tmp_path / "whole")
+    for name in ("config.json", "generation_config.json"):
+        assert (tmp_path / "model" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    taken = iter(weights.items())
+    save_folder(loaded, tmp_path / "other", taken, write=False)  # a rank that only helps to gather
+    assert not (tmp_path / "other").exists() and next(taken, None) is None
+
+
+def test_a_large_model_is_saved_in_files_of_a_size(tmp_path: Path) -> None:
+    """More than one file, each within the size, and an index by which from_pretrained finds every tensor."""
+    loaded = of_kind("llama")
+    weights = dict(loaded.model.named_parameters())
+    save_folder(loaded, tmp_path / "model", iter(weights.items()), shard_bytes=30_000)
+    files = sorted((tmp_path / "model").glob("model-*.safetensors"))
+    assert len(files) > 2 and not (tmp_path / "model" / "model.safetensors").exists()
+    sizes = [sum(value.nbytes for value in load_file(file).values()) for file in files]
+    assert max(sizes) <= 30_000 and sum(sizes) == sum(value.nbytes for value in weights.values())
+    again = load_folder(str(tmp_path / "model"), Attention.sdpa).model
+    assert all(torch.equal(value, weights[name]) for name, value in again.named_parameters())
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

@@ -43,9 +43,13 @@ Runner = Callable[..., Finished]
 
 
 def small(overrides: tuple[str, ...]) -> list[str]:
-    """The overrides of a small run; options of an attack that is not chosen are left out."""
-    relearns = not any(o.startswith("attack=") and "relearn" not in o for o in overrides)
-    return [o for o in SMALL if relearns or not o.startswith("attack.relearn")] + list(overrides)
+    """The overrides of a small run; options of an attack or a model that is not chosen are left out."""
+    left_out: tuple[str, ...] = ()
+    if any(o.startswith("attack=") and "relearn" not in o for o in overrides):
+        left_out += ("attack.relearn",)
+    if any(o.startswith("model=") for o in overrides):
+        left_out += ("model.",)
+    return [o for o in SMALL if not o.startswith(left_out)] + list(overrides)
 
 
 @pytest.fixture(scope="package")

@@ -14,8 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from erulab import config as configuration
+from erulab.models.loading import save_folder
+from erulab.registry import datasets, models
 from erulab.rundir import RunDir
-from tests.pipeline.conftest import Finished, small
+from tests.pipeline.conftest import Finished, Runner, small
 
 ROOT = Path(__file__).parents[2]
 STEPS = 200
@@ -50,6 +53,37 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     assert attacked.keys() <= expected.keys() and {name for name, *_ in attacked} == {"relearn", "quantize"}
     for key, row in attacked.items():
         assert row["attacked_unlearned"] == pytest.approx(expected[key]["attacked_unlearned"], abs=5e-3), key
+
+
+def test_zero3_from_a_folder_gives_the_model_of_one(run: Runner, tmp_path: Path) -> None:
+    """Base, target and frozen reference are read sharded, and both products written from two processes."""
+    tiny = configuration.compose(small(()))
+    base = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
+    save_folder(base, tmp_path / "base")
+    options = (
+        "model=hf", f"model.path={tmp_path / 'base'}", "method=npo", "reward=reference", "adversary=rfa",
+        "method.retain=kl", "stages=[target,unlearn]", "attack=none", "target.epochs=2", "target.lr=1e-3",
+    )  # fmt: skip
+    local = run(*options, folder=tmp_path / "local")
+    assert local.code == 0
+    done = subprocess.run(
+        command(*options, f"output={tmp_path / 'zero'}", "engine=zero3_offload", "engine.processes=2"),
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    sharded = only_run(tmp_path / "zero")
+    one, two = (
+        [json.loads(line) for line in rundir.metrics_jsonl.read_text().splitlines()]
+        for rundir in (local.rundir, sharded)
+    )
+    assert [values["step"] for values in two] == [0, 1, 2, 3]
+    for values, wanted in zip(two, one, strict=True):
+        for name in ("forget_loss", "retain_loss", "grad_norm"):
+            assert values[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-3), name
+    first, second = (load_file(rundir.model / "model.safetensors") for rundir in (local.rundir, sharded))
+    assert first.keys() == second.keys()
+    # Where a gradient is all rounding, Adam steps by the full rate in either direction: means tell.
+    assert all((value - second[name]).abs().mean() < 1e-4 for name, value in first.items())
 
 
 def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,13 @@ def small_world() -> Benchmark:
     return FictitiousWorld(options).load(0)
 
 
+def untrained_model(world: Benchmark) -> LoadedModel:
+    return TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+
+
 def small_model(world: Benchmark) -> LoadedModel:
     """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
-    loaded = TinyModel(TinyOptions(layers=3, width=32, heads=2)).load(world, seed=3)
+    loaded = untrained_model(world)
     options = FinetuneOptions(
         lr=1e-2, epochs=1, steps=60, global_batch=32, split=Split(), weight_decay=0.0, warmup=0.1,
         schedule=Schedule.linear, clip=1.0, seed=5,
@@ -130,3 +135,15 @@ def world() -> Benchmark:
 @pytest.fixture(scope="session")
 def loaded(world: Benchmark) -> LoadedModel:
     return small_model(world)
+
+
+@pytest.fixture(scope="session")
+def ranks_folder(tmp_path_factory: pytest.TempPathFactory, world: Benchmark, loaded: LoadedModel) -> Path:
+    """What processes under DeepSpeed wrote, for test_zero.py and test_sharded.py."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed (it is for Linux only)")
+    from tests.training.zero_launch import run_all  # needs this file's classes
+
+    folder = tmp_path_factory.mktemp("zero")
+    run_all(folder, world, loaded)
+    return folder

@@ -74,7 +74,7 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
-    newest = tmp_path / "checkpoints" / "step-00000004" / "engine" / "weights.safetensors"
+    newest = tmp_path / "checkpoints" / "step-00000004" / "engine" / "state.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)

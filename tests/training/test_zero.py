@@ -1,13 +1,10 @@
-"""DeepSpeed over two CPU processes gives what one process gives: losses, metrics and weights."""
+"""DeepSpeed over CPU processes gives what one process gives: losses, metrics, weights, also across a checkpoint."""
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,64 +13,121 @@ from safetensors.torch import load_file
 
 from erulab.data.rows import Benchmark
 from erulab.models.loaded import LoadedModel
-from tests.cases import Case
-from tests.training.conftest import Unlearning
+from erulab.options import Offload
+from erulab.ranks import Ranks
+from tests.training.zero_cases import CUT, CUTS, GOES_ON, LOCAL, RFA, RUNS, WIDE, ZERO2, Run, train_part
 
-RFA = Case("eru", "elastic", "rfa", adversary_options={"n": 4, "warmup": 0.0, "every": 2})
-PGD = Case("eru", "elastic", "latent_pgd", reward_options={"z": "batch"}, adversary_options={"steps": 2})
-KL = Case("kl")
-STEPS = 6
+Curve = list[dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One unlearning under ZeRO; `parts` are the steps it is cut into, with a checkpoint between."""
-
-    case: Case
-    stage: int
-    micro_batch: int
-    parts: tuple[tuple[int, int], ...] = ((0, STEPS),)
-
-    @property
-    def name(self) -> str:
-        return f"zero{self.stage}-{self.case.name}-{self.micro_batch}-{len(self.parts)}"
-
-
-RUNS = (
-    *(Run(RFA, stage, 2) for stage in range(4)),
-    Run(PGD, 2, 4),
-    Run(PGD, 3, 4),
-    Run(KL, 3, 4),
-    Run(RFA, 2, 4, ((0, 3), (3, STEPS))),
-)
+Expected = tuple[Curve, dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes wrote: one launch for all runs, since starting DeepSpeed takes longer than they do."""
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed (it is for Linux only)")
-    folder = tmp_path_factory.mktemp("zero")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, "-m", "tests.training.zero_ranks", str(folder)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return folder
+def local(loaded: LoadedModel, world: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run], Expected]:
+    """Curve, weights and the state of reward and adversary of a run on one process, in one micro-batch a step."""
+
+    known: dict[str, Expected] = {}
+
+    def once(run: Run) -> Expected:
+        run = dataclasses.replace(run, stage=0, micro_batch=8, offload=Offload.none, checkpointing=False)
+        if run.name not in known:
+            folder = tmp_path_factory.mktemp("local")
+            curve, engine, objective = train_part(run, LOCAL, world, loaded, Ranks(), folder)
+            known[run.name] = curve, dict(engine.weights()), objective.state_dict()
+        return known[run.name]
+
+    return once
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_same_curve_and_weights_as_one_process(
-    run: Run, folder: Path, world: Benchmark, loaded: LoadedModel, tmp_path: Path
+def assert_same(folder: Path, name: str, expected: Expected, first: int = 0) -> None:
+    curve: Curve = json.loads((folder / f"{name}.json").read_text())
+    wanted, weights, _ = expected
+    assert_same_curve(curve, wanted[first:])
+    trained = load_file(folder / f"{name}.safetensors")
+    assert trained.keys() == weights.keys()
+    for key, value in weights.items():
+        assert torch.allclose(trained[key], value, atol=1e-4), key
+
+
+def assert_same_curve(curve: Curve, wanted: Curve) -> None:
+    assert len(curve) == len(wanted)
+    for values, one in zip(curve, wanted, strict=True):
+        assert values.keys() == one.keys()
+        for key in one.keys() - {"rows_per_second", "adversary/gain"}:
+            assert values[key] == pytest.approx(one[key], rel=1e-4, abs=1e-4), key
+
+
+def of_run(run: Run) -> str:
+    return run.name
+
+
+@pytest.mark.parametrize("run", RUNS, ids=of_run)
+def test_same_curve_and_weights_as_one_process(run: Run, ranks_folder: Path, local: Callable[[Run], Expected]) -> None:
+    expected = local(run)
+    assert_same(ranks_folder, f"whole-{run.name}", expected)
+    if run.clip < 1:
+        assert min(values["grad_norm"] for values in expected[0]) > run.clip  # it bites in every step
+
+
+@pytest.mark.parametrize("run", WIDE, ids=of_run)
+def test_four_processes_too(run: Run, ranks_folder: Path, local: Callable[[Run], Expected]) -> None:
+    assert_same(ranks_folder, f"wide-{run.name}", local(run))
+
+
+@pytest.mark.parametrize(
+    ("processes", "run"),
+    [pytest.param(n, run, id=f"{n}-{run.name}") for n, runs in GOES_ON.items() for run in runs],
+)
+def test_a_cut_run_goes_on_with_other_numbers_of_processes(
+    processes: int, run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
-    curve = json.loads((folder / f"{run.name}.json").read_text())
-    expected, weights = Unlearning(run.case, world, loaded).run(tmp_path)
-    assert len(curve) == len(expected) == STEPS
-    for values, wanted in zip(curve, expected, strict=True):
-        assert values.keys() == wanted.keys()
-        for name in wanted.keys() - {"rows_per_second", "adversary/gain"}:
-            assert values[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-4), name
-    trained = load_file(folder / f"{run.name}.safetensors")
-    for name, value in weights.items():
-        assert torch.allclose(trained[name], value, atol=1e-4), name
+    assert_same(ranks_folder, f"{run.name}-{processes}", local(run), CUT)
+
+
+@pytest.mark.parametrize("run", CUTS, ids=of_run)
+def test_with_as_many_processes_it_goes_on_to_the_same_bits(run: Run, ranks_folder: Path) -> None:
+    straight, resumed = (json.loads((ranks_folder / f"{name}.json").read_text()) for name in names(run))
+    for values in (*straight, *resumed):
+        del values["rows_per_second"]
+    assert resumed == straight[CUT:]
+    first, second = (load_file(ranks_folder / f"{name}.safetensors") for name in names(run))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def names(run: Run) -> tuple[str, str]:
+    return f"whole-{run.name}", f"{run.name}-2"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_what_the_local_engine_began_goes_on_under_zero(
+    processes: int, ranks_folder: Path, local: Callable[[Run], Expected]
+) -> None:
+    assert_same(ranks_folder, f"local-{processes}", local(ZERO2), CUT)
+
+
+@pytest.mark.parametrize("run", CUTS, ids=of_run)
+def test_what_zero_began_goes_on_in_the_local_engine(
+    run: Run, ranks_folder: Path, world: Benchmark, loaded: LoadedModel, tmp_path: Path,
+    local: Callable[[Run], Expected],
+) -> None:  # fmt: skip
+    kept = ranks_folder / "checkpoints" / run.name
+    curve, engine, _ = train_part(run, LOCAL, world, loaded, Ranks(), tmp_path, CUT, checkpoints=kept)
+    wanted, weights, _ = local(run)
+    assert_same_curve(curve, wanted[CUT:])
+    assert all(torch.allclose(value, weights[key], atol=1e-4) for key, value in engine.weights())
+
+
+@pytest.mark.parametrize("run", RUNS, ids=of_run)
+def test_directions_and_statistics_are_equal_on_all_ranks(
+    run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
+) -> None:
+    """RFA's directions and the elastic reward's moving statistics: the same bits, and those of one process."""
+    first, second = (load_file(ranks_folder / f"whole-{run.name}.rank{rank}.safetensors") for rank in (0, 1))
+    wanted = local(run)[2]
+    assert first.keys() == second.keys() == wanted.keys()
+    if run.case is RFA:
+        assert {"adversary.directions", "reward.mean"} <= wanted.keys()
+    for key, value in wanted.items():
+        assert torch.equal(first[key], second[key]), key
+        assert torch.allclose(first[key], value, atol=1e-4), key

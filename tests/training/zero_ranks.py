@@ -1,4 +1,8 @@
-"""Run by test_zero.py under torchrun: the same unlearnings under ZeRO 0-3; rank 0 writes what they gave."""
+"""Run by test_zero.py under torchrun: unlearnings under ZeRO 0-3; rank 0 writes what they gave.
+
+Arguments: a folder with the model all start from, and parts: `whole` and `wide` (from beginning to end), `cut` (up to
+step 3), `resume` (from there to the end), `sharded`.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +12,55 @@ import sys
 from pathlib import Path
 
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from erulab.options import Precision
+from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
-from erulab.training.checkpoints import Checkpoints
-from erulab.training.loop import train
-from erulab.training.zero import ZeroEngine
-from tests.training.conftest import Unlearning, small_model, small_world
-from tests.training.test_zero import RUNS, Run
+from tests.training.conftest import small_world, untrained_model
+from tests.training.sharded_ranks import sharded
+from tests.training.zero_cases import CUT, CUTS, GOES_ON, RUNS, WIDE, ZERO2, Run, train_part
 
 
-def run(one: Run, folder: Path, ranks: Ranks) -> None:
+def part(name: str, folder: Path, ranks: Ranks) -> None:
+    if name == "sharded":
+        for source in ("untied", "tied"):
+            sharded(folder, source, ranks)
+        return
     world = small_world()
-    unlearning = Unlearning(one.case, world, small_model(world), micro_batch=one.micro_batch, ranks=ranks)
-    curve = []
-    for first, last in one.parts:
-        # A new engine for each part: the second continues from the first's checkpoint, as a killed run does.
-        policy, objective, loop, _ = unlearning.build(folder)
-        engine = ZeroEngine(
-            policy, ranks, stage=one.stage, offload=False, weight_decay=0.01, clip=1.0, precision=Precision.fp32,
-        )  # fmt: skip
-        checkpoints = Checkpoints(folder / "checkpoints" / one.name, "key", ranks)
-        for step, values in train(engine, objective, loop, ranks, checkpoints):
-            assert step >= first
-            curve.append(values)
-            if step + 1 == last:
-                checkpoints.save(last, engine, objective)
-                break
-    weights = engine.state_dict()
+    loaded = untrained_model(world)
+    loaded.model.load_state_dict(load_file(folder / "model.safetensors"))
+    if name in ("whole", "wide"):
+        for run in RUNS if name == "whole" else WIDE:
+            finish(run, f"{name}-{run.name}", folder, loaded, ranks)
+    if name == "cut":
+        for run in CUTS:
+            kept = folder / "checkpoints" / run.name
+            train_part(run, run.engine, world, loaded, ranks, folder, last=CUT, checkpoints=kept)
+    if name == "resume":
+        for run in GOES_ON[ranks.world]:
+            finish(run, f"{run.name}-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / run.name)
+        finish(ZERO2, f"local-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / "local")
+
+
+def finish(
+    run: Run, name: str, folder: Path, loaded: LoadedModel, ranks: Ranks, checkpoints: Path | None = None
+) -> None:
+    """Trains to the end; writes the curve, the weights, and each rank's state of reward and adversary."""
+    first = CUT if checkpoints is not None else 0
+    curve, engine, objective = train_part(
+        run, run.engine, small_world(), loaded, ranks, folder, first, checkpoints=checkpoints
+    )
+    weights = dict(engine.weights())
+    save_file(objective.state_dict(), folder / f"{name}.rank{ranks.rank}.safetensors")
     if ranks.first:
-        (folder / f"{one.name}.json").write_text(json.dumps(curve))
-        save_file(weights, folder / f"{one.name}.safetensors")
+        (folder / f"{name}.json").write_text(json.dumps(curve))
+        save_file(weights, folder / f"{name}.safetensors")
 
 
 def main() -> None:
     dist.init_process_group("gloo")
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    for one in RUNS:
-        run(one, Path(sys.argv[1]), ranks)
+    for name in sys.argv[2].split(","):
+        part(name, Path(sys.argv[1]), Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
     dist.destroy_process_group()
 
 

@@ -1,0 +1,54 @@
+"""Safetensors files written from a stream of tensors: never more than one file's worth in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SHARD_BYTES = 5_000_000_000  # as Hugging Face cuts files
+
+
+def write_shards(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, stem: str, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes `<stem>.safetensors`, or where that is too large, numbered files and Hugging Face's index of them.
+
+    Args:
+        tensors: names and contiguous tensors on the CPU, taken one at a time.
+        shard_bytes: of a file; a larger tensor gets a file of its own.
+    """
+    shards: list[list[str]] = []
+    pending: dict[str, torch.Tensor] = {}
+    size = total = 0
+
+    def write() -> None:
+        save_file(pending, folder / _part(stem, len(shards)), metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending.clear()
+
+    for name, tensor in tensors:
+        if pending and size + tensor.nbytes > shard_bytes:
+            write()
+            size = 0
+        pending[name] = tensor
+        size += tensor.nbytes
+        total += tensor.nbytes
+    write()
+    if len(shards) == 1:
+        (folder / _part(stem, 0)).rename(folder / f"{stem}.safetensors")
+        return
+    index: dict[str, str] = {}
+    for number, names in enumerate(shards):  # how many there are is known only now
+        final = f"{stem}-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / _part(stem, number)).rename(folder / final)
+        index |= dict.fromkeys(names, final)
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(content, indent=2))
+
+
+def _part(stem: str, number: int) -> str:
+    return f"{stem}-{number + 1:05d}.part"
