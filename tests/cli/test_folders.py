@@ -25,7 +25,8 @@ def key(*overrides: str) -> str:
 
 @pytest.mark.parametrize(
     "override",
-    ["output=other", "cache=other", "tracker=none", "engine=zero2", "rerun=true", "stages=[target]", "attack=none",
+    ["output=other", "cache=other", "tracker=none", "engine=zero2", "engine.rendezvous=a:1", "rerun=true",
+     "stages=[target]", "attack=none",
      "attack.relearn.samples=[10]", "trainer.micro_batch=8", "trainer.save_every=5", "artifacts.model=none"],
 )  # fmt: skip
 def test_what_changes_no_result_keeps_the_folder(override: str) -> None:
