@@ -96,7 +96,7 @@ def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
                     free.append(one.slot)
                     _finished(sweep, one, code)
             time.sleep(POLL_SECONDS)
-    _show(sweep)
+    sweep.show()
     sweep.compare()
 
 
@@ -129,18 +129,3 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     said = [line for line in lines if line and not line.startswith("run folder:")]
     return said[-1] if said else "nothing was said"
-
-
-def _show(sweep: Sweep) -> None:
-    # Rich is loaded only where there is something to show.
-    from erulab.console import jobs_table
-
-    jobs_table(
-        [
-            [
-                str(task.number), task.title, task.state, "" if task.code is None else str(task.code),
-                "" if task.seconds is None else f"{task.seconds:.0f}", task.gpus, task.folder,
-            ]
-            for task in sweep.tasks
-        ]
-    )  # fmt: skip

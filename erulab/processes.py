@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -14,16 +15,17 @@ import psutil
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 LOOK_SECONDS = 1
+POLL_SECONDS = 0.1
 
 
 class Child:
     """A process and all that it starts, also when it is gone itself."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()
+        self, command: Sequence[str], log: Path | None, environment: Mapping[str, str], inherited: Sequence[int] = ()
     ) -> None:
-        """Starts it, writing to `log`; `inherited`: file descriptors that it keeps."""
-        with log.open("wb") as output:
+        """Starts it, writing to `log` (None: where we write); `inherited`: file descriptors that it keeps."""
+        with contextlib.nullcontext() if log is None else log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
                 pass_fds=inherited,
@@ -45,8 +47,9 @@ class Child:
             return
         self._told = True
         with contextlib.suppress(ProcessLookupError):
-            # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback.
-            self._process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
+            # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback. SIGUSR2
+            # is submitit's, they do not know it.
+            self._process.send_signal(signal.SIGTERM if number in (signal.SIGINT, signal.SIGUSR2) else number)
 
     def kill_descendants(self) -> None:
         self._looked = 0.0
@@ -66,8 +69,22 @@ class Child:
                 self._known.update(psutil.Process(self._process.pid).children(recursive=True))
 
 
+def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> int:
+    """Runs one child, passing signals on; its return code, 128 + the signal for a killed one, as shells say it."""
+    children: list[Child] = []
+    with passing_on(children, numbers) as signals:
+        child = Child(command, None, os.environ)
+        children.append(child)
+        for number in signals:  # that came before there was anybody to pass it on to
+            child.tell(number)
+        while (code := child.poll()) is None:
+            time.sleep(POLL_SECONDS)
+        child.kill()
+    return code if code >= 0 else 128 - code
+
+
 @contextlib.contextmanager
-def passing_on(children: list[Child]) -> Iterator[list[int]]:
+def passing_on(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Iterator[list[int]]:
     """Passes the first signal on to `children`, for a checkpoint; the second kills them.
 
     Yields the signals that came. The list of children may change meanwhile; whoever adds a child looks whether a
@@ -80,7 +97,7 @@ def passing_on(children: list[Child]) -> Iterator[list[int]]:
         for child in list(children):
             child.tell(number) if len(came) == 1 else child.kill()
 
-    before = {number: signal.signal(number, receive) for number in FORWARDED}
+    before = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield came
     finally:

@@ -126,6 +126,19 @@ class Sweep:
         """One line on the console: which job, and what happens with it."""
         print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
 
+    def show(self) -> None:
+        """The table of what became of each task, with the overrides that tell it from the others."""
+        # Rich is loaded only where there is something to show.
+        from erulab.console import jobs_table
+
+        common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
+        rows = []
+        for task in self.tasks:
+            own = redacted_text(" ".join(one for one in task.overrides if one not in common))
+            code, seconds = ("" if value is None else f"{value:.0f}" for value in (task.code, task.seconds))
+            rows.append([str(task.number), own, task.state, code, seconds, task.gpus, task.folder])
+        jobs_table(rows)
+
     def compare(self) -> None:
         """The table over the jobs that were scored, printed and as report.md and report.html."""
         # Jinja and matplotlib are loaded only where there is something to show.

@@ -27,7 +27,7 @@ POOL = ("-m", "hydra/launcher=gpu_pool", "method=npo", "attack=none", "engine=lo
 # Each leaves when it worked and with which GPUs; beta 0.2 fails.
 BODY = """
 started = time.time()
-time.sleep(1.5)
+time.sleep(1)
 beta = next(line.split()[1] for line in (folder / "run.yaml").read_text().splitlines() if line.startswith("  beta:"))
 record = {"beta": beta, "started": started, "ended": time.time(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
 pathlib.Path(f"job-{beta}-{os.getpid()}.json").write_text(json.dumps(record))
