@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +130,7 @@ class Host:
         return Note(told["signals"], told["failing"], told["ended"], failure)
 
     @staticmethod
-    def _wait(done: Any, seconds: float) -> None:
+    def _wait(done: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not done() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -162,6 +163,32 @@ def joined(rundir: RunDir, meeting: Meeting | None) -> Iterator[Host]:
                 _check_nobody_is_left(rundir)
                 yield Host(rundir, 0, meeting, held)
                 return
+
+
+def check_address(meeting: Meeting) -> None:
+    """Before the first host lets others in: what can be known to be wrong with the address from here.
+
+    Raises:
+        EnvironmentFault: no such host, or its port is in use on this one.
+    """
+    host, _, port = meeting.endpoint.rpartition(":")
+    try:
+        family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise EnvironmentFault(
+            f"engine.rendezvous={meeting.endpoint}: no host of that name is known here; type the name or the "
+            "address of one of the hosts"
+        ) from None
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:  # an address of another host cannot be tried from here
+            if error.errno == errno.EADDRINUSE:
+                raise EnvironmentFault(
+                    f"engine.rendezvous={meeting.endpoint}: the port is in use; try engine.rendezvous={host}:"
+                    f"{int(port) % 65535 + 1} on all hosts"
+                ) from None
 
 
 def _seated(rundir: RunDir, meeting: Meeting, party: str | None, stack: contextlib.ExitStack) -> Host:

@@ -63,6 +63,8 @@ def run(job: Job) -> Ended:
     with hosts.joined(rundir, _meeting(job)) as host:
         if host.first:
             _check_same_run(job)
+            if host.meeting is not None:
+                hosts.check_address(host.meeting)
             configuration.save(job.config, rundir.run_yaml)
             rundir.write_json(rundir.env_json, environment.describe(job.gpus))
         else:

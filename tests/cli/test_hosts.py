@@ -251,3 +251,14 @@ def test_another_command_on_the_second_host_is_refused(here: Path) -> None:
         host.tell(Note())
         with pytest.raises(ConfigError, match=r"other settings of attack .*the same command on each host"):
             jobs.run(second)
+
+
+def test_an_address_of_no_use(address: str) -> None:
+    hosts.check_address(Meeting(2, address, "key"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(address.split(":")[1])))
+        taken.listen()
+        with pytest.raises(EnvironmentFault, match=r"the port is in use; try engine\.rendezvous=127\.0\.0\.1:\d+ "):
+            hosts.check_address(Meeting(2, address, "key"))
+    with pytest.raises(EnvironmentFault, match=r"no-such-host\.invalid:1: no host of that name"):
+        hosts.check_address(Meeting(2, "no-such-host.invalid:1", "key"))
