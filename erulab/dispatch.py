@@ -36,7 +36,7 @@ AGAIN = "the same command continues from the last checkpoint"
 
 @dataclass(frozen=True)
 class Ended:
-    """How the run ended; `stopped`: a signal came to us; `here`: rank 0 was on this host, its output shown."""
+    """How the run ended; `stopped`: a signal came, to any host; `here`: rank 0 was on this host, its output shown."""
 
     code: int
     message: str
@@ -115,7 +115,7 @@ def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Hos
         code, told = _follow(child, host, log, signals, console)
         # Still under the handlers: a signal that comes while the hosts agree must not leave the others without an end.
         ended = _agreed(rundir, host, told, log, code)
-    return dataclasses.replace(ended, stopped=bool(signals), here=console.here)
+    return dataclasses.replace(ended, stopped=bool(signals) or host.stopped_elsewhere, here=console.here)
 
 
 def last_lines(rundir: RunDir, rank: int) -> str:

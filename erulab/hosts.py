@@ -62,6 +62,7 @@ class Host:
         """`held`: the descriptor of its lock, which its workers inherit; None where nothing is locked (tests)."""
         self.seat, self.meeting = seat, meeting
         self.inherited = () if held is None else (held,)
+        self.stopped_elsewhere = False  # whether the user of another host has sent it a signal
         self._rundir = rundir
         self._told: Note | None = None
         self._news: list[Note] = []
@@ -92,6 +93,7 @@ class Host:
             self._read = time.monotonic()
             notes = [self._note(seat) for seat in range(self.nodes) if seat != self.seat]
             self._news = [note for note in notes if note is not None]
+            self.stopped_elsewhere = self.stopped_elsewhere or any(note.signals for note in self._news)
         return self._news
 
     def wait_for_others(self, seconds: float) -> list[Note]:
@@ -107,7 +109,7 @@ class Host:
         """The first host's last act: others read the verdict, then all notes go."""
         if self.meeting is None or not self.first:
             return
-        self.tell(Note(ended=True))
+        self.tell(dataclasses.replace(self._told or Note(), ended=True))
         seats = range(1, self.nodes)
         self._wait(lambda: not any(self._rundir.holder(seat) for seat in seats), LEAVE_SECONDS)
         _forget(self._rundir)

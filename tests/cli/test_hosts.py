@@ -27,7 +27,10 @@ from erulab import config, dispatch, jobs, torchrun
 from erulab.errors import ErulabError
 jobs.WORKER, dispatch.SURVIVE_SECONDS, torchrun.MEET_SECONDS = sys.argv[1], 2, int(sys.argv[2])
 try:
-    sys.exit(jobs.run(jobs.plan(config.compose(sys.argv[3:]))).code)
+    ended = jobs.run(jobs.plan(config.compose(sys.argv[3:])))
+    if ended.stopped:
+        print("a sweep would end here")
+    sys.exit(ended.code)
 except ErulabError as error:
     print(error, file=sys.stderr)
     sys.exit(error.code)
@@ -192,7 +195,9 @@ def test_a_signal_to_one_host_stops_both(here: Path, worker: Callable[[str], str
     rundir = the_run(here)
     wait_for(rundir.path / "pid0", rundir.path / "pid1")
     both[1].process.send_signal(signal.SIGINT)
-    assert [host.end()[0] for host in both] == [75, 75]
+    for code, out, _ in [host.end() for host in both]:
+        assert code == 75
+        assert "a sweep would end here" in out
     assert rundir.read_json(rundir.exit_json)["message"] == "stopped after step 3"
 
 
