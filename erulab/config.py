@@ -86,9 +86,10 @@ def prepare(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError
     """
-    # Hydra finds our launcher as the namespace package `hydra_plugins` in launch/.
+    # Hydra finds our launchers as the namespace package `hydra_plugins` in launch/. Last, since of two launchers of one
+    # name it takes the later: our submitit_slurm checks all jobs first, the installed plugin's does not.
     if str(LAUNCH) not in sys.path:
-        sys.path.insert(0, str(LAUNCH))
+        sys.path.append(str(LAUNCH))
     load_plugins(plugins_of(arguments))
     config_rules.check_overrides(arguments)
 

@@ -173,6 +173,15 @@ def _check_stages(config: RunConfig) -> None:
 
 def _check_engine(config: RunConfig) -> None:
     engine = config.engine
+    if engine.name is EngineName.local and engine.nodes > 1:
+        raise ConfigError(
+            f"engine=local is one process, got engine.nodes={engine.nodes}; try engine=zero2, or engine.nodes=1"
+        )
+    if engine.nodes > 1 and engine.rendezvous is None:
+        raise ConfigError(
+            f"engine.nodes={engine.nodes} needs the address where the hosts meet; type engine.rendezvous=HOST:PORT, "
+            "the same on each host: the name of one of them and a free port of it (in Slurm: sbatch launch/slurm.sh)"
+        )
     if engine.name is EngineName.local and (engine.processes or 1) > 1:
         raise ConfigError(
             f"engine=local is one process, got engine.processes={engine.processes}; try engine=zero2, or "

@@ -108,6 +108,16 @@ def progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Progre
         bar.close()
 
 
+def jobs_table(rows: Sequence[Sequence[str]]) -> None:
+    """What became of a sweep's jobs: number, overrides, state, exit code, seconds, GPUs, folder."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("job", "overrides", "state", "code", "seconds", "GPU", "folder"):
+        table.add_column(heading, justify="right" if heading in ("job", "code", "seconds") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(visible(cell)) for cell in row])
+    Console().print(table)
+
+
 def final_table(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]], files: Sequence[Path] = ()) -> None:
     """Prints the three models side by side, the verdict in words, and where the files are."""
     console = _console()

@@ -1,4 +1,4 @@
-"""Starts a run's worker processes, follows them, and says how they ended. The only place that starts workers."""
+"""Starts this host's worker processes of a run, follows them, and says how the run ended."""
 
 from __future__ import annotations
 
@@ -8,54 +8,52 @@ import dataclasses
 import importlib.util
 import os
 import re
-import runpy
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-import psutil
-
-from erulab import environment
+from erulab import environment, torchrun
 from erulab.environment import GPU
 from erulab.errors import EnvironmentFault
+from erulab.hosts import Failure, Host, Note
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig
+from erulab.processes import Child, passing_on
 from erulab.rundir import RunDir
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from outside; others are crashes
 POLL_SECONDS = 0.05
 LAST_LINES = 15
-# How long ranks may live on after one of them has died (torchrun sees to the most of it), and how long a stop may
-# take to write its checkpoint.
+# How long ranks may live on after one of them has died, on whichever host (torchrun sees to the most of it); torchrun
+# itself a little longer, since it then says who failed first.
 SURVIVE_SECONDS = 20
-STOP_SECONDS = 600
+LAST_WORD_SECONDS = 5
 STOPPED = 75
+AGAIN = "the same command continues from the last checkpoint"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How the workers ended; `stopped`: by a signal that the user sent to us."""
+    """How the run ended; `stopped`: a signal came, to any host; `here`: rank 0 was on this host, its output shown."""
 
     code: int
     message: str
     rank: int = 0
     stopped: bool = False
+    here: bool = True
 
 
 def choose_engine(engine: EngineOptions, gpus: int) -> EngineOptions:
-    """`auto` and null made definite: one process, or one a GPU; zero2 where there are several."""
-    alone = engine.name is EngineName.local or (engine.name is EngineName.auto and gpus < 2)
+    """`auto` and null made definite: one process, or one a GPU; zero2 where there are several, or several hosts."""
+    alone = engine.name is EngineName.local or (engine.name is EngineName.auto and gpus < 2 and engine.nodes == 1)
     processes = engine.processes or (1 if alone else max(gpus, 1))
     name = engine.name
     if name is EngineName.auto:
-        name = EngineName.zero2 if processes > 1 else EngineName.local
+        name = EngineName.zero2 if processes * engine.nodes > 1 else EngineName.local
     return dataclasses.replace(engine, name=name, processes=processes)
 
 
@@ -108,48 +106,38 @@ def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:
         raise EnvironmentFault(f"engine.nvme_path={engine.nvme_path} is no folder to write to; make it, or {instead}")
 
 
-def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, held: int | None = None) -> Ended:
-    """Runs `python -m <module> RUN_DIR` in `processes` ranks to the end, showing what rank 0 prints.
+def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> Ended:
+    """Runs `python -m <module> RUN_DIR` in `processes` ranks of this host to the end, showing what rank 0 prints.
 
     Args:
         gpus: how many there are; without one DeepSpeed is told to use CPUs.
-        held: file descriptor that workers inherit, so that the folder stays locked while one of them lives.
+        host: this host's place beside others; None where it is the only one. Its lock is inherited by workers, so that
+            the folder stays in use while one of them lives.
     Returns:
-        The code of exit.json, which is also written here where the workers could not. 75 for a rank that was killed.
+        The code of exit.json, which the first host also writes where the workers could not: the same on all hosts. 75
+        for a rank that was killed.
     """
-    for old in [rundir.exit_json, rundir.launcher_log, *rundir.path.glob("rank*.log")]:
-        old.unlink(missing_ok=True)
-    rundir.rank_log(0).touch()
-    alone = processes == 1
-    own_log = rundir.rank_log(0) if alone else rundir.launcher_log
-    with own_log.open("wb") as log:
-        child = subprocess.Popen(
-            _command(rundir, processes, module), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env=_environment(processes, gpus), pass_fds=() if held is None else (held,),
-            # Ctrl-C reaches the whole foreground group: workers must get it once, from us.
-            start_new_session=True,
+    host = host or Host(rundir)
+    if host.first:
+        rundir.clear()
+    host.tell(Note())
+    alone = processes * host.nodes == 1
+    launcher = rundir.launcher_log(host.seat)
+    children: list[Child] = []
+    with passing_on(children) as signals:
+        child = Child(
+            [sys.executable, "-u", "-m", module, str(rundir.path)] if alone
+            else torchrun.command(processes, host.meeting, [module, str(rundir.path)]),
+            rundir.rank_log(0) if alone else launcher, _environment(processes, gpus), host.inherited,
         )  # fmt: skip
-    family = Family(child)
-    with _forwarding(child, family) as signals, rundir.rank_log(0).open("rb") as console:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        failed_at: float | None = None
-        while child.poll() is None:
-            _show(decoder.decode(console.read()))
-            if failed_at is None and not alone and not signals and _failing(rundir):
-                failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS:
-                family.kill_descendants()  # torchrun then says who failed first
-            family.look()
-            time.sleep(POLL_SECONDS)
-        family.kill()
-        _show(decoder.decode(console.read(), final=True))
-    ended = _ended(rundir, child.returncode, alone, len(signals))
-    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain(rank_log))
-    if ended.code == 0:
-        rundir.launcher_log.unlink(missing_ok=True)
-    return ended
+        children.append(child)
+        for number in signals:  # that came before there was anybody to pass it on to
+            child.tell(number)
+        console, log = _Console(rundir.rank_log(0), here=alone), torchrun.Log(launcher)
+        code, told = _follow(child, host, log, signals, console)
+        # Still under the handlers: a signal that comes while the hosts agree must not leave the others without an end.
+        ended = _agreed(rundir, host, told, log, code)
+    return dataclasses.replace(ended, stopped=bool(signals) or host.stopped_elsewhere, here=console.here)
 
 
 def last_lines(rundir: RunDir, rank: int) -> str:
@@ -159,42 +147,89 @@ def last_lines(rundir: RunDir, rank: int) -> str:
     return "\n".join(lines[-LAST_LINES:])
 
 
-class Family:
-    """The worker process and all that it started, also when their parent is gone."""
+def _follow(child: Child, host: Host, log: torchrun.Log, signals: list[int], console: _Console) -> tuple[int, Note]:
+    """Until `child` has ended and nothing of it is left: its return code, and what this host tells the others."""
+    failed_at: float | None = None
+    elsewhere = False  # whether another host was the first to fail; then what ends here ends by that
+    while (code := child.poll()) is None:
+        console.show(log)
+        others = host.others()
+        if any(note.signals for note in others):
+            child.tell(signal.SIGTERM)
+        if any(note.signals > 1 for note in others):
+            child.kill()
+        if failed_at is None and not signals and not any(note.signals for note in others):
+            elsewhere = any(note.failing for note in others)
+            if elsewhere or log.failing:
+                failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS:
+            child.kill_descendants()
+        if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS + LAST_WORD_SECONDS:
+            child.kill()
+        host.tell(Note(len(signals), failing=failed_at is not None))
+        time.sleep(POLL_SECONDS)
+    child.kill()
+    console.show(log, final=True)
+    failure = None
+    if code and not elsewhere:
+        failure = Failure(0, code) if host.nodes == 1 and not log.ranks else log.failure
+    return code, Note(len(signals), failing=bool(code), ended=True, failure=failure)
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        self._child = child
-        self._known: set[psutil.Process] = set()
-        self._looked = 0.0
 
-    def look(self) -> None:
-        """Remembers descendants, once a second."""
-        if time.monotonic() - self._looked > 1:
-            self._looked = time.monotonic()
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._known.update(psutil.Process(self._child.pid).children(recursive=True))
+def _agreed(rundir: RunDir, host: Host, told: Note, log: torchrun.Log, code: int) -> Ended:
+    """How the run ended, on all hosts: the first host says so, in exit.json."""
+    limit = torchrun.STOP_SECONDS if told.signals else SURVIVE_SECONDS + 2 * LAST_WORD_SECONDS
+    if not host.first:
+        host.tell(told)
+        host.wait_for_verdict(limit)
+        if rundir.exit_json.is_file():
+            return Ended(**rundir.read_json(rundir.exit_json))
+        return Ended(STOPPED, f"the first host was lost; {AGAIN}")
+    host.tell(dataclasses.replace(told, ended=False))  # others wait for the verdict
+    notes = [told, *host.wait_for_others(limit)]
+    if host.meeting is not None and code and not log.ranks and not any(note.signals for note in notes):
+        ended = Ended(
+            EnvironmentFault.code,
+            f"not all {host.nodes} hosts met at {host.meeting.endpoint}; type the same command on each within "
+            f"{torchrun.MEET_SECONDS // 60} minutes, with an address that all can reach ({rundir.launcher_log()} says "
+            "more)",
+        )
+    else:
+        ended = _ended(rundir, code, notes)
+    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
+    for rank_log in rundir.path.glob("rank*.log"):
+        rundir.write_text(rank_log, _plain(rank_log))
+    if ended.code == 0:
+        for seat in range(host.nodes):
+            rundir.launcher_log(seat).unlink(missing_ok=True)
+    host.leave()
+    return ended
 
-    def kill_descendants(self) -> None:
-        self._looked = 0.0
-        self.look()
-        for process in self._known:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
 
-    def kill(self) -> None:
-        self.kill_descendants()
-        self._child.kill()
-
-
-def _command(rundir: RunDir, processes: int, module: str) -> list[str]:
-    folder = str(rundir.path)
-    if processes == 1:
-        return [sys.executable, "-u", "-m", module, folder]
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-        "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout", str(STOP_SECONDS),
-        "-m", "erulab.dispatch", module, folder,
-    ]  # fmt: skip
+def _ended(rundir: RunDir, code: int, notes: list[Note]) -> Ended:
+    signals = max(note.signals for note in notes)
+    if signals > 1:
+        return Ended(STOPPED, f"killed by a second signal; {AGAIN}")
+    failures = [note.failure for note in notes if note.failure is not None]
+    # A host whose rank was killed and one whose ranks failed by that may both believe to be the first.
+    failure = min(failures, key=lambda failure: -failure.code not in KILLS, default=Failure(0, code))
+    # Looked at before exit.json: the ranks that a killed one leaves behind fail too, and say so.
+    if failures and -failure.code in KILLS:
+        cause = ", by the system if memory ran out" if -failure.code == signal.SIGKILL else ""
+        return Ended(STOPPED, f"rank {failure.rank} was killed by signal {-failure.code}{cause}; {AGAIN}", failure.rank)
+    lost = next((note.lost for note in notes if note.lost is not None), None)
+    if lost is not None:
+        return Ended(STOPPED, f"host {lost} was lost; {AGAIN}")
+    known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
+    # A rank that dies without a word is not what the ranks say that torchrun stopped after it, or that lost it.
+    silent = failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals)
+    if known is not None and not (silent and known["rank"] != failure.rank):
+        return Ended(known["code"], known["message"], known["rank"])
+    if signals:
+        return Ended(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+    died = -failure.code
+    how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
+    return Ended(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
 
 
 def _environment(processes: int, gpus: int) -> dict[str, str]:
@@ -211,81 +246,32 @@ def _environment(processes: int, gpus: int) -> dict[str, str]:
     return variables
 
 
-@contextlib.contextmanager
-def _forwarding(child: subprocess.Popen[bytes], family: Family) -> Iterator[list[int]]:
-    """Passes the first signal on, for a checkpoint; the second kills. Yields the signals that came."""
-    came: list[int] = []
+class _Console:
+    """Shows rank 0's log while it grows, on the host where rank 0 is."""
 
-    def receive(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            family.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback.
-                child.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
+    def __init__(self, rank_log: Path, *, here: bool) -> None:
+        self.here = here
+        self._file = rank_log
+        self._read = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    before = {number: signal.signal(number, receive) for number in FORWARDED}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ended(rundir: RunDir, returncode: int, alone: bool, signals: int) -> Ended:
-    again = "the same command continues from the last checkpoint"
-    if signals > 1:
-        return Ended(STOPPED, f"killed by a second signal; {again}", stopped=True)
-    rank, code = (0, returncode) if alone else _failure(rundir) or (0, returncode)
-    # Looked at before exit.json: the ranks that a killed one leaves behind fail too, and say so.
-    if -code in KILLS:
-        cause = ", by the system if memory ran out" if -code == signal.SIGKILL else ""
-        return Ended(STOPPED, f"rank {rank} was killed by signal {-code}{cause}; {again}", rank, bool(signals))
-    known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
-    # A rank that dies without a word is not what the ranks say that torchrun stopped after it, or that lost it.
-    silent = code < 0 or (known is not None and known["code"] == STOPPED and not signals)
-    if known is not None and not (silent and known["rank"] != rank):
-        return Ended(known["code"], known["message"], known["rank"], bool(signals))
-    if signals:
-        return Ended(STOPPED, f"stopped before it could say so; {again}", rank, stopped=True)
-    how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with code {code}"
-    return Ended(1, f"rank {rank} ended {how} and left no message", rank, bool(signals))
-
-
-def _failing(rundir: RunDir) -> bool:
-    """Whether torchrun has seen a rank fail, and is stopping the others."""
-    return rundir.launcher_log.is_file() and "closing signal" in rundir.launcher_log.read_text(errors="replace")
-
-
-def _failure(rundir: RunDir) -> tuple[int, int] | None:
-    """(rank, exit code) of the first rank that torchrun saw fail; a killed one's code is minus the signal."""
-    text = rundir.launcher_log.read_text(errors="replace") if rundir.launcher_log.is_file() else ""
-    first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", text)
-    return (int(first[2]), int(first[1])) if first else None
-
-
-def _show(text: str) -> None:
-    if text:
-        with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
-            sys.stdout.write(text)
-            sys.stdout.flush()
+    def show(self, log: torchrun.Log, *, final: bool = False) -> None:
+        """`log`: says whether rank 0 has started on this host; `final`: nothing more will come."""
+        self.here = self.here or 0 in log.ranks.values()
+        if not self.here:
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._read)
+            content = file.read()
+        self._read += len(content)
+        text = self._decoder.decode(content, final)
+        if text:
+            with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
+                sys.stdout.write(text)
+                sys.stdout.flush()
 
 
 def _plain(file: Path) -> str:
     """A log without terminal escapes, and with the last state of each progress line only."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
     return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
-
-
-def _as_rank(module: str, folder: str) -> None:
-    """Entry of one rank under torchrun: prints to its own log, then is the worker."""
-    log = os.open(RunDir(folder).rank_log(int(os.environ["RANK"])), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.argv = [module, folder]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _as_rank(*sys.argv[1:])

@@ -29,6 +29,7 @@ DRIVER_SECONDS = 20
 class GPU:
     name: str
     capability: float | None = None  # CUDA compute capability; None: the driver does not say
+    device: str = ""  # as CUDA_VISIBLE_DEVICES names it
 
 
 def gpus() -> list[GPU]:
@@ -58,9 +59,11 @@ def gpus() -> list[GPU]:
         wanted = [part.strip() for part in visible.split(",")]
         if any(part.startswith("MIG-") for part in wanted):
             # A slice of a GPU: the driver lists only whole ones.
-            return [GPU("MIG", _number(found[0][2]) if found else None) for _ in wanted]
+            return [GPU("MIG", _number(found[0][2]) if found else None, part) for part in wanted]
         found = [next((f for f in found if part in (f[0], f[1]) or f[1].startswith(part)), []) for part in wanted]
-    return [GPU(f[3], _number(f[2])) for f in found if f]
+        return [GPU(f[3], _number(f[2]), part) for f, part in zip(found, wanted, strict=True) if f]
+    # The driver and CUDA may number GPUs in different orders; the identifier is the same to both.
+    return [GPU(f[3], _number(f[2]), f[1]) for f in found]
 
 
 def cores() -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from erulab import config as configuration
-from erulab import config_rules, dispatch, environment
+from erulab import config_rules, dispatch, environment, hosts
 from erulab.dispatch import Ended
 from erulab.environment import GPU
 from erulab.errors import ConfigError, ErulabError
+from erulab.hosts import Meeting
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
 
@@ -28,40 +29,49 @@ class Job:
     config: RunConfig
     rundir: RunDir
     gpus: list[GPU]
+    key: str  # of what the run's results depend on
 
 
-def plan(config: RunConfig, folder: str | None = None) -> Job:
+def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = None) -> Job:
     """Makes engine and run folder definite, and looks at files, packages and GPUs. Writes nothing.
 
     Args:
         folder: the run folder, where the user names one; else `<output>/<dataset>/<method>-<key>`.
+        gpus: those the run will have; None: all that this process may use.
     Raises:
         ErulabError: one line, of the code that fits.
     """
-    gpus = environment.gpus()
+    gpus = environment.gpus() if gpus is None else gpus
     config = dataclasses.replace(config, engine=dispatch.choose_engine(config.engine, len(gpus)))
-    config_rules.check_batches(config, config.engine.processes or 1)
+    config_rules.check_batches(config, config.engine.world)
     configuration.validate(config)
     dispatch.check_machine(config, gpus)
+    key = configuration.folder_key(config)
     if folder is not None:
-        return Job(config, RunDir(folder), gpus)
-    name = f"{config.method.name}-{configuration.folder_key(config)}"
-    return Job(config, RunDir(Path(config.output) / config.dataset.name / name), gpus)
+        return Job(config, RunDir(folder), gpus, key)
+    return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{config.method.name}-{key}"), gpus, key)
 
 
 def run(job: Job) -> Ended:
-    """Writes run.yaml and env.json, runs the workers, and says how they ended where they could not.
+    """Writes run.yaml and env.json, runs this host's workers, and says how the run ended where they could not.
 
     Raises:
         ErulabError: the folder cannot be used.
     """
-    rundir = job.rundir
+    rundir, engine = job.rundir, job.config.engine
     rundir.make()
-    with rundir.locked() as held:
-        _check_same_run(job)
-        configuration.save(job.config, rundir.run_yaml)
-        rundir.write_json(rundir.env_json, environment.describe(job.gpus))
-        ended = dispatch.run(rundir, job.config.engine.processes or 1, WORKER, gpus=len(job.gpus), held=held)
+    with hosts.joined(rundir, _meeting(job)) as host:
+        if host.first:
+            _check_same_run(job)
+            if host.meeting is not None:
+                hosts.check_address(host.meeting)
+            configuration.save(job.config, rundir.run_yaml)
+            rundir.write_json(rundir.env_json, environment.describe(job.gpus))
+        else:
+            _check_same_command(job)
+        if host.meeting is not None:
+            print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
+        ended = dispatch.run(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
     _say(job, ended)
     return ended
 
@@ -88,26 +98,46 @@ def _check_same_run(job: Job) -> None:
         before = configuration.folder_key(configuration.load(job.rundir.run_yaml))
     except ErulabError:
         before = "unreadable"
-    if before != configuration.folder_key(job.config):
+    if before != job.key:
         raise ConfigError(
             f"{job.rundir.path} holds a run with other settings (see its run.yaml); name another folder with "
             "hydra.run.dir=, or leave that out"
         )
 
 
+def _meeting(job: Job) -> Meeting | None:
+    engine = job.config.engine
+    if engine.nodes == 1:
+        return None
+    assert engine.rendezvous is not None  # config_rules
+    return Meeting(engine.nodes, engine.rendezvous, job.key)
+
+
+def _check_same_command(job: Job) -> None:
+    """All hosts' workers read the first host's run.yaml: what was typed here must not be something else."""
+    first, here = (configuration.plain(c) for c in (configuration.load(job.rundir.run_yaml), job.config))
+    differing = [key for key in here if here[key] != first[key]]
+    if differing:
+        raise ConfigError(
+            f"the first host runs this with other settings of {', '.join(differing)} (see {job.rundir.run_yaml}); type "
+            "the same command on each host, and engine.processes= where they have unequal numbers of GPUs"
+        )
+
+
 def _say(job: Job, ended: Ended) -> None:
     if ended.code == 1:
-        # Rank 0's output has been shown already.
-        if ended.rank:
+        # Rank 0's output has been shown already, on its host.
+        if ended.rank or not ended.here:
             print(dispatch.last_lines(job.rundir, ended.rank), file=sys.stderr)
         print(
             f"rank {ended.rank} failed, which is a fault of erulab or of a plugin: {ended.message}; its log is "
             f"{job.rundir.rank_log(ended.rank)}",
             file=sys.stderr,
         )
-    elif ended.code and (ended.rank or not _shown(job, ended)):
+    elif ended.code and (ended.rank or not ended.here or not _shown(job, ended)):
         print(ended.message, file=sys.stderr)
-    print(f"run folder: {job.rundir.path}", flush=True)
+    if ended.here:
+        print(f"run folder: {job.rundir.path}", flush=True)
 
 
 def _shown(job: Job, ended: Ended) -> bool:

@@ -6,6 +6,7 @@ Plugins' options stand beside their code (`methods/npo.py`, `attacks/relearn.py`
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -154,12 +155,23 @@ class EngineOptions:
     """Where training runs. `auto`: local on CPU or one GPU, zero2 from two GPUs on."""
 
     name: EngineName = EngineName.auto
-    processes: Optional[int] = None  # null: one a GPU, or 1
+    processes: Optional[int] = None  # on each host; null: one a GPU, or 1
+    nodes: int = 1  # hosts; the same command is typed on each
+    rendezvous: Optional[str] = None  # HOST:PORT where they meet, HOST one of them
     offload: Offload = Offload.none  # optimizer state (zero3: weights too) in host memory; nvme: the state on a disk
     nvme_path: Optional[str] = None  # folder on that disk
 
     def __post_init__(self) -> None:
         positive("processes", self.processes)
+        positive("nodes", self.nodes)
+        address = re.fullmatch(r"[\w.-]+:(\d{1,5})", self.rendezvous or "any:1")
+        fits = address is not None and 0 < int(address[1]) < 2**16
+        require(fits, "rendezvous", "HOST:PORT with a port between 1 and 65535", self.rendezvous)
+
+    @property
+    def world(self) -> int:
+        """Processes over all hosts; of definite options only."""
+        return self.nodes * (self.processes or 1)
 
 
 @dataclass

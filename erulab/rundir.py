@@ -16,6 +16,10 @@ from typing import Any
 from erulab.errors import EnvironmentFault, IntegrityFault
 
 
+class InUse(EnvironmentFault):
+    """Another run holds the folder."""
+
+
 class RunDir:
     """A run folder. Its files are a public interface, described in the README; all are written atomically."""
 
@@ -24,7 +28,6 @@ class RunDir:
         self.run_yaml = self.path / "run.yaml"  # the resolved config
         self.env_json = self.path / "env.json"  # versions, git, hardware, command
         self.run_log = self.path / "run.log"  # rank 0's log
-        self.launcher_log = self.path / "torchrun.log"  # what starts several ranks; only where there are several
         self.metrics_jsonl = self.path / "metrics.jsonl"  # one object a logged unlearning step
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
         self.adapter = self.path / "adapter"  # in its place with artifacts.model=adapter, in peft's format
@@ -36,11 +39,31 @@ class RunDir:
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
-        self.lock = self.path / "lock"
 
     def rank_log(self, rank: int) -> Path:
         """Everything rank `rank` printed."""
         return self.path / f"rank{rank}.log"
+
+    def launcher_log(self, seat: int = 0) -> Path:
+        """What started several ranks on the host of that seat; only where there are several."""
+        return self._of_seat("torchrun", seat, ".log")
+
+    def lock(self, seat: int = 0) -> Path:
+        """Held by the run; other hosts of the same run hold one each beside it."""
+        return self._of_seat("lock", seat)
+
+    def host_note(self, seat: int) -> Path:
+        """What the host of that seat tells the others while a run on several hosts goes on."""
+        return self.path / f"host{seat}.json"
+
+    def _of_seat(self, name: str, seat: int, suffix: str = "") -> Path:
+        return self.path / f"{name}{seat or ''}{suffix}"
+
+    def clear(self) -> None:
+        """Removes what the last start said of itself, so that nothing of it is taken for this one's."""
+        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log")]:
+            old.unlink(missing_ok=True)
+        self.rank_log(0).touch()
 
     def make(self) -> None:
         """Makes the folder.
@@ -92,48 +115,67 @@ class RunDir:
             raise IntegrityFault(f"{path} is damaged ({error}); delete it, or repeat the run with rerun=true") from None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
+    def locked(self, party: str | None = None, seat: int = 0) -> Iterator[int]:
         """Holds the folder for one run; yields the lock's file descriptor, for workers to inherit.
 
         The operating system drops the lock with the last process that holds the descriptor, so a run that was
         killed leaves nothing to clean up, and a worker that outlives its parent still holds it.
 
+        Args:
+            party: what hosts of the same run know each other by; each holds a `seat` of its own.
         Raises:
-            EnvironmentFault: another run holds it.
+            InUse: another run holds it.
         """
-        handle = self._take_lock()
+        handle = self._take_lock(seat)
         try:
-            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "party": party})
             os.ftruncate(handle, 0)
             os.pwrite(handle, holder.encode(), 0)
+            os.fsync(handle)  # for other hosts
             yield handle
         finally:
-            self.lock.unlink(missing_ok=True)
+            self.lock(seat).unlink(missing_ok=True)
             os.close(handle)
 
-    def _take_lock(self) -> int:
+    def holder(self, seat: int = 0) -> dict[str, Any] | None:
+        """Who holds the lock (pid, host, party): empty while it writes that down, None where nobody does."""
+        try:
+            handle = os.open(self.lock(seat), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return self._read_holder(handle)
+        finally:
+            os.close(handle)
+        return None
+
+    def _take_lock(self, seat: int) -> int:
+        lock = self.lock(seat)
         while True:
-            handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # A holder that has just ended removed the file: then this lock is on a file nobody else can see.
-                if self.lock.exists() and os.path.samestat(os.fstat(handle), os.stat(self.lock)):
+                if lock.exists() and os.path.samestat(os.fstat(handle), os.stat(lock)):
                     return handle
             except OSError:
-                holder = self._holder(handle)
+                known = self._read_holder(handle)
+                holder = f"process {known['pid']} on {known['host']}" if known else "another run"
                 os.close(handle)
-                raise EnvironmentFault(
+                raise InUse(
                     f"{self.path} is in use by {holder}; wait for it, stop it, or choose another output=FOLDER"
                 ) from None
             os.close(handle)
 
     @staticmethod
-    def _holder(handle: int) -> str:
+    def _read_holder(handle: int) -> dict[str, Any]:
         try:
-            holder = json.loads(os.pread(handle, 4096, 0))
+            holder: dict[str, Any] = json.loads(os.pread(handle, 4096, 0))
         except ValueError:  # it is just being written
-            return "another run"
-        return f"process {holder['pid']} on {holder['host']}"
+            return {}
+        return holder
 
 
 def _finite(value: Any) -> Any:

@@ -6,8 +6,10 @@ import datetime
 import json
 import logging
 import os
+import socket
 import sys
 import traceback
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import transformers
 from erulab import config as configuration
 from erulab.cache import Cache
 from erulab.console import final_table, show_config
-from erulab.errors import ErulabError
+from erulab.errors import EnvironmentFault, ErulabError
 from erulab.models.fitting import fitted
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
@@ -67,6 +69,9 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
         ErulabError: one line for the user, with an exit code.
     """
     device = _device(config, ranks)
+    if config.engine.nodes > 1:
+        for folder in (rundir.path, Path(config.cache)):
+            _check_shared(folder, ranks)
     # Nothing draws from the global generator on purpose; fixed all the same for libraries that do.
     torch.manual_seed(config.seed)
     source = models.build(config.model)
@@ -109,6 +114,28 @@ def _device(config: RunConfig, ranks: Ranks) -> torch.device:
     elif config.engine.name not in (EngineName.auto, EngineName.local):
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return device
+
+
+def _check_shared(folder: Path, ranks: Ranks) -> None:
+    """Whether a folder is the same one on all hosts: what the first rank writes there, all others must find.
+
+    Raises:
+        EnvironmentFault: on all ranks, naming a host that has another folder.
+    """
+    sign = Path(ranks.gather_objects(f".shared-{uuid.uuid4().hex}")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    if ranks.first:
+        (folder / sign).touch()
+    ranks.barrier()
+    found = ranks.gather_objects((socket.gethostname(), (folder / sign).is_file()))
+    if ranks.first:
+        (folder / sign).unlink()
+    without = next((host for host, there in found if not there), None)
+    if without is not None:
+        raise EnvironmentFault(
+            f"{folder} on {without} is not the folder of that name on {found[0][0]}: with engine.nodes, output= and "
+            "cache= must be on a file system that all hosts share"
+        )
 
 
 def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _smallest(config: RunConfig, shape: ModelShape, sizes: DataSizes, device: De
         for offload in (Offload.none, Offload.cpu):
             for changes in _changes(config):
                 for name in _engines(processes, offload):
-                    engine = EngineOptions(name, processes, offload)
+                    engine = EngineOptions(name, processes, offload=offload)
                     changed = replace(config, engine=engine, **changes)
                     if not _divides(changed, processes):
                         continue

@@ -19,7 +19,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "model": plan.config.model.name,
         "method": plan.config.method.name,
         "parameters": plan.shape.parameters,
-        "engine": {"name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload.value},
+        "engine": {
+            "name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload.value,
+        },
         "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
         "computes_in": plan.computes_in.value,
         "utilization": plan.utilization,

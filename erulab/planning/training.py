@@ -132,8 +132,9 @@ def memories(
 
     def training(frozen_copy: bool) -> Training:
         return Training(
-            numbers(engine, bf16), Sharding(stage, processes, engine.offload is not Offload.none), config.trainer.checkpointing,
-            eager_attention=config.model.attention is Attention.eager, frozen_copy=frozen_copy,
+            numbers(engine, bf16), Sharding(stage, processes, engine.offload is not Offload.none),
+            config.trainer.checkpointing, eager_attention=config.model.attention is Attention.eager,
+            frozen_copy=frozen_copy,
         )  # fmt: skip
 
     found = {}

@@ -58,6 +58,11 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 layer of no use", ["adversary.layer=1"], ["adversary.layer must be null with sites=block_inputs"]),
     ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
     ("6 local", ["engine=local", "engine.processes=2"], ["engine=local is one process", "engine=zero2"]),
+    ("6 local hosts", ["engine=local", "engine.nodes=2", "engine.rendezvous=a:1"], ["engine.nodes=2", "engine=zero2"]),
+    ("6 hosts", ["engine=zero2", "engine.nodes=2"], ["engine.nodes=2", "type engine.rendezvous=HOST:PORT"]),
+    ("6 no port", ["engine.rendezvous=a"], ["engine.rendezvous must be HOST:PORT", "got a"]),
+    ("6 port", ["engine.rendezvous=a:70000"], ["engine.rendezvous must be HOST:PORT", "65535"]),
+    ("5 batch over hosts", ["engine.nodes=2", "engine.processes=3", "engine.rendezvous=a:1"], ["64 is not 10 x n x 6"]),
     ("6 attack", ["stages=[target,attack]"], ["attack needs the unlearned model", "attack=none"]),
     ("6 no stage", ["stages=[]"], ["stages=[]"]),
     ("7 missing interpolation", ["cache=${nope}/x"], ["cache", "nope"]),
@@ -236,3 +241,9 @@ def test_offload_that_has_no_meaning(overrides: list[str], told: str) -> None:
 def test_engine_choice(name: str, processes: int | None, gpus: int, chosen: tuple[str, int]) -> None:
     engine = dispatch.choose_engine(EngineOptions(EngineName[name], processes), gpus)
     assert (engine.name.name, engine.processes) == chosen
+
+
+def test_several_hosts_take_zero2() -> None:
+    for gpus, world in ((0, 2), (1, 2), (4, 8)):
+        engine = dispatch.choose_engine(EngineOptions(nodes=2, rendezvous="a:1"), gpus)
+        assert (engine.name, engine.world) == (EngineName.zero2, world)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab import config, registry
 from erulab.methods.npo import NPOOptions
-from erulab.options import EngineName, Offload, Stage, TrainerOptions
+from erulab.options import EngineName, EngineOptions, Offload, Stage, TrainerOptions
 from erulab.registry import GROUPS
 from erulab.rewards.elastic import ElasticOptions
 
@@ -134,6 +134,12 @@ def test_zero3_offload_is_zero3_with_offload() -> None:
 @pytest.mark.parametrize("name", [engine.name for engine in EngineName])
 def test_engines_compose(name: str) -> None:
     assert config.compose([f"engine={name}"]).engine.name is EngineName[name]
+
+
+def test_engine_options_are_shown_with_their_defaults() -> None:
+    shown = yaml.safe_load((config.CONF / "run.yaml").read_text())["engine"]
+    defaults = dataclasses.asdict(EngineOptions())
+    assert shown == {key: defaults[key] for key in shown}
 
 
 @pytest.mark.parametrize("name", ["wandb", "none"])

@@ -25,7 +25,8 @@ def key(*overrides: str) -> str:
 
 @pytest.mark.parametrize(
     "override",
-    ["output=other", "cache=other", "tracker=none", "engine=zero2", "rerun=true", "stages=[target]", "attack=none",
+    ["output=other", "cache=other", "tracker=none", "engine=zero2", "engine.rendezvous=a:1", "rerun=true",
+     "stages=[target]", "attack=none",
      "attack.relearn.samples=[10]", "trainer.micro_batch=8", "trainer.save_every=5", "artifacts.model=none"],
 )  # fmt: skip
 def test_what_changes_no_result_keeps_the_folder(override: str) -> None:
@@ -76,26 +77,26 @@ def test_one_run_a_folder_and_a_dead_holder_counts_for_nothing(tmp_path: Path) -
     rundir = RunDir(tmp_path)
     holder = multiprocessing.get_context("fork").Process(target=hold, args=(str(tmp_path),))
     holder.start()
-    while not (rundir.lock.is_file() and rundir.lock.read_text()):
+    while not (rundir.lock().is_file() and rundir.lock().read_text()):
         time.sleep(0.01)
     with pytest.raises(EnvironmentFault, match=rf"in use by process {holder.pid} on .*output="), rundir.locked():
         pass
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    assert rundir.lock.is_file()
+    assert rundir.lock().is_file()
     with rundir.locked():
-        assert json.loads(rundir.lock.read_text())["pid"] == os.getpid()
-    assert not rundir.lock.exists()
+        assert json.loads(rundir.lock().read_text())["pid"] == os.getpid()
+    assert not rundir.lock().exists()
 
 
 def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     with rundir.locked() as held:
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(held,))
-        os.link(rundir.lock, tmp_path / "kept")
+        os.link(rundir.lock(), tmp_path / "kept")
     # As if the parent had died, which removes nothing.
-    os.link(tmp_path / "kept", rundir.lock)
+    os.link(tmp_path / "kept", rundir.lock())
     try:
         with pytest.raises(EnvironmentFault, match="in use"), rundir.locked():
             pass

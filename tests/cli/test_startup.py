@@ -136,6 +136,8 @@ def test_gpus_are_those_one_may_use(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = environment.gpus()
     assert [gpu.name for gpu in found] == names
+    # As CUDA_VISIBLE_DEVICES can name them again: what it said, or what no order of counting changes.
+    assert [gpu.device for gpu in found] == (visible or "GPU-aa1,GPU-bb2").split(",")[: len(names)]
     assert all(gpu.capability == (9.0 if gpu.name == "A" else None) for gpu in found)
 
 

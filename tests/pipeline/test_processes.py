@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,15 @@ def only_run(output: Path) -> RunDir:
     return RunDir(folder)
 
 
+def check_scores(rundir: RunDir, first: Finished) -> None:
+    scores, wanted = json.loads(rundir.scores_json.read_text()), first.read("scores.json")
+    for model, figures in wanted.items():
+        for name, value in figures.items():
+            # Generated text may differ at near ties; a Kolmogorov-Smirnov p-value and an interval jump with them.
+            if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
+                assert scores[model][name] == pytest.approx(value, abs=1e-3), (model, name)
+
+
 def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -> None:
     """ZeRO-2 over two CPU processes: everything is trained and scored anew, and comes out the same."""
     done = subprocess.run(
@@ -41,12 +51,7 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rundir = only_run(tmp_path)
-    scores, wanted = json.loads(rundir.scores_json.read_text()), first.read("scores.json")
-    for model, figures in wanted.items():
-        for name, value in figures.items():
-            # Generated text may differ at near ties; a Kolmogorov-Smirnov p-value and an interval jump with them.
-            if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
-                assert scores[model][name] == pytest.approx(value, abs=1e-3), (model, name)
+    check_scores(rundir, first)
     attacked = {(r["attack"], str(r["setting"]), r["metric"]): r for r in json.loads(rundir.attacks_json.read_text())}
     expected = {(r["attack"], str(r["setting"]), r["metric"]): r for r in first.read("attacks.json")}
     # Other tests attack the first run in more ways.
@@ -84,6 +89,26 @@ def test_zero3_from_a_folder_gives_the_model_of_one(run: Runner, tmp_path: Path)
     assert first.keys() == second.keys()
     # Where a gradient is all rounding, Adam steps by the full rate in either direction: means tell.
     assert all((value - second[name]).abs().mean() < 1e-4 for name, value in first.items())
+
+
+def test_two_hosts_give_the_scores_of_one(first: Finished, tmp_path: Path) -> None:
+    """Two commands that meet, one process each: as on two machines with one file system."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    typed = command(
+        f"output={tmp_path}", "engine=zero2", "engine.nodes=2", "engine.processes=1", f"engine.rendezvous={address}",
+        "attack=none",
+    )  # fmt: skip
+    hosts = [
+        subprocess.Popen(typed, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
+    ]
+    said = [host.communicate()[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    check_scores(only_run(tmp_path), first)
+    # The cache knows what made the target: the world of both hosts.
+    (entry,) = (json.loads(e.read_text()) for e in tmp_path.glob(".cache/unlearned/*/entry.json"))
+    assert entry["made_by"]["processes"] == 2
 
 
 def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:

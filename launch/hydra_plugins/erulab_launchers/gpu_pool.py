@@ -1,0 +1,45 @@
+"""Hydra launcher `gpu_pool`: many jobs of a sweep at once on this machine, each with GPUs of its own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from hydra.core.config_store import ConfigStore
+
+from .base import SweepLauncher
+
+if TYPE_CHECKING:
+    from erulab.environment import GPU
+    from erulab.pool import Slot
+    from erulab.sweep import Sweep
+
+
+@dataclass
+class GpuPoolConfig:
+    """Options of conf/hydra/launcher/gpu_pool.yaml."""
+
+    _target_: str = "hydra_plugins.erulab_launchers.gpu_pool.GpuPoolLauncher"
+    gpus_per_job: int = 1
+    slots: Optional[int] = None
+
+
+ConfigStore.instance().store(name="schema_launcher_gpu_pool", node=GpuPoolConfig, provider="erulab")
+
+
+class GpuPoolLauncher(SweepLauncher):
+    """Runs as many jobs at once as there are slots, each as a command of its own."""
+
+    def __init__(self, gpus_per_job: int, slots: Optional[int]) -> None:
+        super().__init__()
+        self._gpus_per_job, self._slots = gpus_per_job, slots
+        self._made: list[Slot] = []
+
+    def gpus_of_a_job(self) -> "Optional[list[GPU]]":
+        from erulab import environment, pool
+
+        self._made = pool.make_slots(environment.gpus(), self._gpus_per_job, self._slots)
+        return self._made[0].gpus
+
+    def run(self, sweep: "Sweep") -> None:
+        from erulab import pool
+
+        pool.many_at_once(sweep, self._made)

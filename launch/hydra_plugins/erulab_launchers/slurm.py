@@ -1,0 +1,115 @@
+"""Hydra launcher `submitit_slurm`: a sweep's jobs through Slurm, by the plugin hydra-submitit-launcher."""
+
+import copy
+import importlib.util
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from .base import SweepLauncher
+
+if TYPE_CHECKING:
+    from erulab.environment import GPU
+    from erulab.sweep import Sweep, Task
+
+
+@dataclass
+class SubmititSlurmConfig:
+    """The preset: one node and one task a job. Names and units are the plugin's, which hands them to sbatch.
+
+    No file in conf/: under the name of the plugin's own entry Hydra would check it against that one. This one counts,
+    because it is stored later (config.prepare).
+    """
+
+    _target_: str = "hydra_plugins.erulab_launchers.slurm.SubmititSlurmLauncher"
+    partition: Optional[str] = None  # null: the cluster's default
+    account: Optional[str] = None
+    gpus_per_node: int = 1  # also the processes of a job, unless engine.processes says otherwise
+    cpus_per_task: int = 8
+    mem_gb: int = 64
+    timeout_min: int = 480
+    signal_delay_s: int = 300  # before the time limit: a checkpoint is written; the same command submits what is left
+    array_parallelism: int = 16  # jobs at once
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # more of sbatch's: {constraint: a100}
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="submitit_slurm", node=SubmititSlurmConfig, provider="erulab")
+
+
+class SubmititSlurmLauncher(SweepLauncher):
+    """Submits one Slurm job a task of the sweep and waits for all; a folder shared with the nodes is needed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._options = options
+
+    def gpus_of_a_job(self) -> "Optional[list[GPU]]":
+        """Those of the node it will run on, not of this one."""
+        from erulab.environment import GPU
+        from erulab.errors import EnvironmentFault
+
+        if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+            raise EnvironmentFault(
+                "hydra/launcher=submitit_slurm needs a plugin: pip install hydra-submitit-launcher; launch/slurm.sh "
+                "does without"
+            )
+        return [GPU("of a Slurm node")] * self._options["gpus_per_node"]
+
+    def run(self, sweep: "Sweep") -> None:
+        from erulab.errors import ConfigError
+
+        if any(task.job.config.engine.nodes > 1 for task in sweep.tasks):
+            raise ConfigError("hydra/launcher=submitit_slurm gives each job one node; for more: sbatch launch/slurm.sh")
+        sweep.start()
+        tasks = []
+        for task in sweep.tasks:
+            sweep.announce(task)
+            if not sweep.skips(task):
+                tasks.append(task)
+        if tasks:
+            self._submit(sweep, tasks)
+        sweep.show()
+        sweep.compare()
+
+    def _submit(self, sweep: "Sweep", tasks: "list[Task]") -> None:
+        from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+        from submitit.core.utils import UncompletedJobError
+
+        from erulab import jobs
+
+        folder = sweep.folder.resolve()
+        plugin = SlurmLauncher(
+            submitit_folder=str(folder / ".submitit" / "%j"), name="erulab", nodes=1, tasks_per_node=1, **self._options
+        )
+        config = copy.deepcopy(self.config)
+        assert config is not None
+        with open_dict(config):
+            # The plugin makes a folder for each job; a run has its own.
+            config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder), "."
+        plugin.setup(hydra_context=self.hydra_context, task_function=run_command, config=config)
+        try:
+            ended = plugin.launch([task.command[3:] for task in tasks], 0)
+        except UncompletedJobError as error:  # the node was lost, or the job cancelled; nothing is said of the others
+            first = str(error).splitlines()[0]
+            print(f"Slurm did not complete a job: {first}; logs: {folder / '.submitit'}", flush=True)
+            for task in tasks:
+                task.code = 0 if jobs.finished(task.job) else None
+        else:
+            for task, result in zip(tasks, ended, strict=True):
+                task.code = result.return_value
+        sweep.write()
+
+
+def run_command(config: DictConfig) -> int:
+    """One job, on its node: the command that a user would type there. Returns its exit code."""
+    from erulab.processes import FORWARDED, run_to_end
+
+    overrides = HydraConfig.get().overrides
+    command = [sys.executable, "-m", "erulab.run", *overrides.hydra, *overrides.task]
+    # submitit sends SIGUSR2 before the time limit; it is a stop with a checkpoint, and the same sweep goes on from it.
+    return run_to_end(command, (*FORWARDED, signal.SIGUSR2))
