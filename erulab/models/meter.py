@@ -41,14 +41,14 @@ class Meter:
         if not self.ledger.of_adversary:
             kind = Backward.lora if self._lora_rank else Backward.full
             self.ledger.add_backward(
-                self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=self._model.is_gradient_checkpointing
+                self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=self._model.is_activation_checkpointing
             )
 
     def state_gradient(self, rows: Rows, layer: int) -> None:
         """The gradient of a state at the input of block `layer`."""
         self.ledger.add_backward(
             self._shape, rows, Backward.activations, layer=layer, lora_rank=self._lora_rank,
-            checkpointing=self._model.is_gradient_checkpointing,
+            checkpointing=self._model.is_activation_checkpointing,
         )  # fmt: skip
 
     def head_again(self, positions: int) -> None:
