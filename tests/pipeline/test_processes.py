@@ -38,6 +38,8 @@ def check_scores(rundir: RunDir, first: Finished) -> None:
     scores, wanted = json.loads(rundir.scores_json.read_text()), first.read("scores.json")
     for model, figures in wanted.items():
         for name, value in figures.items():
+            if name.startswith("cost/"):  # goes by the machine and by how rows are laid out
+                continue
             # Generated text may differ at near ties; a Kolmogorov-Smirnov p-value and an interval jump with them.
             if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
                 assert scores[model][name] == pytest.approx(value, abs=1e-3), (model, name)
