@@ -136,3 +136,7 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
     steps = [json.loads(line)["step"] for line in rundir.metrics_jsonl.read_text().splitlines()]
     assert steps == list(range(STEPS))
+    # What was lost with the first process is not counted twice, and what it had kept is not lost.
+    costs, resumed = (json.loads(only_run(o).stages_json.read_text())["unlearn"] for o in (straight, broken))
+    for name in ("tokens", "supervised_tokens", "flops_forward", "flops_backward", "flops_adversary", "flops"):
+        assert resumed[name] == costs[name] > 0, name
