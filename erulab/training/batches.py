@@ -6,10 +6,12 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from erulab import draws
+
+if TYPE_CHECKING:
+    import torch  # plans cut batches too, without it
 
 
 def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
