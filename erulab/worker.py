@@ -114,6 +114,7 @@ def _device(config: RunConfig, ranks: Ranks) -> torch.device:
     if ranks.world > 1:
         dist.init_process_group(backend, timeout=PATIENCE)
     elif config.engine.name not in (EngineName.auto, EngineName.local):
+        os.environ.setdefault("LOCAL_RANK", "0")  # ZeRO-3 asks for it, and nobody sets it without torchrun
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return device
 

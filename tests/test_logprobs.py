@@ -7,7 +7,7 @@ import torch
 
 from erulab import logprobs
 from erulab.data.encoding import Encoded, collate
-from erulab.models.policy import Policy, without_dropout
+from erulab.models.policy import Policy, reference_states, without_dropout
 from tests.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -73,9 +73,9 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, grad: bool) -> N
     policy, reference = Policy(model), Policy(ref)
     batch = collate(FORGET, 0)
     with torch.set_grad_enabled(grad):
-        whole = policy(batch, reference, 3)
+        whole = policy(batch, reference_states(reference, batch, 3))
         monkeypatch.setattr(logprobs, "CHUNK", 3)
-        split = policy(batch, reference, 3)
+        split = policy(batch, reference_states(reference, batch, 3))
     for a, b in zip(whole, split, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     if grad:
@@ -85,14 +85,16 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, grad: bool) -> N
 
 def test_kl_is_zero_with_zero_gradient_at_the_reference() -> None:
     model = random_model()
-    _, kl = Policy(model)(collate(FORGET, 0), Policy(moved(model, 0.0)), len(FORGET))
+    batch = collate(FORGET, 0)
+    _, kl = Policy(model)(batch, reference_states(Policy(moved(model, 0.0)), batch, len(FORGET)))
     torch.testing.assert_close(kl, torch.zeros_like(kl), rtol=0, atol=1e-12)
     assert gradients(kl.sum(), model).abs().max() < 1e-9
 
 
 def test_kl_is_taken_on_the_last_rows_over_the_vocabulary() -> None:
     model, ref = random_model(), moved(random_model())
-    _, kl = Policy(model)(collate([*FORGET, *RETAIN], 0), Policy(ref), len(RETAIN))
+    batch = collate([*FORGET, *RETAIN], 0)
+    _, kl = Policy(model)(batch, reference_states(Policy(ref), batch, len(RETAIN)))
     expected = []
     for row in RETAIN:
         p = model(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1)
@@ -105,7 +107,8 @@ def test_kl_is_taken_on_the_last_rows_over_the_vocabulary() -> None:
 
 def test_kl_moves_the_policy_only() -> None:
     model, ref = random_model(), moved(random_model())
-    _, kl = Policy(model)(collate(RETAIN, 0), Policy(ref), len(RETAIN))
+    batch = collate(RETAIN, 0)
+    _, kl = Policy(model)(batch, reference_states(Policy(ref), batch, len(RETAIN)))
     kl.sum().backward()
     assert all(p.grad is None for p in ref.parameters()) and gradients_of(model) > 0
 

@@ -122,8 +122,8 @@ def _measure(
     )
     difference = max(abs(a - b) for a, b in zip(ours.losses, plain.losses, strict=False))
     return [
-        f"{seconds:.2f}", f"{plain_seconds:.2f}", f"{plain_seconds / seconds:.2f}", f"{memory / 1e9:.2f}",
-        f"{plain_memory / 1e9:.2f}", f"{memory / plain_memory:.2f}", f"{share:.2f}", f"{plain_share:.2f}",
+        f"{seconds:.3g}", f"{plain_seconds:.3g}", f"{plain_seconds / seconds:.2f}", f"{memory / 1e9:.3g}",
+        f"{plain_memory / 1e9:.3g}", f"{memory / plain_memory:.2f}", f"{share:.2f}", f"{plain_share:.2f}",
         f"{difference:.0e}", f"{seconds / statistics.median(npo.seconds[1:]):.2f}",
     ]  # fmt: skip
 

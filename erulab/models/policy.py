@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,6 +26,22 @@ class ReferenceStates:
 
     hidden: torch.Tensor
     head: logprobs.Head
+
+
+class Reference(Protocol):
+    """The frozen model before unlearning, for retain kl: a copy, or the policy without its adapters."""
+
+    @property
+    def head(self) -> logprobs.Head: ...
+
+    def hidden(self, batch: Batch) -> torch.Tensor: ...
+
+
+def reference_states(reference: Reference, batch: Batch, rows: int) -> ReferenceStates:
+    """What the reference makes of the batch's last rows, without gradient."""
+    last = torch.arange(len(batch.row_ids) - rows, len(batch.row_ids), device=batch.input_ids.device)
+    with torch.no_grad():
+        return ReferenceStates(reference.hidden(batch.select(last)), reference.head)
 
 
 class Policy(nn.Module):

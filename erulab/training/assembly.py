@@ -9,7 +9,7 @@ from pathlib import Path
 from erulab.methods.base import Method, Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
-from erulab.models.policy import without_dropout
+from erulab.models.policy import Reference, without_dropout
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, rewards
@@ -19,7 +19,7 @@ from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
 from erulab.training.reference import reference_table
-from erulab.training.unlearning import Reference, UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import UnlearningObjective, UnlearningRows
 
 
 def unlearning(

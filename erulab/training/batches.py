@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from erulab import draws
 
 if TYPE_CHECKING:
-    import torch  # plans cut batches too, without it
+    import torch  # for the annotations only: a plan counts steps without torch
 
 
 def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:

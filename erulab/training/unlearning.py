@@ -6,15 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from erulab import draws, logprobs
+from erulab import draws
 from erulab.adversaries.base import Adversary
 from erulab.data.encoding import Batch, Encoded, collate
 from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
-from erulab.models.policy import Policy, ReferenceStates
+from erulab.models.policy import Policy, Reference, reference_states
 from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
 from erulab.training.batches import Part, Split, micro_batches, stream
@@ -23,15 +22,6 @@ from erulab.training.reference import ReferenceTable
 
 # How often the adversary's effect is measured: two more forwards of one micro-batch.
 GAIN_EVERY = 10
-
-
-class Reference(Protocol):
-    """The frozen model before unlearning, for retain kl: a copy, or the policy without its adapters."""
-
-    @property
-    def head(self) -> logprobs.Head: ...
-
-    def hidden(self, batch: Batch) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +110,7 @@ class UnlearningObjective:
             with self._policy.ledger.adversary():
                 self._gain = self._adversary_gain(attacked)
         # Before the adversary's hooks are there: the reference is never perturbed.
-        reference = self._reference_states(batch, micro.retain_rows)
+        reference = None if self._frozen is None else reference_states(self._frozen, batch, micro.retain_rows)
         with ExitStack() as stack:
             with self._policy.ledger.adversary():  # a search is the adversary's, the forward under attack is not
                 stack.enter_context(
@@ -193,14 +183,6 @@ class UnlearningObjective:
             ready(dataclasses.replace(batch, share=_groups(attacked_as, self._adversary.alike)), device),
             torch.tensor(attacked_as, dtype=torch.int64), forget_count, retain_count,
         )  # fmt: skip
-
-    def _reference_states(self, batch: Batch, rows: int) -> ReferenceStates | None:
-        if self._retain is not Retain.kl:
-            return None
-        assert self._frozen is not None
-        last = torch.arange(len(batch.row_ids) - rows, len(batch.row_ids), device=batch.input_ids.device)
-        with torch.no_grad():
-            return ReferenceStates(self._frozen.hidden(batch.select(last)), self._frozen.head)
 
     def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
         other = by_answer[1] if len(by_answer) > 1 else None

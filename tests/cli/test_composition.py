@@ -72,6 +72,8 @@ def jobs(arguments: list[str]) -> list[list[str]]:
 def plain(value: object) -> object:
     if isinstance(value, list):
         return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in dataclasses.asdict(value).items()}
     return value.name if isinstance(value, Enum) else value
 
 

@@ -16,7 +16,7 @@ from erulab import logprobs
 from erulab.costs import memory as costs
 from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training, memory
 from erulab.costs.shapes import ModelShape
-from erulab.models.policy import Policy
+from erulab.models.policy import Policy, reference_states
 from erulab.models.smollm2 import ARCHITECTURE
 from erulab.options import Precision
 from erulab.training.local import LocalEngine
@@ -128,7 +128,7 @@ def allocated(
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         for i in range(micro_batches):
             with engine.autocast():
-                nll, kl = engine(batch, frozen, kl_rows)
+                nll, kl = engine(batch, None if frozen is None else reference_states(frozen, batch, kl_rows))
                 engine.backward(nll.sum() if kl is None else nll.sum() + kl.sum(), last=i == micro_batches - 1)
                 del nll, kl
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]

@@ -62,8 +62,9 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
         assert row["attacked_unlearned"] == pytest.approx(expected[key]["attacked_unlearned"], abs=5e-3), key
 
 
-def test_zero3_from_a_folder_gives_the_model_of_one(run: Runner, tmp_path: Path) -> None:
-    """Base, target and frozen reference are read sharded, and both products written from two processes."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_zero3_from_a_folder_gives_the_model_of_local(processes: int, run: Runner, tmp_path: Path) -> None:
+    """Base, target and frozen reference are read sharded, and both products written from the processes."""
     tiny = configuration.compose(small(()))
     base = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
     save_folder(base, tmp_path / "base")
@@ -74,7 +75,7 @@ def test_zero3_from_a_folder_gives_the_model_of_one(run: Runner, tmp_path: Path)
     local = run(*options, folder=tmp_path / "local")
     assert local.code == 0
     done = subprocess.run(
-        command(*options, f"output={tmp_path / 'zero'}", "engine=zero3_offload", "engine.processes=2"),
+        command(*options, f"output={tmp_path / 'zero'}", "engine=zero3_offload", f"engine.processes={processes}"),
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

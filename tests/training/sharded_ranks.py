@@ -18,7 +18,7 @@ from erulab.data.encoding import collate
 from erulab.models.base import Attention
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import read_folder, save_folder
-from erulab.models.policy import ReferenceStates
+from erulab.models.policy import reference_states
 from erulab.options import EngineName, EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
 from erulab.training.encode_rows import encode_rows
@@ -90,9 +90,7 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     mine = rows[:-1] if ranks.first else rows[-1:]
     before, logprobs.CHUNK = logprobs.CHUNK, 3
     batch = collate(mine, loaded.pad_id)
-    with torch.no_grad():
-        reference = ReferenceStates(frozen.hidden(batch), frozen.head)
-    nll, kl = engine(batch, reference)
+    nll, kl = engine(batch, reference_states(frozen, batch, len(mine)))
     engine.backward(nll.sum() / sum(row.tokens for row in rows), last=True)
     logprobs.CHUNK = before
     values = [nll.sum().item(), kl.abs().max().item(), engine.step(0.0)]
