@@ -54,6 +54,13 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rundir = only_run(tmp_path)
     check_scores(rundir, first)
+    # Costs are sums over both; only padding differs, and what both run alike: an adversary's prompts.
+    costs, one = json.loads(rundir.stages_json.read_text()), first.read("stages.json")
+    for stage in ("target", "oracle", "unlearn", "evaluate"):
+        for name in ("tokens", "flops_forward"):
+            assert costs[stage][name] == pytest.approx(one[stage][name], rel=0.15), (stage, name)
+    last = json.loads(rundir.metrics_jsonl.read_text().splitlines()[-1])
+    assert last["cost/flops"] == costs["unlearn"]["flops"]
     attacked = {(r["attack"], str(r["setting"]), r["metric"]): r for r in json.loads(rundir.attacks_json.read_text())}
     expected = {(r["attack"], str(r["setting"]), r["metric"]): r for r in first.read("attacks.json")}
     # Other tests attack the first run in more ways.

@@ -62,8 +62,10 @@ def measured(config: Any) -> tuple[float, float]:
     policy = Policy(model, ledger, rank)
     method: Method = registry.methods.build(config.method)
     reward = registry.rewards.build(config.reward) if method.takes_reward else None
-    frozen: Any = WithoutAdapters(policy) if rank else None
-    if config.method.retain is Retain.kl and not rank:
+    frozen: Any = None
+    if config.method.retain is Retain.kl and rank:
+        frozen = WithoutAdapters(policy)
+    elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
     objective = UnlearningObjective(
         UnlearningRows(forget, others, retain), method, reward, registry.adversaries.build(config.adversary),
@@ -90,6 +92,7 @@ def measured(config: Any) -> tuple[float, float]:
         "method=dpo trainer.micro_tokens=30",
         "method=npo trainer.checkpointing=true",
         "method=npo model.lora.rank=4",
+        "method=kl model.lora.rank=4",
         "method=eru adversary=latent_pgd adversary.steps=2 model.lora.rank=4",
         "method=dpo",
         "method=eru adversary=noise",
