@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,18 @@ from typing import Any
 
 from filelock import FileLock
 
+from erulab.costs import account
+from erulab.costs.account import Costs
+from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
 
 ENTRY = "entry.json"
+FORMAT = 2  # of entry.json: what is written otherwise has other keys
 
 
 def key_of(depends_on: dict[str, Any]) -> str:
     """16 hex digits of the SHA-256 of canonical JSON."""
-    text = json.dumps(depends_on, sort_keys=True, default=str, separators=(",", ":"))
+    text = json.dumps({"entry": FORMAT, **depends_on}, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -31,16 +34,21 @@ class Product:
 
     key: str
     folder: Path
-    seconds: float
+    costs: Costs
     from_cache: bool
 
 
 class Cache:
     """Folders `<root>/<kind>/<key>`. An entry exists once its entry.json does; that is written last."""
 
-    def __init__(self, root: Path, ranks: Ranks, made_by: dict[str, Any]) -> None:
-        """`made_by`: what does not change a product but is worth recording: engine, processes, hardware."""
+    def __init__(self, root: Path, ranks: Ranks, made_by: dict[str, Any], ledger: Ledger, device: str) -> None:
+        """
+        Args:
+            made_by: what does not change a product but is worth recording: engine, processes, hardware.
+            ledger: where this process adds up what it runs; device: whose memory it uses.
+        """
         self._root, self._ranks, self._made_by = root, ranks, made_by
+        self._ledger, self._device = ledger, device
 
     def folder(self, kind: str) -> Path:
         return self._root / kind
@@ -49,8 +57,8 @@ class Cache:
         """The finished product, or None. Rank 0 looks for all ranks."""
         key = key_of(depends_on)
         folder = self._root / kind / key
-        seconds = self._ranks.gather_objects(_seconds(folder))[0]
-        return None if seconds is None else Product(key, folder, seconds, from_cache=True)
+        costs = self._ranks.gather_objects(_costs(folder))[0]
+        return None if costs is None else Product(key, folder, costs, from_cache=True)
 
     def produce(
         self, kind: str, depends_on: dict[str, Any], make: Callable[[Path], None], *, rerun: bool = False
@@ -70,16 +78,17 @@ class Cache:
             if self._ranks.first:
                 working.mkdir(parents=True, exist_ok=True)
             self._ranks.barrier()
-            started = time.perf_counter()
+            account.start(self._ledger, self._device)
             make(working)
-            seconds = time.perf_counter() - started
+            mine = account.stop(self._ledger, self._device)
+            costs = account.side_by_side(self._ranks.gather_objects(mine))
             if self._ranks.first:
-                entry = {"key": key, "depends_on": depends_on, "seconds": seconds, "made_by": self._made_by}
+                entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by}
                 (working / ENTRY).write_text(json.dumps(entry, indent=1, default=str))
                 shutil.rmtree(final, ignore_errors=True)
                 working.rename(final)
             self._ranks.barrier()
-        return Product(key, final, seconds, from_cache=False)
+        return Product(key, final, costs, from_cache=False)
 
     @contextmanager
     def _locked(self, final: Path) -> Iterator[None]:
@@ -92,6 +101,6 @@ class Cache:
             yield
 
 
-def _seconds(folder: Path) -> float | None:
+def _costs(folder: Path) -> Costs | None:
     file = folder / ENTRY
-    return float(json.loads(file.read_text())["seconds"]) if file.is_file() else None
+    return Costs.read(json.loads(file.read_text())["costs"]) if file.is_file() else None

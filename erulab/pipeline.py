@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
+from erulab.costs import account
+from erulab.costs.account import Costs
 from erulab.errors import DataError
 from erulab.evaluation.evaluate import RowScore
 from erulab.methods.base import Trains
@@ -39,6 +41,7 @@ class Pipeline:
         # Not a stage, but what the report must say of the rows that every stage works on.
         self._stages["data"] = {"notes": list(context.benchmark.notes), "done": True}
         self._wanted = context.config.stages
+        self._trainings: dict[str, Costs] = {}  # of each model that erulab trained
 
     def run(self) -> None:
         attacked = Stage.attack in self._wanted and bool(self._context.config.attack)
@@ -77,6 +80,7 @@ class Pipeline:
             if found is None:
                 return None
             product = found
+        self._trainings[part] = product.costs
         return ModelRef(product.key, str(product.folder / "model"))
 
     def _unlearned(self, target: ModelRef | None, oracle: ModelRef | None) -> ModelRef | None:
@@ -85,15 +89,21 @@ class Pipeline:
             return context.given(context.config.model.unlearned)
         trains = methods[context.config.method.name].factory.trains
         ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
+        if trains is Trains.retrain and "oracle" in self._trainings:
+            self._trainings["unlearned"] = self._trainings["oracle"]
         if Stage.unlearn not in self._wanted:
             # What an earlier run unlearned is still scored and attacked, like its target.
             product = unlearn.find(context, target) if ref is None and target is not None else None
-            return ref if product is None else ModelRef(product.key, str(product.folder / "model"))
+            if product is None:
+                return ref
+            self._trainings["unlearned"] = product.costs
+            return ModelRef(product.key, str(product.folder / "model"))
         if ref is None:
             if trains is Trains.retrain:
                 self._needed("oracle", None)
             product = unlearn.unlearn(context, self._needed("target", target), self._rundir)
             self._finished("unlearn", [product])
+            self._trainings["unlearned"] = product.costs
             ref = ModelRef(product.key, str(product.folder / "model"))
         saved = context.config.artifacts.model
         if context.ranks.first and saved is SavedModel.full:
@@ -118,6 +128,8 @@ class Pipeline:
             rows[role], product = evaluate.score_model(self._context, role, ref)
             products.append(product)
         result = evaluate.scores(self._context, rows)
+        for role in result.keys() & self._trainings.keys():
+            result[role] |= self._trainings[role].of_training()
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
@@ -149,17 +161,18 @@ class Pipeline:
             write_report(self._rundir)
 
     def _finished(self, stage: str, products: Sequence[Product], **more: Any) -> None:
-        seconds = sum(p.seconds for p in products)
-        log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), seconds)
+        costs = account.in_turn(product.costs for product in products)
+        log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),
-            "seconds": seconds,
+            **costs.plain(),
             "from_cache": all(p.from_cache for p in products),
             "done": True,
             **more,
         }
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.stages_json, self._stages)
+        self._context.tracker.summary({"stages": {stage: costs.plain()}})
 
 
 def link_folder(source: Path, destination: Path) -> None:

@@ -21,6 +21,7 @@ import transformers
 from erulab import config as configuration
 from erulab.cache import Cache
 from erulab.console import final_table, show_config
+from erulab.costs.ledger import Ledger
 from erulab.errors import EnvironmentFault, ErulabError
 from erulab.models.fitting import fitted
 from erulab.options import EngineName, RunConfig
@@ -79,9 +80,10 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     rows = dataset.load(config.seed)
     chat = source.chat(rows)
     benchmark = fitted(rows, chat)
-    cache = Cache(Path(config.cache), ranks, _made_by(config, ranks, device))
+    ledger = Ledger()
+    cache = Cache(Path(config.cache), ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
-    context = Context(config, benchmark, source, dataset.identity(), chat, cache, ranks, device, tracker, stop)
+    context = Context(config, benchmark, source, dataset.identity(), chat, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
             show_config(configuration.plain(config))

@@ -25,7 +25,8 @@ class Device:
     shared: bool = False  # processes share one device (a CPU), instead of one each
 
 
-# NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation.
+# NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation. Written
+# down from memory, without a network to look them up.
 GPUS = {
     gpu.name: gpu
     for gpu in (

@@ -29,7 +29,7 @@ class Rows:
     """Rows that run together, or their mean over steps: sums, so that they add and scale.
 
     `tokens` are positions that are computed, padding included; `squares` the sum of squared lengths, which attention
-    goes by; `supervised` the positions that reach the head.
+    goes by (of pairs that see one another, with a cache); `supervised` the positions that reach the head.
     """
 
     count: float = 0.0
@@ -41,6 +41,17 @@ class Rows:
     def of(cls, lengths: Sequence[float], supervised: float) -> Rows:
         """Rows of these lengths; `supervised`: positions of all of them together."""
         return cls(len(lengths), sum(lengths), sum(length**2 for length in lengths), supervised)
+
+    @classmethod
+    def generated(cls, count: int, prompt: int, new: int) -> Rows:
+        """`count` prompts of `prompt` positions, padding included, and `new` tokens a row with a key-value cache.
+
+        The prompt runs at once and gives the first token; each further forward runs the token before, which sees all
+        that came before it. Only the last position of a forward reaches the head.
+        """
+        further = new - 1
+        seen = prompt * prompt + further * prompt + further * (further + 1) / 2
+        return cls(count, count * (prompt + further), count * seen, count * new)
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(

@@ -53,7 +53,8 @@ class Sharding:
 
     stage: int | None = None
     processes: int = 1
-    offload: bool = False  # optimizer state in host memory
+    offload: bool = False  # optimizer state in host memory; in stage 3 weights that no forward needs too
+    disk: bool = False  # that state on a disk instead
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Training:
     lora_rank: int = 0
     eager_attention: bool = False
     frozen_copy: bool = False  # retain kl without adapters keeps the model before unlearning
+    loads_whole: bool = True  # the model lies whole and in float32 on each process before its engine is built
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,25 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
     boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
     activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
     logits = _logits(shape, micro)
-    # Checkpoints are read in float32, whole, into host memory and then onto the device, whatever the engine does with
-    # them afterwards (stages/context.py); a frozen copy stays like that.
-    whole = 4.0 * shape.parameters
-    reference = whole if training.frozen_copy and not training.lora_rank else 0.0
-    loading = whole + reference
-    host = whole
+    if training.loads_whole:
+        # Read into host memory and then onto the device (stages/context.py); a frozen copy stays like that.
+        own = host = 4.0 * shape.parameters
+        loading = own
+    else:
+        # Stage 3 reads a tensor at a time, and each process keeps its part of it (training/sharded.py).
+        own, host = share * numbers.weight * shape.parameters, 0.0
+        loading = own + numbers.weight * shape.head_weights
+    reference = own if training.frozen_copy and not training.lora_rank else 0.0
+    loading += reference
     if sharding.offload:
         # Gradients leave the device as they come.
-        host = max(host, state + update)
+        moved = update if sharding.disk else state + update
+        if sharding.stage == 3:
+            moved += weights
+            weights = 0.0
+        if sharding.stage == 3 and not training.loads_whole:
+            moved, loading, reference = moved + reference, numbers.weight * shape.head_weights, 0.0
+        host = max(host, moved)
         state = update = gradients = 0.0
 
     head = 0.0 if training.lora_rank or sharding.offload else numbers.weight * shape.head_weights

@@ -51,7 +51,8 @@ class WithoutAdapters:
     """The model before unlearning, where the policy trains adapters on it: no copy is needed."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        # The same modules; counted without what adapters cost.
+        self._policy = Policy(policy.model, policy.ledger)
 
     @property
     def head(self) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from erulab.planning.training import (
     Answers,
     learning_step,
     learns,
+    lora_rank,
     memories,
     micro_batch,
     numbers,
@@ -96,7 +98,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
     """
     engine = dispatch.choose_engine(config.engine, 0)
-    processes = engine.processes or 1
+    processes = engine.world
     config_rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
     answers = Answers.of(config)
@@ -105,16 +107,17 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     step = None
     if unlearns(answers.trains) and Stage.unlearn in config.stages:
         step = step_flops(
-            shape, unlearning_step(config, sizes, shape.layers, processes), checkpointing=config.trainer.checkpointing
-        )
-    rate = _tflops(device, bf16) * 1e12 * utilization * (1 if device.shared else processes)
+            shape, unlearning_step(config, sizes, shape.layers, processes), checkpointing=config.trainer.checkpointing,
+            lora_rank=lora_rank(config),
+        )  # fmt: skip
+    rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_AN_HOUR)
         for name, steps, cost in _costs(config, shape, sizes, processes, step)
     ]
     return Plan(
         config, shape, sizes, engine, device, utilization, numbers(engine, bf16),
-        micro_batch(config, processes), memories(config, engine, shape, sizes, bf16), step, stages,
+        micro_batch(config, sizes, processes), memories(config, engine, shape, sizes, bf16), step, stages,
         _smallest(config, shape, sizes, device, bf16),
     )  # fmt: skip
 
@@ -148,7 +151,10 @@ def _costs(
 
 
 def _smallest(config: RunConfig, shape: ModelShape, sizes: DataSizes, device: Device, bf16: bool) -> Fit | None:
-    """The fewest processes that fit; for as many, what changes least: no offload, the user's batches, a low stage."""
+    """The fewest processes of one host that fit.
+
+    For as many, what changes least: no offload, the user's batches, a low stage.
+    """
     for processes in (2**n for n in range(MOST_PROCESSES.bit_length())):
         for offload in (Offload.none, Offload.cpu):
             for changes in _changes(config):
@@ -172,7 +178,8 @@ def _changes(config: RunConfig) -> Iterator[dict[str, Any]]:
         yield {"trainer": trainer}
     takes = config.reward.name != "none"
     if not (takes and rewards.build(config.reward).needs_whole_batch):
-        yield {"trainer": replace(trainer, micro_batch=1), "target": replace(target, micro_batch=1)}
+        one = replace(trainer, micro_batch=1, micro_tokens=None)
+        yield {"trainer": one, "target": replace(target, micro_batch=1)}
 
 
 def _engines(processes: int, offload: Offload) -> tuple[EngineName, ...]:
@@ -193,14 +200,16 @@ def _divides(config: RunConfig, processes: int) -> bool:
 def _typed(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
     """What to type to get `changed`."""
     engine = changed.engine
-    words = [f"engine={engine.name.value}"]
+    offloads = engine.offload is not Offload.none
+    preset = offloads and engine.name is EngineName.zero3
+    words = ["engine=zero3_offload" if preset else f"engine={engine.name.value}"]
     if engine.name is not EngineName.local:
         words.append(f"engine.processes={engine.processes}")
-    if engine.offload is not Offload.none:
+    if offloads and not preset:
         words.append(f"engine.offload={engine.offload.value}")
     for part in ("trainer", "target"):
         before, after = vars(getattr(config, part)), vars(getattr(changed, part))
-        words += [f"{part}.{key}={str(value).lower()}" for key, value in after.items() if value != before[key]]
+        words += [f"{part}.{key}={json.dumps(value)}" for key, value in after.items() if value != before[key]]
     return tuple(words)
 
 

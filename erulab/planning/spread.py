@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -48,8 +48,3 @@ class Spread:
         The k-th of n values drawn at random is expected at about the k/(n+1) quantile.
         """
         return [self.at(last / (batch + 1)) for last in range(chunk, batch + 1, chunk)]
-
-
-def longest_of(parts: Sequence[Sequence[float]]) -> list[float]:
-    """What chunks that run together are padded to."""
-    return [max(together) for together in zip(*parts, strict=True)]

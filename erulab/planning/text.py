@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from erulab.costs.devices import USABLE
-from erulab.options import Offload
+from erulab.options import EngineName, EngineOptions, Offload
 from erulab.planning.estimate import MOST_PROCESSES, Plan
 from erulab.planning.rows import Part
 
@@ -20,7 +20,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "method": plan.config.method.name,
         "parameters": plan.shape.parameters,
         "engine": {
-            "name": plan.engine.name.value, "processes": plan.engine.processes, "offload": plan.engine.offload.value,
+            "name": plan.engine.name.value, "nodes": plan.engine.nodes, "processes": plan.engine.processes,
+            "offload": plan.engine.offload.value,
         },
         "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
         "computes_in": plan.computes_in.value,
@@ -49,16 +50,18 @@ def _part(part: Part) -> dict[str, float]:
 
 def as_text(plan: Plan) -> str:
     """The tables, and what they rest on."""
-    processes, device = plan.engine.processes or 1, plan.device
+    processes, device = plan.engine.world, plan.device
     config, sizes = plan.config, plan.sizes
-    where = f"{processes} process{'es' * (processes > 1)} on {'this ' if device.shared else ''}{device.name}"
+    most = "up to " if config.trainer.micro_tokens is not None else ""
+    hosts = f" on {plan.engine.nodes} hosts" if plan.engine.nodes > 1 else ""
+    where = f"{processes} process{'es' * (processes > 1)}{hosts} on {'this ' if device.shared else ''}{device.name}"
     lines = [
         f"model       {config.model.name}, {plan.shape.parameters:,} parameters",
         f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
         f"dataset={config.dataset.name}",
         f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}"
-        + (", optimizer state in host memory" if plan.engine.offload is not Offload.none else ""),
-        f"batch       {config.trainer.global_batch} forget rows a step, {plan.micro_batch} a forward and process",
+        + _offloaded(plan.engine),
+        f"batch       {config.trainer.global_batch} forget rows a step, {most}{plan.micro_batch} a forward and process",
         f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
         f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "
         f"{sizes.retain.tokens:.0f}",
@@ -80,6 +83,14 @@ def as_text(plan: Plan) -> str:
     else:
         lines += ["", "this run trains nothing"]
     return "\n".join(lines) + "\n"
+
+
+def _offloaded(engine: EngineOptions) -> str:
+    if engine.offload is Offload.none:
+        return ""
+    place = "on a disk" if engine.offload is Offload.nvme else "in host memory"
+    weights = ", weights in host memory" if engine.name is EngineName.zero3 else ""
+    return f", optimizer state {place}{weights}"
 
 
 def _memory_lines(plan: Plan) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 from erulab.adversaries.balls import perturbed_layer
 from erulab.adversaries.latent_pgd import LatentPGDOptions
@@ -15,9 +17,11 @@ from erulab.costs.steps import Search, Step
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.base import Attention
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
-from erulab.planning.rows import DataSizes, Part
-from erulab.planning.spread import longest_of
-from erulab.registry import methods
+from erulab.planning.micro import Group, expected, largest, learning_split, unlearning_split
+from erulab.planning.rows import DataSizes
+from erulab.planning.spread import Spread
+from erulab.registry import methods, models
+from erulab.training.batches import Split
 
 # As erulab/training/unlearning.py has it (a test compares): that file loads torch, this one must not.
 GAIN_EVERY = 10
@@ -46,30 +50,30 @@ def unlearns(trains: Trains) -> bool:
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
-    """One optimizer step of unlearning, over all processes; padding is computed too.
+    """One optimizer step of unlearning, over all `processes`; padding is computed too.
 
     Of an adversary that is not erulab's own only the gain's measurement is known.
     """
-    answers, size, micro = Answers.of(config), config.trainer.global_batch, micro_batch(config, processes)
-    parts = _parts(answers, sizes)
-    together = longest_of([part.lengths.padded(size, micro) for part in parts])
-    trained = _rows(together, micro, sum(part.supervised for part in parts), len(parts))
-    kl = _rows(together, micro, sizes.retain.supervised) if answers.retain is Retain.kl else Rows()
+    answers = Answers.of(config)
+    cut = expected(_groups(answers, sizes), config.trainer.global_batch, unlearning_split(config), processes)
+    micros = [micro for mine in cut for micro in mine]
+    trained = _sum(micro.rows for micro in micros)
+    kl = _sum(micro.of(1) for micro in micros) if answers.retain is Retain.kl else Rows()
     prompts, search, measured, measured_search = Rows(), None, Rows(), None
     adversary = config.adversary
-    forget = sizes.forget.lengths.padded(size, micro)
     if adversary.name != "none" and adversary.p > 0:
         # Each process measures on its first micro-batch.
-        measured = _rows(forget[:processes], micro, sizes.forget.supervised).times(1 / GAIN_EVERY)
+        measured = _sum(mine[0].alone(sizes.forget) for mine in cut).times(1 / GAIN_EVERY)
     if isinstance(adversary, RFAOptions) and adversary.p > 0:
         # Every process runs all prompts, and so has the same directions without asking the others.
         often = processes * (1 - adversary.warmup) / adversary.every
         sides = [sizes.forget, sizes.retain] if adversary.direction is Direction.forget_minus_retain else [sizes.forget]
         for part in sides:
-            prompts += _rows(part.prompts.padded(adversary.n, adversary.n), adversary.n, 0.0).times(often)
+            (longest,) = part.prompts.padded(adversary.n, adversary.n)
+            prompts += Rows.of([longest] * adversary.n, 0.0).times(often)
     if isinstance(adversary, LatentPGDOptions) and adversary.p > 0:
         layer = perturbed_layer(adversary.layer, layers)
-        searched = _rows(forget, micro, sizes.forget.supervised).times(adversary.p)
+        searched = _sum(micro.alone(sizes.forget) for micro in micros).times(adversary.p)
         search = Search(searched, adversary.steps, layer)
         measured_search = Search(measured, adversary.steps, layer)
     return Step(trained, kl, prompts, search, measured, measured_search)
@@ -77,9 +81,8 @@ def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes:
 
 def learning_step(config: RunConfig, sizes: DataSizes, processes: int) -> Step:
     """One optimizer step of learning the target or the oracle, over all processes; retain rows stand for all."""
-    size = config.target.global_batch
-    micro = config.target.micro_batch or size // processes
-    return Step(_rows(sizes.retain.lengths.padded(size, micro), micro, sizes.retain.supervised))
+    cut = expected([[sizes.retain]], config.target.global_batch, learning_split(config), processes)
+    return Step(_sum(micro.rows for mine in cut for micro in mine))
 
 
 def reference_rows(config: RunConfig, sizes: DataSizes) -> Rows:
@@ -94,25 +97,27 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> Rows:
     return total
 
 
-def _parts(answers: Answers, sizes: DataSizes) -> list[Part]:
-    """The kinds of rows that run in one forward, as many of each."""
-    parts = [sizes.other if answers.trains is Trains.refusal else sizes.forget]
+def _groups(answers: Answers, sizes: DataSizes) -> list[Group]:
+    """The rows that run in one forward: answers with their paired answers, then retain rows, as many of each."""
+    group = [sizes.other if answers.trains is Trains.refusal else sizes.forget]
     if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
-        parts.append(sizes.other)
-    if answers.retain is not Retain.none:
-        parts.append(sizes.retain)
-    return parts
+        group.append(sizes.other)
+    return [group] if answers.retain is Retain.none else [group, [sizes.retain]]
 
 
-def _rows(lengths: Sequence[float], micro: int, supervised: float, kinds: int = 1) -> Rows:
-    """Chunks of `kinds * micro` rows, each padded to its length; `supervised`: a row's, of all kinds together."""
-    count = kinds * micro
-    return Rows.of([length for length in lengths for _ in range(count)], supervised * micro * len(lengths))
+def _sum(rows: Iterable[Rows]) -> Rows:
+    return reduce(add, rows, Rows())
 
 
-def micro_batch(config: RunConfig, processes: int) -> int:
-    """Forget rows of one process's forward."""
-    return config.trainer.micro_batch or config.trainer.global_batch // processes
+def micro_batch(config: RunConfig, sizes: DataSizes, processes: int) -> int:
+    """Forget rows of one process's forward: of the largest one, where a budget of tokens cuts."""
+    split = unlearning_split(config)
+    return largest(_groups(Answers.of(config), sizes), config.trainer.global_batch, split, processes)
+
+
+def lora_rank(config: RunConfig) -> int:
+    """Of the adapters that unlearning trains; learning never trains any."""
+    return config.model.lora.rank
 
 
 def numbers(engine: EngineOptions, bf16: bool) -> Numbers:
@@ -126,29 +131,30 @@ def memories(
     config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool
 ) -> dict[str, Memory]:
     """Memory of each training that the run holds, "learning" and "unlearning"; `engine` is definite."""
-    processes = engine.processes or 1
     stage = None if engine.name is EngineName.local else int(engine.name.value.removeprefix("zero"))
     answers = Answers.of(config)
-
-    def training(frozen_copy: bool) -> Training:
-        return Training(
-            numbers(engine, bf16), Sharding(stage, processes, engine.offload is not Offload.none),
-            config.trainer.checkpointing, eager_attention=config.model.attention is Attention.eager,
-            frozen_copy=frozen_copy,
-        )  # fmt: skip
-
+    sharding = Sharding(stage, engine.world, engine.offload is not Offload.none, engine.offload is Offload.nvme)
+    common = Training(
+        numbers(engine, bf16), sharding, config.trainer.checkpointing,
+        eager_attention=config.model.attention is Attention.eager,
+    )  # fmt: skip
     found = {}
     if learns(config):
-        size = config.target.micro_batch or config.target.global_batch // processes
-        micro = MicroBatch(
-            size, max(sizes.forget.lengths.longest, sizes.retain.lengths.longest),
-            size * max(sizes.forget.longest_supervised, sizes.retain.longest_supervised),
-            alone=size * processes == config.target.global_batch,
+        # Only weights of a folder are read sharded; what is made, or unpacked from a package, begins whole.
+        whole = stage != 3 or models.build(config.model).folder is None
+        both = replace(
+            sizes.retain,
+            lengths=Spread.constant(max(sizes.forget.lengths.longest, sizes.retain.lengths.longest)),
+            longest_supervised=max(sizes.forget.longest_supervised, sizes.retain.longest_supervised),
         )  # fmt: skip
-        found["learning"] = memory(shape, micro, training(False))
+        micro = _largest([[both]], config.target.global_batch, learning_split(config), engine.world)
+        found["learning"] = memory(shape, micro, replace(common, loads_whole=whole))
     if unlearns(answers.trains) and Stage.unlearn in config.stages:
+        kl = answers.retain is Retain.kl
+        groups = _groups(answers, sizes)
+        micro = _largest(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)
         found["unlearning"] = memory(
-            shape, _largest(config, answers, sizes, processes), training(answers.retain is Retain.kl)
+            shape, micro, replace(common, lora_rank=lora_rank(config), frozen_copy=kl, loads_whole=stage != 3)
         )
     return found
 
@@ -159,13 +165,14 @@ def learns(config: RunConfig) -> list[Stage]:
     return [stage for stage in given if stage in config.stages and given[stage] is None]
 
 
-def _largest(config: RunConfig, answers: Answers, sizes: DataSizes, processes: int) -> MicroBatch:
+def _largest(groups: list[Group], size: int, split: Split, processes: int, *, kl: bool = False) -> MicroBatch:
     """The micro-batch of the longest rows: rows of like length run together, so they meet."""
-    size, parts = micro_batch(config, processes), _parts(answers, sizes)
+    rows = largest(groups, size, split, processes)
+    parts = [part for group in groups for part in group]
     return MicroBatch(
-        size * len(parts),
+        rows * len(parts),
         max(part.lengths.longest for part in parts),
-        size * sum(part.longest_supervised for part in parts),
-        kl_supervised=size * sizes.retain.longest_supervised if answers.retain is Retain.kl else 0.0,
-        alone=size * processes == config.trainer.global_batch,
+        rows * sum(part.longest_supervised for part in parts),
+        kl_supervised=rows * parts[-1].longest_supervised if kl else 0.0,
+        alone=rows * processes >= size,
     )

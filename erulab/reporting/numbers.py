@@ -47,3 +47,18 @@ def seconds(value: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def thousands(value: float | None) -> str:
+    """A count: `1,234,567`."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def power(value: float | None) -> str:
+    """A figure of any size: `3.14e14`."""
+    return MISSING if value is None else f"{value:.2e}".replace("e+", "e")
+
+
+def gigabytes(value: float | None) -> str:
+    """Bytes in units of 1e9: `.52 GB`."""
+    return MISSING if value is None else f"{short(value / 1e9)} GB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,21 @@ from markupsafe import Markup
 
 from erulab.errors import DataError
 from erulab.reporting import escape, plots
+from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
-from erulab.reporting.numbers import seconds, short
+from erulab.reporting.numbers import short
 from erulab.reporting.settings import flat, settings
 from erulab.reporting.tables import attack_table, comparison, key_table, score_table
 from erulab.reporting.verdict import Outcome, Verdict, verdict
 from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
-STAGES = ("target", "oracle", "unlearn", "evaluate", "attack", "report")
 CAPTIONS = {
     "robustness": "Knowledge of the forget set above the oracle, without an attack and after each one.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "relearning": "The three models before and after an attacker retrains them.",
     "training": "The unlearning run, step by step.",
 }
-
-
-@dataclass(frozen=True)
-class StageLine:
-    """One line of the stage list: `state` is done, from the cache, missing or not asked for."""
-
-    name: str
-    state: str
-    seconds: float | None
 
 
 def write(rundir: RunDir) -> None:
@@ -64,7 +54,7 @@ def html_page(run: RunResult, images: dict[str, bytes]) -> str:
     return _environment(autoescape=True).get_template("report.html").render(
         **_contents(run), images={stem: _data_url(image) for stem, image in images.items()},
         key_figures=Markup(key_table(run).render("html")), scores=Markup(score_table(run).render("html")),
-        attacks=Markup(attack_table(run).render("html")),
+        attacks=Markup(attack_table(run).render("html")), costs=Markup(cost_table(run).render("html")),
     )  # fmt: skip
 
 
@@ -73,7 +63,7 @@ def markdown_page(run: RunResult, images: Sequence[Path]) -> str:
     return _environment(autoescape=False).get_template("report.md").render(
         **_contents(run), images={path.stem: path.relative_to(run.path).as_posix() for path in images},
         key_figures=key_table(run).render("md"), scores=score_table(run).render("md"),
-        attacks=attack_table(run).render("md"),
+        attacks=attack_table(run).render("md"), costs=cost_table(run).render("md"),
     )  # fmt: skip
 
 
@@ -84,22 +74,6 @@ def comparison_page(runs: Sequence[RunResult]) -> str:
         table=Markup(comparison(runs).render("html")), image=_data_url(image) if image else None,
         verdicts=[(run.name, verdict(run)) for run in runs],
     )  # fmt: skip
-
-
-def stage_lines(run: RunResult) -> list[StageLine]:
-    """Every stage in order, also those that failed, are missing, or were not asked for."""
-    wanted = [str(stage) for stage in run.config.get("stages", [])]
-    lines = []
-    for name in STAGES:
-        entry = run.stages.get(name, {})
-        if entry.get("done"):
-            state = "found in the cache" if entry.get("from_cache") else "done"
-        elif name in run.missing:
-            state = "failed or not reached"
-        else:
-            state = "nothing to do" if name in wanted else "not asked for"
-        lines.append(StageLine(name, state, entry.get("seconds")))
-    return lines
 
 
 def reproduce(run: RunResult) -> str:
@@ -120,7 +94,6 @@ def _contents(run: RunResult) -> dict[str, Any]:
         "over": judged.forgetting.outcome is Outcome.over,
         "captions": CAPTIONS,
         "settings": [(key, flat(value)) for key, value in settings(run.config).items()],
-        "stages": stage_lines(run),
         "samples": run.samples,
         "environment": [(key, flat(value)) for key, value in settings(run.env).items() if key != "command"],
         "command": reproduce(run),
@@ -146,7 +119,7 @@ def _environment(*, autoescape: bool) -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "visible": escape.visible, "lines": lambda text: escape.visible(text, lines=True), "md": escape.markdown,
-        "block": escape.markdown_block, "seconds": seconds, "short": short,
+        "block": escape.markdown_block, "short": short,
     }  # fmt: skip
     return environment
 

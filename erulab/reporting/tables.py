@@ -13,6 +13,7 @@ from erulab.reporting.verdict import verdict
 
 CHOICES = ("run", "method", "reward", "adversary", "settings")
 AFTER = "K after "
+COST = "cost/"  # figures of scores.json that say what a model took, not what it can do
 # (heading, metric of scores.json); a column that no run has is left out.
 FIGURES = (
     ("log-odds forget", "forget/log_odds"),
@@ -82,7 +83,7 @@ def score_table(run: RunResult) -> Table:
     names = dict.fromkeys(name for model in models for name in run.scores[model])
     rows = []
     for name in names:
-        if name.endswith("/n") or name.startswith("residual"):
+        if name.endswith("/n") or name.startswith(("residual", COST)):
             continue
         cells = [_figure(run, model, name) for model in models]
         rows.append((Cell(name), *cells))
@@ -102,7 +103,8 @@ def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
     for model in ("target", "oracle"):
         for run in runs:
             if model in run.scores:
-                seen.setdefault(model + json.dumps(run.scores[model], sort_keys=True), (model, run))
+                figures = {name: value for name, value in run.scores[model].items() if not name.startswith(COST)}
+                seen.setdefault(model + json.dumps(figures, sort_keys=True), (model, run))
     return list(seen.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from erulab.cache import Cache
+from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark
 from erulab.errors import IntegrityFault
 from erulab.models import loading
@@ -43,6 +45,7 @@ class Context:
     data_identity: dict[str, Any]
     chat: ChatFormat
     cache: Cache
+    ledger: Ledger  # of all models that come from here
     ranks: Ranks
     device: torch.device
     tracker: Tracker
@@ -58,7 +61,7 @@ class Context:
 
     def load(self, ref: ModelRef) -> LoadedModel:
         """The model of a reference, on this rank's device, in evaluation mode."""
-        loaded = loading.load_folder(ref.path, self.config.model.attention)
+        loaded = self._counted(loading.load_folder(ref.path, self.config.model.attention))
         loaded.policy.to(self.device).eval()
         return loaded
 
@@ -71,7 +74,7 @@ class Context:
         folder = self.source.folder
         if folder is not None and loads_sharded(self.config.engine):
             return self._sharded(folder)
-        loaded = self.source.load(self.benchmark, seed)
+        loaded = self._counted(self.source.load(self.benchmark, seed))
         loaded.policy.to(self.device)
         return loaded
 
@@ -90,14 +93,20 @@ class Context:
         from erulab.training.sharded import ShardedPolicy
 
         model = self._sharded(ref.path).model.requires_grad_(False)
-        return ShardedPolicy(model, self.config.engine, self.device, self.config.trainer.precision)
+        return ShardedPolicy(model, self.config.engine, self.device, self.config.trainer.precision, self.ledger)
 
     def _sharded(self, source: str) -> LoadedModel:
         # DeepSpeed takes seconds to import, and only Linux has it.
         from erulab.training.sharded import load_sharded
 
         config = self.config
-        return load_sharded(source, config.model.attention, config.engine, self.device, config.trainer.precision)
+        return self._counted(
+            load_sharded(source, config.model.attention, config.engine, self.device, config.trainer.precision)
+        )
+
+    def _counted(self, loaded: LoadedModel) -> LoadedModel:
+        """The model, writing in this run's ledger; the look at its layout while it was loaded is left out."""
+        return dataclasses.replace(loaded, ledger=self.ledger)
 
     def given(self, path: str) -> ModelRef:
         """A checkpoint that the user names in place of a stage's product.

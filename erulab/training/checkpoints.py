@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from erulab.costs.ledger import Ledger, Spent
 from erulab.errors import IntegrityFault
 from erulab.ranks import Ranks
 from erulab.training.engine import Engine
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 KEEP = 2
 # Raised when what is in a checkpoint changes. What a training depends on is in the name of its folder (cache.py).
-FORMAT = "training-state-1"
+FORMAT = "training-state-2"
 
 
 class Checkpoints:
@@ -42,11 +43,12 @@ class Checkpoints:
             writing.mkdir(parents=True)
         self._ranks.barrier()
         engine.save(writing / "engine")
-        self._ranks.barrier()
+        spent = self._ranks.gather_objects(engine.policy.ledger.spent)
         if self._ranks.first:
             save_file(objective.state_dict(), writing / "objective.safetensors")
             hashes = {str(f.relative_to(writing)): _sha256(f) for f in sorted(writing.rglob("*")) if f.is_file()}
-            manifest = {"key": self._key, "step": step, "files": hashes}
+            costs = {**sum(spent, Spent()).plain(), "seconds": engine.policy.ledger.seconds}
+            manifest = {"key": self._key, "step": step, "files": hashes, "costs": costs}
             (writing / "manifest.json").write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(final, ignore_errors=True)
             writing.rename(final)
@@ -67,13 +69,20 @@ class Checkpoints:
             if fault is None:
                 engine.load(folder / "engine")
                 objective.load_state_dict(load_file(folder / "objective.safetensors"))
-                return int(json.loads((folder / "manifest.json").read_text())["step"])
+                manifest = json.loads((folder / "manifest.json").read_text())
+                self._carry(manifest["costs"], engine.policy.ledger)
+                return int(manifest["step"])
             log.warning("checkpoint %s is not used: %s", folder, fault)
             faults.append(f"{folder.name}: {fault}")
         if found:
             why = "; ".join(faults)
             raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove it to start anew")
         return 0
+
+    def _carry(self, costs: dict[str, float | None], ledger: Ledger) -> None:
+        """What all processes had spent goes on in the first one's ledger: sums over ranks stay what they were."""
+        if self._ranks.first:
+            ledger.carry(Spent.read(costs), costs["seconds"] or 0.0)
 
     def clear(self) -> None:
         """Removes all: the training has ended and its product is kept elsewhere."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from erulab.costs.ledger import Ledger
 from erulab.errors import NumericFault
 from erulab.options import Schedule
 from erulab.ranks import Ranks
@@ -18,6 +19,8 @@ from erulab.training.objective import Objective
 from erulab.training.prefetch import prefetched
 from erulab.training.schedule import learning_rate
 from erulab.training.stopping import StopRequest
+
+COSTS = ("cost/tokens", "cost/flops", "cost/flops_adversary")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ def train(
     checkpoints: Checkpoints | None = None, stop: StopRequest | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:  # fmt: skip
     """Runs all steps and yields (step, metrics) after each; continues from the newest checkpoint if there is one.
+
+    The metrics in COSTS are running totals over all processes, of all that the policy's ledger holds.
 
     Args:
         checkpoints: where to save every `save_every` steps and when stopped; None for trainings too short to resume.
@@ -55,7 +60,9 @@ def train(
                 engine.backward(loss, last=number == len(micros) - 1)
             for name, value in micro_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
-        metrics = objective.end_step(_over_ranks(sums, ranks))
+        totals = _over_ranks(sums | _costs(engine.policy.ledger), ranks)
+        costs = {name: totals.pop(name) for name in COSTS}
+        metrics = objective.end_step(totals)
         if not math.isfinite(metrics["loss"]):
             raise NumericFault(f"loss is {metrics['loss']} at step {step}; try a smaller trainer.lr or target.lr")
         lr = learning_rate(options.lr, step, options.steps, options.warmup, options.schedule)
@@ -63,7 +70,8 @@ def train(
         if not math.isfinite(norm):
             raise NumericFault(f"gradient norm is {norm} at step {step}; try a smaller trainer.lr or target.lr")
         seconds = time.perf_counter() - started
-        yield step, {**metrics, "lr": lr, "grad_norm": norm, "rows_per_second": options.global_batch / seconds}
+        figures = {"lr": lr, "grad_norm": norm, "rows_per_second": options.global_batch / seconds}
+        yield step, {**metrics, **figures, **costs}
         if checkpoints:
             done = step + 1
             # One rank's signal stops all: a rank alone in a collective would hang the others.
@@ -73,6 +81,13 @@ def train(
             if stopping and stop is not None:
                 stop.interrupt(f"stopped after step {done} of {options.steps}")
         started = time.perf_counter()
+
+
+def _costs(ledger: Ledger) -> dict[str, torch.Tensor]:
+    """This rank's share of the metrics in COSTS."""
+    spent = ledger.spent
+    values = (spent.tokens, spent.flops, spent.flops_adversary)
+    return dict(zip(COSTS, torch.tensor(values, dtype=torch.float64), strict=True))
 
 
 def _over_ranks(sums: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:

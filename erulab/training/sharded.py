@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
+from erulab.costs.ledger import Ledger
 from erulab.models.base import Attention
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout, read_folder
@@ -57,9 +58,10 @@ class ShardedPolicy(Policy):
     """A sharded model whose forwards gather weights, without an optimizer: a frozen reference."""
 
     def __init__(
-        self, model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision
-    ) -> None:
-        super().__init__(model)
+        self, model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision,
+        ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, ledger)
         config = zero_config(options, device, precision)
         if options.offload is not Offload.none:
             del config["zero_optimization"]["offload_optimizer"]

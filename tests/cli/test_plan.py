@@ -82,6 +82,58 @@ def test_what_the_user_knows_better(planned: Planned) -> None:
     assert longer["memory"]["unlearning"]["activations"] > found["memory"]["unlearning"]["activations"]
 
 
+def test_zero3_never_loads_a_folders_model_whole(planned: Planned) -> None:
+    """But it does what a package carries, and other stages do."""
+    n = 6_738_415_616
+    three, two = planned(*SEVEN_B), planned(*SEVEN_B, "engine=zero2")
+    for training in ("learning", "unlearning"):
+        assert three["memory"][training]["loading"] < 2 * n / 8 + 1e9
+        assert two["memory"][training]["loading"] == 4 * n
+    packed = planned("model=smollm2_135m", "engine=zero3", "dataset=tofu")
+    assert packed["memory"]["learning"]["loading"] == 4 * packed["parameters"]
+    assert packed["memory"]["unlearning"]["loading"] < 4 * packed["parameters"]
+    # kl's frozen copy is sharded too, and with adapters there is none.
+    kl = planned("method=kl", *SEVEN_B[1:], "adversary=none", "reward=none")["memory"]["unlearning"]
+    assert kl["reference"] == 2 * n / 8
+
+
+def test_adapters_are_planned_for_unlearning_alone(planned: Planned) -> None:
+    whole, lora = planned(*SEVEN_B), planned(*SEVEN_B, "model.lora.rank=16")
+    assert lora["memory"]["learning"] == whole["memory"]["learning"]
+    trained = 16 * 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert lora["memory"]["unlearning"]["optimizer"] == 12 * trained / 8
+    assert lora["memory"]["unlearning"]["gradients"] == 2 * trained / 8
+    assert lora["step_flops"]["backward"] < 0.7 * whole["step_flops"]["backward"]
+    kl = planned("method=kl", *SEVEN_B[1:], "adversary=none", "reward=none", "model.lora.rank=16")
+    assert kl["memory"]["unlearning"]["reference"] == 0
+
+
+def test_hosts_multiply_processes(planned: Planned) -> None:
+    one = planned(*SEVEN_B)
+    two = planned(*SEVEN_B[:-2], "engine.processes=4", "engine.nodes=2", "engine.rendezvous=a:1", "dataset=tofu")
+    for part in ("memory", "stages", "hours"):
+        assert one[part] == two[part]
+
+
+def test_offloading_under_zero3_takes_weights_off_the_device(planned: Planned) -> None:
+    cpu, disk = (
+        planned(*SEVEN_B, f"engine.offload={place}", *more)["memory"]["unlearning"]
+        for place, more in (("cpu", []), ("nvme", ["engine.nvme_path=/tmp"]))
+    )
+    assert cpu["weights"] == cpu["optimizer"] == disk["weights"] == 0
+    assert cpu["host"] - disk["host"] == pytest.approx(12 * 6_738_415_616 / 8)
+    small = planned(*SEVEN_B, "--device", "rtx4090")["smallest"]
+    assert "engine=zero3_offload" in small["overrides"]
+
+
+def test_a_budget_of_tokens_takes_less_at_once(planned: Planned) -> None:
+    whole, cut = planned(*SEVEN_B), planned(*SEVEN_B, "trainer.micro_tokens=512")
+    assert (whole["micro_batch"], cut["micro_batch"]) == (4, 1)  # the longest row has 165 tokens, and retain rows too
+    for training in ("learning", "unlearning"):
+        assert cut["memory"][training]["activations"] < whole["memory"][training]["activations"]
+    assert cut["step_flops"]["forward"] <= whole["step_flops"]["forward"]
+
+
 def test_the_smallest_engine_that_fits_is_planned_to_fit(planned: Planned) -> None:
     for device in ("a100-40gb", "rtx4090", "v100-32gb"):
         smallest = planned(*SEVEN_B, "--device", device)["smallest"]

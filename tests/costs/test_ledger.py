@@ -74,7 +74,12 @@ def test_a_model_of_an_unknown_type_counts_tokens() -> None:
     ledger = Ledger()
     ledger.add_forward(None, Rows.of([4], 2))
     ledger.add_backward(None, Rows.of([4], 2), Backward.full)
-    assert ledger.take() == Spent(tokens=4, supervised_tokens=2)
+    found = ledger.take()
+    assert (found.tokens, found.supervised_tokens) == (4, 2)
+    plain = (found + Spent(tokens=1)).plain()
+    assert plain["tokens"] == 5
+    assert plain["flops_forward"] is plain["flops_backward"] is plain["flops"] is None  # not known, and so is any sum
+    assert Spent.read(plain).plain() == plain
 
 
 def test_peak_memory_is_this_processes_own_high_water_mark_in_bytes() -> None:

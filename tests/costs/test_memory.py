@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from erulab import logprobs
 from erulab.costs import memory as costs
-from erulab.costs.memory import MicroBatch, Numbers, Sharding, Training, memory
+from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training, memory
 from erulab.costs.shapes import ModelShape
 from erulab.models.policy import Policy, reference_states
 from erulab.models.smollm2 import ARCHITECTURE
@@ -200,13 +200,37 @@ def test_sharding_divides_what_its_stage_says() -> None:
 
 
 def test_a_model_is_loaded_whole_before_it_is_sharded() -> None:
+    """But for folders under stage 3, where no process ever holds more than its part and a tensor."""
     shape = ModelShape.from_config(LLAMA | {"num_hidden_layers": 400})
+    n, head = shape.parameters, shape.head_weights
     for stage in (1, 2, 3):
         made = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(stage, 1000)))
-        assert made.loading == 4 * shape.parameters <= made.peak
+        assert made.loading == 4 * n <= made.peak
     # Retain kl keeps it like that.
-    kept = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(3, 1000), frozen_copy=True))
-    assert kept.reference == 4 * shape.parameters and kept.loading == 8 * shape.parameters
+    kept = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(2, 1000), frozen_copy=True))
+    assert kept.reference == 4 * n and kept.loading == 8 * n
+    sharded = Training(Numbers.bf16, Sharding(3, 10), frozen_copy=True, loads_whole=False)
+    made = memory(shape, MicroBatch(1, 2, 1), sharded)
+    assert made.reference == pytest.approx(2 * n / 10)
+    assert made.loading == pytest.approx(2 * 2 * n / 10 + 2 * head)
+    assert made.host == 0
+
+
+def test_stage_3_offloads_weights_too() -> None:
+    shape = ModelShape.from_config(LLAMA)
+    micro, n = MicroBatch(2, 16, 8), shape.parameters
+
+    def made(offload: bool, disk: bool = False, frozen: bool = False) -> Memory:
+        sharding = Sharding(3, 4, offload, disk)
+        return memory(shape, micro, Training(Numbers.bf16, sharding, frozen_copy=frozen, loads_whole=False))
+
+    cpu, disk = made(True), made(True, disk=True)
+    assert cpu.weights == cpu.gradients == cpu.optimizer == disk.weights == disk.optimizer == 0
+    assert made(False).peak - cpu.peak >= (2 + 12) * n / 4
+    # A quarter each process: weights in bfloat16, the gradient in float32, two moments and a master.
+    assert cpu.host == (2 + 4 + 12) * n / 4
+    assert disk.host == (2 + 4) * n / 4
+    assert made(True, frozen=True).host == cpu.host + 2 * n / 4 and made(True, frozen=True).reference == 0
 
 
 def test_adapters_train_little_and_need_no_frozen_copy() -> None:

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
-from tests.evaluation.conftest import on_ranks
+from tests.evaluation.conftest import on_ranks, small_world
 
 FORCED = EvaluationOptions(generate=False)
 
@@ -187,3 +189,13 @@ def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
     assert forget_quality(rows(0.0), rows(0.0)) == 1.0
     assert forget_quality(rows(9.0), rows(0.0)) == pytest.approx(1.9e-23, rel=0.05)
     assert forget_quality([scored("forget", Role.FORGET, 0, nll=1.0)], rows(0.0)) is None
+
+
+def test_scoring_and_generation_are_counted_as_torch_counts_them(loaded: LoadedModel) -> None:
+    """Eager attention, whose products torch counts on a CPU."""
+    counted = replace(loaded.copy(), ledger=Ledger())
+    counted.model.set_attn_implementation("eager")
+    suites = [replace(suite, rows=suite.rows[:2]) for suite in small_world().suites]
+    with FlopCounterMode(display=False) as counter:
+        evaluate(counted, suites, replace(FORCED, generate=True, max_new_tokens=5), Ranks())
+    assert counted.ledger.take().flops_forward == counter.get_total_flops()

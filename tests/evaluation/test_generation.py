@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from erulab.evaluation.generation import generate
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
 from tests import tiny
+from tests.costs.families import CONFIGS, model_of
 from tests.evaluation.conftest import on_ranks
 
 PROMPTS = ["2 3 4", "9", "5 30 7 7 12 8 21", "11 12", "2 3 4", "36 35 34 33 32 31"]
@@ -67,3 +69,13 @@ def test_equal_prompts_are_answered_once_and_a_finished_batch_stops() -> None:
     responses = generate(LoadedModel(model, None, Numbers(every)), ["2 3"] * 5 + ["4"], NEW, 1000, Ranks())  # type: ignore[arg-type]
     assert responses == [""] * 6
     assert rows == [2]
+
+
+@pytest.mark.parametrize("stop_ids", [(), (5,)])  # also where the longest response ends early
+def test_generation_is_counted_as_torch_counts_it(stop_ids: tuple[int, ...]) -> None:
+    model = model_of(CONFIGS["llama"], "eager").eval()
+    loaded = LoadedModel(model, None, Numbers(stop_ids))  # type: ignore[arg-type]
+    with FlopCounterMode(display=False) as counter:
+        generate(loaded, PROMPTS, NEW, 60, Ranks())
+    found = loaded.ledger.take()
+    assert found.flops == found.flops_forward == counter.get_total_flops()

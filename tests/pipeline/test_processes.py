@@ -38,6 +38,8 @@ def check_scores(rundir: RunDir, first: Finished) -> None:
     scores, wanted = json.loads(rundir.scores_json.read_text()), first.read("scores.json")
     for model, figures in wanted.items():
         for name, value in figures.items():
+            if name.startswith("cost/"):  # goes by the machine and by how rows are laid out
+                continue
             # Generated text may differ at near ties; a Kolmogorov-Smirnov p-value and an interval jump with them.
             if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
                 assert scores[model][name] == pytest.approx(value, abs=1e-3), (model, name)
@@ -52,6 +54,17 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rundir = only_run(tmp_path)
     check_scores(rundir, first)
+    # Costs are sums over both; only padding differs, and what both run alike: an adversary's prompts.
+    costs, one = json.loads(rundir.stages_json.read_text()), first.read("stages.json")
+    for stage in ("target", "oracle", "evaluate"):
+        for name in ("tokens", "flops_forward"):
+            assert costs[stage][name] == pytest.approx(one[stage][name], rel=0.15), (stage, name)
+    mine, its = (
+        [json.loads(line)["cost/tokens"] for line in folder.metrics_jsonl.read_text().splitlines()]
+        for folder in (rundir, first.rundir)
+    )
+    assert mine[-1] == costs["unlearn"]["tokens"]
+    assert mine[-1] - mine[0] == pytest.approx(its[-1] - its[0], rel=0.15)
     attacked = {(r["attack"], str(r["setting"]), r["metric"]): r for r in json.loads(rundir.attacks_json.read_text())}
     expected = {(r["attack"], str(r["setting"]), r["metric"]): r for r in first.read("attacks.json")}
     # Other tests attack the first run in more ways.
@@ -135,3 +148,7 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
     steps = [json.loads(line)["step"] for line in rundir.metrics_jsonl.read_text().splitlines()]
     assert steps == list(range(STEPS))
+    # What was lost with the first process is not counted twice, and what it had kept is not lost.
+    costs, resumed = (json.loads(only_run(o).stages_json.read_text())["unlearn"] for o in (straight, broken))
+    for name in ("tokens", "supervised_tokens", "flops_forward", "flops_backward", "flops_adversary", "flops"):
+        assert resumed[name] == costs[name] > 0, name

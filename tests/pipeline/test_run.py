@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Olmo2Config, Olmo2ForCausalLM
 
+from erulab import config as configuration
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from tests.pipeline.conftest import Finished, Runner
+from erulab.models.loading import save_folder
+from erulab.registry import datasets, models
+from tests.pipeline.conftest import Finished, Runner, small
 
 FILES = (
     "run.yaml", "metrics.jsonl", "scores.json", "attacks.json", "samples.json", "stages.json", "report.md",
@@ -76,6 +81,54 @@ def test_scores_of_all_three_models(first: Finished) -> None:
     assert unlearned["residual_low"] <= unlearned["residual"] <= unlearned["residual_high"]
 
 
+def test_costs_are_in_every_file(first: Finished) -> None:
+    """stages.json, the cache, metrics.jsonl and scores.json tell the same of what each stage took."""
+    stages, scores = first.read("stages.json"), first.read("scores.json")
+    for stage in ("target", "oracle", "unlearn", "evaluate", "attack"):
+        entry = stages[stage]
+        assert entry["tokens"] > entry["supervised_tokens"] > 0 and entry["flops_forward"] > 0, stage
+        assert entry["flops"] == entry["flops_forward"] + entry["flops_backward"] + entry["flops_adversary"]
+        assert entry["seconds"] > 0 and 1e8 < entry["peak_memory_bytes"] < 1e11
+    trained = [name for name in stages if name != "attack" and stages[name].get("flops_backward")]
+    assert trained == ["target", "oracle", "unlearn"]
+    assert [name for name in stages if stages[name].get("flops_adversary")] == ["unlearn"]
+    # Other tests attack this run in other ways; what each attack took stays with its rows.
+    kept = first.rundir.path.parents[1] / ".cache" / "attacked"
+    entries = [json.loads(file.read_text()) for file in kept.glob("*/entry.json")]
+    attackers = {entry["depends_on"]["attack"]["name"]: entry["costs"]["flops_backward"] > 0 for entry in entries}
+    assert attackers == {"relearn": True, "quantize": False}
+    for model, stage in (("target", "target"), ("oracle", "oracle"), ("unlearned", "unlearn")):
+        for name in ("tokens", "flops", "flops_adversary", "seconds"):
+            assert scores[model][f"cost/{name}"] == stages[stage][name]
+        assert scores[model]["cost/peak_memory_gb"] == stages[stage]["peak_memory_bytes"] / 1e9
+    lines = [json.loads(line) for line in first.rundir.metrics_jsonl.read_text().splitlines()]
+    assert lines[0]["cost/flops"] < lines[1]["cost/flops"] < lines[2]["cost/flops"]
+    assert lines[-1]["cost/tokens"] == stages["unlearn"]["tokens"]
+    assert lines[-1]["cost/flops"] == stages["unlearn"]["flops"]
+    assert lines[-1]["cost/flops_adversary"] == stages["unlearn"]["flops_adversary"]
+
+
+def test_costs_of_an_unknown_model_type_are_null(run: Runner, tmp_path: Path) -> None:
+    """OLMo 2 is read and trained like any other model; what its products cost is known in tokens only."""
+    config = Olmo2Config(
+        vocab_size=600, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=128, tie_word_embeddings=False,
+    )  # fmt: skip
+    tiny = configuration.compose(small(()))
+    loaded = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
+    assert len(loaded.tokenizer) < config.vocab_size
+    save_folder(dataclasses.replace(loaded, model=Olmo2ForCausalLM(config)), tmp_path / "base")
+    finished = run(
+        "model=hf", f"model.path={tmp_path / 'base'}", "attack=none", "stages=[target,evaluate,report]",
+        "evaluation.generate=false", "target.epochs=1", "evaluation.rows=2", folder=tmp_path,
+    )  # fmt: skip
+    assert finished.code == 0, finished.read("exit.json")
+    entry = finished.read("stages.json")["target"]
+    assert entry["tokens"] > 0 and entry["seconds"] > 0
+    assert entry["flops"] is entry["flops_forward"] is entry["flops_backward"] is None
+    assert finished.read("scores.json")["target"]["cost/flops"] is None
+
+
 def test_attack_rows_have_the_public_fields(first: Finished) -> None:
     rows = first.read("attacks.json")
     assert {row["attack"] for row in rows} == {"relearn", "quantize"}
@@ -93,6 +146,8 @@ def test_none_is_the_target_and_retrain_the_oracle(run: Runner, first: Finished)
         assert scores["unlearned"]["residual"] == pytest.approx(residual)
         assert scores["unlearned"]["forget/nll"] == wanted[model]["forget/nll"]
         assert finished.from_cache["target"] and finished.from_cache["oracle"]
+        # The oracle's training is what it takes to retrain; the target as it is takes none of its own.
+        assert scores["unlearned"].get("cost/flops") == (wanted["oracle"]["cost/flops"] if model == "oracle" else None)
 
 
 def test_evaluates_a_checkpoint_it_did_not_train(run: Runner, first: Finished) -> None:

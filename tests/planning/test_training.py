@@ -15,14 +15,16 @@ from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
 from erulab.methods.base import Method, Retain
+from erulab.models.loaded import LoadedModel
+from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
 from erulab.options import Precision, Schedule
 from erulab.planning import training
+from erulab.planning.micro import expected, unlearning_split
 from erulab.planning.rows import DataSizes, Part
 from erulab.planning.spread import Spread
 from erulab.ranks import Ranks
 from erulab.training import unlearning
-from erulab.training.batches import Split
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
@@ -53,18 +55,23 @@ def measured(config: Any) -> tuple[float, float]:
     model = model_of(CONFIGS["llama"], "eager")
     if config.trainer.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    ledger = Ledger()
-    policy = Policy(model, ledger)
+    ledger, rank = Ledger(), config.model.lora.rank
+    if rank:
+        adapted = with_lora(LoadedModel(model, None, None), rank=rank, alpha=8, seed=0)  # type: ignore[arg-type]
+        model = adapted.model
+    policy = Policy(model, ledger, rank)
     method: Method = registry.methods.build(config.method)
     reward = registry.rewards.build(config.reward) if method.takes_reward else None
-    frozen = None
-    if config.method.retain is Retain.kl:
+    frozen: Any = None
+    if config.method.retain is Retain.kl and rank:
+        frozen = WithoutAdapters(policy)
+    elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
     objective = UnlearningObjective(
         UnlearningRows(forget, others, retain), method, reward, registry.adversaries.build(config.adversary),
         forget_weight=1.0, retain=config.method.retain, retain_weight=1.0,
         references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen=frozen, policy=policy,
-        global_batch=GLOBAL_BATCH, split=Split(training.micro_batch(config, 1)), seed=0, pad_id=0, ranks=Ranks(),
+        global_batch=GLOBAL_BATCH, split=unlearning_split(config), seed=0, pad_id=0, ranks=Ranks(),
     )  # fmt: skip
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
@@ -81,7 +88,12 @@ def measured(config: Any) -> tuple[float, float]:
         "method=kl",
         "method=idk",
         "method=npo trainer.micro_batch=2",
+        "method=npo trainer.micro_tokens=30",
+        "method=dpo trainer.micro_tokens=30",
         "method=npo trainer.checkpointing=true",
+        "method=npo model.lora.rank=4",
+        "method=kl model.lora.rank=4",
+        "method=eru adversary=latent_pgd adversary.steps=2 model.lora.rank=4",
         "method=dpo",
         "method=eru adversary=noise",
         "method=eru adversary.n=3 adversary.every=2 adversary.warmup=0",
@@ -93,7 +105,8 @@ def measured(config: Any) -> tuple[float, float]:
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = configuration.compose([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
-    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing)
+    rank = training.lora_rank(config)
+    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, lora_rank=rank)
     # policy_minus_target runs its prompts once more, before the first step; else they are equal.
     counted, in_ledger = measured(config)
     assert in_ledger == pytest.approx(counted, rel=1e-9)
@@ -103,6 +116,25 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
 
 def test_a_gain_is_measured_as_often_as_training_does() -> None:
     assert training.GAIN_EVERY == unlearning.GAIN_EVERY
+
+
+def spread(part: Part) -> Part:
+    """The same rows, of lengths from 4 to 14."""
+    return dataclasses.replace(part, lengths=Spread.of(range(4, 15)))
+
+
+def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
+    groups = [[spread(SIZES.forget), spread(SIZES.other)], [spread(SIZES.retain)]]
+    config = configuration.compose(["method=dpo", "trainer.micro_tokens=64"])
+    cut = expected(groups, 24, unlearning_split(config), 2)
+    assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
+    assert max(micro.rows.tokens for mine in cut for micro in mine) <= 64
+    for group in (0, 1):
+        assert sum(micro.counts[group] for mine in cut for micro in mine) == 24
+    assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
+    # Where not even one row of each fits, one row of each runs.
+    tight = configuration.compose(["method=dpo", "trainer.micro_tokens=10"])
+    assert {micro.counts for mine in expected(groups, 24, unlearning_split(tight), 2) for micro in mine} == {(1, 1)}
 
 
 def test_prompts_of_rfa_are_run_by_every_process() -> None:

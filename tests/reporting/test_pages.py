@@ -48,6 +48,31 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
     assert all((folder / link).is_file() for link in re.findall(r"\]\((plots/[^)]+)\)", md))
 
 
+def test_costs_are_told_by_stage(make_run: MakeRun) -> None:
+    known = {"tokens": 1234567, "flops": 4e14, "flops_adversary": 1e14, "peak_memory_bytes": 5.2e8, "seconds": 90.0}
+    stages = {
+        "target": {"done": True, "from_cache": True, "key": "k", **known},
+        "oracle": {"done": True, "from_cache": False, "key": "k", **known, "flops": None},  # of an unknown model type
+    }
+    scores = copy.deepcopy(SCORES)
+    scores["target"]["cost/tokens"] = 1234567
+    md, html = report(make_run(stages=stages, scores=scores))
+    assert "| target | found in the cache | 1 min 30 s | 1,234,567 | 4.00e14 | 25% | .52 GB |" in md
+    assert "| oracle | done | 1 min 30 s | 1,234,567 | – | – | .52 GB |" in md
+    assert "| unlearn | failed or not reached | – | – | – | – | – |" in md
+    assert "4.00e14" in Document(html).text
+    assert "cost/" not in md  # scores are of what models can do
+
+
+def test_targets_that_took_other_times_are_one(make_run: MakeRun) -> None:
+    runs = []
+    for seconds in (10.0, 11.0):
+        scores = copy.deepcopy(SCORES)
+        scores["target"]["cost/seconds"] = seconds
+        runs.append(make_run(f"eru-{seconds:.0f}", scores=scores))
+    assert compare(runs, "csv").count("\ntarget,") + compare(runs, "csv").startswith("target,") == 1
+
+
 def test_what_is_wrong_with_the_data_is_said(make_run: MakeRun) -> None:
     folder = make_run()
     rundir = RunDir(folder)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Pairs, Retain, Trains
@@ -92,7 +93,7 @@ class Unlearning:
 
     def build(self, folder: Path) -> tuple[Any, UnlearningObjective, LoopOptions, LoadedModel]:
         case, ranks = self.case, self.ranks
-        subject = self.loaded.copy()
+        subject = dataclasses.replace(self.loaded.copy(), ledger=Ledger())
         method_options = options_of(methods, case.method, case.method_options)
         method = methods.build(method_options)
         reward = None

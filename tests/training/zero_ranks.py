@@ -35,11 +35,16 @@ def part(name: str, folder: Path, ranks: Ranks) -> None:
     if name == "cut":
         for run in CUTS:
             kept = folder / "checkpoints" / run.name
-            train_part(run, run.engine, world, loaded, ranks, folder, last=CUT, checkpoints=kept)
+            train_part(run, run.engine, world, loaded, ranks, tables(folder, run), last=CUT, checkpoints=kept)
     if name == "resume":
         for run in GOES_ON[ranks.world]:
             finish(run, f"{run.name}-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / run.name)
         finish(ZERO2, f"local-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / "local")
+
+
+def tables(folder: Path, run: Run) -> Path:
+    """Where a run that is cut keeps its reference table: made once by it, as by one that is not."""
+    return folder / "references" / f"cut-{run.name}"
 
 
 def finish(
@@ -47,8 +52,9 @@ def finish(
 ) -> None:
     """Trains to the end; writes the curve, the weights, and each rank's state of reward and adversary."""
     first = CUT if checkpoints is not None else 0
+    references = tables(folder, run) if first else folder / "references" / name
     curve, engine, objective = train_part(
-        run, run.engine, small_world(), loaded, ranks, folder, first, checkpoints=checkpoints
+        run, run.engine, small_world(), loaded, ranks, references, first, checkpoints=checkpoints
     )
     weights = dict(engine.weights())
     save_file(objective.state_dict(), folder / f"{name}.rank{ranks.rank}.safetensors")
