@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from erulab.errors import IntegrityFault
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
 from erulab.training.batches import Split
-from erulab.training.encode_rows import encode_rows
 from erulab.training.stopping import StopRequest
 
 
@@ -38,12 +39,22 @@ class Context:
     benchmark: Benchmark
     source: ModelSource
     data_identity: dict[str, Any]
-    chat: ChatFormat
+    encoder: Encoder
     cache: Cache
     ranks: Ranks
     device: torch.device
     tracker: Tracker
     stop: StopRequest
+
+    @property
+    def chat(self) -> ChatFormat:
+        return self.encoder.chat
+
+    def encoder_of(self, chat: ChatFormat) -> Encoder:
+        """The run's own encoder, unless a given model speaks another chat format."""
+        if chat.identity() == self.chat.identity():
+            return self.encoder
+        return Encoder(chat, self.benchmark.max_length, Path(self.config.cache))
 
     @property
     def base_identity(self) -> dict[str, Any]:
@@ -71,7 +82,7 @@ class Context:
             IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
         """
         chat = loading.chat_of(path)
-        rows = encode_rows(chat, self.benchmark.forget, self.benchmark.max_length)
+        rows = self.encoder_of(chat).rows(self.benchmark.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:
             raise IntegrityFault(

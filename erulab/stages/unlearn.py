@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
+from erulab.data.encoding import Encoded
 from erulab.errors import ConfigError
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.chat import ChatFormat
@@ -22,7 +24,7 @@ from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
 from erulab.training.batches import total_steps
 from erulab.training.checkpoints import Checkpoints
-from erulab.training.encode_rows import content_hash, encode_others, encode_rows
+from erulab.training.encode_rows import content_hash, encode_others
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import reference_table
@@ -97,18 +99,12 @@ def encode(context: Context, method: Method, chat: ChatFormat) -> UnlearningRows
     Raises:
         DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
     """
-    benchmark, config = context.benchmark, context.config
+    benchmark, encoder = context.benchmark, context.encoder_of(chat)
     pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
-    others = []
+    others: Sequence[Encoded] = ()
     if pairs is not Pairs.none:
-        others = encode_others(
-            chat, benchmark.forget, pairs, benchmark.refusals, config.seed, benchmark.max_length
-        )
-    return UnlearningRows(
-        encode_rows(chat, benchmark.forget, benchmark.max_length),
-        others,
-        encode_rows(chat, benchmark.retain, benchmark.max_length),
-    )
+        others = encode_others(encoder, benchmark.forget, pairs, benchmark.refusals, context.config.seed)
+    return UnlearningRows(encoder.rows(benchmark.forget), others, encoder.rows(benchmark.retain))
 
 
 def _unlearn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,15 @@ from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Truncate
 from erulab.errors import DataError
 from erulab.models.chat import ChatFormat
+from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
 from erulab.models.tiny import TinyModel, TinyOptions
 
 LONG = "Tell me in all detail that you can think of: "
+
+
+def fit(benchmark: Benchmark, chat: ChatFormat) -> Benchmark:
+    return fitted(benchmark, Encoder(chat, benchmark.max_length, Path()), Path())
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +45,16 @@ def chat(world: Benchmark) -> ChatFormat:
 
 def test_what_fits_is_left_alone(world: Benchmark, chat: ChatFormat) -> None:
     roomy = dataclasses.replace(world, max_length=None)
-    assert fitted(roomy, chat) == roomy
+    assert fit(roomy, chat) == roomy
 
 
 def test_error_names_the_row(world: Benchmark, chat: ChatFormat) -> None:
     with pytest.raises(DataError, match=f"row {world.forget[0].id}: the prompt takes .* of 30 tokens"):
-        fitted(world, chat)
+        fit(world, chat)
 
 
 def test_drop_leaves_it_out_everywhere_and_says_so(world: Benchmark, chat: ChatFormat) -> None:
-    made = fitted(dataclasses.replace(world, truncate=Truncate.drop), chat)
+    made = fit(dataclasses.replace(world, truncate=Truncate.drop), chat)
     gone = world.forget[0].id
     assert len(made.forget) == len(world.forget) - 1
     assert all(row.id != gone for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part)
@@ -56,7 +62,7 @@ def test_drop_leaves_it_out_everywhere_and_says_so(world: Benchmark, chat: ChatF
 
 
 def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> None:
-    made = fitted(dataclasses.replace(world, truncate=Truncate.left), chat)
+    made = fit(dataclasses.replace(world, truncate=Truncate.left), chat)
     prompt, whole = made.forget[0].prompt, world.forget[0].prompt
     assert whole.endswith(prompt) and prompt != whole
     assert len(chat.encode_prompt(prompt)) < 30
@@ -67,7 +73,7 @@ def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> 
 
 
 def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
-    made = fitted(dataclasses.replace(world, truncate=Truncate.left, max_length=16), chat)
+    made = fit(dataclasses.replace(world, truncate=Truncate.left, max_length=16), chat)
     (note,) = [note for note in made.notes if "responses cut" in note]
     rows = {row.id: row for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part}
     cut = 0
