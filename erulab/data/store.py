@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS, MARKS, MANIFEST = "columns.arrow", "marks.bin", "manifest.json"
 # A batch is what is in memory while a table is written. Few of them, too: each costs some memory when it is read.
-BATCH_ROWS, BATCH_SIZE = 8192, 1 << 24  # rows; characters or ids
+BATCH_ROWS, BATCH_SIZE = 4096, 1 << 24  # rows; characters or ids
 
 # Values of a row's columns (texts, lists, None), and of its mark.
 Entry = tuple[tuple[Any, ...], tuple[Any, ...]]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.data.rows import Benchmark, Truncate
+from erulab.data.rows import Benchmark, Role, Suite, Truncate
+from erulab.data.sequences import Joined
+from erulab.data.tables import row_table
 from erulab.errors import DataError
 from erulab.models.chat import ChatFormat
 from erulab.models.encoder import Encoder
@@ -35,6 +38,21 @@ def world() -> Benchmark:
     return dataclasses.replace(
         benchmark, forget=swap(benchmark.forget), target_rows=swap(benchmark.target_rows), max_length=30,
         suites=tuple(dataclasses.replace(suite, rows=swap(suite.rows)) for suite in benchmark.suites),
+    )  # fmt: skip
+
+
+def on_disk(benchmark: Benchmark, cache: Path) -> Benchmark:
+    """The same benchmark with rows in tables, forget and retain rows shared among its parts."""
+    names = itertools.count()
+
+    def table(rows):  # type: ignore[no-untyped-def]
+        return row_table(cache, {"part": next(names)}, lambda extra: rows)
+
+    forget, retain = table(benchmark.forget), table(benchmark.retain)
+    heldout = table(benchmark.suite("forget_heldout").rows)
+    return dataclasses.replace(
+        benchmark, forget=forget, retain=retain, target_rows=Joined([forget, retain]), oracle_rows=retain,
+        suites=(Suite("forget", Role.FORGET, forget), Suite("heldout", Role.HELDOUT, heldout)),
     )  # fmt: skip
 
 
@@ -81,3 +99,23 @@ def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
         whole = chat.encode(row.id, row.prompt, row.response)
         cut += len(whole.ids) > 16
     assert note.startswith(f"{cut} responses") and cut > 0
+
+
+@pytest.mark.parametrize(("truncate", "max_length"), [("drop", 30), ("left", 30), ("left", 16), ("drop", 16)])
+def test_rows_on_disk_fit_as_rows_in_memory_do(
+    truncate: str, max_length: int, world: Benchmark, chat: ChatFormat, tmp_path: Path
+) -> None:
+    stored = on_disk(dataclasses.replace(world, truncate=Truncate(truncate), max_length=max_length), tmp_path)
+    memory = dataclasses.replace(
+        stored, **{part: tuple(getattr(stored, part)) for part in ("forget", "retain", "target_rows", "oracle_rows")},
+        suites=tuple(dataclasses.replace(suite, rows=tuple(suite.rows)) for suite in stored.suites),
+    )  # fmt: skip
+    made = fitted(stored, Encoder(chat, max_length, tmp_path), tmp_path)
+    wanted = fit(memory, chat)
+    assert made.notes == wanted.notes != ()
+    for part in ("forget", "retain", "target_rows", "oracle_rows"):
+        assert tuple(getattr(made, part)) == tuple(getattr(wanted, part))
+    assert [tuple(suite.rows) for suite in made.suites] == [tuple(suite.rows) for suite in wanted.suites]
+    assert made.oracle_rows is made.retain and made.suites[0].rows is made.forget
+    encoder = Encoder(chat, max_length, tmp_path)
+    assert list(encoder.rows(made.target_rows)) == list(encoder.rows(tuple(made.target_rows)))
