@@ -48,6 +48,7 @@ class Measured:
     read: float  # seconds: files to checked tables of rows
     encode: float  # token ids, and the stages' keys of them
     batches: float  # BATCHES global batches
+    processor: float  # of all of it: processor time, which other jobs change little
     megabytes: float  # most anonymous memory, above what the process had before it read the first row
 
 
@@ -83,7 +84,7 @@ def measure(folder: Path, cache: Path) -> Measured:
     """Reads, checks, encodes and takes the first batches, as a run does."""
     chat = ChatFormat(_tokenizer(), CONTEXT)
     with _Memory() as memory:
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         rows = JsonlFiles(JsonlOptions(path=str(folder))).load(0, cache)
         read = time.perf_counter()
         encoder = Encoder(chat, rows.max_length, cache)
@@ -99,7 +100,10 @@ def measure(folder: Path, cache: Path) -> Measured:
         for step in range(BATCHES):
             objective.micro_batches(step)
         batches = time.perf_counter()
-    return Measured(len(encoded), tokens, read - started, encode - read, batches - encode, memory.most / 2**20)
+        processor = time.process_time() - processor
+    return Measured(
+        len(encoded), tokens, read - started, encode - read, batches - encode, processor, memory.most / 2**20
+    )
 
 
 class _Memory:

@@ -99,6 +99,13 @@ class Picked(Marked[T]):
             yield every[np.asarray(self.places[first : first + CHUNK], dtype=np.int64)]
 
 
+def pick(items: Sequence[T], places: Sequence[int] | np.ndarray[Any, Any]) -> Sequence[T]:
+    """The items at these places: copied where they are in memory, a view where they are not."""
+    if isinstance(items, Marked):
+        return Picked(items, np.asarray(places, dtype=np.int64))
+    return tuple(items[int(i)] for i in places)
+
+
 def hash_of(digests: Iterator[np.ndarray[Any, Any]]) -> str:
     """32 hex digits of all digests in order: what they are of counts, not how the sequence was put together."""
     total = hashlib.sha256()

@@ -67,6 +67,7 @@ class Encoder:
         """
         self.chat, self.limit = chat, chat.limit(max_length)
         self._max_length, self._cache = max_length, cache
+        self._identity = chat.identity()
         self._known: dict[str, EncodedTable] = {}
 
     def rows(self, rows: Sequence[Row]) -> Marked[Encoded]:
@@ -99,7 +100,7 @@ class Encoder:
 
     def _encoded(self, rows: Sequence[Row], name: str, response: Callable[[Row], str]) -> EncodedTable:
         depends_on = {
-            "version": VERSION, "rows": rows_hash(rows), "chat": self.chat.identity(), "limit": self.limit,
+            "version": VERSION, "rows": rows_hash(rows), "chat": self._identity, "limit": self.limit,
             "response": name,
         }  # fmt: skip
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]

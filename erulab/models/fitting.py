@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from erulab.data.rows import Benchmark, Row, Truncate
-from erulab.data.sequences import Joined, Marked, Picked
+from erulab.data.sequences import Joined, Marked, pick
 from erulab.data.tables import field_of, row_table, rows_hash
 from erulab.errors import DataError
 from erulab.models.chat import ChatFormat
@@ -87,7 +87,7 @@ class _Fitting:
         if full.any():
             if truncate is Truncate.error:
                 encoder.rows(rows)  # raises, naming the row
-            kept = _pick(rows, np.flatnonzero(~full)) if truncate is Truncate.drop else self._shortened(rows)
+            kept = pick(rows, np.flatnonzero(~full)) if truncate is Truncate.drop else self._shortened(rows)
             ids = field_of(rows, "id")[full]
             dropped = ~np.isin(ids, field_of(kept, "id"))
             self.changed["dropped"].append(ids[dropped])
@@ -109,10 +109,6 @@ class _Fitting:
             "limit": self._encoder.limit,
         }  # fmt: skip
         return row_table(self._cache, depends_on, lambda extra: made())
-
-
-def _pick(rows: Sequence[Row], index: np.ndarray[Any, Any]) -> Sequence[Row]:
-    return Picked(rows, index) if isinstance(rows, Marked) else tuple(rows[i] for i in index.tolist())
 
 
 def _shorter(row: Row, chat: ChatFormat, max_length: int | None) -> Row | None:

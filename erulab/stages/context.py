@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from erulab.cache import Cache
 from erulab.data.rows import Benchmark
 from erulab.errors import IntegrityFault
+from erulab.evaluation.evaluate import rows_of
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
@@ -20,6 +22,7 @@ from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
 from erulab.training.batches import Split
+from erulab.training.encode_rows import content_hash
 from erulab.training.stopping import StopRequest
 
 
@@ -59,6 +62,20 @@ class Context:
     @property
     def base_identity(self) -> dict[str, Any]:
         return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
+
+    @cached_property
+    def evaluated(self) -> dict[str, tuple[str, str]]:
+        """Role and content of the rows of each suite that are evaluated, in full length.
+
+        Raises:
+            DataError: names a row that the model cannot read.
+        """
+        encode = self.chat.encode
+        return {
+            suite.name: (suite.role.value, content_hash(
+                encode(row.id, row.prompt, row.response) for row in rows_of(suite, self.config.evaluation)
+            )) for suite in self.benchmark.suites
+        }  # fmt: skip
 
     def split(self, micro_batch: int | None) -> Split:
         """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""

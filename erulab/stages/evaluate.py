@@ -13,7 +13,6 @@ from erulab.console import announce
 from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.stages.context import Context, ModelRef
-from erulab.training.encode_rows import content_hash
 
 VERSION = 1  # of what this stage computes: a change scores every model anew
 
@@ -24,7 +23,7 @@ def check(context: Context) -> None:
     Raises:
         DataError: names the row that cannot.
     """
-    _suites(context)
+    _ = context.evaluated  # encodes them all
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowScore], Product]:
@@ -36,7 +35,7 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowSco
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
     depends_on = {
         "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
-        "suites": _suites(context),
+        "suites": context.evaluated,
         "data": context.data_identity, "evaluation": options,
     }  # fmt: skip
 
@@ -52,16 +51,6 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowSco
     product = context.cache.produce("evaluated", depends_on, make, rerun=context.config.rerun)
     text = (product.folder / "rows.jsonl").read_text()
     return [RowScore.from_json(json.loads(line)) for line in text.split("\n")], product
-
-
-def _suites(context: Context) -> dict[str, tuple[str, str]]:
-    """Role and content of the rows that are evaluated, in full length."""
-    encode = context.chat.encode
-    return {
-        suite.name: (suite.role.value, content_hash(
-            encode(row.id, row.prompt, row.response) for row in rows_of(suite, context.config.evaluation)
-        )) for suite in context.benchmark.suites
-    }  # fmt: skip
 
 
 def scores(context: Context, rows: Mapping[str, list[RowScore]]) -> dict[str, dict[str, Any]]:

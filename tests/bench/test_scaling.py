@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from erulab.bench import pipeline
+from erulab.bench import pipeline, scaling
 from erulab.bench.scaling import linear
 
 
@@ -31,3 +32,13 @@ def test_the_line_is_that_of_least_squares() -> None:
     assert (fit.fixed, fit.slope) == pytest.approx((-2 / 3, 1.5))
     assert fit.r_squared == pytest.approx(1 - (1 / 6) / (14 / 3))
     assert fit.deviation == pytest.approx(1 / 6)
+
+
+def test_steps_are_measured_and_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.run(argparse.Namespace(rows=[], steps=1, layers=1, width=32)) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("R^2") == 2 and "from files to batches" not in printed
+    # Two thirds of a row are supervised; as many retain rows as forget rows.
+    for rows, length in ((32, 96), (16, 24), (16, 192)):
+        line = next(line for line in printed.splitlines() if line.split()[1::2][:2] == [str(rows), str(length)])
+        assert line.split()[5] == str(2 * rows * length * 2 // 3)

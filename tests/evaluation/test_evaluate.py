@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
+from erulab.data.tables import RowTable, row_table
+from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -187,3 +189,16 @@ def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
     assert forget_quality(rows(0.0), rows(0.0)) == 1.0
     assert forget_quality(rows(9.0), rows(0.0)) == pytest.approx(1.9e-23, rel=0.05)
     assert forget_quality([scored("forget", Role.FORGET, 0, nll=1.0)], rows(0.0)) is None
+
+
+def test_of_a_long_file_only_the_rows_that_are_evaluated_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(Row(str(i), f"question {i}", f"answer {i}") for i in range(1000))
+    table = row_table(tmp_path, {}, lambda extra: rows)
+    read: list[int] = []
+    item = RowTable.item
+    monkeypatch.setattr(RowTable, "item", lambda self, index: read.append(index) or item(self, index))
+    monkeypatch.setattr(RowTable, "__iter__", None)
+    evaluated = rows_of(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
+    assert tuple(evaluated) == rows[:7] and read == list(range(7))
