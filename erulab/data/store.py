@@ -108,6 +108,8 @@ def stored(folder: Path, layout: Layout, make: Make) -> Table:
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             table = _opened(folder, layout)
             if table is None:
+                if folder.is_dir():
+                    log.warning("the table in %s is damaged: it is made again", folder)
                 _write(folder, layout, make)
                 table = _opened(folder, layout)
     except OSError as error:
@@ -144,9 +146,7 @@ def _write(folder: Path, layout: Layout, make: Make) -> None:
 
 
 def _opened(folder: Path, layout: Layout) -> Table | None:
-    """The finished table, or None where there is none or it is damaged: then it is made again."""
-    if not folder.is_dir():
-        return None
+    """The finished table, or None where there is none or it is damaged."""
     try:
         checksum, _, content = (folder / MANIFEST).read_text(encoding="utf-8").partition("\n")
         if checksum != str(zlib.crc32(content.encode())):
@@ -155,8 +155,7 @@ def _opened(folder: Path, layout: Layout) -> Table | None:
         for name, known in manifest["checksums"].items():
             if _checksum(folder / name) != known:
                 raise ValueError(name)
-    except (OSError, ValueError) as error:
-        log.warning("the table in %s is damaged (%s): it is made again", folder, error)
+    except (OSError, ValueError):
         return None
     if manifest["rows"] == 0:
         return Table([], np.empty(0, layout.dtype()), manifest["extra"])
