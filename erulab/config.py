@@ -189,7 +189,7 @@ def folder_key(config: RunConfig) -> str:
             values["model"][key] = folder_identity(checkpoint)
     # The identity stands for what paths hold; other options count beside it.
     options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
-    values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity()}
+    values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}
     return short_hash(values)
 
 

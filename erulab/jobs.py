@@ -33,7 +33,8 @@ class Job:
 
 
 def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = None) -> Job:
-    """Makes engine and run folder definite, and looks at files, packages and GPUs. Writes nothing.
+    """Makes engine and run folder definite, and looks at files, packages and GPUs. Writes nothing but the
+    rows of files, into the cache.
 
     Args:
         folder: the run folder, where the user names one; else `<output>/<dataset>/<method>-<key>`.

@@ -23,6 +23,7 @@ from erulab.cache import Cache
 from erulab.console import final_table, show_config
 from erulab.costs.ledger import Ledger
 from erulab.errors import EnvironmentFault, ErulabError
+from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
@@ -77,13 +78,15 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     torch.manual_seed(config.seed)
     source = models.build(config.model)
     dataset = datasets.build(config.dataset)
-    rows = dataset.load(config.seed)
-    chat = source.chat(rows)
-    benchmark = fitted(rows, chat)
+    folder = Path(config.cache)
+    rows = dataset.load(config.seed, folder)
+    encoder = Encoder(source.chat(rows), rows.max_length, folder)
+    benchmark = fitted(rows, encoder, folder)
     ledger = Ledger()
-    cache = Cache(Path(config.cache), ranks, _made_by(config, ranks, device), ledger, str(device))
+    cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
-    context = Context(config, benchmark, source, dataset.identity(), chat, cache, ledger, ranks, device, tracker, stop)
+    identity = dataset.identity(folder)
+    context = Context(config, benchmark, source, identity, encoder, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
             show_config(configuration.plain(config))

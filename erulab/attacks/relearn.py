@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Optional
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Optional
 from erulab import draws
 from erulab.attacks.base import Lab, Setting, forget_suites
 from erulab.data.rows import Benchmark, Row, Suite
+from erulab.data.sequences import pick
 from erulab.errors import DataError
 from erulab.options import Schedule, epochs, not_negative, positive, require
 from erulab.registry import attacks
@@ -125,12 +127,13 @@ class Relearn:
     def _disjoint(self) -> bool:
         return self.options.split is Split.disjoint and self.options.source is Source.forget
 
-    def _rows(self, benchmark: Benchmark, seed: int) -> list[Row]:
+    def _rows(self, benchmark: Benchmark, seed: int) -> Sequence[Row]:
         """The rows an attacker has, in the phrasings that the request names; larger `samples` only add rows."""
         rows = benchmark.retain if self.options.source is Source.retain else benchmark.forget
         relearned = self._relearned(benchmark, seed)
-        own = [row for row in rows if not self._disjoint or self._unit(row) in relearned]
-        return sorted(own, key=lambda row: draws.seed_of(seed, "relearn", row.id))
+        own = [(draws.seed_of(seed, "relearn", row.id), i) for i, row in enumerate(rows)
+               if not self._disjoint or self._unit(row) in relearned]  # fmt: skip
+        return pick(rows, [i for _, i in sorted(own)])
 
     def _relearned(self, benchmark: Benchmark, seed: int) -> set[str]:
         """Half of the facts (or authors) of the forget set, drawn by the seed."""

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from erulab.bench import step
+from erulab.bench import scaling, step
 from erulab.config_errors import one_line
 from erulab.errors import ConfigError, ErulabError
 from erulab.run import FAULTS
 
-COMMANDS = {"step": step}
+COMMANDS = {"step": step, "scaling": scaling}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

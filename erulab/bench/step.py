@@ -16,15 +16,15 @@ from erulab import config as configuration
 from erulab.bench import measure
 from erulab.bench.plain import PlainUnlearning
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Method, Pairs
+from erulab.methods.base import Method
 from erulab.models.base import Attention
+from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
 from erulab.models.loaded import LoadedModel
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import datasets, methods, models
-from erulab.training.assembly import unlearning
-from erulab.training.encode_rows import encode_others, encode_rows
+from erulab.training.assembly import encode, unlearning
 from erulab.training.loop import train
 from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
 
@@ -57,16 +57,18 @@ def run(options: argparse.Namespace) -> None:
     base = configuration.compose([*DEFAULTS, *SETTINGS, *options.overrides])
     source = models.build(base.model)
     source.validate()
-    rows = datasets.build(base.dataset).load(base.seed)
+    folder = Path(base.cache)
+    rows = datasets.build(base.dataset).load(base.seed, folder)
     target = source.load(rows, base.seed)
-    benchmark = fitted(rows, target.chat)
+    encoder = Encoder(target.chat, rows.max_length, folder)
+    benchmark = fitted(rows, encoder, folder)
     print(f"{base.model.name} on {base.dataset.name}, {torch.get_num_threads()} threads")
     print(f"{'step':22}" + "".join(f"{name:>14}" for name in COLUMNS), flush=True)
     for size in options.rows:
         for case in options.cases:
             typed = [*DEFAULTS, *SETTINGS, *options.overrides, f"trainer.global_batch={size}"]
             config, npo = (configuration.compose([*typed, *CASES[name]]) for name in (case, "npo"))
-            cells = _measure(config, npo, target, benchmark, options.steps)
+            cells = _measure(config, npo, target, encoder, benchmark, options.steps)
             print(f"{f'{case} {size}+{size}':22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
     print(EXPLANATION)
 
@@ -95,10 +97,10 @@ class Timed:
 
 
 def _measure(
-    config: RunConfig, npo_config: RunConfig, target: LoadedModel, benchmark: Benchmark, steps: int
+    config: RunConfig, npo_config: RunConfig, target: LoadedModel, encoder: Encoder, benchmark: Benchmark, steps: int
 ) -> list[str]:
     """The table's cells for one case at one size."""
-    rows = _rows(config, target, benchmark)
+    rows = encode(encoder, benchmark, methods.build(config.method), config.seed)
     with tempfile.TemporaryDirectory() as folder:
         ours = Timed(_ours(config, target, rows, Path(folder)))
         npo = Timed(_ours(npo_config, target, rows, Path(folder)))
@@ -149,14 +151,3 @@ def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: 
     )
     steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
     return lambda: next(steps)[1]["loss"]
-
-
-def _rows(config: RunConfig, target: LoadedModel, benchmark: Benchmark) -> UnlearningRows:
-    chat, length = target.chat, benchmark.max_length
-    pairs = methods.build(config.method).pairs
-    others = []
-    if pairs is not Pairs.none:
-        others = encode_others(chat, benchmark.forget, pairs, benchmark.refusals, config.seed, length)
-    return UnlearningRows(
-        encode_rows(chat, benchmark.forget, length), others, encode_rows(chat, benchmark.retain, length)
-    )

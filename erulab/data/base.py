@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from erulab.data.rows import Benchmark
@@ -18,14 +19,18 @@ class Dataset(Protocol):
         """
         ...
 
-    def identity(self) -> dict[str, Any]:
-        """What the benchmark depends on, by content, never by path: part of stage keys."""
+    def identity(self, cache: Path) -> dict[str, Any]:
+        """What the benchmark depends on, by content, never by path: part of stage keys.
+
+        Args:
+            cache: the run's cache folder, where rows of files are kept.
+        """
         ...
 
-    def load(self, seed: int) -> Benchmark:
+    def load(self, seed: int, cache: Path) -> Benchmark:
         """The rows. `seed` draws what a run's seed may change; a data set with a seed of its own ignores it.
 
         Raises:
-            DataError: with file and line where there is one.
+            DataError: with file and line where there is one. EnvironmentFault: the cache cannot be written.
         """
         ...

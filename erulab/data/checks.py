@@ -5,11 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lazy_loader
 
 from erulab.data.rows import Benchmark, Role, Row
+from erulab.data.sequences import CHUNK
+from erulab.data.tables import field_of, rows_hash
 from erulab.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_loader.load("numpy")
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +38,13 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
     for name, rows in _parts(benchmark):
         _check_texts(benchmark, name, rows)
         _check_ids(benchmark, name, rows)
-        doubles = len(rows) - len({_content(row) for row in rows})
+        doubles = len(_repeated(field_of(rows, "content")))
         if doubles:
             notes.append(f"{name}: {doubles} of {len(rows)} rows are duplicates (same prompt and response)")
-    heldout = tuple(row for suite in benchmark.suites if suite.role is Role.HELDOUT for row in suite.rows)
-    for name, rows in (("retain", benchmark.retain), ("the oracle's", benchmark.oracle_rows), ("held-out", heldout)):
-        overlap = _overlap(benchmark.forget, rows)
+    heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
+    learned = ("retain", [benchmark.retain]), ("the oracle's", [benchmark.oracle_rows])
+    for name, parts in (*learned, ("held-out", heldout)):
+        overlap = _overlap(benchmark.forget, parts)
         if overlap and not allow_overlap:
             raise DataError(
                 f"data set {benchmark.name}: {overlap} with {name} rows (same prompt and response); remove them, or "
@@ -49,40 +59,62 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
 
 def content_identity(benchmark: Benchmark) -> str:
     """Hash of every row, suite and refusal: what a run reads, wherever it was read from."""
-    return hashlib.sha256(repr(dataclasses.replace(benchmark, notes=())).encode()).hexdigest()[:32]
+    suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.truth_ratio, suite.in_utility)
+              for suite in benchmark.suites]  # fmt: skip
+    parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
+    others = (benchmark.name, benchmark.refusals, benchmark.max_length, benchmark.truncate)
+    return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]
 
 
-def _parts(benchmark: Benchmark) -> list[tuple[str, tuple[Row, ...]]]:
+def _parts(benchmark: Benchmark) -> list[tuple[str, Sequence[Row]]]:
     suites = [(f"suite {suite.name}", suite.rows) for suite in benchmark.suites]
     sets = {"forget": benchmark.forget, "retain": benchmark.retain}
     # A suite that evaluates the forget or retain set itself is not reported twice.
-    return [*sets.items(), *[(name, rows) for name, rows in suites if rows not in sets.values()]]
+    return [*sets.items(), *[(name, rows) for name, rows in suites if not any(rows is part for part in sets.values())]]
 
 
-def _check_texts(benchmark: Benchmark, name: str, rows: tuple[Row, ...]) -> None:
-    blank = [row.id for row in rows if not row.prompt.strip() or not row.response.strip()]
-    if blank:
+def _check_texts(benchmark: Benchmark, name: str, rows: Sequence[Row]) -> None:
+    blank = np.flatnonzero(field_of(rows, "blank"))
+    if len(blank):
         raise DataError(
-            f"data set {benchmark.name}, {name}: {_some(blank)} an empty prompt or response; nothing could be learned"
+            f"data set {benchmark.name}, {name}: {_some(rows, blank)} an empty prompt or response; nothing could be "
+            "learned"
         )
 
 
-def _check_ids(benchmark: Benchmark, name: str, rows: tuple[Row, ...]) -> None:
-    twice = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
-    if twice:
-        raise DataError(f"data set {benchmark.name}, {name}: {_some(twice)} an id that another row has too")
+def _check_ids(benchmark: Benchmark, name: str, rows: Sequence[Row]) -> None:
+    ids = field_of(rows, "id")
+    repeated = _repeated(ids)
+    if len(repeated):
+        firsts = [int(np.flatnonzero(ids == twice)[0]) for twice in np.unique(repeated)]
+        raise DataError(
+            f"data set {benchmark.name}, {name}: {_some(rows, sorted(firsts))} an id that another row has too"
+        )
 
 
-def _overlap(forget: tuple[Row, ...], rows: Iterable[Row]) -> str:
-    known = {_content(row) for row in rows}
-    shared = [row.id for row in forget if _content(row) in known]
-    return f"{len(shared)} of {len(forget)} forget rows ({', '.join(shared[:3])}) overlap" if shared else ""
+def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Every hash but the first of those that are equal."""
+    ordered = np.sort(hashes)
+    return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _some(ids: list[str]) -> str:
-    more = ", ..." if len(ids) > 3 else ""
-    return f"{len(ids)} {'row has' if len(ids) == 1 else 'rows have'} ({', '.join(ids[:3])}{more})"
+def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+    """Which forget rows are rows of the parts too; the one sorted copy there is in memory is of the forget set."""
+    known = field_of(forget, "content")
+    ordered = np.sort(known)
+    shared = np.zeros(len(ordered), bool)
+    for rows in parts:
+        hashes = field_of(rows, "content")
+        for first in range(0, len(hashes), CHUNK):
+            piece = hashes[first : first + CHUNK]
+            places = np.searchsorted(ordered, piece).clip(max=len(ordered) - 1)
+            shared[places[ordered[places] == piece]] = True
+    if not shared.any():
+        return ""
+    found = np.flatnonzero(np.isin(known, ordered[shared]))
+    return f"{len(found)} of {len(forget)} forget rows ({', '.join(forget[int(i)].id for i in found[:3])}) overlap"
 
 
-def _content(row: Row) -> tuple[str, str]:
-    return row.prompt, row.response
+def _some(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
+    ids, more = [rows[int(i)].id for i in indices[:3]], ", ..." if len(indices) > 3 else ""
+    return f"{len(indices)} {'row has' if len(indices) == 1 else 'rows have'} ({', '.join(ids)}{more})"

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from erulab import draws
@@ -69,10 +70,11 @@ class FictitiousWorld:
     def validate(self) -> None:
         """A generator has no files to check; its options check themselves."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, cache: Path | None = None) -> dict[str, Any]:
         return {"fictitious": VERSION, **dataclasses.asdict(self.options)}
 
-    def load(self, seed: int) -> Benchmark:
+    def load(self, seed: int, cache: Path | None = None) -> Benchmark:
+        """The world; it is made in memory, so nothing is kept in `cache`."""
         o = self.options
         rng = random.Random(draws.seed_of("fictitious", o.world))
         sizes = (o.forget_authors, o.retain_authors, o.unrehearsed_authors, o.unseen_authors)

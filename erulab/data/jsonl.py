@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
 from erulab.data.checks import check, content_identity
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
+from erulab.data.sequences import Joined
+from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
@@ -50,60 +52,52 @@ class JsonlFiles:
 
     def __init__(self, options: JsonlOptions) -> None:
         self.options = options
+        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         for part in PARTS:
             self._file(part)
         self._refusal_file()
 
-    def identity(self) -> dict[str, Any]:
-        return {"jsonl": VERSION, "content": content_identity(self._benchmark)}
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"jsonl": VERSION, "content": content_identity(self.load(0, cache))}
 
-    def load(self, seed: int) -> Benchmark:
-        return self._benchmark
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
 
-    @cached_property
-    def _benchmark(self) -> Benchmark:
+    def _read(self, cache: Path) -> Benchmark:
         self.validate()
-        notes: list[str] = []
-        refusals: dict[str, None] = {}
-        rows = {part: self._rows(part, refusals, notes) for part in PARTS}
+        files = {part: file for part in PARTS if (file := self._file(part)) is not None}
+        rows = {part: _table(part, file, cache) for part, file in files.items()}
+        notes = [
+            f"{files[part].name}: fields that erulab does not use: {', '.join(table.extra['unused'])}"
+            for part, table in rows.items() if table.extra["unused"]
+        ]  # fmt: skip
+        # The few texts to choose a refusal from are kept in memory.
+        refusals = dict.fromkeys(text for table in rows.values() for text in table.extra["refusals"])
         file = self._refusal_file()
         if file is not None:
             refusals.update(dict.fromkeys(read_text_lines(file)))
         suites = (
-            Suite("forget", Role.FORGET, rows["forget"]),
-            Suite("heldout", Role.HELDOUT, rows["heldout"]),
-            Suite("retain", Role.RETAIN, rows["retain"], in_utility=True),
-            Suite("utility", Role.RETAIN, rows["utility"], "answer", in_utility=True),
-        )
+            ("forget", Role.FORGET, "paraphrase", False), ("heldout", Role.HELDOUT, "paraphrase", False),
+            ("retain", Role.RETAIN, "paraphrase", True), ("utility", Role.RETAIN, "answer", True),
+        )  # fmt: skip
         benchmark = Benchmark(
             name="jsonl",
             forget=rows["forget"],
             retain=rows["retain"],
-            target_rows=rows["forget"] + rows["retain"],
+            target_rows=Joined([rows["forget"], rows["retain"]]),
             oracle_rows=rows["retain"],
-            suites=tuple(suite for suite in suites if suite.rows),
+            suites=tuple(Suite(part, role, rows[part], right, used) for part, role, right, used in suites
+                         if part in rows),
             refusals=tuple(refusals),
             max_length=self.options.max_length,
             truncate=self.options.truncate,
             notes=tuple(notes),
-        )
+        )  # fmt: skip
         return check(benchmark, allow_overlap=self.options.allow_overlap)
-
-    def _rows(self, part: str, refusals: dict[str, None], notes: list[str]) -> tuple[Row, ...]:
-        file = self._file(part)
-        if file is None:
-            return ()
-        records = read_records(file, SCHEMA)
-        unused = sorted({field for record in records for field in record.fields} - USED)
-        if unused:
-            notes.append(f"{file.name}: fields that erulab does not use: {', '.join(unused)}")
-        for record in records:
-            refusal = record.optional_text("refusal", SCHEMA)
-            if refusal is not None:
-                refusals[refusal] = None
-        return tuple(_row(part, number, record) for number, record in enumerate(records, start=1))
 
     def _file(self, part: str) -> Path | None:
         """The file of a part; None for an optional part that is not there.
@@ -135,6 +129,23 @@ class JsonlFiles:
             return Path(self.options.refusals)
         file = None if self.options.path is None else Path(self.options.path) / "refusals.txt"
         return file if file is not None and file.is_file() else None
+
+
+def _table(part: str, file: Path, cache: Path) -> RowTable:
+    """The rows of a file; beside them, its refusals and the fields that are not used."""
+
+    def rows(extra: dict[str, Any]) -> Iterator[Row]:
+        unused: set[str] = set()
+        refusals: dict[str, None] = {}
+        for number, record in enumerate(read_records(file, SCHEMA), start=1):
+            unused |= record.fields.keys() - USED
+            refusal = record.optional_text("refusal", SCHEMA)
+            if refusal is not None:
+                refusals[refusal] = None
+            yield _row(part, number, record)
+        extra |= {"unused": sorted(unused), "refusals": list(refusals)}
+
+    return row_table(cache, {"jsonl": VERSION, "part": part, "file": file_hash(file)}, rows)
 
 
 def _row(part: str, number: int, record: Record) -> Row:

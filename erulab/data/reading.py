@@ -1,18 +1,24 @@
-"""Rows of files: JSON lines, JSON arrays, gzip, parquet; every fault names file and line."""
+"""Rows of files, read one by one: JSON lines, JSON arrays, gzip, parquet; every fault names file and line."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from erulab.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+BLANKS = re.compile(r"[ \t\r\n]*")
+# What is read of a file at once: bytes of a JSON array, rows of a parquet file.
+WINDOW, PARQUET_ROWS = 1 << 20, 1024
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ def find_table(folder: Path, name: str) -> Path | None:
     return folder / name if any((folder / name).glob("*.parquet")) else None
 
 
-def read_records(source: Path, schema: str) -> list[Record]:
-    """All objects of a file: one a line, or one JSON array, gzipped or not; or of parquet files.
+def read_records(source: Path, schema: str) -> Iterator[Record]:
+    """The objects of a file, one after another: one a line, or one JSON array, gzipped or not; or of parquet files.
 
     Args:
         schema: what a row must look like, for messages.
@@ -78,13 +84,14 @@ def read_records(source: Path, schema: str) -> list[Record]:
         DataError: unreadable, empty, no JSON, or something other than objects; with file and line.
     """
     if source.is_dir() or source.suffix == ".parquet":
-        records = list(_parquet(source))
+        records = _parquet(source)
     else:
-        text = _decoded(source)
-        records = list(_array(source, text, schema) if text.lstrip().startswith("[") else _lines(source, text, schema))
-    if not records:
+        records = _array(source, schema) if _first_character(source) == "[" else _objects(source, schema)
+    number = 0
+    for number, record in enumerate(records, start=1):  # noqa: B007
+        yield record
+    if not number:
         raise DataError(f"{source}: the file is empty (0 rows); expected {schema}")
-    return records
 
 
 def read_text_lines(file: Path) -> tuple[str, ...]:
@@ -93,34 +100,47 @@ def read_text_lines(file: Path) -> tuple[str, ...]:
     Raises:
         DataError: unreadable or empty.
     """
-    lines = tuple(line.strip() for line in _decoded(file).split("\n") if line.strip())
+    lines = tuple(line.strip() for _, line in _lines(file) if line.strip())
     if not lines:
         raise DataError(f"{file}: the file is empty; expected one text a line")
     return lines
 
 
-def _decoded(file: Path) -> str:
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
     try:
-        content = file.read_bytes()
-        if file.suffix == ".gz":
-            content = gzip.decompress(content)
+        reads: Any = gzip.open if file.suffix == ".gz" else open
+        with reads(file, "rb") as content:
+            yield content
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file}: the gzip file is truncated or damaged ({error}); fetch or write it again") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        bad = content[error.start]
-        raise DataError(
-            f"{file}:{line}: byte 0x{bad:02x} is no valid UTF-8; convert the file: iconv -f latin1 -t utf-8"
-        ) from error
 
 
-def _lines(file: Path, text: str, schema: str) -> Iterator[Record]:
-    # Not splitlines: it would cut a text at characters such as U+2028, which JSON allows.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of a UTF-8 file."""
+    with _opened(file) as content:
+        # Not text mode: it would cut a text at characters such as U+2028, which JSON allows.
+        for number, line in enumerate(content, start=1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _no_utf8(file, number, error) from error
+
+
+def _no_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    bad = error.object[error.start]
+    return DataError(f"{file}:{line}: byte 0x{bad:02x} is no valid UTF-8; convert the file: iconv -f latin1 -t utf-8")
+
+
+def _first_character(file: Path) -> str:
+    """The first one that is not blank; "" where there is none."""
+    return next((line.lstrip()[0] for _, line in _lines(file) if line.strip()), "")
+
+
+def _objects(file: Path, schema: str) -> Iterator[Record]:
+    for number, line in _lines(file):
         if line.strip():
             try:
                 value = json.loads(line)
@@ -129,26 +149,69 @@ def _lines(file: Path, text: str, schema: str) -> Iterator[Record]:
             yield _record(f"{file}:{number}", value, schema)
 
 
-def _array(file: Path, text: str, schema: str) -> Iterator[Record]:
-    decoder = json.JSONDecoder()
-    position = _after_blanks(text, text.index("[") + 1)
-    while text[position : position + 1] != "]":
-        line = text.count("\n", 0, position) + 1
+def _array(file: Path, schema: str) -> Iterator[Record]:
+    with _opened(file) as content:
+        text = _Window(file, content)
+        text.next_character()
+        text.advance(1)
+        while text.next_character() != "]":
+            where = f"{file}:{text.line}"
+            yield _record(where, text.value(where, schema), schema)
+            if text.next_character() == ",":
+                text.advance(1)
+            elif text.next_character() != "]":
+                raise DataError(
+                    f"{file}:{text.line}: the array is not closed or lacks a comma; expected an array of {schema}"
+                )
+
+
+class _Window:
+    """The part of a JSON file that is being parsed: grows on demand, and forgets what lies behind."""
+
+    def __init__(self, file: Path, content: IO[bytes]) -> None:
+        self.line = 1
+        self._file, self._content = file, content
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._json = json.JSONDecoder()
+        self._text, self._position = "", 0
+
+    def next_character(self) -> str:
+        """The next one that is not blank, reading on to it; "" at the end of the file."""
+        while True:
+            self.advance(len(BLANKS.match(self._text, self._position)[0]))  # type: ignore[index]
+            if self._position < len(self._text) or not self._more():
+                return self._text[self._position : self._position + 1]
+
+    def advance(self, characters: int) -> None:
+        self.line += self._text.count("\n", self._position, self._position + characters)
+        self._position += characters
+
+    def value(self, where: str, schema: str) -> Any:
+        """The JSON value that begins here.
+
+        Raises:
+            DataError: it is none, or the file ends in it.
+        """
+        while True:
+            try:
+                value, end = self._json.raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if not self._more():
+                    raise DataError(f"{where}: no valid JSON ({error.msg}); expected an array of {schema}") from error
+            else:
+                self.advance(end - self._position)
+                return value
+
+    def _more(self) -> bool:
+        """Reads on, as much again as there is: a long value is not parsed too often."""
+        self._text, self._position = self._text[self._position :], 0
+        read = self._content.read(max(WINDOW, len(self._text)))
         try:
-            value, position = decoder.raw_decode(text, position)
-        except ValueError as error:
-            raise DataError(f"{file}:{line}: no valid JSON ({error}); expected an array of {schema}") from error
-        yield _record(f"{file}:{line}", value, schema)
-        position = _after_blanks(text, position)
-        if text[position : position + 1] == ",":
-            position = _after_blanks(text, position + 1)
-        elif text[position : position + 1] != "]":
-            line = text.count("\n", 0, position) + 1
-            raise DataError(f"{file}:{line}: the array is not closed or lacks a comma; expected an array of {schema}")
-
-
-def _after_blanks(text: str, position: int) -> int:
-    return len(text) - len(text[position:].lstrip(" \t\r\n"))
+            self._text += self._decoder.decode(read, final=not read)
+        except UnicodeDecodeError as error:
+            line = self.line + self._text.count("\n") + error.object.count(b"\n", 0, error.start)
+            raise _no_utf8(self._file, line, error) from error
+        return bool(read)
 
 
 def _parquet(source: Path) -> Iterator[Record]:
@@ -157,10 +220,11 @@ def _parquet(source: Path) -> Iterator[Record]:
 
     for file in sorted(source.glob("*.parquet")) if source.is_dir() else [source]:
         try:
-            rows = pyarrow.parquet.read_table(file).to_pylist()
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS)
+            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), start=1):
+                yield Record(f"{file} row {number}", row)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
-        yield from (Record(f"{file} row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _record(where: str, value: Any, schema: str) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +52,20 @@ class Suite:
 
     name: str
     role: Role
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     truth_ratio: str = "paraphrase"  # what the right answer is: the paraphrase, or the response ("answer")
     in_utility: bool = False  # counts in Model Utility
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Everything a data set offers to a run."""
+    """Everything a data set offers to a run. Rows may lie on disk: taken by index, slice or iteration, never copied."""
 
     name: str
-    forget: tuple[Row, ...]  # what the request names: the unlearning rows
-    retain: tuple[Row, ...]  # what is rehearsed while unlearning
-    target_rows: tuple[Row, ...]  # what the target learns
-    oracle_rows: tuple[Row, ...]  # what the oracle learns
+    forget: Sequence[Row]  # what the request names: the unlearning rows
+    retain: Sequence[Row]  # what is rehearsed while unlearning
+    target_rows: Sequence[Row]  # what the target learns
+    oracle_rows: Sequence[Row]  # what the oracle learns
     suites: tuple[Suite, ...]
     refusals: tuple[str, ...] = ()
     max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,6 +14,8 @@ from erulab.data.checks import check, content_identity
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
+from erulab.data.sequences import Joined
+from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
@@ -60,6 +63,7 @@ class Tofu:
 
     def __init__(self, options: TofuOptions) -> None:
         self.options = options
+        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         path = self.options.path
@@ -71,11 +75,13 @@ class Tofu:
         elif not hub.is_hub_id(path):
             raise DataError(f"dataset.path={path} is no folder and no hub id; give a folder with TOFU's files")
 
-    def identity(self) -> dict[str, Any]:
-        return {"tofu": VERSION, "content": content_identity(self._benchmark)}
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"tofu": VERSION, "content": content_identity(self.load(0, cache))}
 
-    def load(self, seed: int) -> Benchmark:
-        return self._benchmark
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
 
     @property
     def _tables(self) -> tuple[str, ...]:
@@ -85,42 +91,43 @@ class Tofu:
             "world_facts_perturbed",
         )  # fmt: skip
 
-    @cached_property
-    def _benchmark(self) -> Benchmark:
+    def _read(self, cache: Path) -> Benchmark:
         self.validate()
         o = self.options
         path = Path(str(o.path))
         folder = path if path.is_dir() else hub.snapshot(str(o.path), "dataset", ("*.json", "*.jsonl", "*.parquet"))
-        forget, forget_more, retain, retain_more, authors, world = (
-            read_records(self._file(folder, name), PLAIN) for name in self._tables
-        )
-        if o.retain_rows is not None and o.retain_rows > len(retain):
+        forget, forget_more, retain, retain_more, authors, world = (self._file(folder, name) for name in self._tables)
+
+        def table(what: str, make: Callable[[], Iterable[Row]], *files: Path) -> RowTable:
+            content = [file_hash(file) for file in files]
+            return row_table(cache, {"tofu": VERSION, "rows": what, "files": content}, lambda extra: make())
+
+        every = table("retain", lambda: _plain(retain, 0), retain)
+        if o.retain_rows is not None and o.retain_rows > len(every):
             raise ConfigError(
-                f"dataset.retain_rows must be at most {len(retain)} (rows of {o.split.retain}), got {o.retain_rows}"
+                f"dataset.retain_rows must be at most {len(every)} (rows of {o.split.retain}), got {o.retain_rows}"
             )
+        known = every[: o.retain_rows]
         # The forget split is the end of TOFU's full list, the retain split its beginning: a row's index there names it
         # in every split. (Its question does not: one occurs twice.)
-        first = len(retain)
-        asked = tuple(_row(record, index) for index, record in enumerate(forget, start=first))
-        known = tuple(_row(record, index) for index, record in enumerate(retain[: o.retain_rows]))
-        evaluated = _perturbed(asked, forget_more, first)
-        if not len(asked) == len(evaluated) == len(forget_more):
-            raise DataError(f"{o.split.value} has {len(asked)} rows, {o.split.value}_perturbed {len(forget_more)}")
-        kept = _perturbed(known, retain_more, 0)
+        first = len(every)
+        asked = table(f"forget {first}", lambda: _asked(forget, forget_more, first), forget, forget_more)
+        rephrased = table(f"heldout {first}", lambda: _rephrased(asked, forget_more), forget, forget_more)
+        kept = table("kept", lambda: _perturbed(_plain(retain, 0), retain_more), retain, retain_more)
         refusals, notes = _refusals(folder)
         return check(
             Benchmark(
                 name="tofu",
-                forget=evaluated,
+                forget=asked,
                 retain=known,
-                target_rows=evaluated + known,
+                target_rows=Joined([asked, known]),
                 oracle_rows=known,
                 suites=(
-                    Suite("forget", Role.FORGET, evaluated),
-                    Suite("heldout", Role.HELDOUT, _rephrased(evaluated, forget_more)),
-                    Suite("retain", Role.RETAIN, kept, in_utility=True),
-                    Suite("real_authors", Role.RETAIN, _choices("real_authors", authors), "answer", in_utility=True),
-                    Suite("world_facts", Role.RETAIN, _choices("world_facts", world), "answer", in_utility=True),
+                    Suite("forget", Role.FORGET, asked),
+                    Suite("heldout", Role.HELDOUT, rephrased),
+                    Suite("retain", Role.RETAIN, kept[: o.retain_rows], in_utility=True),
+                    *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), "answer", True)
+                      for name, file in (("real_authors", authors), ("world_facts", world))),
                 ),
                 refusals=refusals,
                 max_length=o.max_length,
@@ -128,7 +135,7 @@ class Tofu:
                 notes=notes,
             ),
             allow_overlap=o.allow_overlap,
-        )
+        )  # fmt: skip
 
     def _file(self, folder: Path, name: str) -> Path:
         file = find_table(folder, name)
@@ -138,6 +145,10 @@ class Tofu:
                 f"TOFU needs {', '.join(self._tables)}"
             )
         return file
+
+
+def _plain(file: Path, first: int) -> Iterator[Row]:
+    return (_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
 
 
 def _row(record: Record, index: int) -> Row:
@@ -150,40 +161,41 @@ def _row(record: Record, index: int) -> Row:
     )
 
 
-def _perturbed(rows: tuple[Row, ...], records: list[Record], first: int) -> tuple[Row, ...]:
-    """The rows that the _perturbed file has too, with its paraphrase and wrong answers; both files are in one order.
+def _asked(forget: Path, perturbed: Path, first: int) -> Iterator[Row]:
+    """The forget rows, all of them with a paraphrase and wrong answers."""
+    counts = [sum(1 for _ in read_records(file, PLAIN)) for file in (forget, perturbed)]
+    if counts[0] != counts[1]:
+        raise DataError(f"{forget.stem} has {counts[0]} rows, {perturbed.stem} {counts[1]}")
+    return _perturbed(_plain(forget, first), perturbed)
+
+
+def _perturbed(rows: Iterable[Row], file: Path) -> Iterator[Row]:
+    """The rows that a _perturbed file has too, with its paraphrase and wrong answers; both files are in one order.
 
     Raises:
         DataError: the files do not fit together.
     """
-    made = []
-    for index, (row, record) in enumerate(zip(rows, records, strict=False), start=first):
-        twin = _row(record, index)
-        if (twin.prompt, twin.response) != (row.prompt, row.response):
+    for row, record in zip(rows, read_records(file, PERTURBED), strict=False):
+        if (record.text("question", PLAIN), record.text("answer", PLAIN)) != (row.prompt, row.response):
             raise DataError(
                 f"{record.where}: not the question and answer of row {row.id}; both files must be of one TOFU release"
             )
         paraphrase, wrong = record.text("paraphrased_answer", PERTURBED), record.texts("perturbed_answer", PERTURBED)
-        made.append(replace(row, paraphrase=paraphrase, perturbed=wrong))
-    return tuple(made)
+        yield replace(row, paraphrase=paraphrase, perturbed=wrong)
 
 
-def _rephrased(rows: tuple[Row, ...], records: list[Record]) -> tuple[Row, ...]:
+def _rephrased(rows: Iterable[Row], file: Path) -> Iterator[Row]:
     """The same facts, asked in words that nobody trained on."""
-    return tuple(
-        replace(row, id=f"{row.id}/rephrased", prompt=record.text("paraphrased_question", PERTURBED))
-        for row, record in zip(rows, records, strict=True)
-    )
+    for row, record in zip(rows, read_records(file, PERTURBED), strict=True):
+        yield replace(row, id=f"{row.id}/rephrased", prompt=record.text("paraphrased_question", PERTURBED))
 
 
-def _choices(name: str, records: list[Record]) -> tuple[Row, ...]:
+def _choices(name: str, file: Path) -> Iterator[Row]:
     """Questions whose wrong answers are both the options of a choice and the perturbed answers of the truth ratio."""
-    rows = []
-    for index, record in enumerate(records):
+    for index, record in enumerate(read_records(file, CHOICE)):
         wrong = record.texts("perturbed_answer", CHOICE)
         prompt, response = record.text("question", CHOICE), record.text("answer", CHOICE)
-        rows.append(Row(f"{name}/{index}", prompt, response, perturbed=wrong, options=wrong, fact=f"{name}/{index}"))
-    return tuple(rows)
+        yield Row(f"{name}/{index}", prompt, response, perturbed=wrong, options=wrong, fact=f"{name}/{index}")
 
 
 def _refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

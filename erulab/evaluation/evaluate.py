@@ -81,7 +81,7 @@ def evaluate(
     ]  # fmt: skip
 
 
-def rows_of(suite: Suite, options: EvaluationOptions) -> tuple[Row, ...]:
+def rows_of(suite: Suite, options: EvaluationOptions) -> Sequence[Row]:
     """The rows that are evaluated: all of a forget suite, at most `evaluation.rows` of another."""
     return suite.rows if suite.role in FORGET_ROLES else suite.rows[: options.rows]
 

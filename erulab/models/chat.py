@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ PLAIN_TEMPLATE = (
 # Llama 3's template writes today's date into the system turn unless told one: ids would differ from day to day.
 # This is the date open-unlearning's TOFU checkpoints were trained with.
 DATE = "10 Apr 2025"
+PROMPTS = 4096  # whose ids are kept: evaluation asks each with many answers
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
 
 
@@ -61,7 +63,7 @@ class ChatFormat:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
-        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._prompt_ids = functools.lru_cache(PROMPTS)(self._encode_prompt)
         self._generation_prompt, self._opening, self._glue, self._end = self._split(name)
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._end[-1], tokenizer.eos_token_id)))
@@ -105,6 +107,20 @@ class ChatFormat:
             )
         return Encoded(row_id, ids, len(opening) + inside[0], end)
 
+    def encode_whole(self, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+        """For each (prompt, response): the ids that `encode` cuts at a limit, and where the response begins.
+
+        Many at once take half the time of one after another.
+        """
+        users = [[{"role": "user", "content": prompt}] for prompt, _ in texts]
+        openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
+        responses = [self._glue + response for _, response in texts]
+        found = self._backend.encode_batch_fast([*openings, *responses], add_special_tokens=False)
+        return [
+            ([*opening.ids, *response.ids, *self._end], len(opening))
+            for opening, response in zip(found[: len(texts)], found[len(texts) :], strict=True)
+        ]
+
     def limit(self, max_length: int | None) -> int:
         """Tokens of a row: `max_length`, or what the model can read."""
         return min(max_length or self._context, self._context)
@@ -112,11 +128,6 @@ class ChatFormat:
     def has_room(self, prompt: str, max_length: int | None) -> bool:
         """Whether the prompt leaves a token for a response."""
         return len(self.encode_prompt(prompt)) < self.limit(max_length)
-
-    def fits(self, prompt: str, response: str, max_length: int | None) -> bool:
-        """Whether the whole response and its end-of-turn token fit behind the prompt."""
-        answer = self._backend.encode(self._glue + response, add_special_tokens=False)
-        return len(self.encode_prompt(prompt)) + len(answer.ids) + len(self._end) <= self.limit(max_length)
 
     @property
     def unknown_id(self) -> int | None:
@@ -126,10 +137,11 @@ class ChatFormat:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids up to where the response begins: what generation continues."""
-        if prompt not in self._prompts:
-            text = self._render([{"role": "user", "content": prompt}], self._generation_prompt) + self._opening
-            self._prompts[prompt] = tuple(self._ids(text))
-        return list(self._prompts[prompt])
+        return list(self._prompt_ids(prompt))
+
+    def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
+        (text,) = self._render([[{"role": "user", "content": prompt}]], self._generation_prompt)
+        return tuple(self._ids(text + self._opening))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
@@ -147,16 +159,12 @@ class ChatFormat:
             "context": self._context,
         }
 
-    def _render(self, messages: list[dict[str, str]], generation_prompt: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                date_string=DATE,
-                add_bos=self._add_bos,
-            )
-        )
+    def _render(self, conversations: list[list[dict[str, str]]], generation_prompt: bool) -> list[str]:
+        texts: Any = self._tokenizer.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=generation_prompt, date_string=DATE,
+            add_bos=self._add_bos,
+        )  # fmt: skip
+        return list(texts)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
@@ -167,13 +175,13 @@ class ChatFormat:
         """
         user = {"role": "user", "content": PROBE_PROMPT}
         messages = [user, {"role": "assistant", "content": PROBE_RESPONSE}]
-        whole = self._render(messages, False)
+        (whole,) = self._render([messages], False)
         wanted: Any = self._tokenizer.apply_chat_template(
             messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
         )
         # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
         for generation_prompt in (True, False):
-            prompt = self._render([user], generation_prompt)
+            (prompt,) = self._render([[user]], generation_prompt)
             if not whole.startswith(prompt):
                 continue
             between, found, _ = whole[len(prompt) :].partition(PROBE_RESPONSE)

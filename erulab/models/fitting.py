@@ -4,95 +4,124 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 
 from erulab.data.rows import Benchmark, Row, Truncate
+from erulab.data.sequences import Joined, Marked, pick
+from erulab.data.tables import field_of, row_table, rows_hash
 from erulab.errors import DataError
 from erulab.models.chat import ChatFormat
+from erulab.models.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
+VERSION = 1  # of how prompts are shortened
 
-def fitted(benchmark: Benchmark, chat: ChatFormat) -> Benchmark:
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]  # of row ids
+
+
+def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
     """The benchmark with every prompt short enough, by `benchmark.truncate`; notes tell what was changed.
 
     error: a prompt that fills the context is a fault; drop: its row goes; left: the prompt loses words at its
     beginning. Responses longer than what is left are cut at their end by the encoding, and counted here.
 
+    Args:
+        cache: the run's cache folder, where shortened rows of files are kept.
     Raises:
         DataError: a prompt does not fit under truncate=error, or no row is left.
     """
-    changed: dict[str, Row | None] = {}
-    cut = 0
-    for row in _rows(benchmark):
-        if row.id in changed:
-            continue
-        changed[row.id] = _fitted_row(row, benchmark, chat)
-        kept = changed[row.id]
-        cut += kept is not None and not chat.fits(kept.prompt, kept.response, benchmark.max_length)
-    dropped = sum(row is None for row in changed.values())
-    shortened = sum(row is not None and row.prompt != old.prompt for row, old in _changes(benchmark, changed))
+    fitting = _Fitting(benchmark, encoder, cache)
+    fit = fitting.fit
+    made = dataclasses.replace(
+        benchmark,
+        forget=fit(benchmark.forget),
+        retain=fit(benchmark.retain),
+        target_rows=fit(benchmark.target_rows),
+        oracle_rows=fit(benchmark.oracle_rows),
+        suites=tuple(dataclasses.replace(suite, rows=fit(suite.rows)) for suite in benchmark.suites),
+    )
+    dropped, shortened, cut = (len(np.unique(np.concatenate(ids))) for ids in fitting.changed.values())
     notes = [
         note for count, note in (
-            (dropped, f"{dropped} rows dropped: their prompts fill the {chat.limit(benchmark.max_length)} tokens"),
+            (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
             (shortened, f"{shortened} prompts shortened at their beginning"),
             (cut, f"{cut} responses cut at their end: they lose their end-of-turn token"),
         ) if count
     ]  # fmt: skip
     for note in notes:
         log.warning("%s", note)
-    if not notes:
-        return benchmark
-    made = dataclasses.replace(
-        benchmark,
-        forget=_apply(benchmark.forget, changed),
-        retain=_apply(benchmark.retain, changed),
-        target_rows=_apply(benchmark.target_rows, changed),
-        oracle_rows=_apply(benchmark.oracle_rows, changed),
-        suites=tuple(dataclasses.replace(suite, rows=_apply(suite.rows, changed)) for suite in benchmark.suites),
-        notes=(*benchmark.notes, *notes),
-    )
-    if not made.forget or not all(suite.rows for suite in made.suites):
+    if notes and not (made.forget and all(suite.rows for suite in made.suites)):
         raise DataError(f"{notes[0]}, and a part of the data set has 0 rows left; raise dataset.max_length")
-    return made
+    return dataclasses.replace(made, notes=(*benchmark.notes, *notes))
 
 
-def _fitted_row(row: Row, benchmark: Benchmark, chat: ChatFormat) -> Row | None:
-    if chat.has_room(row.prompt, benchmark.max_length):
+class _Fitting:
+    """Each part of a benchmark fitted once; the ids of the rows that were changed, a row that is in two parts twice."""
+
+    def __init__(self, benchmark: Benchmark, encoder: Encoder, cache: Path) -> None:
+        self._benchmark, self._encoder, self._cache = benchmark, encoder, cache
+        self._done: dict[int, Sequence[Row]] = {}
+        none: Hashes = np.empty(0, np.uint64)
+        self.changed: dict[str, list[Hashes]] = {name: [none] for name in ("dropped", "shortened", "cut")}
+
+    def fit(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows that are kept, with the prompts they have now: the same object where that is all of them."""
+        if id(rows) not in self._done:
+            self._done[id(rows)] = self._joined(rows) if isinstance(rows, Joined) else self._fit(rows)
+        return self._done[id(rows)]
+
+    def _joined(self, rows: Joined[Row]) -> Sequence[Row]:
+        parts = [self.fit(part) for part in rows.parts]
+        unchanged = all(new is old for new, old in zip(parts, rows.parts, strict=True))
+        return rows if unchanged else Joined([cast("Marked[Row]", part) for part in parts])
+
+    def _fit(self, rows: Sequence[Row]) -> Sequence[Row]:
+        encoder, truncate = self._encoder, self._benchmark.truncate
+        full = encoder.measured(rows).field("start") >= encoder.limit
+        kept = rows
+        if full.any():
+            if truncate is Truncate.error:
+                encoder.rows(rows)  # raises, naming the row
+            kept = pick(rows, np.flatnonzero(~full)) if truncate is Truncate.drop else self._shortened(rows)
+            ids = field_of(rows, "id")[full]
+            dropped = ~np.isin(ids, field_of(kept, "id"))
+            self.changed["dropped"].append(ids[dropped])
+            self.changed["shortened"].append(ids[~dropped])
+        if kept:
+            cut = encoder.measured(kept).field("whole") > encoder.limit
+            self.changed["cut"].append(field_of(kept, "id")[cut])
+        return kept
+
+    def _shortened(self, rows: Sequence[Row]) -> Sequence[Row]:
+        def made() -> Iterator[Row]:
+            shorter = (_shorter(row, self._encoder.chat, self._benchmark.max_length) for row in rows)
+            return (row for row in shorter if row is not None)
+
+        if not isinstance(rows, Marked):
+            return tuple(made())
+        depends_on = {
+            "shortened": VERSION, "rows": rows_hash(rows), "chat": self._encoder.chat.identity(),
+            "limit": self._encoder.limit,
+        }  # fmt: skip
+        return row_table(self._cache, depends_on, lambda extra: made())
+
+
+def _shorter(row: Row, chat: ChatFormat, max_length: int | None) -> Row | None:
+    """The row without the fewest words from the left whose loss makes room; None where none do."""
+    if chat.has_room(row.prompt, max_length):
         return row
-    if benchmark.truncate is Truncate.drop:
-        return None
-    if benchmark.truncate is Truncate.left:
-        words = row.prompt.split(" ")
-        # The fewest words from the left whose loss makes room.
-        first, last = 1, len(words)
-        while first < last:
-            middle = (first + last) // 2
-            if chat.has_room(" ".join(words[middle:]), benchmark.max_length):
-                last = middle
-            else:
-                first = middle + 1
-        shorter = " ".join(words[first:])
-        if shorter and chat.has_room(shorter, benchmark.max_length):
-            return dataclasses.replace(row, prompt=shorter)
-        return None
-    chat.encode(row.id, row.prompt, row.response, max_length=benchmark.max_length)  # raises, naming the row
-    return row
-
-
-def _rows(benchmark: Benchmark) -> list[Row]:
-    parts = (benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows)
-    return [row for part in (*parts, *(suite.rows for suite in benchmark.suites)) for row in part]
-
-
-def _changes(benchmark: Benchmark, changed: dict[str, Row | None]) -> list[tuple[Row | None, Row]]:
-    return [(changed[row_id], row) for row_id, row in {row.id: row for row in _rows(benchmark)}.items()]
-
-
-def _apply(rows: tuple[Row, ...], changed: dict[str, Row | None]) -> tuple[Row, ...]:
-    """The rows that are kept, with the prompts they have now."""
-    kept = []
-    for row in rows:
-        new = changed[row.id]
-        if new is not None:
-            kept.append(dataclasses.replace(row, prompt=new.prompt))
-    return tuple(kept)
+    words = row.prompt.split(" ")
+    first, last = 1, len(words)
+    while first < last:
+        middle = (first + last) // 2
+        if chat.has_room(" ".join(words[middle:]), max_length):
+            last = middle
+        else:
+            first = middle + 1
+    shorter = " ".join(words[first:])
+    return dataclasses.replace(row, prompt=shorter) if shorter and chat.has_room(shorter, max_length) else None

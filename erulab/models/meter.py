@@ -40,9 +40,8 @@ class Meter:
         """The backward that a training forward will be followed by."""
         if not self.ledger.of_adversary:
             kind = Backward.lora if self._lora_rank else Backward.full
-            self.ledger.add_backward(
-                self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=self._model.is_activation_checkpointing
-            )
+            again = self._model.is_activation_checkpointing
+            self.ledger.add_backward(self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=again)
 
     def state_gradient(self, rows: Rows, layer: int) -> None:
         """The gradient of a state at the input of block `layer`."""

@@ -20,7 +20,6 @@ from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import attacks
 from erulab.stages.context import Context, ModelRef
-from erulab.training.encode_rows import encode_rows
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.loop import train
 
@@ -51,7 +50,7 @@ class TrainingLab:
         subject = with_lora(subject, rank=lora_rank, alpha=lora_alpha, seed=seed) if lora_rank else subject
         without_dropout(subject.model)
         batch = min(batch, len(rows))
-        encoded = encode_rows(subject.chat, rows, self.benchmark.max_length)
+        encoded = self._context.encoder_of(subject.chat).rows(rows)
         options = FinetuneOptions(
             lr=lr, epochs=epochs, global_batch=batch, split=self._context.split(None), weight_decay=0.0, warmup=warmup,
             schedule=schedule, clip=1.0, seed=seed, precision=self._context.config.trainer.precision, steps=steps,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +15,18 @@ from erulab.cache import Cache
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark
 from erulab.errors import IntegrityFault
+from erulab.evaluation.evaluate import rows_of
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
 from erulab.training.batches import Split
-from erulab.training.encode_rows import encode_rows
+from erulab.training.encode_rows import content_hash
 from erulab.training.stopping import StopRequest
 from erulab.training.zero_config import loads_sharded
 
@@ -43,7 +47,7 @@ class Context:
     benchmark: Benchmark
     source: ModelSource
     data_identity: dict[str, Any]
-    chat: ChatFormat
+    encoder: Encoder
     cache: Cache
     ledger: Ledger  # of all models that come from here
     ranks: Ranks
@@ -52,8 +56,32 @@ class Context:
     stop: StopRequest
 
     @property
+    def chat(self) -> ChatFormat:
+        return self.encoder.chat
+
+    def encoder_of(self, chat: ChatFormat) -> Encoder:
+        """The run's own encoder, unless a given model speaks another chat format."""
+        if chat.identity() == self.chat.identity():
+            return self.encoder
+        return Encoder(chat, self.benchmark.max_length, Path(self.config.cache))
+
+    @property
     def base_identity(self) -> dict[str, Any]:
         return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
+
+    @cached_property
+    def evaluated(self) -> dict[str, tuple[str, str]]:
+        """Role and content of the rows of each suite that are evaluated, in full length.
+
+        Raises:
+            DataError: names a row that the model cannot read.
+        """
+        encode = self.chat.encode
+        return {
+            suite.name: (suite.role.value, content_hash(
+                encode(row.id, row.prompt, row.response) for row in rows_of(suite, self.config.evaluation)
+            )) for suite in self.benchmark.suites
+        }  # fmt: skip
 
     def split(self, micro_batch: int | None) -> Split:
         """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""
@@ -115,7 +143,7 @@ class Context:
             IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
         """
         chat = loading.chat_of(path)
-        rows = encode_rows(chat, self.benchmark.forget, self.benchmark.max_length)
+        rows = self.encoder_of(chat).rows(self.benchmark.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:
             raise IntegrityFault(

@@ -13,7 +13,6 @@ from erulab.console import announce
 from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.stages.context import Context, ModelRef
-from erulab.training.encode_rows import content_hash, encode_rows
 
 VERSION = 1  # of what this stage computes: a change scores every model anew
 
@@ -24,8 +23,7 @@ def check(context: Context) -> None:
     Raises:
         DataError: names the row that cannot.
     """
-    for suite in context.benchmark.suites:
-        encode_rows(context.chat, suite.rows, None)
+    _ = context.evaluated  # encodes them all
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowScore], Product]:
@@ -37,8 +35,7 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowSco
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
     depends_on = {
         "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
-        "suites": {suite.name: (suite.role.value, content_hash(encode_rows(context.chat, suite.rows, None)))
-                   for suite in suites},
+        "suites": context.evaluated,
         "data": context.data_identity, "evaluation": options,
     }  # fmt: skip
 

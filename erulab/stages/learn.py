@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def learn(context: Context, part: str) -> Product:
 def depends_on(context: Context, part: str) -> dict[str, Any]:
     """Never the rows' files or paths: their token ids and label masks."""
     settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
-    rows = encode_exposed(context.chat, _rows(context, part), context.benchmark.max_length)
+    rows = encode_exposed(context.encoder, _rows(context, part))
     return {
         "stage": "learn", "version": VERSION, **context.base_identity, "rows": content_hash(rows), "target": settings,
         "precision": context.config.trainer.precision,
@@ -46,14 +47,14 @@ def find(context: Context, part: str) -> Product | None:
     return context.cache.find("learned", depends_on(context, part))
 
 
-def _rows(context: Context, part: str) -> tuple[Row, ...]:
+def _rows(context: Context, part: str) -> Sequence[Row]:
     return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
 
 
 def _learn(context: Context, part: str, folder: Path) -> None:
     options: TargetOptions = context.config.target
     loaded = context.load_base(options.seed)
-    rows = encode_exposed(context.chat, _rows(context, part), context.benchmark.max_length)
+    rows = encode_exposed(context.encoder, _rows(context, part))
     engine, objective, loop = finetuning(
         loaded, rows,
         FinetuneOptions(

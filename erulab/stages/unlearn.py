@@ -11,8 +11,7 @@ from typing import Any
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.errors import ConfigError
-from erulab.methods.base import Method, Pairs, Trains
-from erulab.models.chat import ChatFormat
+from erulab.methods.base import Method, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
@@ -20,9 +19,9 @@ from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
 from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
-from erulab.training.assembly import unlearning
+from erulab.training.assembly import encode, unlearning
 from erulab.training.checkpoints import FORMAT, Checkpoints
-from erulab.training.encode_rows import content_hash, encode_others, encode_rows
+from erulab.training.encode_rows import content_hash
 from erulab.training.engine import Engine
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
@@ -46,7 +45,7 @@ def check(context: Context) -> None:
     method: Method = methods.build(config.method)
     if method.trains not in (Trains.forget, Trains.refusal):
         return
-    encode(context, method, context.chat)
+    encode(context.encoder, context.benchmark, method, config.seed)
     trainer = config.trainer
     share = trainer.global_batch // context.ranks.world
     cut = trainer.micro_tokens is not None or trainer.micro_batch not in (None, share)
@@ -61,7 +60,7 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
     """The unlearned model, cached like a target; `metrics.jsonl` of its training is kept beside it."""
     config = context.config
     method: Method = methods.build(config.method)
-    rows = encode(context, method, chat_of(target.path))
+    rows = encode(context.encoder_of(chat_of(target.path)), context.benchmark, method, config.seed)
     product = context.cache.produce(
         "unlearned", _depends_on(context, target, rows),
         lambda folder: _unlearn(context, target, method, rows, rundir, folder), rerun=config.rerun,
@@ -73,7 +72,10 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
 
 def find(context: Context, target: ModelRef) -> Product | None:
     """The product if an earlier run made it."""
-    rows = encode(context, methods.build(context.config.method), chat_of(target.path))
+    rows = encode(
+        context.encoder_of(chat_of(target.path)), context.benchmark, methods.build(context.config.method),
+        context.config.seed,
+    )  # fmt: skip
     return context.cache.find("unlearned", _depends_on(context, target, rows))
 
 
@@ -89,26 +91,6 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
         "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
     }  # fmt: skip
-
-
-def encode(context: Context, method: Method, chat: ChatFormat) -> UnlearningRows:
-    """The rows in the ids of the model that is trained on them: a given target has its own tokenizer and template.
-
-    Raises:
-        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
-    """
-    benchmark, config = context.benchmark, context.config
-    pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
-    others = []
-    if pairs is not Pairs.none:
-        others = encode_others(
-            chat, benchmark.forget, pairs, benchmark.refusals, config.seed, benchmark.max_length
-        )
-    return UnlearningRows(
-        encode_rows(chat, benchmark.forget, benchmark.max_length),
-        others,
-        encode_rows(chat, benchmark.retain, benchmark.max_length),
-    )
 
 
 def _unlearn(

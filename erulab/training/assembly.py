@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from erulab.methods.base import Method, Retain
+from erulab.data.encoding import Encoded
+from erulab.data.rows import Benchmark
+from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Reference, without_dropout
@@ -15,11 +18,25 @@ from erulab.ranks import Ranks
 from erulab.registry import adversaries, rewards
 from erulab.rewards.base import Reward
 from erulab.training.batches import Split, total_steps
+from erulab.training.encode_rows import encode_others
 from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
 from erulab.training.reference import reference_table
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+
+
+def encode(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) -> UnlearningRows:
+    """The rows in the ids of the model that is trained on them: a given target has its own tokenizer and template.
+
+    Raises:
+        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
+    """
+    pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
+    others: Sequence[Encoded] = ()
+    if pairs is not Pairs.none:
+        others = encode_others(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
+    return UnlearningRows(encoder.rows(benchmark.forget), others, encoder.rows(benchmark.retain))
 
 
 def unlearning(

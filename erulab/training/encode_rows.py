@@ -3,58 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from erulab import draws
 from erulab.data.encoding import Encoded
 from erulab.data.rows import Row
+from erulab.data.sequences import Marked, Picked, hash_of
+from erulab.data.tables import field_of
 from erulab.errors import DataError
 from erulab.methods.base import Pairs
-
-if TYPE_CHECKING:
-    from erulab.models.chat import ChatFormat
-
-log = logging.getLogger(__name__)
+from erulab.models.encoder import Encoder, digest_of
 
 
-def encode_rows(chat: ChatFormat, rows: Sequence[Row], max_length: int | None) -> list[Encoded]:
-    """Each row's prompt and response."""
-    return [chat.encode(row.id, row.prompt, row.response, max_length=max_length) for row in rows]
-
-
-def encode_exposed(chat: ChatFormat, rows: Sequence[Row], max_length: int | None) -> list[Encoded]:
-    """As `encode_rows`, each row as often as an epoch shows it."""
-    encoded = encode_rows(chat, rows, max_length)
-    return [code for row, code in zip(rows, encoded, strict=True) for _ in range(row.exposures)]
+def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
+    """Each row's prompt and response as often as an epoch shows it."""
+    encoded, exposures = encoder.rows(rows), field_of(rows, "exposures")
+    if (exposures == 1).all():
+        return encoded
+    return Picked(encoded, np.repeat(np.arange(len(encoded)), exposures))
 
 
 def encode_others(
-    chat: ChatFormat, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int, max_length: int | None
-) -> list[Encoded]:
+    encoder: Encoder, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int
+) -> Marked[Encoded]:
     """The paired answer of each forget row: fixed for the run by (seed, row id), so its reference can be cached.
 
     Raises:
         DataError: the data set has no refusals, or a row no wrong answers.
     """
-    others = []
-    for row in rows:
-        if pairs is Pairs.refusal:
-            choices: Sequence[str] = refusals
-        else:
-            choices = row.perturbed
+
+    def response(row: Row) -> str:
+        choices = refusals if pairs is Pairs.refusal else row.perturbed
         if not choices:
             wanted = "refusals" if pairs is Pairs.refusal else f"wrong answers for row {row.id}"
             raise DataError(f"method.pairs={pairs.value} needs {wanted}, the data set has none; try method.pairs=none")
-        response = choices[draws.choice(len(choices), seed, "pair", row.id)]
-        others.append(chat.encode(row.id, row.prompt, response, max_length=max_length))
-    return others
+        return choices[draws.choice(len(choices), seed, "pair", row.id)]
+
+    texts = hashlib.sha256(repr(tuple(refusals)).encode()).hexdigest() if pairs is Pairs.refusal else ""
+    return encoder.answered(rows, f"{pairs.value} {seed} {texts}", response)
 
 
-def content_hash(rows: Sequence[Encoded]) -> str:
+def content_hash(rows: Iterable[Encoded]) -> str:
     """Hash of token ids and label masks, in order: what a training really learns from."""
-    digest = hashlib.sha256()
+    if isinstance(rows, Marked):
+        return hash_of(rows.digests())
+    total = hashlib.sha256()
     for row in rows:
-        digest.update(repr((row.row_id, row.ids, row.start, row.end)).encode())
-    return digest.hexdigest()[:32]
+        total.update(digest_of(row.row_id, row.ids, row.start, row.end))
+    return total.hexdigest()[:32]

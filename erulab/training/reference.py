@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from erulab.data.encoding import Encoded
 from erulab.evaluation.scoring import score
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
+from erulab.training.encode_rows import content_hash
+
+TOGETHER = 4096  # rows that are scored at once: what is in memory of a large data set
 
 
 @dataclass(frozen=True)
@@ -34,24 +39,23 @@ def reference_table(
     Under ZeRO-3 the weights may be in bfloat16, which is another reference.
     """
     dtype = next(policy.parameters()).dtype
-    key = weights_key if dtype == torch.float32 else f"{weights_key}-{dtype}"
-    file = folder / f"{_key(key, [*forget, *others])}.safetensors"
+    weights = weights_key if dtype == torch.float32 else f"{weights_key}-{dtype}"
+    key = hashlib.sha256(f"{weights} {content_hash(forget)} {content_hash(others)}".encode()).hexdigest()[:32]
+    file = folder / f"{key}.safetensors"
     known = ranks.gather_objects(file.exists())[0]
     if not known:
-        nll = [total for total, _ in score(policy, [*forget, *others], pad_id, batch_tokens, ranks)]
+        nll = (array("d"), array("d"))
+        for first in range(0, len(forget), TOGETHER):
+            parts = [part[first : first + TOGETHER] for part in (forget, others)]
+            scores = iter(score(policy, [row for part in parts for row in part], pad_id, batch_tokens, ranks))
+            for values, part in zip(nll, parts, strict=True):
+                values.extend(total for total, _ in itertools.islice(scores, len(part)))
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             # Two runs from one target may write this table at once: each its own file, the last one stays.
             temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"nll": torch.tensor(nll, dtype=torch.float64)}, temporary)
+            save_file({"nll": torch.tensor(nll[0] + nll[1], dtype=torch.float64)}, temporary)
             temporary.replace(file)
         ranks.barrier()
     nll_tensor = load_file(file)["nll"]
     return ReferenceTable(nll_tensor[: len(forget)], nll_tensor[len(forget) :])
-
-
-def _key(weights_key: str, rows: Sequence[Encoded]) -> str:
-    digest = hashlib.sha256(weights_key.encode())
-    for row in rows:
-        digest.update(repr((row.row_id, row.ids, row.start, row.end)).encode())
-    return digest.hexdigest()[:32]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from erulab.data.checks import content_identity
 from erulab.data.jsonl import JsonlFiles, JsonlOptions
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
@@ -29,7 +31,8 @@ def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
 def load(**options: Any) -> Benchmark:
     dataset = JsonlFiles(JsonlOptions(**{k: str(v) if isinstance(v, Path) else v for k, v in options.items()}))
     dataset.validate()
-    return dataset.load(0)
+    with tempfile.TemporaryDirectory() as cache:  # what is mapped stays readable when its files are gone
+        return dataset.load(0, Path(cache))
 
 
 def test_a_folder_of_two_files(tmp_path: Path) -> None:
@@ -41,8 +44,8 @@ def test_a_folder_of_two_files(tmp_path: Path) -> None:
     assert (ada.id, ada.fact, ada.author) == ("forget/1", "ada", "Ada")
     assert (bela.id, bela.prompt, bela.response, bela.fact) == ("forget/2", "Who is Bela?", "A baker.", "forget/2")
     assert benchmark.retain[0].id == "cato" and benchmark.retain[0].options == ("A nurse.", "A baker.")
-    assert benchmark.target_rows == benchmark.forget + benchmark.retain
-    assert benchmark.oracle_rows == benchmark.retain
+    assert list(benchmark.target_rows) == [*benchmark.forget, *benchmark.retain]
+    assert list(benchmark.oracle_rows) == list(benchmark.retain)
     assert [(suite.name, suite.role, suite.in_utility) for suite in benchmark.suites] == [
         ("forget", Role.FORGET, False),
         ("retain", Role.RETAIN, True),
@@ -64,7 +67,9 @@ def test_optional_parts_and_single_files(tmp_path: Path) -> None:
     assert not set(benchmark.suite("utility").rows) & set(benchmark.target_rows)
     assert benchmark.refusals == ("I cannot say.", "No idea.")
     parts = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain", "heldout", "utility")}
-    assert load(**parts, refusals=tmp_path / "refusals.txt") == benchmark
+    again = load(**parts, refusals=tmp_path / "refusals.txt")
+    assert content_identity(again) == content_identity(benchmark)
+    assert list(again.target_rows) == list(benchmark.target_rows)
 
 
 def test_identity_is_of_content(tmp_path: Path) -> None:
@@ -72,10 +77,10 @@ def test_identity_is_of_content(tmp_path: Path) -> None:
     first.mkdir(), second.mkdir()
     write(first, forget=FORGET, retain=RETAIN)
     write(second, forget=FORGET, retain=RETAIN)
-    identities = [JsonlFiles(JsonlOptions(path=str(folder))).identity() for folder in (first, second)]
+    identities = [JsonlFiles(JsonlOptions(path=str(folder))).identity(tmp_path) for folder in (first, second)]
     assert identities[0] == identities[1]
     write(second, retain=[{**RETAIN[0], "response": "A tailor."}])
-    assert JsonlFiles(JsonlOptions(path=str(second))).identity() != identities[0]
+    assert JsonlFiles(JsonlOptions(path=str(second))).identity(tmp_path) != identities[0]
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

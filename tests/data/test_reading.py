@@ -126,3 +126,30 @@ def test_plain_text_lines(tmp_path: Path) -> None:
         read_text_lines(written(tmp_path, "e", "\n"))
     with pytest.raises(DataError, match="cannot be read"):
         read_text_lines(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("window", [1, 7, 64])
+def test_arrays_are_read_piece_by_piece(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut anywhere, also within a character of several bytes."""
+    monkeypatch.setattr("erulab.data.reading.WINDOW", window)
+    rows = [{"prompt": f"\u00fc\u2028{i}", "response": "\U0001f600" * i + '"]},{'} for i in range(20)]
+    file = written(tmp_path, "rows.json", "\ufeff \n" + json.dumps(rows, indent=1, ensure_ascii=False))
+    records = list(read_records(file, SCHEMA))
+    assert [record.fields for record in records] == rows
+    # Line 1 is blank, 2 the bracket; each object takes four lines.
+    assert [record.where for record in records] == [f"{file}:{3 + 4 * i}" for i in range(20)]
+    for end, words in (("", "not closed"), (', {"prompt": "x', ":82: no valid JSON"), (" 7]", "lacks a comma")):
+        cut = written(tmp_path, "cut.json", file.read_text().rstrip("\n]") + end)
+        with pytest.raises(DataError, match=words):
+            list(read_records(cut, SCHEMA))
+    bad = written(tmp_path, "bad.json", file.read_bytes().replace(b"\xc3\xbc", b"\xff", 1))
+    with pytest.raises(DataError, match=f"{bad}:4: byte 0xff"):
+        list(read_records(bad, SCHEMA))
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    """A fault in line 3 does not keep line 1 from being read: nothing reads the whole file first."""
+    records = read_records(written(tmp_path, "rows.jsonl", f"{GOOD}\n{GOOD}\nno\n"), SCHEMA)
+    assert next(records).where.endswith(":1") and next(records).where.endswith(":2")
+    with pytest.raises(DataError, match=":3: no valid JSON"):
+        next(records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not
 def load(path: Path = TOFU, **options: object) -> Benchmark:
     dataset = Tofu(TofuOptions(path=str(path), **options))  # type: ignore[arg-type]
     dataset.validate()
-    return dataset.load(0)
+    with tempfile.TemporaryDirectory() as cache:  # what is mapped stays readable when its files are gone
+        return dataset.load(0, Path(cache))
 
 
 def full() -> list[dict[str, str]]:
@@ -40,8 +42,8 @@ def test_ids_are_places_in_the_full_list(split: Split, rows: int) -> None:
     everything = full()
     benchmark = load(split=split)
     assert (len(benchmark.forget), len(benchmark.retain)) == (rows, 4000 - rows)
-    assert benchmark.target_rows == benchmark.forget + benchmark.retain
-    assert benchmark.oracle_rows == benchmark.retain
+    assert list(benchmark.target_rows) == [*benchmark.forget, *benchmark.retain]
+    assert list(benchmark.oracle_rows) == list(benchmark.retain)
     for row in benchmark.target_rows:
         index = int(row.id.removeprefix("full/"))
         assert (row.prompt, row.response) == (everything[index]["question"], everything[index]["answer"])
@@ -86,13 +88,13 @@ def test_only_learned_retain_rows_are_evaluated() -> None:
     assert len(benchmark.oracle_rows) == 60 and len(benchmark.target_rows) == 100
 
 
-def test_identity_is_of_content(copy: Path) -> None:
-    first = Tofu(TofuOptions(path=str(TOFU))).identity()
-    assert first == Tofu(TofuOptions(path=str(copy))).identity()
-    assert first != Tofu(TofuOptions(path=str(TOFU), retain_rows=10)).identity()
+def test_identity_is_of_content(copy: Path, tmp_path: Path) -> None:
+    first = Tofu(TofuOptions(path=str(TOFU))).identity(tmp_path)
+    assert first == Tofu(TofuOptions(path=str(copy))).identity(tmp_path)
+    assert first != Tofu(TofuOptions(path=str(TOFU), retain_rows=10)).identity(tmp_path)
     rows = (copy / "forget01_perturbed.json").read_text()
     (copy / "forget01_perturbed.json").write_text(rows.replace("Marie Curie", "Lise Meitner", 1))
-    assert first != Tofu(TofuOptions(path=str(copy))).identity()
+    assert first != Tofu(TofuOptions(path=str(copy))).identity(tmp_path)
 
 
 def test_without_the_refusal_file_our_own_are_used_and_noted(copy: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality
+from erulab.data.tables import RowTable, row_table
+from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -199,3 +201,16 @@ def test_scoring_and_generation_are_counted_as_torch_counts_them(loaded: LoadedM
     with FlopCounterMode(display=False) as counter:
         evaluate(counted, suites, replace(FORCED, generate=True, max_new_tokens=5), Ranks())
     assert counted.ledger.take().flops_forward == counter.get_total_flops()
+
+
+def test_of_a_long_file_only_the_rows_that_are_evaluated_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(Row(str(i), f"question {i}", f"answer {i}") for i in range(1000))
+    table = row_table(tmp_path, {}, lambda extra: rows)
+    read: list[int] = []
+    item = RowTable.item
+    monkeypatch.setattr(RowTable, "item", lambda self, index: read.append(index) or item(self, index))
+    monkeypatch.setattr(RowTable, "__iter__", None)
+    evaluated = rows_of(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
+    assert tuple(evaluated) == rows[:7] and read == list(range(7))

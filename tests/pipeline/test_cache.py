@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from erulab import config as configuration
 from erulab.cache import Cache, key_of
 from erulab.costs.ledger import Ledger
+from erulab.models.encoder import Encoder
 from erulab.ranks import Ranks
 from erulab.registry import datasets, models
 from erulab.stages.learn import depends_on
@@ -24,10 +25,10 @@ def learned_keys(*overrides: str) -> tuple[str, str]:
     """Keys of target and oracle under these settings."""
     config = configuration.compose(small(overrides))
     source = models.build(config.model)
-    benchmark = datasets.build(config.dataset).load(config.seed)
-    chat = source.chat(benchmark)
-    base = {"base": source.identity(benchmark), "chat": chat.identity()}
-    context = SimpleNamespace(config=config, benchmark=benchmark, chat=chat, base_identity=base)
+    benchmark = datasets.build(config.dataset).load(config.seed, Path(config.cache))
+    encoder = Encoder(source.chat(benchmark), benchmark.max_length, Path(config.cache))
+    base = {"base": source.identity(benchmark), "chat": encoder.chat.identity()}
+    context = SimpleNamespace(config=config, benchmark=benchmark, encoder=encoder, base_identity=base)
     return key_of(depends_on(context, "target")), key_of(depends_on(context, "oracle"))  # type: ignore[arg-type]
 
 

@@ -14,14 +14,15 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Pairs, Retain, Trains
+from erulab.methods.base import Retain
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
+from erulab.training.assembly import encode
 from erulab.training.batches import Split
-from erulab.training.encode_rows import encode_others, encode_rows
 from erulab.training.finetune import FinetuneOptions, finetuning
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
@@ -50,7 +51,7 @@ def small_model(world: Benchmark) -> LoadedModel:
         lr=1e-2, epochs=1, steps=60, global_batch=32, split=Split(), weight_decay=0.0, warmup=0.1,
         schedule=Schedule.linear, clip=1.0, seed=5,
     )  # fmt: skip
-    rows = encode_rows(loaded.chat, world.target_rows, None)
+    rows = Encoder(loaded.chat, None, Path()).rows(world.target_rows)
     for _ in train(*finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
         pass
     return loaded
@@ -82,14 +83,7 @@ class Unlearning:
     ranks: Ranks = dataclasses.field(default_factory=Ranks)
 
     def rows(self, method: Any) -> UnlearningRows:
-        chat = self.loaded.chat
-        pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
-        others = []
-        if pairs is not Pairs.none:
-            others = encode_others(chat, self.world.forget, pairs, self.world.refusals, self.seed, None)
-        return UnlearningRows(
-            encode_rows(chat, self.world.forget, None), others, encode_rows(chat, self.world.retain, None)
-        )
+        return encode(Encoder(self.loaded.chat, None, Path()), self.world, method, self.seed)
 
     def build(self, folder: Path) -> tuple[Any, UnlearningObjective, LoopOptions, LoadedModel]:
         case, ranks = self.case, self.ranks

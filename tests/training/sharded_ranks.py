@@ -16,12 +16,12 @@ import torch
 from erulab import logprobs
 from erulab.data.encoding import collate
 from erulab.models.base import Attention
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import read_folder, save_folder
 from erulab.models.policy import reference_states
 from erulab.options import EngineName, EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
-from erulab.training.encode_rows import encode_rows
 from erulab.training.engines import build_engine
 from erulab.training.reference import reference_table
 from erulab.training.sharded import ShardedPolicy, forwards, load_sharded
@@ -74,7 +74,7 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     source = str(folder / name)
     loaded = load_sharded(source, Attention.sdpa, options, CPU, Precision.fp32)
     whole_now = sum(p.nbytes for p in loaded.model.parameters())
-    rows = encode_rows(loaded.chat, small_world().forget[:ROWS], None)
+    rows = Encoder(loaded.chat, None, Path()).rows(small_world().forget[:ROWS])
     with forwards(loaded.model, options, CPU, Precision.fp32):
         table = reference_table(
             loaded.policy, name, rows, [], folder=folder, pad_id=loaded.pad_id, batch_tokens=BATCH_TOKENS, ranks=ranks

@@ -11,12 +11,12 @@ import torch
 from erulab import config as configuration
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, merged, save_adapter, with_lora
 from erulab.ranks import Ranks
 from erulab.registry import methods
 from erulab.training.assembly import unlearning
-from erulab.training.encode_rows import encode_rows
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
 from tests.training.test_contract import assert_close
@@ -30,7 +30,7 @@ def run(
     """Metrics of every step, and the trained model."""
     common = [f"trainer.steps={STEPS}", "trainer.global_batch=8", "trainer.lr=1e-3", "tracker=none"]
     config = configuration.compose([*common, *overrides])
-    rows = [encode_rows(loaded.chat, part, None) for part in (world.forget, world.retain)]
+    rows = [Encoder(loaded.chat, None, Path()).rows(part) for part in (world.forget, world.retain)]
     subject, engine, objective, loop = unlearning(
         loaded.copy(), "key", UnlearningRows(rows[0], [], rows[1]), methods.build(config.method), config, Ranks(),
         references=folder,
@@ -52,7 +52,7 @@ def test_adapters_are_all_that_is_trained(world: Benchmark, loaded: LoadedModel,
 
 def test_merged_adapters_answer_as_adapters(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     _, subject = run(world, loaded, tmp_path, "method=npo", "model.lora.rank=4", "model.lora.alpha=64")
-    batch = collate(encode_rows(loaded.chat, world.forget[:8], None), loaded.pad_id)
+    batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:8]), loaded.pad_id)
     with torch.no_grad():
         with_adapters, before = subject.policy.row_nll(batch), loaded.policy.row_nll(batch)
         save_adapter(subject, tmp_path / "adapter")
@@ -65,7 +65,7 @@ def test_merged_adapters_answer_as_adapters(world: Benchmark, loaded: LoadedMode
 
 def test_the_policy_without_adapters_is_the_target(world: Benchmark, loaded: LoadedModel) -> None:
     subject = with_lora(loaded.copy(), rank=4, alpha=16, seed=0)
-    batch = collate(encode_rows(loaded.chat, world.forget[:8], None), loaded.pad_id)
+    batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:8]), loaded.pad_id)
     with torch.no_grad():
         for name, value in subject.model.named_parameters():
             if "lora_B" in name:

@@ -9,14 +9,14 @@ import torch
 
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
+from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
-from erulab.training.encode_rows import encode_rows
 from erulab.training.reference import ReferenceTable, reference_table
 
 
 def table(loaded: LoadedModel, world: Benchmark, folder: Path, key: str = "weights", last: int = 12) -> ReferenceTable:
-    rows = encode_rows(loaded.chat, world.forget[:last], None)
+    rows = Encoder(loaded.chat, None, folder).rows(world.forget[:last])
     return reference_table(
         loaded.policy, key, rows, rows[:3], folder=folder, pad_id=loaded.pad_id, batch_tokens=64, ranks=Ranks()
     )
@@ -27,7 +27,7 @@ def test_cached_is_live(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -
     with torch.no_grad():
         live = [
             loaded.policy.row_nll(collate([row], loaded.pad_id)).item()
-            for row in encode_rows(loaded.chat, world.forget[:12], None)
+            for row in Encoder(loaded.chat, None, tmp_path).rows(world.forget[:12])
         ]
     assert cached.forget.tolist() == pytest.approx(live, abs=1e-4)
     assert cached.others.tolist() == pytest.approx(live[:3], abs=1e-4)
