@@ -86,7 +86,6 @@ def run(options: argparse.Namespace) -> None:
             "run, which finds rows and ids in the cache. Each in a process\nof its own. MB: anonymous memory (RssAnon) "
             "at its peak, above what the process had before it read; mapped files are not in it."
         )
-    return 0
 
 
 def linear(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
