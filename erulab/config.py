@@ -27,7 +27,7 @@ from erulab.config_errors import default_hint, did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
 from erulab.models.folders import folder_identity
-from erulab.options import RunConfig, Stage
+from erulab.options import NOT_IN_PRODUCT, RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
 
@@ -36,7 +36,6 @@ LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
-NOT_IN_TRAINING_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
@@ -181,7 +180,7 @@ def folder_key(config: RunConfig) -> str:
     """10 hex digits of what the run's results depend on; paths count by what they hold (a hub id: by its name)."""
     values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
-        values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_TRAINING_KEY}
+        values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
     values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in ("batch_tokens", "samples")}
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, methods, rewards
-from erulab.rewards.elastic import ElasticOptions, Standardization
+from erulab.rewards.elastic import ElasticOptions
 
 NAMES = ("name", "split", "project", "group")  # keys that become parts of file names
 LONGEST = 255  # bytes of a file name, on the file systems we know
@@ -77,6 +78,7 @@ def check(config: RunConfig) -> None:
     _check_reward(config)
     _check_adversary(config)
     _check_artifacts(config)
+    _check_compile(config)
     _check_stages(config)
     _check_engine(config)
 
@@ -110,21 +112,22 @@ def check_batches(config: RunConfig, processes: int) -> None:
             )
     reward = config.reward
     given = config.trainer.micro_batch
-    batchwise = isinstance(reward, ElasticOptions) and reward.z is Standardization.batch
-    if batchwise and config.trainer.micro_tokens is not None:
+    if reward.name == "none" or not rewards.build(reward).needs_whole_batch:
+        return
+    elastic = isinstance(reward, ElasticOptions)
+    what, instead = ("reward.z=batch", ", or reward.z=ema") if elastic else (f"reward={reward.name}", "")
+    needs = f"{what} compares all rows of a step, so the global batch must be one micro-step"
+    if config.trainer.micro_tokens is not None:
         raise ConfigError(
-            "reward.z=batch compares all rows of a step, so the global batch must be one micro-step, and "
-            f"trainer.micro_tokens={config.trainer.micro_tokens} may cut it; try trainer.micro_tokens=null, or "
-            "reward.z=ema"
+            f"{needs}, and trainer.micro_tokens={config.trainer.micro_tokens} may cut it; try "
+            f"trainer.micro_tokens=null{instead}"
         )
-    if batchwise and given is not None:
-        whole = config.trainer.global_batch // processes
-        if given != whole:
-            raise ConfigError(
-                f"reward.z=batch compares all rows of a step, so the global batch must be one micro-step: "
-                f"trainer.micro_batch={given} x {processes} processes is not {config.trainer.global_batch}; "
-                f"try trainer.micro_batch={whole}, or reward.z=ema"
-            )
+    whole = config.trainer.global_batch // processes
+    if given is not None and given != whole:
+        raise ConfigError(
+            f"{needs}: trainer.micro_batch={given} x {processes} processes is not {config.trainer.global_batch}; "
+            f"try trainer.micro_batch={whole}{instead}"
+        )
 
 
 def _check_reward(config: RunConfig) -> None:
@@ -156,6 +159,15 @@ def _check_adversary(config: RunConfig) -> None:
         raise ConfigError(
             f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
             "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
+        )
+
+
+def _check_compile(config: RunConfig) -> None:
+    adversary = config.adversary
+    if config.trainer.compile and isinstance(adversary, AblationOptions) and adversary.sites is Sites.all_writes:
+        raise ConfigError(
+            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
+            "try adversary.sites=block_inputs, or trainer.compile=false"
         )
 
 

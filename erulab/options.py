@@ -14,6 +14,8 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 MOST_EPOCHS = 1_000_000
+# Options of `trainer` and `target` that change how a model is trained, but not what comes out.
+NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # The profiler would report its own start and end among the figures.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MATRIX = 2048
 REPEATS = 3
 
@@ -31,7 +32,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     Counted by the allocator itself, not by the operating system: other processes, freed memory that a process keeps
     and everything allocated before play no part.
     """
-    if torch.cuda.is_available():
+    if DEVICE.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         work()
@@ -59,12 +60,10 @@ def flops(work: Callable[[], object]) -> int:
 
 def matrix_limit() -> float:
     """FLOP/s of a product of two large float32 matrices: the best of a few."""
-    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
-    if torch.cuda.is_available():
-        a, b = a.cuda(), b.cuda()
+    a, b = torch.randn(MATRIX, MATRIX, device=DEVICE), torch.randn(MATRIX, MATRIX, device=DEVICE)
     return 2 * MATRIX**3 / min(seconds(lambda: a @ b) for _ in range(REPEATS))
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    if DEVICE.type == "cuda":
         torch.cuda.synchronize()

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from erulab import draws
+from erulab.bench.measure import DEVICE
 from erulab.data.encoding import Encoded
 from erulab.training.batches import stream
 from erulab.training.unlearning import UnlearningRows
@@ -37,7 +38,7 @@ class PlainBatch:
 
 
 def pad(rows: Sequence[Encoded], pad_id: int) -> PlainBatch:
-    """The rows as a batch."""
+    """The rows as a batch on the device of the benchmark."""
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), pad_id)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
@@ -47,7 +48,7 @@ def pad(rows: Sequence[Encoded], pad_id: int) -> PlainBatch:
         mask[i, : len(row.ids)] = 1
         labels[i, row.start : row.end] = ids[i, row.start : row.end]
         prompts[i, : row.start] = True
-    return PlainBatch(ids, mask, labels, prompts)
+    return PlainBatch(ids.to(DEVICE), mask.to(DEVICE), labels.to(DEVICE), prompts.to(DEVICE))
 
 
 def row_nll(model: PreTrainedModel, batch: PlainBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,7 +135,7 @@ class PlainUnlearning:
             if adversary.name != "none":
                 ids = [self._rows.forget[i].row_id for i in forget]
                 hit = [draws.uniform(self._config.seed, "mask", self._step, row) < adversary.p for row in ids]
-                mask = torch.tensor(hit)[:, None, None]
+                mask = torch.tensor(hit, device=DEVICE)[:, None, None]
             if adversary.name == "rfa":
                 if self._step % adversary.every == 0:
                     self._find_directions()

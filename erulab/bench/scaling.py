@@ -105,7 +105,7 @@ def _model(layers: int, width: int) -> Policy:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=implementation(Attention.sdpa)
+            config, dtype=torch.float32, attn_implementation=implementation(Attention.sdpa, "llama")
         )
     return Policy(model.to("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -16,11 +16,13 @@ from erulab.models.base import Attention
 from erulab.models.packing import Piece
 
 PACKED = "packed_sdpa"
+# Model types that read packed rows right (a test compares each). Others may have layers that know nothing of pieces.
+PACKING = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "gpt2"})
 
 
-def implementation(attention: Attention) -> str:
+def implementation(attention: Attention, model_type: str) -> str:
     """What transformers is told for `model.attention`: its SDPA, able to read packed rows too, or the name itself."""
-    return PACKED if attention is Attention.sdpa else attention.value
+    return PACKED if attention is Attention.sdpa and model_type in PACKING else attention.value
 
 
 def packed_attention(

@@ -57,13 +57,14 @@ def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.fl
     """
     folder = local_folder(source)
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         read: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             dtype=dtype,
-            attn_implementation=implementation(attention),
+            attn_implementation=implementation(attention, config.model_type),
             output_loading_info=True,
         )
     except SafetensorError as error:
@@ -112,7 +113,8 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
             "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
         )
-    if sum(p.numel() for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
+    # A weight that DeepSpeed has cut says its size elsewhere.
+    if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
         return
     ids = tuple(embeddings * i // 5 for i in range(1, 5))

@@ -60,6 +60,7 @@ class Policy(nn.Module):
         self._packing: Packing | None = None
         self._rows = Rows()
         self._first_block = 0
+        self._compiled = False
 
     @property
     def ledger(self) -> Ledger:
@@ -153,7 +154,11 @@ class Policy(nn.Module):
         return rows if self._packing is None else self._packing.packed(rows)
 
     def compile_blocks(self) -> None:
-        """Compiles each block by itself: hooks and everything between blocks stay as they are."""
+        """Compiles each block by itself: hooks on blocks and all between them stay as they are.
+
+        Rows are padded from now on: the pieces of packed ones would be compiled in anew for every batch.
+        """
+        self._compiled = True
         for block in self.blocks:
             block.forward = torch.compile(block.forward, dynamic=True)
 
@@ -166,7 +171,7 @@ class Policy(nn.Module):
         """How to lay out the rows without padding; None where padded rows are as fast."""
         config = self._causal().config
         # On GPUs one padded call is faster than a call a piece.
-        if batch.input_ids.device.type != "cpu" or config._attn_implementation != PACKED:
+        if batch.input_ids.device.type != "cpu" or config._attn_implementation != PACKED or self._compiled:
             return None
         packing = pack(batch)
         return packing if packing.worth(config.hidden_size) else None

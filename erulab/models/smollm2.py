@@ -84,7 +84,7 @@ class SmolLM2:
             gguf_file=FILE,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
-            attn_implementation=implementation(self.options.attention),
+            attn_implementation=implementation(self.options.attention, "llama"),
         )
         tokenizer = _tokenizer()
         loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))

@@ -118,7 +118,7 @@ class TinyModel:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draws.seed_of("tiny", seed))
             model = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, attn_implementation=implementation(o.attention)
+                config, dtype=torch.float32, attn_implementation=implementation(o.attention, config.model_type)
             )
         return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
 

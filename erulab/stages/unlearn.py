@@ -10,11 +10,12 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
-from erulab.errors import ConfigError
 from erulab.methods.base import Method, Trains
+from erulab.models import loading
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
+from erulab.options import NOT_IN_PRODUCT
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
 from erulab.rundir import RunDir
@@ -30,15 +31,11 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
 
-# What a trainer option may change without changing the product.
-NOT_IN_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
-
 
 def check(context: Context) -> None:
     """What can be wrong with this unlearning and is known before anything is trained.
 
     Raises:
-        ConfigError: the reward couples rows and the global batch is not one micro-step.
         DataError: the data set lacks what the method's pairs need.
     """
     config = context.config
@@ -46,14 +43,6 @@ def check(context: Context) -> None:
     if method.trains not in (Trains.forget, Trains.refusal):
         return
     encode(context.encoder, context.benchmark, method, config.seed)
-    trainer = config.trainer
-    share = trainer.global_batch // context.ranks.world
-    cut = trainer.micro_tokens is not None or trainer.micro_batch not in (None, share)
-    if cut and method.takes_reward and rewards.build(config.reward).needs_whole_batch:
-        raise ConfigError(
-            f"reward={config.reward.name} needs the global batch in one micro-step, got trainer.micro_batch="
-            f"{trainer.micro_batch} and trainer.micro_tokens={trainer.micro_tokens}; leave both out"
-        )
 
 
 def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
@@ -86,7 +75,7 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
     return {
         "stage": "unlearn", "version": VERSION, "target": target.key, "seed": config.seed,
         "method": asdict(config.method), "reward": asdict(config.reward), "adversary": asdict(config.adversary),
-        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_KEY},
+        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
@@ -126,11 +115,13 @@ def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engi
     if not lora.rank:
         save_folder(trained, folder / "model", engine.weights(), write=first)
         return
-    adapters = {name: value for name, value in engine.weights() if "lora_" in name}
+    adapters = dict(engine.weights(trained_only=True))
     if first:
-        # On the target anew: under zero3 no rank holds the whole model that was trained.
-        whole = with_lora(context.load(target), rank=lora.rank, alpha=lora.alpha, seed=context.config.seed)
-        whole.model.load_state_dict(adapters, strict=False)
+        # On the target anew, in host memory: under zero3 no rank holds the whole model that was trained.
+        target_model = loading.load_folder(target.path, context.config.model.attention)
+        whole = with_lora(target_model, rank=lora.rank, alpha=lora.alpha, seed=context.config.seed)
+        missing, unexpected = whole.model.load_state_dict(adapters, strict=False)
+        assert not unexpected and not any("lora_" in name for name in missing), (missing, unexpected)
         save_adapter(whole, folder / "adapter")
         save_folder(merged(whole), folder / "model")
     context.ranks.barrier()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
+
 from erulab.data.encoding import Encoded
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Method, Pairs, Retain, Trains
@@ -19,7 +21,7 @@ from erulab.registry import adversaries, rewards
 from erulab.rewards.base import Reward
 from erulab.training.batches import Split, total_steps
 from erulab.training.encode_rows import encode_others
-from erulab.training.engine import Engine
+from erulab.training.engine import Engine, bf16
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
 from erulab.training.reference import reference_table
@@ -64,10 +66,13 @@ def unlearning(
     adversary.seed = config.seed
     table = None
     if reward is not None and reward.needs_reference:
-        with forwards(subject):
+        # In the precision of training: else depth would not be 0 before the first step.
+        device = subject.policy.device
+        half = bf16(trainer.precision, device)
+        with forwards(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
             table = reference_table(
-                subject.policy, target_key, rows.forget, rows.others, folder=references, pad_id=subject.pad_id,
-                batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
+                subject.policy, f"{target_key}-bf16" if half else target_key, rows.forget, rows.others,
+                folder=references, pad_id=subject.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
             )  # fmt: skip
     kl = config.method.retain is Retain.kl
     reference = frozen(subject) if kl and not lora.rank else None

@@ -43,8 +43,10 @@ class Engine(Protocol):
         """Takes what an engine has written: bit for bit what it was, if it was this engine on as many processes."""
         ...
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and whole weights of the wrapped model on the CPU, one at a time; a tied weight once.
+
+        With `trained_only` those alone that an optimizer changes: the adapters of a model that carries some.
 
         All ranks must go through all of it; only rank 0 is given any.
         """
@@ -58,10 +60,10 @@ def trained(policy: Policy) -> list[tuple[str, nn.Parameter]]:
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only: biases and norms go without, as Hugging Face's Trainer does it."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in module.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
 
 

@@ -52,8 +52,11 @@ class LocalEngine:
         with StateReader(folder) as reader:
             load_whole_states(trained(self.policy), self._optimizer, reader)
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model
+        named = model.named_parameters()
+        yield from ((name, p.detach().cpu()) for name, p in named if p.requires_grad or not trained_only)
+        if trained_only:
+            return
         kept = model.state_dict().keys()
-        yield from ((name, p.detach().cpu()) for name, p in model.named_parameters())
         yield from ((name, buffer.cpu()) for name, buffer in model.named_buffers() if name in kept)

@@ -54,6 +54,11 @@ class StateReader:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
+    def step(self, name: str) -> torch.Tensor:
+        """The updates that a parameter's statistics have seen: a scalar, 0 where it has none."""
+        file = self._places.get(f"{STEP}/{name}")
+        return torch.zeros(()) if file is None else file.get_tensor(f"{STEP}/{name}")
+
     def of(self, name: str) -> dict[str, torch.Tensor]:
         """What is kept of a parameter, by kind.
 

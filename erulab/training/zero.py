@@ -98,14 +98,16 @@ class ZeroEngine:
             else:
                 load_whole_states(named, optimizer, reader)
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model
         # One parameter at a time: gathering all at once would hold a full copy on every rank.
         for name, parameter in model.named_parameters():
+            if trained_only and not parameter.requires_grad:
+                continue
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
                 whole = parameter.detach().cpu().clone() if self._ranks.first else None
             if whole is not None:
                 yield name, whole
-        if self._ranks.first:
+        if self._ranks.first and not trained_only:
             kept = model.state_dict().keys()
             yield from ((name, buffer.cpu()) for name, buffer in model.named_buffers() if name in kept)

@@ -43,7 +43,7 @@ def states(named: Named, optimizer: Any, stage: int) -> Iterator[tuple[str, dict
 def load_states(named: Named, optimizer: Any, stage: int, reader: StateReader, rank: int) -> None:
     """Sets every parameter's weight and state; each rank reads the files and keeps its part."""
     named = list(named)
-    _make_statistics(optimizer, stage, max(reader.of(name).get(STEP, torch.zeros(())) for name, _ in named))
+    _make_statistics(optimizer, stage, max(reader.step(name) for name, _ in named))
     for name, parameter in named:
         kept = reader.of(name)
         moments = {kind: kept[kind] for kind in MOMENTS if kind in kept}

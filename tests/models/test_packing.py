@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from erulab.data.encoding import Batch, Encoded, collate
 from erulab.models import packing
-from erulab.models.attention import PACKED
+from erulab.models.attention import PACKED, PACKING, implementation
+from erulab.models.base import Attention
 from erulab.models.packing import Packing, pack
 from erulab.models.policy import Policy
 from tests.models.conftest import tiny_model
@@ -72,6 +73,11 @@ def test_states_go_to_rows_and_back() -> None:
     assert rows.shape == (3, 10, 4)
     assert torch.equal(rows[0, :9], rows[1, :9]) and not torch.equal(rows[0, 9], rows[1, 9])
     assert torch.equal(packed.packed(rows), states)
+
+
+def test_what_packs_is_what_is_compared_here() -> None:
+    assert FAMILIES.keys() == PACKING
+    assert implementation(Attention.sdpa, "falcon") == "sdpa"
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ def measured(config: Any) -> tuple[float, float]:
         "method=dpo trainer.micro_tokens=30",
         "method=npo trainer.checkpointing=true",
         "method=npo model.lora.rank=4",
+        "method=npo model.lora.rank=4 trainer.checkpointing=true",
         "method=kl model.lora.rank=4",
         "method=eru adversary=latent_pgd adversary.steps=2 model.lora.rank=4",
         "method=dpo",
