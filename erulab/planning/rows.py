@@ -65,7 +65,7 @@ def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[D
     if isinstance(options, TofuOptions) and not Path(str(options.path)).is_dir():
         datasets.build(options).validate()
         return _overridden(_published_tofu(options), overrides), None
-    benchmark: Benchmark = datasets.build(options).load(config.seed)
+    benchmark: Benchmark = datasets.build(options).load(config.seed, Path(config.cache))
     return _overridden(_counted(benchmark, pairs), overrides), benchmark
 
 

