@@ -73,16 +73,16 @@ def forward(shape: ModelShape, rows: Rows, *, layer: int = 0, lora_rank: int = 0
 def recompute(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
     """FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
 
-    torch stops a recomputation once all that backward needs is there, which is the input of the last matrix.
+    torch stops a recomputation once all that backward needs is there, which is the input of the last matrix: with
+    adapters that of their second one, which peft runs after the weights themselves.
     """
-    last = shape.layers * shape.linears[-1].weights
+    final = shape.linears[-1]
+    last = shape.layers * (lora_rank * final.outputs if lora_rank else final.weights)
     headless = Rows(rows.count, rows.tokens, rows.squares)
     return forward(shape, headless, lora_rank=lora_rank) - 2 * last * rows.tokens
 
 
-def backward(
-    shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0, checkpointing: bool = False
-) -> float:
+def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0) -> float:
     """FLOPs of the backward that belongs to `forward(shape, rows)`.
 
     A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.
@@ -90,7 +90,6 @@ def backward(
     Args:
         layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
         lora_rank: of the adapters that the forward ran.
-        checkpointing: the embedding's output wants a gradient then, or checkpointed blocks would give adapters none.
     """
     if kind is Backward.frozen:
         return 0.0
@@ -101,7 +100,7 @@ def backward(
         weights = shape.linear_weights + shape.lora_parameters(lora_rank)
         return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
     # Nothing below the first block's adapters is trained, so what reads its input passes no gradient on.
-    first = [linear for linear in shape.linears if linear.of_attention_input and not checkpointing]
+    first = [linear for linear in shape.linears if linear.of_attention_input]
     base = shape.linear_weights - sum(linear.weights for linear in first)
     adapters = 2 * shape.lora_parameters(lora_rank) - sum(lora_rank * linear.inputs for linear in first)
     return 2 * (base + adapters) * rows.tokens + 2 * _attention(shape, rows) + _head(shape, rows)

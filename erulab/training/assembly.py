@@ -78,9 +78,6 @@ def unlearning(
     reference = frozen(subject) if kl and not lora.rank else None
     if lora.rank:
         subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, seed=config.seed)
-        if trainer.checkpointing:
-            # Without it no input of a checkpointed block wants a gradient, and the adapters get none.
-            subject.model.enable_input_require_grads()
     policy = subject.policy
     if kl and lora.rank:
         reference = WithoutAdapters(policy)

@@ -46,7 +46,8 @@ def test_no_torch_no_hub_no_weights() -> None:
         "model=smollm2_135m method=kl --device cpu",
         "model=tiny",
     )]
-    print(codes, [name for name in ("torch._C", "transformers", "huggingface_hub", "numpy._core") if name in sys.modules])
+    heavy = ("torch._C", "transformers", "huggingface_hub", "numpy._core")
+    print(codes, [name for name in heavy if name in sys.modules])
     """
     answer = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], cwd=CONF.parent, capture_output=True, text=True
