@@ -37,6 +37,7 @@ LAUNCH = CONF.parent / "launch"
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
 NOT_IN_TRAINING_KEY = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
+NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
@@ -182,7 +183,7 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_TRAINING_KEY}
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in ("batch_tokens", "samples")}
+    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_EVALUATION_KEY}
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():
