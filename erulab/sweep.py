@@ -183,7 +183,7 @@ def _plan(number: int, typed: list[str], compose: Compose, gpus: list[GPU] | Non
 
 
 def _apart(plans: list[Job]) -> list[Job]:
-    """Jobs that differ only in what the folder's key leaves out share a folder when run alone; in a sweep they must not.
+    """Jobs that differ only in what the folder's key leaves out share a folder when run alone, but not in a sweep.
 
     Only what sets such jobs apart counts, so that a sweep finds its folders again on another number of GPUs.
     """
