@@ -36,6 +36,7 @@ LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
+NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
@@ -168,7 +169,7 @@ def load(path: Path) -> RunConfig:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no run.yaml")
@@ -181,7 +182,7 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in ("batch_tokens", "samples")}
+    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_EVALUATION_KEY}
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():

@@ -80,7 +80,7 @@ def check(config: RunConfig) -> None:
     _check_artifacts(config)
     _check_compile(config)
     _check_stages(config)
-    _check_engine(config)
+    check_engine(config)
 
 
 def check_batches(config: RunConfig, processes: int) -> None:
@@ -183,7 +183,12 @@ def _check_stages(config: RunConfig) -> None:
         )
 
 
-def _check_engine(config: RunConfig) -> None:
+def check_engine(config: RunConfig) -> None:
+    """What an engine cannot do; asked again once `auto` has become definite.
+
+    Raises:
+        ConfigError
+    """
     engine = config.engine
     if engine.name is EngineName.local and engine.nodes > 1:
         raise ConfigError(

@@ -178,7 +178,8 @@ def _follow(child: Child, host: Host, log: torchrun.Log, signals: list[int], con
 
 def _agreed(rundir: RunDir, host: Host, told: Note, log: torchrun.Log, code: int) -> Ended:
     """How the run ended, on all hosts: the first host says so, in exit.json."""
-    limit = torchrun.STOP_SECONDS if told.signals else SURVIVE_SECONDS + 2 * LAST_WORD_SECONDS
+    stopped = told.signals or host.stopped_elsewhere
+    limit = torchrun.STOP_SECONDS if stopped else SURVIVE_SECONDS + 2 * LAST_WORD_SECONDS
     if not host.first:
         host.tell(told)
         host.wait_for_verdict(limit)

@@ -21,7 +21,10 @@ import erulab
 from erulab.errors import EnvironmentFault
 from erulab.redaction import redacted_text
 
-PACKAGES = ("torch", "transformers", "safetensors", "hydra-core", "omegaconf", "deepspeed", "peft", "wandb")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "pyarrow", "hydra-core", "omegaconf", "deepspeed", "peft",
+    "wandb",
+)  # fmt: skip
 DRIVER_SECONDS = 20
 
 

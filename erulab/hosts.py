@@ -173,10 +173,11 @@ def check_address(meeting: Meeting) -> None:
     Raises:
         EnvironmentFault: no such host, or its port is in use on this one.
     """
-    host, _, port = meeting.endpoint.rpartition(":")
+    host, _, given = meeting.endpoint.rpartition(":")
+    port = int(given)
     try:
-        family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-    except socket.gaierror:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError):  # UnicodeError: an empty part, or one too long
         raise EnvironmentFault(
             f"engine.rendezvous={meeting.endpoint}: no host of that name is known here; type the name or the "
             "address of one of the hosts"
@@ -189,7 +190,7 @@ def check_address(meeting: Meeting) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise EnvironmentFault(
                     f"engine.rendezvous={meeting.endpoint}: the port is in use; try engine.rendezvous={host}:"
-                    f"{int(port) % 65535 + 1} on all hosts"
+                    f"{port + 1 if port < 65535 else port - 1} on all hosts"
                 ) from None
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -14,7 +13,7 @@ from erulab import config as configuration
 from erulab import config_rules, dispatch, environment, hosts
 from erulab.dispatch import Ended
 from erulab.environment import GPU
-from erulab.errors import ConfigError, ErulabError
+from erulab.errors import ConfigError, ErulabError, IntegrityFault
 from erulab.hosts import Meeting
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
@@ -44,6 +43,7 @@ def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = 
     """
     gpus = environment.gpus() if gpus is None else gpus
     config = dataclasses.replace(config, engine=dispatch.choose_engine(config.engine, len(gpus)))
+    config_rules.check_engine(config)
     config_rules.check_batches(config, config.engine.world)
     configuration.validate(config)
     dispatch.check_machine(config, gpus)
@@ -79,13 +79,16 @@ def run(job: Job) -> Ended:
 
 def finished(job: Job) -> bool:
     """Whether the run folder already holds all that the job would make."""
-    rundir = job.rundir
     # The code of a plugin may have changed, which the folder's key does not show; the caches know.
-    if job.config.rerun or job.config.plugins or not rundir.exit_json.is_file() or not rundir.run_yaml.is_file():
+    if job.config.rerun or job.config.plugins:
         return False
-    if rundir.read_json(rundir.exit_json)["code"] != 0:
+    try:
+        ended = job.rundir.read_json(job.rundir.exit_json)
+        before = yaml.safe_load(job.rundir.run_yaml.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, IntegrityFault, yaml.YAMLError):  # missing or damaged: not finished
         return False
-    before: dict[str, Any] = yaml.safe_load(rundir.run_yaml.read_text(encoding="utf-8"))
+    if not isinstance(ended, dict) or not isinstance(before, dict) or ended.get("code") != 0:
+        return False
     now = configuration.plain(job.config)
     # The folder's key holds the rest.
     return all(before.get(part) == now[part] for part in ("attack", "stages", "artifacts", "evaluation"))

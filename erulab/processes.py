@@ -54,12 +54,17 @@ class Child:
     def kill_descendants(self) -> None:
         self._looked = 0.0
         self._look()
-        for process in self._known:
+        # A copy: a signal's handler may look too, and find more, meanwhile.
+        for process in list(self._known):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def kill(self) -> None:
         self.kill_descendants()
+        # A descendant whose parent ended between two looks is found by its group alone. Where nobody is left of it,
+        # some systems say that it may not be signalled.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
 
     def _look(self) -> None:
@@ -88,7 +93,7 @@ def passing_on(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Ite
     """Passes the first signal on to `children`, for a checkpoint; the second kills them.
 
     Yields the signals that came. The list of children may change meanwhile; whoever adds a child looks whether a
-    signal came first.
+    signal came first. Whatever ends the block, no child is left.
     """
     came: list[int] = []
 
@@ -101,5 +106,10 @@ def passing_on(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Ite
     try:
         yield came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

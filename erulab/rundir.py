@@ -9,11 +9,15 @@ import math
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from erulab.errors import EnvironmentFault, IntegrityFault
+
+# Whoever asks who holds a lock has it for a moment: so long somebody who wants it tries again.
+PROBE_SECONDS = 0.2
 
 
 class InUse(EnvironmentFault):
@@ -153,6 +157,7 @@ class RunDir:
 
     def _take_lock(self, seat: int) -> int:
         lock = self.lock(seat)
+        deadline = time.monotonic() + PROBE_SECONDS
         while True:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -161,6 +166,10 @@ class RunDir:
                 if lock.exists() and os.path.samestat(os.fstat(handle), os.stat(lock)):
                     return handle
             except OSError:
+                if time.monotonic() < deadline:
+                    os.close(handle)
+                    time.sleep(PROBE_SECONDS / 10)
+                    continue
                 known = self._read_holder(handle)
                 holder = f"process {known['pid']} on {known['host']}" if known else "another run"
                 os.close(handle)

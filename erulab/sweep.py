@@ -20,6 +20,7 @@ from erulab import environment, jobs
 from erulab.environment import GPU
 from erulab.errors import ErulabError
 from erulab.jobs import Job
+from erulab.options import NOT_IN_PRODUCT
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
@@ -183,21 +184,33 @@ def _plan(number: int, typed: list[str], compose: Compose, gpus: list[GPU] | Non
 
 
 def _apart(plans: list[Job]) -> list[Job]:
-    """Jobs of one training that differ in attacks or stages share a folder when run alone; in a sweep they must not."""
-    wanted: dict[str, set[str]] = {}
-    for job in plans:
-        wanted.setdefault(str(job.rundir.path), set()).add(_additions(job))
-    return [
-        dataclasses.replace(job, rundir=RunDir(f"{job.rundir.path}-{_additions(job)}"))
-        if len(wanted[str(job.rundir.path)]) > 1
-        else job
-        for job in plans
-    ]
+    """Jobs that differ only in what the folder's key leaves out share a folder when run alone, but not in a sweep.
+
+    Only what sets such jobs apart counts, so that a sweep finds its folders again on another number of GPUs.
+    """
+    additions = [_additions(job) for job in plans]
+    together: dict[str, list[dict[str, Any]]] = {}
+    for job, own in zip(plans, additions, strict=True):
+        together.setdefault(str(job.rundir.path), []).append(own)
+    apart = []
+    for job, own in zip(plans, additions, strict=True):
+        others = together[str(job.rundir.path)]
+        differing = {part: value for part, value in own.items() if any(other[part] != value for other in others)}
+        path = f"{job.rundir.path}-{configuration.short_hash(differing)}" if differing else job.rundir.path
+        apart.append(dataclasses.replace(job, rundir=RunDir(path)))
+    return apart
 
 
-def _additions(job: Job) -> str:
+def _additions(job: Job) -> dict[str, Any]:
+    """What a run's files or costs depend on, and its folder's key does not."""
     values = configuration.plain(job.config)
-    return configuration.short_hash([values["attack"], values["stages"]])
+    parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "artifacts")}
+    # Where hosts meet is another place each time.
+    parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
+    for part in ("trainer", "target"):
+        parts[part] = {key: values[part][key] for key in NOT_IN_PRODUCT if key in values[part]}
+    parts["evaluation"] = {key: values["evaluation"][key] for key in configuration.NOT_IN_EVALUATION_KEY}
+    return parts
 
 
 def _in_group(job: Job, key: str) -> Job:

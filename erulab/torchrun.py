@@ -65,10 +65,6 @@ class Log:
         return Failure(self.ranks.get(int(first[2]), int(first[2])), int(first[1])) if first else None
 
     @property
-    def last_line(self) -> str:
-        return next((line.strip() for line in reversed(self._text.splitlines()) if line.strip()), "nothing was said")
-
-    @property
     def _text(self) -> str:
         return self._file.read_text(errors="replace") if self._file.is_file() else ""
 

@@ -126,16 +126,22 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
     """Whether a folder is the same one on all hosts: what the first rank writes there, all others must find.
 
     Raises:
-        EnvironmentFault: on all ranks, naming a host that has another folder.
+        EnvironmentFault: on all ranks, naming a host that has another folder, or cannot write there.
     """
-    sign = Path(ranks.gather_objects(f".shared-{uuid.uuid4().hex}")[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    if ranks.first:
-        (folder / sign).touch()
-    ranks.barrier()
-    found = ranks.gather_objects((socket.gethostname(), (folder / sign).is_file()))
-    if ranks.first:
-        (folder / sign).unlink()
+    sign = folder / ranks.gather_objects(f".shared-{uuid.uuid4().hex}")[0]
+    fault = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if ranks.first:
+            sign.touch()
+    except OSError as error:  # the others must hear of it: they would wait for this rank
+        fault = f"cannot write to {folder} on {socket.gethostname()}: {error.strerror}"
+    faults = [one for one in ranks.gather_objects(fault) if one is not None]
+    found = ranks.gather_objects((socket.gethostname(), os.path.isfile(sign)))
+    if ranks.first and found[0][1]:
+        sign.unlink()
+    if faults:
+        raise EnvironmentFault(f"{faults[0]}; try another output=FOLDER or cache=FOLDER")
     without = next((host for host, there in found if not there), None)
     if without is not None:
         raise EnvironmentFault(

@@ -28,4 +28,6 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     set -- "$@" "engine.nodes=$SLURM_NNODES" "engine.rendezvous=$host:$((20000 + SLURM_JOB_ID % 20000))"
 fi
 # erulab itself ends all hosts when one fails; srun would kill them before they have said why.
-exec srun --nodes="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 "$python" -m erulab.run "$@"
+# srun does not take the job's cores a task over by itself.
+exec srun --nodes="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+    --kill-on-bad-exit=0 "$python" -m erulab.run "$@"

@@ -82,7 +82,9 @@ def recompute(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
     return forward(shape, headless, lora_rank=lora_rank) - 2 * last * rows.tokens
 
 
-def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0) -> float:
+def backward(
+    shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0, checkpointing: bool = False
+) -> float:
     """FLOPs of the backward that belongs to `forward(shape, rows)`.
 
     A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.
@@ -90,6 +92,7 @@ def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, l
     Args:
         layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
         lora_rank: of the adapters that the forward ran.
+        checkpointing: peft has the embedding's output want a gradient then.
     """
     if kind is Backward.frozen:
         return 0.0
@@ -100,7 +103,7 @@ def backward(shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, l
         weights = shape.linear_weights + shape.lora_parameters(lora_rank)
         return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
     # Nothing below the first block's adapters is trained, so what reads its input passes no gradient on.
-    first = [linear for linear in shape.linears if linear.of_attention_input]
+    first = [linear for linear in shape.linears if linear.of_attention_input and not checkpointing]
     base = shape.linear_weights - sum(linear.weights for linear in first)
     adapters = 2 * shape.lora_parameters(lora_rank) - sum(lora_rank * linear.inputs for linear in first)
     return 2 * (base + adapters) * rows.tokens + 2 * _attention(shape, rows) + _head(shape, rows)

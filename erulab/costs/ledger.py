@@ -100,7 +100,7 @@ class Ledger:
         """
         cost = math.nan
         if shape is not None:
-            cost = flops.backward(shape, rows, kind, layer=layer, lora_rank=lora_rank)
+            cost = flops.backward(shape, rows, kind, layer=layer, lora_rank=lora_rank, checkpointing=checkpointing)
         if shape is not None and checkpointing:
             cost += (shape.layers - layer) / shape.layers * flops.recompute(shape, rows, lora_rank=lora_rank)
         if self._adversary:

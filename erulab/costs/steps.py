@@ -57,7 +57,8 @@ def step_flops(shape: ModelShape, step: Step, *, checkpointing: bool = False, lo
         adversary += _search(shape, search, checkpointing, lora_rank) if search is not None else 0.0
     return StepFlops(
         forward=flops.forward(shape, step.trained, lora_rank=lora_rank) + again,
-        backward=flops.backward(shape, step.trained, kind, lora_rank=lora_rank) + (1 if lora_rank else 2) * again,
+        backward=flops.backward(shape, step.trained, kind, lora_rank=lora_rank, checkpointing=checkpointing)
+        + (1 if lora_rank else 2) * again,
         recompute=flops.recompute(shape, step.trained, lora_rank=lora_rank) if checkpointing else 0.0,
         reference=flops.forward(shape, step.kl),
         adversary=adversary,

@@ -159,10 +159,15 @@ def _array(file: Path, schema: str) -> Iterator[Record]:
             yield _record(where, text.value(where, schema), schema)
             if text.next_character() == ",":
                 text.advance(1)
+                if text.next_character() == "]":
+                    raise DataError(f"{file}:{text.line}: a comma before the closing ]; remove it")
             elif text.next_character() != "]":
                 raise DataError(
                     f"{file}:{text.line}: the array is not closed or lacks a comma; expected an array of {schema}"
                 )
+        text.advance(1)
+        if text.next_character():
+            raise DataError(f"{file}:{text.line}: something follows the array; expected one array of {schema}, no more")
 
 
 class _Window:

@@ -59,6 +59,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
     ("6 local", ["engine=local", "engine.processes=2"], ["engine=local is one process", "engine=zero2"]),
     ("6 local hosts", ["engine=local", "engine.nodes=2", "engine.rendezvous=a:1"], ["engine.nodes=2", "engine=zero2"]),
+    ("6 auto is local", ["engine.processes=1", "engine.offload=cpu"], ["engine=local has not", "try engine=zero2"]),
     ("6 hosts", ["engine=zero2", "engine.nodes=2"], ["engine.nodes=2", "type engine.rendezvous=HOST:PORT"]),
     ("6 no port", ["engine.rendezvous=a"], ["engine.rendezvous must be HOST:PORT", "got a"]),
     ("6 port", ["engine.rendezvous=a:70000"], ["engine.rendezvous must be HOST:PORT", "65535"]),

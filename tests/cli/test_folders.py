@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -90,6 +92,15 @@ def test_one_run_a_folder_and_a_dead_holder_counts_for_nothing(tmp_path: Path) -
     assert not rundir.lock().exists()
 
 
+def test_who_asks_for_the_holder_keeps_nobody_out(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    probe = os.open(rundir.lock(), os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(probe, fcntl.LOCK_SH)  # as RunDir.holder does
+    threading.Timer(0.05, os.close, [probe]).start()
+    with rundir.locked():
+        assert rundir.holder() is not None
+
+
 def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     with rundir.locked() as held:
@@ -164,3 +175,17 @@ def test_finished_is_with_the_same_attacks_and_stages(here: Path) -> None:
     assert not jobs.finished(job("attack=[quantize,relearn]"))
     done.rundir.write_json(done.rundir.exit_json, {"code": 75, "message": "stopped", "rank": 0})
     assert not jobs.finished(done)
+
+
+@pytest.mark.parametrize("name", ["exit.json", "run.yaml"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff", b"a: b: c", None])
+def test_a_damaged_folder_is_not_finished(name: str, damage: bytes | None, here: Path) -> None:
+    job = jobs.plan(config.compose(), "mine")
+    job.rundir.make()
+    config.save(job.config, job.rundir.run_yaml)
+    job.rundir.write_json(job.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
+    assert jobs.finished(job)
+    (here / "mine" / name).unlink()
+    if damage is not None:
+        (here / "mine" / name).write_bytes(damage)
+    assert not jobs.finished(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -265,5 +266,15 @@ def test_an_address_of_no_use(address: str) -> None:
         taken.listen()
         with pytest.raises(EnvironmentFault, match=r"the port is in use; try engine\.rendezvous=127\.0\.0\.1:\d+ "):
             hosts.check_address(Meeting(2, address, "key"))
-    with pytest.raises(EnvironmentFault, match=r"no-such-host\.invalid:1: no host of that name"):
-        hosts.check_address(Meeting(2, "no-such-host.invalid:1", "key"))
+    for name in ("no-such-host.invalid", "a..b", "a" * 64):
+        with pytest.raises(EnvironmentFault, match=rf"{name}:1: no host of that name"):
+            hosts.check_address(Meeting(2, f"{name}:1", "key"))
+
+
+def test_the_last_port_is_followed_by_none() -> None:
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it, then
+            taken.bind(("127.0.0.1", 65535))
+            taken.listen()
+        with pytest.raises(EnvironmentFault, match=r"try engine\.rendezvous=127\.0\.0\.1:65534 "):
+            hosts.check_address(Meeting(2, "127.0.0.1:65535", "key"))

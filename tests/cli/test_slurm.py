@@ -91,13 +91,15 @@ def test_two_nodes_are_one_run(here: Path, stand_in: Callable[[str], str]) -> No
     python = stand_in('print("rank", rank, "of", os.environ["WORLD_SIZE"], flush=True)\nend(0) if rank == 0 else None')
     tool(here / "bin", "srun", SRUN)
     tool(here / "bin", "scontrol", '#!/bin/sh\n[ "$3" = "node[1-2]" ] && printf "localhost\\nother\\n"\n')
-    done = batch(here, "engine=zero2", "engine.processes=1", PYTHON=python)
+    done = batch(here, "engine=zero2", "engine.processes=1", PYTHON=python, SLURM_CPUS_PER_TASK="16")
     said = [(here / f"node{node}.out").read_text() for node in (0, 1)]
     assert done.returncode == 0, done.stderr + "".join(said)
     (run,) = (here / "outputs" / "fictitious").iterdir()
     assert [(run / f"rank{rank}.log").read_text().strip() for rank in (0, 1)] == ["rank 0 of 2", "rank 1 of 2"]
     assert sum("rank 0 of 2" in text for text in said) == 1
-    assert (here / "srun.seen").read_text().splitlines()[:2] == ["srun --nodes=2", "srun --ntasks-per-node=1"]
+    assert (here / "srun.seen").read_text().splitlines()[:3] == [
+        "srun --nodes=2", "srun --ntasks-per-node=1", "srun --cpus-per-task=16",
+    ]  # fmt: skip
 
 
 def test_one_node_needs_no_meeting(here: Path, stand_in: Callable[[str], str]) -> None:
@@ -129,6 +131,34 @@ def test_the_launcher_says_what_it_needs(command: Callable[..., Answer], here: P
     assert answer.code == 4
     assert "pip install hydra-submitit-launcher" in answer.err and len(answer.err.splitlines()) == 1
     assert not (here / "outputs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is not None, reason="hydra-submitit-launcher is installed")
+def test_ctrl_c_says_that_submitted_jobs_go_on(
+    command: Callable[..., Answer], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the plugin that is interrupted while it waits."""
+    plugin, core = here / "hydra_plugins" / "hydra_submitit_launcher", here / "submitit" / "core"
+    for folder in (plugin, core):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    (core / "utils.py").write_text("class UncompletedJobError(Exception): pass\n")
+    (plugin / "submitit_launcher.py").write_text(
+        "class SlurmLauncher:\n"
+        "    def __init__(self, **options): pass\n"
+        "    def setup(self, **parts): pass\n"
+        "    def launch(self, overrides, first): raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    answer = command("-m", "hydra/launcher=submitit_slurm", "seed=0,1", "attack=none", "engine=local")
+    # Other tests shall find what is installed.
+    for name in [name for name in sys.modules if name.startswith(("submitit", "hydra_plugins.hydra_submitit"))]:
+        del sys.modules[name]
+    assert answer.code == 75, answer.err
+    (sweep,) = (here / "outputs" / "sweeps").iterdir()
+    assert "scancel" in answer.out and str(sweep.relative_to(here) / ".submitit") in answer.out
+    assert "nothing was running" not in answer.out + answer.err
+    assert [job["code"] for job in json.loads((sweep / "sweep.json").read_text())["jobs"]] == [None, None]
 
 
 @submitit

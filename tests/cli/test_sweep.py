@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from erulab import config, jobs
+from erulab.sweep import Sweep
 from tests.cli.conftest import Answer
 
 # A run as reporting reads it; beta 0.2 fails.
@@ -72,6 +75,46 @@ def test_jobs_that_differ_in_attacks_have_folders_of_their_own(
     assert command("-m", "method=npo", "attack=[relearn],[quantize]").code == 0
     assert ran() == 2
     assert len(list((here / "outputs" / "fictitious").iterdir())) == 2
+
+
+def folders(*typed: list[str]) -> list[str]:
+    """The names of the folders of a sweep of jobs with these overrides; nothing runs."""
+
+    def composed(overrides: list[str]) -> DictConfig:
+        with initialize_config_dir(str(config.CONF), version_base="1.3"):
+            return compose("run", overrides, return_hydra_config=True)
+
+    return [Path(task.folder).name for task in Sweep(typed, composed, None, []).tasks]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("artifacts.model", ("full", "none")),
+        ("engine", ("local", "zero2", "auto")),  # auto is local here
+        ("trainer.micro_batch", ("8", "16")),
+        ("trainer.micro_tokens", ("2048", "4096")),
+        ("trainer.checkpointing", ("true", "false")),
+        ("trainer.save_every", ("10", "20")),
+        ("target.micro_batch", ("8", "16")),
+        ("evaluation.batch_tokens", ("2048", "4096")),
+        ("evaluation.samples", ("1", "2")),
+    ],
+)
+def test_what_changes_no_result_sets_jobs_of_a_sweep_apart(key: str, values: tuple[str, ...], here: Path) -> None:
+    both = folders(*([f"{key}={value}"] for value in values))
+    assert len(both) == len(set(both)) == 2
+    assert len({name.rpartition("-")[0] for name in both}) == 1
+
+
+def test_where_hosts_meet_names_no_folder(here: Path) -> None:
+    """A Slurm job that continues a sweep has another address."""
+    hosts = ["engine.nodes=2", "engine.processes=1"]
+    first, second = (
+        folders(*([engine, *hosts, f"engine.rendezvous={address}"] for engine in ("engine=zero2", "engine=zero3")))
+        for address in ("a:1", "b:2")
+    )
+    assert first == second and len(set(first)) == 2
 
 
 def test_presets_sweep_by_themselves_and_yield(

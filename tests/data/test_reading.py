@@ -95,6 +95,10 @@ GOOD = '{"prompt": "p", "response": "r"}'
         (f"[{GOOD}\n {GOOD}]", ":2:", ["lacks a comma"]),
         (f"[{GOOD},\n\n oops]", ":3:", ["no valid JSON"]),
         (f"[{GOOD},\n 7]", ":2:", ["got int"]),
+        (f"[{GOOD}]\n\n[{GOOD}]", ":3:", ["something follows the array", SCHEMA]),
+        (f"[{GOOD}]]", ":1:", ["something follows the array"]),
+        (f"[{GOOD},\n]", ":2:", ["a comma before the closing ]"]),
+        (f"[]\n{GOOD}", ":2:", ["something follows the array"]),
     ],
 )
 def test_faults_name_file_line_and_schema(content: str | bytes, start: str, words: list[str], tmp_path: Path) -> None:
@@ -138,7 +142,13 @@ def test_arrays_are_read_piece_by_piece(window: int, tmp_path: Path, monkeypatch
     assert [record.fields for record in records] == rows
     # Line 1 is blank, 2 the bracket; each object takes four lines.
     assert [record.where for record in records] == [f"{file}:{3 + 4 * i}" for i in range(20)]
-    for end, words in (("", "not closed"), (', {"prompt": "x', ":82: no valid JSON"), (" 7]", "lacks a comma")):
+    for end, words in (
+        ("", "not closed"),
+        (', {"prompt": "x', ":82: no valid JSON"),
+        (" 7]", "lacks a comma"),
+        (", ]", "a comma before"),
+        ("] [", "something follows"),
+    ):
         cut = written(tmp_path, "cut.json", file.read_text().rstrip("\n]") + end)
         with pytest.raises(DataError, match=words):
             list(read_records(cut, SCHEMA))

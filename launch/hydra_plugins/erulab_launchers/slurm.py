@@ -72,7 +72,16 @@ class SubmititSlurmLauncher(SweepLauncher):
             if not sweep.skips(task):
                 tasks.append(task)
         if tasks:
-            self._submit(sweep, tasks)
+            try:
+                self._submit(sweep, tasks)
+            except KeyboardInterrupt:  # nothing is known of the jobs: they have no codes, and no place in a table
+                print(
+                    "stopped waiting; Slurm jobs that were submitted go on (squeue --me lists them, scancel JOB ends "
+                    f"one), their logs are in {sweep.folder / '.submitit'}; once they have ended, the same command "
+                    "collects them",
+                    flush=True,
+                )
+                return
         sweep.show()
         sweep.compare()
 
