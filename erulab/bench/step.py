@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[4, 16], metavar="N", help="forget rows a step: 4 16")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each way: 5")
+    parser.add_argument("--no-plain", action="store_true", help="leave the plain way out: erulab against its own npo")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         for case in options.cases:
             typed = [*DEFAULTS, *SETTINGS, *options.overrides, f"trainer.global_batch={size}"]
             config, npo = (configuration.compose([*typed, *CASES[name]]) for name in (case, "npo"))
-            cells = _measure(config, npo, target, encoder, benchmark, options.steps)
+            cells = _measure(config, npo, target, encoder, benchmark, options.steps, not options.no_plain)
             print(f"{f'{case} {size}+{size}':22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
     print(EXPLANATION)
 
@@ -98,38 +99,44 @@ class Timed:
 
 
 def _measure(
-    config: RunConfig, npo_config: RunConfig, target: LoadedModel, encoder: Encoder, benchmark: Benchmark, steps: int
-) -> list[str]:
+    config: RunConfig, npo_config: RunConfig, target: LoadedModel, encoder: Encoder, benchmark: Benchmark, steps: int,
+    plain: bool,
+) -> list[str]:  # fmt: skip
     """The table's cells for one case at one size."""
     rows = encode(encoder, benchmark, methods.build(config.method), config.seed)
     with tempfile.TemporaryDirectory() as folder:
         ours = Timed(_ours(config, target, rows, Path(folder)))
         npo = Timed(_ours(npo_config, target, rows, Path(folder)))
-    model = copy.deepcopy(target.model)
-    model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
-    reference = copy.deepcopy(model).requires_grad_(False)
-    plain = Timed(PlainUnlearning(model.train(), reference.eval(), rows, config, target.pad_id))
+    other = Timed(_plain(config, target, rows)) if plain else None
     limit = 0.0
     # The first steps are not timed; an adversary goes on to the step that measures its gain.
     for number in range(max(steps, GAIN_EVERY if config.adversary.name != "none" else 0) + 1):
         ours.take()
         if number <= steps:
             limit = max(limit, measure.matrix_limit())
-            plain.take()
             npo.take()
-    seconds, plain_seconds = _typical(ours.seconds, config), _typical(plain.seconds, config)
-    gradients = sum(p.numel() * p.element_size() for p in target.model.parameters())
-    # In this order: the step after the timed ones does none of an adversary's periodic work.
-    share, plain_share = (
-        measure.flops(way.step) / statistics.median(way.seconds[1:]) / limit for way in (ours, plain)
-    )
-    memory, plain_memory = (measure.peak_bytes(way.step) - gradients for way in (ours, plain))
-    difference = max(abs(a - b) for a, b in zip(ours.losses, plain.losses, strict=False))
+            if other is not None:
+                other.take()
+    seconds, share, memory = _figures(ours, config, target, limit)
+    times_npo = seconds / statistics.median(npo.seconds[1:])
+    if other is None:
+        own = (f"{seconds:.3g}", "-", "-", f"{memory / 1e9:.3g}", "-", "-", f"{share:.2f}")
+        return [*own, "-", "-", f"{times_npo:.2f}"]
+    plain_seconds, plain_share, plain_memory = _figures(other, config, target, limit)
+    difference = max(abs(a - b) for a, b in zip(ours.losses, other.losses, strict=False))
     return [
         f"{seconds:.3g}", f"{plain_seconds:.3g}", f"{plain_seconds / seconds:.2f}", f"{memory / 1e9:.3g}",
         f"{plain_memory / 1e9:.3g}", f"{memory / plain_memory:.2f}", f"{share:.2f}", f"{plain_share:.2f}",
-        f"{difference:.0e}", f"{seconds / statistics.median(npo.seconds[1:]):.2f}",
+        f"{difference:.0e}", f"{times_npo:.2f}",
     ]  # fmt: skip
+
+
+def _figures(way: Timed, config: RunConfig, target: LoadedModel, limit: float) -> tuple[float, float, int]:
+    """Seconds of a step, its share of the machine's limit, and its bytes beyond the gradients."""
+    # FLOPs first: the step after the timed ones does none of an adversary's periodic work.
+    share = measure.flops(way.step) / statistics.median(way.seconds[1:]) / limit
+    gradients = sum(p.numel() * p.element_size() for p in target.model.parameters())
+    return _typical(way.seconds, config), share, measure.peak_bytes(way.step) - gradients
 
 
 def _typical(seconds: Sequence[float], config: RunConfig) -> float:
@@ -153,3 +160,10 @@ def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: 
     )
     steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
     return lambda: next(steps)[1]["loss"]
+
+
+def _plain(config: RunConfig, target: LoadedModel, rows: UnlearningRows) -> Callable[[], float]:
+    model = copy.deepcopy(target.model)
+    model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
+    reference = copy.deepcopy(model).requires_grad_(False)
+    return PlainUnlearning(model.train(), reference.eval(), rows, config, target.pad_id)
