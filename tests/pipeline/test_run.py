@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Olmo2Config, Olmo2ForCausalLM
 
 from erulab import config as configuration
@@ -155,3 +156,18 @@ def test_evaluates_a_checkpoint_it_did_not_train(run: Runner, first: Finished) -
     assert finished.code == 0
     unlearned = first.read("scores.json")["unlearned"]
     assert finished.read("scores.json")["unlearned"]["forget/nll"] == pytest.approx(unlearned["forget/nll"], abs=1e-6)
+
+
+def test_an_adapter_put_on_the_target_is_the_unlearned_model(run: Runner, tmp_path: Path) -> None:
+    """peft's own reading of what was saved, on the target of the cache, against the model that erulab merged."""
+    options = ("method=ga", "reward=none", "adversary=none", "model.lora.rank=4", "trainer.lr=0.02", "attack=none")
+    finished = run(*options, "artifacts.model=adapter", "stages=[target,unlearn]", folder=tmp_path)
+    assert finished.code == 0 and not finished.rundir.model.exists()
+    (target,), (unlearned,) = ((tmp_path / ".cache" / kind).glob("*/model") for kind in ("learned", "unlearned"))
+    before, merged = (AutoModelForCausalLM.from_pretrained(folder) for folder in (target, unlearned))
+    ids = torch.arange(2, 22).view(2, 10)
+    with torch.no_grad():
+        known, forgotten = before(input_ids=ids).logits, merged(input_ids=ids).logits
+        adapted = PeftModel.from_pretrained(before, finished.rundir.adapter)(input_ids=ids).logits
+    torch.testing.assert_close(adapted, forgotten, rtol=1e-4, atol=1e-4)
+    assert (forgotten - known).abs().max() > 0.01
