@@ -5,15 +5,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import sys
 from collections.abc import Iterable
 
 import yaml
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from erulab import registry
+from erulab.errors import ConfigError, ErulabError
+from erulab.redaction import redacted_text
 
 KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+
+
+FAULTS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)  # what is the user's to mend
+
+
+def refuse(error: Exception) -> int:
+    """Says on stderr in one line, without secrets, what is wrong with a command (one of FAULTS); returns its code."""
+    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
+    print(redacted_text(text), file=sys.stderr)
+    return code
 
 
 def one_line(error: Exception) -> str:

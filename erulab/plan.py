@@ -9,18 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import yaml
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from erulab import config as configuration
-from erulab.config_errors import one_line
+from erulab.config_errors import FAULTS, refuse
 from erulab.costs import devices
-from erulab.errors import ConfigError, ErulabError
+from erulab.errors import ConfigError
 from erulab.planning.estimate import estimate
 from erulab.planning.rows import Overrides
 from erulab.planning.text import as_json, as_text
-from erulab.redaction import redacted_text
 
 FORMATS = ("text", "json")
 
@@ -40,10 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = configuration.compose(options.overrides)
         given = Overrides(options.rows, options.tokens, options.supervised)
         plan = estimate(config, devices.device(options.device), options.utilization, given)
-    except (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
-        print(redacted_text(text), file=sys.stderr)
-        return code
+    except FAULTS as error:
+        return refuse(error)
     sys.stdout.write(json.dumps(as_json(plan), indent=2) + "\n" if options.format == "json" else as_text(plan))
     return 0
 

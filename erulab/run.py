@@ -10,20 +10,14 @@ import sys
 import tempfile
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from erulab import config as configuration
 from erulab import jobs
-from erulab.config_errors import one_line
-from erulab.errors import ConfigError, ErulabError, Interrupted
+from erulab.config_errors import FAULTS, refuse
+from erulab.errors import Interrupted
 from erulab.outcome import record, recorded
-from erulab.redaction import redacted_text
-
-FAULTS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 @hydra.main(config_path=str(configuration.CONF), config_name="run", version_base="1.3")
@@ -35,7 +29,7 @@ def main(composed: DictConfig) -> None:
         config = configuration.resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
         record(jobs.run(jobs.plan(config, named)).code)
     except FAULTS as error:  # Hydra would add lines of its own
-        record(_refuse(error))
+        record(refuse(error))
 
 
 def cli() -> int:
@@ -54,18 +48,11 @@ def cli() -> int:
             os.environ["ERULAB_SCRATCH"] = scratch
             main()
     except FAULTS as error:
-        return _refuse(error)
+        return refuse(error)
     except KeyboardInterrupt:  # before a worker runs; afterwards dispatch sees to signals
         print("stopped; nothing was running", file=sys.stderr)
         return Interrupted.code
     return recorded()
-
-
-def _refuse(error: Exception) -> int:
-    """Says what is wrong in one line; returns the exit code."""
-    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
-    print(redacted_text(text), file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from erulab.bench import scaling, step
-from erulab.config_errors import one_line
-from erulab.errors import ConfigError, ErulabError
-from erulab.run import FAULTS
+from erulab.config_errors import FAULTS, refuse
 
 COMMANDS = {"step": step, "scaling": scaling}
 
@@ -25,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         COMMANDS[options.command].run(options)
     except FAULTS as error:
-        print(str(error) if isinstance(error, ErulabError) else one_line(error), file=sys.stderr)
-        return error.code if isinstance(error, ErulabError) else ConfigError.code
+        return refuse(error)
     return 0
 
 
