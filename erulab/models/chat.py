@@ -63,6 +63,7 @@ class ChatFormat:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        self._bos: list[int] = [tokenizer.bos_token_id] if self._add_bos else []
         self._prompt_ids = functools.lru_cache(PROMPTS)(self._encode_prompt)
         self._generation_prompt, self._opening, self._glue, self._end = self._split(name)
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -75,10 +76,14 @@ class ChatFormat:
         response: str,
         span: tuple[int, int] | None = None,
         max_length: int | None = None,
+        *,
+        plain: bool = False,
     ) -> Encoded:
         """Ids of the templated prompt, the response and the end-of-turn token.
 
         Args:
+            plain: running text in place of a conversation: the ids of prompt and response together, with nothing
+                after them. Where the prompt's own ids end, the response begins.
             span: characters of the response; only tokens that overlap them are supervised. None: the whole response
                 with its end-of-turn token.
             max_length: tokens of prompt and response together; a longer response is cut at its end, and then has no
@@ -86,32 +91,38 @@ class ChatFormat:
         Raises:
             DataError: names the row, when no supervised token is left.
         """
-        opening = self.encode_prompt(prompt)
         limit = self.limit(max_length)
+        if plain:
+            opening, ids, offsets, shift = self._running(prompt, response)
+        else:
+            opening = self.encode_prompt(prompt)
+            answer = self._backend.encode(self._glue + response, add_special_tokens=False)
+            ids, offsets, shift = [*opening, *answer.ids, *self._end], answer.offsets, len(self._glue)
         if len(opening) >= limit:
             raise DataError(
                 f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
                 f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
                 "dataset.truncate=left or drop"
             )
-        answer = self._backend.encode(self._glue + response, add_special_tokens=False)
-        ids = (*opening, *answer.ids, *self._end)[:limit]
+        ids = ids[:limit]
         if span is None:
-            return Encoded(row_id, ids, len(opening), len(ids))
-        first, last = (position + len(self._glue) for position in span)
-        inside = [i for i, (left, right) in enumerate(answer.offsets) if left < last and right > first]
+            return Encoded(row_id, tuple(ids), len(opening), len(ids))
+        first, last = (position + shift for position in span)
+        inside = [i for i, (left, right) in enumerate(offsets) if left < last and right > first]
         end = min(len(opening) + inside[-1] + 1, len(ids)) if inside else 0
         if not inside or len(opening) + inside[0] >= end:
             raise DataError(
                 f"row {row_id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
             )
-        return Encoded(row_id, ids, len(opening) + inside[0], end)
+        return Encoded(row_id, tuple(ids), len(opening) + inside[0], end)
 
-    def encode_whole(self, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    def encode_whole(self, texts: Sequence[tuple[str, str]], *, plain: bool = False) -> list[tuple[list[int], int]]:
         """For each (prompt, response): the ids that `encode` cuts at a limit, and where the response begins.
 
         Many at once take half the time of one after another.
         """
+        if plain:
+            return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text) for text in texts)]
         users = [[{"role": "user", "content": prompt}] for prompt, _ in texts]
         openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
         responses = [self._glue + response for _, response in texts]
@@ -125,9 +136,9 @@ class ChatFormat:
         """Tokens of a row: `max_length`, or what the model can read."""
         return min(max_length or self._context, self._context)
 
-    def has_room(self, prompt: str, max_length: int | None) -> bool:
+    def has_room(self, prompt: str, max_length: int | None, *, plain: bool = False) -> bool:
         """Whether the prompt leaves a token for a response."""
-        return len(self.encode_prompt(prompt)) < self.limit(max_length)
+        return len(self.encode_prompt(prompt, plain=plain)) < self.limit(max_length)
 
     @property
     def unknown_id(self) -> int | None:
@@ -135,9 +146,25 @@ class ChatFormat:
         unknown = self._tokenizer.unk_token_id
         return None if unknown is None else int(unknown)
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    def encode_prompt(self, prompt: str, *, plain: bool = False) -> list[int]:
         """Ids up to where the response begins: what generation continues."""
-        return list(self._prompt_ids(prompt))
+        return [*self._bos, *self._ids(prompt)] if plain else list(self._prompt_ids(prompt))
+
+    def closing(self, encoded: Encoded) -> int:
+        """How many of a conversation's last ids are its end-of-turn tokens: all, or none where it was cut."""
+        return len(self._end) if encoded.ids[-len(self._end) :] == self._end else 0
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The text of its first tokens."""
+        return self.decode(self._ids(text)[:tokens])
+
+    def _running(self, prompt: str, response: str) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
+        """Ids of the prompt, ids of prompt and response as one text, and of the latter's tokens behind the prompt the
+        characters they stand for, counted from the text's beginning; and where the response begins there."""
+        opening = self.encode_prompt(prompt, plain=True)
+        whole = self._backend.encode(prompt + response, add_special_tokens=False)
+        offsets = whole.offsets[len(opening) - len(self._bos) :]
+        return opening, [*self._bos, *whole.ids], offsets, len(prompt)
 
     def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
         (text,) = self._render([[{"role": "user", "content": prompt}]], self._generation_prompt)
