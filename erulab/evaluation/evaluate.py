@@ -9,7 +9,7 @@ from typing import Any
 
 from erulab.data.encoding import Encoded
 from erulab.data.rows import Role, Row, Suite
-from erulab.evaluation import metrics
+from erulab.evaluation import metrics, texts
 from erulab.evaluation.generation import generate
 from erulab.evaluation.scoring import score
 from erulab.models.loaded import LoadedModel
@@ -179,6 +179,6 @@ def _figures(
     if odds is not None:
         figures |= {"log_odds": odds, "choice": float(best)}
     if response is not None:
-        figures["rouge"] = metrics.rouge_recall(row.response, response)
+        figures["rouge"] = texts.rouge_recall(row.response, response)
         figures["exact_match"] = float(response.strip() == row.response.strip())
     return figures
