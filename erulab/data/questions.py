@@ -1,4 +1,4 @@
-"""Multiple-choice questions as running text, and the answer as the letter that goes on: lm-evaluation-harness's form."""
+"""Multiple-choice questions as running text, answered by the letter that follows: the form of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def solved(question: str, choices: Sequence[str], answer: int) -> str:
 
 
 def letter_row(row_id: str, opening: str, question: str, choices: Sequence[str], answer: int) -> Row:
-    """A row for `Choice`: the right letter against the others, after `opening` (header and examples) and the question."""
+    """A row for `Choice`: the right letter against the others, after `opening` (header, examples) and the question."""
     letters = [f" {letter}" for letter in LETTERS[: len(choices)]]
     wrong = tuple(letter for i, letter in enumerate(letters) if i != answer)
     return Row(row_id, opening + asked(question, choices), letters[answer], options=wrong, fact=row_id, plain=True)
