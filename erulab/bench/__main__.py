@@ -1,4 +1,4 @@
-"""`python -m erulab.bench step`: what erulab's speed is worth on this machine."""
+"""`python -m erulab.bench step|evaluate|scaling`: what erulab's speed is worth on this machine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from erulab.bench import scaling, step
+from erulab.bench import evaluate, scaling, step
 from erulab.config_errors import FAULTS, refuse
 
-COMMANDS = {"step": step, "scaling": scaling}
+COMMANDS = {"step": step, "evaluate": evaluate, "scaling": scaling}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -23,6 +23,17 @@ PACKING = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3
 def implementation(attention: Attention, model_type: str) -> str:
     """What transformers is told for `model.attention`: its SDPA, able to read packed rows too, or the name itself."""
     return PACKED if attention is Attention.sdpa and model_type in PACKING else attention.value
+
+
+def reads_trees(config: PreTrainedConfig, length: int) -> bool:
+    """Whether a model of this config takes packed rows of up to `length` tokens with a mask in place of pieces."""
+    window = getattr(config, "sliding_window", None)
+    return (
+        config.model_type in PACKING
+        and config._attn_implementation in (PACKED, Attention.sdpa.value, Attention.eager.value)
+        # The mask would lift the window.
+        and (window is None or length <= window)
+    )
 
 
 def packed_attention(

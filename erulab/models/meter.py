@@ -11,12 +11,14 @@ from erulab.data.encoding import Batch
 from erulab.models.packing import Packing
 
 
-def rows_of(batch: Batch, packing: Packing | None) -> Rows:
-    """What a forward over the batch computes, padded or packed."""
+def rows_of(batch: Batch, packing: Packing | None, by_pieces: bool) -> Rows:
+    """What a forward over the batch computes: padded, packed with a mask, or by pieces."""
     supervised = int(batch.supervised[:, 1:].sum())
     if packing is None:
         rows, length = batch.input_ids.shape
         return Rows.of([length] * rows, supervised)
+    if not by_pieces:
+        return Rows.of([len(packing.ids)], supervised)
     seen = [piece.length + sum(packing.pieces[i].length for i in piece.before) for piece in packing.pieces]
     squares = sum(piece.length * n for piece, n in zip(packing.pieces, seen, strict=True))
     return Rows(len(packing.pieces), len(packing.ids), squares, supervised)

@@ -48,6 +48,16 @@ class Packing:
         owners = torch.tensor(self.owners, device=states.device)
         return states.flatten(0, 1)[owners].unsqueeze(0)
 
+    def mask(self) -> torch.Tensor:
+        """(1, 1, packed, packed) bool: a token sees the tokens of its piece up to itself, and the pieces before it."""
+        owner = torch.empty(len(self.ids), dtype=torch.int64)
+        seen = torch.zeros(len(self.pieces), len(self.pieces), dtype=torch.bool)
+        for i, piece in enumerate(self.pieces):
+            owner[piece.start : piece.start + piece.length] = i
+            seen[i, [*piece.before, i]] = True
+        # A piece stands behind the pieces it continues, so what is seen never comes later.
+        return (seen[owner][:, owner].tril())[None, None]
+
     def worth(self, width: int) -> bool:
         """Whether the saved tokens are worth the additional attention calls, for a model of this width."""
         saved = self.index.numel() - len(self.ids)

@@ -15,9 +15,14 @@ from erulab import logprobs
 from erulab.costs.flops import Rows
 from erulab.costs.ledger import Ledger
 from erulab.data.encoding import Batch
-from erulab.models.attention import PACKED
+from erulab.models.attention import PACKED, reads_trees
+from erulab.models.base import Attention
 from erulab.models.meter import Meter, rows_of
 from erulab.models.packing import Packing, pack
+
+# One call with a mask computes attention between all packed tokens: scoring does so only where that many tokens are
+# left out. Training does not: what it saves is lost in the backward of the masked call.
+MOST_OF_PADDED = 0.8
 
 
 @dataclass(frozen=True)
@@ -109,19 +114,23 @@ class Policy(nn.Module):
     def hidden(self, batch: Batch) -> torch.Tensor:
         """(tokens, width): the state each supervised token is predicted from, row-major."""
         self._packing = packing = self._pack(batch)
-        self._rows = rows_of(batch, packing)
+        by_pieces = self._by_pieces(batch)
+        self._rows = rows_of(batch, packing, by_pieces)
         self._meter.forward(self._rows, self._first_block)
         if packing is None:
             states = self._inner()(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).last_hidden_state
             return states[:, :-1][batch.supervised[:, 1:]]
+        device = batch.input_ids.device
+        # A mask of four axes is taken as it is. Attention by pieces never looks at it.
+        how = {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces} if by_pieces else {
+            "attention_mask": self._tree_mask(packing, device)}  # fmt: skip
         states = self._inner()(
-            input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False,
-            # A mask of four axes is taken as it is; attention goes by the pieces and never looks at it.
-            attention_mask=torch.zeros(1, 1, 1, 1), pieces=packing.pieces,
+            input_ids=torch.tensor([packing.ids], device=device),
+            position_ids=torch.tensor([packing.positions], device=device), use_cache=False, **how,
         ).last_hidden_state  # fmt: skip
-        return states[0][packing.index[:, :-1][batch.supervised[:, 1:]]]
+        return states[0][packing.index.to(device)[:, :-1][batch.supervised[:, 1:]]]
 
     @contextmanager
     def from_block(self, layer: int) -> Iterator[None]:
@@ -170,11 +179,27 @@ class Policy(nn.Module):
     def _pack(self, batch: Batch) -> Packing | None:
         """How to lay out the rows without padding; None where padded rows are as fast."""
         config = self._causal().config
-        # On GPUs one padded call is faster than a call a piece.
-        if batch.input_ids.device.type != "cpu" or config._attn_implementation != PACKED or self._compiled:
+        if self._compiled:
+            return None
+        if self._by_pieces(batch):
+            packing = pack(batch)
+            return packing if packing.worth(config.hidden_size) else None
+        if torch.is_grad_enabled() or not reads_trees(config, batch.input_ids.shape[1]):
             return None
         packing = pack(batch)
-        return packing if packing.worth(config.hidden_size) else None
+        return packing if len(packing.ids) <= MOST_OF_PADDED * batch.input_ids.numel() else None
+
+    def _by_pieces(self, batch: Batch) -> bool:
+        """Whether packed rows run with an attention call a piece. On GPUs one call, masked or padded, is faster."""
+        on_cpu = batch.input_ids.device.type == "cpu"
+        return on_cpu and self._causal().config._attn_implementation == PACKED
+
+    def _tree_mask(self, packing: Packing, device: torch.device) -> torch.Tensor:
+        seen = packing.mask().to(device)
+        if self._causal().config._attn_implementation != Attention.eager.value:
+            return seen
+        dtype = next(self.parameters()).dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def _causal(self) -> PreTrainedModel:
         # A peft wrapper keeps the causal model one floor down.

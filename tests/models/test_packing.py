@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from erulab.data.encoding import Batch, Encoded, collate
 from erulab.models import packing
-from erulab.models.attention import PACKED, PACKING, implementation
+from erulab.models.attention import PACKED, PACKING, implementation, reads_trees
 from erulab.models.base import Attention
 from erulab.models.packing import Packing, pack
 from erulab.models.policy import Policy
@@ -107,3 +107,29 @@ def test_a_small_model_is_padded_and_a_wide_one_packed() -> None:
     packed = pack(batch_of(list(range(60)), list(range(60, 70)), list(range(70, 80))))
     assert packed.index.numel() - len(packed.ids) == 100
     assert packed.worth(576) and not packed.worth(64)
+
+
+@pytest.mark.parametrize("attention", [Attention.sdpa, Attention.eager])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scoring_with_a_mask_in_place_of_pieces(family: str, attention: Attention) -> None:
+    """As on GPUs: one question with its answers is one tree, run in one call; each row scores as it does alone."""
+    changed = FAMILIES[family] | ({"sliding_window": 64} if family == "mistral" else {})
+    policy = Policy(tiny_model(family, attn_implementation=attention.value, **changed))
+    question = tuple(range(2, 22))
+    rows = [Encoded(str(i), (*question, 30 + i, *range(3, 3 + i)), len(question), 21 + i) for i in range(1, 6)]
+    lengths: list[int] = []
+    policy._inner().register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.append((args[0] if args else kwargs["input_ids"]).numel()), with_kwargs=True
+    )
+    with torch.no_grad():
+        together = policy.row_nll(collate(rows, 0))
+        alone = torch.stack([naive_nll(policy.model, row) for row in rows])
+    assert lengths[0] == len(question) + 5 + sum(range(1, 6))
+    torch.testing.assert_close(together.double(), alone.double(), atol=1e-5, rtol=1e-5)
+    # Where a gradient is wanted, and where a window would be lifted, rows are padded as ever.
+    lengths.clear()
+    policy.row_nll(collate(rows, 0)).sum().backward()
+    assert lengths[0] == 5 * max(len(row.ids) for row in rows)
+    if family == "mistral":
+        policy.model.config.sliding_window = 6
+        assert not reads_trees(policy.model.config, 20)

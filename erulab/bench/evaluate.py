@@ -1,0 +1,114 @@
+"""Scoring a model on TOFU: time of erulab and of the plain way in one process, and whether the figures agree."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from erulab import config as configuration
+from erulab.bench import measure
+from erulab.bench.plain_evaluation import PlainEvaluation
+from erulab.data.rows import Benchmark
+from erulab.evaluation.aggregate import aggregate
+from erulab.evaluation.evaluate import evaluate
+from erulab.models.base import Attention
+from erulab.models.encoder import Encoder
+from erulab.models.fitting import fitted
+from erulab.models.loaded import LoadedModel
+from erulab.options import EvaluationOptions
+from erulab.ranks import Ranks
+from erulab.registry import datasets, models
+
+DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "attack=none", "tracker=none")
+EXPLANATION = """\
+seconds: the median round; the two ways take turns.
+teacher-forced: probability, truth ratio, extraction strength, exact memorisation of each suite.
+generated: ROUGE-L recall and exact match, which may differ where two tokens are equally likely."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this benchmark's arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for erulab.run; {' '.join(DEFAULTS)}")
+    parser.add_argument("--rows", type=int, default=20, metavar="N", help="first rows of each suite: 20")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of both ways: 1")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Scores the model as often as asked, both ways; prints times, ratios and differences."""
+    config = configuration.compose([*DEFAULTS, *options.overrides])
+    source = models.build(config.model)
+    source.validate()
+    folder = Path(config.cache)
+    rows = datasets.build(config.dataset).load(config.seed, folder)
+    loaded = source.load(rows, config.seed)
+    loaded.policy.to(measure.DEVICE).eval()
+    benchmark = fitted(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
+    suites = tuple(dataclasses.replace(suite, rows=suite.rows[: options.rows]) for suite in benchmark.suites)
+    benchmark = dataclasses.replace(benchmark, suites=suites)
+    print(
+        f"{config.model.name} on {config.dataset.name}, {sum(len(suite.rows) for suite in suites)} rows of "
+        f"{len(suites)} suites, {torch.get_num_threads()} threads", flush=True
+    )  # fmt: skip
+    forced_only = dataclasses.replace(config.evaluation, generate=False)
+    model = copy.deepcopy(loaded.model)
+    model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
+    plain = PlainEvaluation(dataclasses.replace(loaded, model=model), config.evaluation.max_new_tokens)
+    ways = {
+        "erulab": Timed(lambda: _figures(loaded, benchmark, config.evaluation)),
+        "erulab, teacher-forced": Timed(lambda: _figures(loaded, benchmark, forced_only)),
+        "plain, teacher-forced": Timed(lambda: plain.forced(suites)),
+        "plain, generated": Timed(lambda: plain.generated(suites)),
+    }
+    for _ in range(options.rounds):
+        for way in ways.values():
+            way.take()
+    _print(*ways.values())
+
+
+@dataclass
+class Timed:
+    """A way of scoring: what each round took, and its figures."""
+
+    score: Callable[[], Mapping[str, float]]
+    seconds: list[float] = field(default_factory=list)
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def take(self) -> None:
+        self.seconds.append(measure.seconds(self._score))
+
+    @property
+    def typical(self) -> float:
+        return statistics.median(self.seconds)
+
+    def _score(self) -> None:
+        self.figures = self.score()
+
+
+def _figures(loaded: LoadedModel, benchmark: Benchmark, options: EvaluationOptions) -> dict[str, float]:
+    return aggregate(evaluate(loaded, benchmark.suites, options, Ranks()), benchmark)
+
+
+def _print(ours: Timed, ours_forced: Timed, forced: Timed, generated: Timed) -> None:
+    lines = (
+        ("teacher-forced", ours_forced.typical, forced.typical, _difference(ours.figures, forced.figures)),
+        ("generated", ours.typical - ours_forced.typical, generated.typical,
+         _difference(ours.figures, generated.figures)),
+        ("both", ours.typical, forced.typical + generated.typical, None),
+    )  # fmt: skip
+    print(f"{'figures':16}{'erulab s':>12}{'plain s':>12}{'time ratio':>12}{'differ by':>12}")
+    for name, mine, other, difference in lines:
+        shown = "" if difference is None else f"{difference:.0e}"
+        print(f"{name:16}{mine:12.3g}{other:12.3g}{other / mine:12.2f}{shown:>12}")
+    print(EXPLANATION)
+
+
+def _difference(ours: Mapping[str, float], plain: Mapping[str, float]) -> float:
+    """The largest difference over the figures that the plain way has."""
+    return max(abs(ours[name] - value) for name, value in plain.items())
