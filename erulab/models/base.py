@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
+from erulab.models.templates import Frame
 from erulab.options import not_negative, positive
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class ModelSource(Protocol):
     @property
     def folder(self) -> Optional[str]:
         """The folder or hub id that `load` reads, which engine=zero3 reads sharded; None where weights are made."""
+        ...
+
+    @property
+    def frame(self) -> Frame:
+        """What is put around prompts in place of the tokenizer's own template, in every model of the run."""
         ...
 
     def validate(self) -> None:

@@ -7,30 +7,40 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erulab.data.encoding import Encoded
 from erulab.errors import DataError
+from erulab.models.templates import OWN, TEMPLATES, Frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-# For tokenizers that have no template: prompt, a space, response, end of text.
-PLAIN_TEMPLATE = (
-    "{{ bos_token if add_bos else '' }}{% for message in messages %}"
-    "{{ ' ' + message['content'] + eos_token if message['role'] == 'assistant' else message['content'] }}{% endfor %}"
-)
 # Llama 3's template writes today's date into the system turn unless told one: ids would differ from day to day.
 # This is the date open-unlearning's TOFU checkpoints were trained with.
 DATE = "10 Apr 2025"
 PROMPTS = 4096  # whose ids are kept: evaluation asks each with many answers
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
+# SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
+ANCHOR = "\n"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where a template's prompt ends and its response begins."""
+
+    generation_prompt: bool  # whether the template's generation prompt opens the assistant's turn
+    opening: str  # what follows it in the prompt
+    anchor: str  # the response is tokenised behind it; its own ids are dropped
+    glue: str  # what precedes the response's text in its tokenisation
+    end: tuple[int, ...]  # the ids that close the turn
 
 
 class ChatFormat:
-    """Turns (prompt, response) into ids by the tokenizer's own chat template.
+    """Turns (prompt, response) into ids by a chat template: the tokenizer's own, or the one of `frame`.
 
     Prompt ids are what the template gives for the user's turn and the opening of the assistant's; the response is
     tokenised by itself and closed by the end-of-turn token, so that neither's ids depend on the other. Construction
@@ -38,11 +48,14 @@ class ChatFormat:
     end-of-turn token (SmolLM2: a newline) is dropped.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        """`context`: tokens the model can read.
-
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, frame: Frame = OWN) -> None:
+        """
+        Args:
+            tokenizer: is given the frame's template, and saves it from now on.
+            context: tokens the model can read.
         Raises:
-            DataError: the tokenizer cannot be used (no offsets, no end-of-text token, a template that cannot be split).
+            DataError: the tokenizer cannot be used (no offsets, no end-of-text token), or the template (it cannot be
+                split, is no Jinja, or takes no system turn).
         """
         from transformers import PreTrainedTokenizerFast  # plugin files import this module where torch must not be
 
@@ -51,22 +64,27 @@ class ChatFormat:
             raise DataError(f"tokenizer {name} is no fast tokenizer; save it once with AutoTokenizer(use_fast=True)")
         if tokenizer.eos_token_id is None:
             raise DataError(f"tokenizer {name} has no end-of-text token; set eos_token in its tokenizer_config.json")
+        if frame.template is not None:
+            tokenizer.chat_template = frame.template
         if tokenizer.chat_template is None:
             log.info("tokenizer %s has no chat template: rows are 'prompt response' and end of text", name)
-            tokenizer.chat_template = PLAIN_TEMPLATE
+            tokenizer.chat_template = TEMPLATES["plain"]
         if tokenizer.pad_token_id is None:
             log.info("tokenizer %s has no pad token: end of text pads (masks come from lengths)", name)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._name = tokenizer, name
         self._context = context
+        self._system = frame.system
         # A copy of its own: padding or truncation that others set on the tokenizer must not reach these ids.
         self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
         self._backend.no_padding()
         self._backend.no_truncation()
         self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
         self._prompt_ids = functools.lru_cache(PROMPTS)(self._encode_prompt)
-        self._generation_prompt, self._opening, self._glue, self._end = self._split(name)
+        self._seam = self._split()
+        self._before = self._seam.anchor + self._seam.glue  # of the response, in its tokenisation
+        self._anchored = len(self._ids(self._seam.anchor))
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._end[-1], tokenizer.eos_token_id)))
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._seam.end[-1], tokenizer.eos_token_id)))
 
     def encode(
         self,
@@ -94,12 +112,13 @@ class ChatFormat:
                 f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
                 "dataset.truncate=left or drop"
             )
-        answer = self._backend.encode(self._glue + response, add_special_tokens=False)
-        ids = (*opening, *answer.ids, *self._end)[:limit]
+        answer = self._backend.encode(self._before + response, add_special_tokens=False)
+        ids = (*opening, *answer.ids[self._anchored :], *self._seam.end)[:limit]
         if span is None:
             return Encoded(row_id, ids, len(opening), len(ids))
-        first, last = (position + len(self._glue) for position in span)
-        inside = [i for i, (left, right) in enumerate(answer.offsets) if left < last and right > first]
+        first, last = (position + len(self._before) for position in span)
+        offsets = answer.offsets[self._anchored :]
+        inside = [i for i, (left, right) in enumerate(offsets) if left < last and right > first]
         end = min(len(opening) + inside[-1] + 1, len(ids)) if inside else 0
         if not inside or len(opening) + inside[0] >= end:
             raise DataError(
@@ -112,12 +131,11 @@ class ChatFormat:
 
         Many at once take half the time of one after another.
         """
-        users = [[{"role": "user", "content": prompt}] for prompt, _ in texts]
-        openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
-        responses = [self._glue + response for _, response in texts]
+        openings = self._openings([prompt for prompt, _ in texts])
+        responses = [self._before + response for _, response in texts]
         found = self._backend.encode_batch_fast([*openings, *responses], add_special_tokens=False)
         return [
-            ([*opening.ids, *response.ids, *self._end], len(opening))
+            ([*opening.ids, *response.ids[self._anchored :], *self._seam.end], len(opening))
             for opening, response in zip(found[: len(texts)], found[len(texts) :], strict=True)
         ]
 
@@ -140,13 +158,12 @@ class ChatFormat:
         return list(self._prompt_ids(prompt))
 
     def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
-        (text,) = self._render([[{"role": "user", "content": prompt}]], self._generation_prompt)
-        return tuple(self._ids(text + self._opening))
+        return tuple(self._ids(*self._openings([prompt])))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).removeprefix(self._glue)
+        return str(text).removeprefix(self._seam.glue)
 
     def identity(self) -> dict[str, Any]:
         """Hash of everything the ids depend on: tokenizer, template, end of turn, context."""
@@ -154,10 +171,20 @@ class ChatFormat:
         return {
             "tokenizer": hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16],
             "template": hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}".encode()).hexdigest()[:16],
-            "end": self._end,
+            "end": self._seam.end,
             "stop": self.stop_ids,
             "context": self._context,
+            **({} if self._system is None else {"system": self._system}),
         }
+
+    def _openings(self, prompts: Sequence[str]) -> list[str]:
+        """The text of each prompt, up to where the response begins."""
+        conversations = [self._conversation(prompt) for prompt in prompts]
+        return [text + self._seam.opening for text in self._render(conversations, self._seam.generation_prompt)]
+
+    def _conversation(self, prompt: str) -> list[dict[str, str]]:
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        return [*system, {"role": "user", "content": prompt}]
 
     def _render(self, conversations: list[list[dict[str, str]]], generation_prompt: bool) -> list[str]:
         texts: Any = self._tokenizer.apply_chat_template(
@@ -169,33 +196,54 @@ class ChatFormat:
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-    def _split(self, name: str) -> tuple[bool, str, str, tuple[int, ...]]:
-        """Whether the template's generation prompt opens the turn, what follows it in the prompt, what precedes the
-        response's text in its tokenisation, and the end-of-turn ids: the first choice that gives the template's ids.
-        """
-        user = {"role": "user", "content": PROBE_PROMPT}
-        messages = [user, {"role": "assistant", "content": PROBE_RESPONSE}]
-        (whole,) = self._render([messages], False)
-        wanted: Any = self._tokenizer.apply_chat_template(
-            messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
-        )
+    def _split(self) -> Seam:
+        """The first seam that gives the template's own ids for the probe conversation."""
+        user = self._conversation(PROBE_PROMPT)
+        messages = [*user, {"role": "assistant", "content": PROBE_RESPONSE}]
+        whole, wanted = self._probe(messages)
         # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
         for generation_prompt in (True, False):
-            (prompt,) = self._render([[user]], generation_prompt)
+            (prompt,) = self._render([user], generation_prompt)
             if not whole.startswith(prompt):
                 continue
             between, found, _ = whole[len(prompt) :].partition(PROBE_RESPONSE)
             if not found:
                 continue
             # What stands between belongs to the prompt if it is tokens of its own, else to the response ("▁Ada").
-            for opening, glue in ((between, ""), ("", between), ("", "")):
-                start = self._ids(prompt + opening) + self._ids(glue + PROBE_RESPONSE)
-                if wanted[: len(start)] == start:
-                    return generation_prompt, opening, glue, self._end_of_turn(wanted[len(start) :])
+            for anchor in ("", ANCHOR):
+                for opening, glue in ((between, ""), ("", between), ("", "")):
+                    behind = self._ids(anchor + glue + PROBE_RESPONSE)[len(self._ids(anchor)) :]
+                    start = self._ids(prompt + opening) + behind
+                    if wanted[: len(start)] == start:
+                        return Seam(generation_prompt, opening, anchor, glue, self._end_of_turn(wanted[len(start) :]))
         raise DataError(
-            f"the chat template of tokenizer {name} cannot be split into prompt and response: "
-            "its ids for a whole conversation differ from those of its parts; give the tokenizer another chat_template"
+            f"the chat template of tokenizer {self._name} cannot be split into prompt and response: "
+            "ids of a whole conversation differ from those of its parts; give the tokenizer another chat_template, "
+            "or try model.template=plain"
         )
+
+    def _probe(self, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+        """Text and ids that the template gives for a whole conversation.
+
+        Raises:
+            DataError: it is no template, or shows no system turn.
+        """
+        from jinja2 import TemplateError  # as transformers does: not needed where no model is
+
+        try:
+            (whole,) = self._render([messages], False)
+            ids: Any = self._tokenizer.apply_chat_template(
+                messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
+            )
+        except TemplateError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the chat template of tokenizer {self._name} cannot be used: {reason}") from error
+        if self._system is not None and self._system.strip() not in whole:
+            raise DataError(
+                f"the chat template of tokenizer {self._name} shows no system turn, and model.system is set; type "
+                "model.system=null"
+            )
+        return whole, list(ids)
 
     def _end_of_turn(self, tail: list[int]) -> tuple[int, ...]:
         """The ids that close a response: up to the first special token after it, or end of text if there is none."""

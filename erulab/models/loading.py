@@ -29,6 +29,7 @@ from erulab.models.chat import ChatFormat
 from erulab.models.folders import folder_identity, local_folder
 from erulab.models.loaded import LoadedModel
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.models.templates import OWN, Frame
 
 __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "read_folder", "save_folder"]
 
@@ -38,17 +39,19 @@ log = logging.getLogger(__name__)
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
 
 
-def load_folder(source: str, attention: Attention) -> LoadedModel:
+def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
     """A folder's or hub id's model in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
 
     Raises: as `read_folder` and `check_layout`.
     """
-    loaded = read_folder(source, attention)
+    loaded = read_folder(source, attention, frame)
     check_layout(loaded, source)
     return loaded
 
 
-def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.float32) -> LoadedModel:
+def read_folder(
+    source: str, attention: Attention, frame: Frame = OWN, dtype: torch.dtype = torch.float32
+) -> LoadedModel:
     """As `load_folder`, without a look at the layout, which takes a forward.
 
     Raises:
@@ -82,14 +85,14 @@ def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.fl
         # transformers would draw them at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
     tokenizer = _tokenizer(source)
-    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer)))
+    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
 
 
-def chat_of(source: str) -> ChatFormat:
+def chat_of(source: str, frame: Frame = OWN) -> ChatFormat:
     """The chat format of a folder or hub id, without its weights."""
     tokenizer = _tokenizer(source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
-    return ChatFormat(tokenizer, context_of(config, tokenizer))
+    return ChatFormat(tokenizer, context_of(config, tokenizer), frame)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -23,6 +23,11 @@ PUBLISHED = {
     "zephyr_7b_beta": 7_241_732_096,
     "phi_1_5": 1_418_270_720,
     "phi3_mini_4k_instruct": 3_821_079_552,
+    "gemma_2b_it": 2_506_172_416,
+    "gemma_7b_it": 8_537_680_896,
+    "qwen25_1_5b_instruct": 1_543_714_304,
+    "qwen25_7b_instruct": 7_615_616_512,
+    "qwen3_4b": 4_022_468_096,
 }
 
 
