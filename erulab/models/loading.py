@@ -35,8 +35,9 @@ __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_fol
 
 log = logging.getLogger(__name__)
 
-# A forward of a larger model costs more than the check is worth.
+# A forward of a larger model costs more than the check is worth; of those, what their config says is believed.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
+LOGIT_KEYS = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # Gemma 2, Granite, Cohere
 
 
 def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
@@ -116,6 +117,11 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
             "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
         )
+    changes = f"{kind} changes its logits after the head (capped or scaled), which erulab does not do"
+    config = model.config.get_text_config().to_dict()
+    key = next((key for key in LOGIT_KEYS if config.get(key) not in (None, 1)), None)
+    if key is not None:
+        raise DataError(f"{source}: {changes}: {key}={config[key]} in its config.json; take another architecture")
     # A weight that DeepSpeed has cut says its size elsewhere.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
@@ -134,8 +140,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
     if not torch.allclose(read, true, rtol=tolerance, atol=tolerance):
         raise DataError(
-            f"{source}: {kind} changes its logits after the head (capped or scaled), which erulab does not do: "
-            f"NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
+            f"{source}: {changes}: NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
         )
 
 

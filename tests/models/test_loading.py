@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
 from erulab.errors import DataError, EnvironmentFault, ErulabError, IntegrityFault
+from erulab.models import loading
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
@@ -191,8 +193,8 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("gemma2", {"final_logit_softcapping": 1.0}, "changes its logits"),
-        ("granite", {"logits_scaling": 4.0}, "changes its logits"),
+        ("gemma2", {"final_logit_softcapping": 30.0}, "changes its logits .*final_logit_softcapping=30"),
+        ("granite", {"logits_scaling": 4.0}, "changes its logits .*logits_scaling=4"),
         ("opt", {"ffn_dim": 32, "word_embed_proj_dim": 16}, "does not know the layout"),
     ],
 )
@@ -201,7 +203,19 @@ def test_architectures_that_policy_would_misread_are_refused(
 ) -> None:
     changes = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, **changes}
     save_folder(of_kind(kind, **changes), tmp_path / "model")
-    assert words in refused(tmp_path / "model", DataError, Attention.eager)
+    assert re.search(words, refused(tmp_path / "model", DataError, Attention.eager))
+
+
+def test_capped_logits_are_seen_in_large_models_and_in_the_logits_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specials = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+    save_folder(of_kind("gemma2", final_logit_softcapping=1.0, **specials), tmp_path / "model")
+    monkeypatch.setattr(loading, "LAYOUT_CHECK_PARAMETERS", 0)  # as for Gemma-2-2b, whose forward is not compared
+    assert "final_logit_softcapping" in refused(tmp_path / "model", DataError, Attention.eager)
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "LOGIT_KEYS", ())
+    assert "NLL" in refused(tmp_path / "model", DataError, Attention.eager)
 
 
 def test_an_attention_that_cannot_be_had_is_named(folder: Path) -> None:
