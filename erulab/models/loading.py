@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 # A forward of a larger model costs more than the check is worth; of those, what their config says is believed.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
-LOGIT_KEYS = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # Gemma 2, Granite, Cohere
+# Gemma 2, Granite and Cohere, each with the value that changes nothing.
+LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
 def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
@@ -119,7 +120,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
         )
     changes = f"{kind} changes its logits after the head (capped or scaled), which erulab does not do"
     config = model.config.get_text_config().to_dict()
-    key = next((key for key in LOGIT_KEYS if config.get(key) not in (None, 1)), None)
+    key = next((key for key, nothing in LOGIT_KEYS.items() if config.get(key) not in (None, nothing)), None)
     if key is not None:
         raise DataError(f"{source}: {changes}: {key}={config[key]} in its config.json; take another architecture")
     # A weight that DeepSpeed has cut says its size elsewhere.

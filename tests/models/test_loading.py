@@ -214,7 +214,7 @@ def test_capped_logits_are_seen_in_large_models_and_in_the_logits_themselves(
     monkeypatch.setattr(loading, "LAYOUT_CHECK_PARAMETERS", 0)  # as for Gemma-2-2b, whose forward is not compared
     assert "final_logit_softcapping" in refused(tmp_path / "model", DataError, Attention.eager)
     monkeypatch.undo()
-    monkeypatch.setattr(loading, "LOGIT_KEYS", ())
+    monkeypatch.setattr(loading, "LOGIT_KEYS", {})
     assert "NLL" in refused(tmp_path / "model", DataError, Attention.eager)
 
 
