@@ -64,9 +64,11 @@ class HfModel:
 
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         source = self.source
-        published = next((preset.config for preset in PRESETS.values() if preset.hub_id == source), None)
+        published = next((preset for preset in PRESETS.values() if preset.hub_id == source), None)
+        if self.options.path is None:  # a given target of the preset's own model
+            published = PRESETS.get(self.options.name)
         if published is not None and not Path(source).is_dir():
-            return published
+            return published.config
         config = folders.read_config(source)
         if config is None:
             raise ConfigError(
