@@ -64,7 +64,7 @@ def _greedy(loaded: LoadedModel, prompts: list[list[int]], max_new_tokens: int) 
             ids = token[:, None]
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
             positions = positions[:, -1:] + 1
-    meter = Meter(model, loaded.ledger, loaded.lora_rank)
+    meter = Meter(model, loaded.ledger, loaded.adapters)
     meter.forward(Rows.generated(len(prompts), length, len(tokens)), 0)
     rows = torch.stack(tokens, 1).tolist()
     return [list(itertools.takewhile(lambda token: token not in loaded.chat.stop_ids, row)) for row in rows]

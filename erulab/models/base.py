@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
+from erulab.costs.shapes import Adapters
 from erulab.models.templates import Frame
-from erulab.options import not_negative, positive
+from erulab.options import not_negative, positive, require
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark
@@ -28,10 +29,17 @@ class LoraOptions:
 
     rank: int = 0  # 0: all weights
     alpha: int = 16  # adapters are scaled by alpha / rank
+    targets: Optional[list[str]] = None  # names of a block's linear layers, such as q_proj; null: all of them
+
+    @property
+    def adapters(self) -> Adapters:
+        """What costs go by."""
+        return Adapters(self.rank, tuple(self.targets or ()))
 
     def __post_init__(self) -> None:
         not_negative("rank", self.rank)
         positive("alpha", self.alpha)
+        require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
 
 
 @dataclass

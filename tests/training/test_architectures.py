@@ -11,6 +11,7 @@ import torch
 from erulab.costs.shapes import FAMILIES as COSTED
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
+from erulab.errors import ConfigError
 from erulab.models.chat import ChatFormat
 from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
@@ -70,6 +71,13 @@ def test_adapters_go_on_all_linear_layers_of_the_blocks(kind: str) -> None:
     found = [name.split(".")[-4] for name, _ in adapted.model.named_parameters() if ".lora_A." in name]
     assert set(found) == FAMILIES[kind]
     assert len(found) == 2 * len(FAMILIES[kind])  # two blocks, nothing else
+    if kind in COSTED:
+        assert set(COSTED[kind].names) == FAMILIES[kind]
+    some = sorted(FAMILIES[kind])[:2]
+    adapted = with_lora(of_kind(kind), rank=2, alpha=4, seed=0, targets=some)
+    assert {name.split(".")[-4] for name, _ in adapted.model.named_parameters() if ".lora_A." in name} == set(some)
+    with pytest.raises(ConfigError, match=r"model\.lora\.targets: nope is no linear layer"):
+        with_lora(of_kind(kind), rank=2, alpha=4, seed=0, targets=[some[0], "nope"])
 
 
 @every_family
