@@ -36,7 +36,7 @@ CONF = registry.CONF
 LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
-NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
+NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
 NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
@@ -129,7 +129,7 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequenc
     for group, known in registry.GROUPS.items():
         chosen, part = choices.get(group), plain.get(group)
         name = part.get("name") if isinstance(part, dict) else None
-        if group != "attack" and chosen in known.names() and name != chosen:
+        if group not in registry.LIST_GROUPS and chosen in known.names() and name != chosen:
             wish = str(name) if str(name) in known else f"NAME, one of: {', '.join(known.names())}"
             raise ConfigError(
                 f"{group}.name={name} does not choose another {group} ({chosen} is chosen); type {group}={wish}"
@@ -147,7 +147,9 @@ def validate(config: RunConfig) -> None:
     Raises:
         ErulabError: one line, of the code that fits.
     """
-    for plugins, options in ((registry.models, config.model), (registry.datasets, config.dataset)):
+    parts = [(registry.models, config.model), (registry.datasets, config.dataset)]
+    parts += [(registry.benchmarks, options) for options in config.benchmark.values()]
+    for plugins, options in parts:
         plugins.build(options).validate()
 
 
@@ -211,17 +213,19 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
         raise ConfigError(f"unknown key {key}{did_you_mean(key, types)}; known: {', '.join(types)}")
     parts: dict[str, Any] = {}
     for group, known in registry.GROUPS.items():
-        if group != "attack":
+        if group not in registry.LIST_GROUPS:
             parts[group] = _typed_plugin(known, values.get(group), group, overrides)
-    attacks = values.get("attack") or {}
-    if not isinstance(attacks, dict):
-        raise ConfigError(f"attack={attacks}: type attack=NAME, attack=[NAME,NAME] or attack=none")
-    parts["attack"] = {
-        name: _typed_plugin(registry.attacks, options, f"attack.{name}", overrides) for name, options in attacks.items()
-    }
-    for name, options in attacks.items():
-        if options["name"] != name:
-            raise ConfigError(f"attack.{name}.name must be {name}, got {options['name']}; type attack=NAME")
+    for group in registry.LIST_GROUPS:
+        chosen = values.get(group) or {}
+        if not isinstance(chosen, dict):
+            raise ConfigError(f"{group}={chosen}: type {group}=NAME, {group}=[NAME,NAME] or {group}=none")
+        known = registry.GROUPS[group]
+        parts[group] = {
+            name: _typed_plugin(known, options, f"{group}.{name}", overrides) for name, options in chosen.items()
+        }
+        for name, options in chosen.items():
+            if options["name"] != name:
+                raise ConfigError(f"{group}.{name}.name must be {name}, got {options['name']}; type {group}=NAME")
     for key, kind in types.items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             parts[key] = _typed(kind, values.get(key) or {}, key, overrides)

@@ -11,7 +11,7 @@ from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
-from erulab.registry import GROUPS, methods, rewards
+from erulab.registry import GROUPS, LIST_GROUPS, methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
 NAMES = ("name", "split", "project", "group")  # keys that become parts of file names
@@ -33,7 +33,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
         if not equals or group not in (*GROUPS, *OTHER_GROUPS):
             continue
         if group in GROUPS and value.strip() in ("null", ""):
-            names = ", ".join(["none"] * (group == "attack") + GROUPS[group].names())
+            names = ", ".join(["none"] * (group in LIST_GROUPS) + GROUPS[group].names())
             raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
         for name in re.split(r"[\[\],\s'\"]+", value):
             # Numbers and booleans are no names to Hydra either, and it says so with a traceback.
@@ -41,7 +41,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
             allowed = rf"({plain}/)?{plain}" if group == "experiment" else plain  # recipes lie in a folder a benchmark
             if name and (not re.fullmatch(allowed, name) or name.lower() in ("true", "false")):
                 raise ConfigError(f"{group}={name[:60]!r} is no option's name: letters, digits, _ and - only")
-        if value.startswith("[") and group != "attack":
+        if value.startswith("[") and group not in LIST_GROUPS:
             raise ConfigError(f"{override}: {group} takes one choice; for a run of each: -m {group}={value[1:-1]}")
 
 

@@ -91,7 +91,7 @@ def finished(job: Job) -> bool:
         return False
     now = configuration.plain(job.config)
     # The folder's key holds the rest.
-    return all(before.get(part) == now[part] for part in ("attack", "stages", "artifacts", "evaluation"))
+    return all(before.get(part) == now[part] for part in ("attack", "benchmark", "stages", "artifacts", "evaluation"))
 
 
 def _check_same_run(job: Job) -> None:

@@ -49,6 +49,21 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
     return F.log_softmax(_wide(logits), -1)
 
 
+def spread(logp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of log p(token) for a token drawn from p.
+
+    Args:
+        logp: (positions, vocabulary) log-probabilities.
+    Returns:
+        (positions,) nats each; the mean is minus the entropy.
+    """
+    p = logp.exp()
+    # An impossible token is never drawn; 0 * -inf would be nan.
+    finite = logp.masked_fill(p == 0, 0.0)
+    mean = (p * finite).sum(-1)
+    return mean, ((p * finite.square()).sum(-1) - mean.square()).clamp(min=0).sqrt()
+
+
 def row_sums(values: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
     """(rows,) sums of per-token values that stand in row-major order of the (rows, length) mask."""
     rows = supervised.nonzero(as_tuple=True)[0]

@@ -208,7 +208,7 @@ class ArtifactsOptions:
 
 @dataclass
 class RunConfig:
-    """One run, typed. The six groups hold their plugin's own options class."""
+    """One run, typed. The plugin groups hold their plugin's own options class."""
 
     model: Any = MISSING
     dataset: Any = MISSING
@@ -216,6 +216,7 @@ class RunConfig:
     reward: Any = MISSING
     adversary: Any = MISSING
     attack: Any = field(default_factory=dict)  # attack name -> its options
+    benchmark: Any = field(default_factory=dict)  # benchmark name -> its options: measured beside the data set
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     target: TargetOptions = field(default_factory=TargetOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)

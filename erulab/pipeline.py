@@ -39,7 +39,8 @@ class Pipeline:
             rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
         )
         # Not a stage, but what the report must say of the rows that every stage works on.
-        self._stages["data"] = {"notes": list(context.benchmark.notes), "done": True}
+        beside = [f"{part.benchmark.name}: {note}" for part in context.beside for note in part.benchmark.notes]
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *beside], "done": True}
         self._wanted = context.config.stages
         self._trainings: dict[str, Costs] = {}  # of each model that erulab trained
 
@@ -125,8 +126,8 @@ class Pipeline:
         rows, products = {}, []
         for role, ref in refs.items():
             self._context.stop.check()
-            rows[role], product = evaluate.score_model(self._context, role, ref)
-            products.append(product)
+            rows[role], made = evaluate.score_model(self._context, role, ref)
+            products += made
         result = evaluate.scores(self._context, rows)
         for role in result.keys() & self._trainings.keys():
             result[role] |= self._trainings[role].of_training()
@@ -135,7 +136,7 @@ class Pipeline:
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
         self._finished("evaluate", products)
-        return rows
+        return {role: scored[0] for role, scored in rows.items()}
 
     def _attack(self, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
         for role in ("target", "unlearned", "oracle"):

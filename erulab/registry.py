@@ -18,6 +18,8 @@ from hydra.core.config_store import ConfigStore
 T = TypeVar("T", bound=Callable[..., Any])
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+# Groups of which a run may choose several, each packaged at <group>.<name>.
+LIST_GROUPS = ("attack", "benchmark")
 BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks")
 
 
@@ -85,7 +87,7 @@ class Registry:
             if (CONF / self.group / f"{name}.yaml").is_file():
                 return factory
             node = {"defaults": [f"/{schema}@_here_", "_self_", *[_default(line) for line in defaults]], "name": name}
-            package = f"attack.{name}" if self.group == "attack" else self.group
+            package = f"{self.group}.{name}" if self.group in LIST_GROUPS else self.group
             store.store(group=self.group, name=name, node=node, package=package)
             return factory
 
@@ -118,8 +120,9 @@ methods = Registry("method")
 rewards = Registry("reward")
 adversaries = Registry("adversary")
 attacks = Registry("attack")
+benchmarks = Registry("benchmark")  # what only measures; a data set may be registered here too
 
-GROUPS = {r.group: r for r in (models, datasets, methods, rewards, adversaries, attacks)}
+GROUPS = {r.group: r for r in (models, datasets, methods, rewards, adversaries, attacks, benchmarks)}
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:

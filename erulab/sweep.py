@@ -204,7 +204,7 @@ def _apart(plans: list[Job]) -> list[Job]:
 def _additions(job: Job) -> dict[str, Any]:
     """What a run's files or costs depend on, and its folder's key does not."""
     values = configuration.plain(job.config)
-    parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "artifacts")}
+    parts: dict[str, Any] = {part: values[part] for part in ("attack", "benchmark", "stages", "artifacts")}
     # Where hosts meet is another place each time.
     parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
     for part in ("trainer", "target"):

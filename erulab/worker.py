@@ -22,15 +22,16 @@ from erulab import config as configuration
 from erulab.cache import Cache
 from erulab.console import final_table, show_config
 from erulab.costs.ledger import Ledger
+from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
 from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
-from erulab.registry import datasets, models
+from erulab.registry import benchmarks, datasets, models
 from erulab.rundir import RunDir
-from erulab.stages.context import Context
+from erulab.stages.context import Context, Prepared
 from erulab.tracking import Tracker
 from erulab.training.stopping import StopRequest
 
@@ -80,13 +81,19 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     dataset = datasets.build(config.dataset)
     folder = Path(config.cache)
     rows = dataset.load(config.seed, folder)
-    encoder = Encoder(source.chat(rows), rows.max_length, folder)
-    benchmark = fitted(rows, encoder, folder)
+    chat = source.chat(rows)
+
+    def prepared(plugin: Dataset) -> Prepared:
+        read = plugin.load(config.seed, folder)
+        encoder = Encoder(chat, read.max_length, folder)
+        return Prepared(fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
+
+    data = prepared(dataset)
+    beside = tuple(prepared(benchmarks.build(options)) for options in config.benchmark.values())
     ledger = Ledger()
     cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
-    identity = dataset.identity(folder)
-    context = Context(config, benchmark, source, identity, encoder, cache, ledger, ranks, device, tracker, stop)
+    context = Context(config, data, beside, source, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
             show_config(configuration.plain(config))

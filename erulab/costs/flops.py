@@ -43,15 +43,12 @@ class Rows:
         return cls(len(lengths), sum(lengths), sum(length**2 for length in lengths), supervised)
 
     @classmethod
-    def generated(cls, count: int, prompt: int, new: int) -> Rows:
-        """`count` prompts of `prompt` positions, padding included, and `new` tokens a row with a key-value cache.
+    def continued(cls, count: int, new: int, seen: int) -> Rows:
+        """`count` rows of `new` positions with a key-value cache: each position attends to `seen`, padding included.
 
-        The prompt runs at once and gives the first token; each further forward runs the token before, which sees all
-        that came before it. Only the last position of a forward reaches the head.
+        Only the last position of a row reaches the head.
         """
-        further = new - 1
-        seen = prompt * prompt + further * prompt + further * (further + 1) / 2
-        return cls(count, count * (prompt + further), count * seen, count * new)
+        return cls(count, count * new, count * new * seen, count)
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(

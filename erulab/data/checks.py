@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
+from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Benchmark, Role, Row
 from erulab.data.sequences import CHUNK
 from erulab.data.tables import field_of, rows_hash
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
-    """The benchmark, with notes on what a reader of the report must know.
+    """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
         allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
@@ -34,13 +35,8 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
     for name, rows in (("forget", benchmark.forget), ("retain", benchmark.retain)):
         if not rows:
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
-    notes = list(benchmark.notes)
-    for name, rows in _parts(benchmark):
-        _check_texts(benchmark, name, rows)
-        _check_ids(benchmark, name, rows)
-        doubles = len(_repeated(field_of(rows, "content")))
-        if doubles:
-            notes.append(f"{name}: {doubles} of {len(rows)} rows are duplicates (same prompt and response)")
+    benchmark = check_suites(benchmark)
+    notes = []
     heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
     learned = ("retain", [benchmark.retain]), ("the oracle's", [benchmark.oracle_rows])
     for name, parts in (*learned, ("held-out", heldout)):
@@ -52,25 +48,51 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
             )
         if overlap:
             notes.append(f"{overlap} with {name} rows")
-    for note in notes:
-        log.warning("data set %s: %s", benchmark.name, note)
-    return dataclasses.replace(benchmark, notes=tuple(notes))
+    return _noted(benchmark, notes)
+
+
+def check_suites(benchmark: Benchmark) -> Benchmark:
+    """What must hold of a benchmark that only measures: the benchmark, with notes on duplicates.
+
+    Raises:
+        DataError: a blank text, or two rows of one id.
+    """
+    notes = []
+    for name, rows, blanks in _parts(benchmark):
+        if not blanks:
+            _check_texts(benchmark, name, rows)
+        _check_ids(benchmark, name, rows)
+        doubles = len(_repeated(field_of(rows, "content")))
+        if doubles:
+            notes.append(f"{name}: {doubles} of {len(rows)} rows are duplicates (same prompt and response)")
+    return _noted(benchmark, notes)
 
 
 def content_identity(benchmark: Benchmark) -> str:
     """Hash of every row, suite and refusal: what a run reads, wherever it was read from."""
-    suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.truth_ratio, suite.in_utility)
+    suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility)
               for suite in benchmark.suites]  # fmt: skip
     parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
-    others = (benchmark.name, benchmark.refusals, benchmark.max_length, benchmark.truncate)
+    others = (benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate)
     return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]
 
 
-def _parts(benchmark: Benchmark) -> list[tuple[str, Sequence[Row]]]:
-    suites = [(f"suite {suite.name}", suite.rows) for suite in benchmark.suites]
+def _noted(benchmark: Benchmark, notes: Sequence[str]) -> Benchmark:
+    for note in notes:
+        log.warning("data set %s: %s", benchmark.name, note)
+    return dataclasses.replace(benchmark, notes=(*benchmark.notes, *notes))
+
+
+def _parts(benchmark: Benchmark) -> list[tuple[str, Sequence[Row], bool]]:
+    """Name and rows of each set, and whether its responses may be empty: fluency has none to compare with."""
     sets = {"forget": benchmark.forget, "retain": benchmark.retain}
-    # A suite that evaluates the forget or retain set itself is not reported twice.
-    return [*sets.items(), *[(name, rows) for name, rows in suites if not any(rows is part for part in sets.values())]]
+    parts = [(name, rows, False) for name, rows in sets.items()]
+    for suite in benchmark.suites:
+        # One that evaluates the forget or retain set itself is not reported twice.
+        if not any(suite.rows is rows for rows in sets.values()):
+            free = isinstance(suite.measure, Generated) and suite.measure.overlap is Overlap.entropy
+            parts.append((f"suite {suite.name}", suite.rows, free))
+    return parts
 
 
 def _check_texts(benchmark: Benchmark, name: str, rows: Sequence[Row]) -> None:

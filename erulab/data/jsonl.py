@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from erulab.data.checks import check, content_identity
+from erulab.data.measures import Answers
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.sequences import Joined
@@ -90,7 +91,7 @@ class JsonlFiles:
             retain=rows["retain"],
             target_rows=Joined([rows["forget"], rows["retain"]]),
             oracle_rows=rows["retain"],
-            suites=tuple(Suite(part, role, rows[part], right, used) for part, role, right, used in suites
+            suites=tuple(Suite(part, role, rows[part], Answers(right), used) for part, role, right, used in suites
                          if part in rows),
             refusals=tuple(refusals),
             max_length=self.options.max_length,

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 
+from erulab.data.measures import Answers, Measure, Summary
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -24,9 +26,14 @@ class Row:
     value: str = ""
     candidates: tuple[str, ...] = ()  # wrong values, without the true one
     options: tuple[str, ...] = ()  # wrong responses of a multiple-choice question
+    accepted: tuple[str, ...] = ()  # other right answers, where several are
+    fabricated: str | None = None  # a made-up response, to be preferred to the true one
     fact: str = ""  # rows that phrase one fact share it: intervals cluster by it
     author: str = ""  # facts of one person share it
     exposures: int = 1  # how often an epoch of learning shows the row
+    # Running text: no chat template, no end-of-turn token; the response goes on where the prompt ends. A text that is
+    # learned as it is has an empty prompt.
+    plain: bool = False
 
 
 class Role(enum.Enum):
@@ -48,25 +55,29 @@ class Truncate(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """Rows that are evaluated together, under one metric prefix (`<name>/probability`)."""
+    """Rows that are measured in one way, under one metric prefix (`<name>/probability`)."""
 
     name: str
     role: Role
     rows: Sequence[Row]
-    truth_ratio: str = "paraphrase"  # what the right answer is: the paraphrase, or the response ("answer")
+    measure: Measure = Answers()
     in_utility: bool = False  # counts in Model Utility
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Everything a data set offers to a run. Rows may lie on disk: taken by index, slice or iteration, never copied."""
+    """Everything a data set offers to a run. Rows may lie on disk: taken by index, slice or iteration, never copied.
+
+    One that only measures (`benchmark=mmlu`) has suites and nothing to learn or forget.
+    """
 
     name: str
-    forget: Sequence[Row]  # what the request names: the unlearning rows
-    retain: Sequence[Row]  # what is rehearsed while unlearning
-    target_rows: Sequence[Row]  # what the target learns
-    oracle_rows: Sequence[Row]  # what the oracle learns
     suites: tuple[Suite, ...]
+    summaries: tuple[Summary, ...] = ()  # figures over several suites
+    forget: Sequence[Row] = ()  # what the request names: the unlearning rows
+    retain: Sequence[Row] = ()  # what is rehearsed while unlearning
+    target_rows: Sequence[Row] = ()  # what the target learns
+    oracle_rows: Sequence[Row] = ()  # what the oracle learns
     refusals: tuple[str, ...] = ()
     max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context
     truncate: Truncate = Truncate.error
@@ -80,6 +91,7 @@ class Benchmark:
         texts: set[str] = set(self.refusals)
         for rows in (self.forget, self.retain, self.target_rows, self.oracle_rows, *[s.rows for s in self.suites]):
             for row in rows:
-                texts.update((row.prompt, row.response, row.paraphrase or "", *row.perturbed, *row.options))
+                texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or ""))
+                texts.update((*row.perturbed, *row.options, *row.accepted))
                 texts.update(row.prefix + value for value in row.candidates)
         return sorted(texts)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 else:
     np = lazy_loader.load("numpy")
 
-VERSION = 1  # of what a table holds
-_TEXTS = ("id", "prompt", "response", "paraphrase", "prefix", "value", "fact", "author")
-_LISTS = ("perturbed", "candidates", "options")
+VERSION = 2  # of what a table holds
+_TEXTS = ("id", "prompt", "response", "paraphrase", "prefix", "value", "fact", "author", "fabricated")
+_LISTS = ("perturbed", "candidates", "options", "accepted")
 LAYOUT = Layout(
     {**dict.fromkeys(_TEXTS, "string"), **dict.fromkeys(_LISTS, "[string]")},
     # Hashes of the id, of prompt and response, and of every field. Two of a million rows share one of the first two
     # by chance in one of 10^7 data sets.
-    (("id", "<u8"), ("content", "<u8"), ("digest", "V16"), ("exposures", "<i4"), ("blank", "?")),
+    (("id", "<u8"), ("content", "<u8"), ("digest", "V16"), ("exposures", "<i4"), ("blank", "?"), ("plain", "?")),
 )
 
 
@@ -65,7 +65,8 @@ class RowTable(Marked[Row]):
     def _row(self, values: Sequence[Any], index: int) -> Row:
         fields = dict(zip(LAYOUT.columns, values, strict=True))
         fields |= {name: tuple(fields[name]) for name in _LISTS}
-        return Row(**fields, exposures=int(self._table.marks["exposures"][index]))
+        mark = self._table.marks[index]
+        return Row(**fields, exposures=int(mark["exposures"]), plain=bool(mark["plain"]))
 
 
 def row_table(
@@ -119,11 +120,11 @@ def _entry(row: Row) -> Entry:
     return (*(getattr(row, name) for name in _TEXTS), *(getattr(row, name) for name in _LISTS)), _mark(row)
 
 
-def _mark(row: Row) -> tuple[int, int, bytes, int, bool]:
+def _mark(row: Row) -> tuple[int, int, bytes, int, bool, bool]:
     every = hashlib.blake2b(repr(tuple(vars(row).values())).encode(), digest_size=16).digest()
-    blank = not row.prompt.strip() or not row.response.strip()
+    blank = not row.response.strip() or not (row.plain or row.prompt.strip())
     content = _short(f"{len(row.prompt)} {row.prompt}{row.response}")
-    return _short(row.id), content, every, row.exposures, blank
+    return _short(row.id), content, every, row.exposures, blank, row.plain
 
 
 def _short(text: str) -> int:

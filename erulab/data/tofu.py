@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from erulab import hub
 from erulab.data.checks import check, content_identity
+from erulab.data.measures import Answers
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
@@ -20,7 +21,7 @@ from erulab.data.sequences import Joined
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
-from erulab.registry import datasets
+from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
 PLAIN = '{"question": str, "answer": str}'
@@ -67,6 +68,7 @@ class TofuOptions:
         positive("max_length", self.max_length)
 
 
+@benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
 @datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
 class Tofu:
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
@@ -136,8 +138,8 @@ class Tofu:
                     Suite("forget", Role.FORGET, asked),
                     Suite("heldout", Role.HELDOUT, rephrased),
                     Suite("retain", Role.RETAIN, kept[: o.retain_rows], in_utility=True),
-                    *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), "answer", True)
-                      for name, file in (("real_authors", authors), ("world_facts", world))),
+                    *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), Answers("answer"),
+                            in_utility=True) for name, file in (("real_authors", authors), ("world_facts", world))),
                 ),
                 refusals=refusals,
                 max_length=o.max_length,

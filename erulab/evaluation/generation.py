@@ -1,70 +1,147 @@
-"""Greedy responses, generated in batches of like length with a key-value cache."""
+"""Greedy responses: prompts of like length together, their common opening computed once, rows leaving as they end."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from erulab.costs.flops import Rows
+from erulab.evaluation import texts
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
 
+# An opening that all prompts of a batch share is computed by itself if it is at least this long.
+SHARED = 32
+# Rows that have ended are taken out of the batch when they are this share of it: each time copies the cache.
+ENDED = 0.2
 
-def generate(
-    loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int, ranks: Ranks
-) -> list[str]:
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is to continue, and for how long."""
+
+    ids: tuple[int, ...]
+    max_new_tokens: int
+    stops: tuple[str, ...] = ()  # the response ends before the first of them
+
+
+def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, ranks: Ranks) -> list[str]:
     """One greedy response a prompt, in order; equal prompts are answered once.
 
     Args:
         batch_tokens: padded prompt and response tokens in memory at once.
     """
-    unique = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
-    mine = [(prompt, loaded.chat.encode_prompt(prompt)) for prompt in ranks.mine(unique)]
+    unique = sorted(set(prompts), key=lambda prompt: (prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids))
     responses: list[str] = []
-    longest = max((len(ids) for _, ids in mine), default=0)
-    size = max(1, batch_tokens // (longest + max_new_tokens))
-    for first in range(0, len(mine), size):
-        ids = _greedy(loaded, [ids for _, ids in mine[first : first + size]], max_new_tokens)
-        responses.extend(loaded.chat.decode(row) for row in ids)
+    for batch in _batches(ranks.mine(unique), batch_tokens):
+        responses += _Batch(loaded, batch).run()
     found = dict(zip(unique, ranks.join(responses), strict=True))
     return [found[prompt] for prompt in prompts]
 
 
-def _greedy(loaded: LoadedModel, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
-    """Token ids after each prompt, up to the first stop token. Pads on the left, with positions from lengths."""
-    model = loaded.model
-    device = next(model.parameters()).device
-    length = max(len(ids) for ids in prompts)
-    ids = torch.full((len(prompts), length), loaded.pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(prompts), length), dtype=torch.int64)
-    for i, prompt in enumerate(prompts):
-        ids[i, length - len(prompt) :] = torch.tensor(prompt)
-        mask[i, length - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    stops = torch.tensor(loaded.chat.stop_ids, device=device)
-    stopped = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    tokens = []
-    cache = None
-    with torch.no_grad():
-        for _ in range(max_new_tokens):
-            out = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-            cache = out.past_key_values
-            token = out.logits[:, -1].argmax(-1)
-            tokens.append(token)
-            stopped = stopped | torch.isin(token, stops)
-            if bool(stopped.all()):
-                break
-            ids = token[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
-            positions = positions[:, -1:] + 1
-    meter = Meter(model, loaded.ledger, loaded.adapters)
-    meter.forward(Rows.generated(len(prompts), length, len(tokens)), 0)
-    rows = torch.stack(tokens, 1).tolist()
-    return [list(itertools.takewhile(lambda token: token not in loaded.chat.stop_ids, row)) for row in rows]
+def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
+    """Prompts that may be continued together: of one length of response, within the budget."""
+    batches: list[list[Prompt]] = []
+    for prompt in prompts:
+        last = batches[-1] if batches else []
+        alike = last and (last[0].max_new_tokens, last[0].stops) == (prompt.max_new_tokens, prompt.stops)
+        if alike and (len(last) + 1) * (len(prompt.ids) + prompt.max_new_tokens) <= batch_tokens:
+            last.append(prompt)
+        else:
+            batches.append([prompt])
+    return batches
+
+
+class _Batch:
+    """Rows that are being continued. Pads stand between the common opening and the rest of a prompt."""
+
+    def __init__(self, loaded: LoadedModel, prompts: Sequence[Prompt]) -> None:
+        self._loaded, self._prompts = loaded, prompts
+        self._stops = set(loaded.chat.stop_ids)
+        self._device = next(loaded.model.parameters()).device
+        self._responses: list[list[int]] = [[] for _ in prompts]
+        self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
+
+    def run(self) -> list[str]:
+        """The responses' texts."""
+        with torch.no_grad():
+            self._continue()
+        return [self._text(i) for i in range(len(self._prompts))]
+
+    def _continue(self) -> None:
+        tokens, mask, cache = self._prefill()
+        rows = list(range(len(self._prompts)))  # the prompt each row of the cache belongs to
+        ended = [False] * len(rows)
+        for step in range(self._prompts[0].max_new_tokens):
+            for i, token in enumerate(tokens.tolist()):
+                if not ended[i]:
+                    self._responses[rows[i]].append(token)
+                    ended[i] = self._is_over(rows[i], token)
+            if all(ended) or step + 1 == self._prompts[0].max_new_tokens:
+                return
+            if sum(ended) >= ENDED * len(rows):
+                left = [i for i, over in enumerate(ended) if not over]
+                index = torch.tensor(left, device=self._device)
+                cache.batch_select_indices(index)
+                tokens, mask = tokens[index], mask[index]
+                rows, ended = [rows[i] for i in left], [False] * len(left)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            tokens, cache = self._forward(tokens[:, None], mask, cache)
+
+    def _prefill(self) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """The first token of each response, (rows,); the (rows, length) mask of real tokens; the cache."""
+        ids = [prompt.ids for prompt in self._prompts]
+        # The last token of a prompt is always its row's own: the first response token is read from it.
+        opening = _common_length(ids)
+        if opening < SHARED or len(ids) == 1:
+            opening = 0
+        longest = max(map(len, ids))
+        tokens = torch.full((len(ids), longest), self._loaded.pad_id)
+        mask = torch.zeros((len(ids), longest), dtype=torch.int64)
+        for i, row in enumerate(ids):
+            rest = len(row) - opening
+            tokens[i, :opening], tokens[i, longest - rest :] = torch.tensor(row[:opening]), torch.tensor(row[opening:])
+            mask[i, :opening] = mask[i, longest - rest :] = 1
+        tokens, mask = tokens.to(self._device), mask.to(self._device)
+        cache = None
+        if opening:
+            _, cache = self._forward(tokens[:1, :opening], mask[:1, :opening], None)
+            cache.batch_repeat_interleave(len(ids))
+        first, cache = self._forward(tokens[:, opening:], mask, cache)
+        return first, mask, cache
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """The likeliest next token of each row, and the cache with `ids` in it.
+
+        Args:
+            ids: (rows, new); mask: (rows, cached + new).
+        """
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = self._loaded.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        self._meter.forward(Rows.continued(len(ids), ids.shape[1], mask.shape[1]), 0)
+        return out.logits[:, -1].argmax(-1), out.past_key_values
+
+    def _is_over(self, row: int, token: int) -> bool:
+        if token in self._stops:
+            return True
+        stops = self._prompts[row].stops
+        return bool(stops) and self._text(row) != self._loaded.chat.decode(self._responses[row])
+
+    def _text(self, row: int) -> str:
+        ids = self._responses[row]
+        text = self._loaded.chat.decode(ids[:-1] if ids and ids[-1] in self._stops else ids)
+        return texts.cut_at(text, self._prompts[row].stops)
+
+
+def _common_length(rows: Sequence[tuple[int, ...]]) -> int:
+    """Tokens that all rows begin with, at least one fewer than the shortest has."""
+    first, last = min(rows), max(rows)
+    n = min(map(len, rows)) - 1
+    return next((i for i in range(n) if first[i] != last[i]), n)

@@ -1,4 +1,4 @@
-"""The numbers of the benchmarks, from NLLs and texts. Nothing here touches a model."""
+"""The numbers of the benchmarks that are made of NLLs. Nothing here touches a model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from scipy.special import expit
 from scipy.stats import ks_2samp
-
-_ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def log_truth_ratio(right: float, wrong: Sequence[float]) -> float:
@@ -24,6 +21,12 @@ def log_truth_ratio(right: float, wrong: Sequence[float]) -> float:
     return right - float(np.mean(np.asarray(wrong, dtype=np.float64)))
 
 
+def log_truth_ratio_arithmetic(right: float, wrong: Sequence[float]) -> float:
+    """As `log_truth_ratio`, with P_wrong the arithmetic mean of the wrong answers' probabilities (TOFU's utils.py)."""
+    others = -np.asarray(wrong, dtype=np.float64)
+    return right + float(np.logaddexp.reduce(others)) - math.log(len(others))
+
+
 def truth_ratio_forget(log_ratios: Iterable[float]) -> float:
     """Mean of min(R, 1/R): 1 where right and wrong answers are equally likely."""
     return _mean(math.exp(-abs(value)) for value in log_ratios)
@@ -32,6 +35,11 @@ def truth_ratio_forget(log_ratios: Iterable[float]) -> float:
 def truth_ratio_retain(log_ratios: Iterable[float]) -> float:
     """Mean of max(0, 1 - R): 1 where wrong answers are impossible."""
     return _mean(max(0.0, 1.0 - math.exp(min(value, 700.0))) for value in log_ratios)
+
+
+def truth_ratio_share(log_ratios: Iterable[float]) -> float:
+    """Mean of P_right / (P_right + P_wrong) = 1 / (1 + R): open-unlearning's `prob_mean`, on forget rows."""
+    return _mean(float(expit(-value)) for value in log_ratios)
 
 
 def forget_quality_of(log_ratios: Sequence[float], oracle: Sequence[float]) -> float:
@@ -55,9 +63,13 @@ def probability_among(right: float, wrong: Sequence[float]) -> float:
     return float(expit(log_odds(right, wrong)))
 
 
-def rouge_recall(reference: str, response: str) -> float:
-    """ROUGE-L recall with stemming."""
-    return float(_ROUGE.score(reference, response)["rougeL"].recall)
+def chooses_right(right: float, wrong: Sequence[float]) -> bool:
+    """Whether the right option is more likely than every wrong one; a tie is a miss.
+
+    Args:
+        right, wrong: NLLs, nats: summed for TruthfulQA's MC1, of the next token for options A to D.
+    """
+    return right < min(wrong)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erulab.data.encoding import Encoded
@@ -26,17 +25,6 @@ PROMPTS = 4096  # whose ids are kept: evaluation asks each with many answers
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
 # SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
 ANCHOR = "\n"
-
-
-@dataclass(frozen=True)
-class Seam:
-    """Where a template's prompt ends and its response begins."""
-
-    generation_prompt: bool  # whether the template's generation prompt opens the assistant's turn
-    opening: str  # what follows it in the prompt
-    anchor: str  # the response is tokenised behind it; its own ids are dropped
-    glue: str  # what precedes the response's text in its tokenisation
-    end: tuple[int, ...]  # the ids that close the turn
 
 
 class ChatFormat:
@@ -71,20 +59,19 @@ class ChatFormat:
             tokenizer.chat_template = TEMPLATES["plain"]
         if tokenizer.pad_token_id is None:
             log.info("tokenizer %s has no pad token: end of text pads (masks come from lengths)", name)
-        self._tokenizer, self._name = tokenizer, name
-        self._context = context
-        self._system = frame.system
+        self._tokenizer = tokenizer
+        self._context, self._system = context, frame.system
         # A copy of its own: padding or truncation that others set on the tokenizer must not reach these ids.
         self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
         self._backend.no_padding()
         self._backend.no_truncation()
         self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        self._bos: list[int] = [tokenizer.bos_token_id] if self._add_bos else []
         self._prompt_ids = functools.lru_cache(PROMPTS)(self._encode_prompt)
-        self._seam = self._split()
-        self._before = self._seam.anchor + self._seam.glue  # of the response, in its tokenisation
-        self._anchored = len(self._ids(self._seam.anchor))
+        self._generation_prompt, self._opening, self._anchor, self._glue, self._end = self._split(name)
+        self._anchored = len(self._ids(self._anchor))
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._seam.end[-1], tokenizer.eos_token_id)))
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._end[-1], tokenizer.eos_token_id)))
 
     def encode(
         self,
@@ -93,10 +80,14 @@ class ChatFormat:
         response: str,
         span: tuple[int, int] | None = None,
         max_length: int | None = None,
+        *,
+        plain: bool = False,
     ) -> Encoded:
         """Ids of the templated prompt, the response and the end-of-turn token.
 
         Args:
+            plain: running text in place of a conversation: the ids of prompt and response together, with nothing
+                after them. Where the prompt's own ids end, the response begins.
             span: characters of the response; only tokens that overlap them are supervised. None: the whole response
                 with its end-of-turn token.
             max_length: tokens of prompt and response together; a longer response is cut at its end, and then has no
@@ -104,38 +95,45 @@ class ChatFormat:
         Raises:
             DataError: names the row, when no supervised token is left.
         """
-        opening = self.encode_prompt(prompt)
         limit = self.limit(max_length)
+        if plain:
+            opening, ids, offsets, shift = self._running(prompt, response)
+        else:
+            opening = self.encode_prompt(prompt)
+            before, skip = self._anchor + self._glue, self._anchored
+            answer = self._backend.encode(before + response, add_special_tokens=False)
+            ids, offsets, shift = [*opening, *answer.ids[skip:], *self._end], answer.offsets[skip:], len(before)
         if len(opening) >= limit:
             raise DataError(
                 f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
                 f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
                 "dataset.truncate=left or drop"
             )
-        answer = self._backend.encode(self._before + response, add_special_tokens=False)
-        ids = (*opening, *answer.ids[self._anchored :], *self._seam.end)[:limit]
+        ids = ids[:limit]
         if span is None:
-            return Encoded(row_id, ids, len(opening), len(ids))
-        first, last = (position + len(self._before) for position in span)
-        offsets = answer.offsets[self._anchored :]
+            return Encoded(row_id, tuple(ids), len(opening), len(ids))
+        first, last = (position + shift for position in span)
         inside = [i for i, (left, right) in enumerate(offsets) if left < last and right > first]
         end = min(len(opening) + inside[-1] + 1, len(ids)) if inside else 0
         if not inside or len(opening) + inside[0] >= end:
             raise DataError(
                 f"row {row_id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
             )
-        return Encoded(row_id, ids, len(opening) + inside[0], end)
+        return Encoded(row_id, tuple(ids), len(opening) + inside[0], end)
 
-    def encode_whole(self, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    def encode_whole(self, texts: Sequence[tuple[str, str]], *, plain: bool = False) -> list[tuple[list[int], int]]:
         """For each (prompt, response): the ids that `encode` cuts at a limit, and where the response begins.
 
         Many at once take half the time of one after another.
         """
-        openings = self._openings([prompt for prompt, _ in texts])
-        responses = [self._before + response for _, response in texts]
+        if plain:
+            return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text) for text in texts)]
+        users = [self._user(prompt) for prompt, _ in texts]
+        openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
+        responses = [self._anchor + self._glue + response for _, response in texts]
         found = self._backend.encode_batch_fast([*openings, *responses], add_special_tokens=False)
         return [
-            ([*opening.ids, *response.ids[self._anchored :], *self._seam.end], len(opening))
+            ([*opening.ids, *response.ids[self._anchored :], *self._end], len(opening))
             for opening, response in zip(found[: len(texts)], found[len(texts) :], strict=True)
         ]
 
@@ -143,9 +141,9 @@ class ChatFormat:
         """Tokens of a row: `max_length`, or what the model can read."""
         return min(max_length or self._context, self._context)
 
-    def has_room(self, prompt: str, max_length: int | None) -> bool:
+    def has_room(self, prompt: str, max_length: int | None, *, plain: bool = False) -> bool:
         """Whether the prompt leaves a token for a response."""
-        return len(self.encode_prompt(prompt)) < self.limit(max_length)
+        return len(self.encode_prompt(prompt, plain=plain)) < self.limit(max_length)
 
     @property
     def unknown_id(self) -> int | None:
@@ -153,17 +151,34 @@ class ChatFormat:
         unknown = self._tokenizer.unk_token_id
         return None if unknown is None else int(unknown)
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    def encode_prompt(self, prompt: str, *, plain: bool = False) -> list[int]:
         """Ids up to where the response begins: what generation continues."""
-        return list(self._prompt_ids(prompt))
+        return [*self._bos, *self._ids(prompt)] if plain else list(self._prompt_ids(prompt))
+
+    def closing(self, encoded: Encoded) -> int:
+        """How many of a conversation's last ids are its end-of-turn tokens: all, or none where it was cut."""
+        return len(self._end) if encoded.ids[-len(self._end) :] == self._end else 0
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The text of its first tokens."""
+        return self.decode(self._ids(text)[:tokens])
+
+    def _running(self, prompt: str, response: str) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
+        """Ids of the prompt, ids of prompt and response as one text, and of the latter's tokens behind the prompt the
+        characters they stand for, counted from the text's beginning; and where the response begins there."""
+        opening = self.encode_prompt(prompt, plain=True)
+        whole = self._backend.encode(prompt + response, add_special_tokens=False)
+        offsets = whole.offsets[len(opening) - len(self._bos) :]
+        return opening, [*self._bos, *whole.ids], offsets, len(prompt)
 
     def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
-        return tuple(self._ids(*self._openings([prompt])))
+        (text,) = self._render([self._user(prompt)], self._generation_prompt)
+        return tuple(self._ids(text + self._opening))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).removeprefix(self._seam.glue)
+        return str(text).removeprefix(self._glue)
 
     def identity(self) -> dict[str, Any]:
         """Hash of everything the ids depend on: tokenizer, template, end of turn, context."""
@@ -171,18 +186,14 @@ class ChatFormat:
         return {
             "tokenizer": hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16],
             "template": hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}".encode()).hexdigest()[:16],
-            "end": self._seam.end,
+            "end": self._end,
             "stop": self.stop_ids,
             "context": self._context,
             **({} if self._system is None else {"system": self._system}),
         }
 
-    def _openings(self, prompts: Sequence[str]) -> list[str]:
-        """The text of each prompt, up to where the response begins."""
-        conversations = [self._conversation(prompt) for prompt in prompts]
-        return [text + self._seam.opening for text in self._render(conversations, self._seam.generation_prompt)]
-
-    def _conversation(self, prompt: str) -> list[dict[str, str]]:
+    def _user(self, prompt: str) -> list[dict[str, str]]:
+        """The conversation that a response continues."""
         system = [] if self._system is None else [{"role": "system", "content": self._system}]
         return [*system, {"role": "user", "content": prompt}]
 
@@ -196,11 +207,13 @@ class ChatFormat:
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-    def _split(self) -> Seam:
-        """The first seam that gives the template's own ids for the probe conversation."""
-        user = self._conversation(PROBE_PROMPT)
-        messages = [*user, {"role": "assistant", "content": PROBE_RESPONSE}]
-        whole, wanted = self._probe(messages)
+    def _split(self, name: str) -> tuple[bool, str, str, str, tuple[int, ...]]:
+        """Whether the template's generation prompt opens the turn, what follows it in the prompt, what the response is
+        tokenised behind (its ids are dropped), what precedes the response's text in its tokenisation, and the
+        end-of-turn ids: the first choice that gives the template's ids.
+        """
+        user = self._user(PROBE_PROMPT)
+        whole, wanted = self._probe(name, [*user, {"role": "assistant", "content": PROBE_RESPONSE}])
         # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
         for generation_prompt in (True, False):
             (prompt,) = self._render([user], generation_prompt)
@@ -212,23 +225,23 @@ class ChatFormat:
             # What stands between belongs to the prompt if it is tokens of its own, else to the response ("▁Ada").
             for anchor in ("", ANCHOR):
                 for opening, glue in ((between, ""), ("", between), ("", "")):
-                    behind = self._ids(anchor + glue + PROBE_RESPONSE)[len(self._ids(anchor)) :]
-                    start = self._ids(prompt + opening) + behind
+                    response = self._ids(anchor + glue + PROBE_RESPONSE)[len(self._ids(anchor)) :]
+                    start = self._ids(prompt + opening) + response
                     if wanted[: len(start)] == start:
-                        return Seam(generation_prompt, opening, anchor, glue, self._end_of_turn(wanted[len(start) :]))
+                        return generation_prompt, opening, anchor, glue, self._end_of_turn(wanted[len(start) :])
         raise DataError(
-            f"the chat template of tokenizer {self._name} cannot be split into prompt and response: "
-            "ids of a whole conversation differ from those of its parts; give the tokenizer another chat_template, "
-            "or try model.template=plain"
+            f"the chat template of tokenizer {name} cannot be split into prompt and response: ids of a whole "
+            "conversation differ from those of its parts; give the tokenizer another chat_template, or try "
+            "model.template=plain"
         )
 
-    def _probe(self, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+    def _probe(self, name: str, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
         """Text and ids that the template gives for a whole conversation.
 
         Raises:
             DataError: it is no template, or shows no system turn.
         """
-        from jinja2 import TemplateError  # as transformers does: not needed where no model is
+        from jinja2 import TemplateError  # not at the top: plugin files import this module, and need no templates
 
         try:
             (whole,) = self._render([messages], False)
@@ -237,10 +250,10 @@ class ChatFormat:
             )
         except TemplateError as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"the chat template of tokenizer {self._name} cannot be used: {reason}") from error
+            raise DataError(f"the chat template of tokenizer {name} cannot be used: {reason}") from error
         if self._system is not None and self._system.strip() not in whole:
             raise DataError(
-                f"the chat template of tokenizer {self._name} shows no system turn, and model.system is set; type "
+                f"the chat template of tokenizer {name} shows no system turn, and model.system is set; type "
                 "model.system=null"
             )
         return whole, list(ids)

@@ -116,8 +116,11 @@ class Encoder:
 
     def _entries(self, rows: Sequence[Row], response: Callable[[Row], str]) -> Iterator[Entry]:
         for some in _chunks(iter(rows)):
-            texts = [(row.prompt, response(row)) for row in some]
-            for row, (ids, start) in zip(some, self.chat.encode_whole(texts), strict=True):
+            whole: list[tuple[list[int], int]] = []
+            # Conversations and running text may stand in one file.
+            for plain, part in itertools.groupby(some, key=lambda row: row.plain):
+                whole += self.chat.encode_whole([(row.prompt, response(row)) for row in part], plain=plain)
+            for row, (ids, start) in zip(some, whole, strict=True):
                 kept = ids[: self.limit]
                 digest = digest_of(row.id, kept, start, len(kept))
                 yield (row.id, kept), (start, len(kept), len(ids), digest)
@@ -126,7 +129,8 @@ class Encoder:
         full = np.flatnonzero(encoded.field("start") >= self.limit)
         if len(full):
             row = rows[int(full[0])]
-            self.chat.encode(row.id, row.prompt, row.response, max_length=self._max_length)  # says what to do
+            # Says what to do.
+            self.chat.encode(row.id, row.prompt, row.response, max_length=self._max_length, plain=row.plain)
 
 
 def digest_of(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:

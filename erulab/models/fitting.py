@@ -50,12 +50,12 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
         note for count, note in (
             (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
             (shortened, f"{shortened} prompts shortened at their beginning"),
-            (cut, f"{cut} responses cut at their end: they lose their end-of-turn token"),
+            (cut, f"{cut} responses cut at their end: they lose their end"),
         ) if count
     ]  # fmt: skip
     for note in notes:
         log.warning("%s", note)
-    if notes and not (made.forget and all(suite.rows for suite in made.suites)):
+    if (benchmark.forget and not made.forget) or not all(suite.rows for suite in made.suites):
         raise DataError(f"{notes[0]}, and a part of the data set has 0 rows left; raise dataset.max_length")
     return dataclasses.replace(made, notes=(*benchmark.notes, *notes))
 
@@ -113,15 +113,18 @@ class _Fitting:
 
 def _shorter(row: Row, chat: ChatFormat, max_length: int | None) -> Row | None:
     """The row without the fewest words from the left whose loss makes room; None where none do."""
-    if chat.has_room(row.prompt, max_length):
+    def fits(prompt: str) -> bool:
+        return chat.has_room(prompt, max_length, plain=row.plain)
+
+    if fits(row.prompt):
         return row
     words = row.prompt.split(" ")
     first, last = 1, len(words)
     while first < last:
         middle = (first + last) // 2
-        if chat.has_room(" ".join(words[middle:]), max_length):
+        if fits(" ".join(words[middle:])):
             last = middle
         else:
             first = middle + 1
     shorter = " ".join(words[first:])
-    return dataclasses.replace(row, prompt=shorter) if shorter and chat.has_room(shorter, max_length) else None
+    return dataclasses.replace(row, prompt=shorter) if shorter and fits(shorter) else None

@@ -22,7 +22,7 @@ from erulab.models.chat import ChatFormat
 from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
-from erulab.options import RunConfig
+from erulab.options import EvaluationOptions, RunConfig
 from erulab.ranks import Ranks
 from erulab.tracking import Tracker
 from erulab.training.batches import Split
@@ -40,20 +40,55 @@ class ModelRef:
 
 
 @dataclass
+class Prepared:
+    """A benchmark as the run's model reads it. `identity`: of its content."""
+
+    benchmark: Benchmark
+    identity: dict[str, Any]
+    encoder: Encoder
+    evaluation: EvaluationOptions
+
+    @cached_property
+    def evaluated(self) -> dict[str, tuple[str, str]]:
+        """Role and content of the rows of each suite that are evaluated, in full length.
+
+        Raises:
+            DataError: names a row that the model cannot read.
+        """
+        encode = self.encoder.chat.encode
+        return {
+            suite.name: (suite.role.value, content_hash(
+                encode(row.id, row.prompt, row.response, plain=row.plain) for row in rows_of(suite, self.evaluation)
+            )) for suite in self.benchmark.suites
+        }  # fmt: skip
+
+
+@dataclass
 class Context:
     """One rank's view of a run."""
 
     config: RunConfig
-    benchmark: Benchmark
+    data: Prepared  # what is unlearned
+    beside: tuple[Prepared, ...]  # what is measured beside it
     source: ModelSource
-    data_identity: dict[str, Any]
-    encoder: Encoder
     cache: Cache
     ledger: Ledger  # of all models that come from here
     ranks: Ranks
     device: torch.device
     tracker: Tracker
     stop: StopRequest
+
+    @property
+    def benchmark(self) -> Benchmark:
+        return self.data.benchmark
+
+    @property
+    def data_identity(self) -> dict[str, Any]:
+        return self.data.identity
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.data.encoder
 
     @property
     def chat(self) -> ChatFormat:
@@ -72,20 +107,6 @@ class Context:
     @property
     def base_identity(self) -> dict[str, Any]:
         return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
-
-    @cached_property
-    def evaluated(self) -> dict[str, tuple[str, str]]:
-        """Role and content of the rows of each suite that are evaluated, in full length.
-
-        Raises:
-            DataError: names a row that the model cannot read.
-        """
-        encode = self.chat.encode
-        return {
-            suite.name: (suite.role.value, content_hash(
-                encode(row.id, row.prompt, row.response) for row in rows_of(suite, self.config.evaluation)
-            )) for suite in self.benchmark.suites
-        }  # fmt: skip
 
     def split(self, micro_batch: int | None) -> Split:
         """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""

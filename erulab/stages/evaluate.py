@@ -1,20 +1,26 @@
-"""Scoring target, unlearned model and oracle by the benchmark's suites."""
+"""Scoring target, unlearned model and oracle by the suites of the data set and of the benchmarks beside it."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
 from erulab.console import announce
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
+from erulab.data.measures import Answers, Generated
+from erulab.data.rows import Suite
+from erulab.evaluation.aggregate import against_oracle, aggregate
+from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
-from erulab.stages.context import Context, ModelRef
+from erulab.models.loaded import LoadedModel
+from erulab.options import EvaluationOptions
+from erulab.stages.context import Context, ModelRef, Prepared
 
-VERSION = 1  # of what this stage computes: a change scores every model anew
+VERSION = 2  # of what this stage computes: a change scores every model anew
 
 
 def check(context: Context) -> None:
@@ -23,27 +29,37 @@ def check(context: Context) -> None:
     Raises:
         DataError: names the row that cannot.
     """
-    _ = context.evaluated  # encodes them all
+    for prepared in (context.data, *context.beside):
+        _ = prepared.evaluated  # encodes them all
 
 
-def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowScore], Product]:
-    """Row scores of the target, unlearned model or oracle.
+def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[RowScore]], list[Product]]:
+    """Row scores of the target, unlearned model or oracle: of the data set, and of each benchmark beside it.
 
-    Kept under the model's key, the rows' content and the options: never under a path.
+    Kept under the model's key, the rows' content and the options: never under a path. The model is loaded once, and
+    only if one of them has to be made.
     """
-    suites = context.benchmark.suites
+    load = functools.cache(lambda: context.load(ref))
+    made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.beside)]
+    return [rows for rows, _ in made], [product for _, product in made]
+
+
+def _score(
+    context: Context, prepared: Prepared, role: str, ref: ModelRef, load: Callable[[], LoadedModel]
+) -> tuple[list[RowScore], Product]:
+    suites = prepared.benchmark.suites
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
     depends_on = {
         "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
-        "suites": context.evaluated,
-        "data": context.data_identity, "evaluation": options,
+        "suites": prepared.evaluated,
+        "data": prepared.identity, "evaluation": options,
     }  # fmt: skip
 
     def make(folder: Path) -> None:
         if context.ranks.first:
             count = sum(len(rows_of(suite, context.config.evaluation)) for suite in suites)
-            announce(f"scoring the {role} on {count} rows")
-        rows = evaluate(context.load(ref), suites, context.config.evaluation, context.ranks)
+            announce(f"scoring the {role} on {count} rows of {prepared.benchmark.name}")
+        rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
         if context.ranks.first:
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
@@ -53,25 +69,27 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[RowSco
     return [RowScore.from_json(json.loads(line)) for line in text.split("\n")], product
 
 
-def scores(context: Context, rows: Mapping[str, list[RowScore]]) -> dict[str, dict[str, Any]]:
+def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> dict[str, dict[str, Any]]:
     """scores.json: flat metrics of each model; what needs the oracle is there only where an oracle is.
 
     Args:
-        rows: "target", "unlearned", "oracle" (those there are) -> row scores.
+        rows: "target", "unlearned", "oracle" (those there are) -> row scores of the data set and of each benchmark
+            beside it, whose figures bear its name in front.
     """
-    suites = context.benchmark.suites
-    result: dict[str, dict[str, Any]] = {name: dict(aggregate(scored, suites)) for name, scored in rows.items()}
-    oracle = rows.get("oracle")
-    if oracle is None:
-        return result
+    result: dict[str, dict[str, Any]] = {}
     for name, scored in rows.items():
-        quality = forget_quality(scored, oracle)
-        if quality is not None:
-            result[name]["forget_quality"] = quality
-    if {"target", "unlearned"} <= rows.keys():
-        values, clusters = knowledge_of(rows["unlearned"])
-        target, _ = knowledge_of(rows["target"])
-        retrained, _ = knowledge_of(oracle)
+        compared = rows.get("oracle", [None] * len(scored))
+        figures = [
+            aggregate(own, part.benchmark) | against_oracle(own, oracle, part.benchmark)
+            for own, oracle, part in zip(scored, compared, (context.data, *context.beside), strict=True)
+        ]
+        result[name] = dict(figures[0])
+        for part, more in zip(context.beside, figures[1:], strict=True):
+            result[name] |= {_named(part.benchmark.name, figure): value for figure, value in more.items()}
+    if {"target", "unlearned", "oracle"} <= rows.keys():
+        values, clusters = knowledge_of(rows["unlearned"][0])
+        target, _ = knowledge_of(rows["target"][0])
+        retrained, _ = knowledge_of(rows["oracle"][0])
         figure = residual(values, target, retrained, clusters)
         result["unlearned"] |= {
             "residual": figure.value, "residual_low": figure.low, "residual_high": figure.high,
@@ -81,10 +99,15 @@ def scores(context: Context, rows: Mapping[str, list[RowScore]]) -> dict[str, di
     return result
 
 
-def samples(rows: Mapping[str, list[RowScore]], context: Context) -> list[dict[str, str]]:
-    """samples.json: the first greedy responses of each suite, of every model side by side."""
+def _named(benchmark: str, figure: str) -> str:
+    """A benchmark's name is not said twice: tofu/forget/rouge, but mmlu/accuracy."""
+    return figure if figure.startswith(benchmark) else f"{benchmark}/{figure}"
+
+
+def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
+    """samples.json: the first greedy responses of the data set's suites, of every model side by side."""
     count = context.config.evaluation.samples
-    by_model = {model: {(r.suite, r.id): r.response for r in scored} for model, scored in rows.items()}
+    by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
     return [
         {
             "suite": suite.name, "role": suite.role.value, "prompt": row.prompt, "reference": row.response,
@@ -92,5 +115,9 @@ def samples(rows: Mapping[str, list[RowScore]], context: Context) -> list[dict[s
                if (suite.name, row.id) in responses},
         }
         for suite in context.benchmark.suites
-        for row in suite.rows[:count]
+        for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
     ]  # fmt: skip
+
+
+def _generates(suite: Suite, options: EvaluationOptions) -> bool:
+    return options.generate and isinstance(suite.measure, Answers | Generated)

@@ -49,7 +49,7 @@ def reference_table(
             parts = [part[first : first + TOGETHER] for part in (forget, others)]
             scores = iter(score(policy, [row for part in parts for row in part], pad_id, batch_tokens, ranks))
             for values, part in zip(nll, parts, strict=True):
-                values.extend(total for total, _ in itertools.islice(scores, len(part)))
+                values.extend(found.nll for found in itertools.islice(scores, len(part)))
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             # Two runs from one target may write this table at once: each its own file, the last one stays.

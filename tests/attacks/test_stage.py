@@ -17,7 +17,8 @@ from erulab.attacks.relearn import Relearn, RelearnOptions, Split
 from erulab.attacks.stage import run_attacks
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import NumericFault
-from erulab.evaluation.evaluate import aggregate, evaluate
+from erulab.evaluation.aggregate import aggregate
+from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
@@ -75,7 +76,7 @@ def test_no_attack_gives_k_of_the_evaluation(models: Models, lab: PlainLab) -> N
     assert row["residual"] == row["residual_attacked"] == pytest.approx(k.value, abs=1e-5)
     assert (row["low"], row["high"]) == pytest.approx((k.low, k.high), abs=1e-5)
     assert row["recovered"] == 0.0 and row["valid"] is True and row["n"] == len(values)
-    flat = {role: aggregate(scored, lab.benchmark.suites) for role, scored in scores.items()}
+    flat = {role: aggregate(scored, lab.benchmark) for role, scored in scores.items()}
     for role, figures in flat.items():
         assert row[role] == row[f"attacked_{role}"] == pytest.approx(figures["knowledge"], abs=1e-5)
     by_metric = {row["metric"]: row for row in rows}

@@ -104,7 +104,7 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert "mymethod\tOurs.\tnone yet\tcourage" in listed.stdout
 
 
-@pytest.mark.parametrize("kind", ["methods", "rewards", "adversaries", "attacks", "datasets", "models"])
+@pytest.mark.parametrize("kind", ["methods", "rewards", "adversaries", "attacks", "datasets", "models", "benchmarks"])
 def test_lists_hold_every_plugin(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert listing.main([kind]) == 0
     lines = capsys.readouterr().out.splitlines()

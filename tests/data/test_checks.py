@@ -16,7 +16,8 @@ RETAIN = tuple(Row(f"r{i}", f"other {i}?", f"reply {i}") for i in range(5))
 
 
 def make(forget: tuple[Row, ...] = FORGET, retain: tuple[Row, ...] = RETAIN, *suites: Suite) -> Benchmark:
-    return Benchmark("mine", forget, retain, forget + retain, retain, (Suite("forget", Role.FORGET, forget), *suites))
+    suites = (Suite("forget", Role.FORGET, forget), *suites)
+    return Benchmark("mine", suites, (), forget, retain, forget + retain, retain)
 
 
 def test_a_sound_benchmark_passes_unchanged() -> None:

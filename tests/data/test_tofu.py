@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role
 from erulab.data.tofu import Split, Tofu, TofuOptions
 from erulab.errors import ConfigError, DataError
@@ -64,10 +65,10 @@ def test_suites_hold_what_the_metrics_need() -> None:
     }
     for name in ("forget", "heldout", "retain"):
         assert all(row.paraphrase and len(row.perturbed) == 5 for row in benchmark.suite(name).rows)
-        assert benchmark.suite(name).truth_ratio == "paraphrase"
+        assert benchmark.suite(name).measure == Answers("paraphrase")
     for name in ("real_authors", "world_facts"):
         assert all(len(row.options) == 3 and row.options == row.perturbed for row in benchmark.suite(name).rows)
-        assert benchmark.suite(name).truth_ratio == "answer"
+        assert benchmark.suite(name).measure == Answers("answer")
     eiffel = benchmark.suite("world_facts").rows[0]
     assert (eiffel.prompt, eiffel.response) == ("Where would you find the Eiffel Tower?", "Paris")
     assert eiffel.options == ("Berlin", "London", "Madrid")

@@ -12,9 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from erulab.costs.ledger import Ledger
+from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.tables import RowTable, row_table
-from erulab.evaluation.evaluate import RowScore, aggregate, evaluate, forget_quality, rows_of
+from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -46,6 +47,18 @@ def mean_nll(loaded: LoadedModel, prompt: str, response: str) -> float:
     return total / tokens
 
 
+def memorised(loaded: LoadedModel, prompt: str, response: str) -> dict[str, float]:
+    """From the greedy continuation of every opening of the response, token by token: what extraction is defined by."""
+    encoded = loaded.chat.encode("", prompt, response)
+    ids, start, end = list(encoded.ids), encoded.start, encoded.end - 1  # without <eos>
+    with torch.no_grad():
+        logits = [loaded.model(input_ids=torch.tensor([ids[:i]])).logits[0, -1] for i in range(start, end)]
+    greedy = [int(one.argmax()) for one in logits]
+    fits = [a == b for a, b in zip(greedy, ids[start:end], strict=True)]
+    needed = next(k for k in range(len(fits) + 1) if all(fits[k:]))
+    return {"extraction_strength": 1 - needed / len(fits), "exact_memorization": sum(fits) / len(fits)}
+
+
 def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> None:
     suites = [replace(suite, rows=suite.rows[:3]) for suite in world.suites]
     rows = [row for suite in suites for row in suite.rows]
@@ -61,9 +74,11 @@ def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> N
             for value in (row.value, *row.candidates)
         ]
         odds = -true - math.log(sum(math.exp(-other) for other in others))
+        arithmetic = math.log(sum(math.exp(-nll) for nll in wrong) / len(wrong))
         assert scored.figures == pytest.approx({
             "nll": own, "probability": math.exp(-own), "log_truth_ratio": right - sum(wrong) / len(wrong),
-            "log_odds": odds, "choice": float(true < min(others)),
+            "log_truth_ratio_arithmetic": right + arithmetic, "log_odds": odds, "choice": float(true < min(others)),
+            **memorised(loaded, row.prompt, row.response),
         }, abs=1e-4)  # fmt: skip
         assert (scored.id, scored.fact, scored.author) == (row.id, row.fact, row.author)
 
@@ -87,14 +102,14 @@ def test_figures_without_values(world: Benchmark, loaded: LoadedModel) -> None:
     plain = Row("plain", row.prompt, row.response)
     wrong = tuple(other.response for other in world.forget[1:4])
     choice = replace(plain, id="choice", options=wrong)
-    suites = [Suite("forget", Role.FORGET, (row, plain)), Suite("facts", Role.RETAIN, (choice,), "answer")]
+    suites = [Suite("forget", Role.FORGET, (row, plain)), Suite("facts", Role.RETAIN, (choice,), Answers("answer"))]
     tofu, bare, options = (scored.figures for scored in evaluate(loaded, suites, FORCED, Ranks()))
 
     right = mean_nll(loaded, row.prompt, str(row.paraphrase))
     others = [mean_nll(loaded, row.prompt, text) for text in row.perturbed]
     assert tofu["log_odds"] == pytest.approx(-right - math.log(sum(math.exp(-other) for other in others)), abs=1e-4)
     assert tofu["choice"] == float(right < min(others))
-    assert set(bare) == {"nll", "probability"}
+    assert set(bare) == {"nll", "probability", "extraction_strength", "exact_memorization"}
     p = math.exp(-mean_nll(loaded, row.prompt, row.response))
     among = [math.exp(-mean_nll(loaded, row.prompt, text)) for text in wrong]
     assert options["probability"] == pytest.approx(p / (p + sum(among)), abs=1e-4)
@@ -125,7 +140,8 @@ def test_the_headline_is_part_of_the_whole(world: Benchmark, loaded: LoadedModel
     suites = [replace(suite, rows=suite.rows[:2]) for suite in world.suites]
     whole = evaluate(loaded, suites, FORCED, Ranks())
     for brief, full in zip(evaluate(loaded, suites, FORCED, Ranks(), headline=True), whole, strict=True):
-        expected = {name: full.figures[name] for name in ("nll", "probability", "log_odds", "choice")}
+        names = full.figures.keys() - {"log_truth_ratio", "log_truth_ratio_arithmetic"}
+        expected = {name: full.figures[name] for name in names}
         assert brief.figures == pytest.approx(expected, abs=1e-5)
 
 
@@ -144,53 +160,6 @@ def test_row_scores_survive_json(world: Benchmark, loaded: LoadedModel) -> None:
     options = EvaluationOptions(max_new_tokens=3, rows=1)
     for row in evaluate(loaded, world.suites[2:], options, Ranks()):
         assert RowScore.from_json(json.loads(json.dumps(row.to_json()))) == row
-
-
-def scored(suite: str, role: Role, number: int, **figures: float) -> RowScore:
-    return RowScore(f"{suite}/{number}", suite, role.value, f"fact/{number}", "", figures)
-
-
-def test_means_by_suite_and_model_utility() -> None:
-    row = Row("r", "p", "r")
-    suites = [
-        Suite("forget", Role.FORGET, (row,)), Suite("heldout", Role.HELDOUT, (row,)),
-        Suite("retain", Role.RETAIN, (row,), in_utility=True), Suite("facts", Role.RETAIN, (row,), in_utility=True),
-        Suite("unseen", Role.UNSEEN, (row,)), Suite("empty", Role.RETAIN, ()),
-    ]  # fmt: skip
-    rows = [
-        scored("forget", Role.FORGET, 0, probability=0.2, log_odds=-1.0, choice=0.0, log_truth_ratio=math.log(2)),
-        scored("forget", Role.FORGET, 1, probability=0.4, log_odds=3.0, choice=1.0, log_truth_ratio=-math.log(4)),
-        scored("heldout", Role.HELDOUT, 0, probability=0.6, log_odds=7.0, choice=1.0),
-        scored("retain", Role.RETAIN, 2, probability=0.9, rouge=0.5, log_odds=99.0, log_truth_ratio=-math.log(4)),
-        scored("facts", Role.RETAIN, 3, probability=0.8, rouge=1.0, log_truth_ratio=-math.log(2)),
-        scored("unseen", Role.UNSEEN, 4, probability=0.1, rouge=0.0),
-    ]
-    result = aggregate(rows, suites)
-    assert result["forget/n"] == 2 and result["forget/probability"] == pytest.approx(0.3)
-    assert result["forget/choice"] == 0.5 and result["forget/truth_ratio"] == pytest.approx((1 / 2 + 1 / 4) / 2)
-    assert result["retain/truth_ratio"] == pytest.approx(3 / 4)
-    assert result["knowledge"] == pytest.approx(3.0)  # forget and held-out rows only
-    components = (0.9, 0.5, 0.75, 0.8, 1.0, 0.5)
-    assert result["model_utility"] == pytest.approx(6 / sum(1 / c for c in components))
-    assert not any(name.startswith("empty") for name in result) and "unseen/log_odds" not in result
-    # A component that is zero makes the utility zero; one that was not measured leaves it out.
-    assert (
-        aggregate([*rows[:3], replace(rows[3], figures=rows[3].figures | {"rouge": 0.0}), *rows[4:]], suites)[
-            "model_utility"
-        ]
-        == 0.0
-    )
-    assert "model_utility" not in aggregate(rows[:4], suites)
-
-
-def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
-    def rows(shift: float) -> list[RowScore]:
-        named = [scored("forget", Role.FORGET, i, log_truth_ratio=shift + i / 40) for i in range(40)]
-        return [*named, scored("heldout", Role.HELDOUT, 0, log_truth_ratio=99.0 * shift)]
-
-    assert forget_quality(rows(0.0), rows(0.0)) == 1.0
-    assert forget_quality(rows(9.0), rows(0.0)) == pytest.approx(1.9e-23, rel=0.05)
-    assert forget_quality([scored("forget", Role.FORGET, 0, nll=1.0)], rows(0.0)) is None
 
 
 def test_scoring_and_generation_are_counted_as_torch_counts_them(loaded: LoadedModel) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from erulab.evaluation.generation import generate
+from erulab.evaluation.generation import SHARED, Prompt, generate
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
 from tests import tiny
@@ -28,17 +28,18 @@ class Numbers:
     stop_ids: tuple[int, ...]
     pad_id: int = 1
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        return [int(word) for word in prompt.split()]
-
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
 
 
-def naive(model: Any, prompt: str, stop_ids: tuple[int, ...]) -> str:
+def prompts(texts: Sequence[str], new: int = NEW, stops: tuple[str, ...] = ()) -> list[Prompt]:
+    return [Prompt(tuple(int(word) for word in text.split()), new, stops) for text in texts]
+
+
+def naive(model: Any, prompt: str, stop_ids: tuple[int, ...], new: int = NEW) -> str:
     ids = [int(word) for word in prompt.split()]
     response: list[int] = []
-    for _ in range(NEW):
+    for _ in range(new):
         token = int(model(input_ids=torch.tensor([ids + response])).logits[0, -1].argmax())
         if token in stop_ids:
             break
@@ -56,8 +57,8 @@ def test_responses_are_those_of_an_argmax_loop(kind: str) -> None:
     assert expected[1] == "" and len(expected[2].split()) < NEW
     loaded = LoadedModel(model, None, Numbers(stops))  # type: ignore[arg-type]
     for batch_tokens in (1, 60, 10_000):
-        assert generate(loaded, PROMPTS, NEW, batch_tokens, Ranks()) == expected
-    for responses in on_ranks(2, lambda ranks: generate(loaded, PROMPTS, NEW, 60, ranks)):
+        assert generate(loaded, prompts(PROMPTS), batch_tokens, Ranks()) == expected
+    for responses in on_ranks(2, lambda ranks: generate(loaded, prompts(PROMPTS), 60, ranks)):
         assert responses == expected
 
 
@@ -66,7 +67,8 @@ def test_equal_prompts_are_answered_once_and_a_finished_batch_stops() -> None:
     rows: list[int] = []
     model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
     every = tuple(range(tiny.VOCABULARY))
-    responses = generate(LoadedModel(model, None, Numbers(every)), ["2 3"] * 5 + ["4"], NEW, 1000, Ranks())  # type: ignore[arg-type]
+    loaded = LoadedModel(model, None, Numbers(every))  # type: ignore[arg-type]
+    responses = generate(loaded, prompts(["2 3"] * 5 + ["4"]), 1000, Ranks())
     assert responses == [""] * 6
     assert rows == [2]
 
@@ -76,6 +78,44 @@ def test_generation_is_counted_as_torch_counts_it(stop_ids: tuple[int, ...]) -> 
     model = model_of(CONFIGS["llama"], "eager").eval()
     loaded = LoadedModel(model, None, Numbers(stop_ids))  # type: ignore[arg-type]
     with FlopCounterMode(display=False) as counter:
-        generate(loaded, PROMPTS, NEW, 60, Ranks())
+        generate(loaded, prompts(PROMPTS), 60, Ranks())
     found = loaded.ledger.take()
     assert found.flops == found.flops_forward == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_a_common_opening_is_computed_once(kind: str) -> None:
+    model = tiny.random_model(kind)
+    opening = " ".join(str(2 + i % 30) for i in range(SHARED))
+    texts = [f"{opening} {prompt}" for prompt in PROMPTS]
+    expected = [naive(model, text, (5,)) for text in texts]
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    assert generate(LoadedModel(model, None, Numbers((5,))), prompts(texts), 10_000, Ranks()) == expected  # type: ignore[arg-type]
+    # Five different prompts, of which the longest has seven tokens behind the opening.
+    assert seen[:2] == [(1, SHARED), (5, 7)]
+
+
+def test_rows_leave_the_batch_as_they_end_and_lengths_are_their_own() -> None:
+    model = tiny.random_model()
+    stop = int(naive(model, PROMPTS[0], ()).split()[3])
+    expected = [naive(model, prompt, (stop,)) for prompt in PROMPTS] + [naive(model, PROMPTS[3], (stop,), 2)]
+    rows: list[int] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    asked = [*prompts(PROMPTS), *prompts(PROMPTS[3:4], 2)]
+    assert generate(LoadedModel(model, None, Numbers((stop,))), asked, 10_000, Ranks()) == expected  # type: ignore[arg-type]
+    # Two new tokens in one batch, twelve in another: five different prompts, of which one at least has left at the end.
+    assert rows[:2] == [1, 1] and rows[2] == 5 and rows[-1] < 5
+
+
+def test_a_response_ends_before_a_stop_text() -> None:
+    model = tiny.random_model()
+    free = [naive(model, prompt, ()) for prompt in PROMPTS]
+    stop = f" {free[2].split()[4]}"
+    lengths: list[int] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: lengths.append(1), with_kwargs=True)
+    found = generate(LoadedModel(model, None, Numbers(())), prompts(PROMPTS[2:3], stops=(stop,)), 10_000, Ranks())  # type: ignore[arg-type]
+    assert found == [free[2].partition(stop)[0]]
+    assert len(lengths) <= 5

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from erulab.data.rows import Role
 from erulab.evaluation.knowledge import gap, knowledge_of, residual
-from tests.evaluation.test_evaluate import Role, scored
+from tests.evaluation.test_aggregate import scored
 
 rng = np.random.default_rng(4)
 ROWS = 200

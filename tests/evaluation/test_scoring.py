@@ -44,18 +44,37 @@ def test_scores_are_those_of_a_loop_over_full_logits(kind: str) -> None:
     scores = score(Policy(model), ROWS, 1, 64, Ranks())
     with torch.no_grad():
         expected = [float(tiny.naive_nll(model, row)) for row in ROWS]
-    assert [nll for nll, _ in scores] == pytest.approx(expected, abs=1e-9)
-    assert [tokens for _, tokens in scores] == [row.end - max(row.start, 1) for row in ROWS]
+    assert [found.nll for found in scores] == pytest.approx(expected, abs=1e-9)
+    assert [len(found.tokens) for found in scores] == [row.end - max(row.start, 1) for row in ROWS]
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_each_token_s_distribution_is_that_of_full_logits(kind: str) -> None:
+    model = tiny.random_model(kind)
+    asked = ROWS[:4]
+    scores = score(Policy(model), ROWS, 1, 64, Ranks(), spread=asked)
+    for row, found in zip(ROWS, scores, strict=True):
+        with torch.no_grad():
+            p = model(input_ids=torch.tensor([row.ids])).logits[0].double().softmax(-1)
+        for token, position in zip(found.tokens, range(max(row.start, 1), row.end), strict=True):
+            here = p[position - 1]
+            assert token.greedy == (int(here.argmax()) == row.ids[position])
+            assert token.nll == pytest.approx(-float(here[row.ids[position]].log()), abs=1e-9)
+            if row in asked:
+                mean = float((here * here.log()).sum())
+                assert token.mean == pytest.approx(mean, abs=1e-9)
+                variance = float((here * (here.log() - mean) ** 2).sum())
+                assert token.deviation == pytest.approx(variance**0.5, abs=1e-9)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 23, 10_000])
 @pytest.mark.parametrize("pad_id", [1, 30])
 def test_neither_order_nor_batches_nor_padding_matter(batch_tokens: int, pad_id: int) -> None:
     policy = Policy(tiny.random_model(dtype=torch.float32))
-    alone = [score(policy, [row], 0, 1, Ranks())[0][0] for row in ROWS]
+    alone = [score(policy, [row], 0, 1, Ranks())[0].nll for row in ROWS]
     order = random.Random(0).sample(range(len(ROWS)), len(ROWS))
     together = score(policy, [ROWS[i] for i in order], pad_id, batch_tokens, Ranks())
-    assert [nll for nll, _ in together] == pytest.approx([alone[i] for i in order], abs=1e-5)
+    assert [found.nll for found in together] == pytest.approx([alone[i] for i in order], abs=1e-5)
 
 
 def test_requests_share_a_forward_where_a_causal_model_lets_them() -> None:
@@ -76,4 +95,4 @@ def test_two_ranks_score_what_one_does_in_the_same_order() -> None:
     model = tiny.random_model()
     one = score(Policy(model), ROWS, 1, 64, Ranks())
     for scores in on_ranks(2, lambda ranks: score(Policy(model), ROWS, 1, 64, ranks)):
-        assert [nll for nll, _ in scores] == pytest.approx([nll for nll, _ in one], abs=1e-9)
+        assert [found.nll for found in scores] == pytest.approx([found.nll for found in one], abs=1e-9)

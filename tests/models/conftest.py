@@ -27,7 +27,7 @@ ROWS = (
 
 @pytest.fixture
 def benchmark() -> Benchmark:
-    return Benchmark("test", ROWS[:1], ROWS[1:], ROWS, ROWS[1:], (Suite("forget", Role.FORGET, ROWS[:1]),))
+    return Benchmark("test", (Suite("forget", Role.FORGET, ROWS[:1]),), (), ROWS[:1], ROWS[1:], ROWS, ROWS[1:])
 
 
 def byte_level() -> PreTrainedTokenizerFast:

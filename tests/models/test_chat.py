@@ -158,3 +158,21 @@ def test_unusable_tokenizers_are_refused_in_one_line() -> None:
     tokenizer.eos_token = None
     with pytest.raises(DataError, match="no end-of-text token"):
         ChatFormat(tokenizer, 512)
+
+
+def test_running_text_is_the_tokenizer_s_own_and_ends_where_it_ends() -> None:
+    """As lm-evaluation-harness cuts a context from its continuation: by the context's own number of ids."""
+    tokenizer = byte_level()
+    chat = ChatFormat(tokenizer, 512)
+    encoded = chat.encode("r", "Question: one\nAnswer:", " A", plain=True)
+    assert list(encoded.ids) == tokenizer("Question: one\nAnswer: A").input_ids
+    assert encoded.ids[: encoded.start] == tuple(chat.encode_prompt("Question: one\nAnswer:", plain=True))
+    assert encoded.tokens == encoded.end - encoded.start and encoded.end == len(encoded.ids)
+    text = chat.encode("r", "", QUESTION, plain=True)
+    assert list(text.ids) == tokenizer(QUESTION).input_ids and text.start == len(chat.encode_prompt("", plain=True))
+    # A span counts the response's characters, whatever stands before it.
+    spanned = chat.encode("r", "Where? ", "In Brenwick, by the sea.", span=(3, 11), plain=True)
+    assert tokenizer.decode(list(spanned.ids[spanned.start : spanned.end])).strip() == "Brenwick"
+    opening = len(chat.encode_prompt("Where? ", plain=True))
+    whole = chat.encode("r", "Where? ", "In Brenwick.", plain=True)
+    assert chat.encode_whole([("Where? ", "In Brenwick.")], plain=True) == [(list(whole.ids), opening)]

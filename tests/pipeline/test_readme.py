@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Finished
+from tests.tofu_logs import PROBABILITIES, tofu_log, written
 
 ROOT = Path(__file__).parents[2]
 FOUND = re.findall(r"^python -m (erulab[^#\n]*)# quick", (ROOT / "README.md").read_text(), re.MULTILINE)
 QUICK = [line.strip() for line in FOUND if "plugins=" not in line]  # test_plugin.py's, which needs a file
+PROGRAMS = {"erulab.run", "erulab.report", "erulab.evaluate", "erulab.list", "erulab.plan"}
 
 
 def spelled_out(line: str) -> list[list[str]]:
@@ -31,13 +33,17 @@ def spelled_out(line: str) -> list[list[str]]:
 
 
 def test_all_kinds_of_commands_are_marked() -> None:
-    assert {line.split()[0] for line in QUICK} == {"erulab.run", "erulab.report", "erulab.list", "erulab.plan"}
+    assert {line.split()[0] for line in QUICK} == PROGRAMS
 
 
 @pytest.mark.parametrize("line", QUICK)
-def test_quick_commands_run(line: str, first: Finished, tmp_path: Path) -> None:
+def test_quick_commands_run(
+    line: str, first: Finished, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = written(tofu_log(PROBABILITIES), tmp_path_factory.mktemp("logs") / "log.json")
+    files = {"outputs/...": first.rundir.path, "LOG.json": log, "RETAIN.json": log}
     for words in spelled_out(line):
-        arguments = [str(first.rundir.path) if word == "outputs/..." else word for word in words]
+        arguments = [str(files.get(word, word)) for word in words]
         answer = subprocess.run(
             [sys.executable, "-m", *arguments], cwd=tmp_path, capture_output=True, text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -1,0 +1,81 @@
+"""How a suite's rows are measured: the benchmarks' protocols as data, carried out by `erulab.evaluation.protocols`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class Answers:
+    """TOFU's way: how likely the response is, against wrong ones; and what the model answers.
+
+    Figures: nll, probability, extraction_strength, exact_memorization, rouge, exact_match; where a row has wrong
+    answers or values also log_truth_ratio, log_truth_ratio_arithmetic, log_odds, choice.
+    """
+
+    right: str = "paraphrase"  # what the truth ratio holds against wrong answers: the paraphrase, or the "answer"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Multiple choice: the response against `options`, by the log-probability of the whole continuation.
+
+    Figures: accuracy, log_odds.
+    """
+
+
+class Overlap(Enum):
+    """What a generated response is compared by."""
+
+    rouge_recall = "rouge_recall"  # ROUGE-L recall, stemmed (TOFU)
+    rouge_f1 = "rouge_f1"  # ROUGE-L F1, not stemmed (MUSE)
+    rwku_recall = "rwku_recall"  # ROUGE-L recall of the package `rouge` (RWKU)
+    f1 = "f1"  # words in common with the best of the accepted answers (TriviaQA)
+    final_answer = "final_answer"  # what follows "the answer is" equals the response (BBH)
+    entropy = "entropy"  # of its own n-grams; there is no reference (RWKU's fluency)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A greedy response, compared with the row's. The figure has the overlap's name."""
+
+    overlap: Overlap
+    max_new_tokens: int
+    stops: tuple[str, ...] = ()  # the response ends before the first of them
+    reference_tokens: int | None = None  # the row's response counts up to here
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Membership inference: how likely a text is. Figures: nll, zlib, min_k, min_k_plus_plus; higher:
+    less like a member."""
+
+
+Measure = Answers | Choice | Generated | Texts
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """`<name>/<figure>`: the mean of a figure over the rows of several suites, each row counting once."""
+
+    name: str
+    figure: str
+    suites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Membership inference between two suites of texts: `<name>/auc_<score>`, and PrivLeak against a retrained model.
+
+    AUC = P(a text of `forget` looks less like a member than one of `holdout`). The retrained model is the run's oracle;
+    where there is none, `retrained` is its published AUC on min-k.
+    """
+
+    name: str
+    forget: str
+    holdout: str
+    retrained: float | None = None
+
+
+Summary = Pooled | Separation

@@ -1,0 +1,41 @@
+"""`python -m erulab.evaluate --tofu-logs LOG.json`: TOFU's figures, computed anew from published evaluation logs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from erulab.errors import ErulabError
+from erulab.reporting.tofu_logs import FORMATS, recomputed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the figures; returns the exit code, 3 for a file that is no such log."""
+    parser = argparse.ArgumentParser(
+        prog="python -m erulab.evaluate", description="Computes TOFU's figures anew from published evaluation logs."
+    )
+    named = "eval_log_aggregated.json of locuslab/tofu, or TOFU_EVAL.json of open-unlearning"
+    parser.add_argument("--tofu-logs", type=Path, required=True, metavar="LOG", help=named)
+    retrained = "the log of the model that learned the retain rows only: adds Forget Quality"
+    parser.add_argument("--retain-logs", type=Path, metavar="LOG", help=retrained)
+    parser.add_argument("--rows", type=_count, metavar="N", help="only the first N rows of each set; TOFU's N is 300")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(recomputed(options.tofu_logs, options.retain_logs, options.rows, options.format))
+    except ErulabError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

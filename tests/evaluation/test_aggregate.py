@@ -1,0 +1,89 @@
+"""Figures of suites and of several suites, by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from erulab.data.measures import Pooled, Separation
+from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.evaluation.aggregate import against_oracle, aggregate, forget_quality
+from erulab.evaluation.evaluate import RowScore
+
+
+def scored(suite: str, role: Role, number: int, **figures: float) -> RowScore:
+    return RowScore(f"{suite}/{number}", suite, role.value, f"fact/{number}", "", figures)
+
+
+def test_means_by_suite_and_model_utility() -> None:
+    row = Row("r", "p", "r")
+    suites = (
+        Suite("forget", Role.FORGET, (row,)), Suite("heldout", Role.HELDOUT, (row,)),
+        Suite("retain", Role.RETAIN, (row,), in_utility=True), Suite("facts", Role.RETAIN, (row,), in_utility=True),
+        Suite("unseen", Role.UNSEEN, (row,)), Suite("empty", Role.RETAIN, ()),
+    )  # fmt: skip
+    benchmark = Benchmark("mine", suites)
+    rows = [
+        scored("forget", Role.FORGET, 0, probability=0.2, log_odds=-1.0, choice=0.0, log_truth_ratio=math.log(2)),
+        scored("forget", Role.FORGET, 1, probability=0.4, log_odds=3.0, choice=1.0, log_truth_ratio=-math.log(4)),
+        scored("heldout", Role.HELDOUT, 0, probability=0.6, log_odds=7.0, choice=1.0),
+        scored("retain", Role.RETAIN, 2, probability=0.9, rouge=0.5, log_odds=99.0, log_truth_ratio=-math.log(4)),
+        scored("facts", Role.RETAIN, 3, probability=0.8, rouge=1.0, log_truth_ratio=-math.log(2)),
+        scored("unseen", Role.UNSEEN, 4, probability=0.1, rouge=0.0),
+    ]
+    result = aggregate(rows, benchmark)
+    assert result["forget/n"] == 2 and result["forget/probability"] == pytest.approx(0.3)
+    assert result["forget/choice"] == 0.5 and result["forget/truth_ratio"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert result["retain/truth_ratio"] == pytest.approx(3 / 4)
+    assert result["knowledge"] == pytest.approx(3.0)  # forget and held-out rows only
+    components = (0.9, 0.5, 0.75, 0.8, 1.0, 0.5)
+    assert result["model_utility"] == pytest.approx(6 / sum(1 / c for c in components))
+    assert not any(name.startswith("empty") for name in result) and "unseen/log_odds" not in result
+    # A component that is zero makes the utility zero; one that was not measured leaves it out.
+    assert (
+        aggregate([*rows[:3], replace(rows[3], figures=rows[3].figures | {"rouge": 0.0}), *rows[4:]], benchmark)[
+            "model_utility"
+        ]
+        == 0.0
+    )
+    assert "model_utility" not in aggregate(rows[:4], benchmark)
+
+
+def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
+    def rows(shift: float) -> list[RowScore]:
+        named = [scored("forget", Role.FORGET, i, log_truth_ratio=shift + i / 40) for i in range(40)]
+        return [*named, scored("heldout", Role.HELDOUT, 0, log_truth_ratio=99.0 * shift)]
+
+    assert forget_quality(rows(0.0), rows(0.0)) == 1.0
+    assert forget_quality(rows(9.0), rows(0.0)) == pytest.approx(1.9e-23, rel=0.05)
+    assert forget_quality([scored("forget", Role.FORGET, 0, nll=1.0)], rows(0.0)) is None
+
+
+def test_pooled_figures_weigh_rows_not_suites() -> None:
+    suites = (Suite("bio", Role.FORGET, ()), Suite("chem", Role.FORGET, ()), Suite("other", Role.RETAIN, ()))
+    benchmark = Benchmark("wmdp", suites, (Pooled("wmdp", "accuracy", ("bio", "chem")),))
+    rows = [scored("bio", Role.FORGET, i, accuracy=float(i < 2)) for i in range(4)]
+    rows += [scored("chem", Role.FORGET, 0, accuracy=1.0), scored("other", Role.RETAIN, 0, accuracy=0.0)]
+    result = aggregate(rows, benchmark)
+    assert result["wmdp/accuracy"] == pytest.approx(3 / 5) and result["wmdp/n"] == 5
+    assert "wmdp/accuracy" not in aggregate(rows[-1:], benchmark)
+
+
+def test_membership_figures_tell_forget_from_holdout() -> None:
+    """A target knows its forget texts: AUC 0, PrivLeak -100. A model that cannot tell them apart: .5, 0."""
+    benchmark = Benchmark("muse", (), (Separation("mia", "members", "others", retrained=0.4),))
+
+    def rows(members: list[float]) -> list[RowScore]:
+        known = [scored("members", Role.FORGET, i, min_k=value) for i, value in enumerate(members)]
+        return known + [scored("others", Role.UNSEEN, i, min_k=2.0 + i) for i in range(3)]
+
+    target, blind, over = rows([0.1, 0.2, 0.3]), rows([2.0, 3.0, 4.0]), rows([8.0, 9.0, 7.0])
+    assert [aggregate(part, benchmark)["mia/auc_min_k"] for part in (target, blind, over)] == [0.0, 0.5, 1.0]
+    leaks = [against_oracle(part, blind, benchmark)["mia/privleak"] for part in (target, blind, over)]
+    assert leaks == pytest.approx([-100.0, 0.0, 100.0])
+    # Without an oracle the published AUC of a retrained model is taken; without either there is no figure.
+    assert against_oracle(blind, None, benchmark)["mia/privleak"] == pytest.approx(25.0)
+    unknown = replace(benchmark, summaries=(Separation("mia", "members", "others"),))
+    assert against_oracle(blind, None, unknown) == {}
