@@ -26,6 +26,7 @@ class HfOptions(ModelOptions):
     name: str = "hf"
     template: Optional[str] = None  # a name of `templates.py`, or a file of Jinja; null: the tokenizer's own
     system: Optional[str] = None  # system turn before every prompt; null: none but the template's own
+    tokenizer: Optional[str] = None  # folder or hub id, where checkpoints hold no tokenizer; null: each model's own
 
 
 @models.register("hf", HfOptions, needs="model.path: a folder or hub id with safetensors weights")
@@ -52,10 +53,12 @@ class HfModel:
 
     @property
     def frame(self) -> Frame:
-        return Frame(template_of(self.options.template), self.options.system)
+        return Frame(template_of(self.options.template), self.options.system, self.options.tokenizer)
 
     def validate(self) -> None:
-        _ = self.frame
+        tokenizer = self.frame.tokenizer
+        if tokenizer is not None:
+            folders.check_tokenizer(tokenizer)
         folders.check_source(self.source)
         folders.validate_given(self.options)
 

@@ -26,7 +26,7 @@ from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.attention import implementation
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
-from erulab.models.folders import folder_identity, local_folder
+from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.loaded import LoadedModel
 from erulab.models.shards import SHARD_BYTES, write_shards
 from erulab.models.templates import OWN, Frame
@@ -86,13 +86,13 @@ def read_folder(
     if absent:
         # transformers would draw them at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
-    tokenizer = _tokenizer(source)
+    tokenizer = _tokenizer(frame.tokenizer or source)
     return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
 
 
 def chat_of(source: str, frame: Frame = OWN) -> ChatFormat:
     """The chat format of a folder or hub id, without its weights."""
-    tokenizer = _tokenizer(source)
+    tokenizer = _tokenizer(frame.tokenizer or source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
     return ChatFormat(tokenizer, context_of(config, tokenizer), frame)
 
@@ -185,14 +185,17 @@ def save_folder(
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
-    folder = local_folder(source)
+    folder = tokenizer_folder(source)
     # AutoTokenizer rebuilds some model types' tokenizers from their class and drops what tokenizer.json says of
     # pieces and merges (transformers 5): ids would not be those the model was trained with.
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} holds no tokenizer that can be loaded: {_first_line(error)}") from error
+        raise DataError(
+            f"{source} holds no tokenizer that can be loaded: {_first_line(error)}; to take another model's, type "
+            "model.tokenizer=FOLDER_OR_HUB_ID"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

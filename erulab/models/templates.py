@@ -38,6 +38,7 @@ class Frame:
 
     template: str | None = None  # Jinja; None: the tokenizer's own
     system: str | None = None  # the system turn before every prompt; None: what the template has by itself
+    tokenizer: str | None = None  # folder or hub id of every model's tokenizer; None: each model's own
 
 
 OWN = Frame()

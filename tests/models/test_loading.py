@@ -18,8 +18,10 @@ from erulab.errors import DataError, EnvironmentFault, ErulabError, IntegrityFau
 from erulab.models import loading
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
+from erulab.models.hf import HfModel, HfOptions
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, folder_identity, load_folder, save_folder
+from erulab.models.templates import Frame
 from erulab.models.tiny import TinyModel, TinyOptions
 from tests.models.conftest import byte_level, tiny_model
 
@@ -229,3 +231,19 @@ def test_an_attention_that_cannot_be_had_is_named(folder: Path) -> None:
 def test_the_context_is_the_models(tmp_path: Path) -> None:
     save_folder(of_kind("llama", max_position_embeddings=32), tmp_path / "model")
     assert chat_of(str(tmp_path / "model")).identity()["context"] == 32
+
+
+def test_a_checkpoint_without_a_tokenizer_speaks_the_one_that_is_named(folder: Path, tmp_path: Path) -> None:
+    known = load_folder(str(folder), Attention.sdpa).chat.identity()
+    (tmp_path / "words").mkdir()
+    for file in folder.glob("*token*"):
+        shutil.move(file, tmp_path / "words")
+    for file in folder.glob("*.jinja"):
+        shutil.move(file, tmp_path / "words")
+    assert "model.tokenizer=FOLDER_OR_HUB_ID" in refused(folder, DataError)
+    frame = Frame(tokenizer=str(tmp_path / "words"))
+    assert load_folder(str(folder), Attention.sdpa, frame).chat.identity() == known
+    assert chat_of(str(folder), frame).identity() == known
+    for wrong, words in ((str(folder), "holds none of tokenizer.json"), ("./nowhere", "does not exist")):
+        with pytest.raises(EnvironmentFault, match=words):
+            HfModel(HfOptions(path=str(folder), tokenizer=wrong)).validate()

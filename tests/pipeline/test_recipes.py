@@ -120,7 +120,8 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     plain = composed(recipe)
     preset = PRESETS.get(plain.model.name)
     model = folder_of(str(preset.config["model_type"]) if preset else "llama")
-    given = [f"model.{part}={model}" for part in ("target", "oracle") if getattr(plain.model, part) is not None]
+    named = [part for part in ("target", "oracle", "tokenizer") if getattr(plain.model, part, None) is not None]
+    given = [f"model.{part}={model}" for part in named]
     other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # weights of a package, which may not be here
     config = composed(
         recipe, *other, *SHORT, *given, f"model.path={model}", f"dataset.path={folder_of(plain.dataset.name)}",
