@@ -26,7 +26,8 @@ from erulab import config_rules, registry
 from erulab.config_errors import default_hint, did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
-from erulab.models.folders import folder_identity
+from erulab.models.folders import files_identity, folder_identity
+from erulab.models.templates import template_of
 from erulab.options import NOT_IN_PRODUCT, RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
@@ -189,6 +190,11 @@ def folder_key(config: RunConfig) -> str:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():
             values["model"][key] = folder_identity(checkpoint)
+    tokenizer = values["model"].get("tokenizer")
+    if tokenizer is not None and Path(tokenizer).is_dir():
+        values["model"]["tokenizer"] = files_identity(Path(tokenizer))
+    if values["model"].get("template") is not None:
+        values["model"]["template"] = template_of(values["model"]["template"])
     # The identity stands for what paths hold; other options count beside it.
     options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
     values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}

@@ -94,8 +94,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _no_such_option(error: MissingConfigException) -> str:
-    group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    missing = str(error.missing_cfg_file or "")
+    group, _, name = missing.rpartition("/")
     options = sorted(error.options or [])
+    if missing.startswith("experiment/"):  # in folders, which Hydra looks at one by one
+        group, _, name = missing.partition("/")
+        recipes = registry.CONF / group
+        options = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
     if not options and group in registry.GROUPS:  # Hydra does not list them for one of several choices
         options = registry.GROUPS[group].names()
     if not options or not group:

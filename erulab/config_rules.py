@@ -37,7 +37,9 @@ def check_overrides(overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
         for name in re.split(r"[\[\],\s'\"]+", value):
             # Numbers and booleans are no names to Hydra either, and it says so with a traceback.
-            if name and (not re.fullmatch(r"[A-Za-z_][\w-]{0,99}", name) or name.lower() in ("true", "false")):
+            plain = r"[A-Za-z_][\w-]{0,99}"
+            allowed = rf"({plain}/)?{plain}" if group == "experiment" else plain  # recipes lie in a folder a benchmark
+            if name and (not re.fullmatch(allowed, name) or name.lower() in ("true", "false")):
                 raise ConfigError(f"{group}={name[:60]!r} is no option's name: letters, digits, _ and - only")
         if value.startswith("[") and group not in LIST_GROUPS:
             raise ConfigError(f"{override}: {group} takes one choice; for a run of each: -m {group}={value[1:-1]}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, Linear, ModelShape, Place
 
 
 class Backward(Enum):
@@ -60,35 +60,36 @@ class Rows:
         return Rows(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
 
 
-def forward(shape: ModelShape, rows: Rows, *, layer: int = 0, lora_rank: int = 0) -> float:
-    """FLOPs of one forward over `rows` through the blocks from `layer` on, with adapters of `lora_rank` if any."""
+def forward(shape: ModelShape, rows: Rows, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS) -> float:
+    """FLOPs of one forward over `rows` through the blocks from `layer` on, with adapters if any."""
     share = (shape.layers - layer) / shape.layers
-    weights = shape.linear_weights + shape.lora_parameters(lora_rank)
+    weights = shape.linear_weights + shape.adapter_parameters(adapters)
     return share * (2 * weights * rows.tokens + _attention(shape, rows)) + _head(shape, rows)
 
 
-def recompute(shape: ModelShape, rows: Rows, *, lora_rank: int = 0) -> float:
+def recompute(shape: ModelShape, rows: Rows, *, adapters: Adapters = NO_ADAPTERS) -> float:
     """FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
 
     torch stops a recomputation once all that backward needs is there, which is the input of the last matrix: with
     adapters that of their second one, which peft runs after the weights themselves.
     """
     final = shape.linears[-1]
-    last = shape.layers * (lora_rank * final.outputs if lora_rank else final.weights)
+    last = shape.layers * (adapters.rank * final.outputs if adapters.on(final) else final.weights)
     headless = Rows(rows.count, rows.tokens, rows.squares)
-    return forward(shape, headless, lora_rank=lora_rank) - 2 * last * rows.tokens
+    return forward(shape, headless, adapters=adapters) - 2 * last * rows.tokens
 
 
 def backward(
-    shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0, checkpointing: bool = False
-) -> float:
+    shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS,
+    checkpointing: bool = False,
+) -> float:  # fmt: skip
     """FLOPs of the backward that belongs to `forward(shape, rows)`.
 
     A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.
 
     Args:
         layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
-        lora_rank: of the adapters that the forward ran.
+        adapters: that the forward ran.
         checkpointing: peft has the embedding's output want a gradient then.
     """
     if kind is Backward.frozen:
@@ -97,13 +98,51 @@ def backward(
         return 2 * forward(shape, rows)
     if kind is Backward.activations:
         share = (shape.layers - layer) / shape.layers
-        weights = shape.linear_weights + shape.lora_parameters(lora_rank)
+        weights = shape.linear_weights + shape.adapter_parameters(adapters)
         return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
-    # Nothing below the first block's adapters is trained, so what reads its input passes no gradient on.
-    first = [linear for linear in shape.linears if linear.of_attention_input and not checkpointing]
-    base = shape.linear_weights - sum(linear.weights for linear in first)
-    adapters = 2 * shape.lora_parameters(lora_rank) - sum(lora_rank * linear.inputs for linear in first)
-    return 2 * (base + adapters) * rows.tokens + 2 * _attention(shape, rows) + _head(shape, rows)
+    # Nothing below the first block's first adapters is trained, so what stands there passes no gradient on.
+    first, later = (_block_backward(shape, adapters, inputs) for inputs in (checkpointing, True))
+    entries, share = (one + (shape.layers - 1) * other for one, other in zip(first, later, strict=True))
+    return 2 * entries * rows.tokens + 2 * share / shape.layers * _attention(shape, rows) + _head(shape, rows)
+
+
+def _block_backward(shape: ModelShape, adapters: Adapters, inputs: bool) -> tuple[float, float]:
+    """What one block's backward goes through where only adapters are trained.
+
+    Args:
+        inputs: whether the block's input wants a gradient.
+    Returns:
+        Entries of matrices, a product with each of them; the share of attention's backward.
+    """
+
+    def trained(place: Place) -> list[bool]:
+        return [adapters.on(linear) for linear in shape.linears if linear.place is place]
+
+    queries, keys, values = (inputs or any(part) for part in _thirds(trained(Place.attention_in)))
+    attention = queries or keys or values
+    middle = inputs if shape.family.parallel else inputs or attention or any(trained(Place.attention_out))
+    wanted = {
+        Place.attention_in: inputs,
+        Place.attention_out: attention,
+        Place.mlp_in: middle,
+        Place.mlp_out: middle or any(trained(Place.mlp_in)),
+    }
+
+    def entries(linear: Linear) -> int:
+        passed = linear.weights if wanted[linear.place] else 0
+        if not adapters.on(linear):
+            return passed
+        # Both of an adapter's matrices are trained; the first passes a gradient on only where one is wanted.
+        return passed + adapters.rank * (linear.inputs * (1 + wanted[linear.place]) + 2 * linear.outputs)
+
+    # Gradients of queries, keys, scores and values.
+    share = (queries + keys + (queries or keys) + values) / 4
+    return sum(map(entries, shape.linears)), share
+
+
+def _thirds(trained: list[bool]) -> list[list[bool]]:
+    """Query, key and value of each of these, or of the one that gives all three."""
+    return [trained] * 3 if len(trained) == 1 else [[one] for one in trained]
 
 
 def _attention(shape: ModelShape, rows: Rows) -> float:

@@ -18,7 +18,7 @@ import lazy_loader
 
 from erulab.costs import flops
 from erulab.costs.flops import Backward, Rows
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.errors import EnvironmentFault
 
 if TYPE_CHECKING:
@@ -78,19 +78,21 @@ class Ledger:
         finally:
             self._adversary = before
 
-    def add_forward(self, shape: ModelShape | None, rows: Rows, *, layer: int = 0, lora_rank: int = 0) -> None:
+    def add_forward(
+        self, shape: ModelShape | None, rows: Rows, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS
+    ) -> None:
         """One forward of the blocks from `layer` on."""
         if not self._adversary:
             self._spent.tokens += rows.tokens
             self._spent.supervised_tokens += rows.supervised
-        cost = flops.forward(shape, rows, layer=layer, lora_rank=lora_rank) if shape is not None else math.nan
+        cost = flops.forward(shape, rows, layer=layer, adapters=adapters) if shape is not None else math.nan
         if self._adversary:
             self._spent.flops_adversary += cost
         else:
             self._spent.flops_forward += cost
 
     def add_backward(
-        self, shape: ModelShape | None, rows: Rows, kind: Backward, *, layer: int = 0, lora_rank: int = 0,
+        self, shape: ModelShape | None, rows: Rows, kind: Backward, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS,
         checkpointing: bool = False,
     ) -> None:  # fmt: skip
         """The backward of a forward over the same rows; `layer` with Backward.activations, see `flops.backward`.
@@ -100,9 +102,9 @@ class Ledger:
         """
         cost = math.nan
         if shape is not None:
-            cost = flops.backward(shape, rows, kind, layer=layer, lora_rank=lora_rank, checkpointing=checkpointing)
+            cost = flops.backward(shape, rows, kind, layer=layer, adapters=adapters, checkpointing=checkpointing)
         if shape is not None and checkpointing:
-            cost += (shape.layers - layer) / shape.layers * flops.recompute(shape, rows, lora_rank=lora_rank)
+            cost += (shape.layers - layer) / shape.layers * flops.recompute(shape, rows, adapters=adapters)
         if self._adversary:
             self._spent.flops_adversary += cost
         else:

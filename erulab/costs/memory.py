@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from erulab.costs.shapes import ModelShape, Norm
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape, Norm, Place
 
 # As erulab/logprobs.py has it (a test compares): that file loads torch, this one must not.
 CHUNK = 1024
@@ -79,7 +79,7 @@ class Training:
     numbers: Numbers = Numbers.fp32
     sharding: Sharding = Sharding()
     checkpointing: bool = False
-    lora_rank: int = 0
+    adapters: Adapters = NO_ADAPTERS
     eager_attention: bool = False
     frozen_copy: bool = False  # retain kl without adapters keeps the model before unlearning
     loads_whole: bool = True  # the model lies whole and in float32 on each process before its engine is built
@@ -108,8 +108,8 @@ class Memory:
 def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
     """What one device holds while it trains on `micro`."""
     sharding, numbers = training.sharding, training.numbers
-    everything = shape.parameters + shape.lora_parameters(training.lora_rank)
-    trained = shape.lora_parameters(training.lora_rank) if training.lora_rank else shape.parameters
+    everything = shape.parameters + shape.adapter_parameters(training.adapters)
+    trained = shape.adapter_parameters(training.adapters) if training.adapters.rank else shape.parameters
     share = 1 / sharding.processes
     zero = sharding.stage is not None and sharding.stage > 0
 
@@ -137,7 +137,7 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
         # Stage 3 reads a tensor at a time, and each process keeps its part of it (training/sharded.py).
         own, host = share * numbers.weight * shape.parameters, 0.0
         loading = own + numbers.weight * shape.head_weights
-    reference = own if training.frozen_copy and not training.lora_rank else 0.0
+    reference = own if training.frozen_copy and not training.adapters.rank else 0.0
     loading += reference
     if sharding.offload:
         # Gradients leave the device as they come.
@@ -150,7 +150,7 @@ def memory(shape: ModelShape, micro: MicroBatch, training: Training) -> Memory:
         host = max(host, moved)
         state = update = gradients = 0.0
 
-    head = 0.0 if training.lora_rank or sharding.offload else numbers.weight * shape.head_weights
+    head = 0.0 if training.adapters.rank or sharding.offload else numbers.weight * shape.head_weights
     waiting = 0.0 if micro.alone else gradients
     # From forward to backward: the logits, and then the head's gradient, stand beside all that is kept
     # (under autocast in both types).
@@ -181,8 +181,11 @@ class _Kept:
 
 
 def _activations(shape: ModelShape, micro: MicroBatch, training: Training) -> _Kept:
-    numbers, family = training.numbers, shape.family
+    numbers, family, adapters = training.numbers, shape.family, training.adapters
     product, stream = numbers.product, numbers.weight
+    # A frozen matrix needs nothing of what it reads.
+    keeping = [linear for linear in shape.linears if adapters.on(linear) or not adapters.rank]
+    keeps = {place: sum(linear.place is place for linear in keeping) for place in Place}
     d, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
 
     def norm(readers: int) -> float:
@@ -192,13 +195,11 @@ def _activations(shape: ModelShape, micro: MicroBatch, training: Training) -> _K
         if family.norm is Norm.layer:
             return stream * d + results + 8
         # A frozen weight needs no gradient, so what it multiplies is not kept.
-        normalized = 0 if training.lora_rank else 4 if family.norm is Norm.wide_rms else stream
+        normalized = 0 if adapters.rank else 4 if family.norm is Norm.wide_rms else stream
         return (4 + normalized) * d + results + 4
 
-    readers = [sum(linear.of_attention_input for linear in shape.linears)]
-    if not family.parallel:
-        readers.append(1 if family.fused_gate or not family.gated else 2)
-    block = sum(norm(n) for n in readers)
+    readers = [keeps[Place.attention_in], keeps[Place.mlp_in]]
+    block = sum(norm(n) for n in ([sum(readers)] if family.parallel else readers))
     block += product * (4 + family.partial_rotary) * q
     if family.qk_norm:
         block += (4 + product) * (q + kv) + 4 * (shape.heads + shape.kv_heads)
@@ -207,10 +208,11 @@ def _activations(shape: ModelShape, micro: MicroBatch, training: Training) -> _K
         block += (4 if numbers is Numbers.fp32 else 6) * shape.heads * micro.length
     else:
         block += 4 * shape.heads + product * micro.length
-    block += product * _mlp_kept(shape) * shape.mlp_width
-    if training.lora_rank:
-        block += product * training.lora_rank * len(shape.linears)
-        if numbers is Numbers.autocast:  # adapters cast what they read on their own: here the attention's result
+    block += product * (_mlp_kept(shape) - (not keeps[Place.mlp_out])) * shape.mlp_width
+    if adapters.rank:
+        block += product * adapters.rank * len(keeping)
+        # Adapters cast what they read on their own: here the attention's result.
+        if numbers is Numbers.autocast and keeps[Place.attention_out]:
             block += product * q
     ends = norm(0) * micro.tokens + product * d * micro.supervised
     return _Kept(ends, block * micro.tokens, stream * d * micro.tokens)

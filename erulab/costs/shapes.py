@@ -33,6 +33,7 @@ class Family:
     head_dim: int | None = None
     fused_qkv: bool = False  # one projection gives query, key and value
     fused_gate: bool = False  # one projection gives gate and up
+    names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     parallel: bool = False  # attention and MLP read the same normalised states: one norm a block
     partial_rotary: bool = False  # rotary embedding concatenates, which changes the layout attention returns
 
@@ -45,11 +46,14 @@ FAMILIES = {
     "gemma": Family(norm=Norm.wide_rms, tied=True, head_dim=256),
     "phi": Family(
         norm=Norm.layer, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True, parallel=True,
-        partial_rotary=True,
+        partial_rotary=True, names=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
     ),
-    "phi3": Family(fused_qkv=True, fused_gate=True, partial_rotary=True),
+    "phi3": Family(
+        fused_qkv=True, fused_gate=True, partial_rotary=True, names=("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    ),
     "gpt2": Family(
-        norm=Norm.layer, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=True, fused_qkv=True
+        norm=Norm.layer, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=True, fused_qkv=True,
+        names=("c_attn", "c_proj", "c_fc", "c_proj"),
     ),
 }  # fmt: skip
 
@@ -60,18 +64,42 @@ GPT2_KEYS = {
 }  # fmt: skip
 
 
+class Place(Enum):
+    """Where a matrix stands in its block."""
+
+    attention_in = "attention_in"
+    attention_out = "attention_out"
+    mlp_in = "mlp_in"
+    mlp_out = "mlp_out"
+
+
 @dataclass(frozen=True)
 class Linear:
     """One kind of matrix in a block: it maps `inputs` to `outputs`, with a bias or without."""
 
+    name: str  # of its module in transformers
+    place: Place
     inputs: int
     outputs: int
     bias: bool
-    of_attention_input: bool = False  # reads the normalised input of the block
 
     @property
     def weights(self) -> int:
         return self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters on matrices of every block."""
+
+    rank: int = 0  # 0: none
+    targets: tuple[str, ...] = ()  # names of the matrices; none named: all
+
+    def on(self, linear: Linear) -> bool:
+        return self.rank > 0 and (not self.targets or linear.name in self.targets)
+
+
+NO_ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True)
@@ -145,12 +173,13 @@ class ModelShape:
         family = self.family
         outputs = (q + 2 * kv,) if family.fused_qkv else (q, kv, kv)
         into = ((2 * f,) if family.fused_gate else (f, f)) if family.gated else (f,)
-        return (
-            *(Linear(d, n, self.qkv_bias, True) for n in outputs),
-            Linear(q, d, self.out_bias),
-            *(Linear(d, n, self.mlp_bias, family.parallel) for n in into),
-            Linear(f, d, self.mlp_bias),
+        sizes = (
+            *((Place.attention_in, d, n, self.qkv_bias) for n in outputs),
+            (Place.attention_out, q, d, self.out_bias),
+            *((Place.mlp_in, d, n, self.mlp_bias) for n in into),
+            (Place.mlp_out, f, d, self.mlp_bias),
         )
+        return tuple(Linear(name, *size) for name, size in zip(family.names, sizes, strict=True))
 
     @property
     def norms(self) -> int:
@@ -178,6 +207,7 @@ class ModelShape:
         head = family.head_bias * self.vocabulary + (0 if self.tied else self.head_weights)
         return self.layers * block + norm + (self.vocabulary + self.positions) * self.width + head
 
-    def lora_parameters(self, rank: int) -> int:
-        """Parameters of adapters on every matrix of the blocks (peft's "all-linear" leaves the head out)."""
-        return self.layers * sum(rank * (linear.inputs + linear.outputs) for linear in self.linears)
+    def adapter_parameters(self, adapters: Adapters) -> int:
+        """Parameters of adapters on the blocks' matrices (peft's "all-linear" leaves the head out)."""
+        adapted = [linear for linear in self.linears if adapters.on(linear)]
+        return self.layers * sum(adapters.rank * (linear.inputs + linear.outputs) for linear in adapted)

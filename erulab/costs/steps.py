@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from erulab.costs import flops
 from erulab.costs.flops import Backward, Rows
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,34 @@ class StepFlops:
         return self.forward + self.backward + self.recompute + self.reference + self.adversary
 
 
-def step_flops(shape: ModelShape, step: Step, *, checkpointing: bool = False, lora_rank: int = 0) -> StepFlops:
+def step_flops(
+    shape: ModelShape, step: Step, *, checkpointing: bool = False, adapters: Adapters = NO_ADAPTERS
+) -> StepFlops:
     """What a step costs. The reference table of a reward costs nothing here: it is made once, before the first step."""
-    kind = Backward.lora if lora_rank else Backward.full
+    kind = Backward.lora if adapters.rank else Backward.full
     # Where KL is taken, the policy's head runs a second time at the same positions, forward and backward.
     head = Rows(supervised=step.kl.supervised)
     again = flops.forward(shape, head)
-    adversary = flops.forward(shape, step.prompts, lora_rank=lora_rank)
-    adversary += 2 * flops.forward(shape, step.measured, lora_rank=lora_rank)
+    adversary = flops.forward(shape, step.prompts, adapters=adapters)
+    adversary += 2 * flops.forward(shape, step.measured, adapters=adapters)
     for search in (step.search, step.measured_search):
-        adversary += _search(shape, search, checkpointing, lora_rank) if search is not None else 0.0
+        adversary += _search(shape, search, checkpointing, adapters) if search is not None else 0.0
     return StepFlops(
-        forward=flops.forward(shape, step.trained, lora_rank=lora_rank) + again,
-        backward=flops.backward(shape, step.trained, kind, lora_rank=lora_rank, checkpointing=checkpointing)
-        + (1 if lora_rank else 2) * again,
-        recompute=flops.recompute(shape, step.trained, lora_rank=lora_rank) if checkpointing else 0.0,
+        forward=flops.forward(shape, step.trained, adapters=adapters) + again,
+        backward=flops.backward(shape, step.trained, kind, adapters=adapters, checkpointing=checkpointing)
+        + (1 if adapters.rank else 2) * again,
+        recompute=flops.recompute(shape, step.trained, adapters=adapters) if checkpointing else 0.0,
         reference=flops.forward(shape, step.kl),
         adversary=adversary,
     )
 
 
-def _search(shape: ModelShape, search: Search, checkpointing: bool, lora_rank: int) -> float:
+def _search(shape: ModelShape, search: Search, checkpointing: bool, adapters: Adapters) -> float:
     """K + 1 forwards, the last of them only to compare, and K gradients. Blocks below the layer run once."""
-    whole = flops.forward(shape, search.rows, lora_rank=lora_rank)
-    ahead = flops.forward(shape, search.rows, layer=search.layer, lora_rank=lora_rank)
-    back = flops.backward(shape, search.rows, Backward.activations, layer=search.layer, lora_rank=lora_rank)
+    whole = flops.forward(shape, search.rows, adapters=adapters)
+    ahead = flops.forward(shape, search.rows, layer=search.layer, adapters=adapters)
+    back = flops.backward(shape, search.rows, Backward.activations, layer=search.layer, adapters=adapters)
     if checkpointing:
         share = (shape.layers - search.layer) / shape.layers
-        back += share * flops.recompute(shape, search.rows, lora_rank=lora_rank)
+        back += share * flops.recompute(shape, search.rows, adapters=adapters)
     return whole + search.steps * (ahead + back)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
+from omegaconf import OmegaConf
+
 from erulab import hub
 from erulab.data.checks import check, content_identity
 from erulab.data.measures import Answers
@@ -41,6 +43,14 @@ class Split(Enum):
     def retain(self) -> str:
         """retain99, retain95 or retain90: all other rows."""
         return f"retain{100 - int(self.value.removeprefix('forget'))}"
+
+
+def _retain_of(split: Split | str) -> str:
+    """`${tofu_retain:${dataset.split}}` in a recipe: the name of the rows that its oracle has learned."""
+    return Split(split).retain
+
+
+OmegaConf.register_new_resolver("tofu_retain", _retain_of, replace=True)
 
 
 @dataclass

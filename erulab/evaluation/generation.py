@@ -64,7 +64,7 @@ class _Batch:
         self._stops = set(loaded.chat.stop_ids)
         self._device = next(loaded.model.parameters()).device
         self._responses: list[list[int]] = [[] for _ in prompts]
-        self._meter = Meter(loaded.model, loaded.ledger, loaded.lora_rank)
+        self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
 
     def run(self) -> list[str]:
         """The responses' texts."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from erulab.options import not_negative, positive
+from erulab.costs.shapes import Adapters
+from erulab.models.templates import Frame
+from erulab.options import not_negative, positive, require
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark
@@ -27,10 +29,17 @@ class LoraOptions:
 
     rank: int = 0  # 0: all weights
     alpha: int = 16  # adapters are scaled by alpha / rank
+    targets: Optional[list[str]] = None  # names of a block's linear layers, such as q_proj; null: all of them
+
+    @property
+    def adapters(self) -> Adapters:
+        """What costs go by."""
+        return Adapters(self.rank, tuple(self.targets or ()))
 
     def __post_init__(self) -> None:
         not_negative("rank", self.rank)
         positive("alpha", self.alpha)
+        require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
 
 
 @dataclass
@@ -52,6 +61,11 @@ class ModelSource(Protocol):
     @property
     def folder(self) -> Optional[str]:
         """The folder or hub id that `load` reads, which engine=zero3 reads sharded; None where weights are made."""
+        ...
+
+    @property
+    def frame(self) -> Frame:
+        """What is put around prompts in place of the tokenizer's own template, in every model of the run."""
         ...
 
     def validate(self) -> None:

@@ -11,26 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from erulab.data.encoding import Encoded
 from erulab.errors import DataError
+from erulab.models.templates import OWN, TEMPLATES, Frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-# For tokenizers that have no template: prompt, a space, response, end of text.
-PLAIN_TEMPLATE = (
-    "{{ bos_token if add_bos else '' }}{% for message in messages %}"
-    "{{ ' ' + message['content'] + eos_token if message['role'] == 'assistant' else message['content'] }}{% endfor %}"
-)
 # Llama 3's template writes today's date into the system turn unless told one: ids would differ from day to day.
 # This is the date open-unlearning's TOFU checkpoints were trained with.
 DATE = "10 Apr 2025"
 PROMPTS = 4096  # whose ids are kept: evaluation asks each with many answers
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
+# SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
+ANCHOR = "\n"
 
 
 class ChatFormat:
-    """Turns (prompt, response) into ids by the tokenizer's own chat template.
+    """Turns (prompt, response) into ids by a chat template: the tokenizer's own, or the one of `frame`.
 
     Prompt ids are what the template gives for the user's turn and the opening of the assistant's; the response is
     tokenised by itself and closed by the end-of-turn token, so that neither's ids depend on the other. Construction
@@ -38,11 +36,14 @@ class ChatFormat:
     end-of-turn token (SmolLM2: a newline) is dropped.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        """`context`: tokens the model can read.
-
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, frame: Frame = OWN) -> None:
+        """
+        Args:
+            tokenizer: is given the frame's template, and saves it from now on.
+            context: tokens the model can read.
         Raises:
-            DataError: the tokenizer cannot be used (no offsets, no end-of-text token, a template that cannot be split).
+            DataError: the tokenizer cannot be used (no offsets, no end-of-text token), or the template (it cannot be
+                split, is no Jinja, or takes no system turn).
         """
         from transformers import PreTrainedTokenizerFast  # plugin files import this module where torch must not be
 
@@ -51,13 +52,15 @@ class ChatFormat:
             raise DataError(f"tokenizer {name} is no fast tokenizer; save it once with AutoTokenizer(use_fast=True)")
         if tokenizer.eos_token_id is None:
             raise DataError(f"tokenizer {name} has no end-of-text token; set eos_token in its tokenizer_config.json")
+        if frame.template is not None:
+            tokenizer.chat_template = frame.template
         if tokenizer.chat_template is None:
             log.info("tokenizer %s has no chat template: rows are 'prompt response' and end of text", name)
-            tokenizer.chat_template = PLAIN_TEMPLATE
+            tokenizer.chat_template = TEMPLATES["plain"]
         if tokenizer.pad_token_id is None:
             log.info("tokenizer %s has no pad token: end of text pads (masks come from lengths)", name)
         self._tokenizer = tokenizer
-        self._context = context
+        self._context, self._system = context, frame.system
         # A copy of its own: padding or truncation that others set on the tokenizer must not reach these ids.
         self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
         self._backend.no_padding()
@@ -65,7 +68,8 @@ class ChatFormat:
         self._add_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
         self._bos: list[int] = [tokenizer.bos_token_id] if self._add_bos else []
         self._prompt_ids = functools.lru_cache(PROMPTS)(self._encode_prompt)
-        self._generation_prompt, self._opening, self._glue, self._end = self._split(name)
+        self._generation_prompt, self._opening, self._anchor, self._glue, self._end = self._split(name)
+        self._anchored = len(self._ids(self._anchor))
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._end[-1], tokenizer.eos_token_id)))
 
@@ -96,8 +100,9 @@ class ChatFormat:
             opening, ids, offsets, shift = self._running(prompt, response)
         else:
             opening = self.encode_prompt(prompt)
-            answer = self._backend.encode(self._glue + response, add_special_tokens=False)
-            ids, offsets, shift = [*opening, *answer.ids, *self._end], answer.offsets, len(self._glue)
+            before, skip = self._anchor + self._glue, self._anchored
+            answer = self._backend.encode(before + response, add_special_tokens=False)
+            ids, offsets, shift = [*opening, *answer.ids[skip:], *self._end], answer.offsets[skip:], len(before)
         if len(opening) >= limit:
             raise DataError(
                 f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
@@ -123,12 +128,12 @@ class ChatFormat:
         """
         if plain:
             return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text) for text in texts)]
-        users = [[{"role": "user", "content": prompt}] for prompt, _ in texts]
+        users = [self._user(prompt) for prompt, _ in texts]
         openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
-        responses = [self._glue + response for _, response in texts]
+        responses = [self._anchor + self._glue + response for _, response in texts]
         found = self._backend.encode_batch_fast([*openings, *responses], add_special_tokens=False)
         return [
-            ([*opening.ids, *response.ids, *self._end], len(opening))
+            ([*opening.ids, *response.ids[self._anchored :], *self._end], len(opening))
             for opening, response in zip(found[: len(texts)], found[len(texts) :], strict=True)
         ]
 
@@ -167,7 +172,7 @@ class ChatFormat:
         return opening, [*self._bos, *whole.ids], offsets, len(prompt)
 
     def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
-        (text,) = self._render([[{"role": "user", "content": prompt}]], self._generation_prompt)
+        (text,) = self._render([self._user(prompt)], self._generation_prompt)
         return tuple(self._ids(text + self._opening))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -184,7 +189,13 @@ class ChatFormat:
             "end": self._end,
             "stop": self.stop_ids,
             "context": self._context,
+            **({} if self._system is None else {"system": self._system}),
         }
+
+    def _user(self, prompt: str) -> list[dict[str, str]]:
+        """The conversation that a response continues."""
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        return [*system, {"role": "user", "content": prompt}]
 
     def _render(self, conversations: list[list[dict[str, str]]], generation_prompt: bool) -> list[str]:
         texts: Any = self._tokenizer.apply_chat_template(
@@ -196,33 +207,56 @@ class ChatFormat:
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-    def _split(self, name: str) -> tuple[bool, str, str, tuple[int, ...]]:
-        """Whether the template's generation prompt opens the turn, what follows it in the prompt, what precedes the
-        response's text in its tokenisation, and the end-of-turn ids: the first choice that gives the template's ids.
+    def _split(self, name: str) -> tuple[bool, str, str, str, tuple[int, ...]]:
+        """Whether the template's generation prompt opens the turn, what follows it in the prompt, what the response is
+        tokenised behind (its ids are dropped), what precedes the response's text in its tokenisation, and the
+        end-of-turn ids: the first choice that gives the template's ids.
         """
-        user = {"role": "user", "content": PROBE_PROMPT}
-        messages = [user, {"role": "assistant", "content": PROBE_RESPONSE}]
-        (whole,) = self._render([messages], False)
-        wanted: Any = self._tokenizer.apply_chat_template(
-            messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
-        )
+        user = self._user(PROBE_PROMPT)
+        whole, wanted = self._probe(name, [*user, {"role": "assistant", "content": PROBE_RESPONSE}])
         # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
         for generation_prompt in (True, False):
-            (prompt,) = self._render([[user]], generation_prompt)
+            (prompt,) = self._render([user], generation_prompt)
             if not whole.startswith(prompt):
                 continue
             between, found, _ = whole[len(prompt) :].partition(PROBE_RESPONSE)
             if not found:
                 continue
             # What stands between belongs to the prompt if it is tokens of its own, else to the response ("▁Ada").
-            for opening, glue in ((between, ""), ("", between), ("", "")):
-                start = self._ids(prompt + opening) + self._ids(glue + PROBE_RESPONSE)
-                if wanted[: len(start)] == start:
-                    return generation_prompt, opening, glue, self._end_of_turn(wanted[len(start) :])
+            for anchor in ("", ANCHOR):
+                for opening, glue in ((between, ""), ("", between), ("", "")):
+                    response = self._ids(anchor + glue + PROBE_RESPONSE)[len(self._ids(anchor)) :]
+                    start = self._ids(prompt + opening) + response
+                    if wanted[: len(start)] == start:
+                        return generation_prompt, opening, anchor, glue, self._end_of_turn(wanted[len(start) :])
         raise DataError(
-            f"the chat template of tokenizer {name} cannot be split into prompt and response: "
-            "its ids for a whole conversation differ from those of its parts; give the tokenizer another chat_template"
+            f"the chat template of tokenizer {name} cannot be split into prompt and response: ids of a whole "
+            "conversation differ from those of its parts; give the tokenizer another chat_template, or try "
+            "model.template=plain"
         )
+
+    def _probe(self, name: str, messages: list[dict[str, str]]) -> tuple[str, list[int]]:
+        """Text and ids that the template gives for a whole conversation.
+
+        Raises:
+            DataError: it is no template, or shows no system turn.
+        """
+        from jinja2 import TemplateError  # not at the top: plugin files import this module, and need no templates
+
+        try:
+            (whole,) = self._render([messages], False)
+            ids: Any = self._tokenizer.apply_chat_template(
+                messages, return_dict=False, date_string=DATE, add_bos=self._add_bos
+            )
+        except TemplateError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the chat template of tokenizer {name} cannot be used: {reason}") from error
+        if self._system is not None and self._system.strip() not in whole:
+            raise DataError(
+                f"the chat template of tokenizer {name} shows no system turn, and model.system is set; type "
+                "model.system=null"
+            )
+        return whole, list(ids)
 
     def _end_of_turn(self, tail: list[int]) -> tuple[int, ...]:
         """The ids that close a response: up to the first special token after it, or end of text if there is none."""

@@ -12,7 +12,8 @@ from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.base import ModelOptions
 
 # What a checkpoint is made of: everything else in a repository (README, pickles, code) is neither fetched nor hashed.
-PARTS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+WORDS = ("*.json", "*.jinja", "*.model", "*.txt")  # of which a tokenizer
+PARTS = ("*.safetensors", *WORDS)
 CONVERT = (
     "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
     "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"
@@ -69,6 +70,31 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def check_tokenizer(source: str) -> None:
+    """Cheap checks of a tokenizer's folder; a hub id is only checked for its form.
+
+    Raises:
+        EnvironmentFault: neither a folder with a tokenizer nor a hub id.
+    """
+    folder = Path(source)
+    files = ("tokenizer.json", "tokenizer_config.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in files):
+        raise EnvironmentFault(f"model.tokenizer={source}: this folder holds none of {', '.join(files)}")
+    if not folder.is_dir() and not hub.is_hub_id(source):
+        raise EnvironmentFault(f"model.tokenizer={source} does not exist, and it is no hub id (owner/name)")
+
+
+@functools.cache
+def tokenizer_folder(source: str) -> Path:
+    """The tokenizer's folder on this machine, fetched from the hub without weights if need be.
+
+    Raises:
+        EnvironmentFault: as `check_tokenizer`; hub unreachable, repository gated or missing.
+    """
+    check_tokenizer(source)
+    return Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", WORDS, skip=("*/*",))
+
+
 def read_config(source: str) -> dict[str, object] | None:
     """config.json of a folder, or of a hub id that was fetched before; None for other hub ids. Nothing is fetched.
 
@@ -104,6 +130,11 @@ def folder_identity(source: str) -> str:
     folder = local_folder(source)
     if folder != Path(source):
         return f"commit:{folder.name}"  # the hub's cache names a snapshot's folder by its commit
+    return files_identity(folder)
+
+
+def files_identity(folder: Path) -> str:
+    """The hash of a folder's files, as far as they are parts of a checkpoint."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in PARTS for file in folder.glob(pattern)}):
         digest.update(f"{file.name}\x1f{_hash(file, file.stat().st_mtime_ns)}\x1f".encode())

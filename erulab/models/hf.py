@@ -14,6 +14,7 @@ from erulab.models import folders
 from erulab.models.base import ModelOptions
 from erulab.models.chat import ChatFormat
 from erulab.models.presets import PRESETS, Preset
+from erulab.models.templates import Frame, template_of
 from erulab.registry import models
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 @dataclass
 class HfOptions(ModelOptions):
     name: str = "hf"
+    template: Optional[str] = None  # a name of `templates.py`, or a file of Jinja; null: the tokenizer's own
+    system: Optional[str] = None  # system turn before every prompt; null: none but the template's own
+    tokenizer: Optional[str] = None  # folder or hub id, where checkpoints hold no tokenizer; null: each model's own
 
 
 @models.register("hf", HfOptions, needs="model.path: a folder or hub id with safetensors weights")
 class HfModel:
-    """Any causal language model in a folder or on the Hugging Face hub, by its own chat template."""
+    """Any causal language model in a folder or on the Hugging Face hub."""
 
     def __init__(self, options: HfOptions) -> None:
         self.options = options
@@ -47,7 +51,14 @@ class HfModel:
     def folder(self) -> str:
         return self.source
 
+    @property
+    def frame(self) -> Frame:
+        return Frame(template_of(self.options.template), self.options.system, self.options.tokenizer)
+
     def validate(self) -> None:
+        tokenizer = self.frame.tokenizer
+        if tokenizer is not None:
+            folders.check_tokenizer(tokenizer)
         folders.check_source(self.source)
         folders.validate_given(self.options)
 
@@ -56,9 +67,11 @@ class HfModel:
 
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         source = self.source
-        published = next((preset.config for preset in PRESETS.values() if preset.hub_id == source), None)
+        published = next((preset for preset in PRESETS.values() if preset.hub_id == source), None)
+        if self.options.path is None:  # a given target of the preset's own model
+            published = PRESETS.get(self.options.name)
         if published is not None and not Path(source).is_dir():
-            return published
+            return published.config
         config = folders.read_config(source)
         if config is None:
             raise ConfigError(
@@ -71,19 +84,19 @@ class HfModel:
         # Not at the top: this file is imported where torch must not be.
         from erulab.models.loading import chat_of
 
-        return chat_of(self.source)
+        return chat_of(self.source, self.frame)
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
         from erulab.models.loading import load_folder
 
-        return load_folder(self.source, self.options.attention)
+        return load_folder(self.source, self.options.attention, self.frame)
 
 
 def _register(name: str, preset: Preset) -> None:
     """`model=<name>`: the same model source, whose path is the preset's hub id unless the user names a folder."""
     options = dataclasses.make_dataclass(
         f"{name}_options",
-        [("name", str, name), ("path", Optional[str], preset.hub_id)],
+        [("name", str, name), ("path", Optional[str], preset.hub_id), ("template", Optional[str], preset.template)],
         bases=(HfOptions,),
         namespace={"__module__": __name__},
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from erulab.costs.ledger import Ledger
+from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.policy import Policy
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
     ledger: Ledger = field(default_factory=Ledger)  # where all that is run with the model is added up
-    lora_rank: int = 0  # of the adapters that the model carries
+    adapters: Adapters = NO_ADAPTERS  # that the model carries
 
     @property
     def policy(self) -> Policy:
-        return Policy(self.model, self.ledger, self.lora_rank)
+        return Policy(self.model, self.ledger, self.adapters)
 
     @property
     def pad_id(self) -> int:

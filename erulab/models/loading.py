@@ -26,29 +26,34 @@ from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.attention import implementation
 from erulab.models.base import Attention
 from erulab.models.chat import ChatFormat
-from erulab.models.folders import folder_identity, local_folder
+from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.loaded import LoadedModel
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.models.templates import OWN, Frame
 
 __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "read_folder", "save_folder"]
 
 log = logging.getLogger(__name__)
 
-# A forward of a larger model costs more than the check is worth.
+# A forward of a larger model costs more than the check is worth; of those, what their config says is believed.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
+# Gemma 2, Granite and Cohere, each with the value that changes nothing.
+LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
-def load_folder(source: str, attention: Attention) -> LoadedModel:
+def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
     """A folder's or hub id's model in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
 
     Raises: as `read_folder` and `check_layout`.
     """
-    loaded = read_folder(source, attention)
+    loaded = read_folder(source, attention, frame)
     check_layout(loaded, source)
     return loaded
 
 
-def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.float32) -> LoadedModel:
+def read_folder(
+    source: str, attention: Attention, frame: Frame = OWN, dtype: torch.dtype = torch.float32
+) -> LoadedModel:
     """As `load_folder`, without a look at the layout, which takes a forward.
 
     Raises:
@@ -81,15 +86,15 @@ def read_folder(source: str, attention: Attention, dtype: torch.dtype = torch.fl
     if absent:
         # transformers would draw them at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
-    tokenizer = _tokenizer(source)
-    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer)))
+    tokenizer = _tokenizer(frame.tokenizer or source)
+    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
 
 
-def chat_of(source: str) -> ChatFormat:
+def chat_of(source: str, frame: Frame = OWN) -> ChatFormat:
     """The chat format of a folder or hub id, without its weights."""
-    tokenizer = _tokenizer(source)
+    tokenizer = _tokenizer(frame.tokenizer or source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
-    return ChatFormat(tokenizer, context_of(config, tokenizer))
+    return ChatFormat(tokenizer, context_of(config, tokenizer), frame)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -113,6 +118,11 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
             "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
         )
+    changes = f"{kind} changes its logits after the head (capped or scaled), which erulab does not do"
+    config = model.config.get_text_config().to_dict()
+    key = next((key for key, nothing in LOGIT_KEYS.items() if config.get(key) not in (None, nothing)), None)
+    if key is not None:
+        raise DataError(f"{source}: {changes}: {key}={config[key]} in its config.json; take another architecture")
     # A weight that DeepSpeed has cut says its size elsewhere.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
@@ -131,8 +141,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
     if not torch.allclose(read, true, rtol=tolerance, atol=tolerance):
         raise DataError(
-            f"{source}: {kind} changes its logits after the head (capped or scaled), which erulab does not do: "
-            f"NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
+            f"{source}: {changes}: NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
         )
 
 
@@ -176,14 +185,17 @@ def save_folder(
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
-    folder = local_folder(source)
+    folder = tokenizer_folder(source)
     # AutoTokenizer rebuilds some model types' tokenizers from their class and drops what tokenizer.json says of
     # pieces and merges (transformers 5): ids would not be those the model was trained with.
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} holds no tokenizer that can be loaded: {_first_line(error)}") from error
+        raise DataError(
+            f"{source} holds no tokenizer that can be loaded: {_first_line(error)}; to take another model's, type "
+            "model.tokenizer=FOLDER_OR_HUB_ID"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from erulab import draws
+from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.data.encoding import Batch
+from erulab.errors import ConfigError
 from erulab.logprobs import Head
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
@@ -19,27 +24,53 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def with_lora(subject: LoadedModel, *, rank: int, alpha: int, seed: int) -> LoadedModel:
-    """The model with adapters of `rank` on all linear layers but the head; only they are trained.
+def with_lora(
+    subject: LoadedModel, *, rank: int, alpha: int, seed: int, targets: Sequence[str] | None = None
+) -> LoadedModel:
+    """The model with adapters of `rank` on linear layers; only they are trained.
 
     Args:
         alpha: adapters are scaled by alpha / rank.
+        targets: names of the layers in their blocks; None: all but the head.
+    Raises:
+        ConfigError: the model has no linear layer of such a name.
     """
     # peft takes a second to import and only LoRA needs it.
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    if targets is not None:
+        modules = subject.policy.blocks.named_modules()
+        check_targets(targets, [name.rpartition(".")[2] for name, m in modules if isinstance(m, nn.Linear | Conv1D)])
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear" if targets is None else list(targets),
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
     # peft draws its matrices from the global generator: fixed here, and restored afterwards.
     with torch.random.fork_rng():
         torch.manual_seed(draws.seed_of(seed, "lora"))
         # A PeftModel answers as the model it wraps.
         wrapped = cast("PreTrainedModel", get_peft_model(subject.model, config))
-    return dataclasses.replace(subject, model=wrapped, lora_rank=rank)
+    return dataclasses.replace(subject, model=wrapped, adapters=Adapters(rank, tuple(targets or ())))
+
+
+def check_targets(targets: Sequence[str], names: Sequence[str]) -> None:
+    """
+    Args:
+        names: of the linear layers in a block.
+    Raises:
+        ConfigError: a target is none of them.
+    """
+    unknown = [target for target in targets if target not in names]
+    if unknown:
+        raise ConfigError(
+            f"model.lora.targets: {', '.join(unknown)} is no linear layer of this model's blocks, which have "
+            f"{', '.join(dict.fromkeys(names))}; try model.lora.targets=null for all of them"
+        )
 
 
 def merged(subject: LoadedModel) -> LoadedModel:
     """The model with its adapters added to its weights, in its own layout again."""
-    return dataclasses.replace(subject, model=cast("PeftModel", subject.model).merge_and_unload(), lora_rank=0)
+    return dataclasses.replace(subject, model=cast("PeftModel", subject.model).merge_and_unload(), adapters=NO_ADAPTERS)
 
 
 def save_adapter(subject: LoadedModel, folder: Path) -> None:

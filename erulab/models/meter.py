@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from erulab.costs.flops import Backward, Rows
 from erulab.costs.ledger import Ledger
-from erulab.costs.shapes import FAMILIES, ModelShape
+from erulab.costs.shapes import FAMILIES, Adapters, ModelShape
 from erulab.data.encoding import Batch
 from erulab.models.packing import Packing
 
@@ -27,28 +27,28 @@ def rows_of(batch: Batch, packing: Packing | None, by_pieces: bool) -> Rows:
 class Meter:
     """Writes one model's forwards and backwards into a ledger."""
 
-    def __init__(self, model: PreTrainedModel, ledger: Ledger, lora_rank: int) -> None:
-        """`model`: the causal model itself; `lora_rank`: of the adapters it carries."""
-        self._model, self.ledger, self._lora_rank = model, ledger, lora_rank
+    def __init__(self, model: PreTrainedModel, ledger: Ledger, adapters: Adapters) -> None:
+        """`model`: the causal model itself; `adapters`: that it carries."""
+        self._model, self.ledger, self._adapters = model, ledger, adapters
         config = model.config
         known = config.model_type in FAMILIES
         self._shape = ModelShape.from_config(config.to_dict()) if known else None
 
     def forward(self, rows: Rows, layer: int) -> None:
         """A forward through the blocks from `layer` on."""
-        self.ledger.add_forward(self._shape, rows, layer=layer, lora_rank=self._lora_rank)
+        self.ledger.add_forward(self._shape, rows, layer=layer, adapters=self._adapters)
 
     def training(self, rows: Rows) -> None:
         """The backward that a training forward will be followed by."""
         if not self.ledger.of_adversary:
-            kind = Backward.lora if self._lora_rank else Backward.full
+            kind = Backward.lora if self._adapters.rank else Backward.full
             again = self._model.is_activation_checkpointing
-            self.ledger.add_backward(self._shape, rows, kind, lora_rank=self._lora_rank, checkpointing=again)
+            self.ledger.add_backward(self._shape, rows, kind, adapters=self._adapters, checkpointing=again)
 
     def state_gradient(self, rows: Rows, layer: int) -> None:
         """The gradient of a state at the input of block `layer`."""
         self.ledger.add_backward(
-            self._shape, rows, Backward.activations, layer=layer, lora_rank=self._lora_rank,
+            self._shape, rows, Backward.activations, layer=layer, adapters=self._adapters,
             checkpointing=self._model.is_activation_checkpointing,
         )  # fmt: skip
 
@@ -56,4 +56,4 @@ class Meter:
         """The head alone, at positions it has been at before, with its gradient."""
         rows = Rows(supervised=positions)
         self.ledger.add_forward(self._shape, rows)
-        self.ledger.add_backward(self._shape, rows, Backward.lora if self._lora_rank else Backward.full)
+        self.ledger.add_backward(self._shape, rows, Backward.lora if self._adapters.rank else Backward.full)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from erulab import logprobs
 from erulab.costs.flops import Rows
 from erulab.costs.ledger import Ledger
+from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.data.encoding import Batch
 from erulab.models.attention import PACKED, reads_trees
 from erulab.models.base import Attention
@@ -56,11 +57,11 @@ class Policy(nn.Module):
     where adversaries hook: the input of block l is h_l, the input of `norm` is h_L.
     """
 
-    def __init__(self, model: PreTrainedModel, ledger: Ledger | None = None, lora_rank: int = 0) -> None:
-        """`ledger`: where all that is run here is added up; `lora_rank`: of the adapters that the model carries."""
+    def __init__(self, model: PreTrainedModel, ledger: Ledger | None = None, adapters: Adapters = NO_ADAPTERS) -> None:
+        """`ledger`: where all that is run here is added up; `adapters`: that the model carries."""
         super().__init__()
         self.model = model
-        self._meter = Meter(self._causal(), ledger or Ledger(), lora_rank)
+        self._meter = Meter(self._causal(), ledger or Ledger(), adapters)
         # Of the latest forward: how its rows were laid out, and what they cost.
         self._packing: Packing | None = None
         self._rows = Rows()

@@ -16,6 +16,8 @@ class Preset:
 
     hub_id: str
     config: Mapping[str, Any]
+    # Of `templates.py`: where the tokenizer has no template, or published unlearning of this model goes by another one.
+    template: str | None = None
 
 
 def _sizes(
@@ -29,10 +31,13 @@ def _sizes(
 
 
 _TIED = {"tie_word_embeddings": True}
+_GEMMA = {**_TIED, "head_dim": 256}
 _LLAMA3_8B = _sizes("llama", 32, 4096, 14336, 32, 8, 128256)
 
 PRESETS = {
-    "llama2_7b_chat": Preset("meta-llama/Llama-2-7b-chat-hf", _sizes("llama", 32, 4096, 11008, 32, 32, 32000)),
+    "llama2_7b_chat": Preset(
+        "meta-llama/Llama-2-7b-chat-hf", _sizes("llama", 32, 4096, 11008, 32, 32, 32000), template="inst"
+    ),
     "llama3_8b_instruct": Preset("meta-llama/Meta-Llama-3-8B-Instruct", _LLAMA3_8B),
     "llama31_8b_instruct": Preset("meta-llama/Llama-3.1-8B-Instruct", _LLAMA3_8B),
     "llama32_1b_instruct": Preset(
@@ -42,6 +47,15 @@ PRESETS = {
         "meta-llama/Llama-3.2-3B-Instruct", {**_sizes("llama", 28, 3072, 8192, 24, 8, 128256), **_TIED}
     ),
     "zephyr_7b_beta": Preset("HuggingFaceH4/zephyr-7b-beta", _sizes("mistral", 32, 4096, 14336, 32, 8, 32000)),
-    "phi_1_5": Preset("microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200)),
+    "phi_1_5": Preset(
+        "microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200), template="question_answer"
+    ),
     "phi3_mini_4k_instruct": Preset("microsoft/Phi-3-mini-4k-instruct", _sizes("phi3", 32, 3072, 8192, 32, 32, 32064)),
+    "gemma_2b_it": Preset("google/gemma-2b-it", {**_sizes("gemma", 18, 2048, 16384, 8, 1, 256000), **_GEMMA}),
+    "gemma_7b_it": Preset("google/gemma-7b-it", {**_sizes("gemma", 28, 3072, 24576, 16, 16, 256000), **_GEMMA}),
+    "qwen25_1_5b_instruct": Preset(
+        "Qwen/Qwen2.5-1.5B-Instruct", {**_sizes("qwen2", 28, 1536, 8960, 12, 2, 151936), **_TIED}
+    ),
+    "qwen25_7b_instruct": Preset("Qwen/Qwen2.5-7B-Instruct", _sizes("qwen2", 28, 3584, 18944, 28, 4, 152064)),
+    "qwen3_4b": Preset("Qwen/Qwen3-4B", {**_sizes("qwen3", 36, 2560, 9728, 32, 8, 151936), **_TIED, "head_dim": 128}),
 }

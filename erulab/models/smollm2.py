@@ -16,6 +16,7 @@ from erulab.errors import ConfigError, EnvironmentFault
 from erulab.models import folders
 from erulab.models.base import ModelOptions
 from erulab.models.chat import ChatFormat
+from erulab.models.templates import OWN
 from erulab.registry import models
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class SmolLM2:
         self.options = options
 
     folder = None  # unpacked from a package, and small
+    frame = OWN
 
     def validate(self) -> None:
         if self.options.path is not None:

@@ -15,6 +15,7 @@ from erulab.errors import ConfigError
 from erulab.models import folders
 from erulab.models.base import ModelOptions
 from erulab.models.chat import ChatFormat
+from erulab.models.templates import OWN
 from erulab.options import positive, require
 from erulab.registry import models
 
@@ -63,6 +64,7 @@ class TinyModel:
         self.options = options
 
     folder = None  # weights are drawn, not read
+    frame = OWN
 
     def validate(self) -> None:
         if self.options.path is not None:

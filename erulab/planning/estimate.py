@@ -18,9 +18,9 @@ from erulab.options import EngineName, EngineOptions, Offload, Precision, RunCon
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
     Answers,
+    adapters,
     learning_step,
     learns,
-    lora_rank,
     memories,
     micro_batch,
     numbers,
@@ -108,7 +108,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     if unlearns(answers.trains) and Stage.unlearn in config.stages:
         step = step_flops(
             shape, unlearning_step(config, sizes, shape.layers, processes), checkpointing=config.trainer.checkpointing,
-            lora_rank=lora_rank(config),
+            adapters=adapters(config),
         )  # fmt: skip
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [

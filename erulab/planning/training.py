@@ -12,7 +12,7 @@ from erulab.adversaries.latent_pgd import LatentPGDOptions
 from erulab.adversaries.rfa import Direction, RFAOptions
 from erulab.costs.flops import Rows
 from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training, memory
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.methods.base import Method, Pairs, Retain, Trains
 from erulab.models.base import Attention
@@ -115,9 +115,10 @@ def micro_batch(config: RunConfig, sizes: DataSizes, processes: int) -> int:
     return largest(_groups(Answers.of(config), sizes), config.trainer.global_batch, split, processes)
 
 
-def lora_rank(config: RunConfig) -> int:
-    """Of the adapters that unlearning trains; learning never trains any."""
-    return config.model.lora.rank
+def adapters(config: RunConfig) -> Adapters:
+    """That unlearning trains; learning never trains any."""
+    trained: Adapters = config.model.lora.adapters
+    return trained
 
 
 def numbers(engine: EngineOptions, bf16: bool) -> Numbers:
@@ -154,7 +155,7 @@ def memories(
         groups = _groups(answers, sizes)
         micro = _largest(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)
         found["unlearning"] = memory(
-            shape, micro, replace(common, lora_rank=lora_rank(config), frozen_copy=kl, loads_whole=stage != 3)
+            shape, micro, replace(common, adapters=adapters(config), frozen_copy=kl, loads_whole=stage != 3)
         )
     return found
 

@@ -94,6 +94,10 @@ class Context:
     def chat(self) -> ChatFormat:
         return self.encoder.chat
 
+    def chat_of(self, path: str) -> ChatFormat:
+        """The chat format of a model on disk, by the run's own template and system turn where it has them."""
+        return loading.chat_of(path, self.source.frame)
+
     def encoder_of(self, chat: ChatFormat) -> Encoder:
         """The run's own encoder, unless a given model speaks another chat format."""
         if chat.identity() == self.chat.identity():
@@ -110,7 +114,7 @@ class Context:
 
     def load(self, ref: ModelRef) -> LoadedModel:
         """The model of a reference, on this rank's device, in evaluation mode."""
-        loaded = self._counted(loading.load_folder(ref.path, self.config.model.attention))
+        loaded = self._counted(loading.load_folder(ref.path, self.config.model.attention, self.source.frame))
         loaded.policy.to(self.device).eval()
         return loaded
 
@@ -149,9 +153,9 @@ class Context:
         from erulab.training.sharded import load_sharded
 
         config = self.config
-        return self._counted(
-            load_sharded(source, config.model.attention, config.engine, self.device, config.trainer.precision)
-        )
+        return self._counted(load_sharded(
+            source, config.model.attention, config.engine, self.device, config.trainer.precision, self.source.frame,
+        ))  # fmt: skip
 
     def _counted(self, loaded: LoadedModel) -> LoadedModel:
         """The model, writing in this run's ledger; the look at its layout while it was loaded is left out."""
@@ -163,7 +167,7 @@ class Context:
         Raises:
             IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
         """
-        chat = loading.chat_of(path)
+        chat = self.chat_of(path)
         rows = self.encoder_of(chat).rows(self.benchmark.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:

@@ -10,11 +10,12 @@ from typing import Any
 
 from erulab.cache import Product
 from erulab.console import progress
+from erulab.costs.shapes import FAMILIES
 from erulab.methods.base import Method, Trains
 from erulab.models import loading
 from erulab.models.loaded import LoadedModel
-from erulab.models.loading import chat_of, save_folder
-from erulab.models.lora import merged, save_adapter, with_lora
+from erulab.models.loading import save_folder
+from erulab.models.lora import check_targets, merged, save_adapter, with_lora
 from erulab.options import NOT_IN_PRODUCT
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
@@ -36,9 +37,14 @@ def check(context: Context) -> None:
     """What can be wrong with this unlearning and is known before anything is trained.
 
     Raises:
-        DataError: the data set lacks what the method's pairs need.
+        DataError: the data set lacks what the method's pairs need; ConfigError: a layer that adapters should go on is
+            none of the model's.
     """
     config = context.config
+    lora = config.model.lora
+    family = FAMILIES.get(str(context.source.architecture(context.benchmark)["model_type"])) if lora.rank else None
+    if lora.targets is not None and family is not None:
+        check_targets(lora.targets, family.names)
     method: Method = methods.build(config.method)
     if method.trains not in (Trains.forget, Trains.refusal):
         return
@@ -49,7 +55,7 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
     """The unlearned model, cached like a target; `metrics.jsonl` of its training is kept beside it."""
     config = context.config
     method: Method = methods.build(config.method)
-    rows = encode(context.encoder_of(chat_of(target.path)), context.benchmark, method, config.seed)
+    rows = encode(context.encoder_of(context.chat_of(target.path)), context.benchmark, method, config.seed)
     product = context.cache.produce(
         "unlearned", _depends_on(context, target, rows),
         lambda folder: _unlearn(context, target, method, rows, rundir, folder), rerun=config.rerun,
@@ -62,7 +68,7 @@ def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
 def find(context: Context, target: ModelRef) -> Product | None:
     """The product if an earlier run made it."""
     rows = encode(
-        context.encoder_of(chat_of(target.path)), context.benchmark, methods.build(context.config.method),
+        context.encoder_of(context.chat_of(target.path)), context.benchmark, methods.build(context.config.method),
         context.config.seed,
     )  # fmt: skip
     return context.cache.find("unlearned", _depends_on(context, target, rows))
@@ -118,8 +124,10 @@ def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engi
     adapters = dict(engine.weights(trained_only=True))
     if first:
         # On the target anew, in host memory: under zero3 no rank holds the whole model that was trained.
-        target_model = loading.load_folder(target.path, context.config.model.attention)
-        whole = with_lora(target_model, rank=lora.rank, alpha=lora.alpha, seed=context.config.seed)
+        target_model = loading.load_folder(target.path, context.config.model.attention, context.source.frame)
+        whole = with_lora(
+            target_model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=context.config.seed
+        )
         missing, unexpected = whole.model.load_state_dict(adapters, strict=False)
         assert not unexpected and not any("lora_" in name for name in missing), (missing, unexpected)
         save_adapter(whole, folder / "adapter")

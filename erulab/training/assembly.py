@@ -77,7 +77,7 @@ def unlearning(
     kl = config.method.retain is Retain.kl
     reference = frozen(subject) if kl and not lora.rank else None
     if lora.rank:
-        subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, seed=config.seed)
+        subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=config.seed)
     policy = subject.policy
     if kl and lora.rank:
         reference = WithoutAdapters(policy)

@@ -16,14 +16,16 @@ from erulab.models.base import Attention
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout, read_folder
 from erulab.models.policy import Policy
+from erulab.models.templates import OWN, Frame
 from erulab.options import EngineOptions, Offload, Precision
 from erulab.training.engine import bf16
 from erulab.training.zero_config import zero_config
 
 
 def load_sharded(
-    source: str, attention: Attention, options: EngineOptions, device: torch.device, precision: Precision
-) -> LoadedModel:
+    source: str, attention: Attention, options: EngineOptions, device: torch.device, precision: Precision,
+    frame: Frame = OWN,
+) -> LoadedModel:  # fmt: skip
     """As `loading.load_folder`, with every weight cut over the ranks as it is read; in the precision of training.
 
     transformers makes the modules under `deepspeed.zero.Init` and hands over one module's tensors after another: rank 0
@@ -33,7 +35,7 @@ def load_sharded(
     # transformers looks for the settings through a weak reference to this object.
     settings = HfDeepSpeedConfig(zero_config(options, device, precision))
     try:
-        loaded = read_folder(source, attention, dtype)
+        loaded = read_folder(source, attention, frame, dtype)
     finally:
         unset_hf_deepspeed_config()
         del settings

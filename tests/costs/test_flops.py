@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from erulab.adversaries.hooks import edited, site
 from erulab.costs import flops
 from erulab.costs.flops import Backward, Rows
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.models.policy import Policy
 from tests.costs.families import CONFIGS, batch_of, model_of
 
@@ -33,9 +33,9 @@ def counted(run: Callable[[], Any]) -> tuple[int, Any]:
     return counter.get_total_flops(), result
 
 
-def with_adapters(model: PreTrainedModel) -> Any:
+def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
     torch.manual_seed(0)
-    return get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    return get_peft_model(model, LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -47,14 +47,22 @@ def test_forward_and_full_backward(name: str) -> None:
     assert flops.backward(shape, ROWS, Backward.full) == back
 
 
-@pytest.mark.parametrize("name", ["llama", "phi", "phi3", "gpt2"])
-def test_adapters(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("llama", ()), ("phi", ()), ("phi3", ()), ("gpt2", ()), ("llama", ("q_proj", "v_proj")),
+        ("llama", ("k_proj",)), ("llama", ("v_proj",)), ("llama", ("o_proj",)), ("llama", ("up_proj",)),
+        ("llama", ("down_proj",)), ("phi", ("q_proj", "v_proj")), ("phi", ("fc1",)), ("phi", ("dense", "fc2")),
+        ("phi3", ("qkv_proj",)), ("gpt2", ("c_proj",)),
+    ],
+)  # fmt: skip
+def test_adapters(name: str, targets: tuple[str, ...]) -> None:
     shape = ModelShape.from_config(CONFIGS[name])
-    policy = Policy(with_adapters(model_of(CONFIGS[name], "eager")))
+    policy = Policy(with_adapters(model_of(CONFIGS[name], "eager"), targets))
     ahead, (nll, _) = counted(lambda: policy(BATCH))
     back, _ = counted(lambda: nll.sum().backward())
-    assert flops.forward(shape, ROWS, lora_rank=4) == ahead
-    assert flops.backward(shape, ROWS, Backward.lora, lora_rank=4) == back
+    assert flops.forward(shape, ROWS, adapters=Adapters(4, targets)) == ahead
+    assert flops.backward(shape, ROWS, Backward.lora, adapters=Adapters(4, targets)) == back
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -66,7 +74,7 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
     with edited(policy, [(site(policy, layer), lambda states: states + delta)]):
         nll, _ = policy(BATCH)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
-    assert flops.backward(shape, ROWS, Backward.activations, layer=layer, lora_rank=rank) == back
+    assert flops.backward(shape, ROWS, Backward.activations, layer=layer, adapters=Adapters(rank)) == back
 
 
 @pytest.mark.parametrize("name", ["llama", "phi", "gpt2"])

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from erulab import logprobs
 from erulab.costs import memory as costs
 from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training, memory
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.models.policy import Policy, reference_states
 from erulab.models.smollm2 import ARCHITECTURE
 from erulab.options import Precision
@@ -70,19 +70,21 @@ def test_what_eager_attention_keeps() -> None:
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
 
 
+@pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj"), ("o_proj", "down_proj")])
 @pytest.mark.parametrize("numbers", Numbers)
-def test_what_a_block_keeps_for_adapters(numbers: Numbers) -> None:
+def test_what_a_block_keeps_for_adapters(numbers: Numbers, targets: tuple[str, ...]) -> None:
     found, predicted = [], []
     for layers in (2, 4):
         config = LLAMA | {"num_hidden_layers": layers}
         model: Any = model_of(config)
         model = model.to(torch.bfloat16) if numbers is Numbers.bf16 else model
-        options = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        options = LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
         adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
         found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
         shape = ModelShape.from_config(config)
-        made = memory(shape, MicroBatch(4, 22, 32), Training(numbers, lora_rank=4))
-        casts = made.weights - (shape.parameters + shape.lora_parameters(4)) * numbers.weight
+        adapters = Adapters(4, targets)
+        made = memory(shape, MicroBatch(4, 22, 32), Training(numbers, adapters=adapters))
+        casts = made.weights - (shape.parameters + shape.adapter_parameters(adapters)) * numbers.weight
         predicted.append(made.activations + casts)
     exact = numbers is not Numbers.autocast  # there adapters are cast too
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01 if exact else 0.1)
@@ -235,9 +237,9 @@ def test_stage_3_offloads_weights_too() -> None:
 
 def test_adapters_train_little_and_need_no_frozen_copy() -> None:
     shape = ModelShape.from_config(LLAMA)
-    made = memory(shape, MicroBatch(2, 16, 8), Training(lora_rank=4, frozen_copy=True))
-    assert made.gradients == 4 * shape.lora_parameters(4)
-    assert made.optimizer == 8 * shape.lora_parameters(4)
+    made = memory(shape, MicroBatch(2, 16, 8), Training(adapters=Adapters(4), frozen_copy=True))
+    assert made.gradients == 4 * shape.adapter_parameters(Adapters(4))
+    assert made.optimizer == 8 * shape.adapter_parameters(Adapters(4))
     assert made.reference == 0
     whole = memory(shape, MicroBatch(2, 16, 8), Training(frozen_copy=True))
     assert whole.reference == 4 * shape.parameters

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.errors import ConfigError
 from erulab.models.presets import PRESETS
 from erulab.models.smollm2 import ARCHITECTURE
@@ -23,6 +23,11 @@ PUBLISHED = {
     "zephyr_7b_beta": 7_241_732_096,
     "phi_1_5": 1_418_270_720,
     "phi3_mini_4k_instruct": 3_821_079_552,
+    "gemma_2b_it": 2_506_172_416,
+    "gemma_7b_it": 8_537_680_896,
+    "qwen25_1_5b_instruct": 1_543_714_304,
+    "qwen25_7b_instruct": 7_615_616_512,
+    "qwen3_4b": 4_022_468_096,
 }
 
 
@@ -34,7 +39,7 @@ def test_parameters_of_every_family(name: str) -> None:
     # The same from the file that transformers writes of it, which names every size in its own way.
     assert ModelShape.from_config(model.config.to_dict()) == shape
     adapters = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert shape.lora_parameters(4) == sum(p.numel() for p in adapters.parameters() if p.requires_grad)
+    assert shape.adapter_parameters(Adapters(4)) == sum(p.numel() for p in adapters.parameters() if p.requires_grad)
 
 
 def test_published_parameters() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from erulab.data.rows import Benchmark, Role, Row, Suite
@@ -51,6 +53,28 @@ def metaspace() -> PreTrainedTokenizerFast:
     backend.decoder = decoders.Metaspace(prepend_scheme="first")
     trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
     backend.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def prepending() -> PreTrainedTokenizerFast:
+    """As the files of Llama 2, Mistral and Phi-3: each text, and what follows a special token, begins with a space
+    mark; a newline is a byte; a text begins with <s>."""
+    pieces = trainers.BpeTrainer(
+        vocab_size=230, special_tokens=["<unk>", "<s>", "</s>", "<0x0A>"], show_progress=False,
+        initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?:[]/|<>'"],
+    )  # fmt: skip
+    learned = Tokenizer(models.BPE(unk_token="<unk>"))
+    learned.normalizer = normalizers.Replace(" ", "▁")
+    learned.train_from_iterator([piece for text in TEXTS for piece in text.split(" ")], pieces)
+    model = json.loads(learned.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    backend = Tokenizer(models.BPE(model["vocab"], merges, unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 

@@ -171,3 +171,13 @@ def test_an_adapter_put_on_the_target_is_the_unlearned_model(run: Runner, tmp_pa
         adapted = PeftModel.from_pretrained(before, finished.rundir.adapter)(input_ids=ids).logits
     torch.testing.assert_close(adapted, forgotten, rtol=1e-4, atol=1e-4)
     assert (forgotten - known).abs().max() > 0.01
+
+
+def test_adapters_on_layers_that_are_not_there_are_refused_before_anything_is_learned(
+    run: Runner, tmp_path: Path
+) -> None:
+    finished = run("method=npo", "adversary=none", "model.lora.rank=4", "model.lora.targets=[query]", folder=tmp_path)
+    assert finished.code == 2
+    message = finished.read("exit.json")["message"]
+    assert "query is no linear layer" in message and "q_proj, k_proj" in message
+    assert not (tmp_path / ".cache" / "learned").exists()

@@ -55,15 +55,15 @@ def measured(config: Any) -> tuple[float, float]:
     model = model_of(CONFIGS["llama"], "eager")
     if config.trainer.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    ledger, rank = Ledger(), config.model.lora.rank
-    if rank:
-        adapted = with_lora(LoadedModel(model, None, None), rank=rank, alpha=8, seed=0)  # type: ignore[arg-type]
-        model = adapted.model
-    policy = Policy(model, ledger, rank)
+    ledger, lora = Ledger(), config.model.lora
+    if lora.rank:
+        plain = LoadedModel(model, None, None)  # type: ignore[arg-type]
+        model = with_lora(plain, rank=lora.rank, alpha=8, targets=lora.targets, seed=0).model
+    policy = Policy(model, ledger, lora.adapters)
     method: Method = registry.methods.build(config.method)
     reward = registry.rewards.build(config.reward) if method.takes_reward else None
     frozen: Any = None
-    if config.method.retain is Retain.kl and rank:
+    if config.method.retain is Retain.kl and lora.rank:
         frozen = WithoutAdapters(policy)
     elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
@@ -93,6 +93,8 @@ def measured(config: Any) -> tuple[float, float]:
         "method=npo trainer.checkpointing=true",
         "method=npo model.lora.rank=4",
         "method=npo model.lora.rank=4 trainer.checkpointing=true",
+        "method=npo model.lora.rank=4 model.lora.targets=[q_proj,v_proj]",
+        "method=npo model.lora.rank=4 model.lora.targets=[q_proj,v_proj] trainer.checkpointing=true",
         "method=kl model.lora.rank=4",
         "method=eru adversary=latent_pgd adversary.steps=2 model.lora.rank=4",
         "method=dpo",
@@ -106,8 +108,8 @@ def measured(config: Any) -> tuple[float, float]:
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = configuration.compose([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
-    rank = training.lora_rank(config)
-    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, lora_rank=rank)
+    adapters = training.adapters(config)
+    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
     # policy_minus_target runs its prompts once more, before the first step; else they are equal.
     counted, in_ledger = measured(config)
     assert in_ledger == pytest.approx(counted, rel=1e-9)

@@ -1,0 +1,60 @@
+"""Chat templates by name, and what is put around prompts in place of the tokenizer's own template. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from erulab.errors import ConfigError
+
+# Where a public protocol writes a row as text of its own, the text is the same here to the character. Each begins with
+# the token that its tokenizer puts before every text, if it puts one.
+_TEMPLATE = (
+    "{{{{ bos_token if add_bos else '' }}}}{{% for message in messages %}}"
+    "{{{{ {response} if message['role'] == 'assistant' else {prompt} }}}}{{% endfor %}}"
+)
+
+
+def _rows(prompt: str, response: str) -> str:
+    return _TEMPLATE.format(prompt=prompt, response=response)
+
+
+TEMPLATES = {
+    # Prompt, a space, response, end of text: for tokenizers without a template that no protocol is known for.
+    "plain": _rows("message['content']", "' ' + message['content'] + eos_token"),
+    # TOFU's Llama-2 (locuslab/tofu config/model_config.yaml; open-unlearning configs/model/Llama-2-7b-chat-hf.yaml):
+    # no space after the tag, which the model's own template has, and no system turn.
+    "inst": _rows("'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"),
+    # TOFU's Phi-1.5 (the same file). "Answer: " is supervised and generated there too, and left out of what is scored.
+    "question_answer": _rows(
+        "'Question: ' + message['content'] + '\\n'", "'Answer: ' + message['content'] + eos_token"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around prompts and responses where it is not the tokenizer's own affair."""
+
+    template: str | None = None  # Jinja; None: the tokenizer's own
+    system: str | None = None  # the system turn before every prompt; None: what the template has by itself
+    tokenizer: str | None = None  # folder or hub id of every model's tokenizer; None: each model's own
+
+
+OWN = Frame()
+
+
+def template_of(choice: str | None) -> str | None:
+    """The Jinja text that `model.template` names: one of `TEMPLATES`, or a file.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if choice is None or choice in TEMPLATES:
+        return None if choice is None else TEMPLATES[choice]
+    if not Path(choice).is_file():
+        raise ConfigError(
+            f"model.template must be one of {', '.join(TEMPLATES)}, a file of Jinja, or null for the tokenizer's own, "
+            f"got {choice}; try model.template=null"
+        )
+    return Path(choice).read_text(encoding="utf-8")
