@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from erulab.data.rows import Benchmark, Row, Truncate
+from erulab.data.measures import Answers
+from erulab.data.rows import Benchmark, Row, Suite, Truncate
 from erulab.data.sequences import Joined, Marked, pick
 from erulab.data.tables import field_of, row_table, rows_hash
 from erulab.errors import DataError
@@ -29,6 +30,8 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
 
     error: a prompt that fills the context is a fault; drop: its row goes; left: the prompt loses words at its
     beginning. Responses longer than what is left are cut at their end by the encoding, and counted here.
+    `benchmark.max_length` is a limit of rows that are learned and of suites of their kind; what other protocols ask
+    (few-shot prompts, whole texts) has the model's context.
 
     Args:
         cache: the run's cache folder, where shortened rows of files are kept.
@@ -37,15 +40,21 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
     """
     fitting = _Fitting(benchmark, encoder, cache)
     fit = fitting.fit
+    asking = _Fitting(dataclasses.replace(benchmark, max_length=None), Encoder(encoder.chat, None, cache), cache)
+
+    def suite_rows(suite: Suite) -> Sequence[Row]:
+        return (fitting if isinstance(suite.measure, Answers) else asking).fit(suite.rows)
+
     made = dataclasses.replace(
         benchmark,
         forget=fit(benchmark.forget),
         retain=fit(benchmark.retain),
         target_rows=fit(benchmark.target_rows),
         oracle_rows=fit(benchmark.oracle_rows),
-        suites=tuple(dataclasses.replace(suite, rows=fit(suite.rows)) for suite in benchmark.suites),
+        suites=tuple(dataclasses.replace(suite, rows=suite_rows(suite)) for suite in benchmark.suites),
     )
-    dropped, shortened, cut = (len(np.unique(np.concatenate(ids))) for ids in fitting.changed.values())
+    changed = {name: [*ids, *asking.changed[name]] for name, ids in fitting.changed.items()}
+    dropped, shortened, cut = (len(np.unique(np.concatenate(ids))) for ids in changed.values())
     notes = [
         note for count, note in (
             (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
