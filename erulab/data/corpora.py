@@ -53,12 +53,14 @@ class Corpora:
         Raises:
             ConfigError, DataError, EnvironmentFault
         """
+        if not self.names:
+            return (), ()
         part = self.key.rsplit(".", 1)[-1]
         tables = [_table(f"{part}/{number}", self._files(name), cache) for number, name in enumerate(self.names)]
         rows: Joined[Row] = Joined(tables)
         short = sum(table.extra["short"] for table in tables)
         notes = (f"{self.key}: {short} texts of under {SHORTEST} characters left out",) if short else ()
-        if self.names and not rows:
+        if not rows:
             raise DataError(f"{self.key}: 0 texts of {SHORTEST} characters or more; give a corpus of longer texts")
         if most is not None and most > len(rows):
             raise ConfigError(f"{self.key}_rows must be at most {len(rows)} (texts of {self.key}), got {most}")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from erulab.data.arc import Arc, ArcOptions
@@ -25,7 +24,7 @@ from erulab.models.loading import load_folder
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from tests.models.conftest import byte_level, metaspace, tiny_model
-from tests.questions import ARC, ARC_QUERIES, ARC_OF_QUERIES, MMLU_DEV, WMDP, write
+from tests.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install lm-eval")
 
@@ -34,7 +33,7 @@ SUBJECTS = ("anatomy", "high_school_us_history", "virology")
 
 @dataclass(frozen=True)
 class Harness:
-    """What the harness makes of a task: accuracy, acc_norm where it has one, and (questions, choices) log-likelihoods."""
+    """What the harness makes of a task: acc, acc_norm where it has one, and (questions, choices) log-likelihoods."""
 
     accuracy: float
     accuracy_norm: float | None
@@ -80,7 +79,8 @@ def harness(model: Path, task: str, splits: dict[str, Path], tmp_path: Path, sho
     (tmp_path / "tasks" / f"{task}.yaml").write_text(yaml.safe_dump(local))
     found = simple_evaluate(
         HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=4), tasks=[f"local_{task}"],
-        num_fewshot=shots, task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False), bootstrap_iters=0,
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False), num_fewshot=shots,
+        bootstrap_iters=0,
     )  # fmt: skip
     figures, samples = found["results"][f"local_{task}"], found["samples"][f"local_{task}"]
     samples.sort(key=lambda sample: sample["doc_id"])
@@ -95,7 +95,8 @@ def _task_file(task: str) -> Path:
 
 
 def ours(model: Path, benchmark: Benchmark) -> tuple[dict[str, float], list[RowScore]]:
-    rows = evaluate(load_folder(str(model), Attention.eager), benchmark.suites, EvaluationOptions(batch_tokens=4096), Ranks())
+    loaded = load_folder(str(model), Attention.eager)
+    rows = evaluate(loaded, benchmark.suites, EvaluationOptions(batch_tokens=4096), Ranks())
     return aggregate(rows, benchmark), rows
 
 
