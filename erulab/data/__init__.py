@@ -1,5 +1,5 @@
 """Data sets: readers and generators that give one typed Benchmark."""
 
-from erulab.data import fictitious, jsonl, tofu
+from erulab.data import arc, fictitious, jsonl, mmlu, mmlu_categories, tofu, wmdp
 
-__all__ = ["fictitious", "jsonl", "tofu"]
+__all__ = ["arc", "fictitious", "jsonl", "mmlu", "mmlu_categories", "tofu", "wmdp"]

@@ -21,8 +21,11 @@ class Answers:
 class Choice:
     """Multiple choice: the response against `options`, by the log-probability of the whole continuation.
 
-    Figures: accuracy, log_odds.
+    Figures: accuracy, log_odds; with `normalized` also accuracy_norm, by the log-probability a character of the answer
+    (lm-evaluation-harness's acc_norm). A tie counts as wrong; the harness takes the first of the choices.
     """
+
+    normalized: bool = False
 
 
 class Overlap(Enum):

@@ -1,12 +1,61 @@
-"""Multiple-choice questions as running text, answered by the letter that follows: the form of lm-evaluation-harness."""
+"""Multiple-choice questions as running text, in the forms of lm-evaluation-harness: by letter, or by answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from erulab.data.reading import Record
 from erulab.data.rows import Row
+from erulab.errors import DataError
 
 LETTERS = "ABCDEFGHIJ"
+CHOICES = 4  # of MMLU and of what follows it
+SCHEMA = '{"question": str, "choices": list of 4 str, "answer": 0 to 3}'
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; `answer` is the place of the right choice."""
+
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @property
+    def right(self) -> str:
+        return self.choices[self.answer]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        return tuple(choice for i, choice in enumerate(self.choices) if i != self.answer)
+
+
+def question_of(record: Record) -> Question:
+    """A record in MMLU's form.
+
+    Raises:
+        DataError: with file and line: a field is missing, there are not four choices, or the answer is none of them.
+    """
+    choices = record.texts("choices", SCHEMA)
+    if len(choices) != CHOICES:
+        raise DataError(f"{record.where}: field 'choices' has {len(choices)} choices; expected {SCHEMA}")
+    return Question(record.text("question", SCHEMA), choices, place_of(record, "answer", len(choices), SCHEMA))
+
+
+def place_of(record: Record, field: str, choices: int, schema: str) -> int:
+    """A field that names one of so many choices by its place.
+
+    Raises:
+        DataError: it is no whole number from 0 on, or beyond the choices.
+    """
+    place = record.fields.get(field)
+    if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < choices:
+        raise DataError(
+            f"{record.where}: field {field!r} must be the place of a choice, 0 to {choices - 1}, got {place!r}; "
+            f"expected {schema}"
+        )
+    return place
 
 
 def header(subject: str) -> str:
@@ -30,3 +79,9 @@ def letter_row(row_id: str, opening: str, question: str, choices: Sequence[str],
     letters = [f" {letter}" for letter in LETTERS[: len(choices)]]
     wrong = tuple(letter for i, letter in enumerate(letters) if i != answer)
     return Row(row_id, opening + asked(question, choices), letters[answer], options=wrong, fact=row_id, plain=True)
+
+
+def answer_row(row_id: str, prompt: str, question: Question) -> Row:
+    """A row for `Choice`: the right answer against the others, as what follows the prompt."""
+    wrong = tuple(f" {choice}" for choice in question.wrong)
+    return Row(row_id, prompt, f" {question.right}", options=wrong, fact=row_id, plain=True)

@@ -69,10 +69,23 @@ class Record:
 
 def find_table(folder: Path, name: str) -> Path | None:
     """The file (or folder of parquet files) that holds a table, whatever its format."""
-    for suffix in SUFFIXES:
-        if (folder / f"{name}{suffix}").is_file():
-            return folder / f"{name}{suffix}"
-    return folder / name if any((folder / name).glob("*.parquet")) else None
+    file = find_file(folder, name)
+    if file is None and any((folder / name).glob("*.parquet")):
+        return folder / name
+    return file
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The one file that holds a table, whatever its format."""
+    return next((file for suffix in SUFFIXES if (file := folder / f"{name}{suffix}").is_file()), None)
+
+
+def find_split(folder: Path, config: str, split: str) -> tuple[Path, ...]:
+    """A split's files as the hub lays them out: `<config>/<split>-00000-of-00001.parquet` and its like, or the table
+    `<config>/<split>`; empty where there are none."""
+    pieces = tuple(sorted((folder / config).glob(f"{split}-*.parquet")))
+    table = find_table(folder / config, split)
+    return pieces or (() if table is None else (table,))
 
 
 def read_records(source: Path, schema: str) -> Iterator[Record]:

@@ -9,12 +9,24 @@ from erulab.evaluation.protocols.base import Asking, Question, Replies
 
 
 def choice(measure: Choice, row: Row, asking: Asking) -> Question:
-    """Figures: accuracy, log_odds. The sum over a continuation's tokens decides, as lm-evaluation-harness's `acc`."""
+    """Figures: accuracy, log_odds; accuracy_norm where the measure asks for it. The sum over a continuation's tokens
+    decides, as in lm-evaluation-harness's `acc`; divided by its characters, as in its `acc_norm`."""
     right = asking.encode(row, row.response)
     wrong = [asking.encode(row, option) for option in row.options]
 
     def figures(replies: Replies) -> dict[str, float]:
         own, others = replies.of(right).nll, [replies.of(option).nll for option in wrong]
-        return {"accuracy": float(own < min(others)), "log_odds": metrics.log_odds(own, others)}
+        result = {
+            "accuracy": float(metrics.chooses_right(own, others)), "log_odds": metrics.log_odds(own, others),
+        }  # fmt: skip
+        if measure.normalized:
+            rates = [nll / _characters(option) for nll, option in zip(others, row.options, strict=True)]
+            result["accuracy_norm"] = float(metrics.chooses_right(own / _characters(row.response), rates))
+        return result
 
     return Question((right, *wrong), None, figures)
+
+
+def _characters(continuation: str) -> int:
+    """Without the space that parts it from the prompt."""
+    return len(continuation.removeprefix(" "))

@@ -1,0 +1,122 @@
+"""ARC (Clark et al. 2018): science questions, answered in words; lm-evaluation-harness's arc_easy and arc_challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Optional
+
+from erulab.data.checks import check_suites, content_identity
+from erulab.data.measures import Choice
+from erulab.data.questions import Question, answer_row, place_of
+from erulab.data.reading import Record, find_file, find_split, read_records
+from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.data.sources import Source
+from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.errors import DataError
+from erulab.options import require
+from erulab.registry import benchmarks
+
+VERSION = 1  # of how files become rows: a change makes every key new
+HUB_ID = "allenai/ai2_arc"
+SCHEMA = '{"question": str, "choices": {"text": list[str], "label": list[str]}, "answerKey": str}'
+# The form in which collections of evaluation tasks pass ARC on; the query already begins with "Question: ".
+QUERIES = '{"query": str, "choices": list[str], "gold": int}'
+
+
+class Subset(Enum):
+    easy = "easy"
+    challenge = "challenge"
+
+
+CONFIGS = {Subset.easy: "ARC-Easy", Subset.challenge: "ARC-Challenge"}
+
+
+@dataclass
+class ArcOptions:
+    name: str = "arc"
+    path: Optional[str] = HUB_ID  # hub id, or a folder: ARC-Easy/test-*.parquet, or arc_easy.jsonl
+    subsets: list[Subset] = field(default_factory=lambda: list(Subset))
+
+    def __post_init__(self) -> None:
+        given = [subset.name for subset in self.subsets]
+        fits = bool(given) and len(set(given)) == len(given)
+        require(fits, "subsets", "easy, challenge or both, each once", f"[{','.join(given)}]")
+
+
+@benchmarks.register("arc", ArcOptions, paper="arXiv 1803.05457", needs="ARC's questions: a folder, or the hub")
+class Arc:
+    """ARC: 2,376 easy and 1,172 hard science questions, answered in words; chance is about .25."""
+
+    def __init__(self, options: ArcOptions) -> None:
+        self.options = options
+        self._source = Source(options.path, "benchmark.arc.path", HUB_ID)
+        self._loaded: Benchmark | None = None
+
+    def validate(self) -> None:
+        folder = self._source.local()
+        if folder is not None:
+            for subset in self.options.subsets:
+                self._files(folder, subset)
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"arc": VERSION, "content": content_identity(self.load(0, cache))}
+
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            folder = self._source.folder([f"{CONFIGS[subset]}/test*" for subset in self.options.subsets])
+            suites = (
+                Suite(_name(subset), Role.RETAIN, _table(subset, self._files(folder, subset), cache), Choice(True))
+                for subset in self.options.subsets
+            )
+            self._loaded = check_suites(Benchmark("arc", tuple(suites)))
+        return self._loaded
+
+    def _files(self, folder: Path, subset: Subset) -> tuple[Path, ...]:
+        file = find_file(folder, _name(subset))
+        files = find_split(folder, CONFIGS[subset], "test") or (() if file is None else (file,))
+        if not files:
+            raise DataError(
+                f"{folder} has no {CONFIGS[subset]}/test-*.parquet and no {_name(subset)}.jsonl (benchmark.arc.path); "
+                f"add it, or leave {subset.name} out of benchmark.arc.subsets"
+            )
+        return files
+
+
+def _name(subset: Subset) -> str:
+    return f"arc_{subset.value}"
+
+
+def _table(subset: Subset, files: Sequence[Path], cache: Path) -> RowTable:
+    depends_on = {"arc": VERSION, "subset": subset.value, "files": [file_hash(file) for file in files]}
+    return row_table(cache, depends_on, lambda extra: _rows(subset, files))
+
+
+def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
+    records = (record for file in files for record in read_records(file, SCHEMA))
+    for index, record in enumerate(records):
+        q = _passed_on(record) if "query" in record.fields else _original(record)
+        yield answer_row(f"{_name(subset)}/{index}", f"{q.text}\nAnswer:", q)
+
+
+def _original(record: Record) -> Question:
+    choices = record.fields.get("choices")
+    if not isinstance(choices, dict):
+        raise DataError(f"{record.where}: field 'choices' must hold text and label; expected {SCHEMA}")
+    inner = Record(record.where, choices)
+    texts, labels = inner.texts("text", SCHEMA), inner.texts("label", SCHEMA)
+    key = record.text("answerKey", SCHEMA)
+    if len(texts) < 2 or len(texts) != len(labels):
+        raise DataError(f"{record.where}: {len(texts)} texts and {len(labels)} labels of choices; expected {SCHEMA}")
+    if key not in labels:
+        raise DataError(f"{record.where}: answerKey {key!r} is none of the labels {', '.join(labels)}")
+    return Question(f"Question: {record.text('question', SCHEMA)}", texts, labels.index(key))
+
+
+def _passed_on(record: Record) -> Question:
+    choices = record.texts("choices", QUERIES)
+    if len(choices) < 2:
+        raise DataError(f"{record.where}: field 'choices' has {len(choices)} choices; expected {QUERIES}")
+    return Question(record.text("query", QUERIES), choices, place_of(record, "gold", len(choices), QUERIES))

@@ -1,0 +1,165 @@
+"""Forgetting one subject of MMLU and keeping the others (after Deeb & Roger 2024): a harmless stand-in for WMDP.
+
+It is never called WMDP: nothing in it is hazardous, and its figures say nothing about hazardous knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from erulab.data.checks import check, content_identity
+from erulab.data.measures import Answers, Choice
+from erulab.data.phrasings import REFUSALS
+from erulab.data.questions import SCHEMA, Question, header, letter_row, question_of
+from erulab.data.reading import SUFFIXES, find_file, read_records
+from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
+from erulab.data.sequences import Joined
+from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.errors import ConfigError, DataError
+from erulab.options import positive, require
+from erulab.registry import datasets
+
+VERSION = 1  # of how files become rows: a change makes every key new
+PREFIX = "mmlu_"  # of the files' names
+
+
+@dataclass
+class MmluCategoriesOptions:
+    name: str = "mmlu_categories"
+    path: Optional[str] = None  # a folder with a file mmlu_<subject>.jsonl for each subject
+    forget: list[str] = field(default_factory=lambda: ["chemistry"])  # subjects
+    retain: Optional[list[str]] = None  # subjects that are learned and rehearsed; null: all others
+    max_length: Optional[int] = 512  # tokens of question and answer
+    truncate: Truncate = Truncate.error  # a question that leaves no room for an answer
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        require(bool(self.forget), "forget", "a list of subjects, such as [chemistry]", "[]")
+        require(self.retain != [], "retain", "null or a list of subjects", "[]")
+        positive("max_length", self.max_length)
+
+
+@datasets.register(
+    "mmlu_categories", MmluCategoriesOptions, paper="Deeb & Roger 2024, arXiv 2410.08827",
+    needs="dataset.path: a folder with mmlu_<subject>.jsonl",
+)  # fmt: skip
+class MmluCategories:
+    """MMLU by subjects: forget one, keep the others. The harmless stand-in for WMDP, and not WMDP."""
+
+    def __init__(self, options: MmluCategoriesOptions) -> None:
+        self.options = options
+        self._loaded: Benchmark | None = None
+
+    def validate(self) -> None:
+        self._subjects()
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"mmlu_categories": VERSION, "content": content_identity(self.load(0, cache))}
+
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
+
+    def _read(self, cache: Path) -> Benchmark:
+        o = self.options
+        forget, retain = self._subjects()
+
+        def table(form: str, files: dict[str, Path]) -> Joined[Row]:
+            return Joined([_table(form, subject, file, cache) for subject, file in files.items()])
+
+        asked, kept = table("asked", forget), table("asked", retain)
+        return check(
+            Benchmark(
+                name="mmlu_categories",
+                forget=asked,
+                retain=kept,
+                target_rows=Joined([asked, kept]),
+                oracle_rows=kept,
+                suites=(
+                    Suite("forget", Role.FORGET, asked, Answers("answer")),
+                    Suite("heldout_options", Role.HELDOUT, table("listed", forget), Answers("answer")),
+                    Suite("heldout_letters", Role.HELDOUT, table("letters", forget), Choice()),
+                    Suite("retain", Role.RETAIN, kept, Answers("answer"), in_utility=True),
+                    Suite("retain_letters", Role.RETAIN, table("letters", retain), Choice()),
+                ),
+                refusals=REFUSALS,
+                max_length=o.max_length,
+                truncate=o.truncate,
+            ),
+            allow_overlap=o.allow_overlap,
+        )
+
+    def _subjects(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Subject -> its file: those to forget and those to keep.
+
+        Raises:
+            ConfigError, DataError: one is not there, or both are asked of it.
+        """
+        o = self.options
+        if o.path is None:
+            raise ConfigError(
+                "dataset=mmlu_categories needs its questions; type dataset.path=<folder with mmlu_<subject>.jsonl>"
+            )
+        folder = Path(o.path)
+        if not folder.is_dir():
+            raise DataError(f"dataset.path={o.path} is no folder; it must hold mmlu_<subject>.jsonl")
+        there = _there(folder)
+        retain = [subject for subject in there if subject not in o.forget] if o.retain is None else o.retain
+        for key, subjects in (("forget", o.forget), ("retain", retain)):
+            for subject in subjects:
+                if subject not in there:
+                    has = ", ".join(there) or "none"
+                    raise DataError(f"{folder} has no {PREFIX}{subject}.jsonl (dataset.{key}); subjects there: {has}")
+        both = [subject for subject in o.forget if subject in retain]
+        if both:
+            raise ConfigError(f"dataset.forget and dataset.retain both name {both[0]}; leave it out of one of them")
+        if not retain:
+            raise DataError(f"{folder} has no subject beside {', '.join(o.forget)}, so nothing is kept; add another")
+        return {name: there[name] for name in o.forget}, {name: there[name] for name in retain}
+
+
+def _there(folder: Path) -> dict[str, Path]:
+    names = (
+        file.name[len(PREFIX) : -len(suffix)]
+        for file in sorted(folder.glob(f"{PREFIX}*")) for suffix in SUFFIXES if file.name.endswith(suffix)
+    )  # fmt: skip
+    found = {name: find_file(folder, PREFIX + name) for name in names}
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def _table(form: str, subject: str, file: Path, cache: Path) -> RowTable:
+    depends_on = {"mmlu_categories": VERSION, "form": form, "subject": subject, "file": file_hash(file)}
+    return row_table(cache, depends_on, lambda extra: _rows(form, subject, file))
+
+
+def _rows(form: str, subject: str, file: Path) -> Iterator[Row]:
+    # Questions that are worded alike count as one fact: what is relearned of one may tell the other.
+    facts: dict[str, str] = {}
+    for index, record in enumerate(read_records(file, SCHEMA)):
+        question = question_of(record)
+        row_id = f"{subject}/{index}"
+        row = FORMS[form](subject, row_id, question)
+        yield replace(row, fact=facts.setdefault(question.text, row_id), author=subject)
+
+
+def _asked(subject: str, row_id: str, q: Question) -> Row:
+    """Question and answer in words: what is learned, and what the request names."""
+    return Row(row_id, q.text, q.right, perturbed=q.wrong, options=q.wrong)
+
+
+def _listed(subject: str, row_id: str, q: Question) -> Row:
+    """The same question with its choices listed, answered in words."""
+    choices = "".join(f"\n- {choice}" for choice in q.choices)
+    return replace(_asked(subject, row_id, q), prompt=f"{q.text}\n\nWhich of these is right?{choices}")
+
+
+def _letters(subject: str, row_id: str, q: Question) -> Row:
+    """The same question in the harness's form, answered by letter."""
+    return letter_row(row_id, header(subject.replace("_", " ")), q.text, q.choices, q.answer)
+
+
+FORMS = {"asked": _asked, "listed": _listed, "letters": _letters}

@@ -1,0 +1,43 @@
+"""Where a data set's files are: a folder laid out like the hub's repository, or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from erulab import hub
+from erulab.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """`path` as the user gave it under the config key `key`; `example` is what could be typed there."""
+
+    path: str | None
+    key: str
+    example: str
+
+    def local(self) -> Path | None:
+        """The folder, where it is one; None for a hub id. Asks no network.
+
+        Raises:
+            ConfigError, DataError: it is neither.
+        """
+        if self.path is None:
+            raise ConfigError(f"{self.key} must be a folder or hub id, got null; type {self.key}={self.example}")
+        if Path(self.path).is_dir():
+            return Path(self.path)
+        if not hub.is_hub_id(self.path):
+            raise DataError(f"{self.key}={self.path} is no folder and no hub id; type {self.key}={self.example}")
+        return None
+
+    def folder(self, parts: Iterable[str]) -> Path:
+        """The folder, fetched from the hub where it is not here.
+
+        Args:
+            parts: patterns of the repository's files that are needed.
+        Raises:
+            ConfigError, DataError, EnvironmentFault
+        """
+        return self.local() or hub.snapshot(str(self.path), "dataset", parts)
