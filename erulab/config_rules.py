@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from erulab import data_rules
 from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
@@ -80,6 +81,7 @@ def check(config: RunConfig) -> None:
     _check_artifacts(config)
     _check_compile(config)
     _check_stages(config)
+    data_rules.check(config)
     check_engine(config)
 
 

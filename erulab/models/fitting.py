@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Row, Truncate
 from erulab.data.sequences import Joined, Marked, pick
 from erulab.data.tables import field_of, row_table, rows_hash
@@ -29,30 +30,32 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
 
     error: a prompt that fills the context is a fault; drop: its row goes; left: the prompt loses words at its
     beginning. Responses longer than what is left are cut at their end by the encoding, and counted here.
+    `max_length` is of the rows that are learned, and of suites that ask alike. A protocol with prompts of its own
+    (several examples, a long opening) is limited by the model's context only.
 
     Args:
         cache: the run's cache folder, where shortened rows of files are kept.
     Raises:
         DataError: a prompt does not fit under truncate=error, or no row is left.
     """
-    fitting = _Fitting(benchmark, encoder, cache)
-    fit = fitting.fit
+    learning = asking = _Fitting(benchmark, encoder, cache)
+    if benchmark.max_length is not None:
+        unlimited = dataclasses.replace(benchmark, max_length=None)
+        asking = _Fitting(unlimited, Encoder(encoder.chat, None, cache), cache)
+    fit = learning.fit
     made = dataclasses.replace(
         benchmark,
         forget=fit(benchmark.forget),
         retain=fit(benchmark.retain),
         target_rows=fit(benchmark.target_rows),
         oracle_rows=fit(benchmark.oracle_rows),
-        suites=tuple(dataclasses.replace(suite, rows=fit(suite.rows)) for suite in benchmark.suites),
-    )
-    dropped, shortened, cut = (len(np.unique(np.concatenate(ids))) for ids in fitting.changed.values())
-    notes = [
-        note for count, note in (
-            (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
-            (shortened, f"{shortened} prompts shortened at their beginning"),
-            (cut, f"{cut} responses cut at their end: they lose their end"),
-        ) if count
-    ]  # fmt: skip
+        suites=tuple(
+            dataclasses.replace(
+                suite, rows=fit(suite.rows) if isinstance(suite.measure, Answers) else asking.fit(suite.rows)
+            ) for suite in benchmark.suites
+        ),
+    )  # fmt: skip
+    notes = [note for fitting in dict.fromkeys((learning, asking)) for note in fitting.notes()]
     for note in notes:
         log.warning("%s", note)
     if (benchmark.forget and not made.forget) or not all(suite.rows for suite in made.suites):
@@ -68,6 +71,17 @@ class _Fitting:
         self._done: dict[int, Sequence[Row]] = {}
         none: Hashes = np.empty(0, np.uint64)
         self.changed: dict[str, list[Hashes]] = {name: [none] for name in ("dropped", "shortened", "cut")}
+
+    def notes(self) -> list[str]:
+        """What a reader of the report must know of the changes."""
+        dropped, shortened, cut = (len(np.unique(np.concatenate(ids))) for ids in self.changed.values())
+        return [
+            note for count, note in (
+                (dropped, f"{dropped} rows dropped: their prompts fill the {self._encoder.limit} tokens"),
+                (shortened, f"{shortened} prompts shortened at their beginning"),
+                (cut, f"{cut} responses cut at their end: they lose their end"),
+            ) if count
+        ]  # fmt: skip
 
     def fit(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows that are kept, with the prompts they have now: the same object where that is all of them."""
@@ -114,7 +128,7 @@ class _Fitting:
 def _shorter(row: Row, chat: ChatFormat, max_length: int | None) -> Row | None:
     """The row without the fewest words from the left whose loss makes room; None where none do."""
     def fits(prompt: str) -> bool:
-        return chat.has_room(prompt, max_length, plain=row.plain)
+        return chat.has_room(prompt, max_length, plain=row.plain, lead=row.lead)
 
     if fits(row.prompt):
         return row

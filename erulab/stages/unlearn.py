@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab import data_rules
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.methods.base import Method, Trains
@@ -36,12 +37,15 @@ def check(context: Context) -> None:
     """What can be wrong with this unlearning and is known before anything is trained.
 
     Raises:
-        DataError: the data set lacks what the method's pairs need.
+        DataError: the data set lacks what the method's pairs need; ConfigError: what its retain term or the adversary
+            needs.
     """
     config = context.config
     method: Method = methods.build(config.method)
     if method.trains not in (Trains.forget, Trains.refusal):
         return
+    if not context.benchmark.retain:
+        data_rules.check_without_retain(config)
     encode(context.encoder, context.benchmark, method, config.seed)
 
 

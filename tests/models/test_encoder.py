@@ -78,7 +78,7 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     wanted = list(first.rows(rows))
     others = list(encode_others(first, rows, Pairs.alternative, (), 3))
 
-    def never(texts: object, *, plain: bool) -> list[object]:
+    def never(texts: object, *, plain: bool, lead: str) -> list[object]:
         raise AssertionError("tokenised again")
 
     monkeypatch.setattr(chat, "encode_whole", never)
