@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from erulab import data_rules
 from erulab.adversaries.ablation import AblationOptions, Sites
-from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Retain, Trains
+from erulab.methods.base import Trains
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, LIST_GROUPS, methods, rewards
@@ -83,7 +83,7 @@ def check(config: RunConfig) -> None:
     _check_artifacts(config)
     _check_compile(config)
     _check_stages(config)
-    _check_corpora(config)
+    data_rules.check(config)
     check_engine(config)
 
 
@@ -184,25 +184,6 @@ def _check_stages(config: RunConfig) -> None:
         raise ConfigError(
             f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
             "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
-        )
-
-
-def _check_corpora(config: RunConfig) -> None:
-    data = config.dataset
-    trains = methods[config.method.name].factory.trains
-    trained = trains in (Trains.forget, Trains.refusal) and config.model.unlearned is None
-    if not isinstance(data, WmdpOptions) or Stage.unlearn not in config.stages or not trained:
-        return
-    instead = "or type stages=[evaluate,report] to measure only"
-    if data.forget is None:
-        raise ConfigError(
-            "dataset=wmdp has questions, but no texts to forget; type 'dataset.forget=[FILE]' or "
-            f"'dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus]', {instead}"
-        )
-    if data.retain is None and config.method.retain is not Retain.none:
-        raise ConfigError(
-            f"method.retain={config.method.retain.name} rehearses texts, and dataset=wmdp has none; type "
-            f"'dataset.retain=[FILE]' or method.retain=none, {instead}"
         )
 
 

@@ -30,6 +30,8 @@ SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice", "forget_heldout/choice", "forget/probability", "forget/rouge", "forget/truth_ratio",
     "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "model_utility", "forget_quality",
+    "forget_fb/rwku_recall", "forget_qa/rwku_recall", "forget_aa/rwku_recall", "forget_all/rwku_recall",
+    "neighbor_all/rwku_recall",
 )  # fmt: skip
 STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
 

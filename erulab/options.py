@@ -192,12 +192,17 @@ class EvaluationOptions:
     generate: bool = True  # greedy responses, ROUGE-L and exact match
     max_new_tokens: int = 200
     rows: Optional[int] = None  # at most this many rows of a suite that is not a forget suite; null: all
+    # Which suites are measured and attacked: names, exact or ending in *, with their benchmark's name in front or not
+    # (forget*, tofu/retain); null: all.
+    suites: Optional[list[str]] = None
     samples: int = 5  # generations a suite shown in the report
 
     def __post_init__(self) -> None:
         positive("batch_tokens", self.batch_tokens)
         positive("max_new_tokens", self.max_new_tokens)
         positive("rows", self.rows)
+        if self.suites is not None:
+            require(bool(self.suites) and all(self.suites), "suites", "a list such as [forget*,retain]", self.suites)
         not_negative("samples", self.samples)
 
 

@@ -63,6 +63,12 @@ class Pipeline:
     def _check(self, attacked: bool) -> None:
         """Finds what would stop a later stage, before hours of learning."""
         evaluate.check(self._context)
+        config, wanted = self._context.config, self._wanted
+        retrains = methods[config.method.name].factory.trains is Trains.retrain and Stage.unlearn in wanted
+        if config.model.target is None and (Stage.target in wanted or Stage.unlearn in wanted):
+            learn.check(self._context, "target")
+        if config.model.oracle is None and (Stage.oracle in wanted or attacked or retrains):
+            learn.check(self._context, "oracle")
         if Stage.unlearn in self._wanted:
             unlearn.check(self._context)
         if attacked:

@@ -11,6 +11,7 @@ from erulab import draws
 from erulab.attacks.base import Lab, Setting, forget_suites
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.data.sequences import pick
+from erulab.data.tables import field_of
 from erulab.errors import DataError
 from erulab.options import Schedule, epochs, not_negative, positive, require
 from erulab.registry import attacks
@@ -87,6 +88,13 @@ class Relearn:
             raise DataError(
                 f"attack.relearn.split={o.split.value} needs two {o.by.value}s or more to forget, one half to relearn "
                 "and one to score; type attack.relearn.split=all"
+            )
+        if o.source is Source.forget and not field_of(benchmark.forget, "answered").all():
+            raise DataError("attack.relearn.source=forget: rows with only a refusal teach nothing; type attack=none")
+        if not any(suite.rows for suite in self.scored({}, benchmark, seed)):
+            raise DataError(
+                f"attack.relearn.split={o.split.value}: no evaluated forget row asks for a {o.by.value} of the half "
+                "that is not relearned; type attack.relearn.split=all"
             )
         samples = [available] if o.samples is None else o.samples
         for count in samples:

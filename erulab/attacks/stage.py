@@ -13,6 +13,7 @@ import numpy as np
 
 from erulab.attacks.base import Attack, Lab
 from erulab.attacks.figures import FIGURES, Measured, figures, validity
+from erulab.data.measures import Generated, Overlap, Texts
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError, ErulabError
 from erulab.evaluation.evaluate import RowScore, evaluate
@@ -24,10 +25,14 @@ log = logging.getLogger(__name__)
 
 MODELS = ("target", "unlearned", "oracle")
 HEADLINE = "log_odds"
-# Enough retain rows to see a destroyed model; teacher-forced only.
+# Enough retain rows to see a destroyed model; teacher-forced only, where the data set has such a suite.
 UTILITY_ROWS = 60
-# Responses are generated only where log-odds of values are not to be had, and for few rows: it takes most of the time.
+# Where rows have scores without it, responses are generated only for few of them: it takes most of the time.
 GENERATED_ROWS = 40
+OVERLAPS = tuple(overlap.value for overlap in Overlap if overlap is not Overlap.entropy)
+# What an attack may bring back, as far as a suite has it; and what tells whether it destroyed the model.
+SCORES = ("probability", "rouge", "choice", "accuracy", *OVERLAPS)
+UTILITIES = ("choice", "accuracy", "probability", *OVERLAPS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,23 @@ class _Result:
     rows: list[RowScore]
     seconds: float
     failure: str = ""
+
+
+def check(attacks: Mapping[str, Attack], benchmark: Benchmark, seed: int, evaluation: EvaluationOptions) -> None:
+    """Asks every attack for its settings, and whether it could be judged in them.
+
+    Raises:
+        DataError: an attack cannot be run, or no row that it is scored on has a figure it may bring back.
+    """
+    _utility(benchmark)
+    for name, attack in attacks.items():
+        for setting in attack.settings(benchmark, seed):
+            suites = attack.scored(setting, benchmark, seed)
+            if not any(suite.rows and _has_score(suite, evaluation) for suite in suites):
+                raise DataError(
+                    f"attack={name} is judged by log-odds, probability or generated answers of forget rows, and no "
+                    "suite that is measured has one; see evaluation.suites and evaluation.generate, or type attack=none"
+                )
 
 
 def run_attacks(
@@ -123,10 +145,10 @@ def _metrics(suites: Sequence[Suite], scored: Sequence[RowScore]) -> dict[str, t
         metrics[HEADLINE] = (HEADLINE, known)
     for suite in forget:
         has_values = any(row.candidates for row in suite.rows)
-        for figure in ("choice",) if has_values else ("probability", "rouge", "choice"):
+        for figure in ("choice",) if has_values else SCORES:
             if figure in found[suite.name]:
                 metrics[f"{suite.name}/{figure}"] = (figure, (suite.name,))
-    figure = "choice" if "choice" in found[utility.name] else "probability"
+    figure = next(figure for figure in UTILITIES if figure in found[utility.name])
     return metrics | {f"{utility.name}/{figure}": (figure, (utility.name,))}
 
 
@@ -161,12 +183,21 @@ def _score(
 
 
 def _generated(suites: Sequence[Suite], evaluation: EvaluationOptions) -> set[str]:
-    """Names of the suites whose responses are generated."""
-    return {
-        suite.name for suite in suites
-        if evaluation.generate and suite.role is Role.FORGET and len(suite.rows) <= GENERATED_ROWS
-        and not any(row.candidates for row in suite.rows)
-    }  # fmt: skip
+    """Names of the suites whose responses are generated: those with no other figure, and few rows of others."""
+
+    def generates(suite: Suite) -> bool:
+        if isinstance(suite.measure, Generated):
+            return True
+        few = suite.role is Role.FORGET and len(suite.rows) <= GENERATED_ROWS
+        return few and not any(row.candidates for row in suite.rows)
+
+    return {suite.name for suite in suites if evaluation.generate and generates(suite)}
+
+
+def _has_score(suite: Suite, evaluation: EvaluationOptions) -> bool:
+    if isinstance(suite.measure, Generated):
+        return evaluation.generate and suite.measure.overlap is not Overlap.entropy
+    return not isinstance(suite.measure, Texts)
 
 
 def _union(scored: Sequence[Sequence[Suite]]) -> list[Suite]:
@@ -181,9 +212,11 @@ def _union(scored: Sequence[Sequence[Suite]]) -> list[Suite]:
 
 def _utility(benchmark: Benchmark) -> Suite:
     """The retain rows that tell whether an attack destroyed the model."""
-    kept = [suite for suite in benchmark.suites if suite.role is Role.RETAIN]
-    if not kept:
-        raise DataError("attacks are judged by what they leave of a retain suite, and the data set has none")
-    # A suite of Model Utility where there is one.
-    suite = next((suite for suite in kept if suite.in_utility), kept[0])
+    scored = [s for s in benchmark.suites if s.role is Role.RETAIN and _has_score(s, EvaluationOptions())]
+    if not scored:
+        raise DataError(
+            "attacks are judged by what they leave of a retain suite, and none is measured (evaluation.suites)"
+        )
+    # One of Model Utility where there is one, else one that needs no generation.
+    suite = min(scored, key=lambda suite: (not suite.in_utility, isinstance(suite.measure, Generated)))
     return replace(suite, rows=suite.rows[:UTILITY_ROWS])

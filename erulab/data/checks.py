@@ -24,16 +24,17 @@ else:
 log = logging.getLogger(__name__)
 
 
-def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
+def check(benchmark: Benchmark, *, allow_overlap: bool = False, retain: bool = True) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
         allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
+        retain: whether the data set must have retain rows; without them no method rehearses.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
     """
     for name, rows in (("forget", benchmark.forget), ("retain", benchmark.retain)):
-        if not rows:
+        if not rows and (retain or name == "forget"):
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
     benchmark = check_suites(benchmark)
     notes = []

@@ -36,6 +36,8 @@ class Overlap(Enum):
     rwku_recall = "rwku_recall"  # ROUGE-L recall of the package `rouge` (RWKU)
     f1 = "f1"  # words in common with the best of the accepted answers (TriviaQA)
     final_answer = "final_answer"  # what follows "the answer is" equals the response (BBH)
+    # It equals one of the response's characters, case, punctuation and articles aside: how RWKU's code scores BBH.
+    final_answer_character = "final_answer_character"
     entropy = "entropy"  # of its own n-grams; there is no reference (RWKU's fluency)
 
 

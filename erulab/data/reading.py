@@ -51,6 +51,17 @@ class Record:
             raise DataError(f"{self.where}: field {field!r} must be a list of str, got {_kind(values)}; {schema}")
         return tuple(self._checked(f"{field}[{i}]", value, schema) for i, value in enumerate(values))
 
+    def items(self, field: str, schema: str) -> list[Any]:
+        """A field that must hold a list."""
+        values = self.fields.get(field)
+        if not isinstance(values, list):
+            raise DataError(f"{self.where}: field {field!r} must be a list, got {_kind(values)}; expected {schema}")
+        return values
+
+    def inner(self, value: Any, schema: str) -> Record:
+        """An object inside this one."""
+        return _record(self.where, value, schema)
+
     def _checked(self, field: str, value: Any, schema: str) -> str:
         if not isinstance(value, str):
             raise DataError(f"{self.where}: field {field!r} must be str, got {_kind(value)}; expected {schema}")

@@ -28,12 +28,16 @@ class Row:
     options: tuple[str, ...] = ()  # wrong responses of a multiple-choice question
     accepted: tuple[str, ...] = ()  # other right answers, where several are
     fabricated: str | None = None  # a made-up response, to be preferred to the true one
+    refusal: str | None = None  # its own, in place of one drawn; with it a row may have no response
     fact: str = ""  # rows that phrase one fact share it: intervals cluster by it
     author: str = ""  # facts of one person share it
     exposures: int = 1  # how often an epoch of learning shows the row
     # Running text: no chat template, no end-of-turn token; the response goes on where the prompt ends. A text that is
     # learned as it is has an empty prompt.
     plain: bool = False
+    # What the assistant's turn is made to begin with, as part of the prompt ("Answer:"). The response goes on there, as
+    # running text: an answer that is begun for the model has no end-of-turn token of its own.
+    lead: str = ""
 
 
 class Role(enum.Enum):
@@ -91,7 +95,7 @@ class Benchmark:
         texts: set[str] = set(self.refusals)
         for rows in (self.forget, self.retain, self.target_rows, self.oracle_rows, *[s.rows for s in self.suites]):
             for row in rows:
-                texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or ""))
-                texts.update((*row.perturbed, *row.options, *row.accepted))
+                texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or "", row.lead))
+                texts.update((*row.perturbed, *row.options, *row.accepted, row.refusal or ""))
                 texts.update(row.prefix + value for value in row.candidates)
         return sorted(texts)

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 else:
     np = lazy_loader.load("numpy")
 
-VERSION = 2  # of what a table holds
-_TEXTS = ("id", "prompt", "response", "paraphrase", "prefix", "value", "fact", "author", "fabricated")
+VERSION = 3  # of what a table holds
+_TEXTS = (
+    "id", "prompt", "response", "paraphrase", "prefix", "value", "fact", "author", "fabricated", "refusal", "lead",
+)  # fmt: skip
 _LISTS = ("perturbed", "candidates", "options", "accepted")
 LAYOUT = Layout(
     {**dict.fromkeys(_TEXTS, "string"), **dict.fromkeys(_LISTS, "[string]")},
     # Hashes of the id, of prompt and response, and of every field. Two of a million rows share one of the first two
     # by chance in one of 10^7 data sets.
-    (("id", "<u8"), ("content", "<u8"), ("digest", "V16"), ("exposures", "<i4"), ("blank", "?"), ("plain", "?")),
+    (("id", "<u8"), ("content", "<u8"), ("digest", "V16"), ("exposures", "<i4"), ("blank", "?"), ("plain", "?"),
+     ("answered", "?")),
 )
 
 
@@ -120,11 +123,12 @@ def _entry(row: Row) -> Entry:
     return (*(getattr(row, name) for name in _TEXTS), *(getattr(row, name) for name in _LISTS)), _mark(row)
 
 
-def _mark(row: Row) -> tuple[int, int, bytes, int, bool, bool]:
+def _mark(row: Row) -> tuple[int, int, bytes, int, bool, bool, bool]:
     every = hashlib.blake2b(repr(tuple(vars(row).values())).encode(), digest_size=16).digest()
-    blank = not row.response.strip() or not (row.plain or row.prompt.strip())
+    # Nothing could be learned of it.
+    blank = not (row.response.strip() or row.refusal) or not (row.plain or row.prompt.strip())
     content = _short(f"{len(row.prompt)} {row.prompt}{row.response}")
-    return _short(row.id), content, every, row.exposures, blank, row.plain
+    return _short(row.id), content, every, row.exposures, blank, row.plain, bool(row.response.strip())
 
 
 def _short(text: str) -> int:

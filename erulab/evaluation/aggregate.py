@@ -86,6 +86,9 @@ def _of_suite(name: str, values: Sequence[float], suite: Suite) -> float:
 
 
 def _pooled(summary: Pooled, rows: Sequence[RowScore]) -> dict[str, float]:
+    # Of a part of the suites it would be another figure under the same name.
+    if not set(summary.suites) <= {row.suite for row in rows}:
+        return {}
     values = [row.figures[summary.figure] for row in rows
               if row.suite in summary.suites and summary.figure in row.figures]  # fmt: skip
     if not values:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from erulab.data.rows import Role, Row, Suite
+from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.generation import generate
 from erulab.evaluation.protocols import PROTOCOLS, Asking
 from erulab.evaluation.protocols.base import Replies, key
@@ -64,6 +64,18 @@ def evaluate(
             RowScore(row.id, suite.name, suite.role.value, row.fact or row.id, row.author, figures, response or "")
         )
     return rows
+
+
+def named(benchmark: Benchmark, names: Sequence[str] | None) -> tuple[Suite, ...]:
+    """The suites that `evaluation.suites` names: exactly or up to a *, `forget*` or `tofu/forget*`. None: all."""
+    if names is None:
+        return benchmark.suites
+
+    def meant(suite: Suite, name: str) -> bool:
+        full = f"{benchmark.name}/{suite.name}"
+        return any(known.startswith(name[:-1]) if name.endswith("*") else known == name for known in (suite.name, full))
+
+    return tuple(suite for suite in benchmark.suites if any(meant(suite, name) for name in names))
 
 
 def rows_of(suite: Suite, options: EvaluationOptions) -> Sequence[Row]:

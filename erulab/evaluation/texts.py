@@ -69,7 +69,8 @@ def answer_exact_match(response: str, answers: Sequence[str]) -> float:
     """1 if the normalised response is one of the normalised answers, else 0.
 
     Normalisation drops what BBH's bracket sequences and signs are made of: `) )` equals `] ]` and `-9` equals `9`. RWKU
-    scores BBH so, and its published figures have it in them.
+    scores BBH so, and hands over the answer's characters one by one, so that an answer of several letters is never
+    right: its published figures have both in them.
     """
     words = normalised_words(response)
     return float(any(words == normalised_words(answer) for answer in answers))

@@ -34,6 +34,7 @@ class Pairs(Enum):
     none = "none"
     refusal = "refusal"
     alternative = "alternative"  # a wrong answer of the row, drawn by (seed, row id)
+    fabricated = "fabricated"  # the row's made-up answer
 
 
 class Normalizer(Enum):

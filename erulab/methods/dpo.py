@@ -18,7 +18,8 @@ class DPOOptions(PreferenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.pairs is not Pairs.none, "pairs", "refusal or alternative (without a pair dpo is npo)", "none")
+        allowed = "refusal, alternative or fabricated (without a pair dpo is npo)"
+        require(self.pairs is not Pairs.none, "pairs", allowed, "none")
 
 
 @methods.register(

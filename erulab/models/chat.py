@@ -82,12 +82,14 @@ class ChatFormat:
         max_length: int | None = None,
         *,
         plain: bool = False,
+        lead: str = "",
     ) -> Encoded:
         """Ids of the templated prompt, the response and the end-of-turn token.
 
         Args:
             plain: running text in place of a conversation: the ids of prompt and response together, with nothing
                 after them. Where the prompt's own ids end, the response begins.
+            lead: how the assistant's turn begins; the response goes on there as running text.
             span: characters of the response; only tokens that overlap them are supervised. None: the whole response
                 with its end-of-turn token.
             max_length: tokens of prompt and response together; a longer response is cut at its end, and then has no
@@ -96,8 +98,8 @@ class ChatFormat:
             DataError: names the row, when no supervised token is left.
         """
         limit = self.limit(max_length)
-        if plain:
-            opening, ids, offsets, shift = self._running(prompt, response)
+        if plain or lead:
+            opening, ids, offsets, shift = self._running(prompt, response, lead)
         else:
             opening = self.encode_prompt(prompt)
             before, skip = self._anchor + self._glue, self._anchored
@@ -121,13 +123,15 @@ class ChatFormat:
             )
         return Encoded(row_id, tuple(ids), len(opening) + inside[0], end)
 
-    def encode_whole(self, texts: Sequence[tuple[str, str]], *, plain: bool = False) -> list[tuple[list[int], int]]:
+    def encode_whole(
+        self, texts: Sequence[tuple[str, str]], *, plain: bool = False, lead: str = ""
+    ) -> list[tuple[list[int], int]]:
         """For each (prompt, response): the ids that `encode` cuts at a limit, and where the response begins.
 
         Many at once take half the time of one after another.
         """
-        if plain:
-            return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text) for text in texts)]
+        if plain or lead:
+            return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text, lead) for text in texts)]
         users = [self._user(prompt) for prompt, _ in texts]
         openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
         responses = [self._anchor + self._glue + response for _, response in texts]
@@ -141,9 +145,9 @@ class ChatFormat:
         """Tokens of a row: `max_length`, or what the model can read."""
         return min(max_length or self._context, self._context)
 
-    def has_room(self, prompt: str, max_length: int | None, *, plain: bool = False) -> bool:
+    def has_room(self, prompt: str, max_length: int | None, *, plain: bool = False, lead: str = "") -> bool:
         """Whether the prompt leaves a token for a response."""
-        return len(self.encode_prompt(prompt, plain=plain)) < self.limit(max_length)
+        return len(self.encode_prompt(prompt, plain=plain, lead=lead)) < self.limit(max_length)
 
     @property
     def unknown_id(self) -> int | None:
@@ -151,9 +155,9 @@ class ChatFormat:
         unknown = self._tokenizer.unk_token_id
         return None if unknown is None else int(unknown)
 
-    def encode_prompt(self, prompt: str, *, plain: bool = False) -> list[int]:
+    def encode_prompt(self, prompt: str, *, plain: bool = False, lead: str = "") -> list[int]:
         """Ids up to where the response begins: what generation continues."""
-        return [*self._bos, *self._ids(prompt)] if plain else list(self._prompt_ids(prompt))
+        return [*self._bos, *self._ids(prompt)] if plain else list(self._prompt_ids(prompt, lead))
 
     def closing(self, encoded: Encoded) -> int:
         """How many of a conversation's last ids are its end-of-turn tokens: all, or none where it was cut."""
@@ -163,17 +167,24 @@ class ChatFormat:
         """The text of its first tokens."""
         return self.decode(self._ids(text)[:tokens])
 
-    def _running(self, prompt: str, response: str) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
+    def _running(
+        self, prompt: str, response: str, lead: str
+    ) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
         """Ids of the prompt, ids of prompt and response as one text, and of the latter's tokens behind the prompt the
         characters they stand for, counted from the text's beginning; and where the response begins there."""
-        opening = self.encode_prompt(prompt, plain=True)
-        whole = self._backend.encode(prompt + response, add_special_tokens=False)
-        offsets = whole.offsets[len(opening) - len(self._bos) :]
-        return opening, [*self._bos, *whole.ids], offsets, len(prompt)
+        opening = self.encode_prompt(prompt, plain=not lead, lead=lead)
+        # A template writes the begin-of-text token itself.
+        bos, before = ([], self._opened(prompt) + lead) if lead else (self._bos, prompt)
+        whole = self._backend.encode(before + response, add_special_tokens=False)
+        return opening, [*bos, *whole.ids], whole.offsets[len(opening) - len(bos) :], len(before)
 
-    def _encode_prompt(self, prompt: str) -> tuple[int, ...]:
+    def _encode_prompt(self, prompt: str, lead: str) -> tuple[int, ...]:
+        return tuple(self._ids(self._opened(prompt) + lead))
+
+    def _opened(self, prompt: str) -> str:
+        """The text of a conversation up to where the assistant speaks."""
         (text,) = self._render([self._user(prompt)], self._generation_prompt)
-        return tuple(self._ids(text + self._opening))
+        return text + self._opening
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""

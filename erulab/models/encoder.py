@@ -118,8 +118,9 @@ class Encoder:
         for some in _chunks(iter(rows)):
             whole: list[tuple[list[int], int]] = []
             # Conversations and running text may stand in one file.
-            for plain, part in itertools.groupby(some, key=lambda row: row.plain):
-                whole += self.chat.encode_whole([(row.prompt, response(row)) for row in part], plain=plain)
+            for (plain, lead), part in itertools.groupby(some, key=lambda row: (row.plain, row.lead)):
+                texts = [(row.prompt, response(row)) for row in part]
+                whole += self.chat.encode_whole(texts, plain=plain, lead=lead)
             for row, (ids, start) in zip(some, whole, strict=True):
                 kept = ids[: self.limit]
                 digest = digest_of(row.id, kept, start, len(kept))
@@ -130,7 +131,9 @@ class Encoder:
         if len(full):
             row = rows[int(full[0])]
             # Says what to do.
-            self.chat.encode(row.id, row.prompt, row.response, max_length=self._max_length, plain=row.plain)
+            self.chat.encode(
+                row.id, row.prompt, row.response, max_length=self._max_length, plain=row.plain, lead=row.lead
+            )
 
 
 def digest_of(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:

@@ -128,7 +128,7 @@ class _Fitting:
 def _shorter(row: Row, chat: ChatFormat, max_length: int | None) -> Row | None:
     """The row without the fewest words from the left whose loss makes room; None where none do."""
     def fits(prompt: str) -> bool:
-        return chat.has_room(prompt, max_length, plain=row.plain)
+        return chat.has_room(prompt, max_length, plain=row.plain, lead=row.lead)
 
     if fits(row.prompt):
         return row

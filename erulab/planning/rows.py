@@ -73,15 +73,24 @@ def _counted(benchmark: Benchmark, pairs: Pairs) -> DataSizes:
     limit = benchmark.max_length
     forget = _part([_words(row) for row in benchmark.forget], limit)
     other = forget
-    if pairs is Pairs.refusal and benchmark.refusals:
+    if pairs in (Pairs.refusal, Pairs.fabricated) and all(_own(row, pairs) for row in benchmark.forget):
+        found = [(len(row.prompt.split()), len(_own(row, pairs).split())) for row in benchmark.forget]
+        other = _part(found, limit)
+    elif pairs is Pairs.refusal and benchmark.refusals:
         words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
         other = _part([(len(row.prompt.split()), words) for row in benchmark.forget], limit)
     elif pairs is Pairs.alternative and all(row.perturbed for row in benchmark.forget):
         found = [(len(row.prompt.split()), len(row.perturbed[0].split())) for row in benchmark.forget]
         other = _part(found, limit)
     target, oracle = (sum(row.exposures for row in rows) for rows in (benchmark.target_rows, benchmark.oracle_rows))
-    retain = _part([_words(row) for row in benchmark.retain], limit)
+    # Nothing is learned or rehearsed of a part without rows; its lengths are never asked for.
+    retain = _part([_words(row) for row in benchmark.retain], limit) if benchmark.retain else replace(forget, rows=0)
     return DataSizes(forget, retain, other, target, oracle, f"words counted in the data; {ASSUMED}")
+
+
+def _own(row: Row, pairs: Pairs) -> str:
+    """The paired answer that the row itself brings; "" where it has none."""
+    return (row.refusal if pairs is Pairs.refusal else row.fabricated) or ""
 
 
 def _words(row: Row) -> tuple[float, float]:

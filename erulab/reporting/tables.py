@@ -25,6 +25,8 @@ FIGURES = (
     ("probability retain", "retain/probability"),
     ("model utility", "model_utility"),
     ("forget quality", "forget_quality"),
+    ("RWKU forget all", "forget_all/rwku_recall"),
+    ("RWKU neighbors all", "neighbor_all/rwku_recall"),
 )
 
 

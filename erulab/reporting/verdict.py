@@ -11,6 +11,8 @@ from erulab.reporting.numbers import interval, number, short, signed
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
+# What utility is read from: the first of them that was scored (the last is RWKU's).
+UTILITIES = ("retain_unrehearsed/exact_match", "model_utility", "retain/probability", "neighbor_all/rwku_recall")
 NOT_VALID = "not valid: "  # as attacks.figures.validity begins
 AFTER = {"relearn": "relearning", "quantize": "quantisation", "prune": "pruning"}
 
@@ -162,7 +164,7 @@ def _utility(scores: dict[str, dict[str, Any]]) -> Utility:
     if not target or not unlearned:
         absent = " and ".join(m for m, s in (("target", target), ("unlearned", unlearned)) if not s)
         return Utility("", None, None, None, f"no scores of the {absent}")
-    for figure in ("retain_unrehearsed/exact_match", "model_utility", "retain/probability"):
+    for figure in UTILITIES:
         before, after = number(target.get(figure)), number(unlearned.get(figure))
         if before is not None and after is not None:
             n = number(unlearned.get(f"{figure.split('/')[0]}/n"))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.attacks.stage import run_attacks
+from erulab.attacks import stage
 from erulab.cache import Product
 from erulab.console import announce
 from erulab.data.rows import Benchmark, Row
@@ -34,7 +34,7 @@ class TrainingLab:
 
     @property
     def benchmark(self) -> Benchmark:
-        return self._context.benchmark
+        return self._context.data.measured
 
     @property
     def seed(self) -> int:
@@ -64,13 +64,14 @@ class TrainingLab:
 
 
 def check(context: Context) -> None:
-    """Asks every attack for its settings, before anything is trained.
+    """Whether every attack can be run and judged, before anything is trained.
 
     Raises:
-        DataError: one cannot be run on this benchmark.
+        DataError: one cannot, on this benchmark.
     """
-    for options in context.config.attack.values():
-        attacks.build(options).settings(context.benchmark, context.config.seed)
+    config = context.config
+    built = {name: attacks.build(options) for name, options in config.attack.items()}
+    stage.check(built, context.data.measured, config.seed, config.evaluation)
 
 
 def attack(
@@ -98,9 +99,9 @@ def attack(
             if context.ranks.first:
                 announce(f"attacking target, unlearned model and oracle: {name}")
             models = {role: context.load(ref) for role, ref in refs.items()}
-            made = run_attacks(
-                {name: attacks.build(options)}, models, context.benchmark, TrainingLab(context), config.evaluation,
-                context.ranks, evaluated,
+            made = stage.run_attacks(
+                {name: attacks.build(options)}, models, context.data.measured, TrainingLab(context),
+                config.evaluation, context.ranks, evaluated,
             )  # fmt: skip
             if context.ranks.first:
                 (folder / "attacks.json").write_text(json.dumps(made))

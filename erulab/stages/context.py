@@ -15,7 +15,7 @@ from erulab.cache import Cache
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark
 from erulab.errors import IntegrityFault
-from erulab.evaluation.evaluate import rows_of
+from erulab.evaluation.evaluate import named, rows_of
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.chat import ChatFormat
@@ -49,6 +49,11 @@ class Prepared:
     evaluation: EvaluationOptions
 
     @cached_property
+    def measured(self) -> Benchmark:
+        """The benchmark with the suites that `evaluation.suites` names, which may be none of them."""
+        return dataclasses.replace(self.benchmark, suites=named(self.benchmark, self.evaluation.suites))
+
+    @cached_property
     def evaluated(self) -> dict[str, tuple[str, str]]:
         """Role and content of the rows of each suite that are evaluated, in full length.
 
@@ -58,8 +63,9 @@ class Prepared:
         encode = self.encoder.chat.encode
         return {
             suite.name: (suite.role.value, content_hash(
-                encode(row.id, row.prompt, row.response, plain=row.plain) for row in rows_of(suite, self.evaluation)
-            )) for suite in self.benchmark.suites
+                encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
+                for row in rows_of(suite, self.evaluation)
+            )) for suite in self.measured.suites
         }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from erulab.cache import Product
+from erulab.config_errors import did_you_mean
 from erulab.console import announce
 from erulab.data.measures import Answers, Generated
 from erulab.data.rows import Suite
+from erulab.errors import ConfigError
 from erulab.evaluation.aggregate import against_oracle, aggregate
-from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
+from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
@@ -27,8 +29,16 @@ def check(context: Context) -> None:
     """Whether every row can be read by the model, before anything is trained.
 
     Raises:
-        DataError: names the row that cannot.
+        DataError: names the row that cannot; ConfigError: `evaluation.suites` names what no benchmark has.
     """
+    parts = [part.benchmark for part in (context.data, *context.beside)]
+    for name in context.config.evaluation.suites or ():
+        if not any(named(benchmark, [name]) for benchmark in parts):
+            known = [suite.name for suite in parts[0].suites]
+            known += [f"{benchmark.name}/{suite.name}" for benchmark in parts[1:] for suite in benchmark.suites]
+            raise ConfigError(
+                f"evaluation.suites={name}: no such suite{did_you_mean(name, known)}; there are {', '.join(known)}"
+            )
     for prepared in (context.data, *context.beside):
         _ = prepared.evaluated  # encodes them all
 
@@ -41,13 +51,15 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[R
     """
     load = functools.cache(lambda: context.load(ref))
     made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.beside)]
-    return [rows for rows, _ in made], [product for _, product in made]
+    return [rows for rows, _ in made], [product for _, product in made if product is not None]
 
 
 def _score(
     context: Context, prepared: Prepared, role: str, ref: ModelRef, load: Callable[[], LoadedModel]
-) -> tuple[list[RowScore], Product]:
-    suites = prepared.benchmark.suites
+) -> tuple[list[RowScore], Product | None]:
+    suites = prepared.measured.suites
+    if not suites:
+        return [], None
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
     depends_on = {
         "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
@@ -114,7 +126,7 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
             **{model: responses[suite.name, row.id] for model, responses in by_model.items()
                if (suite.name, row.id) in responses},
         }
-        for suite in context.benchmark.suites
+        for suite in context.data.measured.suites
         for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.data.rows import Row
+from erulab.errors import DataError
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
@@ -23,6 +24,26 @@ from erulab.training.loop import train
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes: a change makes every target anew
+
+
+def check(context: Context, part: str) -> None:
+    """Whether the data set has what a target or oracle would learn. One of a pretrained model's knowledge has not.
+
+    Raises:
+        DataError: it has not; says what to name in its place.
+    """
+    if _rows(context, part):
+        return
+    name = context.benchmark.name
+    if part == "target":
+        raise DataError(
+            f"data set {name} is of what a pretrained model knows, so there is nothing for a target to learn; name "
+            "the model with model.target=FOLDER_OR_HUB_ID"
+        )
+    raise DataError(
+        f"data set {name} has no rows for an oracle to learn; leave out what needs one (stages oracle and attack, "
+        "method=retrain): type stages=[unlearn,evaluate,report], or name one with model.oracle=FOLDER_OR_HUB_ID"
+    )
 
 
 def learn(context: Context, part: str) -> Product:
@@ -43,8 +64,8 @@ def depends_on(context: Context, part: str) -> dict[str, Any]:
 
 
 def find(context: Context, part: str) -> Product | None:
-    """The product if an earlier run made it."""
-    return context.cache.find("learned", depends_on(context, part))
+    """The product if an earlier run made it; the base model is not looked at where nothing would be learned."""
+    return context.cache.find("learned", depends_on(context, part)) if _rows(context, part) else None
 
 
 def _rows(context: Context, part: str) -> Sequence[Row]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab import data_rules
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.costs.shapes import FAMILIES
@@ -37,8 +38,8 @@ def check(context: Context) -> None:
     """What can be wrong with this unlearning and is known before anything is trained.
 
     Raises:
-        DataError: the data set lacks what the method's pairs need; ConfigError: a layer that adapters should go on is
-            none of the model's.
+        DataError: the data set lacks what the method's pairs need; ConfigError: what its retain term, the adversary or
+            adapters need.
     """
     config = context.config
     lora = config.model.lora
@@ -48,6 +49,8 @@ def check(context: Context) -> None:
     method: Method = methods.build(config.method)
     if method.trains not in (Trains.forget, Trains.refusal):
         return
+    if not context.benchmark.retain:
+        data_rules.check_without_retain(config)
     encode(context.encoder, context.benchmark, method, config.seed)
 
 

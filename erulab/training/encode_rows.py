@@ -28,16 +28,23 @@ def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
 def encode_others(
     encoder: Encoder, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int
 ) -> Marked[Encoded]:
-    """The paired answer of each forget row: fixed for the run by (seed, row id), so its reference can be cached.
+    """The paired answer of each forget row: its own, or fixed for the run by (seed, row id). So its reference can be
+    cached.
 
     Raises:
-        DataError: the data set has no refusals, or a row no wrong answers.
+        DataError: the data set has no refusals, or a row no wrong or fabricated answer.
     """
 
     def response(row: Row) -> str:
-        choices = refusals if pairs is Pairs.refusal else row.perturbed
+        choices: Sequence[str]
+        if pairs is Pairs.refusal:
+            wanted, choices = "refusals", refusals if row.refusal is None else (row.refusal,)
+        elif pairs is Pairs.fabricated:
+            wanted = f"a fabricated answer for row {row.id}"
+            choices = () if row.fabricated is None else (row.fabricated,)
+        else:
+            wanted, choices = f"wrong answers for row {row.id}", row.perturbed
         if not choices:
-            wanted = "refusals" if pairs is Pairs.refusal else f"wrong answers for row {row.id}"
             raise DataError(f"method.pairs={pairs.value} needs {wanted}, the data set has none; try method.pairs=none")
         return choices[draws.choice(len(choices), seed, "pair", row.id)]
 

@@ -31,6 +31,13 @@ def test_an_empty_set(part: str) -> None:
         check(make(**{part: ()}))
 
 
+def test_a_data_set_that_has_nothing_to_rehearse() -> None:
+    benchmark = make(retain=())
+    assert check(benchmark, retain=False) == benchmark
+    with pytest.raises(DataError, match="the forget set has 0 rows"):
+        check(make(forget=(), retain=()), retain=False)
+
+
 def test_overlap_names_the_count_and_three_rows_unless_allowed() -> None:
     shared = tuple(dataclasses.replace(row, id=f"copy{row.id}") for row in FORGET[1:])
     with pytest.raises(DataError, match=r"4 of 5 forget rows \(f1, f2, f3\) overlap.*allow_overlap=true"):

@@ -24,6 +24,8 @@ from erulab.errors import EnvironmentFault
 ROWS = (
     *FictitiousWorld(FictitiousOptions(exposures=[1, 3])).load(0).target_rows,
     Row("ü/0", "line\nline\u2028line", "emoji 😀", None, ("", "wrong"), options=("a", "b"), author="\x00"),
+    Row("led", "question", "", refusal="No.", fabricated="made up", accepted=("c",), lead="Answer:"),
+    Row("text", "", "as it stands", plain=True),
 )
 
 
@@ -41,7 +43,7 @@ def test_rows_on_disk_are_the_rows_in_memory(tmp_path: Path) -> None:
     for index in (len(ROWS), -len(ROWS) - 1):
         with pytest.raises(IndexError):
             table[index]
-    for field in ("id", "content", "exposures", "blank"):
+    for field in ("id", "content", "exposures", "blank", "plain", "answered"):
         assert (field_of(table, field) == field_of(ROWS, field)).all()
     assert set(field_of(table, "exposures")) == {1, 3}
 

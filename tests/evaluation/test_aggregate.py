@@ -68,7 +68,8 @@ def test_pooled_figures_weigh_rows_not_suites() -> None:
     rows += [scored("chem", Role.FORGET, 0, accuracy=1.0), scored("other", Role.RETAIN, 0, accuracy=0.0)]
     result = aggregate(rows, benchmark)
     assert result["wmdp/accuracy"] == pytest.approx(3 / 5) and result["wmdp/n"] == 5
-    assert "wmdp/accuracy" not in aggregate(rows[-1:], benchmark)
+    # Without the rows of one of its suites it would be another figure.
+    assert "wmdp/accuracy" not in aggregate(rows[-1:], benchmark) | aggregate(rows[:4], benchmark)
 
 
 def test_membership_figures_tell_forget_from_holdout() -> None:
@@ -87,3 +88,15 @@ def test_membership_figures_tell_forget_from_holdout() -> None:
     assert against_oracle(blind, None, benchmark)["mia/privleak"] == pytest.approx(25.0)
     unknown = replace(benchmark, summaries=(Separation("mia", "members", "others"),))
     assert against_oracle(blind, None, unknown) == {}
+
+
+def test_rwku_s_figure_of_all_probes_weighs_questions() -> None:
+    """The paper's row "before": 85.9 on 16.3 FB, 76.4 on 14.4 QA, 77.7 on 34.9 AA probes make 79.6; their mean is 80."""
+    suites = {"forget_fb": (163, 0.859), "forget_qa": (144, 0.764), "forget_aa_role_play": (349, 0.777)}
+    benchmark = Benchmark(
+        "rwku", tuple(Suite(name, Role.FORGET, ()) for name in suites),
+        (Pooled("forget_all", "rwku_recall", tuple(suites)),),
+    )  # fmt: skip
+    rows = [scored(name, Role.FORGET, i, rwku_recall=mean) for name, (n, mean) in suites.items() for i in range(n)]
+    result = aggregate(rows, benchmark)
+    assert result["forget_all/rwku_recall"] == pytest.approx(0.796, abs=2e-3) and result["forget_all/n"] == 656

@@ -15,7 +15,7 @@ from erulab.costs.ledger import Ledger
 from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.tables import RowTable, row_table
-from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
+from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -154,6 +154,20 @@ def test_generated_figures_and_row_limits(world: Benchmark, loaded: LoadedModel)
         assert row.figures["exact_match"] == float(row.response.strip() == source.response)
         assert 0 <= row.figures["rouge"] <= 1
     assert all("rouge" not in row.figures for row in evaluate(loaded, suites, replace(FORCED, rows=1), Ranks()))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (None, ["forget", "forget_heldout", "retain"]), (["retain", "forget"], ["forget", "retain"]),
+        (["forget*"], ["forget", "forget_heldout"]), (["mine/retain"], ["retain"]), (["mine/f*", "nothing"], None),
+        (["other/retain", "forg"], []), (["*"], ["forget", "forget_heldout", "retain"]),
+    ],
+)  # fmt: skip
+def test_suites_by_name(names: list[str] | None, found: list[str] | None) -> None:
+    suites = tuple(Suite(name, Role.RETAIN, ()) for name in ("forget", "forget_heldout", "retain"))
+    chosen = [suite.name for suite in named(Benchmark("mine", suites), names)]
+    assert chosen == (["forget", "forget_heldout"] if found is None else found)
 
 
 def test_row_scores_survive_json(world: Benchmark, loaded: LoadedModel) -> None:

@@ -176,3 +176,27 @@ def test_running_text_is_the_tokenizer_s_own_and_ends_where_it_ends() -> None:
     opening = len(chat.encode_prompt("Where? ", plain=True))
     whole = chat.encode("r", "Where? ", "In Brenwick.", plain=True)
     assert chat.encode_whole([("Where? ", "In Brenwick.")], plain=True) == [(list(whole.ids), opening)]
+
+
+@pytest.mark.parametrize("case", ["chatml", "llama2", "thinking"])
+def test_a_lead_opens_the_assistant_s_turn_and_the_response_goes_on_there(case: str) -> None:
+    """As RWKU asks: the template's text with the lead behind it is one text, whose ids are the tokenizer's own."""
+    make, template, *_ = CASES[case]
+    tokenizer = make()
+    tokenizer.chat_template = template
+    chat = ChatFormat(tokenizer, 512)
+    user = [{"role": "user", "content": QUESTION}]
+    text = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+    if case == "thinking":
+        text += "<think>\n\n</think>\n\n"
+    led = chat.encode("r", QUESTION, " satire", lead="Answer:")
+    whole = tokenizer(text + "Answer: satire", add_special_tokens=False).input_ids
+    prompt = tokenizer(text + "Answer:", add_special_tokens=False).input_ids
+    assert list(led.ids) == whole and led.start == len(prompt) and led.end == len(whole)  # no end of turn
+    assert chat.encode_prompt(QUESTION, lead="Answer:") == prompt
+    assert chat.encode_whole([(QUESTION, " satire")], lead="Answer:") == [(whole, len(prompt))]
+    assert chat.has_room(QUESTION, len(prompt) + 1, lead="Answer:")
+    assert not chat.has_room(QUESTION, len(prompt), lead="Answer:")
+    # A span counts the response's characters.
+    spanned = chat.encode("r", QUESTION, " satire by the sea", span=(8, 10), lead="Answer:")
+    assert tokenizer.decode(list(spanned.ids[spanned.start : spanned.end])).strip() == "by"

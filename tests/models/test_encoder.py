@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from erulab.data.encoding import Encoded
 from erulab.data.rows import Row
 from erulab.data.sequences import Joined
 from erulab.data.store import COLUMNS
@@ -71,6 +72,28 @@ def test_ids_of_tofu(tmp_path: Path) -> None:
         assert made[i] == chat.encode(row.id, row.prompt, row.response, max_length=512)
 
 
+def test_a_row_s_own_refusal_and_fabricated_answer(tmp_path: Path) -> None:
+    """They are paired with the row as they are; a row without its own gets one of the data set's refusals."""
+    rows = (
+        Row("a", "Where?", "In Brenwick.", refusal="I cannot say.", fabricated="In Dunmere."),
+        Row("b", "What?", "", refusal="I do not know."), Row("c", "Who?", "Ada."),
+    )  # fmt: skip
+    chat = ChatFormat(byte_level(), 512)
+    encoder = Encoder(chat, None, tmp_path)
+
+    def paired(some: tuple[Row, ...], pairs: Pairs, refusals: tuple[str, ...] = ()) -> list[Encoded]:
+        return list(encode_others(encoder, some, pairs, refusals, 3))
+
+    own = [chat.encode("a", "Where?", "I cannot say."), chat.encode("b", "What?", "I do not know.")]
+    assert paired(rows[:2], Pairs.refusal) == own
+    assert paired(rows, Pairs.refusal, ("No.",)) == [*own, chat.encode("c", "Who?", "No.")]
+    assert paired(rows[:1], Pairs.fabricated) == [chat.encode("a", "Where?", "In Dunmere.")]
+    with pytest.raises(DataError, match=r"method\.pairs=refusal needs refusals"):
+        paired(rows, Pairs.refusal)
+    with pytest.raises(DataError, match=r"method\.pairs=fabricated needs a fabricated answer for row b"):
+        paired(rows, Pairs.fabricated)
+
+
 def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table(tmp_path)
     chat = ChatFormat(byte_level(), 1024)
@@ -78,7 +101,7 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     wanted = list(first.rows(rows))
     others = list(encode_others(first, rows, Pairs.alternative, (), 3))
 
-    def never(texts: object, *, plain: bool) -> list[object]:
+    def never(texts: object, *, plain: bool, lead: str) -> list[object]:
         raise AssertionError("tokenised again")
 
     monkeypatch.setattr(chat, "encode_whole", never)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.data.measures import Answers, Generated, Overlap
 from erulab.data.rows import Benchmark, Role, Suite, Truncate
 from erulab.data.sequences import Joined
 from erulab.data.tables import row_table
@@ -99,6 +100,18 @@ def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
         whole = chat.encode(row.id, row.prompt, row.response)
         cut += len(whole.ids) > 16
     assert note.startswith(f"{cut} responses") and cut > 0
+
+
+def test_protocols_with_prompts_of_their_own_have_the_model_s_context(world: Benchmark, chat: ChatFormat) -> None:
+    """max_length is of what is learned: several examples before a question are as long as they are."""
+    first = world.forget[0]
+    asked = Suite("few_shot", Role.RETAIN, (dataclasses.replace(first, id="asked"),), Generated(Overlap.f1, 4))
+    short = tuple(row for row in world.forget if row.id != first.id)
+    few = dataclasses.replace(world, forget=short, target_rows=short, oracle_rows=(), retain=(), suites=(asked,))
+    assert len(chat.encode_prompt(asked.rows[0].prompt)) > 30
+    assert fit(few, chat) == few
+    with pytest.raises(DataError, match="row asked: the prompt takes .* of 30 tokens"):
+        fit(dataclasses.replace(few, suites=(dataclasses.replace(asked, measure=Answers()),)), chat)
 
 
 @pytest.mark.parametrize(("truncate", "max_length"), [("drop", 30), ("left", 30), ("left", 16), ("drop", 16)])

@@ -27,11 +27,12 @@ class Asking:
 
     def encode(self, row: Row, response: str, span: tuple[int, int] | None = None) -> Encoded:
         """A teacher-forced request: the row's prompt with a response."""
-        return self.chat.encode(row.id, row.prompt, response, span, plain=row.plain)
+        return self.chat.encode(row.id, row.prompt, response, span, plain=row.plain, lead=row.lead)
 
     def prompt(self, row: Row, max_new_tokens: int, stops: tuple[str, ...] = ()) -> Prompt:
         """The row's prompt, to be continued."""
-        return Prompt(tuple(self.chat.encode_prompt(row.prompt, plain=row.plain)), max_new_tokens, stops)
+        ids = self.chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead)
+        return Prompt(tuple(ids), max_new_tokens, stops)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ FIGURES: dict[Overlap, Callable[[Sequence[str], str], float]] = {
     Overlap.rwku_recall: lambda right, response: texts.summary_rouge_recall(right[0], response),
     Overlap.f1: lambda right, response: texts.answer_f1(response, right),
     Overlap.final_answer: lambda right, response: float(texts.final_answer(response) == right[0]),
+    Overlap.final_answer_character: lambda right, response: texts.answer_exact_match(
+        texts.final_answer(response), right[0]
+    ),
     Overlap.entropy: lambda right, response: texts.fluency([response]),
 }
 

@@ -1,0 +1,210 @@
+"""RWKU (Jin et al. 2024): what a pretrained model knows of one or several of 200 famous people is to be forgotten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Optional
+
+from erulab import hub
+from erulab.config_errors import did_you_mean
+from erulab.data import rwku_suites
+from erulab.data.checks import check, content_identity
+from erulab.data.reading import Record, read_records
+from erulab.data.rows import Benchmark, Row, Truncate
+from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, running_text
+from erulab.data.sequences import Joined
+from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.errors import ConfigError, DataError
+from erulab.options import positive, require
+from erulab.registry import benchmarks, datasets
+
+PAIR = '{"prompt": str, "response": [fabricated: str, true: str]}'
+REFUSAL = '{"instruction": str, "output": str}'
+RETAIN = '{"text": str} or {"prompt": str, "response": str}'
+FOLDER = re.compile(r"\d+_(.+)")  # 1_Stephen_King
+TARGETS = "Target"  # the hub's folder of targets
+NAMES = Path("All") / "intro.json"  # of all targets, on the hub
+# Of each target: texts that Phi-3 wrote are for Phi-3, and fabricated texts stand in the pairs too.
+SKIPPED = ("*_phi.json", "*/negative.json")
+
+
+class Train(Enum):
+    """Which of RWKU's training sets is the forget set."""
+
+    passage = "passage"  # what Wikipedia says of the target: running text (GA on passages)
+    positive = "positive"  # what Llama-3-8B-Instruct wrote of it: running text (GA, NPO)
+    pair = "pair"  # the same, asked for, with a fabricated text beside each (DPO)
+    refusal = "refusal"  # questions about it with a refusal each (RT)
+
+    @property
+    def file(self) -> str:
+        return "reject" if self is Train.refusal else self.value
+
+
+@dataclass
+class RwkuOptions:
+    name: str = "rwku"
+    path: Optional[str] = "jinzhuoran/RWKU"  # hub id, or a folder with one of RWKU's folders for each target
+    # Names (Stephen King) or folders (1_Stephen_King); several are forgotten together.
+    targets: list[str] = field(default_factory=lambda: ["Stephen King"])
+    train: Train = Train.positive  # passage, positive, pair, refusal
+    retain: Optional[str] = None  # a file of rows to rehearse; RWKU has none, and its methods no retain term
+    max_length: Optional[int] = 512  # tokens of a training row
+    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        named = bool(self.targets) and all(re.sub(r"[\s_]", "", target) for target in self.targets)
+        require(named, "targets", "a list of names, such as [Stephen King]", self.targets)
+        positive("max_length", self.max_length)
+
+
+@benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
+@datasets.register(
+    "rwku", RwkuOptions, paper="arXiv 2406.10890",
+    needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
+)  # fmt: skip
+class Rwku:
+    """RWKU: forget what a pretrained model knows of a famous person; probes, neighbours, membership, utility."""
+
+    def __init__(self, options: RwkuOptions) -> None:
+        self.options = options
+        self._loaded: Benchmark | None = None
+
+    def validate(self) -> None:
+        path, retain = self.options.path, self.options.retain
+        if path is None:
+            raise ConfigError("dataset.path must be a folder or hub id, got null; type dataset.path=jinzhuoran/RWKU")
+        if retain is not None and not Path(retain).is_file():
+            raise DataError(f"dataset.retain={retain} is no file; expected one {RETAIN} a line")
+        if Path(path).is_dir():
+            self._targets(Path(path))
+        elif not hub.is_hub_id(path):
+            raise DataError(f"dataset.path={path} is no folder and no hub id; give a folder with RWKU's targets")
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"rwku": VERSION, "content": content_identity(self.load(0, cache))}
+
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
+
+    def _read(self, cache: Path) -> Benchmark:
+        self.validate()
+        o = self.options
+        targets = self._targets(self._folder())
+        schema, make = TRAINING[o.train]
+        suites = rwku_suites.suites(targets, cache)
+        return check(
+            Benchmark(
+                name="rwku",
+                forget=Joined([target.table(cache, o.train.file, schema, make) for target in targets]),
+                retain=() if o.retain is None else _retain(Path(o.retain), cache),
+                suites=suites,
+                summaries=rwku_suites.summaries(suites),
+                max_length=o.max_length,
+                truncate=o.truncate,
+                notes=(f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}",),
+            ),
+            allow_overlap=o.allow_overlap,
+            retain=o.retain is not None,
+        )
+
+    def _folder(self) -> Path:
+        """The folder that holds those of the targets, fetched from the hub if need be."""
+        path = str(self.options.path)
+        if Path(path).is_dir():
+            return Path(path)
+        names = [_folder_name(target) for target in self.options.targets]
+        wanted = [f"{TARGETS}/{pattern}/*.json" for name in names for pattern in (name, f"*_{name}")]
+        return hub.snapshot(path, "dataset", [*wanted, NAMES.as_posix()], SKIPPED)
+
+    def _targets(self, root: Path) -> list[Target]:
+        """The targets that the options name, in their order.
+
+        Raises:
+            ConfigError: one is not there, or named twice; DataError: its folder lacks a file.
+        """
+        place = root / TARGETS if (root / TARGETS).is_dir() else root
+        folders = {found[1].lower(): folder for folder in sorted(place.iterdir())
+                   if folder.is_dir() and (found := FOLDER.fullmatch(folder.name))}  # fmt: skip
+        if not folders:
+            raise DataError(
+                f"{root} holds no target (dataset.path={self.options.path}); expected folders such as 1_Stephen_King, "
+                f"in it or in its folder {TARGETS}"
+            )
+        chosen: dict[str, Target] = {}
+        for named in self.options.targets:
+            wanted = _folder_name(named).lower()
+            key = next((k for k, folder in folders.items() if wanted in (k, folder.name.lower())), None)
+            if key is None:
+                known = _known(root, [folder.name.partition("_")[2] for folder in folders.values()])
+                raise ConfigError(
+                    f"dataset.targets: {place} has no target {named!r}{did_you_mean(named, known)}; there are "
+                    f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
+                )
+            if key in chosen:
+                raise ConfigError(f"dataset.targets names {chosen[key].name} twice")
+            name = folders[key].name.partition("_")[2].replace("_", " ")
+            chosen[key] = self._complete(Target(name, folders[key]))
+        return list(chosen.values())
+
+    def _complete(self, target: Target) -> Target:
+        needed = (*REQUIRED, self.options.train.file)
+        missing = next((name for name in needed if target.file(name) is None), None)
+        if missing is not None:
+            raise DataError(
+                f"{target.folder} has no {missing}.json (dataset.train={self.options.train.value}); RWKU needs "
+                f"{', '.join(f'{name}.json' for name in needed)}"
+            )
+        return target
+
+
+def _folder_name(target: str) -> str:
+    """A target as its folder's name spells it, with or without a number in front."""
+    return "_".join(target.split())
+
+
+def _known(root: Path, there: list[str]) -> list[str]:
+    """Names of targets to choose from: all that the hub lists, or those that are there."""
+    file = root / NAMES
+    if not file.is_file():
+        return [name.replace("_", " ") for name in there]
+    return [record.text("target", '{"target": str}') for record in read_records(file, '{"target": str}')]
+
+
+def _pair(record: Record) -> Row:
+    responses = record.texts("response", PAIR)
+    if len(responses) != 2:
+        raise DataError(f"{record.where}: field 'response' must have two texts, got {len(responses)}; expected {PAIR}")
+    fabricated, true = responses
+    return Row("", record.text("prompt", PAIR), true, fabricated=fabricated)
+
+
+def _refusal(record: Record) -> Row:
+    # There is no answer beside the refusal: nothing but idk can train on the row.
+    return Row("", record.text("instruction", REFUSAL), "", refusal=record.text("output", REFUSAL))
+
+
+# Texts are learned as they are, as RWKU's code does; there they have no begin-of-text token and end with end of text.
+TRAINING: Mapping[Train, tuple[str, Callable[[Record], Row]]] = {
+    Train.passage: (TEXT, running_text), Train.positive: (TEXT, running_text), Train.pair: (PAIR, _pair),
+    Train.refusal: (REFUSAL, _refusal),
+}  # fmt: skip
+
+
+def _retain(file: Path, cache: Path) -> RowTable:
+    """The user's own rows to rehearse: texts, or prompts with responses."""
+
+    def rows(extra: dict[str, Any]) -> Iterator[Row]:
+        for number, record in enumerate(read_records(file, RETAIN), start=1):
+            plain = "text" in record.fields
+            prompt = "" if plain else record.text("prompt", RETAIN)
+            yield Row(f"retain/{number}", prompt, record.text("text" if plain else "response", RETAIN), plain=plain)
+
+    return row_table(cache, {"rwku": VERSION, "retain": file_hash(file)}, rows)
