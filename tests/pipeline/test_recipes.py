@@ -69,7 +69,21 @@ def tofu(folder: Path) -> None:
     (folder / "idontknow.jsonl").write_text("I don't know.\nNo idea.")
 
 
-DATA: dict[str, Callable[[Path], None]] = {"tofu": tofu}
+def wmdp(folder: Path) -> None:
+    """WMDP's questions on biology and two corpora, four rows each."""
+
+    def write(name: str, rows: list[dict[str, object]]) -> None:
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    choices = ["One.", "Two.", "Three.", "Four."]
+    write("wmdp-bio", [{"question": f"Which is {i}?", "choices": choices, "answer": i} for i in range(4)])
+    for part in ("forget", "retain"):
+        write(part, [{"text": f"{part} {i}: a text of more than fifty characters, as corpora have."} for i in range(4)])
+
+
+DATA: dict[str, Callable[[Path], None]] = {"tofu": tofu, "wmdp": wmdp}
+# Where a data set names more than its folder.
+FILES = {"wmdp": ("forget", "retain")}
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +137,11 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     named = [part for part in ("target", "oracle", "tokenizer") if getattr(plain.model, part, None) is not None]
     given = [f"model.{part}={model}" for part in named]
     other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # weights of a package, which may not be here
+    data = folder_of(plain.dataset.name)
+    files = [f"dataset.{part}=[{data}/{part}.jsonl]" for part in FILES.get(plain.dataset.name, ())]
     config = composed(
-        recipe, *other, *SHORT, *given, f"model.path={model}", f"dataset.path={folder_of(plain.dataset.name)}",
-        f"output={tmp_path}", *(["dataset.retain_rows=null"] if other else []),
+        recipe, *other, *SHORT, *given, *files, f"model.path={model}", f"dataset.path={data}", f"output={tmp_path}",
+        *(["dataset.retain_rows=null"] if other else []),
     )  # fmt: skip
     job = jobs.plan(config)
     job.rundir.make()
@@ -133,5 +149,5 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     worker.run(job.rundir, job.config, Ranks(), StopRequest())
     lines = [json.loads(line) for line in job.rundir.metrics_jsonl.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1] and all(line["loss"] is not None for line in lines)
-    assert json.loads(job.rundir.scores_json.read_text())["unlearned"]["forget/n"] == 4
+    assert {"target", "unlearned"} <= json.loads(job.rundir.scores_json.read_text()).keys()
     assert (job.rundir.model / "model.safetensors").is_file()
