@@ -91,7 +91,7 @@ def test_membership_figures_tell_forget_from_holdout() -> None:
 
 
 def test_rwku_s_figure_of_all_probes_weighs_questions() -> None:
-    """The paper's row "before": 85.9 on 16.3 FB, 76.4 on 14.4 QA, 77.7 on 34.9 AA probes make 79.6; their mean is 80."""
+    """The paper's row "before": 85.9 on 16.3 FB, 76.4 on 14.4 QA, 77.7 on 34.9 AA probes: 79.6; their mean is 80."""
     suites = {"forget_fb": (163, 0.859), "forget_qa": (144, 0.764), "forget_aa_role_play": (349, 0.777)}
     benchmark = Benchmark(
         "rwku", tuple(Suite(name, Role.FORGET, ()) for name in suites),
