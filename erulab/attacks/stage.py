@@ -13,6 +13,7 @@ import numpy as np
 
 from erulab.attacks.base import Attack, Lab
 from erulab.attacks.figures import FIGURES, Measured, figures, validity
+from erulab.data.measures import Generated
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError, ErulabError
 from erulab.evaluation.evaluate import RowScore, evaluate
@@ -181,9 +182,14 @@ def _union(scored: Sequence[Sequence[Suite]]) -> list[Suite]:
 
 def _utility(benchmark: Benchmark) -> Suite:
     """The retain rows that tell whether an attack destroyed the model."""
-    kept = [suite for suite in benchmark.suites if suite.role is Role.RETAIN]
+    # Without generating: attacks are many.
+    kept = [suite for suite in benchmark.suites
+            if suite.role is Role.RETAIN and not isinstance(suite.measure, Generated)]  # fmt: skip
     if not kept:
-        raise DataError("attacks are judged by what they leave of a retain suite, and the data set has none")
+        raise DataError(
+            "attacks are judged by what they leave of a retain suite that is scored without generating, and the data "
+            "set has none; type attack=none"
+        )
     # A suite of Model Utility where there is one.
     suite = next((suite for suite in kept if suite.in_utility), kept[0])
     return replace(suite, rows=suite.rows[:UTILITY_ROWS])

@@ -97,6 +97,11 @@ class Benchmark:
     requests: tuple[Request, ...] = ()  # unlearned in order; empty: one request, `forget`
     absent: tuple[str, ...] = ()  # parts that the data set has and this copy of it lacks
 
+    @property
+    def lacking(self) -> str:
+        """What is absent, for a message in one line."""
+        return f" (not among its files: {', '.join(self.absent)})" if self.absent else ""
+
     def suite(self, name: str) -> Suite:
         return next(s for s in self.suites if s.name == name)
 

@@ -76,12 +76,15 @@ class _Batch:
         tokens, mask, cache = self._prefill()
         rows = list(range(len(self._prompts)))  # the prompt each row of the cache belongs to
         ended = [False] * len(rows)
-        for step in range(self._prompts[0].max_new_tokens):
+        # A response ends at the context's end: models with learned positions have none behind it.
+        left = self._loaded.chat.limit(None) - max(len(prompt.ids) for prompt in self._prompts)
+        most = min(self._prompts[0].max_new_tokens, left)
+        for step in range(most):
             for i, token in enumerate(tokens.tolist()):
                 if not ended[i]:
                     self._responses[rows[i]].append(token)
                     ended[i] = self._is_over(rows[i], token)
-            if all(ended) or step + 1 == self._prompts[0].max_new_tokens:
+            if all(ended) or step + 1 == most:
                 return
             if sum(ended) >= ENDED * len(rows):
                 left = [i for i, over in enumerate(ended) if not over]

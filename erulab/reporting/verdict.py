@@ -162,7 +162,7 @@ def _utility(scores: dict[str, dict[str, Any]]) -> Utility:
     if not target or not unlearned:
         absent = " and ".join(m for m, s in (("target", target), ("unlearned", unlearned)) if not s)
         return Utility("", None, None, None, f"no scores of the {absent}")
-    for figure in ("retain_unrehearsed/exact_match", "model_utility", "retain/probability"):
+    for figure in ("retain_unrehearsed/exact_match", "model_utility", "retain/probability", "knowmem_r/rouge_f1"):
         before, after = number(target.get(figure)), number(unlearned.get(figure))
         if before is not None and after is not None:
             n = number(unlearned.get(f"{figure.split('/')[0]}/n"))

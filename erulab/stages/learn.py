@@ -11,6 +11,7 @@ from typing import Any
 from erulab.cache import Product
 from erulab.console import progress
 from erulab.data.rows import Row
+from erulab.errors import DataError
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
@@ -23,6 +24,20 @@ from erulab.training.loop import train
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes: a change makes every target anew
+
+
+def check(context: Context, part: str) -> None:
+    """Whether there is something to learn, before hours of other learning.
+
+    Raises:
+        DataError: the data set has no rows for this part.
+    """
+    if not _rows(context, part):
+        benchmark = context.benchmark
+        raise DataError(
+            f"stage {part} has nothing to learn from: data set {benchmark.name} has no rows for it{benchmark.lacking}; "
+            f"name a folder that has them, a model with model.{part}=, or leave {part} out of stages"
+        )
 
 
 def learn(context: Context, part: str) -> Product:
