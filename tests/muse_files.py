@@ -37,7 +37,8 @@ def content(texts: int = 6) -> dict[str, list[Any]]:
     folds["sust/forget_2"][0] = folds["sust/forget_1"][-1]
     forget = folds["sust/forget_1"]
     return {
-        "raw/forget": forget, "raw/retain1": [*articles(1000, texts), " "], "raw/retain2": articles(2000, texts), **folds,
+        "raw/forget": forget, "raw/retain1": [*articles(1000, texts), " "], "raw/retain2": articles(2000, texts),
+        **folds,
         "verbmem/forget": [{"prompt": text[:40], "gt": text[40:]} for text in forget[:3]],
         "knowmem/forget_qa": questions(0, 3), "knowmem/forget_qa_icl": questions(40, 2),
         "knowmem/retain_qa": questions(10, 3), "knowmem/retain_qa_icl": questions(50, 2),

@@ -76,15 +76,12 @@ class _Batch:
         tokens, mask, cache = self._prefill()
         rows = list(range(len(self._prompts)))  # the prompt each row of the cache belongs to
         ended = [False] * len(rows)
-        # A response ends at the context's end: models with learned positions have none behind it.
-        left = self._loaded.chat.limit(None) - max(len(prompt.ids) for prompt in self._prompts)
-        most = min(self._prompts[0].max_new_tokens, left)
-        for step in range(most):
+        for step in range(self._prompts[0].max_new_tokens):
             for i, token in enumerate(tokens.tolist()):
                 if not ended[i]:
                     self._responses[rows[i]].append(token)
                     ended[i] = self._is_over(rows[i], token)
-            if all(ended) or step + 1 == most:
+            if all(ended) or step + 1 == self._prompts[0].max_new_tokens:
                 return
             if sum(ended) >= ENDED * len(rows):
                 left = [i for i, over in enumerate(ended) if not over]
@@ -133,6 +130,9 @@ class _Batch:
 
     def _is_over(self, row: int, token: int) -> bool:
         if token in self._stops:
+            return True
+        # Models with learned positions have none behind their context.
+        if len(self._prompts[row].ids) + len(self._responses[row]) >= self._loaded.chat.limit(None):
             return True
         stops = self._prompts[row].stops
         return bool(stops) and self._text(row) != self._loaded.chat.decode(self._responses[row])
