@@ -24,17 +24,19 @@ else:
 log = logging.getLogger(__name__)
 
 
-def check(benchmark: Benchmark, *, allow_overlap: bool = False, retain: bool = True) -> Benchmark:
+def check(
+    benchmark: Benchmark, *, allow_overlap: bool = False, needed: Sequence[str] = ("forget", "retain")
+) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
         allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
-        retain: whether the data set must have retain rows; without them no method rehearses.
+        needed: the sets that must not be empty; a stage that needs another one says so.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
     """
     for name, rows in (("forget", benchmark.forget), ("retain", benchmark.retain)):
-        if not rows and (retain or name == "forget"):
+        if not rows and name in needed:
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
     benchmark = check_suites(benchmark)
     notes = []
@@ -74,7 +76,11 @@ def content_identity(benchmark: Benchmark) -> str:
     suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility)
               for suite in benchmark.suites]  # fmt: skip
     parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
-    others = (benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate)
+    others: tuple[object, ...] = (
+        benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate
+    )  # fmt: skip
+    if benchmark.requests:
+        others += (tuple((one.name, one.continues, rows_hash(one.forget)) for one in benchmark.requests),)
     return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]
 
 
@@ -123,6 +129,8 @@ def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
     """Which forget rows are rows of the parts too; the one sorted copy there is in memory is of the forget set."""
+    if not forget:
+        return ""
     known = field_of(forget, "content")
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)

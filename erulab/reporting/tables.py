@@ -27,7 +27,14 @@ FIGURES = (
     ("forget quality", "forget_quality"),
     ("RWKU forget all", "forget_all/rwku_recall"),
     ("RWKU neighbors all", "neighbor_all/rwku_recall"),
+    ("verbatim memory", "verbmem/rouge_f1"),
+    ("knowledge memory", "knowmem_f/rouge_f1"),
+    ("knowledge retain", "knowmem_r/rouge_f1"),
+    ("PrivLeak, %", "privleak/privleak"),
 )
+# What stands for a suite in the table of successive requests: the first of these that it has.
+MAIN = ("choice", "accuracy", "rouge_f1", "rouge", "probability")
+OVERALL = ("model_utility", "privleak/privleak")
 
 
 def comparison(runs: Sequence[RunResult]) -> Table:
@@ -90,6 +97,35 @@ def score_table(run: RunResult) -> Table:
         cells = [_figure(run, model, name) for model in models]
         rows.append((Cell(name), *cells))
     return Table(("figure", *models), tuple(rows))
+
+
+def steps_of(run: RunResult) -> list[tuple[str, str]]:
+    """(words, model of scores.json) from before the first of several requests to after the last; else nothing."""
+    between = [model for model in run.scores if model.startswith("unlearned@")]
+    if not between:
+        return []
+    steps = [("before", "target"), *((f"after {model.split('@', 1)[1]}", model) for model in between)]
+    return [(words, model) for words, model in (*steps, ("after the last", "unlearned")) if model in run.scores]
+
+
+def step_figures(run: RunResult) -> list[str]:
+    """One figure a suite, and those over several suites: how a chain of requests is followed."""
+    names = dict.fromkeys(name for _, model in steps_of(run) for name in run.scores[model])
+    suites = dict.fromkeys(name.split("/")[0] for name in names if name.endswith("/n"))
+    found = [next((f"{suite}/{figure}" for figure in MAIN if f"{suite}/{figure}" in names), None) for suite in suites]
+    return [name for name in (*found, *OVERALL) if name in names]
+
+
+def request_table(run: RunResult) -> Table | None:
+    """The model after each of several requests, a row a step, beside target and oracle; None where there is one."""
+    steps = steps_of(run)
+    if not steps:
+        return None
+    names = step_figures(run)
+    models = [*steps, *([("oracle", "oracle")] if "oracle" in run.scores else [])]
+    rows = tuple((Cell(words), *(_figure(run, model, name) for name in names)) for words, model in models)
+    note = "Each model is scored on all requests' rows, also of later ones; attacks and verdict are of the last."
+    return Table(("requests", *names), rows, (note,))
 
 
 def setting_words(setting: object) -> str:
