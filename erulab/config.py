@@ -37,6 +37,7 @@ LAUNCH = CONF.parent / "launch"
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
 NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
+NOT_IN_GIVEN = ("method", "reward", "adversary", "target")  # where every model is given: nothing is made with them
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
@@ -189,6 +190,9 @@ def folder_key(config: RunConfig) -> str:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():
             values["model"][key] = folder_identity(checkpoint)
+    if config.learns_nothing:
+        values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
+        values["model"] = {key: values["model"][key] for key in ("attention", *CHECKPOINTS[1:])}
     # The identity stands for what paths hold; other options count beside it.
     options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
     values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}

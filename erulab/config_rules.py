@@ -9,6 +9,7 @@ from typing import Any
 from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
+from erulab.models.hf import HfOptions
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, LIST_GROUPS, methods, rewards
@@ -175,6 +176,14 @@ def _check_stages(config: RunConfig) -> None:
     stages = config.stages
     if not stages:
         raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
+    if config.learned and isinstance(config.model, HfOptions) and config.model.path is None:
+        learned = " and ".join(stage.name for stage in config.learned)
+        given = config.model.unlearned is not None
+        instead = ", or stages=[evaluate] to score model.unlearned as it is" if given else ""
+        raise ConfigError(
+            f"model={config.model.name} needs model.path, the weights that {learned} are learned from; type "
+            f"model.path=owner/name or ./folder{instead}"
+        )
     unlearned = Stage.unlearn in stages or config.model.unlearned is not None
     if Stage.attack in stages and config.attack and not unlearned:
         raise ConfigError(

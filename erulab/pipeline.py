@@ -62,7 +62,7 @@ class Pipeline:
 
     def _check(self, attacked: bool) -> None:
         """Finds what would stop a later stage, before hours of learning."""
-        evaluate.check(self._context)
+        self._stages["data"]["notes"] += evaluate.check(self._context)
         if Stage.unlearn in self._wanted:
             unlearn.check(self._context)
         if attacked:
@@ -76,6 +76,8 @@ class Pipeline:
         if stage in self._wanted:
             product = learn.learn(self._context, part)
             self._finished(part, [product])
+        elif config.learns_nothing:  # what happens to lie in the cache is no part of the command
+            return None
         else:
             found = learn.find(self._context, part)
             if found is None:
