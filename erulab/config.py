@@ -37,7 +37,7 @@ LAUNCH = CONF.parent / "launch"
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
 NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
-NOT_IN_GIVEN = ("method", "reward", "adversary", "target")  # where every model is given: nothing is made with them
+NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)

@@ -177,12 +177,12 @@ def _check_stages(config: RunConfig) -> None:
     if not stages:
         raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
     if config.learned and isinstance(config.model, HfOptions) and config.model.path is None:
-        learned = " and ".join(stage.name for stage in config.learned)
-        given = config.model.unlearned is not None
-        instead = ", or stages=[evaluate] to score model.unlearned as it is" if given else ""
+        learned = [stage.name for stage in config.learned]
+        named = " ".join(f"model.{name}=FOLDER" for name in learned)
+        alone = "stages=[evaluate] to score model.unlearned as it is" if config.model.unlearned is not None else named
         raise ConfigError(
-            f"model={config.model.name} needs model.path, the weights that {learned} are learned from; type "
-            f"model.path=owner/name or ./folder{instead}"
+            f"model={config.model.name} needs model.path, the weights to learn {' and '.join(learned)} from; type "
+            f"model.path=owner/name or ./folder, or {alone}"
         )
     unlearned = Stage.unlearn in stages or config.model.unlearned is not None
     if Stage.attack in stages and config.attack and not unlearned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -92,6 +93,26 @@ def read_records(source: Path, schema: str) -> Iterator[Record]:
         yield record
     if not number:
         raise DataError(f"{source}: the file is empty (0 rows); expected {schema}")
+
+
+def read_paragraphs(file: Path) -> Iterator[Record]:
+    """The texts of a plain text file, parted by blank lines, each a record of the one field "text".
+
+    Raises:
+        DataError: unreadable or empty.
+    """
+    lines: list[str] = []
+    first = found = 0
+    for number, line in itertools.chain(_lines(file), [(0, "")]):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line.rstrip("\r\n"))
+        elif lines:
+            found += 1
+            yield Record(f"{file}:{first}", {"text": "\n".join(lines)})
+            lines = []
+    if not found:
+        raise DataError(f"{file}: the file is empty; expected texts with blank lines between them")
 
 
 def read_text_lines(file: Path) -> tuple[str, ...]:

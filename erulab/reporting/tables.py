@@ -54,8 +54,9 @@ def key_table(run: RunResult) -> Table:
     set with none of the comparison's.
     """
     models = [model for model in MODELS if model in run.scores]
-    headings = {name: heading for heading, name in FIGURES}
-    names = telling(run.scores, list(headings), run.config.get("benchmark") or (), every=bool(run.checkpoint))
+    few = {name: heading for heading, name in FIGURES}
+    names = telling(run.scores, list(few), run.config.get("benchmark") or (), every=bool(run.checkpoint))
+    headings = {} if run.checkpoint else few
     rows = [(Cell(headings.get(name, name)), *(_figure(run, model, name) for model in models)) for name in names]
     known = tuple(row for row in rows if any(cell.value is not None for cell in row))
     return Table(("figure", *models), known)
@@ -87,13 +88,12 @@ def score_table(run: RunResult) -> Table:
     """Every figure of scores.json by suite, the three models side by side, n beside each."""
     models = [model for model in MODELS if model in run.scores]
     names = dict.fromkeys(name for model in models for name in run.scores[model])
-    rows, last = [], ""
+    rows = []
     for name in names:
         if name.endswith("/n") or name.startswith((RESIDUAL, COST)):
             continue
         suite, _, figure = name.rpartition("/")
-        rows.append((Cell(suite if suite != last else ""), Cell(figure), *(_figure(run, m, name) for m in models)))
-        last = suite
+        rows.append((Cell(suite), Cell(figure), *(_figure(run, model, name) for model in models)))
     return Table(("suite", "figure", *models), tuple(rows))
 
 

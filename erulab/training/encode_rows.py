@@ -31,10 +31,15 @@ def encode_others(
     """The paired answer of each forget row: fixed for the run by (seed, row id), so its reference can be cached.
 
     Raises:
-        DataError: the data set has no refusals, or a row no wrong answers.
+        DataError: the data set has no refusals, or a row no wrong answers, or no prompt that could be refused.
     """
 
     def response(row: Row) -> str:
+        if pairs is Pairs.refusal and not row.prompt:
+            raise DataError(
+                f"a refusal answers a prompt, and row {row.id} is a text without one; take a method that needs no "
+                "refusals, such as method=npo, or write the text as prompt and response"
+            )
         choices = refusals if pairs is Pairs.refusal else row.perturbed
         if not choices:
             wanted = "refusals" if pairs is Pairs.refusal else f"wrong answers for row {row.id}"
