@@ -30,7 +30,8 @@ PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice", "forget_heldout/choice", "forget/probability", "forget/rouge", "forget/truth_ratio",
-    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "model_utility", "forget_quality",
+    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "membership/auc_min_k",
+    "membership/privleak", "model_utility", "forget_quality",
 )  # fmt: skip
 STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
 

@@ -23,6 +23,8 @@ FIGURES = (
     ("exact match retain", "retain/exact_match"),
     ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
     ("probability retain", "retain/probability"),
+    ("membership AUC", "membership/auc_min_k"),
+    ("PrivLeak", "membership/privleak"),
     ("model utility", "model_utility"),
     ("forget quality", "forget_quality"),
 )

@@ -154,6 +154,66 @@ def test_one_token_for_everything_and_few_positions(score: Score, tmp_path: Path
     assert len(response.encode()) <= 24 - len("Who is Ada?")
 
 
+TEXTS = {
+    "forget": ["Ada is a weaver. Bela is a baker.", "Cato is a mason.\nDora is a nurse."],
+    "retain": ["Edda is a tailor.", "What is Falk? Falk is a miller."],
+    "holdout": ["Falk is a weaver.", "What is it? It is a baker.", "Bela is a nurse. Ada is a mason."],
+}
+
+
+def texts(folder: Path, parts: dict[str, list[str]]) -> Path:
+    folder.mkdir()
+    for name, part in parts.items():
+        (folder / f"{name}.txt").write_text("\n\n".join(part))
+    return folder
+
+
+def test_texts_and_a_holdout(score: Score, folder: Path, tmp_path: Path) -> None:
+    """Likelihood, what is known by heart, and how well members are told apart, counted by hand from the logits."""
+    run = score("m", f"model.oracle={folder / 'n'}", data=texts(tmp_path / "texts", TEXTS))
+    assert run.code == 0 and run.read("samples.json") == []  # nothing is asked, so nothing is answered
+    scores, auc = run.read("scores.json"), {}
+    for model, role in (("m", "unlearned"), ("n", "oracle")):
+        tokenizer = AutoTokenizer.from_pretrained(folder / model)
+        network = AutoModelForCausalLM.from_pretrained(folder / model).eval()
+        nll, strength, worst = {}, [], {}
+        for text in TEXTS["forget"] + TEXTS["holdout"]:
+            ids = torch.tensor(tokenizer(text).input_ids)
+            logp = network(ids[None]).logits[0, :-1].log_softmax(-1)
+            tokens = -logp.gather(1, ids[1:, None])[:, 0]
+            nll[text] = tokens.mean().item()
+            worst[text] = tokens.sort(descending=True).values[: int(0.4 * len(tokens))].mean().item()
+            right = (logp.argmax(1) == ids[1:]).tolist()
+            known = next(i for i in range(len(right) + 1) if all(right[i:]))
+            strength.append(1 - known / len(right))
+        own = scores[role]
+        assert own["forget/nll"] == pytest.approx(sum(nll[text] for text in TEXTS["forget"]) / 2, abs=1e-5)
+        assert own["forget/extraction_strength"] == pytest.approx(sum(strength[:2]) / 2)
+        pairs = [(f, h) for f in TEXTS["forget"] for h in TEXTS["holdout"]]
+        assert own["membership/auc_nll"] == pytest.approx(sum(nll[f] > nll[h] for f, h in pairs) / 6)
+        auc[role] = sum(worst[f] > worst[h] for f, h in pairs) / 6
+        assert own["membership/auc_min_k"] == pytest.approx(auc[role])
+        assert not {"forget/rouge", "forget/exact_match", "model_utility"} & own.keys()
+    if auc["oracle"]:
+        leak = 100 * (auc["unlearned"] - auc["oracle"]) / auc["oracle"]
+        assert scores["unlearned"]["membership/privleak"] == pytest.approx(leak)
+
+
+def test_a_text_of_one_token_is_refused(score: Score, tmp_path: Path) -> None:
+    run = score("m", data=texts(tmp_path / "texts", {**TEXTS, "forget": ["Ada", *TEXTS["forget"]]}))
+    assert run.code == 3 and nothing_left(tmp_path)
+    assert run.read("exit.json")["message"].startswith("row forget/1: a text of a single token")
+
+
+def test_several_right_answers(score: Score, tmp_path: Path) -> None:
+    """Whatever the model answers is right once it is among the accepted."""
+    plain = score("m").read("samples.json")[0]["unlearned"]
+    row = {**FORGET[0], "accepted": ["Nobody.", plain]}
+    run = score("m", data=write(tmp_path / "data", forget=[row, *FORGET[1:]], retain=RETAIN))
+    scores = run.read("scores.json")["unlearned"]
+    assert scores["forget/exact_match"] == pytest.approx(1 / 3) and scores["forget/rouge"] >= 1 / 3
+
+
 def test_shards_are_the_whole(score: Score, tmp_path: Path) -> None:
     given = checkpoint(tmp_path / "given", shard_bytes=4000)
     shards = sorted(given.glob("*.safetensors"))
