@@ -63,7 +63,7 @@ class Pipeline:
 
     def _check(self, attacked: bool) -> None:
         """Finds what would stop a later stage, before hours of learning."""
-        evaluate.check(self._context)
+        self._stages["data"]["notes"] += evaluate.check(self._context)
         config, wanted = self._context.config, self._wanted
         retrains = methods[config.method.name].factory.trains is Trains.retrain and Stage.unlearn in wanted
         if config.model.target is None and (Stage.target in wanted or Stage.unlearn in wanted):
@@ -83,6 +83,8 @@ class Pipeline:
         if stage in self._wanted:
             product = learn.learn(self._context, part)
             self._finished(part, [product])
+        elif config.learns_nothing:  # what happens to lie in the cache is no part of the command
+            return None
         else:
             found = learn.find(self._context, part)
             if found is None:

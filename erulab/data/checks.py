@@ -30,7 +30,8 @@ def check(
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
-        allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
+        allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that nobody is
+            to have seen may be either; noted.
         needed: the sets that must not be empty; a stage that needs another one says so.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
@@ -40,10 +41,16 @@ def check(
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
     benchmark = check_suites(benchmark)
     notes = []
-    heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
-    learned = ("retain", [benchmark.retain]), ("the oracle's", [benchmark.oracle_rows])
-    for name, parts in (*learned, ("held-out", heldout)):
-        overlap = _overlap(benchmark.forget, parts)
+    heldout, unseen = (
+        [suite.rows for suite in benchmark.suites if suite.role is role] for role in (Role.HELDOUT, Role.UNSEEN)
+    )
+    forget, retain = ("forget", benchmark.forget), ("retain", benchmark.retain)
+    pairs = (
+        (forget, "retain", [benchmark.retain]), (forget, "the oracle's", [benchmark.oracle_rows]),
+        (forget, "held-out", heldout), (forget, "holdout", unseen), (retain, "holdout", unseen),
+    )  # fmt: skip
+    for (part, known), name, parts in pairs:
+        overlap = _overlap(part, known, parts)
         if overlap and not allow_overlap:
             raise DataError(
                 f"data set {benchmark.name}: {overlap} with {name} rows (same prompt and response); remove them, or "
@@ -127,15 +134,15 @@ def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
-    """Which forget rows are rows of the parts too; the one sorted copy there is in memory is of the forget set."""
-    if not forget:
+def _overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+    """Which rows of a set are rows of the parts too; the one sorted copy there is in memory is of the set."""
+    if not rows or not parts:
         return ""
-    known = field_of(forget, "content")
+    known = field_of(rows, "content")
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)
-    for rows in parts:
-        hashes = field_of(rows, "content")
+    for part in parts:
+        hashes = field_of(part, "content")
         for first in range(0, len(hashes), CHUNK):
             piece = hashes[first : first + CHUNK]
             places = np.searchsorted(ordered, piece).clip(max=len(ordered) - 1)
@@ -143,7 +150,7 @@ def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
     if not shared.any():
         return ""
     found = np.flatnonzero(np.isin(known, ordered[shared]))
-    return f"{len(found)} of {len(forget)} forget rows ({', '.join(forget[int(i)].id for i in found[:3])}) overlap"
+    return f"{len(found)} of {len(rows)} {name} rows ({', '.join(rows[int(i)].id for i in found[:3])}) overlap"
 
 
 def _some(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -135,6 +136,26 @@ def read_texts(source: Path) -> Iterator[str]:
         value = record.fields.get("text")
         blank = isinstance(value, str) and not value.strip()
         yield "" if blank else record.text("text", TEXTS)
+
+
+def read_paragraphs(file: Path) -> Iterator[Record]:
+    """The texts of a plain text file, parted by blank lines, each a record of the one field "text".
+
+    Raises:
+        DataError: unreadable or empty.
+    """
+    lines: list[str] = []
+    first = found = 0
+    for number, line in itertools.chain(_lines(file), [(0, "")]):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line.rstrip("\r\n"))
+        elif lines:
+            found += 1
+            yield Record(f"{file}:{first}", {"text": "\n".join(lines)})
+            lines = []
+    if not found:
+        raise DataError(f"{file}: the file is empty; expected texts with blank lines between them")
 
 
 def read_text_lines(file: Path) -> tuple[str, ...]:

@@ -113,6 +113,11 @@ class ChatFormat:
                 "dataset.truncate=left or drop"
             )
         ids = ids[:limit]
+        if len(ids) <= max(len(opening), 1):
+            raise DataError(
+                f"row {row_id}: a text of a single token leaves nothing to predict (the first token has nothing before "
+                "it); give a longer one"
+            )
         if span is None:
             return Encoded(row_id, tuple(ids), start, len(ids))
         # Where the offsets' first token stands: behind the first id of a text, which has no prompt.
@@ -152,7 +157,8 @@ class ChatFormat:
     def unknown_id(self) -> int | None:
         """The id of words that the tokenizer does not know, if it has such an id."""
         unknown = self._tokenizer.unk_token_id
-        return None if unknown is None else int(unknown)
+        # Byte-level tokenizers (GPT-2, Phi) know every word, and name the end of text where one has to be named.
+        return None if unknown is None or unknown in (*self._bos, *self.stop_ids) else int(unknown)
 
     def encode_prompt(self, prompt: str, *, plain: bool = False, lead: str = "") -> list[int]:
         """Ids up to where the response begins: what generation continues."""

@@ -113,6 +113,8 @@ UTILITY_KEPT = 0.9
 
 def _tone(judged: Verdict) -> str:
     """The colour of the verdict: green only where nothing is wrong."""
+    if judged.alone:
+        return "plain"
     if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
         return "bad"
     kept = judged.utility.ratio is not None and judged.utility.ratio >= UTILITY_KEPT

@@ -222,10 +222,10 @@ def trade_off(runs: Sequence[RunResult]) -> Figure | None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
-    methods = list(dict.fromkeys(run.choice("method") for run, _ in points))
+    methods = list(dict.fromkeys(run.made_by for run, _ in points))
     named: set[str] = set()
     for run, judged in points:
-        method, f, ratio = run.choice("method"), judged.forgetting, judged.utility.ratio
+        method, f, ratio = run.made_by, judged.forgetting, judged.utility.ratio
         if f.value is None or ratio is None:
             continue
         colour, marker = CYCLE[methods.index(method) % len(CYCLE)], MARKERS[methods.index(method) % len(MARKERS)]
