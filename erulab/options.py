@@ -85,6 +85,11 @@ class TrackerName(Enum):
     none = "none"
 
 
+class Compat(Enum):
+    none = "none"
+    open_unlearning = "open_unlearning"  # its numbers beside the right ones
+
+
 class SavedModel(Enum):
     full = "full"
     adapter = "adapter"  # of model.lora, to be put on the target
@@ -193,6 +198,7 @@ class EvaluationOptions:
     max_new_tokens: int = 200
     rows: Optional[int] = None  # at most this many rows of a suite that is not a forget suite; null: all
     samples: int = 5  # generations a suite shown in the report
+    compat: Compat = Compat.none  # TOFU's figures once more, as another framework computes them
 
     def __post_init__(self) -> None:
         positive("batch_tokens", self.batch_tokens)

@@ -28,7 +28,7 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
-        allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
+        allow_overlap: forget rows may also be retain rows, held-out rows forget rows, and unseen rows learned; noted.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
     """
@@ -39,15 +39,19 @@ def check(benchmark: Benchmark, *, allow_overlap: bool = False) -> Benchmark:
     notes = []
     heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
     learned = ("retain", [benchmark.retain]), ("the oracle's", [benchmark.oracle_rows])
-    for name, parts in (*learned, ("held-out", heldout)):
-        overlap = _overlap(benchmark.forget, parts)
+    compared = [("forget", benchmark.forget, name, parts) for name, parts in (*learned, ("held-out", heldout))]
+    learned_rows = [benchmark.target_rows, benchmark.oracle_rows]
+    compared += [(suite.name, suite.rows, "learned", learned_rows)
+                 for suite in benchmark.suites if suite.role is Role.UNSEEN and suite.rows]  # fmt: skip
+    for name, rows, other, parts in compared:
+        overlap = _overlap(name, rows, parts)
         if overlap and not allow_overlap:
             raise DataError(
-                f"data set {benchmark.name}: {overlap} with {name} rows (same prompt and response); remove them, or "
+                f"data set {benchmark.name}: {overlap} with {other} rows (same prompt and response); remove them, or "
                 "type dataset.allow_overlap=true to go on with a note in the report"
             )
         if overlap:
-            notes.append(f"{overlap} with {name} rows")
+            notes.append(f"{overlap} with {other} rows")
     return _noted(benchmark, notes)
 
 
@@ -120,9 +124,9 @@ def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
-    """Which forget rows are rows of the parts too; the one sorted copy there is in memory is of the forget set."""
-    known = field_of(forget, "content")
+def _overlap(name: str, some: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+    """Which of some rows are rows of the parts too; the one sorted copy there is in memory is of the former."""
+    known = field_of(some, "content")
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)
     for rows in parts:
@@ -134,7 +138,7 @@ def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
     if not shared.any():
         return ""
     found = np.flatnonzero(np.isin(known, ordered[shared]))
-    return f"{len(found)} of {len(forget)} forget rows ({', '.join(forget[int(i)].id for i in found[:3])}) overlap"
+    return f"{len(found)} of {len(some)} {name} rows ({', '.join(some[int(i)].id for i in found[:3])}) overlap"
 
 
 def _some(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:

@@ -108,20 +108,29 @@ class Policy(nn.Module):
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """(tokens, width): the state each supervised token is predicted from, row-major."""
-        self._packing = packing = self._pack(batch)
-        self._rows = rows_of(batch, packing)
-        self._meter.forward(self._rows, self._first_block)
+        packing = self._pack(batch)
         if packing is None:
-            states = self._inner()(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).last_hidden_state
-            return states[:, :-1][batch.supervised[:, 1:]]
+            return self.padded(batch)
+        self._begin(batch, packing)
         states = self._inner()(
             input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False,
             # A mask of four axes is taken as it is; attention goes by the pieces and never looks at it.
             attention_mask=torch.zeros(1, 1, 1, 1), pieces=packing.pieces,
         ).last_hidden_state  # fmt: skip
         return states[0][packing.index[:, :-1][batch.supervised[:, 1:]]]
+
+    def padded(self, batch: Batch) -> torch.Tensor:
+        """As `hidden`, from rows that are padded as they stand, under the batch's own mask: that may have holes."""
+        self._begin(batch, None)
+        states = self._inner()(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state
+        return states[:, :-1][batch.supervised[:, 1:]]
+
+    def _begin(self, batch: Batch, packing: Packing | None) -> None:
+        self._packing = packing
+        self._rows = rows_of(batch, packing)
+        self._meter.forward(self._rows, self._first_block)
 
     @contextmanager
     def from_block(self, layer: int) -> Iterator[None]:
