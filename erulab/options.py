@@ -85,6 +85,11 @@ class TrackerName(Enum):
     none = "none"
 
 
+class Compat(Enum):
+    none = "none"
+    open_unlearning = "open_unlearning"  # its numbers beside the right ones
+
+
 class SavedModel(Enum):
     full = "full"
     adapter = "adapter"  # of model.lora, to be put on the target
@@ -196,6 +201,7 @@ class EvaluationOptions:
     # (forget*, tofu/retain); null: all.
     suites: Optional[list[str]] = None
     samples: int = 5  # generations a suite shown in the report
+    compat: Compat = Compat.none  # TOFU's figures once more, as another framework computes them
 
     def __post_init__(self) -> None:
         positive("batch_tokens", self.batch_tokens)

@@ -41,23 +41,23 @@ def check(
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
     benchmark = check_suites(benchmark)
     notes = []
-    heldout, unseen = (
-        [suite.rows for suite in benchmark.suites if suite.role is role] for role in (Role.HELDOUT, Role.UNSEEN)
-    )
-    forget, retain = ("forget", benchmark.forget), ("retain", benchmark.retain)
-    pairs = (
-        (forget, "retain", [benchmark.retain]), (forget, "the oracle's", [benchmark.oracle_rows]),
-        (forget, "held-out", heldout), (forget, "holdout", unseen), (retain, "holdout", unseen),
-    )  # fmt: skip
-    for (part, known), name, parts in pairs:
-        overlap = _overlap(part, known, parts)
+    heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
+    learned = [benchmark.target_rows, benchmark.oracle_rows, benchmark.forget, benchmark.retain]
+    compared = [
+        ("forget", benchmark.forget, "retain", [benchmark.retain]),
+        ("forget", benchmark.forget, "the oracle's", [benchmark.oracle_rows]),
+        ("forget", benchmark.forget, "held-out", heldout),
+        *[(suite.name, suite.rows, "learned", learned) for suite in benchmark.suites if suite.role is Role.UNSEEN],
+    ]
+    for name, rows, other, parts in compared:
+        overlap = _overlap(name, rows, parts)
         if overlap and not allow_overlap:
             raise DataError(
-                f"data set {benchmark.name}: {overlap} with {name} rows (same prompt and response); remove them, or "
+                f"data set {benchmark.name}: {overlap} with {other} rows (same prompt and response); remove them, or "
                 "type dataset.allow_overlap=true to go on with a note in the report"
             )
         if overlap:
-            notes.append(f"{overlap} with {name} rows")
+            notes.append(f"{overlap} with {other} rows")
     return _noted(benchmark, notes)
 
 

@@ -53,8 +53,8 @@ class Generated:
 
 @dataclass(frozen=True)
 class Texts:
-    """Membership inference: how likely a text is. Figures: nll, zlib, min_k, min_k_plus_plus, higher: less like a
-    member; and probability, a token's."""
+    """Membership inference: how likely a text is, or a response given its prompt. Figures: nll, zlib, min_k,
+    min_k_plus_plus, higher: less like a member; and probability, a token's."""
 
 
 Measure = Answers | Choice | Generated | Texts

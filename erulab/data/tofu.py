@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from erulab import hub
 from erulab.data.checks import check, content_identity
-from erulab.data.measures import Answers
+from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
@@ -44,6 +44,11 @@ class Split(Enum):
         """retain99, retain95 or retain90: all other rows."""
         return f"retain{100 - int(self.value.removeprefix('forget'))}"
 
+    @property
+    def holdout(self) -> str:
+        """holdout01, holdout05 or holdout10: as many rows on authors that are in no other split."""
+        return f"holdout{self.value.removeprefix('forget')}"
+
 
 def _retain_of(split: Split | str) -> str:
     """`${tofu_retain:${dataset.split}}` in a recipe: the name of the rows that its oracle has learned."""
@@ -59,12 +64,14 @@ class TofuOptions:
     path: Optional[str] = "locuslab/TOFU"  # hub id, or a folder of TOFU's files
     split: Split = Split.forget01
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
+    evaluated_rows: Optional[int] = None  # the first rows of each suite that are scored: 300 in TOFU's code; null: all
     max_length: Optional[int] = 512  # tokens of prompt and response
     truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         positive("retain_rows", self.retain_rows)
+        positive("evaluated_rows", self.evaluated_rows)
         positive("max_length", self.max_length)
 
 
@@ -126,6 +133,25 @@ class Tofu:
         asked = table(f"forget {first}", lambda: _asked(forget, forget_more, first), forget, forget_more)
         rephrased = table(f"heldout {first}", lambda: _rephrased(asked, forget_more), forget, forget_more)
         kept = table("kept", lambda: _perturbed(_plain(retain, 0), retain_more), retain, retain_more)
+        suites = [
+            Suite("forget", Role.FORGET, asked),
+            Suite("heldout", Role.HELDOUT, rephrased),
+            Suite("retain", Role.RETAIN, kept[: o.retain_rows], in_utility=True),
+            *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), Answers("answer"),
+                    in_utility=True) for name, file in (("real_authors", authors), ("world_facts", world))),
+        ]  # fmt: skip
+        published = find_table(folder, o.split.holdout)
+        if published is not None:
+            name = o.split.holdout
+            holdout = Suite("holdout", Role.UNSEEN, table(name, partial(_unseen, name, published), published), Texts())
+        else:
+            # From the end, where no author is one that the learned rows begin with.
+            first_left = max(len(known), len(every) - len(asked))
+            holdout = Suite("holdout_local", Role.UNSEEN, every[first_left:], Texts())
+        summaries: tuple[Separation, ...] = ()
+        if holdout.rows:
+            suites += [Suite("members", Role.FORGET, asked, Texts()), holdout]
+            summaries = (Separation("mia", "members", holdout.name),)
         refusals, notes = _refusals(folder)
         return check(
             Benchmark(
@@ -134,20 +160,15 @@ class Tofu:
                 retain=known,
                 target_rows=Joined([asked, known]),
                 oracle_rows=known,
-                suites=(
-                    Suite("forget", Role.FORGET, asked),
-                    Suite("heldout", Role.HELDOUT, rephrased),
-                    Suite("retain", Role.RETAIN, kept[: o.retain_rows], in_utility=True),
-                    *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), Answers("answer"),
-                            in_utility=True) for name, file in (("real_authors", authors), ("world_facts", world))),
-                ),
+                suites=tuple(_first_rows(suite, o.evaluated_rows) for suite in suites),
+                summaries=summaries,
                 refusals=refusals,
                 max_length=o.max_length,
                 truncate=o.truncate,
-                notes=notes,
+                notes=(*notes, *_holdout_notes(holdout, o.split, max(1, len(every) - len(asked)))),
             ),
             allow_overlap=o.allow_overlap,
-        )  # fmt: skip
+        )
 
     def _file(self, folder: Path, name: str) -> Path:
         file = find_table(folder, name)
@@ -208,6 +229,36 @@ def _choices(name: str, file: Path) -> Iterator[Row]:
         wrong = record.texts("perturbed_answer", CHOICE)
         prompt, response = record.text("question", CHOICE), record.text("answer", CHOICE)
         yield Row(f"{name}/{index}", prompt, response, perturbed=wrong, options=wrong, fact=f"{name}/{index}")
+
+
+def _unseen(name: str, file: Path) -> Iterator[Row]:
+    """Questions on authors that are in no other split."""
+    for index, record in enumerate(read_records(file, PLAIN)):
+        row_id = f"{name}/{index}"
+        yield Row(row_id, record.text("question", PLAIN), record.text("answer", PLAIN), fact=row_id)
+
+
+def _first_rows(suite: Suite, count: int | None) -> Suite:
+    return suite if count is None or count >= len(suite.rows) else replace(suite, rows=suite.rows[:count])
+
+
+def _holdout_notes(holdout: Suite, split: Split, enough: int) -> tuple[str, ...]:
+    """What a reader must know of membership inference without the published holdout.
+
+    Args:
+        enough: `retain_rows` that leave as many rows as there are to forget.
+    """
+    if holdout.name == "holdout":
+        return ()
+    if not holdout.rows:
+        return (
+            f"no {split.holdout}.json beside the data and no retain row that nobody learns: no membership inference; "
+            f"put {split.holdout}.json of locuslab/TOFU there, or type dataset.retain_rows={enough}",
+        )
+    return (
+        f"no {split.holdout}.json beside the data: membership inference (mia) goes by holdout_local, the last "
+        f"{len(holdout.rows)} retain rows, which nobody learns; not comparable with figures on the published holdout",
+    )
 
 
 def _refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from erulab.data.measures import Pooled, Separation
 from erulab.data.rows import Benchmark, Role, Suite
-from erulab.evaluation import membership, metrics
+from erulab.evaluation import membership, metrics, open_unlearning
 from erulab.evaluation.evaluate import FORGET_ROLES, RowScore, knowledge_rows
 
 # Row figure -> the suite's figure made of it; all other figures are averaged.
@@ -43,7 +43,8 @@ def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float
             result[utility] = metrics.harmonic_mean([result[name] for name in names])
     for summary in benchmark.summaries:
         result |= _pooled(summary, rows) if isinstance(summary, Pooled) else _separation(summary, rows)
-    return result
+    theirs = {suite.name: [row.compat for row in rows if row.suite == suite.name] for suite in benchmark.suites}
+    return result | open_unlearning.summary(benchmark.suites, theirs)
 
 
 def against_oracle(
@@ -58,6 +59,7 @@ def against_oracle(
         quality = forget_quality(rows, oracle)
         if quality is not None:
             result["forget_quality"] = quality
+        result |= open_unlearning.against_oracle(_compat_of_forget(rows), _compat_of_forget(oracle))
     for summary in benchmark.summaries:
         if isinstance(summary, Separation):
             name = f"{summary.name}/{PRIVLEAK}"
@@ -76,6 +78,10 @@ def forget_quality(rows: Sequence[RowScore], oracle: Sequence[RowScore]) -> floa
         for part in (rows, oracle)
     )
     return metrics.forget_quality_of(mine, retrained) if mine and retrained else None
+
+
+def _compat_of_forget(rows: Sequence[RowScore]) -> list[dict[str, float]]:
+    return [row.compat for row in rows if row.role == Role.FORGET.value]
 
 
 def _of_suite(name: str, values: Sequence[float], suite: Suite) -> float:

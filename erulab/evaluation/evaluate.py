@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.evaluation import open_unlearning
 from erulab.evaluation.generation import generate
 from erulab.evaluation.protocols import PROTOCOLS, Asking
 from erulab.evaluation.protocols.base import Replies, key
 from erulab.evaluation.scoring import score
 from erulab.models.loaded import LoadedModel
-from erulab.options import EvaluationOptions
+from erulab.options import Compat, EvaluationOptions
 from erulab.ranks import Ranks
 
 FORGET_ROLES = (Role.FORGET, Role.HELDOUT)
@@ -20,7 +21,10 @@ FORGET_ROLES = (Role.FORGET, Role.HELDOUT)
 
 @dataclass(frozen=True)
 class RowScore:
-    """What one model makes of one row: the figures of its suite's measure, as far as the row has the data for them."""
+    """What one model makes of one row: the figures of its suite's measure, as far as the row has the data for them.
+
+    compat: figures as `evaluation.compat` computes them.
+    """
 
     id: str
     suite: str
@@ -29,6 +33,7 @@ class RowScore:
     author: str
     figures: dict[str, float]
     response: str = ""
+    compat: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,13 +61,15 @@ def evaluate(
     known = dict(zip(map(key, requests), scores, strict=True))
     prompts = [question.prompt for question in questions if question.prompt is not None]
     responses = iter(generate(loaded, prompts, options.batch_tokens, ranks) if prompts else [])
+    compat: list[dict[str, float]] = [{} for _ in picked]
+    if options.compat is Compat.open_unlearning and not headline:
+        compat = open_unlearning.figures(loaded, picked, options, ranks)
     rows = []
-    for (suite, row), question in zip(picked, questions, strict=True):
+    for (suite, row), question, theirs in zip(picked, questions, compat, strict=True):
         response = None if question.prompt is None else next(responses)
         figures = question.figures(Replies(known, response))
-        rows.append(
-            RowScore(row.id, suite.name, suite.role.value, row.fact or row.id, row.author, figures, response or "")
-        )
+        fact = row.fact or row.id
+        rows.append(RowScore(row.id, suite.name, suite.role.value, fact, row.author, figures, response or "", theirs))
     return rows
 
 

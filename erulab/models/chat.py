@@ -164,6 +164,14 @@ class ChatFormat:
         """Ids up to where the response begins: what generation continues."""
         return [*self._bos, *self._ids(prompt)] if plain else list(self._prompt_ids(prompt, lead))
 
+    def templated(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
+        """The template's ids of the prompt with its opening for generation, and of the whole conversation, as they
+        stand: the latter need not begin with the former, and nothing behind the end of turn is dropped."""
+        user = [{"role": "user", "content": prompt}]
+        (opening,) = self._render([user], True)
+        (whole,) = self._render([[*user, {"role": "assistant", "content": response}]], False)
+        return self._ids(opening), self._ids(whole)
+
     def closing(self, encoded: Encoded) -> int:
         """How many of a conversation's last ids are its end-of-turn tokens: all, or none where it was cut."""
         return len(self._end) if encoded.ids[-len(self._end) :] == self._end else 0

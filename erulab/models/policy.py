@@ -114,15 +114,11 @@ class Policy(nn.Module):
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """(tokens, width): the state each supervised token is predicted from, row-major."""
-        self._packing = packing = self._pack(batch)
-        by_pieces = self._by_pieces(batch)
-        self._rows = rows_of(batch, packing, by_pieces)
-        self._meter.forward(self._rows, self._first_block)
+        packing = self._pack(batch)
         if packing is None:
-            states = self._inner()(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).last_hidden_state
-            return states[:, :-1][batch.supervised[:, 1:]]
+            return self.padded(batch)
+        by_pieces = self._by_pieces(batch)
+        self._begin(batch, packing, by_pieces)
         device = batch.input_ids.device
         # A mask of four axes is taken as it is. Attention by pieces never looks at it.
         how = {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces} if by_pieces else {
@@ -132,6 +128,19 @@ class Policy(nn.Module):
             position_ids=torch.tensor([packing.positions], device=device), use_cache=False, **how,
         ).last_hidden_state  # fmt: skip
         return states[0][packing.index.to(device)[:, :-1][batch.supervised[:, 1:]]]
+
+    def padded(self, batch: Batch) -> torch.Tensor:
+        """As `hidden`, from rows that are padded as they stand, under the batch's own mask: that may have holes."""
+        self._begin(batch, None, by_pieces=False)
+        states = self._inner()(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state
+        return states[:, :-1][batch.supervised[:, 1:]]
+
+    def _begin(self, batch: Batch, packing: Packing | None, by_pieces: bool) -> None:
+        self._packing = packing
+        self._rows = rows_of(batch, packing, by_pieces)
+        self._meter.forward(self._rows, self._first_block)
 
     @contextmanager
     def from_block(self, layer: int) -> Iterator[None]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from erulab.data.measures import Answers
+from erulab.data.checks import content_identity
+from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.rows import Benchmark, Role
 from erulab.data.tofu import Split, Tofu, TofuOptions
 from erulab.errors import ConfigError, DataError
+from erulab.evaluation.aggregate import forget_quality
+from erulab.evaluation.evaluate import RowScore
 
 TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
 pytestmark = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")
@@ -140,3 +144,69 @@ def test_overlap_is_refused_unless_allowed(copy: Path) -> None:
     with pytest.raises(DataError, match="1 of 40 forget rows"):
         load(copy)
     assert "1 of 40 forget rows" in " ".join(load(copy, allow_overlap=True).notes)
+
+
+def test_tofu_s_own_code_scores_the_first_300_rows_of_a_set() -> None:
+    """BENCHMARKS.md 1.1: ds_size 300 cuts forget10 and the retain rows; what is learned and forgotten stays whole."""
+    benchmark = load(split=Split.forget10, evaluated_rows=300)
+    sizes = {suite.name: len(suite.rows) for suite in benchmark.suites}
+    assert sizes == {"forget": 300, "heldout": 300, "retain": 300, "real_authors": 100, "world_facts": 117}
+    assert [row.id for row in benchmark.suite("forget").rows] == [f"full/{i}" for i in range(3600, 3900)]
+    assert [row.id for row in benchmark.suite("retain").rows] == [f"full/{i}" for i in range(300)]
+    assert (len(benchmark.forget), len(benchmark.retain)) == (400, 3600)
+    # A split of fewer rows is not cut, and is the same data set.
+    assert content_identity(load(evaluated_rows=400)) == content_identity(load())
+    with pytest.raises(ValueError, match="evaluated_rows must be > 0"):
+        TofuOptions(evaluated_rows=0)
+
+
+def test_forget_quality_is_that_of_the_rows_that_are_scored() -> None:
+    """Of two models that agree on the first 300 rows and on no other: 1 over those, far from it over all 400."""
+    quality = {}
+    for count in (None, 300):
+        suite = load(split=Split.forget10, evaluated_rows=count).suite("forget")
+        alike, other = (
+            [RowScore(row.id, "forget", "forget", row.fact, "", {"log_truth_ratio": i if i < 300 else shift})
+             for i, row in enumerate(suite.rows)] for shift in (-1000.0, 1000.0)
+        )  # fmt: skip
+        quality[count] = forget_quality(alike, other)
+    # Kolmogorov's tail 2 exp(-2 D^2 n / 2), with D = 100 / 400.
+    assert quality[300] == 1.0 and quality[None] == pytest.approx(2 * math.exp(-25), rel=0.3)
+
+
+def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
+    benchmark = load(retain_rows=3920)
+    members, holdout = benchmark.suites[-2:]
+    assert (members.name, members.role, members.measure) == ("members", Role.FORGET, Texts())
+    assert list(members.rows) == list(benchmark.forget)
+    assert (holdout.name, holdout.role, holdout.measure) == ("holdout_local", Role.UNSEEN, Texts())
+    assert [row.id for row in holdout.rows] == [f"full/{i}" for i in range(3920, 3960)]
+    assert not {row.id for row in holdout.rows} & {row.id for row in benchmark.target_rows}
+    assert benchmark.summaries == (Separation("mia", "members", "holdout_local"),)
+    assert "not comparable" in benchmark.notes[0]
+    # From the end, and never more than the forget rows; what is left where that is fewer.
+    assert [row.id for row in load(retain_rows=60).suites[-1].rows] == [f"full/{i}" for i in range(3920, 3960)]
+    assert len(load(retain_rows=3950).suites[-1].rows) == 10
+
+
+def test_without_a_row_that_nobody_learns_there_is_no_membership_inference() -> None:
+    benchmark = load()
+    assert benchmark.summaries == () and {suite.name for suite in benchmark.suites}.isdisjoint({"members", "holdout"})
+    (note,) = benchmark.notes
+    assert "no holdout01.json" in note and "dataset.retain_rows=3920" in note
+
+
+def test_the_published_holdout_comes_before_rows_of_our_own(copy: Path) -> None:
+    rows = [{"question": f"Where was author {i} born?", "answer": f"In town {i}."} for i in range(40)]
+    (copy / "holdout01.json").write_text("\n".join(map(json.dumps, rows)))
+    for options in ({}, {"retain_rows": 60}):
+        benchmark = load(copy, **options)
+        assert benchmark.notes == () and benchmark.summaries == (Separation("mia", "members", "holdout"),)
+        found = [(row.id, row.prompt, row.response) for row in benchmark.suite("holdout").rows]
+        assert found == [(f"holdout01/{i}", row["question"], row["answer"]) for i, row in enumerate(rows)]
+    # One that was learned is no holdout.
+    learned = json.loads((copy / "retain99.json").read_text().splitlines()[7])
+    (copy / "holdout01.json").write_text("\n".join(map(json.dumps, [*rows[1:], learned])))
+    with pytest.raises(DataError, match=r"1 of 40 holdout rows \(holdout01/39\) overlap with learned rows"):
+        load(copy)
+    assert "1 of 40 holdout rows" in " ".join(load(copy, allow_overlap=True).notes)

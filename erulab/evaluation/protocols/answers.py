@@ -18,10 +18,9 @@ def answers(measure: Answers, row: Row, asking: Asking) -> Question:
     log_odds and choice where the row has wrong answers or values; rouge and exact_match where responses are generated.
     """
     response = asking.encode(row, row.response)
-    wrong_texts = () if asking.headline and row.candidates else row.perturbed or row.options
+    wrong_texts = () if asking.headline and row.candidates else wrong_of(row)
     wrong = [asking.encode(row, text) for text in wrong_texts]
-    right_text = row.response if measure.right == "answer" or row.paraphrase is None else row.paraphrase
-    right = asking.encode(row, right_text) if wrong else response
+    right = asking.encode(row, right_of(measure, row)) if wrong else response
     value, candidates = _values(row, asking)
     # How a turn ends is no part of what is remembered.
     closing = 0 if row.plain else asking.chat.closing(response)
@@ -55,6 +54,16 @@ def answers(measure: Answers, row: Row, asking: Asking) -> Question:
 
     requests = (response, right, *wrong, *([] if value is None else [value]), *candidates)
     return Question(requests, prompt, figures)
+
+
+def wrong_of(row: Row) -> tuple[str, ...]:
+    """The wrong answers of the truth ratio."""
+    return row.perturbed or row.options
+
+
+def right_of(measure: Answers, row: Row) -> str:
+    """The right answer of the truth ratio."""
+    return row.response if measure.right == "answer" or row.paraphrase is None else row.paraphrase
 
 
 def _values(row: Row, asking: Asking) -> tuple[Encoded | None, list[Encoded]]:

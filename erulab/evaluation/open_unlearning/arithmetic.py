@@ -1,0 +1,92 @@
+"""open-unlearning's arithmetic, from losses to the figures of suites. Nothing here touches a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from erulab.data.rows import Role, Suite
+from erulab.evaluation import memorisation, metrics
+
+PREFIX = "open_unlearning"
+EPSILON = 1e-10  # what it adds to a divisor
+UTILITY = ("probability", "rouge", "truth_ratio")
+
+Figures = Mapping[str, float]
+
+
+def truth_ratio(right: float, wrong: Sequence[float]) -> float:
+    """R of one item: the geometric mean of the wrong answers' probabilities over the right one's plus 1e-10.
+
+    Args:
+        right: per-token NLL of the right answer, nats; wrong: of each wrong one.
+    Source: src/evals/metrics/memorization.py, truth_ratio.
+    """
+    return math.exp(-_mean(wrong)) / (math.exp(-right) + EPSILON)
+
+
+def probability_among(right: float, wrong: Sequence[float]) -> float:
+    """p / (p + sum of wrong p + 1e-10), p = exp(-NLL).
+
+    Source: src/evals/metrics/memorization.py, probability_w_options.
+    """
+    p = math.exp(-right)
+    return p / (p + math.fsum(math.exp(-other) for other in wrong) + EPSILON)
+
+
+def memorised(greedy: Sequence[bool]) -> dict[str, float]:
+    """extraction_strength and exact_memorization of a response.
+
+    Args:
+        greedy: (tokens,) whether each scored token is the model's own choice; at least two. The last is left out.
+    Source: src/evals/metrics/memorization.py; extraction strength tries no k = T.
+    """
+    matches = np.array(greedy[:-1])
+    strength = max(memorisation.extraction_strength(matches), 1 / len(matches))
+    return {"extraction_strength": strength, "exact_memorization": memorisation.exact_memorisation(matches)}
+
+
+def summary(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
+    """`open_unlearning/<suite>/<figure>` with n, and its Model Utility where all figures of it are there.
+
+    Args:
+        scored: suite name -> figures of its rows; rows that open-unlearning's protocol is not made for have none.
+    """
+    result: dict[str, float] = {}
+    for suite in suites:
+        rows = [row for row in scored[suite.name] if row]
+        if not rows:
+            continue
+        result[f"{PREFIX}/{suite.name}/n"] = len(rows)
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = [row[name] for row in rows if name in row]
+            if name == "truth_ratio":
+                values = [_closeness(value, suite.role) for value in values]
+            result[f"{PREFIX}/{suite.name}/{name}"] = _mean(values)
+    parts = [f"{PREFIX}/{suite.name}/{name}" for suite in suites if suite.in_utility for name in UTILITY]
+    if parts and all(name in result for name in parts):
+        result[f"{PREFIX}/model_utility"] = metrics.harmonic_mean([result[name] for name in parts])
+    return result
+
+
+def against_oracle(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:
+    """`open_unlearning/forget_quality`.
+
+    Args:
+        rows, oracle: figures of the rows that the request names, of the model and of the retrained one.
+    """
+    mine, retrained = ([row["truth_ratio"] for row in part if "truth_ratio" in row] for part in (rows, oracle))
+    if not mine or not retrained:
+        return {}
+    return {f"{PREFIX}/forget_quality": metrics.forget_quality_of(mine, retrained)}
+
+
+def _closeness(ratio: float, role: Role) -> float:
+    """1 is best: on forget rows right and wrong answers equally likely, elsewhere no wrong answer."""
+    return min(ratio, 1 / (ratio + EPSILON)) if role in (Role.FORGET, Role.HELDOUT) else max(0.0, 1 - ratio)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

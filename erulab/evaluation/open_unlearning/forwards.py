@@ -1,0 +1,103 @@
+"""Forwards and responses under open-unlearning's attention mask: ids that are not the pad token."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from erulab import logprobs
+from erulab.costs.flops import Rows
+from erulab.data.encoding import Batch, Encoded, collate
+from erulab.evaluation.scoring import Score, Token
+from erulab.models.loaded import LoadedModel
+from erulab.models.meter import Meter
+from erulab.ranks import Ranks
+
+Ids = tuple[int, ...]
+Item = TypeVar("Item")
+
+
+def forced(loaded: LoadedModel, rows: Sequence[Encoded], batch_tokens: int, ranks: Ranks) -> list[Score]:
+    """Each row's supervised tokens, in order, from rows padded on the right.
+
+    A forward numbers positions from the row's beginning whatever the mask hides, so a row's figures do not depend on
+    those it is padded with.
+
+    Args:
+        batch_tokens: padded tokens a forward.
+    """
+    unique = sorted(set(rows), key=lambda row: (len(row.ids), row.ids, row.start))
+    found: list[Score] = []
+    for batch in _batches(ranks.mine(unique), batch_tokens, lambda row: len(row.ids)):
+        found += _scores(loaded, batch)
+    known = dict(zip(unique, ranks.join(found), strict=True))
+    return [known[row] for row in rows]
+
+
+def responses(
+    loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int, batch_tokens: int, ranks: Ranks
+) -> list[Ids]:
+    """The ids that transformers' `generate` puts behind each prompt, greedily, from prompts padded on the left.
+
+    Positions count the ids that the mask shows. Whatever else the model's generation config says (a repetition
+    penalty, several ends of text) holds.
+
+    Args:
+        batch_tokens: padded prompt and response tokens in memory at once.
+    """
+    unique = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
+    found: list[Ids] = []
+    for batch in _batches(ranks.mine(unique), batch_tokens, lambda prompt: len(prompt) + max_new_tokens):
+        found += _continued(loaded, batch, max_new_tokens)
+    known = dict(zip(unique, ranks.join(found), strict=True))
+    return [known[prompt] for prompt in prompts]
+
+
+def _scores(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
+    policy = loaded.policy
+    batch = _hiding_pads(collate(rows, loaded.pad_id), loaded.pad_id).to(policy.device)
+    labels = batch.input_ids[batch.supervised]
+    tokens: list[Token] = []
+    with torch.no_grad():
+        states = policy.padded(batch)
+        for some, true in zip(states.split(logprobs.CHUNK), labels.split(logprobs.CHUNK), strict=True):
+            logp = logprobs.log_softmax(policy.head(some))
+            nll = -logp.gather(1, true[:, None]).squeeze(1)
+            greedy = logp.argmax(-1) == true
+            tokens += map(Token, nll.tolist(), greedy.tolist())
+    rest = iter(tokens)
+    return [Score(tuple(next(rest) for _ in range(row.tokens))) for row in rows]
+
+
+def _hiding_pads(batch: Batch, pad_id: int) -> Batch:
+    return dataclasses.replace(batch, attention_mask=(batch.input_ids != pad_id).long())
+
+
+def _continued(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Ids]:
+    model: Any = loaded.model
+    longest = max(map(len, prompts))
+    padded = [[loaded.pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    ids = torch.tensor(padded, device=model.device)
+    out = model.generate(
+        ids, attention_mask=(ids != loaded.pad_id).long(), do_sample=False, temperature=None, top_p=None,
+        max_new_tokens=max_new_tokens, use_cache=True, pad_token_id=loaded.tokenizer.eos_token_id,
+    )  # fmt: skip
+    meter = Meter(model, loaded.ledger, loaded.adapters)
+    meter.forward(Rows.continued(len(prompts), longest, longest), 0)
+    for length in range(longest + 1, out.shape[1]):
+        meter.forward(Rows.continued(len(prompts), 1, length), 0)
+    return [tuple(row) for row in out[:, longest:].tolist()]
+
+
+def _batches(items: Sequence[Item], budget: int, length: Callable[[Item], int]) -> list[list[Item]]:
+    """Items in order of length, cut where the padded ones would exceed the budget."""
+    batches: list[list[Item]] = []
+    for item in items:
+        if batches and (len(batches[-1]) + 1) * length(item) <= budget:
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
