@@ -43,12 +43,14 @@ Runner = Callable[..., Finished]
 
 
 def small(overrides: tuple[str, ...]) -> list[str]:
-    """The overrides of a small run; options of an attack or a model that is not chosen are left out."""
+    """The overrides of a small run; options of an attack, model or data set that is not chosen are left out."""
     left_out: tuple[str, ...] = ()
     if any(o.startswith("attack=") and "relearn" not in o for o in overrides):
         left_out += ("attack.relearn",)
     if any(o.startswith("model=") for o in overrides):
         left_out += ("model.",)
+    if any(o.startswith("dataset=") for o in overrides):
+        left_out += ("dataset.",)
     return [o for o in SMALL if not o.startswith(left_out)] + list(overrides)
 
 
