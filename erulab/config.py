@@ -201,9 +201,15 @@ def folder_key(config: RunConfig) -> str:
         read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
         values["model"] = {key: value for key, value in values["model"].items() if key in read}
     # The identity stands for what paths hold; other options count beside it.
-    options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
+    options = {k: v for k, v in values["dataset"].items() if not _is_files(v)}
     values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}
     return short_hash(values)
+
+
+def _is_files(value: Any) -> bool:
+    """Whether an option is a path that is here, or a list of such."""
+    paths = value if isinstance(value, list) else [value]
+    return bool(paths) and all(isinstance(path, str) and Path(path).exists() for path in paths)
 
 
 def short_hash(values: Any) -> str:

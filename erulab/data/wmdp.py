@@ -190,5 +190,5 @@ def _refuse_first_release(record: Record) -> None:
     if "correct_answer" in record.fields and "answer" not in record.fields:
         raise DataError(
             f"{record.where}: this is the first release of WMDP (answer_type, correct_answer), whose cyber questions "
-            f"were withdrawn; give the files of {HUB_ID}: {SCHEMA}"
+            f"were re-issued after a fault in their choices; give the files of {HUB_ID}: {SCHEMA}"
         )

@@ -78,6 +78,19 @@ def test_data_count_by_what_they_hold(tmp_path: Path) -> None:
     assert keys["a"] == keys["b"] != keys["c"]
 
 
+def test_corpora_count_by_what_they_hold(tmp_path: Path) -> None:
+    question = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 0}
+    (tmp_path / "wmdp-bio.jsonl").write_text(json.dumps(question))
+    for name, number in (("one", 1), ("other", 1), ("another", 2)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": f"text {number} " * 20}))
+    given = [
+        key("dataset=wmdp", f"dataset.path={tmp_path}", "dataset.subjects=[bio]", "method=ga", f"cache={tmp_path}",
+            f"dataset.forget=[{tmp_path / name}.jsonl]")
+        for name in ("one", "other", "another")
+    ]  # fmt: skip
+    assert given[0] == given[1] != given[2]
+
+
 def test_folder_is_named_for_data_and_method(here: Path) -> None:
     composed = config.compose(["method=npo"])
     assert jobs.plan(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{config.folder_key(composed)}"
