@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -66,7 +67,7 @@ class Cache:
         """The product of `depends_on`, made by `make(folder)` on all ranks unless it is there.
 
         Two runs that need the same product at once make it once: the second waits at a lock. What `make` leaves in
-        its working folder when it fails (checkpoints) is found there by the next try.
+        its working folder when it fails (checkpoints) is found there by the next try; an empty one goes.
         """
         key = key_of(depends_on)
         final = self._root / kind / key
@@ -79,7 +80,13 @@ class Cache:
                 working.mkdir(parents=True, exist_ok=True)
             self._ranks.barrier()
             account.start(self._ledger, self._device)
-            make(working)
+            try:
+                make(working)
+            except BaseException:
+                if self._ranks.first:
+                    with contextlib.suppress(OSError):
+                        working.rmdir()  # only if nothing was left in it
+                raise
             mine = account.stop(self._ledger, self._device)
             costs = account.side_by_side(self._ranks.gather_objects(mine))
             if self._ranks.first:

@@ -38,6 +38,7 @@ LAUNCH = CONF.parent / "launch"
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
 NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
+NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
@@ -195,6 +196,10 @@ def folder_key(config: RunConfig) -> str:
         values["model"]["tokenizer"] = files_identity(Path(tokenizer))
     if values["model"].get("template") is not None:
         values["model"]["template"] = template_of(values["model"]["template"])
+    if config.learns_nothing:
+        values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
+        read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
+        values["model"] = {key: value for key, value in values["model"].items() if key in read}
     # The identity stands for what paths hold; other options count beside it.
     options = {k: v for k, v in values["dataset"].items() if not (isinstance(v, str) and Path(v).exists())}
     values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}

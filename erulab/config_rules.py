@@ -10,6 +10,7 @@ from erulab import data_rules
 from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
+from erulab.models.hf import HfOptions
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.redaction import REDACTED, redacted_text
 from erulab.registry import GROUPS, LIST_GROUPS, methods, rewards
@@ -179,6 +180,14 @@ def _check_stages(config: RunConfig) -> None:
     stages = config.stages
     if not stages:
         raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
+    if config.learned and isinstance(config.model, HfOptions) and config.model.path is None:
+        learned = [stage.name for stage in config.learned]
+        named = " ".join(f"model.{name}=FOLDER" for name in learned)
+        alone = "stages=[evaluate] to score model.unlearned as it is" if config.model.unlearned is not None else named
+        raise ConfigError(
+            f"model={config.model.name} needs model.path, the weights to learn {' and '.join(learned)} from; type "
+            f"model.path=owner/name or ./folder, or {alone}"
+        )
     unlearned = Stage.unlearn in stages or config.model.unlearned is not None
     if Stage.attack in stages and config.attack and not unlearned:
         raise ConfigError(

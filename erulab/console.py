@@ -6,7 +6,7 @@ Plain lines where standard output is no terminal. Text of models and configs can
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -23,15 +23,16 @@ from rich.tree import Tree
 from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import number, seconds, short
+from erulab.reporting.telling import rows_of, telling
 from erulab.reporting.verdict import Outcome, judge
 
 PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice", "forget_heldout/choice", "forget/probability", "forget/rouge", "forget/truth_ratio",
-    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "model_utility", "forget_quality",
-    "forget_fb/rwku_recall", "forget_qa/rwku_recall", "forget_aa/rwku_recall", "forget_all/rwku_recall",
-    "neighbor_all/rwku_recall",
+    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "membership/auc_min_k",
+    "membership/privleak", "model_utility", "forget_quality", "forget_fb/rwku_recall", "forget_qa/rwku_recall",
+    "forget_aa/rwku_recall", "forget_all/rwku_recall", "neighbor_all/rwku_recall",
 )  # fmt: skip
 STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
 
@@ -120,23 +121,34 @@ def jobs_table(rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def final_table(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]], files: Sequence[Path] = ()) -> None:
-    """Prints the three models side by side, the verdict in words, and where the files are."""
+def final_table(
+    scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]], files: Sequence[Path] = (),
+    beside: Iterable[str] = (), *, every: bool = False,
+) -> None:  # fmt: skip
+    """Prints the three models side by side, the verdict in words, and where the files are.
+
+    Args:
+        beside: names of the benchmarks measured beside the data set; every: all of the data set's figures that tell
+            something, not a few.
+    """
     console = _console()
     models = [model for model in ("target", "unlearned", "oracle") if model in scores]
-    rows = [name for name in FIGURES if any(number(scores[model].get(name)) is not None for model in models)]
+    names = telling(scores, FIGURES, beside, every=every)
+    rows = [name for name in names if any(number(scores[model].get(name)) is not None for model in models)]
     if rows:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("figure")
         for model in (*models, "n"):
             table.add_column(model, justify="right")
         for name in rows:
-            n = next((number(scores[m].get(f"{name.split('/')[0]}/n")) for m in models), None)
+            n = next((number(rows_of(scores[m], name)) for m in models), None)
             values = [short(number(scores[model].get(name)), 2 if "/" in name else 3) for model in models]
             table.add_row(name, *values, "" if n is None else str(int(n)))
         console.print(table)
     judged = judge(scores, attacks)
     style = "bold red" if judged.collapsed else f"bold {STYLE[judged.forgetting.outcome]}"
+    if judged.alone:
+        style = "bold"
     for index, sentence in enumerate(judged.sentences):
         console.print(Text(visible(sentence), style=style if index == 0 else ""), soft_wrap=True)
     for file in files:

@@ -24,23 +24,25 @@ def check(config: RunConfig) -> None:
         _check_wmdp(config, config.dataset)
 
 
-def check_without_retain(config: RunConfig) -> None:
+def check_without_retain(config: RunConfig, lacking: str = "") -> None:
     """What a method that unlearns cannot do on a data set without retain rows.
 
+    Args:
+        lacking: what the data set's folder lacks, where that is why.
     Raises:
         ConfigError
     """
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
     if config.method.retain is not Retain.none:
         raise ConfigError(
-            f"method.retain={config.method.retain.value} needs retain rows, and dataset={name} has none; type "
-            f"method.retain=none{file}"
+            f"method.retain={config.method.retain.value} needs retain rows, and dataset={name} has none{lacking}; "
+            f"type method.retain=none{file}"
         )
     adversary = config.adversary
     if isinstance(adversary, RFAOptions) and adversary.direction is Direction.forget_minus_retain:
         raise ConfigError(
-            f"adversary.direction={adversary.direction.value} needs retain rows, and dataset={name} has none; type "
-            f"adversary.direction=policy_minus_target, or another adversary{file}"
+            f"adversary.direction={adversary.direction.value} needs retain rows, and dataset={name} has none{lacking}; "
+            f"type adversary.direction=policy_minus_target, or another adversary{file}"
         )
 
 

@@ -36,7 +36,8 @@ def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = 
     rows of files, into the cache.
 
     Args:
-        folder: the run folder, where the user names one; else `<output>/<dataset>/<method>-<key>`.
+        folder: the run folder, where the user names one; else `<output>/<dataset>/<method>-<key>`, with
+            `checkpoint` for the method where every model is given.
         gpus: those the run will have; None: all that this process may use.
     Raises:
         ErulabError: one line, of the code that fits.
@@ -50,7 +51,8 @@ def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = 
     key = configuration.folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
-    return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{config.method.name}-{key}"), gpus, key)
+    made_by = "checkpoint" if config.learns_nothing else config.method.name
+    return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{made_by}-{key}"), gpus, key)
 
 
 def run(job: Job) -> Ended:

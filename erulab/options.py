@@ -237,3 +237,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", "between 0 and 2^63 - 1", self.seed)
+
+    @property
+    def learned(self) -> list[Stage]:
+        """Those of target and oracle that the run learns from base weights."""
+        given = {Stage.target: self.model.target, Stage.oracle: self.model.oracle}
+        return [stage for stage, path in given.items() if stage in self.stages and path is None]
+
+    @property
+    def learns_nothing(self) -> bool:
+        """Whether every model is one that the user names: nothing is made, no base model is read."""
+        return self.model.unlearned is not None and not self.learned

@@ -25,6 +25,7 @@ from erulab.reporting import write_report
 from erulab.rundir import RunDir
 from erulab.stages import attack, evaluate, learn, unlearn
 from erulab.stages.context import Context, ModelRef
+from erulab.stages.unlearn import UNLEARNED, Step
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Pipeline:
         if attacked:  # before hours of unlearning
             self._needed("oracle", oracle)
         unlearned = self._unlearned(target, oracle)
-        refs = {"target": target, "unlearned": unlearned, "oracle": oracle}
+        refs = {"target": target, **unlearned, "oracle": oracle}
         known = {role: ref for role, ref in refs.items() if ref is not None}
         evaluated = self._evaluate(known) if Stage.evaluate in self._wanted else None
         if attacked:
@@ -62,7 +63,7 @@ class Pipeline:
 
     def _check(self, attacked: bool) -> None:
         """Finds what would stop a later stage, before hours of learning."""
-        evaluate.check(self._context)
+        self._stages["data"]["notes"] += evaluate.check(self._context)
         config, wanted = self._context.config, self._wanted
         retrains = methods[config.method.name].factory.trains is Trains.retrain and Stage.unlearn in wanted
         if config.model.target is None and (Stage.target in wanted or Stage.unlearn in wanted):
@@ -82,6 +83,8 @@ class Pipeline:
         if stage in self._wanted:
             product = learn.learn(self._context, part)
             self._finished(part, [product])
+        elif config.learns_nothing:  # what happens to lie in the cache is no part of the command
+            return None
         else:
             found = learn.find(self._context, part)
             if found is None:
@@ -90,34 +93,35 @@ class Pipeline:
         self._trainings[part] = product.costs
         return ModelRef(product.key, str(product.folder / "model"))
 
-    def _unlearned(self, target: ModelRef | None, oracle: ModelRef | None) -> ModelRef | None:
+    def _unlearned(self, target: ModelRef | None, oracle: ModelRef | None) -> dict[str, ModelRef]:
+        """The unlearned model by its role; after several requests, the model after each."""
         context = self._context
         if context.config.model.unlearned is not None:
-            return context.given(context.config.model.unlearned)
+            return {UNLEARNED: context.given(context.config.model.unlearned)}
         trains = methods[context.config.method.name].factory.trains
         ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
         if trains is Trains.retrain and "oracle" in self._trainings:
-            self._trainings["unlearned"] = self._trainings["oracle"]
+            self._trainings[UNLEARNED] = self._trainings["oracle"]
+        refs = {} if ref is None else {UNLEARNED: ref}
         if Stage.unlearn not in self._wanted:
             # What an earlier run unlearned is still scored and attacked, like its target.
-            product = unlearn.find(context, target) if ref is None and target is not None else None
-            if product is None:
-                return ref
-            self._trainings["unlearned"] = product.costs
-            return ModelRef(product.key, str(product.folder / "model"))
-        if ref is None:
+            return refs or (self._steps(unlearn.find(context, target)) if target is not None else {})
+        if not refs:
             if trains is Trains.retrain:
                 self._needed("oracle", None)
-            product = unlearn.unlearn(context, self._needed("target", target), self._rundir)
-            self._finished("unlearn", [product])
-            self._trainings["unlearned"] = product.costs
-            ref = ModelRef(product.key, str(product.folder / "model"))
-        saved = context.config.artifacts.model
+            steps = unlearn.unlearn(context, self._needed("target", target))
+            self._finished("unlearn", [step.product for step in steps])
+            refs = self._steps(steps)
+        saved, last = context.config.artifacts.model, Path(refs[UNLEARNED].path)
         if context.ranks.first and saved is SavedModel.full:
-            link_folder(Path(ref.path), self._rundir.model)
+            link_folder(last, self._rundir.model)
         if context.ranks.first and saved is SavedModel.adapter:
-            link_folder(Path(ref.path).with_name("adapter"), self._rundir.adapter)
-        return ref
+            link_folder(last.with_name("adapter"), self._rundir.adapter)
+        return refs
+
+    def _steps(self, steps: Sequence[Step]) -> dict[str, ModelRef]:
+        self._trainings |= {step.role: step.costs for step in steps}
+        return {step.role: step.ref for step in steps}
 
     def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
         if ref is None:
@@ -145,8 +149,7 @@ class Pipeline:
         return {role: scored[0] for role, scored in rows.items()}
 
     def _attack(self, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
-        for role in ("target", "unlearned", "oracle"):
-            self._needed(role, refs.get(role))
+        refs = {role: self._needed(role, refs.get(role)) for role in ("target", UNLEARNED, "oracle")}
         attacked = {role: ref.key for role, ref in refs.items()}
         rows, products = attack.attack(self._context, refs, evaluated)
         if self._context.ranks.first:

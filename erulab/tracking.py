@@ -41,9 +41,14 @@ class Tracker:
     def __init__(self, rundir: RunDir, config: RunConfig, ranks: Ranks) -> None:
         self._rundir, self._config, self._first = rundir, config, ranks.first
         self._started = False
+        self._request, self._first_step = "", 0
         self._wandb: _Wandb | None = None
         if self._first and config.tracker.name is TrackerName.wandb:
             self._wandb = _Wandb(rundir, config)
+
+    def begin(self, request: str, first_step: int) -> None:
+        """What is logged from here on is of one of several requests: its steps go on from `first_step`."""
+        self._request, self._first_step, self._started = request, first_step, False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one unlearning step to metrics.jsonl.
@@ -52,10 +57,13 @@ class Tracker:
         """
         if not self._first:
             return
+        step += self._first_step
         if not self._started:
-            self._keep_before(step)
+            self._write(self._before(step))
             self._started = True
         line = {"step": step, **{k: _finite(v) for k, v in values.items()}, "stage": STAGE, "time": time.time()}
+        if self._request:
+            line["request"] = self._request
         with self._rundir.metrics_jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         self._mirror({"step": step, **values})
@@ -64,18 +72,33 @@ class Tracker:
         """A step of learning target or oracle: to wandb only, as `<stage>/<name>`; metrics.jsonl is unlearning's."""
         self._mirror({f"{stage}/{name}": value for name, value in {"step": step, **values}.items()})
 
+    def resume(self, metrics: Path) -> list[str]:
+        """Takes over the lines that an unlearning's product has so far: of the run that began it, maybe elsewhere.
+
+        Returns them, or nothing where all were there.
+        """
+        if not self._first or not metrics.is_file():
+            return []
+        text = metrics.read_text(encoding="utf-8")
+        found = [self._moved(line, self._first_step, self._request) for line in text.splitlines()]
+        known, last = self._lines(), max(map(_step_of, found), default=-1.0)
+        lines = [*self._before(self._first_step), *found, *(line for line in known if last < _step_of(line) < math.inf)]
+        if lines == known:
+            return []
+        self._write(lines)
+        return found
+
     def replay(self, metrics: Path) -> None:
         """Takes over the metrics.jsonl of an unlearning that was found in the cache."""
-        if not self._first or not metrics.is_file():
-            return
-        text = metrics.read_text(encoding="utf-8")
-        # A second run in this folder sent them already.
-        if self._rundir.metrics_jsonl.is_file() and self._rundir.metrics_jsonl.read_text(encoding="utf-8") == text:
-            return
-        self._rundir.write_text(self._rundir.metrics_jsonl, text)
-        for line in text.splitlines():
-            row = json.loads(line)
-            self._mirror({name: value for name, value in row.items() if isinstance(value, int | float)})
+        for line in self.resume(metrics):  # nothing in a second run in this folder: the first sent them
+            self._mirror({name: value for name, value in json.loads(line).items() if isinstance(value, int | float)})
+
+    def keep(self, metrics: Path) -> None:
+        """Writes the lines so far of this request's unlearning beside its checkpoints, as those of one by itself."""
+        if self._first and self._rundir.metrics_jsonl.is_file():
+            own = [line for line in self._lines() if self._first_step <= _step_of(line) < math.inf]
+            moved = [self._moved(line, -self._first_step, "") for line in own]
+            metrics.write_text("".join(f"{line}\n" for line in moved), encoding="utf-8")
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Final figures, nested or flat; nested names are joined by `/`."""
@@ -95,11 +118,23 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log(values)
 
-    def _keep_before(self, step: int) -> None:
+    def _lines(self) -> list[str]:
         file = self._rundir.metrics_jsonl
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        kept = [line for line in lines if _step_of(line) < step]
-        self._rundir.write_text(file, "".join(f"{line}\n" for line in kept))
+        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+    def _before(self, step: int) -> list[str]:
+        return [line for line in self._lines() if _step_of(line) < step]
+
+    def _write(self, lines: list[str]) -> None:
+        self._rundir.write_text(self._rundir.metrics_jsonl, "".join(f"{line}\n" for line in lines))
+
+    def _moved(self, line: str, steps: int, request: str) -> str:
+        """The line with its step so much later, and with the request's name."""
+        if not self._request:
+            return line
+        row = json.loads(line)
+        row = {name: value for name, value in row.items() if name != "request"} | {"step": row["step"] + steps}
+        return json.dumps(row | ({"request": request} if request else {}), allow_nan=False)
 
 
 class _Wandb:

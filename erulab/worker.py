@@ -26,6 +26,7 @@ from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
 from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
+from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
@@ -81,7 +82,8 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     dataset = datasets.build(config.dataset)
     folder = Path(config.cache)
     rows = dataset.load(config.seed, folder)
-    chat = source.chat(rows)
+    # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
+    chat = chat_of(config.model.unlearned) if config.learns_nothing else source.chat(rows)
 
     def prepared(plugin: Dataset) -> Prepared:
         read = plugin.load(config.seed, folder)
@@ -99,18 +101,19 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
             show_config(configuration.plain(config))
         Pipeline(context, rundir).run()
         if ranks.first:
-            _show_results(rundir)
+            _show_results(rundir, config)
     finally:
         tracker.finish()
 
 
-def _show_results(rundir: RunDir) -> None:
+def _show_results(rundir: RunDir, config: RunConfig) -> None:
     """The closing table of a run that was evaluated, with where the report and the model are."""
     if not rundir.scores_json.is_file():
         return
     attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
     files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    final_table(rundir.read_json(rundir.scores_json), attacks, files)
+    scores = rundir.read_json(rundir.scores_json)
+    final_table(scores, attacks, files, config.benchmark, every=config.learns_nothing)
 
 
 def _device(config: RunConfig, ranks: Ranks) -> torch.device:

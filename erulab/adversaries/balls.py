@@ -40,7 +40,17 @@ def perturbed_layer(layer: int | None, blocks: int) -> int:
 
 def perturbed_tokens(batch: Batch, tokens: Tokens) -> torch.Tensor:
     """(rows, length) bool."""
-    return batch.prompt_mask if tokens is Tokens.prompt else batch.attention_mask.bool()
+    return prompt_tokens(batch) if tokens is Tokens.prompt else batch.attention_mask.bool()
+
+
+def prompt_tokens(batch: Batch) -> torch.Tensor:
+    """(rows, length) bool; of a text without a prompt all tokens but the first, an attention sink.
+
+    There a perturbation can write the label: a text that is learned as it is has nothing else.
+    """
+    text = batch.without_prompt & batch.attention_mask.bool()
+    text[:, 0] = False
+    return batch.prompt_mask | text
 
 
 def median_norm(states: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,10 @@ def project_out(states: torch.Tensor, direction: torch.Tensor, fill: torch.Tenso
 
 
 def last_prompt_states(policy: HookablePolicy, batch: Batch, layers: Sequence[int]) -> torch.Tensor:
-    """(rows, layers, width) h_l at the last prompt token, without gradient; responses are not run."""
+    """(rows, layers, width) h_l at the last prompt token, without gradient; responses are not run.
+
+    A text without a prompt is read at its last token: there it has all been seen.
+    """
     prompts = _prompts(batch)
     every = torch.arange(len(prompts.row_ids), device=prompts.input_ids.device)
     last = prompts.attention_mask.sum(1) - 1
@@ -86,8 +89,8 @@ def last_prompt_states(policy: HookablePolicy, batch: Batch, layers: Sequence[in
 
 
 def _prompts(batch: Batch) -> Batch:
-    # A row of plain text has no prompt: its first token stands for one.
-    lengths = batch.prompt_mask.sum(1).clamp(min=1)
+    whole = batch.without_prompt & batch.attention_mask.bool()
+    lengths = (batch.prompt_mask | whole).sum(1)
     ids = batch.input_ids[:, : int(lengths.max())]
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     nothing = torch.zeros_like(mask)

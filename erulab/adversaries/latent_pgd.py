@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.adversaries.balls import descend, median_norm, of_rows, perturbed_layer, perturbed_tokens
+from erulab.adversaries.balls import descend, median_norm, of_rows, perturbed_layer, perturbed_tokens, prompt_tokens
 from erulab.adversaries.base import HookablePolicy, Memoryless
 from erulab.adversaries.directions import wide
 from erulab.adversaries.hooks import edited, site
@@ -87,7 +87,7 @@ class LatentPGD(Memoryless):
             if clean is None or delta is None:  # the first forward is the clean one: it also tells the radius
                 clean = states.detach()
                 delta = torch.zeros_like(wide(states), requires_grad=True)
-                radius = o.eps_rel * median_norm(states, forget.prompt_mask)
+                radius = o.eps_rel * median_norm(states, prompt_tokens(forget))
             return clean + delta.to(states.dtype)
 
         with edited(policy, [(site(policy, layer), edit)]), torch.enable_grad():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.adversaries.balls import Tokens, median_norm, of_rows, perturbed_layer, perturbed_tokens
+from erulab.adversaries.balls import Tokens, median_norm, of_rows, perturbed_layer, perturbed_tokens, prompt_tokens
 from erulab.adversaries.base import HookablePolicy, Memoryless
 from erulab.adversaries.directions import unit, wide
 from erulab.adversaries.hooks import edited, site
@@ -70,7 +70,7 @@ class Noise(Memoryless):
         if self.p == 0:
             yield
             return
-        tokens = perturbed_tokens(forget, self.options.tokens).cpu()
+        tokens, prompt = perturbed_tokens(forget, self.options.tokens).cpu(), prompt_tokens(forget)
         drawn: list[torch.Tensor] = []
 
         def edit(states: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ class Noise(Memoryless):
                 noise = unit_noise(forget, tokens, states.shape[-1], self.seed, step)
                 drawn.append(noise.to(states.device, wide(states).dtype))
             length = states.shape[1]
-            radius = self.options.eps_rel * median_norm(states, of_rows(forget.prompt_mask, rows, length))
+            radius = self.options.eps_rel * median_norm(states, of_rows(prompt, rows, length))
             return states + (of_rows(drawn[0], rows, length) * radius[:, None, None]).to(states.dtype)
 
         module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))

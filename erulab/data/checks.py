@@ -24,24 +24,33 @@ else:
 log = logging.getLogger(__name__)
 
 
-def check(benchmark: Benchmark, *, allow_overlap: bool = False, retain: bool = True) -> Benchmark:
+def check(
+    benchmark: Benchmark, *, allow_overlap: bool = False, needed: Sequence[str] = ("forget", "retain")
+) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
-        allow_overlap: forget rows may also be retain rows, and held-out rows may be forget rows; noted.
-        retain: whether the data set must have retain rows; without them no method rehearses.
+        allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that nobody is
+            to have seen may be either; noted.
+        needed: the sets that must not be empty; a stage that needs another one says so.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
     """
     for name, rows in (("forget", benchmark.forget), ("retain", benchmark.retain)):
-        if not rows and (retain or name == "forget"):
+        if not rows and name in needed:
             raise DataError(f"data set {benchmark.name}: the {name} set has 0 rows; it needs at least 1")
     benchmark = check_suites(benchmark)
     notes = []
-    heldout = [suite.rows for suite in benchmark.suites if suite.role is Role.HELDOUT]
-    learned = ("retain", [benchmark.retain]), ("the oracle's", [benchmark.oracle_rows])
-    for name, parts in (*learned, ("held-out", heldout)):
-        overlap = _overlap(benchmark.forget, parts)
+    heldout, unseen = (
+        [suite.rows for suite in benchmark.suites if suite.role is role] for role in (Role.HELDOUT, Role.UNSEEN)
+    )
+    forget, retain = ("forget", benchmark.forget), ("retain", benchmark.retain)
+    pairs = (
+        (forget, "retain", [benchmark.retain]), (forget, "the oracle's", [benchmark.oracle_rows]),
+        (forget, "held-out", heldout), (forget, "holdout", unseen), (retain, "holdout", unseen),
+    )  # fmt: skip
+    for (part, known), name, parts in pairs:
+        overlap = _overlap(part, known, parts)
         if overlap and not allow_overlap:
             raise DataError(
                 f"data set {benchmark.name}: {overlap} with {name} rows (same prompt and response); remove them, or "
@@ -74,7 +83,11 @@ def content_identity(benchmark: Benchmark) -> str:
     suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility)
               for suite in benchmark.suites]  # fmt: skip
     parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
-    others = (benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate)
+    others: tuple[object, ...] = (
+        benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate
+    )  # fmt: skip
+    if benchmark.requests:
+        others += (tuple((one.name, one.continues, rows_hash(one.forget)) for one in benchmark.requests),)
     return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]
 
 
@@ -121,13 +134,15 @@ def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
-    """Which forget rows are rows of the parts too; the one sorted copy there is in memory is of the forget set."""
-    known = field_of(forget, "content")
+def _overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+    """Which rows of a set are rows of the parts too; the one sorted copy there is in memory is of the set."""
+    if not rows or not parts:
+        return ""
+    known = field_of(rows, "content")
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)
-    for rows in parts:
-        hashes = field_of(rows, "content")
+    for part in parts:
+        hashes = field_of(part, "content")
         for first in range(0, len(hashes), CHUNK):
             piece = hashes[first : first + CHUNK]
             places = np.searchsorted(ordered, piece).clip(max=len(ordered) - 1)
@@ -135,7 +150,7 @@ def _overlap(forget: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
     if not shared.any():
         return ""
     found = np.flatnonzero(np.isin(known, ordered[shared]))
-    return f"{len(found)} of {len(forget)} forget rows ({', '.join(forget[int(i)].id for i in found[:3])}) overlap"
+    return f"{len(found)} of {len(rows)} {name} rows ({', '.join(rows[int(i)].id for i in found[:3])}) overlap"
 
 
 def _some(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:

@@ -16,7 +16,10 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Token ids of one prompt and response; `ids[start:end]` is supervised, `ids[:start]` is the prompt."""
+    """Token ids of one prompt and response; `ids[start:end]` is supervised, `ids[:start]` is the prompt.
+
+    A text without a prompt starts at 0. Its first id, which nothing predicts, is not supervised all the same.
+    """
 
     row_id: str
     ids: tuple[int, ...]
@@ -46,6 +49,11 @@ class Batch:
     def tokens(self) -> torch.Tensor:
         """(rows,) number of supervised tokens."""
         return self.supervised.sum(1)
+
+    @property
+    def without_prompt(self) -> torch.Tensor:
+        """(rows, 1) bool, rows of running text that is learned as it is."""
+        return ~self.prompt_mask.any(1, keepdim=True)
 
     def select(self, rows: torch.Tensor) -> Batch:
         """The rows of a (n,) int64 index, same padding."""

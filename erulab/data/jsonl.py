@@ -1,4 +1,4 @@
-"""The user's own files: what to forget and what to keep, as prompt and response or as chat messages."""
+"""The user's own files: what to forget and what to keep, as questions, chats or texts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from erulab.data.checks import check, content_identity
-from erulab.data.measures import Answers
-from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.data.jsonl_rows import SCHEMA, USED, row_of
+from erulab.data.measures import Answers, Separation, Texts
+from erulab.data.reading import find_table, read_paragraphs, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.sequences import Joined
 from erulab.data.tables import RowTable, file_hash, row_table
@@ -17,27 +18,23 @@ from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
 
-VERSION = 1  # of how files become rows: a change makes every key new
-SCHEMA = (
-    '{"prompt": str, "response": str} or {"messages": [user, assistant]}, optional "id", "paraphrase", "refusal", '
-    '"fact", "author": str, "perturbed", "options": list[str]'
-)
-USED = {
-    "prompt", "response", "messages", "id", "paraphrase", "refusal", "fact", "author", "perturbed", "options",
-}  # fmt: skip
-PARTS = ("forget", "retain", "heldout", "utility")
+VERSION = 2  # of how files become rows: a change makes every key new
+PARTS = ("forget", "retain", "heldout", "utility", "holdout")
+# Membership inference: how well a model tells texts it learned from texts it never saw.
+MEMBERS, STRANGERS = "membership_forget", "membership_holdout"
 
 
 @dataclass
 class JsonlOptions:
-    """A part that is not named by its own key is looked for in `path` (forget.jsonl, .json, .jsonl.gz, .parquet)."""
+    """A part not named by its own key is looked for in `path`: forget.jsonl, .jsonl.gz, .json, .parquet, .txt."""
 
     name: str = "jsonl"
-    path: Optional[str] = None  # a folder with forget, retain, and if wanted heldout, utility and refusals.txt
+    path: Optional[str] = None  # a folder with forget, retain, and if wanted heldout, utility, holdout, refusals.txt
     forget: Optional[str] = None  # what to forget
     retain: Optional[str] = None  # what to keep: learned, rehearsed and evaluated
     heldout: Optional[str] = None  # the forget facts in other words: only evaluated and attacked
     utility: Optional[str] = None  # what the base model knows anyway: only evaluated
+    holdout: Optional[str] = None  # like the forget rows, but never learned: for membership inference
     refusals: Optional[str] = None  # plain text, one refusal a line, for idk and dpo
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
     truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
@@ -49,7 +46,7 @@ class JsonlOptions:
 
 @datasets.register("jsonl", JsonlOptions, needs="dataset.path: a folder with forget.jsonl and retain.jsonl")
 class JsonlFiles:
-    """Your own files: forget and retain rows, with paraphrases, wrong answers and options where you have them."""
+    """Your own files: questions, multiple choice, chats or plain texts, with wrong answers where you have them."""
 
     def __init__(self, options: JsonlOptions) -> None:
         self.options = options
@@ -85,14 +82,21 @@ class JsonlFiles:
             ("forget", Role.FORGET, "paraphrase", False), ("heldout", Role.HELDOUT, "paraphrase", False),
             ("retain", Role.RETAIN, "paraphrase", True), ("utility", Role.RETAIN, "answer", True),
         )  # fmt: skip
+        membership: tuple[Suite, ...] = ()
+        if "holdout" in rows:
+            membership = (
+                Suite(MEMBERS, Role.FORGET, rows["forget"], Texts()),
+                Suite(STRANGERS, Role.UNSEEN, rows["holdout"], Texts()),
+            )
         benchmark = Benchmark(
             name="jsonl",
             forget=rows["forget"],
             retain=rows["retain"],
             target_rows=Joined([rows["forget"], rows["retain"]]),
             oracle_rows=rows["retain"],
-            suites=tuple(Suite(part, role, rows[part], Answers(right), used) for part, role, right, used in suites
-                         if part in rows),
+            suites=(*(Suite(part, role, rows[part], Answers(right), used) for part, role, right, used in suites
+                      if part in rows), *membership),
+            summaries=(Separation("membership", MEMBERS, STRANGERS),) if membership else (),
             refusals=tuple(refusals),
             max_length=self.options.max_length,
             truncate=self.options.truncate,
@@ -113,14 +117,16 @@ class JsonlFiles:
             return Path(named)
         if folder is not None and not Path(folder).is_dir():
             raise DataError(f"dataset.path={folder} is no folder; it must hold forget.jsonl and retain.jsonl")
-        file = None if folder is None else find_table(Path(folder), part)
+        file = None if folder is None else _found(Path(folder), part)
         if file is None and part in ("forget", "retain"):
             if folder is None:
                 raise ConfigError(
                     f"dataset=jsonl needs {part} rows; type dataset.path=<folder with forget.jsonl, retain.jsonl> "
                     f"or dataset.{part}=<file>"
                 )
-            raise DataError(f"{folder} has no {part}.jsonl (dataset.path); add it or type dataset.{part}=<file>")
+            raise DataError(
+                f"{folder} has no {part}.jsonl or {part}.txt (dataset.path); add it or type dataset.{part}=<file>"
+            )
         return file
 
     def _refusal_file(self) -> Path | None:
@@ -132,56 +138,36 @@ class JsonlFiles:
         return file if file is not None and file.is_file() else None
 
 
+def _found(folder: Path, part: str) -> Path | None:
+    """The file of a part in a folder.
+
+    Raises:
+        DataError: there are rows and a text of that name.
+    """
+    table, text = find_table(folder, part), folder / f"{part}.txt"
+    if not text.is_file():
+        return table
+    if table is not None:
+        raise DataError(
+            f"{folder} has both {table.name} and {text.name}; remove one, or type which: dataset.{part}=<file>"
+        )
+    return text
+
+
 def _table(part: str, file: Path, cache: Path) -> RowTable:
     """The rows of a file; beside them, its refusals and the fields that are not used."""
+    text = file.suffix == ".txt"
 
     def rows(extra: dict[str, Any]) -> Iterator[Row]:
         unused: set[str] = set()
         refusals: dict[str, None] = {}
-        for number, record in enumerate(read_records(file, SCHEMA), start=1):
+        records = read_paragraphs(file) if text else read_records(file, SCHEMA)
+        for number, record in enumerate(records, start=1):
             unused |= record.fields.keys() - USED
             refusal = record.optional_text("refusal", SCHEMA)
             if refusal is not None:
                 refusals[refusal] = None
-            yield _row(part, number, record)
+            yield row_of(part, number, record)
         extra |= {"unused": sorted(unused), "refusals": list(refusals)}
 
-    return row_table(cache, {"jsonl": VERSION, "part": part, "file": file_hash(file)}, rows)
-
-
-def _row(part: str, number: int, record: Record) -> Row:
-    if "messages" in record.fields:
-        prompt, response = _messages(record)
-    else:
-        prompt, response = record.text("prompt", SCHEMA), record.text("response", SCHEMA)
-    row_id = record.optional_text("id", SCHEMA) or f"{part}/{number}"
-    return Row(
-        id=row_id,
-        prompt=prompt,
-        response=response,
-        paraphrase=record.optional_text("paraphrase", SCHEMA),
-        perturbed=record.texts("perturbed", SCHEMA),
-        options=record.texts("options", SCHEMA),
-        fact=record.optional_text("fact", SCHEMA) or row_id,
-        author=record.optional_text("author", SCHEMA) or "",
-    )
-
-
-def _messages(record: Record) -> tuple[str, str]:
-    """Prompt and response of a conversation of one user and one assistant turn.
-
-    Raises:
-        DataError: other turns: a row has one prompt, and the system turn is the tokenizer template's own.
-    """
-    messages = record.fields["messages"]
-    if not isinstance(messages, list):
-        raise DataError(f"{record.where}: field 'messages' must be a list; expected {SCHEMA}")
-    turns = [Record(record.where, turn) for turn in messages if isinstance(turn, dict)]
-    roles = [turn.fields.get("role") for turn in turns]
-    if roles != ["user", "assistant"]:
-        raise DataError(
-            f"{record.where}: messages must be one user and one assistant turn, got {roles}; write earlier turns into "
-            "the prompt"
-        )
-    turn_schema = '{"role": str, "content": str}'
-    return turns[0].text("content", turn_schema), turns[1].text("content", turn_schema)
+    return row_table(cache, {"jsonl": VERSION, "part": part, "text": text, "file": file_hash(file)}, rows)

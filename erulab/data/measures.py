@@ -53,8 +53,8 @@ class Generated:
 
 @dataclass(frozen=True)
 class Texts:
-    """Membership inference: how likely a text is. Figures: nll, zlib, min_k, min_k_plus_plus; higher:
-    less like a member."""
+    """Membership inference: how likely a text is. Figures: nll, zlib, min_k, min_k_plus_plus, higher: less like a
+    member; and probability, a token's."""
 
 
 Measure = Answers | Choice | Generated | Texts
@@ -73,8 +73,8 @@ class Pooled:
 class Separation:
     """Membership inference between two suites of texts: `<name>/auc_<score>`, and PrivLeak against a retrained model.
 
-    AUC = P(a text of `forget` looks less like a member than one of `holdout`). The retrained model is the run's oracle;
-    where there is none, `retrained` is its published AUC on min-k.
+    AUC = P(a text of `forget` looks less like a member than one of `holdout`). The retrained model is the run's oracle,
+    unless `retrained` gives a published AUC on min-k in its place.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -15,7 +16,9 @@ from typing import IO, Any
 
 from erulab.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+# First what the package `datasets` uploads: older copies in other formats may lie beside it.
+SUFFIXES = ("-00000-of-00001.parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+TEXTS = 'str or {"text": str}'
 BLANKS = re.compile(r"[ \t\r\n]*")
 # What is read of a file at once: bytes of a JSON array, rows of a parquet file.
 WINDOW, PARQUET_ROWS = 1 << 20, 1024
@@ -99,23 +102,60 @@ def find_split(folder: Path, config: str, split: str) -> tuple[Path, ...]:
     return pieces or (() if table is None else (table,))
 
 
-def read_records(source: Path, schema: str) -> Iterator[Record]:
+def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator[Record]:
     """The objects of a file, one after another: one a line, or one JSON array, gzipped or not; or of parquet files.
 
     Args:
         schema: what a row must look like, for messages.
+        bare: a string in place of an object is this field of one.
     Raises:
         DataError: unreadable, empty, no JSON, or something other than objects; with file and line.
     """
     if source.is_dir() or source.suffix == ".parquet":
         records = _parquet(source)
     else:
-        records = _array(source, schema) if _first_character(source) == "[" else _objects(source, schema)
+        values = _array(source, schema) if _first_character(source) == "[" else _lines_of_json(source, schema)
+        records = (_record(where, value, schema, bare) for where, value in values)
     number = 0
     for number, record in enumerate(records, start=1):  # noqa: B007
         yield record
     if not number:
         raise DataError(f"{source}: the file is empty (0 rows); expected {schema}")
+
+
+def read_texts(source: Path) -> Iterator[str]:
+    """Whole texts, a blank one as "": strings or objects with `text`, as `read_records` reads; a .txt is one text.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    if source.suffix == ".txt":
+        yield "".join(line for _, line in _lines(source))
+        return
+    for record in read_records(source, TEXTS, bare="text"):
+        value = record.fields.get("text")
+        blank = isinstance(value, str) and not value.strip()
+        yield "" if blank else record.text("text", TEXTS)
+
+
+def read_paragraphs(file: Path) -> Iterator[Record]:
+    """The texts of a plain text file, parted by blank lines, each a record of the one field "text".
+
+    Raises:
+        DataError: unreadable or empty.
+    """
+    lines: list[str] = []
+    first = found = 0
+    for number, line in itertools.chain(_lines(file), [(0, "")]):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line.rstrip("\r\n"))
+        elif lines:
+            found += 1
+            yield Record(f"{file}:{first}", {"text": "\n".join(lines)})
+            lines = []
+    if not found:
+        raise DataError(f"{file}: the file is empty; expected texts with blank lines between them")
 
 
 def read_text_lines(file: Path) -> tuple[str, ...]:
@@ -163,24 +203,24 @@ def _first_character(file: Path) -> str:
     return next((line.lstrip()[0] for _, line in _lines(file) if line.strip()), "")
 
 
-def _objects(file: Path, schema: str) -> Iterator[Record]:
+def _lines_of_json(file: Path, schema: str) -> Iterator[tuple[str, Any]]:
     for number, line in _lines(file):
         if line.strip():
             try:
                 value = json.loads(line)
             except ValueError as error:
                 raise DataError(f"{file}:{number}: no valid JSON ({error}); expected one {schema} a line") from error
-            yield _record(f"{file}:{number}", value, schema)
+            yield f"{file}:{number}", value
 
 
-def _array(file: Path, schema: str) -> Iterator[Record]:
+def _array(file: Path, schema: str) -> Iterator[tuple[str, Any]]:
     with _opened(file) as content:
         text = _Window(file, content)
         text.next_character()
         text.advance(1)
         while text.next_character() != "]":
             where = f"{file}:{text.line}"
-            yield _record(where, text.value(where, schema), schema)
+            yield where, text.value(where, schema)
             if text.next_character() == ",":
                 text.advance(1)
                 if text.next_character() == "]":
@@ -256,7 +296,9 @@ def _parquet(source: Path) -> Iterator[Record]:
             raise DataError(f"{file}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
 
 
-def _record(where: str, value: Any, schema: str) -> Record:
+def _record(where: str, value: Any, schema: str, bare: str | None = None) -> Record:
+    if bare is not None and isinstance(value, str):
+        value = {bare: value}
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected {schema}, got {_kind(value)}")
     return Record(where, value)

@@ -69,6 +69,18 @@ class Suite:
 
 
 @dataclasses.dataclass(frozen=True)
+class Request:
+    """One of several requests to forget that come one after another.
+
+    `continues`: it is unlearned from the model that the request before left; else from the target.
+    """
+
+    name: str
+    forget: Sequence[Row]
+    continues: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark:
     """Everything a data set offers to a run. Rows may lie on disk: taken by index, slice or iteration, never copied.
 
@@ -78,7 +90,7 @@ class Benchmark:
     name: str
     suites: tuple[Suite, ...]
     summaries: tuple[Summary, ...] = ()  # figures over several suites
-    forget: Sequence[Row] = ()  # what the request names: the unlearning rows
+    forget: Sequence[Row] = ()  # what the request names, or all requests together: the unlearning rows
     retain: Sequence[Row] = ()  # what is rehearsed while unlearning
     target_rows: Sequence[Row] = ()  # what the target learns
     oracle_rows: Sequence[Row] = ()  # what the oracle learns
@@ -86,6 +98,13 @@ class Benchmark:
     max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context
     truncate: Truncate = Truncate.error
     notes: tuple[str, ...] = ()  # what a reader of the report must know (duplicates, rows dropped)
+    requests: tuple[Request, ...] = ()  # unlearned in order; empty: one request, `forget`
+    absent: tuple[str, ...] = ()  # parts that the data set has and this copy of it lacks
+
+    @property
+    def lacking(self) -> str:
+        """What is absent, for a message in one line."""
+        return f" (not among its files: {', '.join(self.absent)})" if self.absent else ""
 
     def suite(self, name: str) -> Suite:
         return next(s for s in self.suites if s.name == name)

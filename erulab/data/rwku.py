@@ -112,7 +112,7 @@ class Rwku:
                 notes=(f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}",),
             ),
             allow_overlap=o.allow_overlap,
-            retain=o.retain is not None,
+            needed=("forget",) if o.retain is None else ("forget", "retain"),
         )
 
     def _folder(self) -> Path:

@@ -62,7 +62,7 @@ def against_oracle(
         if isinstance(summary, Separation):
             name = f"{summary.name}/{PRIVLEAK}"
             own, retrained = _separation(summary, rows).get(name), summary.retrained
-            if oracle is not None:
+            if oracle is not None and retrained is None:
                 retrained = _separation(summary, oracle).get(name)
             if own is not None and retrained:
                 result[f"{summary.name}/privleak"] = membership.priv_leak(own, retrained)

@@ -131,6 +131,9 @@ class _Batch:
     def _is_over(self, row: int, token: int) -> bool:
         if token in self._stops:
             return True
+        # Models with learned positions have none behind their context.
+        if len(self._prompts[row].ids) + len(self._responses[row]) >= self._loaded.chat.limit(None):
+            return True
         stops = self._prompts[row].stops
         return bool(stops) and self._text(row) != self._loaded.chat.decode(self._responses[row])
 

@@ -14,8 +14,6 @@ from erulab.errors import NumericFault
 
 Values = NDArray[np.floating]
 
-# AUC of MUSE's official retrained models, forget against holdout, Min-40 % (muse_bench, constants.py): for no others.
-RETRAINED_AUC = {"news": 0.4772, "books": 0.5393}
 # A position whose distribution is a single token has no deviation: open-unlearning's floor for the variance, 1e-6.
 LEAST_DEVIATION = 1e-3
 

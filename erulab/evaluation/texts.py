@@ -14,7 +14,6 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
 NO_ANSWER = "NOANSWER"  # what RWKU puts in the place of an empty answer
-MUSE_STOPS = ("\n\n", "\nQuestion", "Question:")  # where an answer of MUSE's KnowMem ends
 
 _STEMMED = RougeScorer(["rougeL"], use_stemmer=True)
 _UNSTEMMED = RougeScorer(["rougeL"], use_stemmer=False)
@@ -91,7 +90,7 @@ def final_answer(response: str) -> str:
     return (found[1] if found else response).strip() or NO_ANSWER
 
 
-def cut_at(response: str, stops: Iterable[str] = MUSE_STOPS) -> str:
+def cut_at(response: str, stops: Iterable[str]) -> str:
     """The response before the first of the stops, white space kept."""
     return response[: min((at for stop in stops if (at := response.find(stop)) >= 0), default=len(response))]
 

@@ -99,29 +99,37 @@ class ChatFormat:
         """
         limit = self.limit(max_length)
         if plain or lead:
-            opening, ids, offsets, shift = self._running(prompt, response, lead)
+            start, ids, offsets, shift = self._running(prompt, response, lead)
         else:
             opening = self.encode_prompt(prompt)
             before, skip = self._anchor + self._glue, self._anchored
             answer = self._backend.encode(before + response, add_special_tokens=False)
-            ids, offsets, shift = [*opening, *answer.ids[skip:], *self._end], answer.offsets[skip:], len(before)
-        if len(opening) >= limit:
+            start, ids = len(opening), [*opening, *answer.ids[skip:], *self._end]
+            offsets, shift = answer.offsets[skip:], len(before)
+        if start >= limit:
             raise DataError(
-                f"row {row_id}: the prompt takes {len(opening)} of {limit} tokens and leaves none for the response; "
+                f"row {row_id}: the prompt takes {start} of {limit} tokens and leaves none for the response; "
                 f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
                 "dataset.truncate=left or drop"
             )
         ids = ids[:limit]
+        if len(ids) <= max(len(opening), 1):
+            raise DataError(
+                f"row {row_id}: a text of a single token leaves nothing to predict (the first token has nothing before "
+                "it); give a longer one"
+            )
         if span is None:
-            return Encoded(row_id, tuple(ids), len(opening), len(ids))
+            return Encoded(row_id, tuple(ids), start, len(ids))
+        # Where the offsets' first token stands: behind the first id of a text, which has no prompt.
+        base = start or len(self._bos)
         first, last = (position + shift for position in span)
         inside = [i for i, (left, right) in enumerate(offsets) if left < last and right > first]
-        end = min(len(opening) + inside[-1] + 1, len(ids)) if inside else 0
-        if not inside or len(opening) + inside[0] >= end:
+        end = min(base + inside[-1] + 1, len(ids)) if inside else 0
+        if not inside or base + inside[0] >= end:
             raise DataError(
                 f"row {row_id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
             )
-        return Encoded(row_id, tuple(ids), len(opening) + inside[0], end)
+        return Encoded(row_id, tuple(ids), base + inside[0], end)
 
     def encode_whole(
         self, texts: Sequence[tuple[str, str]], *, plain: bool = False, lead: str = ""
@@ -131,7 +139,7 @@ class ChatFormat:
         Many at once take half the time of one after another.
         """
         if plain or lead:
-            return [(ids, len(opening)) for opening, ids, *_ in (self._running(*text, lead) for text in texts)]
+            return [(ids, start) for start, ids, *_ in (self._running(*text, lead) for text in texts)]
         users = [self._user(prompt) for prompt, _ in texts]
         openings = [text + self._opening for text in self._render(users, self._generation_prompt)]
         responses = [self._anchor + self._glue + response for _, response in texts]
@@ -145,15 +153,12 @@ class ChatFormat:
         """Tokens of a row: `max_length`, or what the model can read."""
         return min(max_length or self._context, self._context)
 
-    def has_room(self, prompt: str, max_length: int | None, *, plain: bool = False, lead: str = "") -> bool:
-        """Whether the prompt leaves a token for a response."""
-        return len(self.encode_prompt(prompt, plain=plain, lead=lead)) < self.limit(max_length)
-
     @property
     def unknown_id(self) -> int | None:
         """The id of words that the tokenizer does not know, if it has such an id."""
         unknown = self._tokenizer.unk_token_id
-        return None if unknown is None else int(unknown)
+        # Byte-level tokenizers (GPT-2, Phi) know every word, and name the end of text where one has to be named.
+        return None if unknown is None or unknown in (*self._bos, *self.stop_ids) else int(unknown)
 
     def encode_prompt(self, prompt: str, *, plain: bool = False, lead: str = "") -> list[int]:
         """Ids up to where the response begins: what generation continues."""
@@ -164,19 +169,30 @@ class ChatFormat:
         return len(self._end) if encoded.ids[-len(self._end) :] == self._end else 0
 
     def cut(self, text: str, tokens: int) -> str:
-        """The text of its first tokens."""
-        return self.decode(self._ids(text)[:tokens])
+        """The text of its first tokens; where the tokenizer opens texts with a token of its own, that is one of them.
+
+        Source: so muse_bench cuts its references.
+        """
+        return self.decode([*self._bos, *self._ids(text)][:tokens])
+
+    def characters(self, text: str) -> list[tuple[int, int]]:
+        """Of each token of a running text, the first character it stands for and the one behind its last."""
+        return list(self._backend.encode(text, add_special_tokens=False).offsets)
 
     def _running(
         self, prompt: str, response: str, lead: str
-    ) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
-        """Ids of the prompt, ids of prompt and response as one text, and of the latter's tokens behind the prompt the
-        characters they stand for, counted from the text's beginning; and where the response begins there."""
+    ) -> tuple[int, list[int], list[tuple[int, int]], int]:
+        """Where the response's ids begin, ids of prompt and response as one text, and of the latter's tokens behind the
+        prompt the characters they stand for, counted from the text's beginning; and where the response begins there.
+
+        A text without a prompt begins at 0: the token that opens all texts is no prompt.
+        """
         opening = self.encode_prompt(prompt, plain=not lead, lead=lead)
         # A template writes the begin-of-text token itself.
         bos, before = ([], self._opened(prompt) + lead) if lead else (self._bos, prompt)
         whole = self._backend.encode(before + response, add_special_tokens=False)
-        return opening, [*bos, *whole.ids], whole.offsets[len(opening) - len(bos) :], len(before)
+        offsets = whole.offsets[len(opening) - len(bos) :]
+        return len(opening) if prompt else 0, [*bos, *whole.ids], offsets, len(before)
 
     def _encode_prompt(self, prompt: str, lead: str) -> tuple[int, ...]:
         return tuple(self._ids(self._opened(prompt) + lead))

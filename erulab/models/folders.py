@@ -18,6 +18,11 @@ CONVERT = (
     "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
     "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"
 )
+MERGE = (
+    "from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; "
+    "m = M.from_pretrained('{0}').merge_and_unload(); m.save_pretrained('{0}-merged'); "
+    "T.from_pretrained(m.name_or_path).save_pretrained('{0}-merged')"
+)
 
 
 def validate_given(options: ModelOptions) -> None:
@@ -52,8 +57,15 @@ def check_folder(folder: Path) -> None:
     """Refuses what could run code, without loading anything.
 
     Raises:
-        EnvironmentFault: no config.json; IntegrityFault: pickle weights or code of its own; DataError: damaged JSON.
+        EnvironmentFault: no config.json; IntegrityFault: pickle weights or code of its own; DataError: damaged JSON, or
+            an adapter without its base model.
     """
+    if (folder / "adapter_config.json").is_file():
+        # transformers would load the base model that the file names in place of the folder's own weights.
+        raise DataError(
+            f"{folder} holds a LoRA adapter (adapter_config.json), no whole model; put it on its base model once: "
+            f'python -c "{MERGE.format(folder)}"'
+        )
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
     for name in ("config.json", "tokenizer_config.json"):

@@ -38,8 +38,8 @@ class HfModel:
 
     @property
     def source(self) -> str:
-        """Folder or hub id; a run that is given its target needs no base weights, only the target's tokenizer."""
-        source = self.options.path or self.options.target
+        """Folder or hub id; a run that is given its models needs no base weights, only a tokenizer."""
+        source = self.options.path or self.options.target or self.options.unlearned
         if source is None:
             raise ConfigError(
                 f"model={self.options.name} needs model.path, a folder or hub id; type model.path=owner/name or "

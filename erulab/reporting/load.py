@@ -43,6 +43,16 @@ class RunResult:
         return str(options["name"]) if isinstance(options, dict) and "name" in options else ""
 
     @property
+    def checkpoint(self) -> str:
+        """The checkpoint that was given in place of an unlearned model: no method of the config made it. Else ""."""
+        return str((self.config.get("model") or {}).get("unlearned") or "")
+
+    @property
+    def made_by(self) -> str:
+        """The method, or that the unlearned model was given."""
+        return "given" if self.checkpoint else self.choice("method")
+
+    @property
     def has_results(self) -> bool:
         """Whether any stage left something to report."""
         finished = [name for name, entry in self.stages.items() if entry.get("done") and name not in NO_RESULT]

@@ -16,7 +16,7 @@ from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
 from erulab.reporting.settings import flat, settings
-from erulab.reporting.tables import attack_table, comparison, key_table, score_table
+from erulab.reporting.tables import attack_table, comparison, key_table, request_table, score_table
 from erulab.reporting.verdict import Outcome, Verdict, verdict
 from erulab.rundir import RunDir
 
@@ -26,6 +26,7 @@ CAPTIONS = {
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "relearning": "The three models before and after an attacker retrains them.",
     "training": "The unlearning run, step by step.",
+    "requests": "The model before the first and after each of several requests.",
 }
 
 
@@ -54,7 +55,8 @@ def html_page(run: RunResult, images: dict[str, bytes]) -> str:
     return _environment(autoescape=True).get_template("report.html").render(
         **_contents(run), images={stem: _data_url(image) for stem, image in images.items()},
         key_figures=Markup(key_table(run).render("html")), scores=Markup(score_table(run).render("html")),
-        attacks=Markup(attack_table(run).render("html")), costs=Markup(cost_table(run).render("html")),
+        attacks=Markup(attack_table(run).render("html")), requests=Markup(_requests(run, "html")),
+        costs=Markup(cost_table(run).render("html")),
     )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def markdown_page(run: RunResult, images: Sequence[Path]) -> str:
     return _environment(autoescape=False).get_template("report.md").render(
         **_contents(run), images={path.stem: path.relative_to(run.path).as_posix() for path in images},
         key_figures=key_table(run).render("md"), scores=score_table(run).render("md"),
-        attacks=attack_table(run).render("md"), costs=cost_table(run).render("md"),
+        attacks=attack_table(run).render("md"), requests=_requests(run, "md"), costs=cost_table(run).render("md"),
     )  # fmt: skip
 
 
@@ -74,6 +76,11 @@ def comparison_page(runs: Sequence[RunResult]) -> str:
         table=Markup(comparison(runs).render("html")), image=_data_url(image) if image else None,
         verdicts=[(run.name, verdict(run)) for run in runs],
     )  # fmt: skip
+
+
+def _requests(run: RunResult, format: str) -> str:
+    table = request_table(run)
+    return "" if table is None else table.render(format)
 
 
 def reproduce(run: RunResult) -> str:
@@ -106,6 +113,8 @@ UTILITY_KEPT = 0.9
 
 def _tone(judged: Verdict) -> str:
     """The colour of the verdict: green only where nothing is wrong."""
+    if judged.alone:
+        return "plain"
     if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
         return "bad"
     kept = judged.utility.ratio is not None and judged.utility.ratio >= UTILITY_KEPT

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from erulab.reporting.escape import visible  # noqa: E402
 from erulab.reporting.load import MODELS, RunResult  # noqa: E402
 from erulab.reporting.numbers import number, short, signed  # noqa: E402
-from erulab.reporting.tables import setting_words  # noqa: E402
+from erulab.reporting.tables import setting_words, step_figures, steps_of  # noqa: E402
 from erulab.reporting.verdict import ORACLE_RANGE, verdict  # noqa: E402
 
 COLOUR = {"target": "#0072B2", "unlearned": "#D55E00", "oracle": "#009E73"}
@@ -39,7 +39,8 @@ STYLE: dict[str, Any] = {
 def run_figures(run: RunResult) -> dict[str, bytes]:
     """File stem -> PNG, for each figure that the run's files have the numbers for."""
     makers: dict[str, Callable[[RunResult], Figure | None]] = {
-        "robustness": robustness, "knowledge": knowledge, "relearning": relearning, "training": training,
+        "robustness": robustness, "knowledge": knowledge, "requests": requests, "relearning": relearning,
+        "training": training,
     }  # fmt: skip
     made: dict[str, bytes] = {}
     for stem, make in makers.items():
@@ -106,6 +107,33 @@ def knowledge(run: RunResult) -> Figure | None:
         _bars(axes, run, models, metric, suites)
         axes.set(title=title, xlabel="share of rows" if metric != "probability" else "mean per-token probability")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
+    return figure
+
+
+def requests(run: RunResult) -> Figure | None:
+    """Shares before the first and after each of several requests, a line a suite; the oracle's at the right edge."""
+    steps = steps_of(run)
+    names = [name for name in step_figures(run) if name != "privleak/privleak"]  # percent, below and above 0
+    if not steps or not names:
+        return None
+    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        values = [number(run.scores[model].get(name)) for _, model in steps]
+        points = [(place, value) for place, value in enumerate(values) if value is not None]
+        colour = CYCLE[index % len(CYCLE)]
+        axes.plot(
+            *zip(*points, strict=True), color=colour, marker=MARKERS[index % len(MARKERS)], linewidth=1.5, markersize=5,
+            linestyle="-" if index < len(CYCLE) else "--", label=visible(name),
+        )  # fmt: skip
+        retrained = number(run.scores.get("oracle", {}).get(name))
+        if retrained is not None:
+            axes.plot([len(steps) - 0.6], [retrained], marker="_", markersize=12, color=colour)
+    ticks = [visible(words) for words, _ in steps]
+    oracle = ["oracle"] if "oracle" in run.scores else []
+    axes.set_xticks([*range(len(steps)), *([len(steps) - 0.6] if oracle else [])], [*ticks, *oracle])
+    axes.set(title="Requests one after another", ylabel="share", ylim=(-0.02, 1.04))
+    figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 
@@ -194,10 +222,10 @@ def trade_off(runs: Sequence[RunResult]) -> Figure | None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
-    methods = list(dict.fromkeys(run.choice("method") for run, _ in points))
+    methods = list(dict.fromkeys(run.made_by for run, _ in points))
     named: set[str] = set()
     for run, judged in points:
-        method, f, ratio = run.choice("method"), judged.forgetting, judged.utility.ratio
+        method, f, ratio = run.made_by, judged.forgetting, judged.utility.ratio
         if f.value is None or ratio is None:
             continue
         colour, marker = CYCLE[methods.index(method) % len(CYCLE)], MARKERS[methods.index(method) % len(MARKERS)]

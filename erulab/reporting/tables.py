@@ -9,11 +9,11 @@ from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing, flat
+from erulab.reporting.telling import COST, RESIDUAL, rows_of, telling
 from erulab.reporting.verdict import verdict
 
 CHOICES = ("run", "method", "reward", "adversary", "settings")
 AFTER = "K after "
-COST = "cost/"  # figures of scores.json that say what a model took, not what it can do
 # (heading, metric of scores.json); a column that no run has is left out.
 FIGURES = (
     ("log-odds forget", "forget/log_odds"),
@@ -23,11 +23,20 @@ FIGURES = (
     ("exact match retain", "retain/exact_match"),
     ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
     ("probability retain", "retain/probability"),
+    ("membership AUC", "membership/auc_min_k"),
+    ("PrivLeak", "membership/privleak"),
     ("model utility", "model_utility"),
     ("forget quality", "forget_quality"),
     ("RWKU forget all", "forget_all/rwku_recall"),
     ("RWKU neighbors all", "neighbor_all/rwku_recall"),
+    ("verbatim memory", "verbmem/rouge_f1"),
+    ("knowledge memory", "knowmem_f/rouge_f1"),
+    ("knowledge retain", "knowmem_r/rouge_f1"),
+    ("PrivLeak, %", "privleak/privleak"),
 )
+# What stands for a suite in the table of successive requests: the first of these that it has.
+MAIN = ("choice", "accuracy", "rouge_f1", "rouge", "probability")
+OVERALL = ("model_utility", "privleak/privleak")
 
 
 def comparison(runs: Sequence[RunResult]) -> Table:
@@ -50,9 +59,16 @@ def comparison(runs: Sequence[RunResult]) -> Table:
 
 
 def key_table(run: RunResult) -> Table:
-    """The figures of the comparison for one run: figures down, target, unlearned and oracle across."""
+    """The figures of the comparison for one run: figures down, target, unlearned and oracle across.
+
+    All that tell something, by name, of a checkpoint that was given, of benchmarks beside the data set, and of a data
+    set with none of the comparison's.
+    """
     models = [model for model in MODELS if model in run.scores]
-    rows = [(Cell(heading), *(_figure(run, model, name) for model in models)) for heading, name in FIGURES]
+    few = {name: heading for heading, name in FIGURES}
+    names = telling(run.scores, list(few), run.config.get("benchmark") or (), every=bool(run.checkpoint))
+    headings = {} if run.checkpoint else few
+    rows = [(Cell(headings.get(name, name)), *(_figure(run, model, name) for model in models)) for name in names]
     known = tuple(row for row in rows if any(cell.value is not None for cell in row))
     return Table(("figure", *models), known)
 
@@ -80,16 +96,45 @@ def attack_table(run: RunResult) -> Table:
 
 
 def score_table(run: RunResult) -> Table:
-    """Every figure of scores.json, the three models side by side, n beside each."""
+    """Every figure of scores.json by suite, the three models side by side, n beside each."""
     models = [model for model in MODELS if model in run.scores]
     names = dict.fromkeys(name for model in models for name in run.scores[model])
     rows = []
     for name in names:
-        if name.endswith("/n") or name.startswith(("residual", COST)):
+        if name.endswith("/n") or name.startswith((RESIDUAL, COST)):
             continue
-        cells = [_figure(run, model, name) for model in models]
-        rows.append((Cell(name), *cells))
-    return Table(("figure", *models), tuple(rows))
+        suite, _, figure = name.rpartition("/")
+        rows.append((Cell(suite), Cell(figure), *(_figure(run, model, name) for model in models)))
+    return Table(("suite", "figure", *models), tuple(rows))
+
+
+def steps_of(run: RunResult) -> list[tuple[str, str]]:
+    """(words, model of scores.json) from before the first of several requests to after the last; else nothing."""
+    between = [model for model in run.scores if model.startswith("unlearned@")]
+    if not between:
+        return []
+    steps = [("before", "target"), *((f"after {model.split('@', 1)[1]}", model) for model in between)]
+    return [(words, model) for words, model in (*steps, ("after the last", "unlearned")) if model in run.scores]
+
+
+def step_figures(run: RunResult) -> list[str]:
+    """One figure a suite, and those over several suites: how a chain of requests is followed."""
+    names = dict.fromkeys(name for _, model in steps_of(run) for name in run.scores[model])
+    suites = dict.fromkeys(name.split("/")[0] for name in names if name.endswith("/n"))
+    found = [next((f"{suite}/{figure}" for figure in MAIN if f"{suite}/{figure}" in names), None) for suite in suites]
+    return [name for name in (*found, *OVERALL) if name in names]
+
+
+def request_table(run: RunResult) -> Table | None:
+    """The model after each of several requests, a row a step, beside target and oracle; None where there is one."""
+    steps = steps_of(run)
+    if not steps:
+        return None
+    names = step_figures(run)
+    models = [*steps, *([("oracle", "oracle")] if "oracle" in run.scores else [])]
+    rows = tuple((Cell(words), *(_figure(run, model, name) for name in names)) for words, model in models)
+    note = "Each model is scored on all requests' rows, also of later ones; attacks and verdict are of the last."
+    return Table(("requests", *names), rows, (note,))
 
 
 def setting_words(setting: object) -> str:
@@ -118,8 +163,9 @@ def _run_row(run: RunResult, settings: dict[str, object]) -> dict[str, Cell]:
     judged = verdict(run)
     forgetting = judged.forgetting
     row = {"run": Cell(run.name)}
-    for group in CHOICES[1:4]:
-        row[group] = Cell(run.choice(group))
+    row["method"] = Cell(run.made_by)
+    if not run.checkpoint:
+        row |= {group: Cell(run.choice(group)) for group in CHOICES[2:4]}
     row["settings"] = Cell(" ".join(f"{key}={flat(value)}" for key, value in settings.items()))
     row["K"] = Cell(
         value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_rows(run), is_figure=True
@@ -138,7 +184,7 @@ def _run_row(run: RunResult, settings: dict[str, object]) -> dict[str, Cell]:
 def _figure(run: RunResult, model: str, name: str) -> Cell:
     scores = run.scores.get(model, {})
     value = number(scores.get(name))
-    n = number(scores.get(f"{name.rsplit('/', 1)[0]}/n")) if "/" in name else None
+    n = number(rows_of(scores, name))
     if value is None:
         return Cell(is_figure=True)
     digits = 3 if name in ("model_utility", "forget_quality") else 2

@@ -11,10 +11,18 @@ from erulab.reporting.numbers import interval, number, short, signed
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
-# What utility is read from: the first of them that was scored (the last is RWKU's).
-UTILITIES = ("retain_unrehearsed/exact_match", "model_utility", "retain/probability", "neighbor_all/rwku_recall")
+# What utility is read from: the first of them that was scored (the last two are RWKU's and MUSE's).
+UTILITIES = (
+    "retain_unrehearsed/exact_match", "model_utility", "retain/probability", "neighbor_all/rwku_recall",
+    "knowmem_r/rouge_f1",
+)  # fmt: skip
 NOT_VALID = "not valid: "  # as attacks.figures.validity begins
 AFTER = {"relearn": "relearning", "quantize": "quantisation", "prune": "pruning"}
+ALONE = (
+    "scored by itself: the figures stand as they are, whether something was forgotten is not judged",
+    "for that, name the model before unlearning (model.target=FOLDER) and one that never saw the forget set "
+    "(model.oracle=FOLDER): K, forget quality, PrivLeak and utility kept compare with them",
+)
 
 
 class Outcome(Enum):
@@ -104,6 +112,7 @@ class Verdict:
     forgetting: Forgetting
     utility: Utility
     robustness: tuple[Robustness, ...]
+    alone: bool = False  # only one model was scored: there is nothing to judge it by
 
     @property
     def collapsed(self) -> bool:
@@ -112,6 +121,8 @@ class Verdict:
     @property
     def label(self) -> str:
         """A word or two for a table."""
+        if self.alone:
+            return "not judged"
         label = {Outcome.within: "forgotten", Outcome.remains: "not forgotten", Outcome.over: "over-forgotten"}.get(
             self.forgetting.outcome, "unknown"
         )
@@ -119,6 +130,8 @@ class Verdict:
 
     @property
     def sentences(self) -> tuple[str, ...]:
+        if self.alone:
+            return ALONE
         parts = [self.forgetting.words, self.utility.words, *(attack.words for attack in self.robustness)]
         if self.collapsed:
             parts.insert(0, "COLLAPSED: the model lost more than half of its utility, so its forgetting means nothing")
@@ -138,7 +151,7 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> V
     """The verdict from the contents of scores.json and attacks.json."""
     names = dict.fromkeys(row["attack"] for row in attacks)
     robustness = tuple(_robustness(name, [row for row in attacks if row["attack"] == name]) for name in names)
-    return Verdict(_forgetting(scores), _utility(scores), robustness)
+    return Verdict(_forgetting(scores), _utility(scores), robustness, alone=len(scores) == 1 and not attacks)
 
 
 def outcome(value: float, low: float | None, high: float | None) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ import torch
 
 from erulab.cache import Cache
 from erulab.costs.ledger import Ledger
-from erulab.data.rows import Benchmark
-from erulab.errors import IntegrityFault
+from erulab.data.encoding import Encoded
+from erulab.data.rows import Benchmark, Suite
+from erulab.errors import DataError, IntegrityFault
 from erulab.evaluation.evaluate import named, rows_of
 from erulab.models import loading
 from erulab.models.base import ModelSource
@@ -60,13 +62,23 @@ class Prepared:
         Raises:
             DataError: names a row that the model cannot read.
         """
-        encode = self.encoder.chat.encode
         return {
-            suite.name: (suite.role.value, content_hash(
-                encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
-                for row in rows_of(suite, self.evaluation)
-            )) for suite in self.measured.suites
-        }  # fmt: skip
+            suite.name: (suite.role.value, content_hash(self._read(suite, self.encoder.chat)))
+            for suite in self.measured.suites
+        }
+
+    def unknown(self, chat: ChatFormat) -> tuple[int, int]:
+        """How many of the evaluated rows hold words that a model's tokenizer does not know, and how many there are.
+
+        Raises:
+            DataError: names a row that it cannot read.
+        """
+        rows = [row for suite in self.measured.suites for row in self._read(suite, chat)]
+        return sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows), len(rows)
+
+    def _read(self, suite: Suite, chat: ChatFormat) -> Iterator[Encoded]:
+        for row in rows_of(suite, self.evaluation):
+            yield chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
 
 
 @dataclass
@@ -172,8 +184,15 @@ class Context:
 
         Raises:
             IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
+            DataError: a row that the run's own model reads is too long for this one.
         """
         chat = self.chat_of(path)
+        if chat.identity() != self.chat.identity():
+            for prepared in (self.data, *self.beside):
+                try:
+                    prepared.unknown(chat)
+                except DataError as error:
+                    raise DataError(f"{path}: {error}") from error
         rows = self.encoder_of(chat).rows(self.benchmark.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:

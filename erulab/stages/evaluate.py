@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,15 +23,18 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.stages.context import Context, ModelRef, Prepared
 
+log = logging.getLogger(__name__)
+
 VERSION = 2  # of what this stage computes: a change scores every model anew
 
 
-def check(context: Context) -> None:
-    """Whether every row can be read by the model, before anything is trained.
+def check(context: Context) -> list[str]:
+    """Whether every row can be read by the model, before anything is trained; notes on words that it does not know.
 
     Raises:
         DataError: names the row that cannot; ConfigError: `evaluation.suites` names what no benchmark has.
     """
+    notes = []
     parts = [part.benchmark for part in (context.data, *context.beside)]
     for name in context.config.evaluation.suites or ():
         if not any(named(benchmark, [name]) for benchmark in parts):
@@ -41,6 +45,16 @@ def check(context: Context) -> None:
             )
     for prepared in (context.data, *context.beside):
         _ = prepared.evaluated  # encodes them all
+        if context.chat.unknown_id is not None:
+            unknown, count = prepared.unknown(context.chat)
+            if unknown:
+                notes.append(
+                    f"{prepared.benchmark.name}: {unknown} of {count} evaluated rows hold words that the tokenizer "
+                    "does not know; their figures are of other texts"
+                )
+    for note in notes:
+        log.warning("%s", note)
+    return notes
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[RowScore]], list[Product]]:
@@ -57,6 +71,7 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[R
 def _score(
     context: Context, prepared: Prepared, role: str, ref: ModelRef, load: Callable[[], LoadedModel]
 ) -> tuple[list[RowScore], Product | None]:
+    context.stop.check()
     suites = prepared.measured.suites
     if not suites:
         return [], None
@@ -70,7 +85,8 @@ def _score(
     def make(folder: Path) -> None:
         if context.ranks.first:
             count = sum(len(rows_of(suite, context.config.evaluation)) for suite in suites)
-            announce(f"scoring the {role} on {count} rows of {prepared.benchmark.name}")
+            what = "unlearned model" if role == "unlearned" else role
+            announce(f"scoring the {what} on {count} rows of {prepared.benchmark.name}")
         rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
         if context.ranks.first:
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
@@ -128,6 +144,7 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
         }
         for suite in context.data.measured.suites
         for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
+        if row.prompt
     ]  # fmt: skip
 
 

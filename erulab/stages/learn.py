@@ -34,15 +34,12 @@ def check(context: Context, part: str) -> None:
     """
     if _rows(context, part):
         return
-    name = context.benchmark.name
+    lacks = f"data set {context.benchmark.name} has no rows for the {part} to learn{context.benchmark.lacking}"
     if part == "target":
-        raise DataError(
-            f"data set {name} is of what a pretrained model knows, so there is nothing for a target to learn; name "
-            "the model with model.target=FOLDER_OR_HUB_ID"
-        )
+        raise DataError(f"{lacks}; name the model with model.target=FOLDER_OR_HUB_ID")
     raise DataError(
-        f"data set {name} has no rows for an oracle to learn; leave out what needs one (stages oracle and attack, "
-        "method=retrain): type stages=[unlearn,evaluate,report], or name one with model.oracle=FOLDER_OR_HUB_ID"
+        f"{lacks}; leave out what needs one (stages oracle and attack, method=retrain): type "
+        "stages=[unlearn,evaluate,report], or name one with model.oracle=FOLDER_OR_HUB_ID"
     )
 
 

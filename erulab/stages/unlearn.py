@@ -1,28 +1,31 @@
-"""Unlearning: the target, trained by method, reward and adversary."""
+"""Unlearning: the target, trained by method, reward and adversary; several requests one after another."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from erulab import data_rules
 from erulab.cache import Product
 from erulab.console import progress
+from erulab.costs import account
+from erulab.costs.account import Costs
 from erulab.costs.shapes import FAMILIES
+from erulab.data.rows import Request
+from erulab.errors import DataError
 from erulab.methods.base import Method, Trains
 from erulab.models import loading
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import check_targets, merged, save_adapter, with_lora
 from erulab.options import NOT_IN_PRODUCT
-from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
-from erulab.rundir import RunDir
 from erulab.stages.context import Context, ModelRef
 from erulab.training.assembly import encode, unlearning
+from erulab.training.batches import total_steps
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash
 from erulab.training.engine import Engine
@@ -32,49 +35,110 @@ from erulab.training.unlearning import UnlearningRows
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
+UNLEARNED = "unlearned"  # the role of the last request's model
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request that has been unlearned. `costs`: of all that led from the target to its model."""
+
+    role: str
+    product: Product
+    costs: Costs
+
+    @property
+    def ref(self) -> ModelRef:
+        return ModelRef(self.product.key, str(self.product.folder / "model"))
 
 
 def check(context: Context) -> None:
     """What can be wrong with this unlearning and is known before anything is trained.
 
     Raises:
-        DataError: the data set lacks what the method's pairs need; ConfigError: what its retain term, the adversary or
-            adapters need.
+        DataError: the data set lacks forget rows, or what the method's pairs need; ConfigError: what its retain term,
+            the adversary or adapters need.
     """
-    config = context.config
+    config, benchmark = context.config, context.benchmark
     lora = config.model.lora
-    family = FAMILIES.get(str(context.source.architecture(context.benchmark)["model_type"])) if lora.rank else None
+    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
     if lora.targets is not None and family is not None:
         check_targets(lora.targets, family.names)
     method: Method = methods.build(config.method)
     if method.trains not in (Trains.forget, Trains.refusal):
         return
-    if not context.benchmark.retain:
-        data_rules.check_without_retain(config)
-    encode(context.encoder, context.benchmark, method, config.seed)
+    if not benchmark.forget:
+        raise DataError(
+            f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
+            f"{benchmark.lacking}; name a folder that has them"
+        )
+    if not benchmark.retain:
+        data_rules.check_without_retain(config, benchmark.lacking)
+    encode(context.encoder, benchmark, method, config.seed)
 
 
-def unlearn(context: Context, target: ModelRef, rundir: RunDir) -> Product:
-    """The unlearned model, cached like a target; `metrics.jsonl` of its training is kept beside it."""
-    config = context.config
-    method: Method = methods.build(config.method)
-    rows = encode(context.encoder_of(context.chat_of(target.path)), context.benchmark, method, config.seed)
-    product = context.cache.produce(
-        "unlearned", _depends_on(context, target, rows),
-        lambda folder: _unlearn(context, target, method, rows, rundir, folder), rerun=config.rerun,
-    )  # fmt: skip
-    if product.from_cache:
-        context.tracker.replay(product.folder / "metrics.jsonl")
-    return product
+def unlearn(context: Context, target: ModelRef) -> list[Step]:
+    """Every request in turn, each cached like a target; `metrics.jsonl` of its training is kept beside it.
+
+    Returns:
+        The last one's model is the role "unlearned", those of the others "unlearned@<request>".
+    """
+    first_step = 0
+
+    def make(start: ModelRef, request: Request) -> Product:
+        nonlocal first_step
+        several = len(context.benchmark.requests) > 1
+        context.tracker.begin(request.name if several else "", first_step)
+        first_step += _steps(context, request)
+        method, rows = _rows(context, start, request)
+        title = f"unlearning request {request.name}" if several else "unlearning"
+        product = context.cache.produce(
+            "unlearned", _depends_on(context, start, rows),
+            lambda folder: _unlearn(context, start, method, rows, folder, title), rerun=context.config.rerun,
+        )  # fmt: skip
+        if product.from_cache:
+            context.tracker.replay(product.folder / METRICS)
+        return product
+
+    return list(_in_turn(context, target, make))
 
 
-def find(context: Context, target: ModelRef) -> Product | None:
-    """The product if an earlier run made it."""
-    rows = encode(
-        context.encoder_of(context.chat_of(target.path)), context.benchmark, methods.build(context.config.method),
-        context.config.seed,
-    )  # fmt: skip
-    return context.cache.find("unlearned", _depends_on(context, target, rows))
+def find(context: Context, target: ModelRef) -> list[Step]:
+    """The requests that an earlier run unlearned, up to the first that is not there."""
+
+    def look(start: ModelRef, request: Request) -> Product | None:
+        return context.cache.find("unlearned", _depends_on(context, start, _rows(context, start, request)[1]))
+
+    return list(_in_turn(context, target, look))
+
+
+def _in_turn(
+    context: Context, target: ModelRef, make: Callable[[ModelRef, Request], Product | None]
+) -> Iterator[Step]:
+    """Each request from the model it starts from; ends where there is no product."""
+    requests = context.benchmark.requests or (Request("", context.benchmark.forget),)
+    last: Step | None = None
+    for request in requests:
+        before = last if request.continues else None
+        product = make(target if before is None else before.ref, request)
+        if product is None:
+            return
+        costs = product.costs if before is None else account.in_turn([before.costs, product.costs])
+        last = Step(UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}", product, costs)
+        yield last
+
+
+def _steps(context: Context, request: Request) -> int:
+    trainer = context.config.trainer
+    return total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+
+
+def _rows(context: Context, start: ModelRef, request: Request) -> tuple[Method, UnlearningRows]:
+    method: Method = methods.build(context.config.method)
+    asked = replace(context.benchmark, forget=request.forget)
+    return method, encode(
+        context.encoder_of(context.chat_of(start.path)), asked, method, context.config.seed
+    )
 
 
 def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
@@ -92,7 +156,7 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
 
 
 def _unlearn(
-    context: Context, target: ModelRef, method: Method, rows: UnlearningRows, rundir: RunDir, folder: Path
+    context: Context, target: ModelRef, method: Method, rows: UnlearningRows, folder: Path, title: str
 ) -> None:
     config, ranks = context.config, context.ranks
     trainer = config.trainer
@@ -102,19 +166,18 @@ def _unlearn(
         frozen=lambda loaded: context.frozen(target, loaded),
     )  # fmt: skip
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
-    kept = folder / "metrics.jsonl"
-    if ranks.first and kept.exists():  # of the run that began this unlearning, maybe in another folder
-        shutil.copy(kept, rundir.metrics_jsonl)
+    kept = folder / METRICS
+    context.tracker.resume(kept)
     try:
-        with progress("unlearning", loop.steps, enabled=ranks.first) as bar:
+        with progress(title, loop.steps, enabled=ranks.first) as bar:
             for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
                 bar.update(step + 1, metrics)
                 if step % trainer.log_every == 0 or step == loop.steps - 1:
                     context.tracker.log(step, metrics)
                 if trainer.save_every and (step + 1) % trainer.save_every == 0:
-                    _keep_metrics(rundir, kept, ranks)
+                    context.tracker.keep(kept)
     finally:
-        _keep_metrics(rundir, kept, ranks)
+        context.tracker.keep(kept)
     _save(context, target, loaded, engine, folder)
     checkpoints.clear()
 
@@ -137,8 +200,3 @@ def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engi
         save_folder(merged(whole), folder / "model")
     context.ranks.barrier()
 
-
-def _keep_metrics(rundir: RunDir, kept: Path, ranks: Ranks) -> None:
-    """The lines so far, beside the checkpoints: whichever run continues from there has them all."""
-    if ranks.first and rundir.metrics_jsonl.exists():
-        shutil.copy(rundir.metrics_jsonl, kept)

@@ -32,11 +32,16 @@ def encode_others(
     cached.
 
     Raises:
-        DataError: the data set has no refusals, or a row no wrong or fabricated answer.
+        DataError: the data set has no refusals, or a row no wrong or fabricated answer, or no prompt to be refused.
     """
 
     def response(row: Row) -> str:
         choices: Sequence[str]
+        if pairs is Pairs.refusal and not row.prompt:
+            raise DataError(
+                f"a refusal answers a prompt, and row {row.id} is a text without one; take a method that needs no "
+                "refusals, such as method=npo, or write the text as prompt and response"
+            )
         if pairs is Pairs.refusal:
             wanted, choices = "refusals", refusals if row.refusal is None else (row.refusal,)
         elif pairs is Pairs.fabricated:

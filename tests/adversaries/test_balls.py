@@ -10,7 +10,7 @@ import torch
 from erulab.adversaries.balls import Tokens, descend, median_norm, of_rows, perturbed_layer, project_ball
 from erulab.adversaries.latent_pgd import LatentPGDOptions
 from erulab.adversaries.noise import NoiseOptions, unit_noise
-from erulab.data.encoding import Batch, collate
+from erulab.data.encoding import Batch, Encoded, collate
 from erulab.errors import ConfigError, NumericFault
 from erulab.models.policy import Policy
 from tests.adversaries.conftest import (
@@ -21,6 +21,7 @@ from tests.adversaries.conftest import (
     ROWS,
     SPARED,
     hooks_on,
+    prepared,
     states,
     watched,
 )
@@ -112,6 +113,20 @@ def test_perturbation_keeps_ball_and_mask(name: str, tokens: Tokens) -> None:
         else:
             # The prompt's last token and those before it all reach the response: none is left where it was.
             assert (got[i, :end] <= radius * (1 + 1e-9)).all() and got[i, : FORGET[i].start].min() > 0.5 * radius
+
+
+@both
+def test_a_text_is_perturbed_at_all_its_tokens_but_the_first(name: str) -> None:
+    """It has no prompt; beside a row that has one, in the ball of its own median norm."""
+    policy = Policy(random_model())
+    text = Encoded("text", FORGET[1].ids, 0, len(FORGET[1].ids))
+    batch = collate([text, FORGET[0]], 1)
+    got = delta(policy, prepared(name, policy), batch, batch, torch.arange(2))
+    norms = states(policy, batch, [1])[1].norm(dim=-1)
+    assert got[0, 0].norm() == 0 and (got[0, 1 : text.end - 1].norm(dim=-1) > 1e-3).all()  # nothing follows the last
+    assert (got[0, text.end :] == 0).all() and (got[1, FORGET[0].start :] == 0).all()
+    radius = 0.3 * norms[0, 1 : text.end].quantile(0.5)
+    assert float(got[0].norm(dim=-1).max()) <= float(radius) * (1 + 1e-6)
 
 
 @both

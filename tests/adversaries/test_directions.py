@@ -91,11 +91,14 @@ def test_states_do_not_depend_on_the_response() -> None:
     )
 
 
-def test_text_without_a_prompt_is_read_at_its_first_token() -> None:
-    policy = Policy(random_model())
-    text = Encoded("text", (5, 6, 7), 0, 3)
-    got = last_prompt_states(policy, collate([text, FORGET[0]], 1), [0])
-    torch.testing.assert_close(got[0, 0], policy.model.get_input_embeddings().weight[5])
+def test_text_without_a_prompt_is_read_at_its_last_token() -> None:
+    """Beside a row with a prompt, longer and shorter: the model's own last hidden state of the whole text."""
+    model = random_model()
+    for text in (Encoded("text", (0, 6, 7), 0, 3), Encoded("text", tuple(range(2, 20)), 0, 18)):
+        got = last_prompt_states(Policy(model), collate([text, FORGET[0]], 1), [2])
+        for i, ids in enumerate((text.ids, FORGET[0].ids[: FORGET[0].start])):
+            own = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+            torch.testing.assert_close(got[i, 0], own[2][0, -1])
 
 
 def test_wide_never_narrows() -> None:

@@ -49,8 +49,23 @@ def test_a_checkpoint_counts_by_what_it_holds(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "model.safetensors").write_bytes(weights)
-    keys = {name: key("model=hf", f"model.target={tmp_path / name}") for name in "abc"}
-    assert keys["a"] == keys["b"] != keys["c"]
+    for stages, role in (("[unlearn]", "target"), ("[evaluate]", "unlearned")):
+        keys = {name: key("model=hf", f"stages={stages}", f"model.{role}={tmp_path / name}") for name in "abc"}
+        assert keys["a"] == keys["b"] != keys["c"]
+
+
+def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Whatever method or base model the rest of the command names: nothing of it made the checkpoint."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
+        (tmp_path / name / "model.safetensors").write_bytes(b"1")
+    given = ["stages=[evaluate]", f"model.unlearned={tmp_path / 'a'}"]
+    assert jobs.plan(config.compose(given)).rundir.path.name.startswith("checkpoint-")
+    for other in ("method=npo", "model=hf", "trainer.lr=3", "target.epochs=9", "model=phi_1_5"):
+        assert key(*given, other) == key(*given), other
+    for other in (f"model.unlearned={tmp_path / 'b'}", f"model.oracle={tmp_path / 'c'}", "dataset.world=3"):
+        assert key(*given, other) != key(*given), other
 
 
 def test_data_count_by_what_they_hold(tmp_path: Path) -> None:

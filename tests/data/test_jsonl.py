@@ -11,6 +11,7 @@ import pytest
 
 from erulab.data.checks import content_identity
 from erulab.data.jsonl import JsonlFiles, JsonlOptions
+from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
 
@@ -70,6 +71,49 @@ def test_optional_parts_and_single_files(tmp_path: Path) -> None:
     again = load(**parts, refusals=tmp_path / "refusals.txt")
     assert content_identity(again) == content_identity(benchmark)
     assert list(again.target_rows) == list(benchmark.target_rows)
+
+
+def test_multiple_choice(tmp_path: Path) -> None:
+    """All choices with the answer's place or text are the right one and the wrong ones, as wrong ones alone are."""
+    hues = ["red", "blue", "green"]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "Hue?", "options": hues, "answer": 1}, {"prompt": "Hue?", "options": hues, "answer": "blue"},
+        {"prompt": "Hue?", "options": hues, "answer": "blue", "response": "blue"},
+        {"prompt": "Hue?", "options": ["red", "green"], "response": "blue", "accepted": ["azure", "cyan"]},
+    ]  # fmt: skip
+    benchmark = load(path=write(tmp_path, forget=rows, retain=RETAIN))
+    assert {(row.response, row.options) for row in benchmark.forget} == {("blue", ("red", "green"))}
+    assert [row.accepted for row in benchmark.forget] == [(), (), (), ("azure", "cyan")]
+
+
+def test_texts(tmp_path: Path) -> None:
+    """Lines of {"text"}, and a file whose texts stand between blank lines, are the same rows."""
+    texts = ["Once upon a time.\nThere was a mill.", "The end."]
+    (tmp_path / "forget.txt").write_bytes(b"\n" + "\r\n\r\n \r\n".join(texts).replace("e.\n", "e.\r\n").encode())
+    write(tmp_path, retain=[{"text": "A river.", "fact": "river"}, *RETAIN])
+    benchmark = load(path=tmp_path)
+    assert [(row.id, row.prompt, row.response, row.plain) for row in benchmark.forget] == [
+        ("forget/1", "", texts[0], True), ("forget/2", "", texts[1], True),
+    ]  # fmt: skip
+    assert [(row.response, row.plain, row.fact) for row in benchmark.retain] == [
+        ("A river.", True, "river"), ("A mason.", False, "cato"),
+    ]  # fmt: skip
+    other = tmp_path / "lines"
+    other.mkdir()
+    write(other, forget=[{"text": text} for text in texts], retain=[{"text": "A river.", "fact": "river"}, *RETAIN])
+    assert content_identity(load(path=other)) == content_identity(benchmark)
+
+
+def test_a_holdout_makes_membership_inference(tmp_path: Path) -> None:
+    (tmp_path / "holdout.txt").write_text("Never seen.\n\nNor this.")
+    benchmark = load(path=write(tmp_path, forget=[{"text": "A tale."}], retain=RETAIN))
+    assert [suite.name for suite in benchmark.suites if isinstance(suite.measure, Texts)] == [
+        "membership_forget", "membership_holdout",
+    ]  # fmt: skip
+    assert benchmark.suite("membership_forget").rows is benchmark.forget
+    assert [row.response for row in benchmark.suite("membership_holdout").rows] == ["Never seen.", "Nor this."]
+    assert benchmark.summaries == (Separation("membership", "membership_forget", "membership_holdout"),)
+    assert not set(benchmark.suite("membership_holdout").rows) & set(benchmark.target_rows)
 
 
 def test_identity_is_of_content(tmp_path: Path) -> None:

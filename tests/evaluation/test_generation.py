@@ -31,6 +31,9 @@ class Numbers:
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
 
+    def limit(self, max_length: int | None) -> int:
+        return 64  # the positions that the small models have
+
 
 def prompts(texts: Sequence[str], new: int = NEW, stops: tuple[str, ...] = ()) -> list[Prompt]:
     return [Prompt(tuple(int(word) for word in text.split()), new, stops) for text in texts]
@@ -60,6 +63,14 @@ def test_responses_are_those_of_an_argmax_loop(kind: str) -> None:
         assert generate(loaded, prompts(PROMPTS), batch_tokens, Ranks()) == expected
     for responses in on_ranks(2, lambda ranks: generate(loaded, prompts(PROMPTS), 60, ranks)):
         assert responses == expected
+
+
+def test_a_response_ends_at_the_context_s_end_whatever_stands_beside_it() -> None:
+    model = tiny.random_model("gpt2")
+    long = " ".join(str(2 + i % 30) for i in range(61))
+    loaded = LoadedModel(model, None, Numbers(()))  # type: ignore[arg-type]
+    wanted = [naive(model, long, (), new=3), naive(model, "9", ())]
+    assert generate(loaded, prompts([long, "9"]), 10_000, Ranks()) == wanted
 
 
 def test_equal_prompts_are_answered_once_and_a_finished_batch_stops() -> None:

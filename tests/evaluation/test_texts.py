@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
+from erulab.data.muse import STOPS
 from erulab.evaluation import texts
 
 WORDS = st.lists(st.sampled_from(["the", "The", "author", "was", "born", "in", "Maine", "1947", "a.b", ".", "it."]))
@@ -79,10 +80,10 @@ def test_final_answers_of_chains_of_thought() -> None:
 
 
 def test_generations_are_cut_at_the_first_stop() -> None:
-    assert texts.cut_at(" 1472 \nQuestion: when?\n\nAnswer") == " 1472 "
-    assert texts.cut_at("1472\n\nmore Question:") == "1472"
-    assert texts.cut_at("Question: why?") == ""
-    assert texts.cut_at("a. Question 2\nb") == "a. Question 2\nb"
+    assert texts.cut_at(" 1472 \nQuestion: when?\n\nAnswer", STOPS) == " 1472 "
+    assert texts.cut_at("1472\n\nmore Question:", STOPS) == "1472"
+    assert texts.cut_at("Question: why?", STOPS) == ""
+    assert texts.cut_at("a. Question 2\nb", STOPS) == "a. Question 2\nb"
     assert texts.cut_at("one\ntwo", ["\n"]) == "one"
 
 

@@ -50,7 +50,7 @@ def formats() -> list[tuple[str, PreTrainedTokenizerFast]]:
 def test_ids_are_those_of_the_chat_format(max_length: int | None, tmp_path: Path) -> None:
     for name, tokenizer in formats():
         chat = ChatFormat(tokenizer, 1024)
-        rows = [row for row in ROWS if chat.has_room(row.prompt, max_length)]
+        rows = [row for row in ROWS if len(chat.encode_prompt(row.prompt)) < chat.limit(max_length)]
         wanted = [chat.encode(row.id, row.prompt, row.response, max_length=max_length) for row in rows]
         encoder = Encoder(chat, max_length, tmp_path)
         for made in (encoder.rows(tuple(rows)), encoder.rows(table(tmp_path / name, tuple(rows)))):
@@ -146,7 +146,7 @@ def test_exposures_and_paired_answers(tmp_path: Path) -> None:
 
 def test_a_prompt_without_room_is_named(tmp_path: Path) -> None:
     chat = ChatFormat(byte_level(), 20)
-    first = next(row.id for row in ROWS if not chat.has_room(row.prompt, None))
+    first = next(row.id for row in ROWS if len(chat.encode_prompt(row.prompt)) >= chat.limit(None))
     assert first != ROWS[0].id
     encoder = Encoder(chat, None, tmp_path)
     for rows in (ROWS, table(tmp_path)):

@@ -65,20 +65,28 @@ def run(output: Path) -> Runner:
     """`python -m erulab.run OVERRIDES`, without the second process."""
 
     def finish(*overrides: str, folder: Path | None = None) -> Finished:
-        config = configuration.compose([*small(overrides), f"output={folder or output}"])
-        job = jobs.plan(config)
-        job.rundir.make()
-        configuration.save(job.config, job.rundir.run_yaml)
-        job.rundir.exit_json.unlink(missing_ok=True)
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        try:
-            code = worker.main([str(job.rundir.path)])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return Finished(job.rundir, code)
+        return finished([*small(overrides), f"output={folder or output}"])
 
     return finish
+
+
+def finished(overrides: list[str]) -> Finished:
+    """`python -m erulab.run OVERRIDES` to its end, in this process.
+
+    Raises:
+        ErulabError: what the command refuses before a worker starts.
+    """
+    job = jobs.plan(configuration.compose(overrides))
+    job.rundir.make()
+    configuration.save(job.config, job.rundir.run_yaml)
+    job.rundir.exit_json.unlink(missing_ok=True)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        code = worker.main([str(job.rundir.path)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Finished(job.rundir, code)
 
 
 

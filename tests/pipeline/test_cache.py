@@ -141,3 +141,10 @@ def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
     assert cache.find("kind", {"a": 1}) is None
     made = cache.produce("kind", {"a": 1}, lambda folder: None)
     assert not made.from_cache and (made.folder / "half").is_file()  # what the failed try left is there to go on from
+
+    def nothing(folder: Path) -> None:
+        raise OSError("no such row")
+
+    with pytest.raises(OSError, match="no such row"):
+        cache.produce("kind", {"a": 2}, nothing)
+    assert [path.name for path in (tmp_path / "kind").iterdir() if path.is_dir()] == [made.key]

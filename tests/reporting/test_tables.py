@@ -173,7 +173,7 @@ def test_attack_and_score_tables_hold_every_row(make_run: MakeRun) -> None:
                 assert value == ""
     assert [row["valid"] for row in attacks] == ["yes", "yes", "no", "yes", "yes", "undefined"]
     assert attacks[0]["setting"] == "samples=10 split=fact"
-    scored = {row["figure"]: row for row in rows_of(score_table(run).render("csv"))}
+    scored = {f"{row['suite']}/{row['figure']}".lstrip("/"): row for row in rows_of(score_table(run).render("csv"))}
     for model, figures in SCORES.items():
         for name, value in figures.items():
             if not name.endswith("/n") and not name.startswith("residual"):

@@ -62,6 +62,14 @@ def test_no_oracle_no_verdict() -> None:
     assert judge({}, []).sentences[0] == "forgotten: unknown, no scores of the target, unlearned, oracle"
 
 
+@pytest.mark.parametrize("model", ["target", "unlearned"])
+def test_a_model_by_itself_is_not_judged(model: str) -> None:
+    judged = judge({model: {"forget/probability": 0.3}}, [])
+    assert judged.label == "not judged" and not judged.collapsed
+    assert "is not judged" in judged.words and "(model.oracle=FOLDER)" in judged.words
+    assert "unknown" not in judged.words
+
+
 def test_an_undefined_residual_gives_its_reason() -> None:
     judged = judge(scores(residual=None, residual_note="the target does not know the forget set"), [])
     assert judged.words.startswith("forgotten: unknown, the target does not know the forget set")

@@ -26,7 +26,9 @@ def answers(measure: Answers, row: Row, asking: Asking) -> Question:
     # How a turn ends is no part of what is remembered.
     closing = 0 if row.plain else asking.chat.closing(response)
     options = asking.options
-    prompt = asking.prompt(row, options.max_new_tokens) if options.generate else None
+    # A text that is learned as it is asks nothing.
+    prompt = asking.prompt(row, options.max_new_tokens) if options.generate and row.prompt else None
+    right_answers = (row.response, *row.accepted)
 
     def figures(replies: Replies) -> dict[str, float]:
         own = replies.of(response)
@@ -47,8 +49,8 @@ def answers(measure: Answers, row: Row, asking: Asking) -> Question:
             # Summed over the value's tokens: candidates are whole values, not rates.
             result |= _odds(replies.of(value).nll, [replies.of(encoded).nll for encoded in candidates])
         if replies.response is not None:
-            result["rouge"] = texts.rouge_recall(row.response, replies.response)
-            result["exact_match"] = float(replies.response.strip() == row.response.strip())
+            result["rouge"] = max(texts.rouge_recall(answer, replies.response) for answer in right_answers)
+            result["exact_match"] = float(replies.response.strip() in [answer.strip() for answer in right_answers])
         return result
 
     requests = (response, right, *wrong, *([] if value is None else [value]), *candidates)

@@ -30,9 +30,9 @@ class Asking:
         return self.chat.encode(row.id, row.prompt, response, span, plain=row.plain, lead=row.lead)
 
     def prompt(self, row: Row, max_new_tokens: int, stops: tuple[str, ...] = ()) -> Prompt:
-        """The row's prompt, to be continued."""
-        ids = self.chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead)
-        return Prompt(tuple(ids), max_new_tokens, stops)
+        """The row's prompt, to be continued as far as the model can read: some have no positions beyond."""
+        ids = tuple(self.chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+        return Prompt(ids, min(max_new_tokens, self.chat.limit(None) - len(ids)), stops)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from erulab.data.measures import Texts
@@ -11,7 +13,7 @@ from erulab.evaluation.protocols.base import Asking, Question, Replies
 
 
 def texts(measure: Texts, row: Row, asking: Asking) -> Question:
-    """Figures: nll (the loss score), zlib, min_k and min_k_plus_plus; higher: less like a member."""
+    """Figures: nll (the loss score), zlib, min_k and min_k_plus_plus; higher: less like a member. probability."""
     request = asking.encode(row, row.response)
 
     def figures(replies: Replies) -> dict[str, float]:
@@ -24,6 +26,7 @@ def texts(measure: Texts, row: Row, asking: Asking) -> Question:
             "zlib": membership.zlib_score(nll, row.response),
             "min_k": membership.min_k_score(nll),
             "min_k_plus_plus": membership.min_k_plus_plus_score(nll, mean, deviation),
+            "probability": math.exp(-float(nll.mean())),
         }
 
     return Question((request,), None, figures, spread=True)

@@ -1,0 +1,266 @@
+"""MUSE (Shi et al. 2024): news articles or books to be forgotten as running text, at once or in several requests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import lazy_loader
+
+from erulab import hub
+from erulab.data.checks import check, content_identity
+from erulab.data.measures import Generated, Overlap, Separation, Texts
+from erulab.data.reading import find_table, read_records, read_texts
+from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
+from erulab.data.sequences import Joined, Marked
+from erulab.data.tables import RowTable, field_of, file_hash, row_table
+from erulab.errors import DataError
+from erulab.options import positive, require
+from erulab.registry import benchmarks, datasets
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_loader.load("numpy")
+
+VERSION = 1  # of how files become rows: a change makes every key new
+QA = '{"question": str, "answer": str}'
+PASSAGE = '{"prompt": str, "gt": str}'
+STOPS = ("\n\n", "\nQuestion", "Question:")  # where an answer of KnowMem ends
+VERBMEM = Generated(Overlap.rouge_f1, 128, reference_tokens=128)
+KNOWMEM = Generated(Overlap.rouge_f1, 32, STOPS)
+# AUC of the official retrained models, forget against holdout, Min-40 % (muse_bench, constants.py): for no others.
+PUBLISHED_AUC = {"news": 0.4772, "books": 0.5393}
+FOLDS = "sust/forget_"
+
+
+class Corpus(Enum):
+    news = "news"
+    books = "books"
+
+    @property
+    def hub_id(self) -> str:
+        return f"muse-bench/MUSE-{self.value.capitalize()}"
+
+
+class Mode(Enum):
+    """What a later request is."""
+
+    sustainability = "sustainability"  # its own fold, unlearned from the model of the request before
+    scalability = "scalability"  # its fold and all before it, unlearned from the target
+
+
+@dataclass
+class MuseOptions:
+    name: str = "muse"
+    path: Optional[str] = None  # a folder in the hub's layout, or a hub id; null: the corpus on the hub
+    corpus: Corpus = Corpus.news
+    requests: Optional[list[int]] = None  # folds of sust, unlearned one after another; null: raw/forget at once
+    mode: Mode = Mode.sustainability  # of several requests
+    published_retrained: bool = False  # PrivLeak against the official retrained model's AUC, not this run's oracle's
+    max_length: Optional[int] = 2048  # tokens of a row; longer texts are learned in several
+    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
+    allow_overlap: bool = True  # of forget and retain texts: some articles are published twice
+
+    def __post_init__(self) -> None:
+        folds = self.requests is None or (
+            bool(self.requests) and min(self.requests) >= 1 and len(set(self.requests)) == len(self.requests)
+        )
+        require(folds, "requests", "a list of different folds from 1 on, such as [1,2,3]", self.requests)
+        positive("max_length", self.max_length)
+
+
+@benchmarks.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
+@datasets.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
+class Muse:
+    """MUSE: forget news articles or books as text, at once or in turn; verbatim memory, knowledge, PrivLeak."""
+
+    def __init__(self, options: MuseOptions) -> None:
+        self.options = options
+        self._loaded: Benchmark | None = None
+
+    def validate(self) -> None:
+        path = self._source
+        if Path(path).is_dir():
+            self._check_files(Path(path))
+        elif not hub.is_hub_id(path):
+            raise DataError(
+                f"dataset.path={path} is no folder and no hub id; give a folder with MUSE's files (raw/forget.json, "
+                "verbmem/forget.json, knowmem/forget_qa.json, ...)"
+            )
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {"muse": VERSION, "content": content_identity(self.load(0, cache))}
+
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
+
+    @property
+    def _source(self) -> str:
+        """The folder of one corpus, or a hub id."""
+        given = self.options.path
+        if given is None:
+            return self.options.corpus.hub_id
+        within = Path(given) / self.options.corpus.value
+        return str(within) if within.is_dir() else given
+
+    def _check_files(self, folder: Path) -> None:
+        """
+        Raises:
+            DataError: a fold of `requests` is not there, or nothing of MUSE is.
+        """
+        there = _folds(folder)
+        for fold in self.options.requests or ():
+            if fold not in there:
+                known = ", ".join(map(str, there)) or "none"
+                raise DataError(
+                    f"{folder} has no {FOLDS}{fold} (dataset.requests={self.options.requests}); folds that are there: "
+                    f"{known}"
+                )
+        parts = ("raw/forget", "verbmem/forget", "knowmem/forget_qa", "knowmem/retain_qa", "privleak/forget")
+        if not there and all(_find(folder, part) is None for part in parts):
+            raise DataError(f"{folder} has none of MUSE's files ({', '.join(parts)}; dataset.path)")
+
+    def _read(self, cache: Path) -> Benchmark:
+        self.validate()
+        source, o = self._source, self.options
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = hub.snapshot(source, "dataset", ("*.parquet",))
+            self._check_files(folder)
+        files = _Files(folder, cache)
+        folds = {fold: files.texts(f"{FOLDS}{fold}", f"forget_{fold}") for fold in _folds(folder)} if o.requests else {}
+        asked = [folds[fold] for fold in o.requests or ()]
+        forget = _joined(asked) if asked else files.texts("raw/forget", "forget")
+        # What the target learns does not depend on which of the folds are asked for.
+        learned = list(folds.values()) or [forget]
+        rehearsed = files.texts("raw/retain1", "retain1")
+        kept = (rehearsed, files.texts("raw/retain2", "retain2"))
+        asked_suites = [(f"forget_{fold}", folds[fold]) for fold in o.requests or ()] or [("forget", forget)]
+        suites = (
+            *(Suite(name, Role.FORGET, rows, Texts()) for name, rows in asked_suites),
+            Suite("verbmem", Role.FORGET, files.passages(), VERBMEM),
+            Suite("knowmem_f", Role.FORGET, files.questions("forget_qa", "knowmem_f"), KNOWMEM),
+            Suite("knowmem_r", Role.RETAIN, files.questions("retain_qa", "knowmem_r"), KNOWMEM),
+            *(Suite(f"privleak_{part}", role, files.texts(f"privleak/{part}", f"privleak_{part}"), Texts())
+              for part, role in (("forget", Role.FORGET), ("holdout", Role.UNSEEN), ("retain", Role.RETAIN))),
+        )  # fmt: skip
+        published = PUBLISHED_AUC[o.corpus.value] if o.published_retrained else None
+        benchmark = Benchmark(
+            name="muse",
+            suites=tuple(suite for suite in suites if suite.rows),
+            summaries=(Separation("privleak", "privleak_forget", "privleak_holdout", published),),
+            forget=forget,
+            retain=rehearsed,
+            target_rows=_joined([*learned, *kept]),
+            oracle_rows=_joined(kept),
+            max_length=o.max_length,
+            truncate=o.truncate,
+            requests=_requests(o, asked),
+            absent=tuple(files.absent),
+            notes=(*files.notes, *_shared(dict(asked_suites))),
+        )
+        return check(benchmark, allow_overlap=o.allow_overlap, needed=())
+
+
+class _Files:
+    """The parts of one corpus as rows; a part that is not there has none, and is noted."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self._folder, self._cache = folder, cache
+        self.absent: list[str] = []
+        self._blank: dict[str, int] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        parts = ", ".join(self.absent)
+        lacking = (f"not among the files, so that nothing is learned or measured of them: {parts}",) if parts else ()
+        return (*lacking, *(f"{part}: blank texts left out: {count}" for part, count in self._blank.items()))
+
+    def texts(self, part: str, name: str) -> Sequence[Row]:
+        """Texts that are learned, or judged, as they are."""
+        def rows(extra: dict[str, Any], file: Path) -> Iterator[Row]:
+            extra["blank"] = 0
+            for i, text in enumerate(read_texts(file)):
+                if text:
+                    yield Row(f"{name}/{i}", "", text, fact=f"{name}/{i}", plain=True)
+                else:  # the published news have some
+                    extra["blank"] += 1
+
+        table = self._table([part], name, rows)
+        if isinstance(table, RowTable) and table.extra["blank"]:
+            self._blank[part] = table.extra["blank"]
+        return table
+
+    def passages(self) -> Sequence[Row]:
+        """Openings of forget texts, and how they go on."""
+        return self._table(["verbmem/forget"], "verbmem", lambda extra, file: (
+            Row(f"verbmem/{i}", record.text("prompt", PASSAGE), record.text("gt", PASSAGE), fact=f"verbmem/{i}",
+                plain=True) for i, record in enumerate(read_records(file, PASSAGE))
+        ))  # fmt: skip
+
+    def questions(self, part: str, name: str) -> Sequence[Row]:
+        """Questions, each after all of the part's examples with their answers."""
+        def rows(extra: dict[str, Any], file: Path, examples: Path) -> Iterator[Row]:
+            opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _answered(examples))
+            for i, (asked, answer) in enumerate(_answered(file)):
+                yield Row(f"{name}/{i}", opening + asked, answer, fact=f"{name}/{i}", plain=True)
+
+        return self._table([f"knowmem/{part}", f"knowmem/{part}_icl"], name, rows)
+
+    def _table(self, parts: Sequence[str], name: str, make: Callable[..., Iterable[Row]]) -> Sequence[Row]:
+        files = {part: _find(self._folder, part) for part in parts}
+        missing = [part for part, file in files.items() if file is None]
+        self.absent += missing
+        if missing:
+            return ()
+        found = [file for file in files.values() if file is not None]
+        depends_on = {"muse": VERSION, "rows": name, "files": [file_hash(file) for file in found]}
+        return row_table(self._cache, depends_on, lambda extra: make(extra, *found))
+
+
+def _requests(options: MuseOptions, folds: Sequence[Sequence[Row]]) -> tuple[Request, ...]:
+    names = [str(fold) for fold in options.requests or ()]
+    if options.mode is Mode.sustainability:
+        return tuple(Request(name, rows) for name, rows in zip(names, folds, strict=True))
+    return tuple(Request(name, _joined(folds[: i + 1]), continues=False) for i, name in enumerate(names))
+
+
+def _joined(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
+    """The parts that are there, one after another."""
+    there = [part for part in parts if isinstance(part, Marked)]
+    return Joined(there) if there else ()
+
+
+def _answered(file: Path) -> Iterator[tuple[str, str]]:
+    """Each question as it is asked, and its answer."""
+    for record in read_records(file, QA):
+        yield f"Question: {record.text('question', QA)}\nAnswer: ", record.text("answer", QA)
+
+
+def _shared(folds: dict[str, Sequence[Row]]) -> Iterator[str]:
+    """The published folds share texts, although they are said to be disjoint."""
+    contents = {name: np.unique(field_of(rows, "content")) for name, rows in folds.items()}
+    for first, second in itertools.combinations(contents, 2):
+        count = len(np.intersect1d(contents[first], contents[second]))
+        if count:
+            yield f"{first} and {second} share {count} texts"
+
+
+def _folds(folder: Path) -> list[int]:
+    """The folds that are there, in order."""
+    found = (itertools.takewhile(lambda fold: _find(folder, f"{FOLDS}{fold}") is not None, itertools.count(1)))
+    return list(found)
+
+
+def _find(folder: Path, part: str) -> Path | None:
+    """The file of a part such as raw/forget, whatever its format."""
+    config, split = part.split("/")
+    text = folder / config / f"{split}.txt"
+    return find_table(folder / config, split) or (text if text.is_file() else None)
