@@ -113,7 +113,7 @@ class ChatFormat:
                 "dataset.truncate=left or drop"
             )
         ids = ids[:limit]
-        if len(ids) <= max(len(opening), 1):
+        if len(ids) <= max(start, 1):
             raise DataError(
                 f"row {row_id}: a text of a single token leaves nothing to predict (the first token has nothing before "
                 "it); give a longer one"
@@ -167,7 +167,7 @@ class ChatFormat:
     def templated(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
         """The template's ids of the prompt with its opening for generation, and of the whole conversation, as they
         stand: the latter need not begin with the former, and nothing behind the end of turn is dropped."""
-        user = [{"role": "user", "content": prompt}]
+        user = self._user(prompt)
         (opening,) = self._render([user], True)
         (whole,) = self._render([[*user, {"role": "assistant", "content": response}]], False)
         return self._ids(opening), self._ids(whole)
