@@ -33,7 +33,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("2 misspelt key", ["method.betta=1"], ["unknown key method.betta", "did you mean beta"]),
     ("2 added root key", ["+foo=1"], ["unknown key foo", "trainer"]),
     ("2 name of another", ["method.name=ga"], ["method.name=ga", "method=ga"]),
-    ("2 name outside", ["dataset.name=../../etc"], ["type dataset=NAME, one of: fictitious, jsonl, tofu"]),
+    ("2 name outside", ["dataset.name=../../etc"], ["type dataset=NAME, one of: fictitious, jsonl, muse, tofu"]),
     ("2 unreadable", ["x y"], ["'x y'", "KEY=VALUE"]),
     ("2 sweep without -m", ["method=npo,ga"], ["-m"]),
     ("2 list of choices", ["method=[npo,ga]"], ["-m method=npo,ga"]),
