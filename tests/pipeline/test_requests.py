@@ -195,6 +195,28 @@ def test_scoring_alone_finds_the_whole_chain(chain: Finished, muse: MuseRun) -> 
     assert list(again.read("scores.json")) == ["target", "unlearned@1", "unlearned@2", "unlearned", "oracle"]
 
 
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse" / "news"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"MUSE's files are not at {REAL}")
+def test_the_published_files_run(muse: MuseRun, tmp_path: Path) -> None:
+    """Three rows of each part: long texts in pieces, prompts longer than the model's context shortened."""
+    for file in REAL.glob("*/*.json"):
+        (tmp_path / file.parent.name).mkdir(exist_ok=True)
+        (tmp_path / file.parent.name / file.name).write_text(json.dumps(json.loads(file.read_text())[:4]))
+    finished = muse(
+        f"dataset.path={tmp_path}", "stages=[target,unlearn,evaluate]", "method=ga", "trainer.steps=1",
+        "target.epochs=.1", "evaluation.rows=2", folder=tmp_path / "out",
+    )  # fmt: skip
+    assert finished.code == 0
+    scores = finished.read("scores.json")["unlearned"]
+    assert {scores[f"{suite}/n"] for suite in ("verbmem", "knowmem_f", "privleak_forget")} == {4}
+    assert {scores[f"{suite}/n"] for suite in ("knowmem_r", "privleak_holdout", "privleak_retain")} == {2}
+    notes = " ".join(finished.read("stages.json")["data"]["notes"])
+    assert "texts longer than 256 tokens are learned in" in notes and "prompts shortened" in notes
+    assert "raw/retain1, raw/retain2" in notes
+
+
 def test_stages_that_lack_rows_say_so_before_anything_is_learned(muse: MuseRun, data: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(data, tmp_path / "bare")
     for part in ("retain1", "retain2"):
