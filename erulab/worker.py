@@ -88,7 +88,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     def prepared(plugin: Dataset) -> Prepared:
         read = plugin.load(config.seed, folder)
         encoder = Encoder(chat, read.max_length, folder)
-        return Prepared(fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
+        return Prepared(read, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
 
     data = prepared(dataset)
     beside = tuple(prepared(benchmarks.build(options)) for options in config.benchmark.values())

@@ -155,7 +155,7 @@ class Muse:
         benchmark = Benchmark(
             name="muse",
             suites=tuple(suite for suite in suites if suite.rows),
-            summaries=(Separation("privleak", "privleak_forget", "privleak_holdout", published),),
+            summaries=(Separation("mia", "privleak_forget", "privleak_holdout", published),),
             forget=forget,
             retain=rehearsed,
             target_rows=_joined([*learned, *kept]),

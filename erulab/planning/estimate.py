@@ -143,10 +143,12 @@ def _costs(
         yield stage.name, steps, steps * learning.total
     if step is None:
         return
+    requests = sizes.requests or (sizes.forget.rows,)
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
-        yield "reference", 0, flops.forward(shape, reference_rows(config, sizes))
+        again = sum(requests) / sizes.forget.rows
+        yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * again
     trainer = config.trainer
-    steps = total_steps(sizes.forget.rows, trainer.epochs, trainer.global_batch, trainer.steps)
+    steps = sum(total_steps(rows, trainer.epochs, trainer.global_batch, trainer.steps) for rows in requests)
     yield "unlearn", steps, steps * step.total
 
 

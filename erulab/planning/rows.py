@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from erulab.data.rows import Benchmark, Row
 from erulab.data.tofu import TofuOptions
-from erulab.errors import ConfigError
+from erulab.errors import ConfigError, DataError
 from erulab.methods.base import Pairs
 from erulab.options import RunConfig
 from erulab.planning import published
@@ -45,7 +46,10 @@ class Overrides:
 
 @dataclass(frozen=True)
 class DataSizes:
-    """`other`: the paired answers or refusals of forget rows. `basis` says what the numbers rest on."""
+    """`other`: the paired answers or refusals of forget rows. `basis` says what the numbers rest on.
+
+    A data set without retain rows has none, of the forget rows' lengths.
+    """
 
     forget: Part
     retain: Part
@@ -53,6 +57,7 @@ class DataSizes:
     target_rows: int
     oracle_rows: int
     basis: str
+    requests: tuple[int, ...] = ()  # forget rows of each of several requests
 
 
 def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[DataSizes, Benchmark | None]:
@@ -70,22 +75,29 @@ def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[D
 
 
 def _counted(benchmark: Benchmark, pairs: Pairs) -> DataSizes:
+    if not benchmark.forget:
+        raise DataError(f"data set {benchmark.name} has no forget rows to plan with{benchmark.lacking}")
     limit = benchmark.max_length
-    forget = _part([_words(row) for row in benchmark.forget], limit)
+    forget = _part([lengths for row in benchmark.forget for lengths in _tokens(row, limit)])
     other = forget
     if pairs in (Pairs.refusal, Pairs.fabricated) and all(_own(row, pairs) for row in benchmark.forget):
-        found = [(len(row.prompt.split()), len(_own(row, pairs).split())) for row in benchmark.forget]
-        other = _part(found, limit)
+        other = _part([_fitted(len(row.prompt.split()), len(_own(row, pairs).split()), limit)
+                       for row in benchmark.forget])  # fmt: skip
     elif pairs is Pairs.refusal and benchmark.refusals:
         words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
-        other = _part([(len(row.prompt.split()), words) for row in benchmark.forget], limit)
+        other = _part([_fitted(len(row.prompt.split()), words, limit) for row in benchmark.forget])
     elif pairs is Pairs.alternative and all(row.perturbed for row in benchmark.forget):
-        found = [(len(row.prompt.split()), len(row.perturbed[0].split())) for row in benchmark.forget]
-        other = _part(found, limit)
-    target, oracle = (sum(row.exposures for row in rows) for rows in (benchmark.target_rows, benchmark.oracle_rows))
+        other = _part([_fitted(len(row.prompt.split()), len(row.perturbed[0].split()), limit)
+                       for row in benchmark.forget])  # fmt: skip
+    target, oracle, *requests = (
+        sum(row.exposures * len(_tokens(row, limit)) for row in rows)
+        for rows in (benchmark.target_rows, benchmark.oracle_rows, *(one.forget for one in benchmark.requests))
+    )
     # Nothing is learned or rehearsed of a part without rows; its lengths are never asked for.
-    retain = _part([_words(row) for row in benchmark.retain], limit) if benchmark.retain else replace(forget, rows=0)
-    return DataSizes(forget, retain, other, target, oracle, f"words counted in the data; {ASSUMED}")
+    kept = [lengths for row in benchmark.retain for lengths in _tokens(row, limit)]
+    retain = _part(kept) if kept else replace(forget, rows=0)
+    basis = f"words counted in the data; {ASSUMED}"
+    return DataSizes(forget, retain, other, target, oracle, basis, tuple(requests))
 
 
 def _own(row: Row, pairs: Pairs) -> str:
@@ -93,26 +105,33 @@ def _own(row: Row, pairs: Pairs) -> str:
     return (row.refusal if pairs is Pairs.refusal else row.fabricated) or ""
 
 
-def _words(row: Row) -> tuple[float, float]:
-    return len(row.prompt.split()), len(row.response.split())
+def _tokens(row: Row, limit: int | None) -> list[tuple[float, float]]:
+    """(prompt, response) tokens of what is learned of a row: one conversation, or the pieces of a text."""
+    if not row.plain or row.prompt:
+        return [_fitted(len(row.prompt.split()), len(row.response.split()), limit)]
+    tokens = TOKENS_A_WORD * len(row.response.split()) + 1
+    count = 1 if limit is None else math.ceil(tokens / limit)
+    return [(0.0, tokens / count)] * count
 
 
-def _part(words: Sequence[tuple[float, float]], limit: int | None) -> Part:
-    """Rows of these (prompt, response) words; `limit`: tokens of a row at most."""
-    rows = []
-    for question, answer in words:
-        prompt, response = TOKENS_A_WORD * question + TEMPLATE_TOKENS, TOKENS_A_WORD * answer + 1  # end of turn
-        if limit is not None:
-            prompt = min(prompt, limit - 1)
-            response = min(response, limit - prompt)
-        rows.append((prompt, response))
+def _fitted(prompt_words: float, response_words: float, limit: int | None) -> tuple[float, float]:
+    """(prompt, response) tokens of a conversation of so many words, at most `limit` together."""
+    prompt, response = TOKENS_A_WORD * prompt_words + TEMPLATE_TOKENS, TOKENS_A_WORD * response_words + 1  # end of turn
+    if limit is not None:
+        prompt = min(prompt, limit - 1)
+        response = min(response, limit - prompt)
+    return prompt, response
+
+
+def _part(rows: Sequence[tuple[float, float]]) -> Part:
+    """Rows of these (prompt, response) tokens; a text without a prompt is run whole where prompts are."""
     return Part(
         len(rows),
         statistics.fmean(prompt + response for prompt, response in rows),
         statistics.fmean(response for _, response in rows),
         max(response for _, response in rows),
         Spread.of(prompt + response for prompt, response in rows),
-        Spread.of(prompt for prompt, _ in rows),
+        Spread.of(prompt or response for prompt, response in rows),
     )
 
 

@@ -113,7 +113,7 @@ def knowledge(run: RunResult) -> Figure | None:
 def requests(run: RunResult) -> Figure | None:
     """Shares before the first and after each of several requests, a line a suite; the oracle's at the right edge."""
     steps = steps_of(run)
-    names = [name for name in step_figures(run) if name != "privleak/privleak"]  # percent, below and above 0
+    names = [name for name in step_figures(run) if name != "mia/privleak"]  # percent, below and above 0
     if not steps or not names:
         return None
     figure = Figure(figsize=(7.6, 3.4), layout="constrained")

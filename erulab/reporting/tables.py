@@ -34,11 +34,10 @@ FIGURES = (
     ("knowledge retain", "knowmem_r/rouge_f1"),
     ("WMDP", "wmdp/accuracy"),
     ("MMLU", "mmlu/accuracy"),
-    ("PrivLeak, %", "privleak/privleak"),
 )
 # What stands for a suite in the table of successive requests: the first of these that it has.
 MAIN = ("choice", "accuracy", "rouge_f1", "rouge", "probability")
-OVERALL = ("model_utility", "privleak/privleak")
+OVERALL = ("model_utility", "mia/privleak")
 
 
 def comparison(runs: Sequence[RunResult]) -> Table:

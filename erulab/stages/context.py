@@ -43,8 +43,9 @@ class ModelRef:
 
 @dataclass
 class Prepared:
-    """A benchmark as the run's model reads it. `identity`: of its content."""
+    """A benchmark as the run's model reads it. `whole`: as it is in its files; `identity`: of its content."""
 
+    whole: Benchmark
     benchmark: Benchmark
     identity: dict[str, Any]
     encoder: Encoder
@@ -124,7 +125,7 @@ class Context:
 
     @property
     def base_identity(self) -> dict[str, Any]:
-        return {"base": self.source.identity(self.benchmark), "chat": self.chat.identity()}
+        return {"base": self.source.identity(self.data.whole), "chat": self.chat.identity()}
 
     def split(self, micro_batch: int | None) -> Split:
         """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""
@@ -145,7 +146,8 @@ class Context:
         folder = self.source.folder
         if folder is not None and loads_sharded(self.config.engine):
             return self._sharded(folder)
-        loaded = self._counted(self.source.load(self.benchmark, seed))
+        # A model that is made of the data's words speaks all of them, also those of prompts that were shortened.
+        loaded = self._counted(self.source.load(self.data.whole, seed))
         loaded.policy.to(self.device)
         return loaded
 

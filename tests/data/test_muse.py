@@ -65,13 +65,13 @@ def test_suites_ask_as_muse_bench_does(folder: Path) -> None:
     assert made.suite("verbmem").measure == Generated(Overlap.rouge_f1, 128, reference_tokens=128)
     judged = made.suite("privleak_holdout")
     assert [row.response for row in judged.rows] == PARTS["privleak/holdout"] and judged.measure == Texts()
-    assert made.summaries == (Separation("privleak", "privleak_forget", "privleak_holdout"),)
+    assert made.summaries == (Separation("mia", "privleak_forget", "privleak_holdout"),)
 
 
 def test_the_published_auc_is_taken_only_on_request(folder: Path) -> None:
     for corpus, auc in (("news", 0.4772), ("books", 0.5393)):
         made = load(folder, corpus=Corpus(corpus), published_retrained=True)
-        assert made.summaries == (Separation("privleak", "privleak_forget", "privleak_holdout", auc),)
+        assert made.summaries == (Separation("mia", "privleak_forget", "privleak_holdout", auc),)
 
 
 def test_sustainability_asks_for_one_fold_after_another(folder: Path) -> None:

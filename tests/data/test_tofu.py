@@ -191,7 +191,8 @@ def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
 
 def test_without_a_row_that_nobody_learns_there_is_no_membership_inference() -> None:
     benchmark = load()
-    assert benchmark.summaries == () and {suite.name for suite in benchmark.suites}.isdisjoint({"mia_forget", "holdout"})
+    assert benchmark.summaries == ()
+    assert {suite.name for suite in benchmark.suites}.isdisjoint({"mia_forget", "holdout"})
     (note,) = benchmark.notes
     assert "no holdout01.json" in note and "dataset.retain_rows=3920" in note
 

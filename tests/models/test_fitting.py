@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.data.measures import Answers, Generated, Overlap
-from erulab.data.rows import Benchmark, Role, Suite, Truncate
+from erulab.data.measures import Answers, Generated, Overlap, Texts
+from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
 from erulab.data.sequences import Joined
 from erulab.data.tables import row_table
 from erulab.errors import DataError
@@ -132,3 +132,71 @@ def test_rows_on_disk_fit_as_rows_in_memory_do(
     assert made.oracle_rows is made.retain and made.suites[0].rows is made.forget
     encoder = Encoder(chat, max_length, tmp_path)
     assert list(encoder.rows(made.target_rows)) == list(encoder.rows(tuple(made.target_rows)))
+
+
+@pytest.fixture(scope="module")
+def texts() -> Benchmark:
+    """Running text: long ones, short ones and one of a single token, that are forgotten, kept and judged."""
+    def rows(name: str, lengths: tuple[int, ...]) -> tuple[Row, ...]:
+        words = ["The", "old", "harbour", "of", "Brenwick", "burned", "twice", "before", "the", "bridge", "fell"]
+        return tuple(Row(f"{name}/{i}", "", " ".join(words[j % len(words)] for j in range(n)), fact=f"{name}/{i}",
+                         plain=True) for i, n in enumerate(lengths))  # fmt: skip
+
+    forget, retain = rows("forget", (50, 8, 24)), rows("retain", (41, 20, 1))
+    return Benchmark(
+        "texts", (Suite("forget", Role.FORGET, forget, Texts()),), forget=forget, retain=retain,
+        target_rows=forget + retain, oracle_rows=retain, requests=(Request("1", forget[:1]), Request("2", forget[1:])),
+        max_length=20,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_long_texts_go_on_in_further_rows(texts: Benchmark, stored: bool, tmp_path: Path) -> None:
+    chat = TinyModel(TinyOptions()).chat(texts)
+    forget, retain = texts.forget, texts.retain
+    if stored:
+        forget, retain = (row_table(tmp_path, {"part": name}, lambda extra, rows=rows: rows)
+                          for name, rows in (("forget", forget), ("retain", retain)))  # fmt: skip
+        texts = dataclasses.replace(
+            texts, forget=forget, retain=retain, target_rows=Joined([forget, retain]), oracle_rows=retain,
+            suites=(dataclasses.replace(texts.suites[0], rows=forget),),
+            requests=(Request("1", forget[:1]), Request("2", forget[1:])),
+        )  # fmt: skip
+    made = fitted(texts, Encoder(chat, 20, tmp_path), tmp_path)
+    assert [row.id for row in made.forget] == ["forget/0/0", "forget/0/1", "forget/0/2", "forget/1", "forget/2/0",
+                                               "forget/2/1"]  # fmt: skip
+    assert [row.id for row in made.retain] == ["retain/0/0", "retain/0/1", "retain/0/2", "retain/1"]
+    for row in forget:
+        pieces = [piece for piece in made.forget if piece.fact == row.id]
+        assert "".join(piece.response for piece in pieces) == row.response and all(piece.plain for piece in pieces)
+        assert all(2 <= len(chat.encode_prompt(piece.response, plain=True)) <= 20 for piece in pieces)
+    assert list(made.target_rows) == [*made.forget, *made.retain] and list(made.oracle_rows) == list(made.retain)
+    assert [[row.id for row in one.forget] for one in made.requests] == [
+        ["forget/0/0", "forget/0/1", "forget/0/2"], ["forget/1", "forget/2/0", "forget/2/1"],
+    ]  # fmt: skip
+    assert list(made.suites[0].rows) == list(forget)  # judged whole
+    assert made.notes == (
+        "3 texts longer than 20 tokens are learned in 8 pieces",
+        "1 texts dropped: of a single token nothing can be learned",
+    )
+
+
+def test_a_text_that_is_judged_is_cut_only_by_the_context(texts: Benchmark) -> None:
+    long = Row("long", "", "harbour " * 300, plain=True)
+    judged = dataclasses.replace(texts, suites=(Suite("all", Role.FORGET, (*texts.forget, long), Texts()),))
+    made = fit(judged, TinyModel(TinyOptions()).chat(judged))
+    assert "1 responses cut at their end: they lose their end" in made.notes  # the model reads 256 tokens
+
+
+def test_a_plain_prompt_that_is_shortened_leaves_room_for_what_is_generated(texts: Benchmark) -> None:
+    asked = Row("asked", "harbour " * 260 + "of", "Brenwick", plain=True)
+    for room, left in ((32, 256 - 32), (10_000, 128)):
+        suite = Suite("memory", Role.FORGET, (asked,), Generated(Overlap.rouge_f1, room))
+        benchmark = dataclasses.replace(texts, suites=(suite,), truncate=Truncate.left, max_length=None)
+        chat = TinyModel(TinyOptions()).chat(benchmark)
+        (row,) = fit(benchmark, chat).suites[0].rows
+        assert asked.prompt.endswith(row.prompt) and len(chat.encode_prompt(row.prompt, plain=True)) == left
+    with pytest.raises(DataError, match="row asked: the prompt takes 261 of 256 tokens"):
+        fit(dataclasses.replace(benchmark, truncate=Truncate.error), chat)
+    with pytest.raises(DataError, match="0 rows left"):
+        fit(dataclasses.replace(benchmark, truncate=Truncate.drop), chat)

@@ -87,11 +87,11 @@ def test_every_step_is_scored_on_all_suites(chain: Finished, muse: MuseRun) -> N
     assert list(scores) == ["target", "unlearned@1", "unlearned@2", "unlearned", "oracle"]
     for figures in scores.values():
         assert {f"forget_{fold}/nll" for fold in (1, 2, 3)} <= figures.keys()
-        assert {"verbmem/rouge_f1", "knowmem_f/rouge_f1", "knowmem_r/rouge_f1", "privleak/privleak"} <= figures.keys()
+        assert {"verbmem/rouge_f1", "knowmem_f/rouge_f1", "knowmem_r/rouge_f1", "mia/privleak"} <= figures.keys()
         assert figures["forget_2/n"] == 6
     one = muse("dataset.requests=[1]").read("scores.json")
     assert list(one) == ["target", "unlearned", "oracle"]
-    for name in ("forget_1/nll", "verbmem/rouge_f1", "knowmem_r/rouge_f1", "privleak/auc_min_k"):
+    for name in ("forget_1/nll", "verbmem/rouge_f1", "knowmem_r/rouge_f1", "mia/auc_min_k"):
         assert one["unlearned"][name] == pytest.approx(scores["unlearned@1"][name], abs=1e-6)
     # What a model cost is all that led to it.
     alone = [json.loads((p / "entry.json").read_text())["costs"]["tokens"] for p in products(chain)]
@@ -144,7 +144,7 @@ def test_report_follows_the_chain_and_attacks_are_of_its_end(chain: Finished) ->
     assert [row.split("|")[1].strip() for row in table] == [
         "before", "after 1", "after 2", "after the last", "oracle",
     ]  # fmt: skip
-    assert "privleak/privleak" in head and "forget\\_3/probability" in head
+    assert "mia/privleak" in head and "forget\\_3/probability" in head
     assert "requests.png" in report and (chain.rundir.plots / "requests.png").is_file()
     last = chain.read("scores.json")["unlearned"]["forget_3/probability"]
     attacked = {row["metric"]: row for row in chain.read("attacks.json")}
@@ -195,6 +195,28 @@ def test_scoring_alone_finds_the_whole_chain(chain: Finished, muse: MuseRun) -> 
     assert list(again.read("scores.json")) == ["target", "unlearned@1", "unlearned@2", "unlearned", "oracle"]
 
 
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse" / "news"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"MUSE's files are not at {REAL}")
+def test_the_published_files_run(muse: MuseRun, tmp_path: Path) -> None:
+    """Three rows of each part: long texts in pieces, prompts longer than the model's context shortened."""
+    for file in REAL.glob("*/*.json"):
+        (tmp_path / file.parent.name).mkdir(exist_ok=True)
+        (tmp_path / file.parent.name / file.name).write_text(json.dumps(json.loads(file.read_text())[:4]))
+    finished = muse(
+        f"dataset.path={tmp_path}", "stages=[target,unlearn,evaluate]", "method=ga", "trainer.steps=1",
+        "target.epochs=.1", "evaluation.rows=2", folder=tmp_path / "out",
+    )  # fmt: skip
+    assert finished.code == 0
+    scores = finished.read("scores.json")["unlearned"]
+    assert {scores[f"{suite}/n"] for suite in ("verbmem", "knowmem_f", "privleak_forget")} == {4}
+    assert {scores[f"{suite}/n"] for suite in ("knowmem_r", "privleak_holdout", "privleak_retain")} == {2}
+    notes = " ".join(finished.read("stages.json")["data"]["notes"])
+    assert "texts longer than 256 tokens are learned in" in notes and "prompts shortened" in notes
+    assert "raw/retain1, raw/retain2" in notes
+
+
 def test_stages_that_lack_rows_say_so_before_anything_is_learned(muse: MuseRun, data: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(data, tmp_path / "bare")
     for part in ("retain1", "retain2"):
@@ -212,7 +234,7 @@ def test_stages_that_lack_rows_say_so_before_anything_is_learned(muse: MuseRun, 
     stages = "stages=[target,unlearn,evaluate]"
     assert "method.retain=nll needs retain rows" in message(stages)
     enough = muse(f"dataset.path={bare}", stages, "method.retain=none", "target.epochs=1", folder=tmp_path / "ga")
-    assert enough.code == 0 and "privleak/privleak" not in enough.read("scores.json")["unlearned"]
+    assert enough.code == 0 and "mia/privleak" not in enough.read("scores.json")["unlearned"]
     shutil.rmtree(bare / "raw")
     assert message("stages=[target]").startswith("stage target has nothing to learn from")
     target = next((tmp_path / "ga" / ".cache" / "learned").glob("*/model"))

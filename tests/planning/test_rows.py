@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from erulab import config as configuration
+from erulab.data.rows import Benchmark, Request, Row
 from erulab.data.tofu import Split, Tofu, TofuOptions
+from erulab.errors import DataError
 from erulab.methods.base import Pairs
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 from erulab.planning import published
-from erulab.planning.rows import Overrides, data_sizes
+from erulab.planning.rows import Overrides, _counted, data_sizes
 from erulab.planning.spread import Spread
 
 TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
@@ -72,3 +75,18 @@ def test_quantiles() -> None:
     assert Spread.constant(7).padded(8, 2) == [7, 7, 7, 7]
     assert Spread.of([3]).at(0.9) == 3
     assert published.RETAIN.rows + published.FORGET[Split.forget05].rows == published.ROWS
+
+
+def test_texts_are_counted_in_pieces_and_requests_one_by_one() -> None:
+    """33 words: 1.4 a word and one more are 47.2 tokens, three rows of at most 20; no prompt, no template."""
+    text = Row("t", "", "word " * 33, plain=True)
+    rows = (text, replace(text, id="u"))
+    benchmark = Benchmark(
+        "texts", (), forget=rows, target_rows=rows, max_length=20, requests=(Request("1", rows[:1]), Request("2", rows))
+    )
+    sizes = _counted(benchmark, Pairs.none)
+    assert (sizes.forget.rows, sizes.target_rows, sizes.oracle_rows, sizes.requests) == (6, 6, 0, (3, 6))
+    assert sizes.forget.tokens == sizes.forget.supervised == pytest.approx(47.2 / 3)
+    assert sizes.retain.rows == 0 and sizes.retain.tokens == sizes.forget.tokens
+    with pytest.raises(DataError, match="no forget rows to plan with"):
+        _counted(replace(benchmark, forget=()), Pairs.none)
