@@ -113,7 +113,7 @@ class ChatFormat:
                 "dataset.truncate=left or drop"
             )
         ids = ids[:limit]
-        if len(ids) <= max(len(opening), 1):
+        if len(ids) <= max(start, 1):
             raise DataError(
                 f"row {row_id}: a text of a single token leaves nothing to predict (the first token has nothing before "
                 "it); give a longer one"
@@ -200,7 +200,7 @@ class ChatFormat:
         bos, before = ([], self._opened(prompt) + lead) if lead else (self._bos, prompt)
         whole = self._backend.encode(before + response, add_special_tokens=False)
         offsets = whole.offsets[len(opening) - len(bos) :]
-        return len(opening) if prompt else 0, [*bos, *whole.ids], offsets, len(before)
+        return len(opening) if prompt or lead else 0, [*bos, *whole.ids], offsets, len(before)
 
     def _encode_prompt(self, prompt: str, lead: str) -> tuple[int, ...]:
         return tuple(self._ids(self._opened(prompt) + lead))

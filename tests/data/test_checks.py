@@ -33,9 +33,9 @@ def test_an_empty_set(part: str) -> None:
 
 def test_a_data_set_that_has_nothing_to_rehearse() -> None:
     benchmark = make(retain=())
-    assert check(benchmark, retain=False) == benchmark
+    assert check(benchmark, needed=("forget",)) == benchmark
     with pytest.raises(DataError, match="the forget set has 0 rows"):
-        check(make(forget=(), retain=()), retain=False)
+        check(make(forget=(), retain=()), needed=("forget",))
 
 
 def test_overlap_names_the_count_and_three_rows_unless_allowed() -> None:
