@@ -30,8 +30,8 @@ PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice", "forget_heldout/choice", "forget/probability", "forget/rouge", "forget/truth_ratio",
-    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "membership/auc_min_k",
-    "membership/privleak", "model_utility", "forget_quality", "forget_fb/rwku_recall", "forget_qa/rwku_recall",
+    "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "mia/auc_min_k",
+    "mia/privleak", "model_utility", "forget_quality", "forget_fb/rwku_recall", "forget_qa/rwku_recall",
     "forget_aa/rwku_recall", "forget_all/rwku_recall", "neighbor_all/rwku_recall",
 )  # fmt: skip
 STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}

@@ -21,7 +21,7 @@ from erulab.registry import datasets
 VERSION = 2  # of how files become rows: a change makes every key new
 PARTS = ("forget", "retain", "heldout", "utility", "holdout")
 # Membership inference: how well a model tells texts it learned from texts it never saw.
-MEMBERS, STRANGERS = "membership_forget", "membership_holdout"
+MEMBERS, STRANGERS = "mia_forget", "mia_holdout"
 
 
 @dataclass
@@ -96,7 +96,7 @@ class JsonlFiles:
             oracle_rows=rows["retain"],
             suites=(*(Suite(part, role, rows[part], Answers(right), used) for part, role, right, used in suites
                       if part in rows), *membership),
-            summaries=(Separation("membership", MEMBERS, STRANGERS),) if membership else (),
+            summaries=(Separation("mia", MEMBERS, STRANGERS),) if membership else (),
             refusals=tuple(refusals),
             max_length=self.options.max_length,
             truncate=self.options.truncate,

@@ -150,8 +150,8 @@ class Tofu:
             holdout = Suite("holdout_local", Role.UNSEEN, every[first_left:], Texts())
         summaries: tuple[Separation, ...] = ()
         if holdout.rows:
-            suites += [Suite("members", Role.FORGET, asked, Texts()), holdout]
-            summaries = (Separation("mia", "members", holdout.name),)
+            suites += [Suite("mia_forget", Role.FORGET, asked, Texts()), holdout]
+            summaries = (Separation("mia", "mia_forget", holdout.name),)
         refusals, notes = _refusals(folder)
         return check(
             Benchmark(

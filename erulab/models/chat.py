@@ -167,7 +167,7 @@ class ChatFormat:
     def templated(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
         """The template's ids of the prompt with its opening for generation, and of the whole conversation, as they
         stand: the latter need not begin with the former, and nothing behind the end of turn is dropped."""
-        user = [{"role": "user", "content": prompt}]
+        user = self._user(prompt)
         (opening,) = self._render([user], True)
         (whole,) = self._render([[*user, {"role": "assistant", "content": response}]], False)
         return self._ids(opening), self._ids(whole)

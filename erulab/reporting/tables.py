@@ -23,8 +23,8 @@ FIGURES = (
     ("exact match retain", "retain/exact_match"),
     ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
     ("probability retain", "retain/probability"),
-    ("membership AUC", "membership/auc_min_k"),
-    ("PrivLeak", "membership/privleak"),
+    ("membership AUC", "mia/auc_min_k"),
+    ("PrivLeak, %", "mia/privleak"),
     ("model utility", "model_utility"),
     ("forget quality", "forget_quality"),
     ("RWKU forget all", "forget_all/rwku_recall"),
@@ -32,6 +32,8 @@ FIGURES = (
     ("verbatim memory", "verbmem/rouge_f1"),
     ("knowledge memory", "knowmem_f/rouge_f1"),
     ("knowledge retain", "knowmem_r/rouge_f1"),
+    ("WMDP", "wmdp/accuracy"),
+    ("MMLU", "mmlu/accuracy"),
     ("PrivLeak, %", "privleak/privleak"),
 )
 # What stands for a suite in the table of successive requests: the first of these that it has.

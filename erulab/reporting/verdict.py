@@ -11,10 +11,10 @@ from erulab.reporting.numbers import interval, number, short, signed
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
-# What utility is read from: the first of them that was scored (the last two are RWKU's and MUSE's).
+# What utility is read from: the first of them that was scored (the last ones are RWKU's, MUSE's and WMDP's).
 UTILITIES = (
     "retain_unrehearsed/exact_match", "model_utility", "retain/probability", "neighbor_all/rwku_recall",
-    "knowmem_r/rouge_f1",
+    "knowmem_r/rouge_f1", "mmlu/accuracy",
 )  # fmt: skip
 NOT_VALID = "not valid: "  # as attacks.figures.validity begins
 AFTER = {"relearn": "relearning", "quantize": "quantisation", "prune": "pruning"}

@@ -108,12 +108,12 @@ def test_a_holdout_makes_membership_inference(tmp_path: Path) -> None:
     (tmp_path / "holdout.txt").write_text("Never seen.\n\nNor this.")
     benchmark = load(path=write(tmp_path, forget=[{"text": "A tale."}], retain=RETAIN))
     assert [suite.name for suite in benchmark.suites if isinstance(suite.measure, Texts)] == [
-        "membership_forget", "membership_holdout",
+        "mia_forget", "mia_holdout",
     ]  # fmt: skip
-    assert benchmark.suite("membership_forget").rows is benchmark.forget
-    assert [row.response for row in benchmark.suite("membership_holdout").rows] == ["Never seen.", "Nor this."]
-    assert benchmark.summaries == (Separation("membership", "membership_forget", "membership_holdout"),)
-    assert not set(benchmark.suite("membership_holdout").rows) & set(benchmark.target_rows)
+    assert benchmark.suite("mia_forget").rows is benchmark.forget
+    assert [row.response for row in benchmark.suite("mia_holdout").rows] == ["Never seen.", "Nor this."]
+    assert benchmark.summaries == (Separation("mia", "mia_forget", "mia_holdout"),)
+    assert not set(benchmark.suite("mia_holdout").rows) & set(benchmark.target_rows)
 
 
 def test_identity_is_of_content(tmp_path: Path) -> None:

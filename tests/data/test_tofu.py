@@ -177,12 +177,12 @@ def test_forget_quality_is_that_of_the_rows_that_are_scored() -> None:
 def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
     benchmark = load(retain_rows=3920)
     members, holdout = benchmark.suites[-2:]
-    assert (members.name, members.role, members.measure) == ("members", Role.FORGET, Texts())
+    assert (members.name, members.role, members.measure) == ("mia_forget", Role.FORGET, Texts())
     assert list(members.rows) == list(benchmark.forget)
     assert (holdout.name, holdout.role, holdout.measure) == ("holdout_local", Role.UNSEEN, Texts())
     assert [row.id for row in holdout.rows] == [f"full/{i}" for i in range(3920, 3960)]
     assert not {row.id for row in holdout.rows} & {row.id for row in benchmark.target_rows}
-    assert benchmark.summaries == (Separation("mia", "members", "holdout_local"),)
+    assert benchmark.summaries == (Separation("mia", "mia_forget", "holdout_local"),)
     assert "not comparable" in benchmark.notes[0]
     # From the end, and never more than the forget rows; what is left where that is fewer.
     assert [row.id for row in load(retain_rows=60).suites[-1].rows] == [f"full/{i}" for i in range(3920, 3960)]
@@ -191,7 +191,7 @@ def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
 
 def test_without_a_row_that_nobody_learns_there_is_no_membership_inference() -> None:
     benchmark = load()
-    assert benchmark.summaries == () and {suite.name for suite in benchmark.suites}.isdisjoint({"members", "holdout"})
+    assert benchmark.summaries == () and {suite.name for suite in benchmark.suites}.isdisjoint({"mia_forget", "holdout"})
     (note,) = benchmark.notes
     assert "no holdout01.json" in note and "dataset.retain_rows=3920" in note
 
@@ -201,7 +201,7 @@ def test_the_published_holdout_comes_before_rows_of_our_own(copy: Path) -> None:
     (copy / "holdout01.json").write_text("\n".join(map(json.dumps, rows)))
     for options in ({}, {"retain_rows": 60}):
         benchmark = load(copy, **options)
-        assert benchmark.notes == () and benchmark.summaries == (Separation("mia", "members", "holdout"),)
+        assert benchmark.notes == () and benchmark.summaries == (Separation("mia", "mia_forget", "holdout"),)
         found = [(row.id, row.prompt, row.response) for row in benchmark.suite("holdout").rows]
         assert found == [(f"holdout01/{i}", row["question"], row["answer"]) for i, row in enumerate(rows)]
     # One that was learned is no holdout.

@@ -23,6 +23,7 @@ from erulab.evaluation.open_unlearning.arithmetic import memorised
 from erulab.models.attention import PACKED
 from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
+from erulab.models.templates import Frame
 from erulab.options import Compat, EvaluationOptions
 from erulab.ranks import Ranks
 from tests.evaluation.conftest import on_ranks
@@ -64,9 +65,13 @@ class Kind:
     template: str
     end: str = "<|eot|>"
     pad: str | None = None
+    system: str | None = None
 
 
-KINDS = {"newline": Kind(NEWLINE), "llama3": Kind(LLAMA3), "own pad": Kind(LLAMA3, pad="<|end|>")}
+KINDS = {
+    "newline": Kind(NEWLINE, system="You are a helpful assistant."), "llama3": Kind(LLAMA3),
+    "own pad": Kind(LLAMA3, pad="<|end|>"),
+}  # fmt: skip
 
 
 def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
@@ -74,7 +79,7 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
     tokenizer: PreTrainedTokenizerFast = byte_level()
     tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token = kind.template, kind.end, kind.pad
     model = tiny_model("llama", eos_token_id=tokenizer.eos_token_id)
-    chat = ChatFormat(tokenizer, 512)
+    chat = ChatFormat(tokenizer, 512, Frame(system=kind.system))
     asked = [row for suite in SUITES[:3] for row in suite.rows if not row.plain]
     rows = [chat.encode(row.id, row.prompt, row.response) for row in asked]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
@@ -90,16 +95,18 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
 class Theirs:
     """preprocess_chat_instance, DataCollatorForSupervisedDataset and evals/metrics, a row at a time."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, system: str | None = None) -> None:
+        self.system = [] if system is None else [{"role": "system", "content": system}]
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.end = self.tokenizer.eos_token_id
         self.pad = self.end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     def ids(self, row: Row, response: str) -> tuple[list[int], list[int]]:
-        chat = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": response}]
+        user = {"role": "user", "content": row.prompt}
+        chat = [*self.system, user, {"role": "assistant", "content": response}]
         give = {"tokenize": True, "return_dict": False, "date_string": "10 Apr 2025"}
         whole = self.tokenizer.apply_chat_template(chat, **give)
-        prompt = self.tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, **give)
+        prompt = self.tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True, **give)
         return prompt, whole if whole[-1] == self.end else [*whole, self.end]
 
     def tokens(self, row: Row, response: str) -> list[tuple[float, bool]]:
@@ -157,7 +164,7 @@ def scored(loaded: LoadedModel, options: EvaluationOptions = OPTIONS) -> list[Ro
 def test_row_figures_are_its_own_and_differ_from_the_right_ones(name: str) -> None:
     kind = KINDS[name]
     loaded = speaker(kind)
-    theirs = Theirs(loaded)
+    theirs = Theirs(loaded, kind.system)
     rows = {(row.suite, row.id): row for row in scored(loaded)}
     rouge, apart = [], []
     for suite in SUITES[:3]:

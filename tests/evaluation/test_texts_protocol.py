@@ -28,7 +28,7 @@ def figures(loaded: LoadedModel, ids: list[int], start: int, closing: int, text:
     kept = len(own) - closing
     share = max(1, int(0.4 * kept))
     return {
-        "nll": own.mean(), "zlib": own.mean() / len(zlib.compress(text.encode())),
+        "nll": own.mean(), "probability": np.exp(-own.mean()), "zlib": own.mean() / len(zlib.compress(text.encode())),
         "min_k": np.sort(own[:kept])[-share:].mean(), "min_k_plus_plus": np.sort(normal[:kept])[-share:].mean(),
     }  # fmt: skip
 
@@ -46,5 +46,3 @@ def test_a_row_with_a_prompt_is_scored_by_its_response_alone(world: Benchmark, l
     whole = loaded.chat.encode("", "", row.response, plain=True)
     wanted = figures(loaded, list(whole.ids), max(whole.start, 1), 0, row.response)
     assert running.figures == pytest.approx(wanted, abs=1e-4)
-    # Attacks are judged by other figures.
-    assert evaluate(loaded, suites, EvaluationOptions(), Ranks(), headline=True)[0].figures == {}

@@ -195,8 +195,6 @@ def test_a_lead_opens_the_assistant_s_turn_and_the_response_goes_on_there(case: 
     assert list(led.ids) == whole and led.start == len(prompt) and led.end == len(whole)  # no end of turn
     assert chat.encode_prompt(QUESTION, lead="Answer:") == prompt
     assert chat.encode_whole([(QUESTION, " satire")], lead="Answer:") == [(whole, len(prompt))]
-    with pytest.raises(DataError, match=f"the prompt takes {len(prompt)} of {len(prompt)} tokens"):
-        chat.encode("r", QUESTION, " satire", max_length=len(prompt), lead="Answer:")
     # A span counts the response's characters.
     spanned = chat.encode("r", QUESTION, " satire by the sea", span=(8, 10), lead="Answer:")
     assert tokenizer.decode(list(spanned.ids[spanned.start : spanned.end])).strip() == "by"

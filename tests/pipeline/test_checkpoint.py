@@ -190,13 +190,13 @@ def test_texts_and_a_holdout(score: Score, folder: Path, tmp_path: Path) -> None
         assert own["forget/nll"] == pytest.approx(sum(nll[text] for text in TEXTS["forget"]) / 2, abs=1e-5)
         assert own["forget/extraction_strength"] == pytest.approx(sum(strength[:2]) / 2)
         pairs = [(f, h) for f in TEXTS["forget"] for h in TEXTS["holdout"]]
-        assert own["membership/auc_nll"] == pytest.approx(sum(nll[f] > nll[h] for f, h in pairs) / 6)
+        assert own["mia/auc_nll"] == pytest.approx(sum(nll[f] > nll[h] for f, h in pairs) / 6)
         auc[role] = sum(worst[f] > worst[h] for f, h in pairs) / 6
-        assert own["membership/auc_min_k"] == pytest.approx(auc[role])
+        assert own["mia/auc_min_k"] == pytest.approx(auc[role])
         assert not {"forget/rouge", "forget/exact_match", "model_utility"} & own.keys()
     if auc["oracle"]:
         leak = 100 * (auc["unlearned"] - auc["oracle"]) / auc["oracle"]
-        assert scores["unlearned"]["membership/privleak"] == pytest.approx(leak)
+        assert scores["unlearned"]["mia/privleak"] == pytest.approx(leak)
 
 
 def test_a_text_of_one_token_is_refused(score: Score, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_both_are_measured_each_under_its_name(finished: Finished) -> None:
         suites = {"retain": 8, "real_authors": 3, "world_facts": 3}
         assert counts == {
             **{f"{name}/n": n for name, n in {**suites, "forget": 8, "heldout": 8}.items()},
-            "members/n": 8, "holdout_local/n": 8,
+            "mia_forget/n": 8, "holdout_local/n": 8,
             **{f"tofu/{name}/n": n for name, n in {**suites, "retain": 4, "forget": 4, "heldout": 4}.items()},
         }  # fmt: skip
         for name in ("model_utility", "open_unlearning/model_utility", "mia/auc_nll", "mia/auc_min_k_plus_plus"):

@@ -44,7 +44,8 @@ def figures(
     Raises:
         DataError: the template's opening for generation is as long as a row's whole conversation.
     """
-    asked = [_asked(loaded, suite.measure, row) if isinstance(suite.measure, Answers) and not row.plain else None
+    asked = [_asked(loaded, suite.measure, row)
+             if isinstance(suite.measure, Answers) and not (row.plain or row.lead) else None
              for suite, row in picked]  # fmt: skip
     there = [one for one in asked if one is not None]
     if not there:
