@@ -53,13 +53,16 @@ def tables(name: str) -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
+def write_target(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True)
+    for table, rows in tables(name).items():
+        (folder / f"{table}.json").write_text(json.dumps(rows, indent=1))
+
+
 def hub_layout(folder: Path) -> Path:
     """The folder with Target/1_Ada_Lund, Target/2_Bo_Ek and All/intro.json, which names a third person."""
     for number, name in enumerate(("Ada Lund", "Bo Ek"), start=1):
-        place = folder / "Target" / f"{number}_{name.replace(' ', '_')}"
-        place.mkdir(parents=True)
-        for table, rows in tables(name).items():
-            (place / f"{table}.json").write_text(json.dumps(rows, indent=1))
+        write_target(folder / "Target" / f"{number}_{name.replace(' ', '_')}", name)
     (folder / "All").mkdir()
     names = [{"target": name, "intro": ""} for name in ("Ada Lund", "Bo Ek", "Cleo Wing")]
     (folder / "All" / "intro.json").write_text(json.dumps(names))

@@ -200,7 +200,7 @@ class ChatFormat:
         bos, before = ([], self._opened(prompt) + lead) if lead else (self._bos, prompt)
         whole = self._backend.encode(before + response, add_special_tokens=False)
         offsets = whole.offsets[len(opening) - len(bos) :]
-        return len(opening) if prompt else 0, [*bos, *whole.ids], offsets, len(before)
+        return len(opening) if prompt or lead else 0, [*bos, *whole.ids], offsets, len(before)
 
     def _encode_prompt(self, prompt: str, lead: str) -> tuple[int, ...]:
         return tuple(self._ids(self._opened(prompt) + lead))

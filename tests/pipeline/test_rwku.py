@@ -212,8 +212,8 @@ def test_attacks_are_judged_by_generated_answers(
 @pytest.mark.parametrize(
     ("overrides", "code", "told"),
     [
-        (("attack=none", "stages=[oracle]"), 3, "data set rwku has no rows for an oracle to learn"),
-        (("attack=quantize",), 3, "data set rwku has no rows for an oracle to learn"),
+        (("attack=none", "stages=[oracle]"), 3, "data set rwku has no rows for the oracle to learn"),
+        (("attack=quantize",), 3, "data set rwku has no rows for the oracle to learn"),
         (("attack=none", "model.target=null", STAGES), 3, "name the model with model.target=FOLDER_OR_HUB_ID"),
         (("attack=none", STAGES, "evaluation.suites=[forget_f]"), 2, "no such suite (did you mean forget_fb?)"),
         (("attack=relearn", "model.oracle={model}"), 3, "type attack.relearn.split=all"),
