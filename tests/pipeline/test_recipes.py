@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from erulab import config as configuration
 from erulab import jobs, worker
@@ -18,8 +17,9 @@ from erulab.models.loading import save_folder
 from erulab.models.presets import PRESETS
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
-from erulab.registry import datasets, load_plugins
+from erulab.registry import load_plugins
 from erulab.training.stopping import StopRequest
+from tests import muse_files
 from tests.models.conftest import byte_level, tiny_model
 from tests.models.test_chat import CHATML
 from tests.rwku_files import write_target
@@ -35,20 +35,7 @@ SHORT = (
 
 def composed(recipe: str, *overrides: str) -> RunConfig:
     load_plugins()
-    data = dataset_of(recipe)
-    if data not in datasets:
-        pytest.skip(f"dataset={data} is not here")
     return configuration.compose([f"experiment={recipe}", *overrides])
-
-
-def dataset_of(recipe: str) -> str:
-    """The data set a recipe names, or the recipe that it starts from."""
-    chosen = yaml.safe_load((EXPERIMENTS / f"{recipe}.yaml").read_text())["defaults"]
-    named = [one["override /dataset"] for one in chosen if "override /dataset" in one]
-    if named:
-        return named[0]
-    # A recipe of a recipe of another names it from the root: Hydra looks for others beside the first.
-    return dataset_of(next(one for one in chosen if isinstance(one, str)).removeprefix("/experiment/"))
 
 
 def tofu(folder: Path) -> None:
@@ -90,9 +77,17 @@ def rwku(folder: Path) -> None:
     write_target(folder / "1_Stephen_King", "Stephen King")
 
 
-DATA: dict[str, Callable[[Path], None]] = {"rwku": rwku, "tofu": tofu, "wmdp": wmdp}
-# Where a data set names more than its folder.
-FILES = {"wmdp": ("forget", "retain")}
+def muse(folder: Path) -> None:
+    """An invented corpus."""
+    muse_files.written(folder)
+
+
+DATA: dict[str, Callable[[Path], None]] = {"muse": muse, "rwku": rwku, "tofu": tofu, "wmdp": wmdp}
+# What a data set needs beside its folder, with {} for that.
+MORE = {
+    "wmdp": ("dataset.forget=[{}/forget.jsonl]", "dataset.retain=[{}/retain.jsonl]"),
+    "muse": ("dataset.truncate=left",),  # ten examples are many tokens for a tiny model's context
+}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +142,7 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     given = [f"model.{part}={model}" for part in named]
     other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # weights of a package, which may not be here
     data = folder_of(plain.dataset.name)
-    files = [f"dataset.{part}=[{data}/{part}.jsonl]" for part in FILES.get(plain.dataset.name, ())]
+    files = [more.format(data) for more in MORE.get(plain.dataset.name, ())]
     config = composed(
         recipe, *other, *SHORT, *given, *files, f"model.path={model}", f"dataset.path={data}", f"output={tmp_path}",
         *(["dataset.retain_rows=null"] if other else []),
