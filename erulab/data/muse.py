@@ -34,6 +34,7 @@ STOPS = ("\n\n", "\nQuestion", "Question:")  # where an answer of KnowMem ends
 VERBMEM = Generated(Overlap.rouge_f1, 128, reference_tokens=128)
 KNOWMEM = Generated(Overlap.rouge_f1, 32, STOPS)
 # AUC of the official retrained models, forget against holdout, Min-40 % (muse_bench, constants.py): for no others.
+SCORED = 100  # texts of a forget set or fold that are scored themselves: as many as each of MUSE's own sets has
 PUBLISHED_AUC = {"news": 0.4772, "books": 0.5393}
 FOLDS = "sust/forget_"
 
@@ -144,7 +145,7 @@ class Muse:
         kept = (rehearsed, files.texts("raw/retain2", "retain2"))
         asked_suites = [(f"forget_{fold}", folds[fold]) for fold in o.requests or ()] or [("forget", forget)]
         suites = (
-            *(Suite(name, Role.FORGET, rows, Texts()) for name, rows in asked_suites),
+            *(Suite(name, Role.FORGET, rows[:SCORED], Texts()) for name, rows in asked_suites),
             Suite("verbmem", Role.FORGET, files.passages(), VERBMEM),
             Suite("knowmem_f", Role.FORGET, files.questions("forget_qa", "knowmem_f"), KNOWMEM),
             Suite("knowmem_r", Role.RETAIN, files.questions("retain_qa", "knowmem_r"), KNOWMEM),

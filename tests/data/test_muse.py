@@ -79,7 +79,7 @@ def test_sustainability_asks_for_one_fold_after_another(folder: Path) -> None:
     assert [(one.name, one.continues) for one in made.requests] == [("1", True), ("3", True)]
     for one in made.requests:
         assert [row.response for row in one.forget] == PARTS[f"sust/forget_{one.name}"]
-        assert made.suite(f"forget_{one.name}").rows is one.forget
+        assert tuple(made.suite(f"forget_{one.name}").rows) == tuple(one.forget)
     assert list(made.forget) == [*made.requests[0].forget, *made.requests[1].forget]
 
 
@@ -175,7 +175,7 @@ def test_faults_have_one_line(folder: Path, tmp_path: Path) -> None:
 def test_news_has_the_published_sizes() -> None:
     made = load_real(Corpus.news)
     assert {suite.name: len(suite.rows) for suite in made.suites} == {
-        "forget": 888, "verbmem": 100, "knowmem_f": 100, "knowmem_r": 100, "privleak_forget": 100,
+        "forget": 100, "verbmem": 100, "knowmem_f": 100, "knowmem_r": 100, "privleak_forget": 100,
         "privleak_holdout": 100, "privleak_retain": 100,
     }  # fmt: skip
     assert made.absent == ("raw/retain1", "raw/retain2") and not made.retain
