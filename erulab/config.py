@@ -199,7 +199,7 @@ def folder_key(config: RunConfig) -> str:
     if config.learns_nothing:
         values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
         read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
-        values["model"] = {key: value for key, value in values["model"].items() if key in read}
+        values["model"] = {k: v for k, v in values["model"].items() if k in read and v is not None}
     # The identity stands for what paths hold; other options count beside it.
     options = {k: v for k, v in values["dataset"].items() if not _is_files(v)}
     values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}

@@ -193,7 +193,7 @@ class TrackerOptions:
 
 @dataclass
 class EvaluationOptions:
-    batch_tokens: int = 8192  # padded tokens a forward
+    batch_tokens: int = 8192  # tokens a forward computes
     generate: bool = True  # greedy responses, ROUGE-L and exact match
     max_new_tokens: int = 200
     rows: Optional[int] = None  # at most this many rows of a suite that is not a forget suite; null: all

@@ -83,7 +83,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     folder = Path(config.cache)
     rows = dataset.load(config.seed, folder)
     # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
-    chat = chat_of(config.model.unlearned) if config.learns_nothing else source.chat(rows)
+    chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
 
     def prepared(plugin: Dataset) -> Prepared:
         read = plugin.load(config.seed, folder)

@@ -61,7 +61,7 @@ def score(
     common opening is computed once.
 
     Args:
-        batch_tokens: tokens a forward; no figure depends on it but by rounding.
+        batch_tokens: computed tokens a forward; no figure depends on it but by rounding.
         spread: rows whose tokens also need the mean and deviation of the model's log-probabilities.
     """
     shared = _longest_openings(row.ids[: row.end - 1] for row in rows)
@@ -69,9 +69,11 @@ def score(
     spreading: set[Ids] = {shared[row.ids[: row.end - 1]] for row in spread}
     for row in rows:
         asked.setdefault(shared[row.ids[: row.end - 1]], {}).update(dict.fromkeys(_asks(row)))
-    sequences = sorted(asked)
+    shares = policy.shares_openings(max(map(len, asked), default=0) + 1)
+    # Alphabetically, rows that begin alike stand together; by length, little is padded.
+    sequences = sorted(asked) if shares else sorted(asked, key=lambda ids: (len(ids), ids))
     found: list[dict[Ask, Token]] = []
-    batches = _batches(ranks.mine(sequences), batch_tokens)
+    batches = (_trees if shares else _padded)(ranks.mine(sequences), batch_tokens)
     most = max(ranks.gather_objects(len(batches)))
     for batch in batches:
         found.extend(_tokens(policy, [(ids, list(asked[ids])) for ids in batch], pad_id, spreading))
@@ -101,7 +103,18 @@ def _longest_openings(contexts: Iterable[Ids]) -> dict[Ids, Ids]:
     return longest
 
 
-def _batches(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
+def _padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
+    """Sequences in order of length, each batch within the budget of padded tokens."""
+    batches: list[list[Ids]] = []
+    for ids in sequences:  # the last of a batch is its longest
+        if batches and (len(batches[-1]) + 1) * len(ids) <= batch_tokens:
+            batches[-1].append(ids)
+        else:
+            batches.append([ids])
+    return batches
+
+
+def _trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
     """Sequences in alphabetical order, cut where the tokens that a tree of them holds would exceed the budget."""
     batches: list[list[Ids]] = []
     tokens = 0
@@ -136,7 +149,7 @@ def _tokens(
              for first, (_, asks) in zip(firsts, requests, strict=True)]  # fmt: skip
     spread = {state for (ids, _), pairs in zip(requests, asked, strict=True) if ids in spreading for state, _ in pairs}
     with torch.no_grad():
-        found = _ask(policy, policy.hidden(batch), [pair for pairs in asked for pair in pairs], spread)
+        found = _ask(policy, policy.hidden(batch, scoring=True), [pair for pairs in asked for pair in pairs], spread)
     return [{ask: found[pair] for ask, pair in zip(asks, pairs, strict=True)}
             for (_, asks), pairs in zip(requests, asked, strict=True)]  # fmt: skip
 

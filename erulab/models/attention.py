@@ -30,7 +30,7 @@ def reads_trees(config: PreTrainedConfig, length: int) -> bool:
     window = getattr(config, "sliding_window", None)
     return (
         config.model_type in PACKING
-        and config._attn_implementation in (PACKED, Attention.sdpa.value, Attention.eager.value)
+        and config._attn_implementation in (PACKED, Attention.sdpa.value)
         # The mask would lift the window.
         and (window is None or length <= window)
     )

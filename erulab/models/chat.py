@@ -193,14 +193,16 @@ class ChatFormat:
         """Where the response's ids begin, ids of prompt and response as one text, and of the latter's tokens behind the
         prompt the characters they stand for, counted from the text's beginning; and where the response begins there.
 
-        A text without a prompt begins at 0: the token that opens all texts is no prompt.
+        The response begins with the first id that is not the prompt's own: a token that both share is its (" In", where
+        a prompt ends in a space). A text without a prompt begins at 0: the token that opens all texts is no prompt.
         """
         opening = self.encode_prompt(prompt, plain=not lead, lead=lead)
         # A template writes the begin-of-text token itself.
         bos, before = ([], self._opened(prompt) + lead) if lead else (self._bos, prompt)
         whole = self._backend.encode(before + response, add_special_tokens=False)
-        offsets = whole.offsets[len(opening) - len(bos) :]
-        return len(opening) if prompt or lead else 0, [*bos, *whole.ids], offsets, len(before)
+        ids = [*bos, *whole.ids]
+        start = next((i for i, (a, b) in enumerate(zip(opening, ids, strict=False)) if a != b), len(opening))
+        return start if prompt or lead else 0, ids, whole.offsets[start - len(bos) :], len(before)
 
     def _encode_prompt(self, prompt: str, lead: str) -> tuple[int, ...]:
         return tuple(self._ids(self._opened(prompt) + lead))

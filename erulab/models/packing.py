@@ -63,6 +63,15 @@ class Packing:
         saved = self.index.numel() - len(self.ids)
         return saved * width**2 > len(self.pieces) * CALL
 
+    def worth_in_one_call(self, width: int) -> bool:
+        """Whether one masked call is worth it, which computes attention between all packed tokens.
+
+        By operations: a token takes about 24 width^2 in a block's matrices, and 4 width for each token it is held
+        against.
+        """
+        packed, (rows, length) = len(self.ids), self.index.shape
+        return packed * (6 * width + packed) < rows * length * (6 * width + length)
+
 
 def pack(batch: Batch) -> Packing:
     """The packing of a batch; rows of one `batch.share` group share their common openings."""

@@ -17,13 +17,8 @@ from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.data.encoding import Batch
 from erulab.models.attention import PACKED, reads_trees
-from erulab.models.base import Attention
 from erulab.models.meter import Meter, rows_of
 from erulab.models.packing import Packing, pack
-
-# One call with a mask computes attention between all packed tokens: scoring does so only where that many tokens are
-# left out. Training does not: what it saves is lost in the backward of the masked call.
-MOST_OF_PADDED = 0.8
 
 
 @dataclass(frozen=True)
@@ -112,17 +107,21 @@ class Policy(nn.Module):
         self._meter.head_again(len(states))
         return nll, logprobs.token_kl(reference.hidden, reference.head, states, self.head)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """(tokens, width): the state each supervised token is predicted from, row-major."""
-        packing = self._pack(batch)
+    def hidden(self, batch: Batch, *, scoring: bool = False) -> torch.Tensor:
+        """(tokens, width): the state each supervised token is predicted from, row-major.
+
+        Args:
+            scoring: no gradient is wanted, and nobody edits states on the way.
+        """
+        packing = self._pack(batch, scoring)
         if packing is None:
             return self.padded(batch)
-        by_pieces = self._by_pieces(batch)
+        by_pieces = self._by_pieces()
         self._begin(batch, packing, by_pieces)
         device = batch.input_ids.device
         # A mask of four axes is taken as it is. Attention by pieces never looks at it.
         how = {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces} if by_pieces else {
-            "attention_mask": self._tree_mask(packing, device)}  # fmt: skip
+            "attention_mask": packing.mask().to(device)}  # fmt: skip
         states = self._inner()(
             input_ids=torch.tensor([packing.ids], device=device),
             position_ids=torch.tensor([packing.positions], device=device), use_cache=False, **how,
@@ -186,30 +185,27 @@ class Policy(nn.Module):
         nll, _ = self(batch)
         return logprobs.row_sums(nll, batch.supervised)
 
-    def _pack(self, batch: Batch) -> Packing | None:
-        """How to lay out the rows without padding; None where padded rows are as fast."""
+    def shares_openings(self, length: int) -> bool:
+        """Whether scoring computes what rows of up to `length` tokens have in common once; otherwise it pads them."""
         config = self._causal().config
+        return not self._compiled and (self._by_pieces() or reads_trees(config, length))
+
+    def _pack(self, batch: Batch, scoring: bool) -> Packing | None:
+        """How to lay out the rows without padding; None where padded rows are as fast."""
+        width = self._causal().config.hidden_size
         if self._compiled:
             return None
-        if self._by_pieces(batch):
+        if self._by_pieces():
             packing = pack(batch)
-            return packing if packing.worth(config.hidden_size) else None
-        if torch.is_grad_enabled() or not reads_trees(config, batch.input_ids.shape[1]):
+            return packing if packing.worth(width) else None
+        if not scoring or not self.shares_openings(batch.input_ids.shape[1]):
             return None
         packing = pack(batch)
-        return packing if len(packing.ids) <= MOST_OF_PADDED * batch.input_ids.numel() else None
+        return packing if packing.worth_in_one_call(width) else None
 
-    def _by_pieces(self, batch: Batch) -> bool:
+    def _by_pieces(self) -> bool:
         """Whether packed rows run with an attention call a piece. On GPUs one call, masked or padded, is faster."""
-        on_cpu = batch.input_ids.device.type == "cpu"
-        return on_cpu and self._causal().config._attn_implementation == PACKED
-
-    def _tree_mask(self, packing: Packing, device: torch.device) -> torch.Tensor:
-        seen = packing.mask().to(device)
-        if self._causal().config._attn_implementation != Attention.eager.value:
-            return seen
-        dtype = next(self.parameters()).dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+        return self.device.type == "cpu" and self._causal().config._attn_implementation == PACKED
 
     def _causal(self) -> PreTrainedModel:
         # A peft wrapper keeps the causal model one floor down.

@@ -161,21 +161,28 @@ def test_unusable_tokenizers_are_refused_in_one_line() -> None:
 
 
 def test_running_text_is_the_tokenizer_s_own_and_ends_where_it_ends() -> None:
-    """As lm-evaluation-harness cuts a context from its continuation: by the context's own number of ids."""
+    """The ids of the whole text; what is supervised stands for the response, and for nothing of the prompt's own."""
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
-    encoded = chat.encode("r", "Question: one\nAnswer:", " A", plain=True)
-    assert list(encoded.ids) == tokenizer("Question: one\nAnswer: A").input_ids
-    assert encoded.ids[: encoded.start] == tuple(chat.encode_prompt("Question: one\nAnswer:", plain=True))
-    assert encoded.tokens == encoded.end - encoded.start and encoded.end == len(encoded.ids)
-    text = chat.encode("r", "", QUESTION, plain=True)
-    assert list(text.ids) == tokenizer(QUESTION).input_ids and text.start == len(chat.encode_prompt("", plain=True))
+
+    def supervised(prompt: str, response: str, span: tuple[int, int] | None = None) -> str:
+        encoded = chat.encode("r", prompt, response, span, plain=True)
+        assert list(encoded.ids) == tokenizer(prompt + response).input_ids
+        assert chat.encode_whole([(prompt, response)], plain=True)[0][0] == list(encoded.ids)
+        if span is None:
+            assert encoded.end == len(encoded.ids)
+            assert chat.encode_whole([(prompt, response)], plain=True)[0][1] == encoded.start
+        return str(tokenizer.decode(list(encoded.ids[encoded.start : encoded.end])))
+
+    assert supervised("Question: one\nAnswer:", " A") == " A"
+    # A token that prompt and response share is the response's.
+    assert tokenizer.tokenize("Where? Ada") == ["Where", "?", "\u0120Ada"]
+    assert supervised("Where? ", "Ada was born.") == " Ada was born."
+    assert supervised("Where? ", "Ada") == " Ada"
+    assert supervised("", QUESTION) == QUESTION
+    assert chat.encode("r", "", QUESTION, plain=True).start == 0
     # A span counts the response's characters, whatever stands before it.
-    spanned = chat.encode("r", "Where? ", "In Brenwick, by the sea.", span=(3, 11), plain=True)
-    assert tokenizer.decode(list(spanned.ids[spanned.start : spanned.end])).strip() == "Brenwick"
-    opening = len(chat.encode_prompt("Where? ", plain=True))
-    whole = chat.encode("r", "Where? ", "In Brenwick.", plain=True)
-    assert chat.encode_whole([("Where? ", "In Brenwick.")], plain=True) == [(list(whole.ids), opening)]
+    assert supervised("Where? ", "In Brenwick, by the sea.", (3, 11)).strip() == "Brenwick"
 
 
 @pytest.mark.parametrize("case", ["chatml", "llama2", "thinking"])

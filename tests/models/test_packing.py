@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erulab.data.encoding import Batch, Encoded, collate
+from erulab.evaluation.scoring import score
 from erulab.models import packing
 from erulab.models.attention import PACKED, PACKING, implementation, reads_trees
 from erulab.models.base import Attention
 from erulab.models.packing import Packing, pack
 from erulab.models.policy import Policy
+from erulab.ranks import Ranks
 from tests.models.conftest import tiny_model
 from tests.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
 
@@ -109,27 +111,47 @@ def test_a_small_model_is_padded_and_a_wide_one_packed() -> None:
     assert packed.worth(576) and not packed.worth(64)
 
 
-@pytest.mark.parametrize("attention", [Attention.sdpa, Attention.eager])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scoring_with_a_mask_in_place_of_pieces(family: str, attention: Attention) -> None:
+def test_scoring_in_one_call_with_a_mask_in_place_of_pieces(family: str) -> None:
     """As on GPUs: one question with its answers is one tree, run in one call; each row scores as it does alone."""
     changed = FAMILIES[family] | ({"sliding_window": 64} if family == "mistral" else {})
-    policy = Policy(tiny_model(family, attn_implementation=attention.value, **changed))
+    policy = Policy(tiny_model(family, attn_implementation="sdpa", **changed))
     question = tuple(range(2, 22))
     rows = [Encoded(str(i), (*question, 30 + i, *range(3, 3 + i)), len(question), 21 + i) for i in range(1, 6)]
-    lengths: list[int] = []
+    sizes: list[int] = []
     policy._inner().register_forward_pre_hook(
-        lambda _, args, kwargs: lengths.append((args[0] if args else kwargs["input_ids"]).numel()), with_kwargs=True
+        lambda _, args, kwargs: sizes.append((args[0] if args else kwargs["input_ids"]).numel()), with_kwargs=True
     )
+    together = [found.nll for found in score(policy, rows, 0, 1000, Ranks())]
+    assert sizes == [len(question) + 5 + sum(range(1, 6))]
     with torch.no_grad():
-        together = policy.row_nll(collate(rows, 0))
-        alone = torch.stack([naive_nll(policy.model, row) for row in rows])
-    assert lengths[0] == len(question) + 5 + sum(range(1, 6))
-    torch.testing.assert_close(together.double(), alone.double(), atol=1e-5, rtol=1e-5)
-    # Where a gradient is wanted, and where a window would be lifted, rows are padded as ever.
-    lengths.clear()
+        assert together == pytest.approx([float(naive_nll(policy.model, row)) for row in rows], abs=1e-5)
+    # Training pads rows as ever, and so does scoring where a mask would lift a window.
+    sizes.clear()
     policy.row_nll(collate(rows, 0)).sum().backward()
-    assert lengths[0] == 5 * max(len(row.ids) for row in rows)
+    assert sizes == [5 * max(len(row.ids) for row in rows)]
     if family == "mistral":
         policy.model.config.sliding_window = 6
         assert not reads_trees(policy.model.config, 20)
+
+
+def test_models_that_read_no_trees_are_given_batches_that_fit_when_padded() -> None:
+    policy = Policy(tiny_model("llama", attn_implementation="eager"))
+    opening = tuple(range(2, 50))
+    rows = [Encoded(str(i), (*opening, 60 + i, 5), len(opening), len(opening) + 2) for i in range(20)]
+    rows.append(Encoded("short", (2, 3, 4), 1, 3))
+    shapes: list[tuple[int, ...]] = []
+    policy._inner().register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    score(policy, rows, 0, 200, Ranks())
+    assert max(count * length for count, length in shapes) <= 200 and len(shapes) == 6
+
+
+def test_one_call_is_worth_it_where_little_would_be_held_against_what_it_never_sees() -> None:
+    """A question with few answers; not many questions that have nothing in common."""
+    opening = list(range(100, 400))
+    alike = pack(batch_of(*[[*opening, i] for i in range(8)]))
+    apart = pack(batch_of(*[[i] * 60 for i in range(200)]))
+    assert alike.worth_in_one_call(64) and alike.worth_in_one_call(4096)
+    assert not apart.worth_in_one_call(64)
