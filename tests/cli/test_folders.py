@@ -62,9 +62,11 @@ def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> 
         (tmp_path / name / "model.safetensors").write_bytes(b"1")
     given = ["stages=[evaluate]", f"model.unlearned={tmp_path / 'a'}"]
     assert jobs.plan(config.compose(given)).rundir.path.name.startswith("checkpoint-")
-    for other in ("method=npo", "model=hf", "trainer.lr=3", "target.epochs=9", "model=phi_1_5"):
+    for other in ("method=npo", "model=hf", "trainer.lr=3", "target.epochs=9", "model=llama32_1b_instruct"):
         assert key(*given, other) == key(*given), other
-    for other in (f"model.unlearned={tmp_path / 'b'}", f"model.oracle={tmp_path / 'c'}", "dataset.world=3"):
+    # What is put around prompts counts: a preset's template is one such thing.
+    asked = ("dataset.world=3", "model=phi_1_5")
+    for other in (f"model.unlearned={tmp_path / 'b'}", f"model.oracle={tmp_path / 'c'}", *asked):
         assert key(*given, other) != key(*given), other
 
 

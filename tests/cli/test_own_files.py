@@ -69,7 +69,7 @@ CASES: dict[str, tuple[str, Rows, str]] = {
         "dataset.allow_overlap=true",
     ),
     "a holdout that is learned": (
-        "holdout", [*GOOD["retain"]], "1 of 1 retain rows (retain/1) overlap with holdout rows",
+        "holdout", [*GOOD["retain"]], "1 of 1 mia_holdout rows (holdout/1) overlap with learned rows",
     ),
     "one id twice": (
         "retain", [{**GOOD["retain"][0], "id": "a"}, {"id": "a", "prompt": "Who?", "response": "She."}],  # type: ignore[dict-item]

@@ -145,7 +145,7 @@ def test_models_that_read_no_trees_are_given_batches_that_fit_when_padded() -> N
         lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     score(policy, rows, 0, 200, Ranks())
-    assert max(count * length for count, length in shapes) <= 200 and len(shapes) == 6
+    assert max(count * length for count, length in shapes) <= 200 and len(shapes) == 5
 
 
 def test_one_call_is_worth_it_where_little_would_be_held_against_what_it_never_sees() -> None:

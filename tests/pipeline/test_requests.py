@@ -222,21 +222,22 @@ def test_stages_that_lack_rows_say_so_before_anything_is_learned(muse: MuseRun, 
     for part in ("retain1", "retain2"):
         (bare / "raw" / f"{part}.json").unlink()
 
-    def message(*overrides: str) -> str:
+    def message(*overrides: str, code: int = 3) -> str:
         finished = muse(f"dataset.path={bare}", *overrides, folder=tmp_path / "out")
-        assert finished.code == 3 and not (tmp_path / "out" / ".cache" / "learned").exists()
+        assert finished.code == code and not (tmp_path / "out" / ".cache" / "learned").exists()
         return str(finished.read("exit.json")["message"])
 
     assert message() == (
-        "stage oracle has nothing to learn from: data set muse has no rows for it (not among its files: raw/retain1, "
-        "raw/retain2); name a folder that has them, a model with model.oracle=, or leave oracle out of stages"
+        "data set muse has no rows for the oracle to learn (not among its files: raw/retain1, raw/retain2); leave out "
+        "what needs one (stages oracle and attack, method=retrain): type stages=[unlearn,evaluate,report], or name one "
+        "with model.oracle=FOLDER_OR_HUB_ID"
     )
     stages = "stages=[target,unlearn,evaluate]"
-    assert "method.retain=nll needs retain rows" in message(stages)
+    assert "method.retain=nll needs retain rows" in message(stages, code=2)
     enough = muse(f"dataset.path={bare}", stages, "method.retain=none", "target.epochs=1", folder=tmp_path / "ga")
     assert enough.code == 0 and "mia/privleak" not in enough.read("scores.json")["unlearned"]
     shutil.rmtree(bare / "raw")
-    assert message("stages=[target]").startswith("stage target has nothing to learn from")
+    assert message("stages=[target]").startswith("data set muse has no rows for the target to learn")
     target = next((tmp_path / "ga" / ".cache" / "learned").glob("*/model"))
     given = ("stages=[unlearn,evaluate]", f"model.target={target}", "method.retain=none")
     assert message(*given).startswith("method=npo needs forget rows, and data set muse has none (not among its files: ")

@@ -10,13 +10,21 @@ import pytest
 import torch
 
 from erulab.data.rows import Benchmark, Row
+from erulab.errors import DataError
 from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from tests.cases import CASES, Case
 from tests.training.conftest import Unlearning, small_model
 from tests.training.test_contract import assert_close
 
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+def refuses(case: Case) -> bool:
+    """Whether the case answers prompts by refusals: a text has no prompt."""
+    return case.method == "idk" or case.method_options.get("pairs", {"dpo": "refusal"}.get(case.method)) == "refusal"
+
+
+REFUSING = [case for case in CASES if refuses(case)]
+every_case = pytest.mark.parametrize("case", [case for case in CASES if not refuses(case)], ids=lambda case: case.name)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,12 @@ def test_a_text_has_no_prompt_and_all_but_its_first_token_is_supervised(texts: B
     for row, encoded in zip(texts.forget, Encoder(loaded.chat, None, Path()).rows(texts.forget), strict=True):
         assert (encoded.start, encoded.end, encoded.tokens) == (0, len(encoded.ids), len(encoded.ids) - 1)
         assert loaded.tokenizer.decode(encoded.ids) == row.response
+
+
+@pytest.mark.parametrize("case", REFUSING, ids=lambda case: case.name)
+def test_a_text_cannot_be_refused(case: Case, texts: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a refusal answers a prompt, and row .* is a text without one"):
+        Unlearning(case, texts, loaded, steps=1, global_batch=12, micro_batch=12).run(tmp_path)
 
 
 @every_case
