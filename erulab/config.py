@@ -28,7 +28,7 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
 from erulab.models.folders import files_identity, folder_identity
 from erulab.models.templates import template_of
-from erulab.options import NOT_IN_PRODUCT, RunConfig, Stage
+from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES, RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
 
@@ -37,7 +37,6 @@ LAUNCH = CONF.parent / "launch"
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
-NOT_IN_EVALUATION_KEY = ("batch_tokens", "samples")
 NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
@@ -186,7 +185,7 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_EVALUATION_KEY}
+    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():

@@ -18,9 +18,12 @@ def check(config: RunConfig) -> None:
         ConfigError: why, and what to type instead.
     """
     method: Method = methods.build(config.method)
-    if isinstance(config.dataset, RwkuOptions) and method.trains in (Trains.forget, Trains.refusal):
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    if not unlearns or method.trains not in (Trains.forget, Trains.refusal):
+        return
+    if isinstance(config.dataset, RwkuOptions):
         _check_rwku(config, config.dataset, method)
-    if isinstance(config.dataset, WmdpOptions) and method.trains in (Trains.forget, Trains.refusal):
+    if isinstance(config.dataset, WmdpOptions):
         _check_wmdp(config, config.dataset)
 
 
@@ -71,8 +74,6 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: Method) -> None
 
 def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
     """Its questions measure; what is forgotten and rehearsed are texts that the user names."""
-    if Stage.unlearn not in config.stages or config.model.unlearned is not None:
-        return
     instead = "or type stages=[evaluate,report] to measure only"
     if data.forget is None:
         raise ConfigError(

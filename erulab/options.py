@@ -15,6 +15,7 @@ from omegaconf import MISSING
 
 MOST_EPOCHS = 1_000_000
 # Options of `trainer` and `target` that change how a model is trained, but not what comes out.
+NOT_IN_SCORES = ("batch_tokens", "samples")  # options of `evaluation` that change no figure
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
 

@@ -65,12 +65,13 @@ class Pipeline:
         """Finds what would stop a later stage, before hours of learning."""
         self._stages["data"]["notes"] += evaluate.check(self._context)
         config, wanted = self._context.config, self._wanted
-        retrains = methods[config.method.name].factory.trains is Trains.retrain and Stage.unlearn in wanted
-        if config.model.target is None and (Stage.target in wanted or Stage.unlearn in wanted):
+        unlearns = Stage.unlearn in wanted and config.model.unlearned is None
+        retrains = methods[config.method.name].factory.trains is Trains.retrain and unlearns
+        if config.model.target is None and (Stage.target in wanted or unlearns):
             learn.check(self._context, "target")
         if config.model.oracle is None and (Stage.oracle in wanted or attacked or retrains):
             learn.check(self._context, "oracle")
-        if Stage.unlearn in self._wanted:
+        if unlearns:
             unlearn.check(self._context)
         if attacked:
             attack.check(self._context)
@@ -104,6 +105,8 @@ class Pipeline:
             self._trainings[UNLEARNED] = self._trainings["oracle"]
         refs = {} if ref is None else {UNLEARNED: ref}
         if Stage.unlearn not in self._wanted:
+            if context.config.learns_nothing:
+                return refs
             # What an earlier run unlearned is still scored and attacked, like its target.
             return refs or (self._steps(unlearn.find(context, target)) if target is not None else {})
         if not refs:
@@ -125,8 +128,9 @@ class Pipeline:
 
     def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
         if ref is None:
+            stage = {UNLEARNED: Stage.unlearn.value}.get(part, part)
             raise DataError(
-                f"no {part} has been learned with these settings; add {part} to stages, or name one with model.{part}="
+                f"no {part} has been learned with these settings; add {stage} to stages, or name one with model.{part}="
             )
         return ref
 

@@ -20,7 +20,7 @@ from erulab import environment, jobs
 from erulab.environment import GPU
 from erulab.errors import ErulabError
 from erulab.jobs import Job
-from erulab.options import NOT_IN_PRODUCT
+from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
@@ -209,7 +209,7 @@ def _additions(job: Job) -> dict[str, Any]:
     parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
     for part in ("trainer", "target"):
         parts[part] = {key: values[part][key] for key in NOT_IN_PRODUCT if key in values[part]}
-    parts["evaluation"] = {key: values["evaluation"][key] for key in configuration.NOT_IN_EVALUATION_KEY}
+    parts["evaluation"] = {key: values["evaluation"][key] for key in NOT_IN_SCORES}
     return parts
 
 

@@ -85,13 +85,16 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
     chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
 
-    def prepared(plugin: Dataset) -> Prepared:
+    def prepared(plugin: Dataset, *, measured_only: bool = False) -> Prepared:
         read = plugin.load(config.seed, folder)
+        if measured_only:
+            read = read.measured_only()
         encoder = Encoder(chat, read.max_length, folder)
         return Prepared(read, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
 
     data = prepared(dataset)
-    beside = tuple(prepared(benchmarks.build(options)) for options in config.benchmark.values())
+    others = [benchmarks.build(options) for options in config.benchmark.values()]
+    beside = tuple(prepared(other, measured_only=True) for other in others)
     ledger = Ledger()
     cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)

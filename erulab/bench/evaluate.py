@@ -15,6 +15,7 @@ import torch
 from erulab import config as configuration
 from erulab.bench import measure
 from erulab.bench.plain_evaluation import PlainEvaluation
+from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import evaluate
@@ -50,7 +51,9 @@ def run(options: argparse.Namespace) -> None:
     loaded = source.load(rows, config.seed)
     loaded.policy.to(measure.DEVICE).eval()
     benchmark = fitted(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
-    suites = tuple(dataclasses.replace(suite, rows=suite.rows[: options.rows]) for suite in benchmark.suites)
+    # What the plain way computes, too: membership inference is no part of it.
+    suites = tuple(dataclasses.replace(suite, rows=suite.rows[: options.rows]) for suite in benchmark.suites
+                   if isinstance(suite.measure, Answers))  # fmt: skip
     benchmark = dataclasses.replace(benchmark, suites=suites)
     print(
         f"{config.model.name} on {config.dataset.name}, {sum(len(suite.rows) for suite in suites)} rows of "

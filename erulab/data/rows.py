@@ -109,6 +109,10 @@ class Benchmark:
     def suite(self, name: str) -> Suite:
         return next(s for s in self.suites if s.name == name)
 
+    def measured_only(self) -> Benchmark:
+        """The suites, and nothing to learn or forget."""
+        return dataclasses.replace(self, forget=(), retain=(), target_rows=(), oracle_rows=(), requests=())
+
     def texts(self) -> list[str]:
         """Every text of the benchmark, sorted, for a tokenizer made in place."""
         texts: set[str] = set(self.refusals)

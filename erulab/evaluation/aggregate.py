@@ -24,7 +24,10 @@ PRIVLEAK = "auc_min_k"  # what MUSE takes PrivLeak of
 
 
 def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float]:
-    """Flat metrics: `<suite>/<figure>` with `<suite>/n`, `knowledge`, Model Utility, and the benchmark's summaries."""
+    """Flat metrics: `<suite>/<figure>` with `<suite>/n`, `knowledge`, Model Utility, and the benchmark's summaries.
+
+    Where fewer of a suite's rows have a figure, their number is `<suite>/<figure>/n`.
+    """
     result: dict[str, float] = {}
     for suite in benchmark.suites:
         scored = [row.figures for row in rows if row.suite == suite.name]
@@ -33,7 +36,10 @@ def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float
         result[f"{suite.name}/n"] = len(scored)
         for name in dict.fromkeys(name for figures in scored for name in figures):
             values = [figures[name] for figures in scored if name in figures]
-            result[f"{suite.name}/{TRUTH_RATIOS.get(name, name)}"] = _of_suite(name, values, suite)
+            metric = f"{suite.name}/{TRUTH_RATIOS.get(name, name)}"
+            result[metric] = _of_suite(name, values, suite)
+            if len(values) < len(scored):  # not every row has the data for it
+                result[f"{metric}/n"] = len(values)
     known = [row.figures["log_odds"] for row in knowledge_rows(rows)]
     if known:
         result["knowledge"] = _mean(known)

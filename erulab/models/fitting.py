@@ -50,7 +50,7 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
         requests=tuple(dataclasses.replace(one, forget=learned(one.forget)) for one in benchmark.requests),
         suites=tuple(dataclasses.replace(suite, rows=fitting.measured(suite)) for suite in benchmark.suites),
     )
-    dropped, shortened, cut, split, parts, empty = (
+    dropped, shortened, cut, split, parts, empty, tight = (
         len(np.unique(np.concatenate(ids))) for ids in fitting.changed.values()
     )
     notes = [
@@ -60,12 +60,14 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
             (cut, f"{cut} responses cut at their end: they lose their end"),
             (split, f"{split} texts longer than {encoder.limit} tokens are learned in {parts} pieces"),
             (empty, f"{empty} texts dropped: of a single token nothing can be learned"),
+            (tight, f"{tight} prompts leave less room than the response may take: it ends at the context's end"),
         ) if count
     ]  # fmt: skip
     for note in notes:
         log.warning("%s", note)
     if (benchmark.forget and not made.forget) or not all(suite.rows for suite in made.suites):
-        raise DataError(f"{notes[0]}, and a part of the data set has 0 rows left; raise dataset.max_length")
+        why = f"{notes[0]}, and a" if notes else "A"
+        raise DataError(f"{why} part of the data set {benchmark.name} has 0 rows left; raise dataset.max_length")
     return dataclasses.replace(made, notes=(*benchmark.notes, *notes))
 
 
@@ -78,7 +80,7 @@ class _Fitting:
         self._done: dict[tuple[object, ...], Sequence[Row]] = {}
         none: Hashes = np.empty(0, np.uint64)
         self.changed: dict[str, list[Hashes]] = {
-            name: [none] for name in ("dropped", "shortened", "cut", "split", "pieces", "empty")
+            name: [none] for name in ("dropped", "shortened", "cut", "split", "pieces", "empty", "tight")
         }
 
     def learned(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -88,7 +90,11 @@ class _Fitting:
     def measured(self, suite: Suite) -> Sequence[Row]:
         """The rows of a suite, likewise; texts stay whole."""
         limit = self._encoder.limit if isinstance(suite.measure, Answers) else self._context
-        return self._once((self._measured, limit, self._most(suite, limit)), suite.rows)
+        rows = self._once((self._measured, limit, self._most(suite, limit)), suite.rows)
+        if isinstance(suite.measure, Generated):
+            tight = self._encoder.measured(rows).field("start") + suite.measure.max_new_tokens > self._context
+            self.changed["tight"].append(field_of(rows, "id")[tight])
+        return rows
 
     def _once(self, how: tuple[Any, ...], rows: Sequence[Row]) -> Sequence[Row]:
         """What `how`, a function and what it is given beside rows, makes of each part of the rows."""

@@ -91,9 +91,11 @@ def check_tokenizer(source: str) -> None:
     folder = Path(source)
     files = ("tokenizer.json", "tokenizer_config.json")
     if folder.is_dir() and not any((folder / name).is_file() for name in files):
-        raise EnvironmentFault(f"model.tokenizer={source}: this folder holds none of {', '.join(files)}")
+        raise EnvironmentFault(
+            f"{source} holds no tokenizer ({' or '.join(files)}); type model.tokenizer=FOLDER_OR_HUB_ID"
+        )
     if not folder.is_dir() and not hub.is_hub_id(source):
-        raise EnvironmentFault(f"model.tokenizer={source} does not exist, and it is no hub id (owner/name)")
+        raise EnvironmentFault(f"no tokenizer at {source}: it does not exist, and is no hub id (owner/name)")
 
 
 @functools.cache

@@ -8,10 +8,11 @@ from pathlib import Path
 from erulab.errors import ConfigError
 
 # Where a public protocol writes a row as text of its own, the text is the same here to the character. Each begins with
-# the token that its tokenizer puts before every text, if it puts one.
+# the token that its tokenizer puts before every text, if it puts one. None has a system turn.
 _TEMPLATE = (
     "{{{{ bos_token if add_bos else '' }}}}{{% for message in messages %}}"
-    "{{{{ {response} if message['role'] == 'assistant' else {prompt} }}}}{{% endfor %}}"
+    "{{% if message['role'] == 'assistant' %}}{{{{ {response} }}}}{{% elif message['role'] == 'user' %}}"
+    "{{{{ {prompt} }}}}{{% endif %}}{{% endfor %}}"
 )
 
 

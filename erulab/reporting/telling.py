@@ -35,7 +35,7 @@ def telling(
 
 def rows_of(figures: Mapping[str, Any], name: str) -> Any:
     """The number of rows a figure was measured on; None where it is of several suites."""
-    return figures.get(f"{name.rpartition('/')[0]}/n") if "/" in name else None
+    return figures.get(f"{name}/n", figures.get(f"{name.rpartition('/')[0]}/n")) if "/" in name else None
 
 
 def _tells(name: str, figures: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import merged, with_lora
 from erulab.models.policy import without_dropout
-from erulab.options import EngineName, EngineOptions, Schedule
+from erulab.options import NOT_IN_SCORES, EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import attacks
 from erulab.stages.context import Context, ModelRef
@@ -83,7 +83,7 @@ def attack(
         evaluated: the models' row scores, where this run has them.
     """
     config = context.config
-    evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in ("batch_tokens", "samples")}
+    evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
     rows: list[dict[str, Any]] = []
     products = []
     for name, options in config.attack.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,16 @@ class ModelRef:
 
 
 @dataclass
+class Reading:
+    """What a model's tokenizer makes of the evaluated rows: each suite's role and content, and how many rows hold words
+    that it does not know."""
+
+    suites: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rows: int = 0
+    unknown: int = 0
+
+
+@dataclass
 class Prepared:
     """A benchmark as the run's model reads it. `whole`: as it is in its files; `identity`: of its content."""
 
@@ -56,30 +66,46 @@ class Prepared:
         """The benchmark with the suites that `evaluation.suites` names, which may be none of them."""
         return dataclasses.replace(self.benchmark, suites=named(self.benchmark, self.evaluation.suites))
 
-    @cached_property
+    @property
     def evaluated(self) -> dict[str, tuple[str, str]]:
         """Role and content of the rows of each suite that are evaluated, in full length.
 
         Raises:
             DataError: names a row that the model cannot read.
         """
-        return {
-            suite.name: (suite.role.value, content_hash(self._read(suite, self.encoder.chat)))
-            for suite in self.measured.suites
-        }
+        return self._own_reading.suites
 
-    def unknown(self, chat: ChatFormat) -> tuple[int, int]:
-        """How many of the evaluated rows hold words that a model's tokenizer does not know, and how many there are.
+    @property
+    def unknown(self) -> tuple[int, int]:
+        """How many of the evaluated rows hold words that the tokenizer does not know, and how many there are.
+
+        Raises:
+            DataError: as `evaluated`.
+        """
+        return self._own_reading.unknown, self._own_reading.rows
+
+    @cached_property
+    def _own_reading(self) -> Reading:
+        return self.read_by(self.encoder.chat)
+
+    def read_by(self, chat: ChatFormat) -> Reading:
+        """The rows that are evaluated, as a model reads them.
 
         Raises:
             DataError: names a row that it cannot read.
         """
-        rows = [row for suite in self.measured.suites for row in self._read(suite, chat)]
-        return sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows), len(rows)
+        reading = Reading()
 
-    def _read(self, suite: Suite, chat: ChatFormat) -> Iterator[Encoded]:
-        for row in rows_of(suite, self.evaluation):
-            yield chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
+        def encoded(suite: Suite) -> Iterator[Encoded]:
+            for row in rows_of(suite, self.evaluation):
+                one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
+                reading.rows += 1
+                reading.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids
+                yield one
+
+        for suite in self.measured.suites:
+            reading.suites[suite.name] = suite.role.value, content_hash(encoded(suite))
+        return reading
 
 
 @dataclass
@@ -192,7 +218,7 @@ class Context:
         if chat.identity() != self.chat.identity():
             for prepared in (self.data, *self.beside):
                 try:
-                    prepared.unknown(chat)
+                    prepared.read_by(chat)
                 except DataError as error:
                     raise DataError(f"{path}: {error}") from error
         rows = self.encoder_of(chat).rows(self.benchmark.forget)

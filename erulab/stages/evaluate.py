@@ -15,12 +15,12 @@ from erulab.config_errors import did_you_mean
 from erulab.console import announce
 from erulab.data.measures import Answers, Generated
 from erulab.data.rows import Suite
-from erulab.errors import ConfigError
+from erulab.errors import ConfigError, DataError
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
-from erulab.options import EvaluationOptions
+from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.stages.context import Context, ModelRef, Prepared
 
 log = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ def check(context: Context) -> list[str]:
             raise ConfigError(
                 f"evaluation.suites={name}: no such suite{did_you_mean(name, known)}; there are {', '.join(known)}"
             )
+    if not any(benchmark.suites for benchmark in parts):
+        raise DataError(f"data set {parts[0].name} has nothing to measure{parts[0].lacking}; name a folder that has it")
     for prepared in (context.data, *context.beside):
-        _ = prepared.evaluated  # encodes them all
-        if context.chat.unknown_id is not None:
-            unknown, count = prepared.unknown(context.chat)
-            if unknown:
-                notes.append(
-                    f"{prepared.benchmark.name}: {unknown} of {count} evaluated rows hold words that the tokenizer "
-                    "does not know; their figures are of other texts"
-                )
+        unknown, count = prepared.unknown  # reads them all
+        if unknown:
+            notes.append(
+                f"{prepared.benchmark.name}: {unknown} of {count} evaluated rows hold words that the tokenizer does "
+                "not know; their figures are of other texts"
+            )
     for note in notes:
         log.warning("%s", note)
     return notes
@@ -75,7 +75,8 @@ def _score(
     suites = prepared.measured.suites
     if not suites:
         return [], None
-    options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in ("batch_tokens", "samples")}
+    # `evaluated` says what `suites` chose.
+    options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
     depends_on = {
         "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
         "suites": prepared.evaluated,
@@ -113,7 +114,11 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         ]
         result[name] = dict(figures[0])
         for part, more in zip(context.beside, figures[1:], strict=True):
-            result[name] |= {_named(part.benchmark.name, figure): value for figure, value in more.items()}
+            # A benchmark's name is not said twice (tofu/forget/rouge, but mmlu/accuracy), unless the data set's own
+            # suites have taken that name.
+            own = part.benchmark.name
+            said = all(figure.startswith(own) and figure not in result[name] for figure in more)
+            result[name] |= {figure if said else f"{own}/{figure}": value for figure, value in more.items()}
     if {"target", "unlearned", "oracle"} <= rows.keys():
         values, clusters = knowledge_of(rows["unlearned"][0])
         target, _ = knowledge_of(rows["target"][0])
@@ -125,11 +130,6 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         if figure.note:
             result["unlearned"]["residual_note"] = figure.note
     return result
-
-
-def _named(benchmark: str, figure: str) -> str:
-    """A benchmark's name is not said twice: tofu/forget/rouge, but mmlu/accuracy."""
-    return figure if figure.startswith(benchmark) else f"{benchmark}/{figure}"
 
 
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:

@@ -15,13 +15,13 @@ from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.shapes import FAMILIES
 from erulab.data.rows import Request
-from erulab.errors import DataError
+from erulab.errors import ConfigError, DataError
 from erulab.methods.base import Method, Trains
 from erulab.models import loading
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import check_targets, merged, save_adapter, with_lora
-from erulab.options import NOT_IN_PRODUCT
+from erulab.options import NOT_IN_PRODUCT, SavedModel
 from erulab.registry import adversaries, methods, rewards
 from erulab.stages.context import Context, ModelRef
 from erulab.training.assembly import encode, unlearning
@@ -71,6 +71,11 @@ def check(context: Context) -> None:
         raise DataError(
             f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
             f"{benchmark.lacking}; name a folder that has them"
+        )
+    if config.artifacts.model is SavedModel.adapter and any(one.continues for one in benchmark.requests[1:]):
+        raise ConfigError(
+            "artifacts.model=adapter keeps one adapter to put on the target, and of several requests each is put on "
+            "the model before it; type artifacts.model=full"
         )
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)

@@ -61,6 +61,14 @@ def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
     assert forget_quality([scored("forget", Role.FORGET, 0, nll=1.0)], rows(0.0)) is None
 
 
+def test_a_figure_says_how_many_rows_it_is_of_where_not_all_have_it() -> None:
+    benchmark = Benchmark("mine", (Suite("forget", Role.FORGET, ()),))
+    rows = [scored("forget", Role.FORGET, 0, nll=1.0, choice=1.0), scored("forget", Role.FORGET, 1, nll=3.0)]
+    assert aggregate(rows, benchmark) == {
+        "forget/n": 2, "forget/nll": 2.0, "forget/choice": 1.0, "forget/choice/n": 1,
+    }  # fmt: skip
+
+
 def test_pooled_figures_weigh_rows_not_suites() -> None:
     suites = (Suite("bio", Role.FORGET, ()), Suite("chem", Role.FORGET, ()), Suite("other", Role.RETAIN, ()))
     benchmark = Benchmark("wmdp", suites, (Pooled("wmdp", "accuracy", ("bio", "chem")),))

@@ -315,3 +315,26 @@ def test_a_killed_evaluation_leaves_nothing_and_goes_on(score: Score, folder: Pa
     assert again.rundir.path == run and again.code == 0
     assert again.read("scores.json") == wanted
     assert not list((tmp_path / "killed").rglob("*.partial"))
+
+
+def test_what_is_put_around_prompts_makes_other_figures(folder: Path, score: Score, tmp_path: Path) -> None:
+    """A template asks in other words: its figures are its own, and never those that the cache has of another."""
+    own, plain = score("m", "model=hf"), score("m", "model=hf", "model.template=plain")
+    assert own.code == plain.code == 0 and plain.from_cache == {"evaluate": False}
+    assert own.rundir.path != plain.rundir.path
+    again = score("m", "model=hf", "model.template=plain", "rerun=true", output=tmp_path / "fresh")
+    figures = [run.read("scores.json")["unlearned"]["forget/nll"] for run in (own, plain, again)]
+    assert figures[0] != pytest.approx(figures[1], abs=1e-3) and figures[1] == pytest.approx(figures[2], abs=1e-6)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_asked_in_the_words_of_the_one_named(
+    folder: Path, score: Score, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(folder / "m", tmp_path / "bare")
+    for file in bare.glob("*token*"):
+        file.unlink()
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    finished = score(bare, "model=hf", f"model.tokenizer={folder / 'm'}", output=tmp_path / "bare-out")
+    own = score("m", "model=hf")
+    assert finished.code == 0
+    assert finished.read("scores.json") == own.read("scores.json")
