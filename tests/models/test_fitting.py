@@ -196,7 +196,7 @@ def test_a_plain_prompt_that_is_shortened_leaves_room_for_what_is_generated(text
         chat = TinyModel(TinyOptions()).chat(benchmark)
         (row,) = fit(benchmark, chat).suites[0].rows
         assert asked.prompt.endswith(row.prompt) and len(chat.encode_prompt(row.prompt, plain=True)) == left
-    with pytest.raises(DataError, match="row asked: the prompt takes 261 of 256 tokens"):
+    with pytest.raises(DataError, match="row asked: the prompt takes 260 of 256 tokens"):
         fit(dataclasses.replace(benchmark, truncate=Truncate.error), chat)
     with pytest.raises(DataError, match="0 rows left"):
         fit(dataclasses.replace(benchmark, truncate=Truncate.drop), chat)
