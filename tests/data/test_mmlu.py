@@ -88,6 +88,23 @@ def test_shots_are_the_first_of_the_dev_split(every: Path, tmp_path: Path) -> No
     assert asked.endswith("\nAnswer:")
 
 
+def test_a_subject_without_enough_examples_is_not_asked_with_fewer(every: Path, tmp_path: Path) -> None:
+    dev = every / "all" / "dev-00000-of-00001.parquet"
+    parquet(dev, [*of("anatomy", MMLU_DEV), *of("virology", MMLU_DEV)])
+    said = (
+        r"shots=3, but the dev split has 0 questions on sociology; type benchmark\.mmlu\.shots=0, or leave sociology "
+        r"out of benchmark\.mmlu\.subjects"
+    )
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=said):
+            mmlu(every, tmp_path, shots=3)
+    assert len(mmlu(every, tmp_path, shots=3, subjects=["anatomy", "virology"]).suites) == 2
+    # Examples on a subject that nothing is asked about may be few.
+    parquet(dev, [*(row for name in ("anatomy", "virology", "sociology") for row in of(name, MMLU_DEV)),
+                  *of("astronomy", MMLU_DEV[:1])])  # fmt: skip
+    assert len(mmlu(every, tmp_path, shots=3).suites) == 3
+
+
 def test_faults_of_mmlu(every: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"shots=3, but the dev split has 2 questions on virology; .*shots=2"):
         mmlu(every, tmp_path, shots=3, subjects=["virology", "anatomy"])
