@@ -110,7 +110,8 @@ def _table(prefix: str, files: Sequence[Path], cache: Path) -> RowTable:
             else:
                 yield Row(f"{prefix}/{number}", "", text, fact=f"{prefix}/{number}", plain=True)
 
-    content = [file_hash(file) for file in files]
+    # With its kind: what holds a text a line as .txt may be JSON too.
+    content = [(file.suffix == ".txt", file_hash(file)) for file in files]
     return row_table(cache, {"corpus": VERSION, "prefix": prefix, "files": content}, rows)
 
 

@@ -222,7 +222,9 @@ class _Files:
         if missing:
             return ()
         found = [file for file in files.values() if file is not None]
-        depends_on = {"muse": VERSION, "rows": name, "files": [file_hash(file) for file in found]}
+        # With its kind: what is one text as .txt may be JSON too.
+        content = [(file.suffix == ".txt", file_hash(file)) for file in found]
+        depends_on = {"muse": VERSION, "rows": name, "files": content}
         return row_table(self._cache, depends_on, lambda extra: make(extra, *found))
 
 

@@ -78,6 +78,15 @@ def test_files_a_subject_give_the_same_rows(every: Path, tmp_path: Path) -> None
     assert [suite.name for suite in other.suites] == ["mmlu_stem"]
 
 
+def test_the_same_file_for_another_subject_is_read_again(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    write(folder / "virology" / "test.jsonl", WMDP[:2])
+    assert mmlu(folder, tmp_path).suite("mmlu_other").rows[0].id == "mmlu/virology/0"
+    (folder / "virology").rename(folder / "management")
+    row = mmlu(folder, tmp_path).suite("mmlu_other").rows[0]
+    assert row.id == "mmlu/management/0" and "about management.\n" in row.prompt
+
+
 def test_shots_are_the_first_of_the_dev_split(every: Path, tmp_path: Path) -> None:
     prompt = mmlu(every, tmp_path, shots=2).suite("mmlu_stem").rows[0].prompt
     header, *examples, asked = prompt.split("\n\n")
