@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check_suites, content_identity
 from erulab.data.measures import Choice
 from erulab.data.questions import Question, answer_row, place_of
@@ -90,8 +91,9 @@ def _name(subset: Subset) -> str:
 
 
 def _table(subset: Subset, files: Sequence[Path], cache: Path) -> RowTable:
-    depends_on = {"arc": VERSION, "subset": subset.value, "files": [file_hash(file) for file in files]}
-    return row_table(cache, depends_on, lambda extra: _rows(subset, files))
+    content = [file_hash(file) for file in files]
+    depends_on = {"arc": VERSION, "questions": questions.VERSION, "subset": subset.value}
+    return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(subset, files))
 
 
 def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check_suites, content_identity
 from erulab.data.measures import Choice, Pooled
 from erulab.data.questions import SCHEMA, header, letter_row, question_of, solved
@@ -103,8 +104,11 @@ class Mmlu:
         }
 
         def table(group: str, subjects: Collection[str]) -> RowTable:
-            depends_on = {"mmlu": VERSION, "group": group, "subjects": sorted(subjects), "shots": shots}
-            return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(tests, subjects, openings))
+            depends_on = {
+                "mmlu": VERSION, "questions": questions.VERSION, "group": group, "subjects": sorted(subjects),
+                "shots": shots, "files": content,
+            }  # fmt: skip
+            return row_table(cache, depends_on, lambda extra: _rows(tests, subjects, openings))
 
         openings, shown = _openings(examples, wanted, shots)
         suites = []

@@ -9,6 +9,7 @@ from erulab.data.reading import Record
 from erulab.data.rows import Row
 from erulab.errors import DataError
 
+VERSION = 1  # of how a question becomes a prompt: part of the keys of all rows made here
 LETTERS = "ABCDEFGHIJ"
 CHOICES = 4  # of MMLU and of what follows it
 SCHEMA = '{"question": str, "choices": list of 4 str, "answer": 0 to 3}'

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from erulab.data import questions
 from erulab.data import rwku_prompts as prompts
 from erulab.data.measures import Choice, Generated, Measure, Overlap, Pooled, Separation, Summary, Texts
 from erulab.data.questions import LETTERS
@@ -18,7 +19,7 @@ from erulab.data.sequences import Joined, Marked, pick
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import DataError
 
-VERSION = 1  # of how files become rows: a change makes every key new
+VERSION = 1  # of how files become rows, and of rwku_prompts: a change makes every key new
 
 PROBE = '{"subject", "query", "answer", "type": str}'
 TEXT = '{"text": str}'
@@ -61,8 +62,8 @@ class Target:
                 extra["kinds"].append(kind_of(record))
                 yield replace(make(record), id=row_id, fact=row_id, author=self.name)
 
-        depends_on = {"rwku": VERSION, "rows": name, "target": self.name, "files": [file_hash(file)]}
-        return row_table(cache, depends_on, rows)
+        depends_on = {"rwku": VERSION, "questions": questions.VERSION, "rows": name, "target": self.name}
+        return row_table(cache, {**depends_on, "files": [file_hash(file)]}, rows)
 
 
 @dataclass(frozen=True)
