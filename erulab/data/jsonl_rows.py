@@ -36,11 +36,21 @@ def row_of(part: str, number: int, record: Record) -> Row:
     return Row(
         row_id, prompt, response,
         paraphrase=record.optional_text("paraphrase", SCHEMA),
-        perturbed=record.texts("perturbed", SCHEMA),
+        perturbed=_perturbed(record),
         options=wrong,
         accepted=record.texts("accepted", SCHEMA),
         fact=fact, author=author,
     )  # fmt: skip
+
+
+def _perturbed(record: Record) -> tuple[str, ...]:
+    perturbed = record.texts("perturbed", SCHEMA)
+    if perturbed and record.texts("options", SCHEMA):
+        raise DataError(
+            f"{record.where}: a row has 'perturbed' or 'options', and this one has both; give one of them: each "
+            "is the wrong answers"
+        )
+    return perturbed
 
 
 def _question(record: Record) -> tuple[str, str, tuple[str, ...]]:

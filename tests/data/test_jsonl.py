@@ -147,6 +147,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "p"}]}, "one user and one assistant turn"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant"}]}, "'content' is missing"),
         ({"messages": 3}, "'messages' must be a list"),
+        ({"prompt": "p", "response": "r", "options": ["o"], "perturbed": ["w"]}, "has both; give one of them"),
+        ({"prompt": "p", "answer": 0, "options": ["r", "o"], "perturbed": ["w"]}, "has both; give one of them"),
     ],
 )
 def test_faults_name_file_and_line(row: dict[str, Any], words: str, tmp_path: Path) -> None:
