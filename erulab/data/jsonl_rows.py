@@ -39,6 +39,7 @@ def row_of(part: str, number: int, record: Record) -> Row:
         perturbed=_perturbed(record),
         options=wrong,
         accepted=record.texts("accepted", SCHEMA),
+        refusal=record.optional_text("refusal", SCHEMA),
         fact=fact, author=author,
     )  # fmt: skip
 
