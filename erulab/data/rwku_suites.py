@@ -36,10 +36,11 @@ RECALL = Generated(Overlap.rwku_recall, max_new_tokens=30, stops=("\n",))
 
 @dataclass(frozen=True)
 class Target:
-    """One of the 200 people: the name, and the folder with the files on them."""
+    """One of the 200 people: the name, the folder with the files on them, and the config key that lists them."""
 
     name: str
     folder: Path
+    key: str
 
     def file(self, name: str) -> Path | None:
         """The file of a table, whatever its format."""
@@ -53,7 +54,7 @@ class Target:
         """
         file = self.file(name)
         if file is None:
-            raise DataError(f"{self.folder} has no {name}.json (dataset.targets={self.name})")
+            raise DataError(f"{self.folder} has no {name}.json ({self.key}={self.name})")
 
         def rows(extra: dict[str, Any]) -> Iterator[Row]:
             extra["kinds"] = []
