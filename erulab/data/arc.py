@@ -104,11 +104,8 @@ def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
 
 
 def _original(record: Record) -> Question:
-    choices = record.fields.get("choices")
-    if not isinstance(choices, dict):
-        raise DataError(f"{record.where}: field 'choices' must hold text and label; expected {SCHEMA}")
-    inner = Record(record.where, choices)
-    texts, labels = inner.texts("text", SCHEMA), inner.texts("label", SCHEMA)
+    choices = record.inner("choices", SCHEMA)
+    texts, labels = choices.texts("text", SCHEMA), choices.texts("label", SCHEMA)
     key = record.text("answerKey", SCHEMA)
     if len(texts) < 2 or len(texts) != len(labels):
         raise DataError(f"{record.where}: {len(texts)} texts and {len(labels)} labels of choices; expected {SCHEMA}")

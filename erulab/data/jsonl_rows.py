@@ -105,10 +105,7 @@ def _messages(record: Record) -> tuple[str, str]:
     """Prompt and response of a conversation of one user and one assistant turn."""
     if "prompt" in record.fields:
         raise DataError(f"{record.where}: a row is 'messages' or 'prompt', and this one has both; remove one of them")
-    messages = record.fields["messages"]
-    if not isinstance(messages, list):
-        raise DataError(f"{record.where}: field 'messages' must be a list; expected {SCHEMA}")
-    turns = [Record(record.where, turn) for turn in messages if isinstance(turn, dict)]
+    turns = record.inners("messages", SCHEMA)
     roles = [turn.fields.get("role") for turn in turns]
     if roles != ["user", "assistant"]:
         raise DataError(

@@ -54,16 +54,21 @@ class Record:
             raise DataError(f"{self.where}: field {field!r} must be a list of str, got {_kind(values)}; {schema}")
         return tuple(self._checked(f"{field}[{i}]", value, schema) for i, value in enumerate(values))
 
-    def items(self, field: str, schema: str) -> list[Any]:
-        """A field that must hold a list."""
+    def inner(self, field: str, schema: str) -> Record:
+        """A field that must hold an object."""
+        return self._object(field, self.fields.get(field), schema)
+
+    def inners(self, field: str, schema: str) -> list[Record]:
+        """A field that must hold a list of objects."""
         values = self.fields.get(field)
         if not isinstance(values, list):
             raise DataError(f"{self.where}: field {field!r} must be a list, got {_kind(values)}; expected {schema}")
-        return values
+        return [self._object(f"{field}[{i}]", value, schema) for i, value in enumerate(values)]
 
-    def inner(self, value: Any, schema: str) -> Record:
-        """An object inside this one."""
-        return _record(self.where, value, schema)
+    def _object(self, field: str, value: Any, schema: str) -> Record:
+        if not isinstance(value, dict):
+            raise DataError(f"{self.where}: field {field!r} must be an object, got {_kind(value)}; expected {schema}")
+        return Record(self.where, value)
 
     def _checked(self, field: str, value: Any, schema: str) -> str:
         if not isinstance(value, str):

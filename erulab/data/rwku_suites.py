@@ -12,7 +12,7 @@ from typing import Any
 from erulab.data import questions
 from erulab.data import rwku_prompts as prompts
 from erulab.data.measures import Choice, Generated, Measure, Overlap, Pooled, Separation, Summary, Texts
-from erulab.data.questions import LETTERS
+from erulab.data.questions import letters, question_of
 from erulab.data.reading import Record, find_table, read_records
 from erulab.data.rows import Role, Row, Suite
 from erulab.data.sequences import Joined, Marked, pick
@@ -146,22 +146,12 @@ def _adversarial(record: Record) -> Row:
 
 
 def _mmlu(record: Record) -> Row:
-    examples = [_choice(record.inner(example, MMLU), MMLU) for example in record.items("examples", MMLU)]
-    asked, choices, right = _choice(record, MMLU)
-    letters = [f" {letter}" for letter in LETTERS[: len(choices)]]
+    examples = [question_of(example) for example in record.inners("examples", MMLU)]
+    asked = question_of(record)
+    right, wrong = letters(asked.choices, asked.answer)
     return Row(
-        "", prompts.mmlu(record.text("task", MMLU), examples, asked, choices), letters[right],
-        options=tuple(letter for i, letter in enumerate(letters) if i != right), lead=prompts.ANSWER,
+        "", prompts.mmlu(record.text("task", MMLU), examples, asked), right, options=wrong, lead=prompts.ANSWER,
     )  # fmt: skip
-
-
-def _choice(record: Record, schema: str) -> tuple[str, tuple[str, ...], int]:
-    """A question, its choices, and the place of the right one."""
-    choices = record.texts("choices", schema)
-    right = record.fields.get("answer")
-    if type(right) is not int or not 0 <= right < len(choices):
-        raise DataError(f"{record.where}: field 'answer' must be the place of one of {len(choices)} choices; {schema}")
-    return record.text("question", schema), choices, right
 
 
 def _bbh(record: Record) -> Row:
@@ -170,7 +160,7 @@ def _bbh(record: Record) -> Row:
 
 
 def _truthfulqa(record: Record) -> Row:
-    targets = record.inner(record.fields.get("mc1_targets"), TRUTHFUL)
+    targets = record.inner("mc1_targets", TRUTHFUL)
     choices, labels = targets.texts("choices", TRUTHFUL), targets.fields.get("labels")
     if not isinstance(labels, list) or len(labels) != len(choices) or labels.count(1) != 1:
         raise DataError(f"{record.where}: mc1_targets must have one label a choice, and one of them 1; {TRUTHFUL}")

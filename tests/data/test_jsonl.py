@@ -167,6 +167,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "p"}]}, "one user and one assistant turn"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant"}]}, "'content' is missing"),
         ({"messages": 3}, "'messages' must be a list"),
+        ({"messages": ["p", "r"]}, "'messages[0]' must be an object, got str"),
         ({"prompt": "p", "response": "r", "options": ["o"], "perturbed": ["w"]}, "has both; give one of them"),
         ({"prompt": "p", "answer": 0, "options": ["r", "o"], "perturbed": ["w"]}, "has both; give one of them"),
     ],

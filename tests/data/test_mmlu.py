@@ -164,7 +164,7 @@ def test_arc_labels_may_be_numbers_and_choices_three(tmp_path: Path) -> None:
     ("record", "said"),
     [
         (ARC[0] | {"answerKey": "E"}, r"test\.jsonl:1: answerKey 'E' is none of the labels A, B, C, D"),
-        (ARC[0] | {"choices": ["a", "b"]}, r"test\.jsonl:1: field 'choices' must hold text and label"),
+        (ARC[0] | {"choices": ["a", "b"]}, r"test\.jsonl:1: field 'choices' must be an object, got list"),
         (ARC[0] | {"choices": {"text": ["a", "b"], "label": ["A"]}}, r"2 texts and 1 labels"),
         (ARC_QUERIES[0] | {"gold": 4}, r"test\.jsonl:1: field 'gold' must be the place of a choice, 0 to 3, got 4"),
         (ARC_QUERIES[0] | {"choices": ["a"]}, r"field 'choices' has 1 choices"),
