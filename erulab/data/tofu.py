@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from omegaconf import OmegaConf
-
 from erulab.data.checks import check, content_identity
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.phrasings import REFUSALS
@@ -49,14 +47,6 @@ class Split(Enum):
     def holdout(self) -> str:
         """holdout01, holdout05 or holdout10: as many rows on authors that are in no other split."""
         return f"holdout{self.value.removeprefix('forget')}"
-
-
-def _retain_of(split: Split | str) -> str:
-    """`${tofu_retain:${dataset.split}}` in a recipe: the name of the rows that its oracle has learned."""
-    return Split(split).retain
-
-
-OmegaConf.register_new_resolver("tofu_retain", _retain_of, replace=True)
 
 
 @dataclass
