@@ -43,6 +43,14 @@ CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
 
 
+def _pick(key: Any, table: Mapping[str, Any]) -> Any:
+    """`${pick:${dataset.split},{small:10,large:1000}}` in a recipe: the table's value for what another key holds."""
+    return table[key.name if isinstance(key, Enum) else key]
+
+
+OmegaConf.register_new_resolver("pick", _pick, replace=True)
+
+
 def plugins_of(arguments: Iterable[str]) -> list[str]:
     """The modules that a command line's `plugins=` names; they have to be imported before composition.
 

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check_suites, content_identity
 from erulab.data.measures import Choice
 from erulab.data.questions import Question, answer_row, place_of
@@ -90,8 +91,9 @@ def _name(subset: Subset) -> str:
 
 
 def _table(subset: Subset, files: Sequence[Path], cache: Path) -> RowTable:
-    depends_on = {"arc": VERSION, "subset": subset.value, "files": [file_hash(file) for file in files]}
-    return row_table(cache, depends_on, lambda extra: _rows(subset, files))
+    content = [file_hash(file) for file in files]
+    depends_on = {"arc": VERSION, "questions": questions.VERSION, "subset": subset.value}
+    return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(subset, files))
 
 
 def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
@@ -102,11 +104,8 @@ def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
 
 
 def _original(record: Record) -> Question:
-    choices = record.fields.get("choices")
-    if not isinstance(choices, dict):
-        raise DataError(f"{record.where}: field 'choices' must hold text and label; expected {SCHEMA}")
-    inner = Record(record.where, choices)
-    texts, labels = inner.texts("text", SCHEMA), inner.texts("label", SCHEMA)
+    choices = record.inner("choices", SCHEMA)
+    texts, labels = choices.texts("text", SCHEMA), choices.texts("label", SCHEMA)
     key = record.text("answerKey", SCHEMA)
     if len(texts) < 2 or len(texts) != len(labels):
         raise DataError(f"{record.where}: {len(texts)} texts and {len(labels)} labels of choices; expected {SCHEMA}")

@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def check(
-    benchmark: Benchmark, *, allow_overlap: bool = False, needed: Sequence[str] = ("forget", "retain")
+    benchmark: Benchmark, *, key: str = "dataset", allow_overlap: bool = False,
+    needed: Sequence[str] = ("forget", "retain"),
 ) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
 
     Args:
+        key: of its options, for messages.
         allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that nobody is
             to have seen may be either; noted.
         needed: the sets that must not be empty; a stage that needs another one says so.
@@ -54,7 +56,7 @@ def check(
         if overlap and not allow_overlap:
             raise DataError(
                 f"data set {benchmark.name}: {overlap} with {other} rows (same prompt and response); remove them, or "
-                "type dataset.allow_overlap=true to go on with a note in the report"
+                f"type {key}.allow_overlap=true to go on with a note in the report"
             )
         if overlap:
             notes.append(f"{overlap} with {other} rows")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from erulab import hub
-from erulab.data.reading import find_split, find_table, read_records, read_text_lines
+from erulab.data.reading import find_split, find_table, read_text_lines, read_texts
 from erulab.data.rows import Row
 from erulab.data.sequences import Joined
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 
 VERSION = 1  # of how files become rows: a change makes every key new
-SCHEMA = '{"text": str}'
 # Shorter texts are left out, as in RMU's code (wikitext is a third headings and empty lines).
 SHORTEST = 50
 HUB_PARTS = 2  # owner/name; what follows is a configuration of that repository, and a split of it
@@ -104,21 +103,18 @@ def _table(prefix: str, files: Sequence[Path], cache: Path) -> RowTable:
 
     def rows(extra: dict[str, Any]) -> Iterator[Row]:
         extra["short"] = 0
+        # Corpora have empty lines, which are no fault: they are short texts.
         for number, text in enumerate(text for file in files for text in _texts(file)):
             if len(text) < SHORTEST:
                 extra["short"] += 1
             else:
                 yield Row(f"{prefix}/{number}", "", text, fact=f"{prefix}/{number}", plain=True)
 
-    content = [file_hash(file) for file in files]
+    # With its kind: what holds a text a line as .txt may be JSON too.
+    content = [(file.suffix == ".txt", file_hash(file)) for file in files]
     return row_table(cache, {"corpus": VERSION, "prefix": prefix, "files": content}, rows)
 
 
 def _texts(file: Path) -> Iterator[str]:
-    if file.suffix == ".txt":
-        yield from read_text_lines(file)
-        return
-    for record in read_records(file, SCHEMA):
-        text = record.fields.get("text")
-        # Corpora have empty lines, which are no fault: they are short texts.
-        yield "" if isinstance(text, str) and not text.strip() else record.text("text", SCHEMA)
+    """Of a .txt, a text a line."""
+    return iter(read_text_lines(file)) if file.suffix == ".txt" else read_texts(file)

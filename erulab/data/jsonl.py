@@ -18,7 +18,7 @@ from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import datasets
 
-VERSION = 2  # of how files become rows: a change makes every key new
+VERSION = 3  # of how files become rows: a change makes every key new
 PARTS = ("forget", "retain", "heldout", "utility", "holdout")
 # Membership inference: how well a model tells texts it learned from texts it never saw.
 MEMBERS, STRANGERS = "mia_forget", "mia_holdout"
@@ -164,10 +164,10 @@ def _table(part: str, file: Path, cache: Path) -> RowTable:
         records = read_paragraphs(file) if text else read_records(file, SCHEMA)
         for number, record in enumerate(records, start=1):
             unused |= record.fields.keys() - USED
-            refusal = record.optional_text("refusal", SCHEMA)
-            if refusal is not None:
-                refusals[refusal] = None
-            yield row_of(part, number, record)
+            row = row_of(part, number, record)
+            if row.refusal is not None:
+                refusals[row.refusal] = None
+            yield row
         extra |= {"unused": sorted(unused), "refusals": list(refusals)}
 
     return row_table(cache, {"jsonl": VERSION, "part": part, "text": text, "file": file_hash(file)}, rows)

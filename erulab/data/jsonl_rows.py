@@ -36,11 +36,22 @@ def row_of(part: str, number: int, record: Record) -> Row:
     return Row(
         row_id, prompt, response,
         paraphrase=record.optional_text("paraphrase", SCHEMA),
-        perturbed=record.texts("perturbed", SCHEMA),
+        perturbed=_perturbed(record),
         options=wrong,
         accepted=record.texts("accepted", SCHEMA),
+        refusal=record.optional_text("refusal", SCHEMA),
         fact=fact, author=author,
     )  # fmt: skip
+
+
+def _perturbed(record: Record) -> tuple[str, ...]:
+    perturbed = record.texts("perturbed", SCHEMA)
+    if perturbed and record.texts("options", SCHEMA):
+        raise DataError(
+            f"{record.where}: a row has 'perturbed' or 'options', and this one has both; give one of them: each "
+            "is the wrong answers"
+        )
+    return perturbed
 
 
 def _question(record: Record) -> tuple[str, str, tuple[str, ...]]:
@@ -94,10 +105,7 @@ def _messages(record: Record) -> tuple[str, str]:
     """Prompt and response of a conversation of one user and one assistant turn."""
     if "prompt" in record.fields:
         raise DataError(f"{record.where}: a row is 'messages' or 'prompt', and this one has both; remove one of them")
-    messages = record.fields["messages"]
-    if not isinstance(messages, list):
-        raise DataError(f"{record.where}: field 'messages' must be a list; expected {SCHEMA}")
-    turns = [Record(record.where, turn) for turn in messages if isinstance(turn, dict)]
+    turns = record.inners("messages", SCHEMA)
     roles = [turn.fields.get("role") for turn in turns]
     if roles != ["user", "assistant"]:
         raise DataError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check_suites, content_identity
 from erulab.data.measures import Choice, Pooled
 from erulab.data.questions import SCHEMA, header, letter_row, question_of, solved
@@ -96,13 +97,20 @@ class Mmlu:
         splits = ("test", EXAMPLES) if shots else ("test",)
         folder = self._source.folder([f"{config}/{split}*" for config in configs for split in splits])
         tests, examples = self._files(folder, "test"), self._files(folder, EXAMPLES) if shots else {}
-        content = [file_hash(file) for files in (tests, examples) for name in sorted(files) for file in files[name]]
+        # By name: what a file of one subject holds says nothing of the subject.
+        content = {
+            split: {name: [file_hash(file) for file in parts] for name, parts in files.items()}
+            for split, files in (("test", tests), (EXAMPLES, examples))
+        }
 
         def table(group: str, subjects: Collection[str]) -> RowTable:
-            depends_on = {"mmlu": VERSION, "group": group, "subjects": sorted(subjects), "shots": shots}
-            return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(tests, subjects, openings))
+            depends_on = {
+                "mmlu": VERSION, "questions": questions.VERSION, "group": group, "subjects": sorted(subjects),
+                "shots": shots, "files": content,
+            }  # fmt: skip
+            return row_table(cache, depends_on, lambda extra: _rows(tests, subjects, openings))
 
-        openings = _openings(examples, wanted, shots)
+        openings, shown = _openings(examples, wanted, shots)
         suites = []
         for group, listed in GROUPS.items():
             rows = table(group, [subject for subject in listed.split() if subject in wanted])
@@ -112,6 +120,12 @@ class Mmlu:
         missing = [subject for subject in wanted if subject not in found]
         if self.options.subjects and missing:
             raise DataError(f"{folder}: no test questions on {', '.join(missing)} (benchmark.mmlu.subjects)")
+        few = min(sorted(found), key=lambda subject: shown[subject], default=None)
+        if few is not None and shown[few] < shots:
+            raise DataError(
+                f"benchmark.mmlu.shots={shots}, but the {EXAMPLES} split has {shown[few]} questions on {few}; type "
+                f"benchmark.mmlu.shots={shown[few]}, or leave {few} out of benchmark.mmlu.subjects"
+            )
         notes = (f"mmlu: {len(found)} of {len(SUBJECTS)} subjects",) if len(found) < len(SUBJECTS) else ()
         pooled = Pooled("mmlu", "accuracy", tuple(suite.name for suite in suites))
         return Benchmark("mmlu", tuple(suites), (pooled,), notes=notes)
@@ -151,26 +165,19 @@ def _records(files: dict[str, tuple[Path, ...]], subjects: Collection[str]) -> I
                 yield subject, record
 
 
-def _openings(files: dict[str, tuple[Path, ...]], subjects: Collection[str], shots: int) -> dict[str, str]:
-    """Subject -> what stands before its questions: the header, and the first `shots` examples with their answers.
-
-    Raises:
-        DataError: a subject has fewer examples.
-    """
+def _openings(
+    files: dict[str, tuple[Path, ...]], subjects: Collection[str], shots: int
+) -> tuple[dict[str, str], Counter[str]]:
+    """Subject -> what stands before its questions: the header, and the first `shots` examples with their answers, or
+    as many as there are; and subject -> how many that is."""
     openings = {subject: header(subject.replace("_", " ")) for subject in subjects}
-    taken: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
     for subject, record in _records(files, subjects):
-        if taken[subject] < shots:
+        if shown[subject] < shots:
             q = question_of(record)
             openings[subject] += solved(q.text, q.choices, q.answer)
-            taken[subject] += 1
-    few = [subject for subject in taken if taken[subject] < shots]
-    if few:
-        raise DataError(
-            f"benchmark.mmlu.shots={shots}, but the {EXAMPLES} split has {taken[few[0]]} questions on {few[0]}; "
-            f"type benchmark.mmlu.shots={taken[few[0]]}"
-        )
-    return openings
+            shown[subject] += 1
+    return openings, shown
 
 
 def _rows(files: dict[str, tuple[Path, ...]], subjects: Collection[str], openings: dict[str, str]) -> Iterator[Row]:

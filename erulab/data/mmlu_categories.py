@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check, content_identity
 from erulab.data.measures import Answers, Choice
 from erulab.data.phrasings import REFUSALS
@@ -132,8 +133,8 @@ def _there(folder: Path) -> dict[str, Path]:
 
 
 def _table(form: str, subject: str, file: Path, cache: Path) -> RowTable:
-    depends_on = {"mmlu_categories": VERSION, "form": form, "subject": subject, "file": file_hash(file)}
-    return row_table(cache, depends_on, lambda extra: _rows(form, subject, file))
+    depends_on = {"mmlu_categories": VERSION, "questions": questions.VERSION, "form": form, "subject": subject}
+    return row_table(cache, {**depends_on, "file": file_hash(file)}, lambda extra: _rows(form, subject, file))
 
 
 def _rows(form: str, subject: str, file: Path) -> Iterator[Row]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import lazy_loader
 
-from erulab import hub
 from erulab.data.checks import check, content_identity
 from erulab.data.measures import Generated, Overlap, Separation, Texts
 from erulab.data.reading import find_table, read_records, read_texts
 from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
 from erulab.data.sequences import Joined, Marked
+from erulab.data.sources import Source
 from erulab.data.tables import RowTable, field_of, file_hash, row_table
 from erulab.errors import DataError
 from erulab.options import positive, require
@@ -75,24 +75,21 @@ class MuseOptions:
         positive("max_length", self.max_length)
 
 
-@benchmarks.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
 @datasets.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
 class Muse:
     """MUSE: forget news articles or books as text, at once or in turn; verbatim memory, knowledge, PrivLeak."""
 
+    key = "dataset"  # of the options, for messages
+
     def __init__(self, options: MuseOptions) -> None:
         self.options = options
+        self._source = Source(_place(options), f"{self.key}.path", options.corpus.hub_id)
         self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
-        path = self._source
-        if Path(path).is_dir():
-            self._check_files(Path(path))
-        elif not hub.is_hub_id(path):
-            raise DataError(
-                f"dataset.path={path} is no folder and no hub id; give a folder with MUSE's files (raw/forget.json, "
-                "verbmem/forget.json, knowmem/forget_qa.json, ...)"
-            )
+        folder = self._source.local()
+        if folder is not None:
+            self._check_files(folder)
 
     def identity(self, cache: Path) -> dict[str, Any]:
         return {"muse": VERSION, "content": content_identity(self.load(0, cache))}
@@ -101,15 +98,6 @@ class Muse:
         if self._loaded is None:
             self._loaded = self._read(cache)
         return self._loaded
-
-    @property
-    def _source(self) -> str:
-        """The folder of one corpus, or a hub id."""
-        given = self.options.path
-        if given is None:
-            return self.options.corpus.hub_id
-        within = Path(given) / self.options.corpus.value
-        return str(within) if within.is_dir() else given
 
     def _check_files(self, folder: Path) -> None:
         """
@@ -121,20 +109,17 @@ class Muse:
             if fold not in there:
                 known = ", ".join(map(str, there)) or "none"
                 raise DataError(
-                    f"{folder} has no {FOLDS}{fold} (dataset.requests={self.options.requests}); folds that are there: "
-                    f"{known}"
+                    f"{folder} has no {FOLDS}{fold} ({self.key}.requests={self.options.requests}); folds that are "
+                    f"there: {known}"
                 )
         parts = ("raw/forget", "verbmem/forget", "knowmem/forget_qa", "knowmem/retain_qa", "privleak/forget")
         if not there and all(_find(folder, part) is None for part in parts):
-            raise DataError(f"{folder} has none of MUSE's files ({', '.join(parts)}; dataset.path)")
+            raise DataError(f"{folder} has none of MUSE's files ({', '.join(parts)}; {self.key}.path)")
 
     def _read(self, cache: Path) -> Benchmark:
-        self.validate()
-        source, o = self._source, self.options
-        folder = Path(source)
-        if not folder.is_dir():
-            folder = hub.snapshot(source, "dataset", ("*.parquet",))
-            self._check_files(folder)
+        o = self.options
+        folder = self._source.folder(("*.parquet",))
+        self._check_files(folder)
         files = _Files(folder, cache)
         folds = {fold: files.texts(f"{FOLDS}{fold}", f"forget_{fold}") for fold in _folds(folder)} if o.requests else {}
         asked = [folds[fold] for fold in o.requests or ()]
@@ -167,7 +152,14 @@ class Muse:
             absent=tuple(files.absent),
             notes=(*files.notes, *_shared(dict(asked_suites))),
         )
-        return check(benchmark, allow_overlap=o.allow_overlap, needed=())
+        return check(benchmark, key=self.key, allow_overlap=o.allow_overlap, needed=())
+
+
+@benchmarks.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
+class MuseBeside(Muse):
+    """MUSE, measured beside the data set that is unlearned."""
+
+    key = "benchmark.muse"
 
 
 class _Files:
@@ -222,7 +214,9 @@ class _Files:
         if missing:
             return ()
         found = [file for file in files.values() if file is not None]
-        depends_on = {"muse": VERSION, "rows": name, "files": [file_hash(file) for file in found]}
+        # With its kind: what is one text as .txt may be JSON too.
+        content = [(file.suffix == ".txt", file_hash(file)) for file in found]
+        depends_on = {"muse": VERSION, "rows": name, "files": content}
         return row_table(self._cache, depends_on, lambda extra: make(extra, *found))
 
 
@@ -252,6 +246,14 @@ def _shared(folds: dict[str, Sequence[Row]]) -> Iterator[str]:
         count = len(np.intersect1d(contents[first], contents[second]))
         if count:
             yield f"{first} and {second} share {count} texts"
+
+
+def _place(options: MuseOptions) -> str:
+    """The folder of one corpus, or a hub id."""
+    if options.path is None:
+        return options.corpus.hub_id
+    within = Path(options.path) / options.corpus.value
+    return str(within) if within.is_dir() else options.path
 
 
 def _folds(folder: Path) -> list[int]:

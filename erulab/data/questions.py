@@ -9,6 +9,7 @@ from erulab.data.reading import Record
 from erulab.data.rows import Row
 from erulab.errors import DataError
 
+VERSION = 1  # of how a question becomes a prompt: part of the keys of all rows made here
 LETTERS = "ABCDEFGHIJ"
 CHOICES = 4  # of MMLU and of what follows it
 SCHEMA = '{"question": str, "choices": list of 4 str, "answer": 0 to 3}'
@@ -63,10 +64,20 @@ def header(subject: str) -> str:
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
+def lettered(choices: Sequence[str]) -> str:
+    """The choices with their letters, a line each."""
+    return "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def letters(choices: Sequence[str], answer: int) -> tuple[str, tuple[str, ...]]:
+    """The right letter, as it follows "Answer:", and the others."""
+    every = [f" {letter}" for letter in LETTERS[: len(choices)]]
+    return every[answer], tuple(letter for i, letter in enumerate(every) if i != answer)
+
+
 def asked(question: str, choices: Sequence[str]) -> str:
     """A question with its lettered choices, up to where the letter goes."""
-    options = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, choices, strict=False))
-    return f"{question.strip()}\n{options}Answer:"
+    return f"{question.strip()}{lettered(choices)}\nAnswer:"
 
 
 def solved(question: str, choices: Sequence[str], answer: int) -> str:
@@ -76,9 +87,8 @@ def solved(question: str, choices: Sequence[str], answer: int) -> str:
 
 def letter_row(row_id: str, opening: str, question: str, choices: Sequence[str], answer: int) -> Row:
     """A row for `Choice`: the right letter against the others, after `opening` (header, examples) and the question."""
-    letters = [f" {letter}" for letter in LETTERS[: len(choices)]]
-    wrong = tuple(letter for i, letter in enumerate(letters) if i != answer)
-    return Row(row_id, opening + asked(question, choices), letters[answer], options=wrong, fact=row_id, plain=True)
+    right, wrong = letters(choices, answer)
+    return Row(row_id, opening + asked(question, choices), right, options=wrong, fact=row_id, plain=True)
 
 
 def answer_row(row_id: str, prompt: str, question: Question) -> Row:

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
-from erulab import hub
 from erulab.config_errors import did_you_mean
 from erulab.data import rwku_suites
 from erulab.data.checks import check, content_identity
@@ -17,11 +16,13 @@ from erulab.data.reading import Record, read_records
 from erulab.data.rows import Benchmark, Row, Truncate
 from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, running_text
 from erulab.data.sequences import Joined
+from erulab.data.sources import Source
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive, require
 from erulab.registry import benchmarks, datasets
 
+HUB_ID = "jinzhuoran/RWKU"
 PAIR = '{"prompt": str, "response": [fabricated: str, true: str]}'
 REFUSAL = '{"instruction": str, "output": str}'
 RETAIN = '{"text": str} or {"prompt": str, "response": str}'
@@ -48,7 +49,7 @@ class Train(Enum):
 @dataclass
 class RwkuOptions:
     name: str = "rwku"
-    path: Optional[str] = "jinzhuoran/RWKU"  # hub id, or a folder with one of RWKU's folders for each target
+    path: Optional[str] = HUB_ID  # hub id, or a folder with one of RWKU's folders for each target
     # Names (Stephen King) or folders (1_Stephen_King); several are forgotten together.
     targets: list[str] = field(default_factory=lambda: ["Stephen King"])
     train: Train = Train.positive  # passage, positive, pair, refusal
@@ -63,7 +64,6 @@ class RwkuOptions:
         positive("max_length", self.max_length)
 
 
-@benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
 @datasets.register(
     "rwku", RwkuOptions, paper="arXiv 2406.10890",
     needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
@@ -71,20 +71,19 @@ class RwkuOptions:
 class Rwku:
     """RWKU: forget what a pretrained model knows of a famous person; probes, neighbours, membership, utility."""
 
+    key = "dataset"  # of the options, for messages
+
     def __init__(self, options: RwkuOptions) -> None:
         self.options = options
+        self._source = Source(options.path, f"{self.key}.path", HUB_ID)
         self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
-        path, retain = self.options.path, self.options.retain
-        if path is None:
-            raise ConfigError("dataset.path must be a folder or hub id, got null; type dataset.path=jinzhuoran/RWKU")
+        retain, folder = self.options.retain, self._source.local()
         if retain is not None and not Path(retain).is_file():
-            raise DataError(f"dataset.retain={retain} is no file; expected one {RETAIN} a line")
-        if Path(path).is_dir():
-            self._targets(Path(path))
-        elif not hub.is_hub_id(path):
-            raise DataError(f"dataset.path={path} is no folder and no hub id; give a folder with RWKU's targets")
+            raise DataError(f"{self.key}.retain={retain} is no file; expected one {RETAIN} a line")
+        if folder is not None:
+            self._targets(folder)
 
     def identity(self, cache: Path) -> dict[str, Any]:
         return {"rwku": VERSION, "content": content_identity(self.load(0, cache))}
@@ -97,7 +96,9 @@ class Rwku:
     def _read(self, cache: Path) -> Benchmark:
         self.validate()
         o = self.options
-        targets = self._targets(self._folder())
+        names = [_folder_name(target) for target in o.targets]
+        wanted = [f"{TARGETS}/{pattern}/*.json" for name in names for pattern in (name, f"*_{name}")]
+        targets = self._targets(self._source.folder([*wanted, NAMES.as_posix()], SKIPPED))
         schema, make = TRAINING[o.train]
         suites = rwku_suites.suites(targets, cache)
         return check(
@@ -111,18 +112,10 @@ class Rwku:
                 truncate=o.truncate,
                 notes=(f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}",),
             ),
+            key=self.key,
             allow_overlap=o.allow_overlap,
             needed=("forget",) if o.retain is None else ("forget", "retain"),
         )
-
-    def _folder(self) -> Path:
-        """The folder that holds those of the targets, fetched from the hub if need be."""
-        path = str(self.options.path)
-        if Path(path).is_dir():
-            return Path(path)
-        names = [_folder_name(target) for target in self.options.targets]
-        wanted = [f"{TARGETS}/{pattern}/*.json" for name in names for pattern in (name, f"*_{name}")]
-        return hub.snapshot(path, "dataset", [*wanted, NAMES.as_posix()], SKIPPED)
 
     def _targets(self, root: Path) -> list[Target]:
         """The targets that the options name, in their order.
@@ -135,8 +128,8 @@ class Rwku:
                    if folder.is_dir() and (found := FOLDER.fullmatch(folder.name))}  # fmt: skip
         if not folders:
             raise DataError(
-                f"{root} holds no target (dataset.path={self.options.path}); expected folders such as 1_Stephen_King, "
-                f"in it or in its folder {TARGETS}"
+                f"{root} holds no target ({self._source.key}={self.options.path}); expected folders such as "
+                f"1_Stephen_King, in it or in its folder {TARGETS}"
             )
         chosen: dict[str, Target] = {}
         for named in self.options.targets:
@@ -145,13 +138,13 @@ class Rwku:
             if key is None:
                 known = _known(root, [folder.name.partition("_")[2] for folder in folders.values()])
                 raise ConfigError(
-                    f"dataset.targets: {place} has no target {named!r}{did_you_mean(named, known)}; there are "
+                    f"{self.key}.targets: {place} has no target {named!r}{did_you_mean(named, known)}; there are "
                     f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
                 )
             if key in chosen:
-                raise ConfigError(f"dataset.targets names {chosen[key].name} twice")
+                raise ConfigError(f"{self.key}.targets names {chosen[key].name} twice")
             name = folders[key].name.partition("_")[2].replace("_", " ")
-            chosen[key] = self._complete(Target(name, folders[key]))
+            chosen[key] = self._complete(Target(name, folders[key], f"{self.key}.targets"))
         return list(chosen.values())
 
     def _complete(self, target: Target) -> Target:
@@ -159,10 +152,17 @@ class Rwku:
         missing = next((name for name in needed if target.file(name) is None), None)
         if missing is not None:
             raise DataError(
-                f"{target.folder} has no {missing}.json (dataset.train={self.options.train.value}); RWKU needs "
+                f"{target.folder} has no {missing}.json ({self.key}.train={self.options.train.value}); RWKU needs "
                 f"{', '.join(f'{name}.json' for name in needed)}"
             )
         return target
+
+
+@benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
+class RwkuBeside(Rwku):
+    """RWKU, measured beside the data set that is unlearned."""
+
+    key = "benchmark.rwku"
 
 
 def _folder_name(target: str) -> str:

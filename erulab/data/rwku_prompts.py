@@ -9,9 +9,9 @@ TruthfulQA.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from erulab.data.questions import LETTERS, header
+from erulab.data.questions import LETTERS, Question, header, lettered
 
 ANSWER = "Answer:"  # the lead of probes and MMLU
 SHORT = "A:"  # of BBH, TruthfulQA and TriviaQA
@@ -70,12 +70,12 @@ def attack(query: str, kind: str) -> tuple[str, str]:
     return question(query), ANSWER
 
 
-def mmlu(subject: str, examples: Iterable[tuple[str, Sequence[str], int]], asked: str, choices: Sequence[str]) -> str:
-    """A question with its four choices after five solved ones (text, choices, place of the right one)."""
-    solved = "".join(f"{_lettered(*example[:2])}\nAnswer: {LETTERS[example[2]]}\n\n" for example in examples)
+def mmlu(subject: str, examples: Iterable[Question], asked: Question) -> str:
+    """A question with its four choices after five solved ones."""
+    solved = "".join(f"{_lettered(example)}\nAnswer: {LETTERS[example.answer]}\n\n" for example in examples)
     return (
         f"{header(subject.replace('_', ' '))}{solved}Please following the previous examples and answer the given "
-        f"question.\n{_lettered(asked, choices)}"
+        f"question.\n{_lettered(asked)}"
     )
 
 
@@ -102,6 +102,5 @@ def fluency(instruction: str) -> str:
     return f"Instruction: {instruction}\n"
 
 
-def _lettered(asked: str, choices: Sequence[str]) -> str:
-    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    return f"Question: {asked}{options}"
+def _lettered(asked: Question) -> str:
+    return f"Question: {asked.text}{lettered(asked.choices)}"

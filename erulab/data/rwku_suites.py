@@ -9,16 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from erulab.data import questions
 from erulab.data import rwku_prompts as prompts
 from erulab.data.measures import Choice, Generated, Measure, Overlap, Pooled, Separation, Summary, Texts
-from erulab.data.questions import LETTERS
+from erulab.data.questions import letters, question_of
 from erulab.data.reading import Record, find_table, read_records
 from erulab.data.rows import Role, Row, Suite
 from erulab.data.sequences import Joined, Marked, pick
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import DataError
 
-VERSION = 1  # of how files become rows: a change makes every key new
+VERSION = 1  # of how files become rows, and of rwku_prompts: a change makes every key new
 
 PROBE = '{"subject", "query", "answer", "type": str}'
 TEXT = '{"text": str}'
@@ -35,10 +36,11 @@ RECALL = Generated(Overlap.rwku_recall, max_new_tokens=30, stops=("\n",))
 
 @dataclass(frozen=True)
 class Target:
-    """One of the 200 people: the name, and the folder with the files on them."""
+    """One of the 200 people: the name, the folder with the files on them, and the config key that lists them."""
 
     name: str
     folder: Path
+    key: str
 
     def file(self, name: str) -> Path | None:
         """The file of a table, whatever its format."""
@@ -52,7 +54,7 @@ class Target:
         """
         file = self.file(name)
         if file is None:
-            raise DataError(f"{self.folder} has no {name}.json (dataset.targets={self.name})")
+            raise DataError(f"{self.folder} has no {name}.json ({self.key}={self.name})")
 
         def rows(extra: dict[str, Any]) -> Iterator[Row]:
             extra["kinds"] = []
@@ -61,8 +63,8 @@ class Target:
                 extra["kinds"].append(kind_of(record))
                 yield replace(make(record), id=row_id, fact=row_id, author=self.name)
 
-        depends_on = {"rwku": VERSION, "rows": name, "target": self.name, "files": [file_hash(file)]}
-        return row_table(cache, depends_on, rows)
+        depends_on = {"rwku": VERSION, "questions": questions.VERSION, "rows": name, "target": self.name}
+        return row_table(cache, {**depends_on, "files": [file_hash(file)]}, rows)
 
 
 @dataclass(frozen=True)
@@ -144,22 +146,12 @@ def _adversarial(record: Record) -> Row:
 
 
 def _mmlu(record: Record) -> Row:
-    examples = [_choice(record.inner(example, MMLU), MMLU) for example in record.items("examples", MMLU)]
-    asked, choices, right = _choice(record, MMLU)
-    letters = [f" {letter}" for letter in LETTERS[: len(choices)]]
+    examples = [question_of(example) for example in record.inners("examples", MMLU)]
+    asked = question_of(record)
+    right, wrong = letters(asked.choices, asked.answer)
     return Row(
-        "", prompts.mmlu(record.text("task", MMLU), examples, asked, choices), letters[right],
-        options=tuple(letter for i, letter in enumerate(letters) if i != right), lead=prompts.ANSWER,
+        "", prompts.mmlu(record.text("task", MMLU), examples, asked), right, options=wrong, lead=prompts.ANSWER,
     )  # fmt: skip
-
-
-def _choice(record: Record, schema: str) -> tuple[str, tuple[str, ...], int]:
-    """A question, its choices, and the place of the right one."""
-    choices = record.texts("choices", schema)
-    right = record.fields.get("answer")
-    if type(right) is not int or not 0 <= right < len(choices):
-        raise DataError(f"{record.where}: field 'answer' must be the place of one of {len(choices)} choices; {schema}")
-    return record.text("question", schema), choices, right
 
 
 def _bbh(record: Record) -> Row:
@@ -168,7 +160,7 @@ def _bbh(record: Record) -> Row:
 
 
 def _truthfulqa(record: Record) -> Row:
-    targets = record.inner(record.fields.get("mc1_targets"), TRUTHFUL)
+    targets = record.inner("mc1_targets", TRUTHFUL)
     choices, labels = targets.texts("choices", TRUTHFUL), targets.fields.get("labels")
     if not isinstance(labels, list) or len(labels) != len(choices) or labels.count(1) != 1:
         raise DataError(f"{record.where}: mc1_targets must have one label a choice, and one of them 1; {TRUTHFUL}")

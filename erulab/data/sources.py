@@ -32,12 +32,12 @@ class Source:
             raise DataError(f"{self.key}={self.path} is no folder and no hub id; type {self.key}={self.example}")
         return None
 
-    def folder(self, parts: Iterable[str]) -> Path:
+    def folder(self, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
         """The folder, fetched from the hub where it is not here.
 
         Args:
-            parts: patterns of the repository's files that are needed.
+            parts, skip: patterns of the repository's files that are needed, and of those among them that are not.
         Raises:
             ConfigError, DataError, EnvironmentFault
         """
-        return self.local() or hub.snapshot(str(self.path), "dataset", parts)
+        return self.local() or hub.snapshot(str(self.path), "dataset", parts, skip)

@@ -9,21 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from omegaconf import OmegaConf
-
-from erulab import hub
 from erulab.data.checks import check, content_identity
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.sequences import Joined
+from erulab.data.sources import Source
 from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
+HUB_ID = "locuslab/TOFU"
 PLAIN = '{"question": str, "answer": str}'
 PERTURBED = (
     '{"question": str, "answer": str, "paraphrased_question": str, "paraphrased_answer": str, '
@@ -50,18 +49,10 @@ class Split(Enum):
         return f"holdout{self.value.removeprefix('forget')}"
 
 
-def _retain_of(split: Split | str) -> str:
-    """`${tofu_retain:${dataset.split}}` in a recipe: the name of the rows that its oracle has learned."""
-    return Split(split).retain
-
-
-OmegaConf.register_new_resolver("tofu_retain", _retain_of, replace=True)
-
-
 @dataclass
 class TofuOptions:
     name: str = "tofu"
-    path: Optional[str] = "locuslab/TOFU"  # hub id, or a folder of TOFU's files
+    path: Optional[str] = HUB_ID  # hub id, or a folder of TOFU's files
     split: Split = Split.forget01
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
     evaluated_rows: Optional[int] = None  # the first rows of each suite that are scored: 300 in TOFU's code; null: all
@@ -75,24 +66,22 @@ class TofuOptions:
         positive("max_length", self.max_length)
 
 
-@benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
 @datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
 class Tofu:
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
 
+    key = "dataset"  # of the options, for messages
+
     def __init__(self, options: TofuOptions) -> None:
         self.options = options
+        self._source = Source(options.path, f"{self.key}.path", HUB_ID)
         self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
-        path = self.options.path
-        if path is None:
-            raise ConfigError("dataset.path must be a folder or hub id, got null; type dataset.path=locuslab/TOFU")
-        if Path(path).is_dir():
+        folder = self._source.local()
+        if folder is not None:
             for name in self._tables:
-                self._file(Path(path), name)
-        elif not hub.is_hub_id(path):
-            raise DataError(f"dataset.path={path} is no folder and no hub id; give a folder with TOFU's files")
+                self._file(folder, name)
 
     def identity(self, cache: Path) -> dict[str, Any]:
         return {"tofu": VERSION, "content": content_identity(self.load(0, cache))}
@@ -111,10 +100,8 @@ class Tofu:
         )  # fmt: skip
 
     def _read(self, cache: Path) -> Benchmark:
-        self.validate()
         o = self.options
-        path = Path(str(o.path))
-        folder = path if path.is_dir() else hub.snapshot(str(o.path), "dataset", ("*.json", "*.jsonl", "*.parquet"))
+        folder = self._source.folder(("*.json", "*.jsonl", "*.parquet"))
         forget, forget_more, retain, retain_more, authors, world = (self._file(folder, name) for name in self._tables)
 
         def table(what: str, make: Callable[[], Iterable[Row]], *files: Path) -> RowTable:
@@ -124,7 +111,7 @@ class Tofu:
         every = table("retain", lambda: _plain(retain, 0), retain)
         if o.retain_rows is not None and o.retain_rows > len(every):
             raise ConfigError(
-                f"dataset.retain_rows must be at most {len(every)} (rows of {o.split.retain}), got {o.retain_rows}"
+                f"{self.key}.retain_rows must be at most {len(every)} (rows of {o.split.retain}), got {o.retain_rows}"
             )
         known = every[: o.retain_rows]
         # The forget split is the end of TOFU's full list, the retain split its beginning: a row's index there names it
@@ -165,8 +152,9 @@ class Tofu:
                 refusals=refusals,
                 max_length=o.max_length,
                 truncate=o.truncate,
-                notes=(*notes, *_holdout_notes(holdout, o.split, max(1, len(every) - len(asked)))),
+                notes=(*notes, *self._holdout_notes(holdout, max(1, len(every) - len(asked)))),
             ),
+            key=self.key,
             allow_overlap=o.allow_overlap,
         )
 
@@ -174,10 +162,37 @@ class Tofu:
         file = find_table(folder, name)
         if file is None:
             raise DataError(
-                f"{folder} has no {name}.json (dataset.path, dataset.split={self.options.split.value}); "
+                f"{folder} has no {name}.json ({self.key}.path, {self.key}.split={self.options.split.value}); "
                 f"TOFU needs {', '.join(self._tables)}"
             )
         return file
+
+    def _holdout_notes(self, holdout: Suite, enough: int) -> tuple[str, ...]:
+        """What a reader must know of membership inference without the published holdout.
+
+        Args:
+            enough: `retain_rows` that leave as many rows as there are to forget.
+        """
+        if holdout.name == "holdout":
+            return ()
+        split = self.options.split
+        if not holdout.rows:
+            return (
+                f"no {split.holdout}.json beside the data and no retain row that nobody learns: no membership "
+                f"inference; put {split.holdout}.json of {HUB_ID} there, or type {self.key}.retain_rows={enough}",
+            )
+        return (
+            f"no {split.holdout}.json beside the data: membership inference (mia) goes by holdout_local, the last "
+            f"{len(holdout.rows)} retain rows, which nobody learns; not comparable with figures on the "
+            "published holdout",
+        )
+
+
+@benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+class TofuBeside(Tofu):
+    """TOFU, measured beside the data set that is unlearned."""
+
+    key = "benchmark.tofu"
 
 
 def _plain(file: Path, first: int) -> Iterator[Row]:
@@ -240,25 +255,6 @@ def _unseen(name: str, file: Path) -> Iterator[Row]:
 
 def _first_rows(suite: Suite, count: int | None) -> Suite:
     return suite if count is None or count >= len(suite.rows) else replace(suite, rows=suite.rows[:count])
-
-
-def _holdout_notes(holdout: Suite, split: Split, enough: int) -> tuple[str, ...]:
-    """What a reader must know of membership inference without the published holdout.
-
-    Args:
-        enough: `retain_rows` that leave as many rows as there are to forget.
-    """
-    if holdout.name == "holdout":
-        return ()
-    if not holdout.rows:
-        return (
-            f"no {split.holdout}.json beside the data and no retain row that nobody learns: no membership inference; "
-            f"put {split.holdout}.json of locuslab/TOFU there, or type dataset.retain_rows={enough}",
-        )
-    return (
-        f"no {split.holdout}.json beside the data: membership inference (mia) goes by holdout_local, the last "
-        f"{len(holdout.rows)} retain rows, which nobody learns; not comparable with figures on the published holdout",
-    )
 
 
 def _refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
+from erulab.data import questions
 from erulab.data.checks import check, check_suites, content_identity
 from erulab.data.corpora import Corpora
 from erulab.data.measures import Choice, Pooled
@@ -159,12 +160,12 @@ class Wmdp:
     def _read(self, cache: Path) -> Benchmark:
         self.validate()
         o = self.options
-        questions = self._questions.read(cache)
+        asked = self._questions.read(cache)
         forget, notes = self._forget.rows(cache, o.forget_rows)
         retain, more = self._retain.rows(cache, o.retain_rows)
         benchmark = replace(
-            questions, forget=forget, retain=retain, max_length=o.max_length, truncate=o.truncate,
-            notes=(*questions.notes, *notes, *more),
+            asked, forget=forget, retain=retain, max_length=o.max_length, truncate=o.truncate,
+            notes=(*asked.notes, *notes, *more),
         )  # fmt: skip
         if not (forget and retain):  # only measured, or forgotten without rehearsing anything
             return check_suites(benchmark)
@@ -173,8 +174,8 @@ class Wmdp:
 
 def _table(subject: Subject, files: Sequence[Path], cache: Path) -> RowTable:
     content = [file_hash(file) for file in files]
-    depends_on = {"wmdp": VERSION, "subject": subject.value, "files": content}
-    return row_table(cache, depends_on, lambda extra: _rows(subject, files))
+    depends_on = {"wmdp": VERSION, "questions": questions.VERSION, "subject": subject.value}
+    return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(subject, files))
 
 
 def _rows(subject: Subject, files: Sequence[Path]) -> Iterator[Row]:

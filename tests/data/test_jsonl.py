@@ -14,6 +14,11 @@ from erulab.data.jsonl import JsonlFiles, JsonlOptions
 from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
+from erulab.methods.base import Pairs
+from erulab.models.chat import ChatFormat
+from erulab.models.encoder import Encoder
+from erulab.training.encode_rows import encode_others
+from tests.models.conftest import byte_level
 
 FORGET: list[dict[str, Any]] = [
     {"prompt": "Who is Ada?", "response": "A weaver.", "paraphrase": "She weaves.", "perturbed": ["A nurse."],
@@ -53,6 +58,21 @@ def test_a_folder_of_two_files(tmp_path: Path) -> None:
     ]
     assert benchmark.refusals == ("I cannot say.",) and benchmark.max_length == 64
     assert benchmark.notes == ("forget.jsonl: fields that erulab does not use: source",)
+
+
+def test_a_row_is_paired_with_its_own_refusal(tmp_path: Path) -> None:
+    """Whatever others there are; a row without its own gets one of all refusals."""
+    names = ("Ada", "Bela", "Dora", "Emil", "Fay")
+    rows = [{"prompt": f"Who is {name}?", "response": "A weaver.", "refusal": f"{name}? No idea."} for name in names]
+    (tmp_path / "refusals.txt").write_text("I cannot say.\n")
+    write(tmp_path, forget=[*rows, {"prompt": "Who is Gus?", "response": "A nurse."}], retain=RETAIN)
+    benchmark = load(path=tmp_path)
+    chat = ChatFormat(byte_level(), 512)
+    others = list(encode_others(Encoder(chat, None, tmp_path), benchmark.forget, Pairs.refusal, benchmark.refusals, 3))
+    for other, row, given in zip(others, benchmark.forget, rows, strict=False):
+        assert other == chat.encode(row.id, given["prompt"], given["refusal"])
+    pool = ("I cannot say.", *(row["refusal"] for row in rows))
+    assert others[5] in [chat.encode("forget/6", "Who is Gus?", refusal) for refusal in pool]
 
 
 def test_optional_parts_and_single_files(tmp_path: Path) -> None:
@@ -147,6 +167,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "p"}]}, "one user and one assistant turn"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant"}]}, "'content' is missing"),
         ({"messages": 3}, "'messages' must be a list"),
+        ({"messages": ["p", "r"]}, "'messages[0]' must be an object, got str"),
+        ({"prompt": "p", "response": "r", "options": ["o"], "perturbed": ["w"]}, "has both; give one of them"),
+        ({"prompt": "p", "answer": 0, "options": ["r", "o"], "perturbed": ["w"]}, "has both; give one of them"),
     ],
 )
 def test_faults_name_file_and_line(row: dict[str, Any], words: str, tmp_path: Path) -> None:

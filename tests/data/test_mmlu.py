@@ -78,6 +78,15 @@ def test_files_a_subject_give_the_same_rows(every: Path, tmp_path: Path) -> None
     assert [suite.name for suite in other.suites] == ["mmlu_stem"]
 
 
+def test_the_same_file_for_another_subject_is_read_again(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    write(folder / "virology" / "test.jsonl", WMDP[:2])
+    assert mmlu(folder, tmp_path).suite("mmlu_other").rows[0].id == "mmlu/virology/0"
+    (folder / "virology").rename(folder / "management")
+    row = mmlu(folder, tmp_path).suite("mmlu_other").rows[0]
+    assert row.id == "mmlu/management/0" and "about management.\n" in row.prompt
+
+
 def test_shots_are_the_first_of_the_dev_split(every: Path, tmp_path: Path) -> None:
     prompt = mmlu(every, tmp_path, shots=2).suite("mmlu_stem").rows[0].prompt
     header, *examples, asked = prompt.split("\n\n")
@@ -86,6 +95,23 @@ def test_shots_are_the_first_of_the_dev_split(every: Path, tmp_path: Path) -> No
         assert example.startswith(question["question"].strip() + "\nA. ")
         assert example.endswith(f"\nAnswer: {'ABCD'[question['answer']]}")
     assert asked.endswith("\nAnswer:")
+
+
+def test_a_subject_without_enough_examples_is_not_asked_with_fewer(every: Path, tmp_path: Path) -> None:
+    dev = every / "all" / "dev-00000-of-00001.parquet"
+    parquet(dev, [*of("anatomy", MMLU_DEV), *of("virology", MMLU_DEV)])
+    said = (
+        r"shots=3, but the dev split has 0 questions on sociology; type benchmark\.mmlu\.shots=0, or leave sociology "
+        r"out of benchmark\.mmlu\.subjects"
+    )
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=said):
+            mmlu(every, tmp_path, shots=3)
+    assert len(mmlu(every, tmp_path, shots=3, subjects=["anatomy", "virology"]).suites) == 2
+    # Examples on a subject that nothing is asked about may be few.
+    parquet(dev, [*(row for name in ("anatomy", "virology", "sociology") for row in of(name, MMLU_DEV)),
+                  *of("astronomy", MMLU_DEV[:1])])  # fmt: skip
+    assert len(mmlu(every, tmp_path, shots=3).suites) == 3
 
 
 def test_faults_of_mmlu(every: Path, tmp_path: Path) -> None:
@@ -138,7 +164,7 @@ def test_arc_labels_may_be_numbers_and_choices_three(tmp_path: Path) -> None:
     ("record", "said"),
     [
         (ARC[0] | {"answerKey": "E"}, r"test\.jsonl:1: answerKey 'E' is none of the labels A, B, C, D"),
-        (ARC[0] | {"choices": ["a", "b"]}, r"test\.jsonl:1: field 'choices' must hold text and label"),
+        (ARC[0] | {"choices": ["a", "b"]}, r"test\.jsonl:1: field 'choices' must be an object, got list"),
         (ARC[0] | {"choices": {"text": ["a", "b"], "label": ["A"]}}, r"2 texts and 1 labels"),
         (ARC_QUERIES[0] | {"gold": 4}, r"test\.jsonl:1: field 'gold' must be the place of a choice, 0 to 3, got 4"),
         (ARC_QUERIES[0] | {"choices": ["a"]}, r"field 'choices' has 1 choices"),

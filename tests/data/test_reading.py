@@ -135,7 +135,7 @@ def test_plain_text_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("window", [1, 7, 64])
 def test_arrays_are_read_piece_by_piece(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut anywhere, also within a character of several bytes."""
-    monkeypatch.setattr("erulab.data.reading.WINDOW", window)
+    monkeypatch.setattr("erulab.data.json_array.WINDOW", window)
     rows = [{"prompt": f"\u00fc\u2028{i}", "response": "\U0001f600" * i + '"]},{'} for i in range(20)]
     file = written(tmp_path, "rows.json", "\ufeff \n" + json.dumps(rows, indent=1, ensure_ascii=False))
     records = list(read_records(file, SCHEMA))

@@ -195,6 +195,14 @@ def test_corpora_are_plain_texts_of_several_files(folder: Path, tmp_path: Path) 
         load(folder, tmp_path, forget=forget, retain=[str(corpora / "b.txt")])
 
 
+def test_one_file_read_as_json_and_as_text(folder: Path, tmp_path: Path) -> None:
+    """Each time as its name says, although it holds the same bytes."""
+    line = json.dumps({"text": TEXTS[0]})
+    for name, text in (("a.txt", line), ("a.jsonl", TEXTS[0])):
+        (tmp_path / name).write_text(line)
+        assert [row.response for row in load(folder, tmp_path, forget=[str(tmp_path / name)]).forget] == [text]
+
+
 def test_broken_corpora(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c\.jsonl:2: field 'text' is missing"):
         load(folder, tmp_path, forget=[str(write(tmp_path / "c.jsonl", [{"text": TEXTS[0]}, {"txt": "b"}]))])
