@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import json
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,19 +24,12 @@ from erulab import config_rules, registry
 from erulab.config_errors import default_hint, did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
-from erulab.models.folders import files_identity, folder_identity
-from erulab.models.templates import template_of
-from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES, RunConfig, Stage
+from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
 
 CONF = registry.CONF
 LAUNCH = CONF.parent / "launch"
-
-# What changes neither a model nor a score: two runs that differ only here share their folder.
-NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "benchmark", "artifacts", "plugins")
-NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
-CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
 
@@ -186,42 +177,6 @@ def load(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is no run.yaml")
     load_plugins(content.get("plugins") or [])
     return _typed_run(content)
-
-
-def folder_key(config: RunConfig) -> str:
-    """10 hex digits of what the run's results depend on; paths count by what they hold (a hub id: by its name)."""
-    values = {key: value for key, value in plain(config).items() if key not in NOT_IN_KEY}
-    for part in ("trainer", "target"):
-        values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
-    for key in CHECKPOINTS:
-        checkpoint = values["model"].get(key)
-        if checkpoint is not None and Path(checkpoint).is_dir():
-            values["model"][key] = folder_identity(checkpoint)
-    tokenizer = values["model"].get("tokenizer")
-    if tokenizer is not None and Path(tokenizer).is_dir():
-        values["model"]["tokenizer"] = files_identity(Path(tokenizer))
-    if values["model"].get("template") is not None:
-        values["model"]["template"] = template_of(values["model"]["template"])
-    if config.learns_nothing:
-        values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
-        read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
-        values["model"] = {k: v for k, v in values["model"].items() if k in read and v is not None}
-    # The identity stands for what paths hold; other options count beside it.
-    options = {k: v for k, v in values["dataset"].items() if not _is_files(v)}
-    values["dataset"] = {**options, "identity": registry.datasets.build(config.dataset).identity(Path(config.cache))}
-    return short_hash(values)
-
-
-def _is_files(value: Any) -> bool:
-    """Whether an option is a path that is here, or a list of such."""
-    paths = value if isinstance(value, list) else [value]
-    return bool(paths) and all(isinstance(path, str) and Path(path).exists() for path in paths)
-
-
-def short_hash(values: Any) -> str:
-    """10 hex digits of plain values: what folders' names carry."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
 def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:

@@ -32,7 +32,9 @@ FIGURES = (
     "forget/choice", "forget_heldout/choice", "forget/probability", "forget/rouge", "forget/truth_ratio",
     "retain/exact_match", "retain_unrehearsed/exact_match", "retain/probability", "mia/auc_min_k",
     "mia/privleak", "model_utility", "forget_quality", "forget_fb/rwku_recall", "forget_qa/rwku_recall",
-    "forget_aa/rwku_recall", "forget_all/rwku_recall", "neighbor_all/rwku_recall",
+    "forget_aa/rwku_recall", "forget_all/rwku_recall", "neighbor_all/rwku_recall", "truthfulqa/accuracy",
+    "triviaqa/f1", "bbh/final_answer", "fluency/entropy", "verbmem/rouge_f1", "knowmem_f/rouge_f1",
+    "knowmem_r/rouge_f1", "wmdp/accuracy", "mmlu/accuracy",
 )  # fmt: skip
 STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
 

@@ -14,6 +14,7 @@ from erulab import config_rules, dispatch, environment, hosts
 from erulab.dispatch import Ended
 from erulab.environment import GPU
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
+from erulab.folder_key import folder_key
 from erulab.hosts import Meeting
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
@@ -48,7 +49,7 @@ def plan(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = 
     config_rules.check_batches(config, config.engine.world)
     configuration.validate(config)
     dispatch.check_machine(config, gpus)
-    key = configuration.folder_key(config)
+    key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
     made_by = "checkpoint" if config.learns_nothing else config.method.name
@@ -93,7 +94,7 @@ def finished(job: Job) -> bool:
         return False
     now = configuration.plain(job.config)
     # The folder's key holds the rest.
-    return all(before.get(part) == now[part] for part in ("attack", "benchmark", "stages", "artifacts", "evaluation"))
+    return all(before.get(part) == now[part] for part in ("attack", "stages", "artifacts", "evaluation"))
 
 
 def _check_same_run(job: Job) -> None:
@@ -101,7 +102,7 @@ def _check_same_run(job: Job) -> None:
     if not job.rundir.run_yaml.is_file():
         return
     try:
-        before = configuration.folder_key(configuration.load(job.rundir.run_yaml))
+        before = folder_key(configuration.load(job.rundir.run_yaml))
     except ErulabError:
         before = "unreadable"
     if before != job.key:

@@ -129,8 +129,10 @@ class Pipeline:
     def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
         if ref is None:
             stage = {UNLEARNED: Stage.unlearn.value}.get(part, part)
+            judged = "; a checkpoint that is only to be scored is model.unlearned=" if part == "target" else ""
             raise DataError(
                 f"no {part} has been learned with these settings; add {stage} to stages, or name one with model.{part}="
+                f"{judged}"
             )
         return ref
 

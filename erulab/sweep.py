@@ -19,6 +19,7 @@ from erulab import config as configuration
 from erulab import environment, jobs
 from erulab.environment import GPU
 from erulab.errors import ErulabError
+from erulab.folder_key import short_hash
 from erulab.jobs import Job
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
@@ -88,7 +89,7 @@ class Sweep:
             # Jobs that come down to one run (two spellings of a value) run once.
             tasks.setdefault(str(job.rundir.path), Task(len(tasks) + 1, list(overrides), job))
         self.tasks = list(tasks.values())
-        self.key = configuration.short_hash(sorted(task.job.rundir.path.name for task in self.tasks))
+        self.key = short_hash(sorted(task.job.rundir.path.name for task in self.tasks))
         self.folder = Path(named or Path(self.tasks[0].job.config.output) / "sweeps" / self.key)
         self._jobs = [(list(one), tasks[str(job.rundir.path)]) for one, job in zip(typed, plans, strict=True)]
         self._rundir = RunDir(self.folder)
@@ -196,7 +197,7 @@ def _apart(plans: list[Job]) -> list[Job]:
     for job, own in zip(plans, additions, strict=True):
         others = together[str(job.rundir.path)]
         differing = {part: value for part, value in own.items() if any(other[part] != value for other in others)}
-        path = f"{job.rundir.path}-{configuration.short_hash(differing)}" if differing else job.rundir.path
+        path = f"{job.rundir.path}-{short_hash(differing)}" if differing else job.rundir.path
         apart.append(dataclasses.replace(job, rundir=RunDir(path)))
     return apart
 
@@ -204,7 +205,7 @@ def _apart(plans: list[Job]) -> list[Job]:
 def _additions(job: Job) -> dict[str, Any]:
     """What a run's files or costs depend on, and its folder's key does not."""
     values = configuration.plain(job.config)
-    parts: dict[str, Any] = {part: values[part] for part in ("attack", "benchmark", "stages", "artifacts")}
+    parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "artifacts")}
     # Where hosts meet is another place each time.
     parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
     for part in ("trainer", "target"):

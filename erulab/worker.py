@@ -24,10 +24,11 @@ from erulab.console import final_table, show_config
 from erulab.costs.ledger import Ledger
 from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
+from erulab.folder_key import NOT_IN_GIVEN
 from erulab.models.encoder import Encoder
 from erulab.models.fitting import fitted
 from erulab.models.loading import chat_of
-from erulab.options import EngineName, RunConfig
+from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
 from erulab.registry import benchmarks, datasets, models
@@ -86,13 +87,12 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
 
     def prepared(plugin: Dataset, *, measured_only: bool = False) -> Prepared:
-        read = plugin.load(config.seed, folder)
-        if measured_only:
-            read = read.measured_only()
+        whole = plugin.load(config.seed, folder)
+        read = whole.measured_only() if measured_only else whole
         encoder = Encoder(chat, read.max_length, folder)
-        return Prepared(read, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
+        return Prepared(whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
 
-    data = prepared(dataset)
+    data = prepared(dataset, measured_only=config.learns_nothing and Stage.attack not in config.stages)
     others = [benchmarks.build(options) for options in config.benchmark.values()]
     beside = tuple(prepared(other, measured_only=True) for other in others)
     ledger = Ledger()
@@ -101,7 +101,10 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     context = Context(config, data, beside, source, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
-            show_config(configuration.plain(config))
+            made = configuration.plain(config)
+            # Where every model is given, nothing of the rest made one.
+            left_out = NOT_IN_GIVEN if config.learns_nothing else ()
+            show_config({key: value for key, value in made.items() if key not in left_out})
         Pipeline(context, rundir).run()
         if ranks.first:
             _show_results(rundir, config)

@@ -33,7 +33,7 @@ class MmluCategoriesOptions:
     path: Optional[str] = None  # a folder with a file mmlu_<subject>.jsonl for each subject
     forget: list[str] = field(default_factory=lambda: ["chemistry"])  # subjects
     retain: Optional[list[str]] = None  # subjects that are learned and rehearsed; null: all others
-    max_length: Optional[int] = 512  # tokens of question and answer
+    max_length: Optional[int] = None  # tokens of question and answer; null: the model's context
     truncate: Truncate = Truncate.error  # a question that leaves no room for an answer
     allow_overlap: bool = False
 

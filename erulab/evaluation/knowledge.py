@@ -45,7 +45,7 @@ def residual(model: Values, target: Values, oracle: Values, clusters: Sequence[s
         K with a paired bootstrap interval of the whole ratio (METHODS.md section 7).
     """
     if len(model) == 0:
-        return Figure(None, None, None, "no row to score")
+        return Figure(None, None, None, "no forget row has wrong answers to hold its own against")
     if not np.isfinite([model, target, oracle]).all():
         return Figure(None, None, None, "undefined: not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)

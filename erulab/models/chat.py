@@ -108,9 +108,9 @@ class ChatFormat:
             offsets, shift = answer.offsets[skip:], len(before)
         if start >= limit:
             raise DataError(
-                f"row {row_id}: the prompt takes {start} of {limit} tokens and leaves none for the response; "
-                f"shorten it, raise dataset.max_length (the model reads {self._context}), or type "
-                "dataset.truncate=left or drop"
+                f"row {row_id}: the prompt takes {start} of {limit} tokens and leaves none for the response; shorten it"
+                f"{self._raise(limit)}, or type dataset.truncate=left or drop (of a benchmark beside it: "
+                "benchmark.<name>.truncate)"
             )
         ids = ids[:limit]
         if len(ids) <= max(start, 1):
@@ -148,6 +148,10 @@ class ChatFormat:
             ([*opening.ids, *response.ids[self._anchored :], *self._end], len(opening))
             for opening, response in zip(found[: len(texts)], found[len(texts) :], strict=True)
         ]
+
+    def _raise(self, limit: int) -> str:
+        """What a message says where the model could read more."""
+        return f", raise dataset.max_length (the model reads {self._context})" if limit < self._context else ""
 
     def limit(self, max_length: int | None) -> int:
         """Tokens of a row: `max_length`, or what the model can read."""

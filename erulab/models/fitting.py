@@ -57,7 +57,7 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
         note for count, note in (
             (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
             (shortened, f"{shortened} prompts shortened at their beginning"),
-            (cut, f"{cut} responses cut at their end: they lose their end"),
+            (cut, f"{cut} responses are longer than the room for them: their end is left out"),
             (split, f"{split} texts longer than {encoder.limit} tokens are learned in {parts} pieces"),
             (empty, f"{empty} texts dropped: of a single token nothing can be learned"),
             (tight, f"{tight} prompts leave less room than the response may take: it ends at the context's end"),

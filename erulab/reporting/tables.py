@@ -27,6 +27,9 @@ FIGURES = (
     ("PrivLeak, %", "mia/privleak"),
     ("model utility", "model_utility"),
     ("forget quality", "forget_quality"),
+    ("RWKU FB", "forget_fb/rwku_recall"),
+    ("RWKU QA", "forget_qa/rwku_recall"),
+    ("RWKU AA", "forget_aa/rwku_recall"),
     ("RWKU forget all", "forget_all/rwku_recall"),
     ("RWKU neighbors all", "neighbor_all/rwku_recall"),
     ("verbatim memory", "verbmem/rouge_f1"),
@@ -43,11 +46,11 @@ OVERALL = ("model_utility", "mia/privleak")
 def comparison(runs: Sequence[RunResult]) -> Table:
     """One row a run; targets and oracles come once each, where several runs share them."""
     changed = differing([run.config for run in runs])
-    rows = [_run_row(run, settings) for run, settings in zip(runs, changed, strict=True)]
+    figures = _compared(runs)
+    rows = [_run_row(run, settings, figures) for run, settings in zip(runs, changed, strict=True)]
     attacks = sorted({heading for row in rows for heading in row if heading.startswith(AFTER)})
-    figures = [heading for heading, _ in FIGURES]
-    headings = [*CHOICES, "verdict", "K", *attacks, "utility kept", *figures]
-    rows = [_reference_row(model, run) for model, run in _references(runs)] + rows
+    headings = [*CHOICES, "verdict", "K", *attacks, "utility kept", *(heading for heading, _ in figures)]
+    rows = [_reference_row(model, run, figures) for model, run in _references(runs)] + rows
     table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
     shown = [i for i in range(len(headings)) if any(row[i].text or row[i].value is not None for row in table)]
     notes = [
@@ -156,11 +159,24 @@ def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
     return list(seen.values())
 
 
-def _reference_row(model: str, run: RunResult) -> dict[str, Cell]:
-    return {"run": Cell(model)} | {heading: _figure(run, model, name) for heading, name in FIGURES}
+def _reference_row(model: str, run: RunResult, figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+    return {"run": Cell(model)} | {heading: _figure(run, model, name) for heading, name in figures}
 
 
-def _run_row(run: RunResult, settings: dict[str, object]) -> dict[str, Cell]:
+def _compared(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """(heading, metric) of what runs are compared by: beside the usual figures those of benchmarks and checkpoints."""
+    few = [name for _, name in FIGURES]
+    more = dict.fromkeys(
+        name for run in runs
+        for name in telling(run.scores, few, run.config.get("benchmark") or (), every=bool(run.checkpoint))
+        if name not in few
+    )  # fmt: skip
+    return [*FIGURES, *((name, name) for name in more)]
+
+
+def _run_row(
+    run: RunResult, settings: dict[str, object], figures: Sequence[tuple[str, str]]
+) -> dict[str, Cell]:
     judged = verdict(run)
     forgetting = judged.forgetting
     row = {"run": Cell(run.name)}
@@ -171,7 +187,7 @@ def _run_row(run: RunResult, settings: dict[str, object]) -> dict[str, Cell]:
     row["K"] = Cell(
         value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_rows(run), is_figure=True
     )
-    row |= {heading: _figure(run, "unlearned", name) for heading, name in FIGURES}
+    row |= {heading: _figure(run, "unlearned", name) for heading, name in figures}
     row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
     for attack in judged.robustness:
         note = "" if attack.value is not None else "undefined" if attack.valid else "not valid"

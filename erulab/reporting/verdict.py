@@ -49,7 +49,7 @@ class Forgetting:
         if self.value is None:
             return f"forgotten: unknown, {self.note}"
         if self.outcome is Outcome.within:
-            return "forgotten: yes, within the oracle's range"
+            return f"forgotten: yes, within the oracle's range (K = {_figure(self.value, self.low, self.high)})"
         if self.outcome is Outcome.over:
             return f"over-forgotten: K = {_figure(self.value, self.low, self.high)}, below the oracle"
         return f"forgotten: no, {_figure(self.value, self.low, self.high)} of the knowledge above the oracle remains"

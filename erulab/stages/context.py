@@ -221,7 +221,7 @@ class Context:
                     prepared.read_by(chat)
                 except DataError as error:
                     raise DataError(f"{path}: {error}") from error
-        rows = self.encoder_of(chat).rows(self.benchmark.forget)
+        rows = self.encoder_of(chat).measured(self.data.whole.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:
             raise IntegrityFault(

@@ -17,12 +17,13 @@ import pytest
 
 from erulab import config, jobs
 from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
+from erulab.folder_key import folder_key
 from erulab.jobs import Job
 from erulab.rundir import RunDir
 
 
 def key(*overrides: str) -> str:
-    return config.folder_key(config.compose(overrides))
+    return folder_key(config.compose(overrides))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_corpora_count_by_what_they_hold(tmp_path: Path) -> None:
 
 def test_folder_is_named_for_data_and_method(here: Path) -> None:
     composed = config.compose(["method=npo"])
-    assert jobs.plan(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{config.folder_key(composed)}"
+    assert jobs.plan(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{folder_key(composed)}"
     assert jobs.plan(composed, "mine").rundir.path == Path("mine")
     assert list(here.iterdir()) == []
 

@@ -93,7 +93,7 @@ def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> 
 
 def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
     made = fit(dataclasses.replace(world, truncate=Truncate.left, max_length=16), chat)
-    (note,) = [note for note in made.notes if "responses cut" in note]
+    (note,) = [note for note in made.notes if "responses are longer" in note]
     rows = {row.id: row for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part}
     cut = 0
     for row in rows.values():
@@ -185,7 +185,8 @@ def test_a_text_that_is_judged_is_cut_only_by_the_context(texts: Benchmark) -> N
     long = Row("long", "", "harbour " * 300, plain=True)
     judged = dataclasses.replace(texts, suites=(Suite("all", Role.FORGET, (*texts.forget, long), Texts()),))
     made = fit(judged, TinyModel(TinyOptions()).chat(judged))
-    assert "1 responses cut at their end: they lose their end" in made.notes  # the model reads 256 tokens
+    # The model reads 256 tokens.
+    assert "1 responses are longer than the room for them: their end is left out" in made.notes
 
 
 def test_a_plain_prompt_that_is_shortened_leaves_room_for_what_is_generated(texts: Benchmark) -> None:

@@ -42,7 +42,7 @@ def test_within_the_oracles_range(value: float, low: float | None, high: float |
 
 def test_words() -> None:
     assert judge(SCORES, ATTACKS[:2]).words == (
-        "forgotten: yes, within the oracle's range; utility kept: .97; "
+        "forgotten: yes, within the oracle's range (K = .02 [-.03, .07]); utility kept: .97; "
         "after relearning .12 [.05, .20] of the knowledge above the oracle is back"
     )
     assert judge(residual(0.5, 0.4, 0.62), []).sentences[0] == (
