@@ -101,6 +101,17 @@ def test_folder_is_named_for_data_and_method(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def test_a_benchmark_beside_counts_by_what_it_holds(tmp_path: Path) -> None:
+    """Each set of benchmarks has a folder of its own: none overwrites another's scores."""
+    for name, gold in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        row = {"query": "Question: Why?", "choices": ["so", "thus"], "gold": gold}
+        (tmp_path / name / "arc_easy.jsonl").write_text(json.dumps(row))
+    beside = ["benchmark=[arc]", "benchmark.arc.subsets=[easy]"]
+    keys = {name: key(*beside, f"benchmark.arc.path={tmp_path / name}") for name in "abc"}
+    assert keys["a"] == keys["b"] != keys["c"] and key() not in keys.values()
+
+
 def hold(folder: str) -> None:
     with RunDir(folder).locked():
         time.sleep(60)
