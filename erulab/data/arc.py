@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check_suites, content_identity
+from erulab.data.checks import check_suites
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice
 from erulab.data.questions import Question, answer_row, place_of
 from erulab.data.reading import Record, find_file, find_split, read_records
@@ -48,13 +49,15 @@ class ArcOptions:
 
 
 @benchmarks.register("arc", ArcOptions, paper="arXiv 1803.05457", needs="ARC's questions: a folder, or the hub")
-class Arc:
+class Arc(FilesDataset):
     """ARC: 2,376 easy and 1,172 hard science questions, answered in words; chance is about .25."""
 
+    version = {"arc": VERSION}
+
     def __init__(self, options: ArcOptions) -> None:
+        super().__init__()
         self.options = options
         self._source = Source(options.path, "benchmark.arc.path", HUB_ID)
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         folder = self._source.local()
@@ -62,18 +65,13 @@ class Arc:
             for subset in self.options.subsets:
                 self._files(folder, subset)
 
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"arc": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            folder = self._source.folder([f"{CONFIGS[subset]}/test*" for subset in self.options.subsets])
-            suites = (
-                Suite(_name(subset), Role.RETAIN, _table(subset, self._files(folder, subset), cache), Choice(True))
-                for subset in self.options.subsets
-            )
-            self._loaded = check_suites(Benchmark("arc", tuple(suites)))
-        return self._loaded
+    def _read(self, cache: Path) -> Benchmark:
+        folder = self._source.folder([f"{CONFIGS[subset]}/test*" for subset in self.options.subsets])
+        suites = (
+            Suite(_name(subset), Role.RETAIN, _table(subset, self._files(folder, subset), cache), Choice(True))
+            for subset in self.options.subsets
+        )
+        return check_suites(Benchmark("arc", tuple(suites)))
 
     def _files(self, folder: Path, subset: Subset) -> tuple[Path, ...]:
         file = find_file(folder, _name(subset))

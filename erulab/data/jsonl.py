@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check
+from erulab.data.from_files import FilesDataset
 from erulab.data.jsonl_rows import SCHEMA, USED, row_of
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.reading import find_table, read_paragraphs, read_records, read_text_lines
@@ -45,25 +46,19 @@ class JsonlOptions:
 
 
 @datasets.register("jsonl", JsonlOptions, needs="dataset.path: a folder with forget.jsonl and retain.jsonl")
-class JsonlFiles:
+class JsonlFiles(FilesDataset):
     """Your own files: questions, multiple choice, chats or plain texts, with wrong answers where you have them."""
 
+    version = {"jsonl": VERSION}
+
     def __init__(self, options: JsonlOptions) -> None:
+        super().__init__()
         self.options = options
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         for part in PARTS:
             self._file(part)
         self._refusal_file()
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"jsonl": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
 
     def _read(self, cache: Path) -> Benchmark:
         self.validate()

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check_suites, content_identity
+from erulab.data.checks import check_suites
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
 from erulab.data.questions import SCHEMA, header, letter_row, question_of, solved
 from erulab.data.reading import Record, find_split, read_records
@@ -66,14 +67,16 @@ class MmluOptions:
 
 
 @benchmarks.register("mmlu", MmluOptions, paper="arXiv 2009.03300", needs="MMLU's questions: a folder, or the hub")
-class Mmlu:
+class Mmlu(FilesDataset):
     """MMLU: 14,042 questions on 57 subjects, answered by letter; chance is .25."""
 
+    version = {"mmlu": VERSION}
+
     def __init__(self, options: MmluOptions) -> None:
+        super().__init__()
         self.options = options
         self._source = Source(options.path, "benchmark.mmlu.path", HUB_ID)
         self._wanted = options.subjects or SUBJECTS
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         folder = self._source.local()
@@ -81,14 +84,6 @@ class Mmlu:
             self._files(folder, "test")
             if self.options.shots:
                 self._files(folder, EXAMPLES)
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"mmlu": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = check_suites(self._read(cache))
-        return self._loaded
 
     def _read(self, cache: Path) -> Benchmark:
         shots, wanted = self.options.shots, self._wanted
@@ -128,7 +123,7 @@ class Mmlu:
             )
         notes = (f"mmlu: {len(found)} of {len(SUBJECTS)} subjects",) if len(found) < len(SUBJECTS) else ()
         pooled = Pooled("mmlu", "accuracy", tuple(suite.name for suite in suites))
-        return Benchmark("mmlu", tuple(suites), (pooled,), notes=notes)
+        return check_suites(Benchmark("mmlu", tuple(suites), (pooled,), notes=notes))
 
     def _files(self, folder: Path, split: str) -> dict[str, tuple[Path, ...]]:
         """Configuration -> its files: the one that holds all subjects, or those of the subjects that are there.

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Answers, Choice
 from erulab.data.phrasings import REFUSALS
 from erulab.data.questions import SCHEMA, Question, header, letter_row, question_of
@@ -47,23 +48,17 @@ class MmluCategoriesOptions:
     "mmlu_categories", MmluCategoriesOptions, paper="Deeb & Roger 2024, arXiv 2410.08827",
     needs="dataset.path: a folder with mmlu_<subject>.jsonl",
 )  # fmt: skip
-class MmluCategories:
+class MmluCategories(FilesDataset):
     """MMLU by subjects: forget one, keep the others. The harmless stand-in for WMDP, and not WMDP."""
 
+    version = {"mmlu_categories": VERSION}
+
     def __init__(self, options: MmluCategoriesOptions) -> None:
+        super().__init__()
         self.options = options
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         self._subjects()
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"mmlu_categories": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
 
     def _read(self, cache: Path) -> Benchmark:
         o = self.options

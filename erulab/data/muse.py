@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import lazy_loader
 
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Generated, Overlap, Separation, Texts
 from erulab.data.reading import find_table, read_records, read_texts
 from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
@@ -76,28 +77,21 @@ class MuseOptions:
 
 
 @datasets.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
-class Muse:
+class Muse(FilesDataset):
     """MUSE: forget news articles or books as text, at once or in turn; verbatim memory, knowledge, PrivLeak."""
 
+    version = {"muse": VERSION}
     key = "dataset"  # of the options, for messages
 
     def __init__(self, options: MuseOptions) -> None:
+        super().__init__()
         self.options = options
         self._source = Source(_place(options), f"{self.key}.path", options.corpus.hub_id)
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         folder = self._source.local()
         if folder is not None:
             self._check_files(folder)
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"muse": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
 
     def _check_files(self, folder: Path) -> None:
         """

@@ -11,7 +11,8 @@ from typing import Any, Optional
 
 from erulab.config_errors import did_you_mean
 from erulab.data import rwku_suites
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check
+from erulab.data.from_files import FilesDataset
 from erulab.data.reading import Record, read_records
 from erulab.data.rows import Benchmark, Row, Truncate
 from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, running_text
@@ -68,15 +69,16 @@ class RwkuOptions:
     "rwku", RwkuOptions, paper="arXiv 2406.10890",
     needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
 )  # fmt: skip
-class Rwku:
+class Rwku(FilesDataset):
     """RWKU: forget what a pretrained model knows of a famous person; probes, neighbours, membership, utility."""
 
+    version = {"rwku": VERSION}
     key = "dataset"  # of the options, for messages
 
     def __init__(self, options: RwkuOptions) -> None:
+        super().__init__()
         self.options = options
         self._source = Source(options.path, f"{self.key}.path", HUB_ID)
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         retain, folder = self.options.retain, self._source.local()
@@ -84,14 +86,6 @@ class Rwku:
             raise DataError(f"{self.key}.retain={retain} is no file; expected one {RETAIN} a line")
         if folder is not None:
             self._targets(folder)
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"rwku": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
 
     def _read(self, cache: Path) -> Benchmark:
         self.validate()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.phrasings import REFUSALS
 from erulab.data.reading import Record, find_table, read_records, read_text_lines
@@ -67,29 +68,22 @@ class TofuOptions:
 
 
 @datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
-class Tofu:
+class Tofu(FilesDataset):
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
 
+    version = {"tofu": VERSION}
     key = "dataset"  # of the options, for messages
 
     def __init__(self, options: TofuOptions) -> None:
+        super().__init__()
         self.options = options
         self._source = Source(options.path, f"{self.key}.path", HUB_ID)
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         folder = self._source.local()
         if folder is not None:
             for name in self._tables:
                 self._file(folder, name)
-
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"tofu": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
 
     @property
     def _tables(self) -> tuple[str, ...]:

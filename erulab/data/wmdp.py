@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check, check_suites, content_identity
+from erulab.data.checks import check, check_suites
 from erulab.data.corpora import Corpora
+from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
 from erulab.data.questions import SCHEMA, header, letter_row, question_of
 from erulab.data.reading import Record, find_file, find_split, read_records
@@ -77,13 +78,15 @@ class WmdpOptions(WmdpQuestionsOptions):
 
 
 @benchmarks.register("wmdp", WmdpQuestionsOptions, paper=PAPER, needs="WMDP's questions: a folder, or the hub")
-class WmdpQuestions:
+class WmdpQuestions(FilesDataset):
     """WMDP: 3,668 questions on hazardous knowledge, answered by letter; chance is .25."""
 
+    version = {"wmdp": VERSION}
+
     def __init__(self, options: WmdpQuestionsOptions, key: str = "benchmark.wmdp") -> None:
+        super().__init__()
         self.options = options
         self._source = Source(options.path, f"{key}.path", HUB_ID)
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         folder = self._source.local()
@@ -91,15 +94,10 @@ class WmdpQuestions:
             for subject in self.options.subjects:
                 self._files(folder, subject)
 
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"wmdp": VERSION, "content": content_identity(self.load(0, cache))}
+    def _read(self, cache: Path) -> Benchmark:
+        return check_suites(self.questions(cache))
 
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = check_suites(self.read(cache))
-        return self._loaded
-
-    def read(self, cache: Path) -> Benchmark:
+    def questions(self, cache: Path) -> Benchmark:
         """The questions, not yet checked.
 
         Raises:
@@ -134,33 +132,27 @@ class WmdpQuestions:
 @datasets.register(
     "wmdp", WmdpOptions, paper=PAPER, needs="WMDP's questions, model.target, and corpora to unlearn: dataset.forget"
 )
-class Wmdp:
+class Wmdp(FilesDataset):
     """WMDP: forget a corpus of hazardous texts; measured by 3,668 multiple-choice questions."""
 
+    version = {"wmdp": VERSION}
+
     def __init__(self, options: WmdpOptions) -> None:
+        super().__init__()
         self.options = options
         self._questions = WmdpQuestions(options, "dataset")
         self._forget = Corpora("dataset.forget", options.forget or ())
         self._retain = Corpora("dataset.retain", options.retain or ())
-        self._loaded: Benchmark | None = None
 
     def validate(self) -> None:
         self._questions.validate()
         self._forget.check()
         self._retain.check()
 
-    def identity(self, cache: Path) -> dict[str, Any]:
-        return {"wmdp": VERSION, "content": content_identity(self.load(0, cache))}
-
-    def load(self, seed: int, cache: Path) -> Benchmark:
-        if self._loaded is None:
-            self._loaded = self._read(cache)
-        return self._loaded
-
     def _read(self, cache: Path) -> Benchmark:
         self.validate()
         o = self.options
-        asked = self._questions.read(cache)
+        asked = self._questions.questions(cache)
         forget, notes = self._forget.rows(cache, o.forget_rows)
         retain, more = self._retain.rows(cache, o.retain_rows)
         benchmark = replace(

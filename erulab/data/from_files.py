@@ -1,0 +1,36 @@
+"""Data sets that lie in files: read once, counted by what they hold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from erulab.data.checks import content_identity
+from erulab.data.rows import Benchmark
+
+
+class FilesDataset(ABC):
+    """What `Dataset` asks for of identity and rows. `version`: name of the reader, and of how files become rows."""
+
+    version: ClassVar[Mapping[str, int]]
+
+    def __init__(self) -> None:
+        self._loaded: Benchmark | None = None
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        return {**self.version, "content": content_identity(self.load(0, cache))}
+
+    def load(self, seed: int, cache: Path) -> Benchmark:
+        if self._loaded is None:
+            self._loaded = self._read(cache)
+        return self._loaded
+
+    @abstractmethod
+    def _read(self, cache: Path) -> Benchmark:
+        """The rows, checked.
+
+        Raises:
+            DataError: with file and line where there is one.
+        """
