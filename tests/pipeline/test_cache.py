@@ -77,7 +77,8 @@ def test_stages_without_what_they_need_say_so(run: Runner, tmp_path: Path) -> No
     """Before anything is unlearned, and never as a run without figures that ends well."""
     nothing = run("stages=[evaluate]", "attack=none", folder=tmp_path)
     assert (nothing.code, nothing.read("exit.json")["message"]) == (
-        3, "no target has been learned with these settings; add target to stages, or name one with model.target="
+        3, "no target has been learned with these settings; add target to stages, or name one with model.target=; a "
+        "checkpoint that is only to be scored is model.unlearned="
     )
     no_oracle = run("stages=[target,unlearn,attack]", "attack=quantize", "target.epochs=1", folder=tmp_path)
     assert no_oracle.code == 3 and "model.oracle=" in no_oracle.read("exit.json")["message"]
