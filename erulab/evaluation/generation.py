@@ -10,6 +10,7 @@ import torch
 
 from erulab.costs.flops import Rows
 from erulab.evaluation import texts
+from erulab.models.key_value import cache_for
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
@@ -107,9 +108,9 @@ class _Batch:
             tokens[i, :opening], tokens[i, longest - rest :] = torch.tensor(row[:opening]), torch.tensor(row[opening:])
             mask[i, :opening] = mask[i, longest - rest :] = 1
         tokens, mask = tokens.to(self._device), mask.to(self._device)
-        cache = None
+        cache = cache_for(self._loaded.model.config)
         if opening:
-            _, cache = self._forward(tokens[:1, :opening], mask[:1, :opening], None)
+            _, cache = self._forward(tokens[:1, :opening], mask[:1, :opening], cache)
             cache.batch_repeat_interleave(len(ids))
         first, cache = self._forward(tokens[:, opening:], mask, cache)
         return first, mask, cache

@@ -50,6 +50,8 @@ def packed_attention(
     Returns:
         (1, packed, heads, head width), None.
     """
+    if pieces is None and query.shape[2] == 1 and query.device.type == "cpu" and not torch.is_grad_enabled():
+        return _one_token(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5), None
     if pieces is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
@@ -69,6 +71,24 @@ def packed_attention(
             )
         )
     return torch.cat(results, 2).transpose(1, 2), None
+
+
+def _one_token(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    """(rows, 1, heads, head width): attention of the one token that generation is at.
+
+    SDPA would copy keys and values for each head that shares them, which takes longer than all the rest.
+
+    Args:
+        query: (rows, heads, 1, width); key, value: (rows, key-value heads, positions, width).
+        mask: (rows, 1, 1, positions), bool (seen) or float (added); None: all are seen.
+    """
+    rows, heads, _, width = query.shape
+    scores = query.reshape(rows, key.shape[1], -1, width) @ key.transpose(2, 3) * scaling
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return (scores.softmax(-1) @ value).reshape(rows, 1, heads, width)
 
 
 def _mask(query: torch.Tensor, key: torch.Tensor, window: int | None) -> torch.Tensor:

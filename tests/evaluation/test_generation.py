@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, MistralConfig
 
 from erulab.evaluation.generation import SHARED, Prompt, generate
+from erulab.models import key_value
+from erulab.models.attention import packed_attention
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
 from tests import tiny
@@ -130,3 +134,36 @@ def test_a_response_ends_before_a_stop_text() -> None:
     found = generate(LoadedModel(model, None, Numbers(())), prompts(PROMPTS[2:3], stops=(stop,)), 10_000, Ranks())  # type: ignore[arg-type]
     assert found == [free[2].partition(stop)[0]]
     assert len(lengths) <= 5
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_a_cache_that_grows_in_place_is_one_that_is_copied(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through several enlargements, a common opening and rows that leave."""
+    monkeypatch.setattr(key_value, "ROOM", 2)
+    model = tiny.random_model(kind)
+    assert key_value.cache_for(model.config) is not None or kind == "qwen2"
+    stop = int(naive(model, PROMPTS[0], ()).split()[5])
+    opening = " ".join(str(2 + i % 30) for i in range(SHARED))
+    texts = [*PROMPTS, *[f"{opening} {prompt}" for prompt in PROMPTS]]
+    loaded = LoadedModel(model, None, Numbers((stop,)))  # type: ignore[arg-type]
+    for batch_tokens in (60, 10_000):
+        found = generate(loaded, prompts(texts), batch_tokens, Ranks())
+        assert found == [naive(model, text, (stop,)) for text in texts]
+
+
+def test_models_with_windows_keep_transformers_own_cache() -> None:
+    assert key_value.cache_for(MistralConfig(sliding_window=8)) is None
+    assert key_value.cache_for(LlamaConfig()) is not None
+
+
+def test_attention_of_one_token_is_sdpa_s() -> None:
+    """Heads that share keys, with a mask that has holes, bool or added, and without."""
+    query, key, value = torch.randn(3, 6, 1, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
+    seen = torch.rand(3, 1, 1, 9) > 0.3
+    seen[..., -1] = True
+    added = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    for mask in (seen, added, None):
+        expected = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True).transpose(1, 2)
+        with torch.no_grad():
+            found, _ = packed_attention(torch.nn.Identity(), query, key, value, mask)
+        torch.testing.assert_close(found, expected)

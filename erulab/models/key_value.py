@@ -1,0 +1,59 @@
+"""A key-value cache that grows in place: transformers' own copies all that it holds with every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 128  # positions that are made at least when a layer runs out of them
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer at the beginning of larger tensors."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(rows, heads, positions, width) keys and values with the new ones behind them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held = self.get_seq_length()
+        total = held + key_states.shape[2]
+        if self._room is None or self._room[0].shape[2] < total:
+            self._room = _larger(key_states, self.keys, held, total), _larger(value_states, self.values, held, total)
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, held:total] = new
+        self.keys, self.values = (room[:, :, :total] for room in self._room)
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._room = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._room = None
+
+
+def _larger(new: torch.Tensor, held: torch.Tensor | None, count: int, total: int) -> torch.Tensor:
+    """Room for `total` positions and more, with the `count` that are held at its beginning."""
+    rows, heads, _, width = new.shape
+    room = new.new_empty(rows, heads, total + max(ROOM, total // 2), width)
+    if held is not None and count:
+        room[:, :, :count] = held
+    return room
+
+
+def cache_for(config: PreTrainedConfig) -> Cache | None:
+    """A cache for generation; None where the model's layers need kinds of their own (sliding windows)."""
+    text = config.get_text_config()
+    if getattr(text, "sliding_window", None) is not None or getattr(text, "layer_types", None) is not None:
+        return None
+    return Cache(layer_class_to_replicate=RoomyLayer)
