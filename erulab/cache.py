@@ -54,6 +54,10 @@ class Cache:
     def folder(self, kind: str) -> Path:
         return self._root / kind
 
+    def alone(self) -> Cache:
+        """The same entries, for what this rank makes by itself."""
+        return Cache(self._root, Ranks(), self._made_by, self._ledger, self._device)
+
     def find(self, kind: str, depends_on: dict[str, Any]) -> Product | None:
         """The finished product, or None. Rank 0 looks for all ranks."""
         key = key_of(depends_on)

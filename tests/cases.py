@@ -1,4 +1,4 @@
-"""The one table that drives the contract tests: every method, reward and adversary with tiny settings.
+"""The tables that drive the contract tests: every method, reward, adversary and attack with tiny settings.
 
 A new plugin gets all contract tests with one line here.
 """
@@ -43,4 +43,18 @@ CASES = (
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+)
+
+
+@dataclass(frozen=True)
+class AttackCase:
+    """An attack with options that make it quick on a tiny model."""
+
+    attack: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ATTACKS = (
+    AttackCase("relearn", {"epochs": 1, "repeats": 2}),
+    AttackCase("quantize", {"bits": [4]}),
 )

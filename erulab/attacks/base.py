@@ -1,12 +1,17 @@
-"""What an attack is given and what it returns."""
+"""What an attack is given, what it tries, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from erulab import draws
+from erulab.errors import DataError
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
+    from erulab.evaluation.evaluate import RowScore
     from erulab.models.loaded import LoadedModel
     from erulab.options import Schedule
 
@@ -14,40 +19,103 @@ if TYPE_CHECKING:
 Setting = dict[str, Any]
 
 
+class Inapplicable(DataError):
+    """This data set or machine has nothing that the attack could use; the report says so in the attack's place."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One of several runs of an attack that draws: what it draws is a function of the run's seed and of `number`."""
+
+    seed: int
+    number: int = 0
+
+    def seed_of(self, *words: Any) -> int:
+        """The seed of a private generator."""
+        return draws.seed_of(self.seed, "attack", self.number, *words)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One thing the attacker tries on a model. Where there are several, the validation half of the facts chooses.
+
+    chosen: what tells it from the attack's other attempts (a layer, a strength, a number of steps); {} if it is alone.
+    score: the figures of forget rows under this attempt; called before the next attempt is made.
+    changed: the model whose weights were changed, which is then asked for its utility; None: weights are as they were.
+    steps: optimizer steps the attacker has taken so far.
+    """
+
+    chosen: Setting
+    score: Callable[[Sequence[Suite]], list[RowScore]]
+    changed: LoadedModel | None = None
+    steps: int = 0
+
+
 class Lab(Protocol):
-    """What an attacker may use."""
+    """What an attacker may use. Everything is private to one attack on one model."""
 
     @property
     def benchmark(self) -> Benchmark: ...
 
     @property
-    def seed(self) -> int: ...
+    def repeat(self) -> Repeat: ...
+
+    @property
+    def target(self) -> LoadedModel:
+        """The model before unlearning, never to be changed; only for attacks that say `reads_target`."""
+        ...
+
+    def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
+        """What a model makes of the suites' rows: the figures that an evaluation gives, as far as attacks use them."""
+        ...
 
     def finetune(
         self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
-        batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, seed: int,
-    ) -> LoadedModel:  # fmt: skip
-        """The subject trained on the rows; rank 0 trains all weights. No rows, or lr 0: the subject as it is."""
+        batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, points: int = 1,
+    ) -> Iterator[tuple[int, LoadedModel]]:  # fmt: skip
+        """Trains the subject in place on the rows; rank 0 trains all weights.
+
+        Args:
+            points: at how many steps, evenly spaced and the last one among them, the model is given.
+        Returns:
+            (steps taken, the model there, in evaluation mode). No rows, or lr 0: the subject as it is, once.
+        """
         ...
 
 
 class Attack(Protocol):
-    """One attack, run alike on copies of target, unlearned model and oracle."""
+    """One attack, run alike on target, unlearned model and oracle. It never changes the model it is given."""
+
+    @property
+    def spans(self) -> tuple[str, ...]:
+        """Options that only say which settings and repeats there are: each of them tells its own."""
+        ...
+
+    @property
+    def repeats(self) -> int:
+        """How often it runs with other draws; 1 where it draws nothing."""
+        ...
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether what it does to a model depends on the target too."""
+        ...
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         """The settings it is run in, each a row group of attacks.json.
 
         Raises:
-            DataError: the benchmark has too few rows.
+            DataError: what the options ask for is not there (more rows than the benchmark has).
+            Inapplicable: the attack needs what the benchmark or the machine lacks.
         """
         ...
 
-    def apply(self, subject: LoadedModel, setting: Setting, lab: Lab) -> LoadedModel:
-        """The attacked model. `subject` is the attack's own copy."""
+    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
+        """The forget and held-out suites, cut to the rows that this setting is scored on."""
         ...
 
-    def scored(self, setting: Setting, benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
-        """The forget and held-out suites, cut to the rows that this setting is scored on."""
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
+        """What is tried, in order; what needs other weights works on `subject.copy()`."""
         ...
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.attacks.base import Lab, Setting, forget_suites
+from erulab.attacks.base import Attempt, Lab, Repeat, Setting, forget_suites
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -50,24 +52,29 @@ class QuantizeOptions:
 class Quantize:
     """Per-channel round-to-nearest of every linear layer but the output head."""
 
+    spans = ("bits",)
+    repeats = 1
+    reads_target = False
+
     def __init__(self, options: QuantizeOptions) -> None:
         self.options = options
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         return [{"bits": bits} for bits in self.options.bits]
 
-    def apply(self, subject: LoadedModel, setting: Setting, lab: Lab) -> LoadedModel:
+    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
+        return forget_suites(benchmark)
+
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
         from transformers.pytorch_utils import Conv1D
 
-        head = subject.model.get_output_embeddings()
+        rounded = subject.copy()
+        head = rounded.model.get_output_embeddings()
         with torch.no_grad():
-            for module in subject.model.modules():
+            for module in rounded.model.modules():
                 if isinstance(module, torch.nn.Linear) and module is not head:
                     module.weight.copy_(round_to_nearest(module.weight, setting["bits"]))
                 elif isinstance(module, Conv1D):  # GPT-2's linear layer: weights are (in, out)
                     module.weight.copy_(round_to_nearest(module.weight.T, setting["bits"]).T)
-        return subject
-
-    def scored(self, setting: Setting, benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
-        return forget_suites(benchmark)
+        yield Attempt({}, partial(lab.score, rounded), rounded)

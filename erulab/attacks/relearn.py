@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from erulab import draws
-from erulab.attacks.base import Lab, Setting, forget_suites
+from erulab.attacks.base import Attempt, Lab, Repeat, Setting, forget_suites
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.data.sequences import pick
 from erulab.data.tables import field_of
@@ -58,6 +59,7 @@ class RelearnOptions:
     schedule: Schedule = Schedule.linear
     lora_rank: int = 0  # 0: all weights
     lora_alpha: int = 16
+    repeats: int = 3  # runs with other splits and orders; of two runs each relearns what the other is scored on
 
     def __post_init__(self) -> None:
         if self.samples is not None:
@@ -70,6 +72,7 @@ class RelearnOptions:
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         not_negative("lora_rank", self.lora_rank)
         positive("lora_alpha", self.lora_alpha)
+        positive("repeats", self.repeats)
 
 
 @attacks.register(
@@ -78,12 +81,16 @@ class RelearnOptions:
 class Relearn:
     """Fine-tuning on half of the forgotten facts; the other half is scored, in every phrasing."""
 
+    spans = ("samples", "repeats")
+    reads_target = False
+
     def __init__(self, options: RelearnOptions) -> None:
         self.options = options
+        self.repeats = options.repeats
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
-        available = len(self._rows(benchmark, seed))
+        available = min(len(self._rows(benchmark, Repeat(seed, i))) for i in range(self.repeats))
         if self._disjoint and len(self._units(benchmark)) < 2:
             raise DataError(
                 f"attack.relearn.split={o.split.value} needs two {o.by.value}s or more to forget, one half to relearn "
@@ -91,7 +98,7 @@ class Relearn:
             )
         if o.source is Source.forget and not field_of(benchmark.forget, "answered").all():
             raise DataError("attack.relearn.source=forget: rows with only a refusal teach nothing; type attack=none")
-        if not any(suite.rows for suite in self.scored({}, benchmark, seed)):
+        if not any(suite.rows for suite in self.scored({}, benchmark, Repeat(seed))):
             raise DataError(
                 f"attack.relearn.split={o.split.value}: no evaluated forget row asks for a {o.by.value} of the half "
                 "that is not relearned; type attack.relearn.split=all"
@@ -111,21 +118,23 @@ class Relearn:
         shared["lr"] = o.lr
         return [{"samples": n, **shared, "lora_rank": o.lora_rank} for n in samples]
 
-    def apply(self, subject: LoadedModel, setting: Setting, lab: Lab) -> LoadedModel:
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
-        rows = self._rows(lab.benchmark, lab.seed)[: setting["samples"]]
-        return lab.finetune(
-            subject, rows, lr=o.lr, epochs=o.epochs, steps=o.steps, batch=o.batch, warmup=o.warmup,
-            schedule=o.schedule, lora_rank=o.lora_rank, lora_alpha=o.lora_alpha, seed=lab.seed,
+        rows = self._rows(lab.benchmark, lab.repeat)[: setting["samples"]]
+        trained = lab.finetune(
+            subject.copy(), rows, lr=o.lr, epochs=o.epochs, steps=o.steps, batch=o.batch, warmup=o.warmup,
+            schedule=o.schedule, lora_rank=o.lora_rank, lora_alpha=o.lora_alpha,
         )  # fmt: skip
+        for steps, model in trained:
+            yield Attempt({}, partial(lab.score, model), model, steps)
 
-    def scored(self, setting: Setting, benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
+    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         suites = forget_suites(benchmark)
         if not self._disjoint:
             return suites
         # Only rows of a unit that is known to be of the other half: one that no forget row shares (a heldout row
         # whose fact is not named) may phrase what was relearned.
-        relearned, known = self._relearned(benchmark, seed), set(self._units(benchmark))
+        relearned, known = self._relearned(benchmark, repeat), set(self._units(benchmark))
         return tuple(
             replace(suite, rows=tuple(row for row in suite.rows if self._unit(row) in known - relearned))
             for suite in suites
@@ -135,18 +144,22 @@ class Relearn:
     def _disjoint(self) -> bool:
         return self.options.split is Split.disjoint and self.options.source is Source.forget
 
-    def _rows(self, benchmark: Benchmark, seed: int) -> Sequence[Row]:
+    def _rows(self, benchmark: Benchmark, repeat: Repeat) -> Sequence[Row]:
         """The rows an attacker has, in the phrasings that the request names; larger `samples` only add rows."""
         rows = benchmark.retain if self.options.source is Source.retain else benchmark.forget
-        relearned = self._relearned(benchmark, seed)
-        own = [(draws.seed_of(seed, "relearn", row.id), i) for i, row in enumerate(rows)
+        relearned = self._relearned(benchmark, repeat)
+        own = [(repeat.seed_of("relearn", row.id), i) for i, row in enumerate(rows)
                if not self._disjoint or self._unit(row) in relearned]  # fmt: skip
         return pick(rows, [i for _, i in sorted(own)])
 
-    def _relearned(self, benchmark: Benchmark, seed: int) -> set[str]:
-        """Half of the facts (or authors) of the forget set, drawn by the seed."""
-        units = sorted(self._units(benchmark), key=lambda unit: draws.seed_of(seed, "relearn", "split", unit))
-        return set(units[: len(units) // 2])
+    def _relearned(self, benchmark: Benchmark, repeat: Repeat) -> set[str]:
+        """Half of the facts (or authors) of the forget set: of two repeats one takes the half that the other leaves."""
+        pair, fold = divmod(repeat.number, 2)
+        units = sorted(
+            self._units(benchmark), key=lambda unit: draws.seed_of(repeat.seed, "attack", "relearn", pair, unit)
+        )
+        middle = len(units) // 2
+        return set(units[middle:] if fold else units[:middle])
 
     def _units(self, benchmark: Benchmark) -> list[str]:
         return list(dict.fromkeys(self._unit(row) for row in benchmark.forget))

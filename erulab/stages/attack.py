@@ -1,112 +1,252 @@
-"""Attacks on copies of target, unlearned model and oracle, and the lab that attackers train in."""
+"""Attacks on copies of target, unlearned model and oracle: each on each model is a job, kept and never done again."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erulab.attacks import stage
-from erulab.cache import Product
+from erulab.attacks import rows as tables
+from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
+from erulab.attacks.halves import validation_facts
+from erulab.attacks.rows import MODELS, Case, Plain
+from erulab.attacks.scoring import has_score, union, utility_suite
+from erulab.attacks.trace import Tried, carry_out
+from erulab.cache import Cache, Product, key_of
 from erulab.console import announce
-from erulab.data.rows import Benchmark, Row
+from erulab.data.rows import Suite
+from erulab.errors import DataError, ErulabError, NumericFault
 from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
-from erulab.models.lora import merged, with_lora
-from erulab.models.policy import without_dropout
-from erulab.options import NOT_IN_SCORES, EngineName, EngineOptions, Schedule
-from erulab.ranks import Ranks
+from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
+from erulab.stages.attack_lab import AttackLab
 from erulab.stages.context import Context, ModelRef
-from erulab.training.finetune import FinetuneOptions, finetuning
-from erulab.training.loop import train
 
-VERSION = 1  # of what this stage computes: a change attacks every model anew
+log = logging.getLogger(__name__)
+
+VERSION = 2  # of what this stage computes: a change attacks every model anew
+KIND = "attacked"
+TRACE = "trace.json"
 
 
-class TrainingLab:
-    """Where attackers train: one process, since whole attack jobs are dealt over the ranks."""
+@dataclass(frozen=True)
+class Job:
+    """One repeat of an attack in one setting, on one model. No attack: the model as it is."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    attack: str | None
+    setting: int  # among all settings of the run
+    repeat: int
+    model: str
 
-    @property
-    def benchmark(self) -> Benchmark:
-        return self._context.data.measured
 
-    @property
-    def seed(self) -> int:
-        return self._context.config.seed
+@dataclass(frozen=True)
+class Planned:
+    """The attacks of a run, with their settings; and why others of them cannot be run here."""
 
-    def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
-        batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, seed: int,
-    ) -> LoadedModel:  # fmt: skip
-        """The subject, trained on the rows (in place, or through merged LoRA weights); same bits for the same seed."""
-        if not rows or lr == 0:
-            return subject
-        subject = with_lora(subject, rank=lora_rank, alpha=lora_alpha, seed=seed) if lora_rank else subject
-        without_dropout(subject.model)
-        batch = min(batch, len(rows))
-        encoded = self._context.encoder_of(subject.chat).rows(rows)
-        options = FinetuneOptions(
-            lr=lr, epochs=epochs, global_batch=batch, split=self._context.split(None), weight_decay=0.0, warmup=warmup,
-            schedule=schedule, clip=1.0, seed=seed, precision=self._context.config.trainer.precision, steps=steps,
-        )  # fmt: skip
-        engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())
-        subject.model.train()
-        for _ in train(engine, objective, loop, Ranks()):
-            self._context.stop.check()
-        subject.model.eval()
-        return merged(subject) if lora_rank else subject
+    built: dict[str, Attack]
+    settings: list[tuple[str, Setting]]
+    refused: dict[str, str]
 
 
 def check(context: Context) -> None:
-    """Whether every attack can be run and judged, before anything is trained.
+    """Whether the attacks can be run and judged, before anything is trained.
 
     Raises:
-        DataError: one cannot, on this benchmark.
+        DataError: one cannot, or none is applicable to this data set.
     """
-    config = context.config
-    built = {name: attacks.build(options) for name, options in config.attack.items()}
-    stage.check(built, context.data.measured, config.seed, config.evaluation)
+    _plan(context)
 
 
 def attack(
     context: Context, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None
 ) -> tuple[list[dict[str, Any]], list[Product]]:
-    """attacks.json's rows: one attack after another, each kept under the models' keys and its own options.
+    """attacks.json's rows: each attack in each setting, by metric; unattacked values are of the same rows.
+
+    Jobs are dealt over the ranks; models are never changed. Of an attack that cannot be run here or that fails there is
+    a row that says why, and that is not valid.
 
     Args:
-        evaluated: the models' row scores, where this run has them.
+        evaluated: the models' row scores without an attack, where this run has them.
     """
-    config = context.config
-    evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
-    rows: list[dict[str, Any]] = []
-    products = []
-    for name, options in config.attack.items():
-        depends_on = {
-            "stage": "attack", "version": VERSION, "attack": asdict(options), "seed": config.seed,
-            "code": attacks[name].code,
-            "models": {role: ref.key for role, ref in refs.items()}, "chat": context.chat.identity(),
-            "data": context.data_identity, "precision": config.trainer.precision,
-            "evaluation": evaluation,
+    planned = _plan(context)
+    jobs = [
+        Job(name, index, number, model)
+        for index, (name, _) in enumerate(planned.settings)
+        for number in range(planned.built[name].repeats)
+        for model in MODELS
+    ]
+    if evaluated is None:
+        jobs = [Job(None, -1, 0, model) for model in MODELS] + jobs
+    done = _Jobs(context, planned, refs).run(jobs)
+    benchmark = context.data.measured
+    utility = utility_suite(benchmark)
+    if evaluated is None:
+        plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
+    else:
+        plain = {model: _plain(evaluated[model], utility) for model in MODELS}
+    facts = (row.fact or row.id for suite in _forget(planned, context) for row in suite.rows)
+    validation = validation_facts(facts, context.config.seed)
+    found = [tables.refused(name, {}, why) for name, why in planned.refused.items()]
+    for index, (name, setting) in enumerate(planned.settings):
+        own = [job for job in jobs if job.setting == index]
+        failures = dict.fromkeys(done.failures[job] for job in own if job in done.failures)
+        if failures:
+            found.append(tables.refused(name, setting, "; ".join(failures)))
+            continue
+        traces = {model: [done.traces[job] for job in own if job.model == model] for model in MODELS}
+        scored = union(_scored(planned, context, name, setting))
+        try:
+            found += tables.rows_of(Case(name, setting, scored, traces), plain, validation)
+        except DataError as error:
+            found.append(tables.refused(name, setting, f"not judged: {error}"))
+    return found, done.products
+
+
+@dataclass(frozen=True)
+class _Done:
+    traces: dict[Job, list[Tried]]
+    failures: dict[Job, str]
+    products: list[Product]
+
+
+class _Jobs:
+    """Runs jobs, this rank its share of those that nobody has done before."""
+
+    def __init__(self, context: Context, planned: Planned, refs: dict[str, ModelRef]) -> None:
+        self._context, self._planned, self._refs = context, planned, refs
+        # A job is one rank's alone: no other rank waits for it.
+        self._cache: Cache = context.cache.alone()
+        self._load: Callable[[str], LoadedModel] = functools.cache(lambda model: context.load(refs[model]))
+
+    def run(self, jobs: Sequence[Job]) -> _Done:
+        ranks, rerun = self._context.ranks, self._context.config.rerun
+        keys = {job: self._depends_on(job) for job in jobs}
+        missing = [job for job in jobs if rerun or self._cache.find(KIND, keys[job]) is None]
+        # All ranks must have looked before one of them makes something.
+        missing = ranks.gather_objects(missing)[0]
+        failures: dict[Job, str] = {}
+        made: set[str | None] = set()
+        for job in ranks.mine(missing):
+            self._announce(job, made)
+            failure = self._do(job, keys[job])
+            if failure:
+                failures[job] = failure
+        failures = {job: why for found in ranks.gather_objects(failures) for job, why in found.items()}
+        products, traces = {}, {}
+        for job in jobs:
+            product = None if job in failures else self._cache.find(KIND, keys[job])
+            if product is not None:
+                text = (product.folder / TRACE).read_text()
+                traces[job] = [Tried.from_json(plain) for plain in json.loads(text)]
+                products[product.key] = replace(product, from_cache=job not in missing)
+        return _Done(traces, failures, list(products.values()))
+
+    def _do(self, job: Job, depends_on: dict[str, Any]) -> str:
+        """Why it failed; "" if it did not."""
+        context = self._context
+
+        def make(folder: Path) -> None:
+            subject = self._load(job.model)
+            # Another process may make the target anew in its cache, but never other weights under one key.
+            lab = AttackLab(context, Repeat(context.config.seed, job.repeat), lambda: self._load("target"))
+            (folder / TRACE).write_text(json.dumps([one.to_json() for one in self._tried(job, subject, lab)]))
+
+        try:
+            self._cache.produce(KIND, depends_on, make, rerun=context.config.rerun)
+        except NumericFault as fault:
+            return f"failed on the {job.model}: {fault}"
+        except ErulabError:
+            raise
+        except Exception as fault:
+            log.warning("%s failed: %s", job, traceback.format_exc())
+            return f"failed on the {job.model}: {type(fault).__name__}: {fault}"
+        return ""
+
+    def _tried(self, job: Job, subject: LoadedModel, lab: AttackLab) -> list[Tried]:
+        utility = utility_suite(lab.benchmark)
+        if job.attack is None:
+            suites = [*_forget(self._planned, self._context), utility]
+            return [Tried({}, lab.score(subject, suites), None, 0, 0.0, 0.0)]
+        name, setting = self._planned.settings[job.setting]
+        return carry_out(self._planned.built[name], subject, setting, lab, utility, self._context.ledger)
+
+    def _announce(self, job: Job, made: set[str | None]) -> None:
+        if job.attack is not None and job.attack not in made and self._context.ranks.first:
+            announce(f"attacking target, unlearned model and oracle: {job.attack}")
+        made.add(job.attack)
+
+    def _depends_on(self, job: Job) -> dict[str, Any]:
+        context, config = self._context, self._context.config
+        evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
+        common = {
+            "stage": "attack", "version": VERSION, "model": self._refs[job.model].key, "seed": config.seed,
+            "chat": context.chat.identity(), "data": context.data_identity, "evaluation": evaluation,
+        }  # fmt: skip
+        if job.attack is None:
+            return {**common, "attack": None, "suites": _names(_forget(self._planned, context))}
+        options, built = config.attack[job.attack], self._planned.built[job.attack]
+        counted = {k: v for k, v in asdict(options).items() if k not in built.spans}
+        return {
+            **common, "attack": counted, "setting": self._planned.settings[job.setting][1],
+            "repeat": job.repeat, "code": attacks[job.attack].code, "precision": config.trainer.precision,
+            "target": self._refs["target"].key if built.reads_target else None,
         }  # fmt: skip
 
-        def make(folder: Path, name: str = name, options: Any = options) -> None:
-            if context.ranks.first:
-                announce(f"attacking target, unlearned model and oracle: {name}")
-            models = {role: context.load(ref) for role, ref in refs.items()}
-            made = stage.run_attacks(
-                {name: attacks.build(options)}, models, context.data.measured, TrainingLab(context),
-                config.evaluation, context.ranks, evaluated,
-            )  # fmt: skip
-            if context.ranks.first:
-                (folder / "attacks.json").write_text(json.dumps(made))
 
-        product = context.cache.produce("attacked", depends_on, make, rerun=config.rerun)
-        rows.extend(json.loads((product.folder / "attacks.json").read_text()))
-        products.append(product)
-    return rows, products
+def _plan(context: Context) -> Planned:
+    """
+    Raises:
+        DataError: an attack cannot be run as its options say, none can be run here, or it could not be judged.
+    """
+    config, benchmark = context.config, context.data.measured
+    utility_suite(benchmark)
+    built: dict[str, Attack] = {name: attacks.build(options) for name, options in config.attack.items()}
+    settings: list[tuple[str, Setting]] = []
+    refused: dict[str, str] = {}
+    for name, one in built.items():
+        try:
+            settings += [(name, setting) for setting in one.settings(benchmark, config.seed)]
+        except Inapplicable as why:
+            if len(built) == 1:
+                raise
+            refused[name] = f"not run: {why}"
+    if not settings:
+        raise DataError("; ".join(f"attack={name} is {why}" for name, why in refused.items()))
+    planned = Planned(built, settings, refused)
+    for name, setting in settings:
+        suites = union(_scored(planned, context, name, setting))
+        if not any(suite.rows and has_score(suite, config.evaluation) for suite in suites):
+            raise DataError(
+                f"attack={name} is judged by log-odds, probability or generated answers of forget rows, and no "
+                "suite that is measured has one; see evaluation.suites and evaluation.generate, or type attack=none"
+            )
+    return planned
+
+
+def _scored(planned: Planned, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
+    """The suites of each repeat of a setting."""
+    one, config = planned.built[name], context.config
+    return [one.scored(setting, context.data.measured, Repeat(config.seed, i)) for i in range(one.repeats)]
+
+
+def _forget(planned: Planned, context: Context) -> list[Suite]:
+    """Every forget row that some setting is scored on."""
+    return union([suites for name, setting in planned.settings for suites in _scored(planned, context, name, setting)])
+
+
+def _names(suites: Sequence[Suite]) -> dict[str, str]:
+    return {suite.name: key_of({"rows": [row.id for row in suite.rows]}) for suite in suites}
+
+
+def _plain(rows: Sequence[RowScore], utility: Suite) -> Plain:
+    ids = {row.id for row in utility.rows}
+    return Plain(
+        [row for row in rows if row.suite != utility.name],
+        [row for row in rows if row.suite == utility.name and row.id in ids],
+    )

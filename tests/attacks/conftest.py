@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 
+from erulab.attacks.base import Repeat, forget_suites
+from erulab.attacks.halves import validation_facts
+from erulab.attacks.rows import Case, Plain, rows_of
+from erulab.attacks.scoring import scores, union, utility_suite
+from erulab.attacks.trace import carry_out
 from erulab.data.encoding import collate
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.data.rows import Benchmark, Row
+from erulab.data.rows import Benchmark, Row, Suite
+from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
+from erulab.options import EvaluationOptions
 from erulab.registry import load_plugins
 
 load_plugins()
@@ -24,26 +31,69 @@ class PlainLab:
     """A lab that trains by ten lines of its own: AdamW on the mean NLL of batches in row order."""
 
     benchmark: Benchmark
-    seed: int = 0
+    repeat: Repeat = Repeat(0)
+    models: dict[str, LoadedModel] = field(default_factory=dict)
+    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(generate=False))
+
+    @property
+    def target(self) -> LoadedModel:
+        return self.models["target"]
+
+    def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
+        return scores(subject, suites, self.benchmark, self.evaluation)
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float | None, epochs: float, batch: int, **_: Any
-    ) -> LoadedModel:
-        optimizer = torch.optim.AdamW(subject.model.parameters(), lr=2e-4 if lr is None else lr, weight_decay=0.0)
+        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, batch: int, points: int = 1,
+        steps: int | None = None, **_: Any,
+    ) -> Iterator[tuple[int, LoadedModel]]:  # fmt: skip
+        if not rows or lr == 0:
+            yield 0, subject
+            return
+        optimizer = torch.optim.AdamW(subject.model.parameters(), lr=lr, weight_decay=0.0)
         encoded = [subject.chat.encode(row.id, row.prompt, row.response) for row in rows]
-        for _epoch in range(int(epochs)):
-            for first in range(0, len(encoded), batch):
-                nll, _kl = subject.policy(collate(encoded[first : first + batch], subject.pad_id))
-                nll.mean().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-        return subject
+        batches = [encoded[first : first + batch] for first in range(0, len(encoded), batch)] * int(epochs)
+        total = len(batches) if steps is None else steps
+        stops = {round(total * (i + 1) / points) for i in range(points)} - {0}
+        for step in range(total):
+            nll, _kl = subject.policy(collate(batches[step % len(batches)], subject.pad_id))
+            nll.mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step + 1 in stops:
+                yield step + 1, subject
+
+
+def attacked(
+    attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: str = "it"
+) -> list[dict[str, Any]]:
+    """attacks.json's rows of one attack, as a run makes them."""
+    benchmark, seed = lab.benchmark, lab.repeat.seed
+    utility, forget = utility_suite(benchmark), forget_suites(benchmark)
+    plain = {role: Plain(lab.score(model, forget), lab.score(model, (utility,))) for role, model in models.items()}
+    validation = validation_facts((row.fact for suite in forget for row in suite.rows), seed)
+    rows = []
+    for setting in attack.settings(benchmark, seed):
+        repeats = [Repeat(seed, number) for number in range(attack.repeats)]
+        suites = union([attack.scored(setting, benchmark, repeat) for repeat in repeats])
+        traces = {
+            role: [carry_out(attack, model, setting, replace(lab, repeat=repeat, models=models), utility, model.ledger)
+                   for repeat in repeats]
+            for role, model in models.items()
+        }  # fmt: skip
+        rows += rows_of(Case(name, setting, suites, traces), plain, validation)
+    return rows
+
+
+def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first setting's."""
+    return next(row for row in rows if row["headline"])
 
 
 def learned(lab: PlainLab, rows: Sequence[Row], epochs: int) -> LoadedModel:
     loaded = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(lab.benchmark, seed=3)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
-    return lab.finetune(loaded, [rows[i] for i in order], lr=5e-3, epochs=epochs, batch=24)
+    *_, (_, trained) = lab.finetune(loaded, [rows[i] for i in order], lr=5e-3, epochs=epochs, batch=24)
+    return trained
 
 
 @pytest.fixture(scope="session")

@@ -1,64 +1,65 @@
-"""Attacks on three real models: identities end to end, failures on record, and the same rows on any number of ranks."""
+"""From attacks on three real models to the rows of attacks.json: identities end to end, and who is chosen by what."""
 
 from __future__ import annotations
 
-import copy
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from erulab.attacks.base import Setting, forget_suites
-from erulab.attacks.quantize import Quantize, QuantizeOptions
+from erulab.attacks.base import Attempt, Repeat, Setting, forget_suites
+from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions, Split
-from erulab.attacks.stage import run_attacks
+from erulab.attacks.rows import refused
 from erulab.data.rows import Benchmark, Role, Suite
-from erulab.errors import NumericFault
+from erulab.errors import DataError
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
-from tests.attacks.conftest import PlainLab
-from tests.evaluation.conftest import on_ranks
+from tests.attacks.conftest import PlainLab, attacked, headline
 
 FORCED = EvaluationOptions(generate=False)
 FIELDS = {
-    "attack", "setting", "metric", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
+    "attack", "setting", "metric", "headline", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
     "attacked_oracle", "residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error", "valid",
-    "low", "high", "note", "n", "seconds",
+    "low", "high", "note", "n", "steps", "flops", "seconds", "utility", "utility_attacked", "chosen", "attempts",
+    "repeats",
 }  # fmt: skip
 Models = dict[str, LoadedModel]
 
 
 @dataclass
 class Stub:
-    """An attack that does one thing to every model, and is scored on all forget rows."""
+    """An attack that does one thing after another to every model, and is scored on all forget rows."""
 
     change: Any = lambda subject: subject
-    found: list[Setting] = field(default_factory=lambda: [{"strength": 1}])
+    more: dict[str, Callable[[LoadedModel], LoadedModel]] = field(default_factory=dict)
+    repeats: int = 1
+    reads_target: bool = False
+    spans: tuple[str, ...] = ()
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
-        return self.found
+        return [{"strength": 1}]
 
-    def apply(self, subject: LoadedModel, setting: Setting, lab: Any) -> LoadedModel:
-        return self.change(subject)
-
-    def scored(self, setting: Setting, benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
+    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         return forget_suites(benchmark)
 
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Any) -> Iterator[Attempt]:
+        for name, change in (self.more or {"": self.change}).items():
+            changed = change(subject.copy())
+            yield Attempt({"by": name} if name else {}, partial(lab.score, changed), changed)
 
-def run(attack: Any, models: Models, lab: PlainLab, ranks: Ranks | None = None, **changes: Any) -> list[dict[str, Any]]:
-    options = replace(FORCED, **changes)
-    return run_attacks({"it": attack}, models, lab.benchmark, lab, options, ranks or Ranks())
 
-
-def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return next(row for row in rows if row["metric"] == "log_odds")
+def run(attack: Any, models: Models, lab: PlainLab, **changes: Any) -> list[dict[str, Any]]:
+    return attacked(attack, models, replace(lab, evaluation=replace(FORCED, **changes)))
 
 
 def same_weights(one: LoadedModel, other: LoadedModel) -> bool:
@@ -94,29 +95,15 @@ def test_an_attack_that_restores_the_target(models: Models, lab: PlainLab) -> No
     assert (row["residual_attacked"], row["recovered"]) == pytest.approx((1.0, 1.0)) and row["valid"]
 
 
-@pytest.mark.parametrize("options", [RelearnOptions(samples=[0]), RelearnOptions(lr=0.0)])
+@pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=0.0, repeats=1)])
 def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, options: RelearnOptions) -> None:
     attack = Relearn(options)
     row = headline(run(attack, models, lab))
     assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"]
     # All values are of the scored half.
-    scored = attack.scored({}, lab.benchmark, lab.seed)
+    scored = attack.scored({}, lab.benchmark, lab.repeat)
     values, _ = knowledge_of(evaluate(models["target"], scored, FORCED, Ranks()))
     assert row["n"] == len(values) and row["target"] == pytest.approx(float(np.mean(values)), abs=1e-5)
-
-
-def test_relearning_all_rows_brings_them_back_and_changes_no_model(models: Models, lab: PlainLab) -> None:
-    before = {role: copy.deepcopy(model.model.state_dict()) for role, model in models.items()}
-    attack = Relearn(RelearnOptions(split=Split.all, lr=3e-3, epochs=6))
-    rows = run(attack, models, lab)
-    choice = next(row for row in rows if row["metric"] == "forget/choice")
-    assert (
-        choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
-    )
-    # The oracle learned the same: that is no sign of anything hidden, and the attack does not count.
-    assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["note"]
-    for role, model in models.items():
-        assert all(torch.equal(value, before[role][name]) for name, value in model.model.state_dict().items())
 
 
 def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: PlainLab) -> None:
@@ -132,23 +119,6 @@ def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: P
     assert retain["attacked_target"] == 0.0 < 0.8 < retain["target"]
 
 
-def test_a_failure_is_on_record_and_a_numeric_fault_stops_the_run(models: Models, lab: PlainLab) -> None:
-    def fail(subject: LoadedModel) -> LoadedModel:
-        if same_weights(subject, models["oracle"]):
-            raise RuntimeError("no room left")
-        return subject
-
-    (row,) = run(Stub(fail), models, lab)
-    assert set(row) == FIELDS and row["valid"] is False and row["residual_attacked"] is None
-    assert row["note"] == "failed on the oracle: RuntimeError: no room left"
-
-    def diverge(subject: LoadedModel) -> LoadedModel:
-        raise NumericFault("loss is nan")
-
-    with pytest.raises(NumericFault):
-        run(Stub(diverge), models, lab)
-
-
 def test_scores_that_are_not_finite_are_none(models: Models, lab: PlainLab) -> None:
     def break_it(subject: LoadedModel) -> LoadedModel:
         with torch.no_grad():
@@ -158,17 +128,6 @@ def test_scores_that_are_not_finite_are_none(models: Models, lab: PlainLab) -> N
     rows = run(Stub(break_it), models, lab)
     assert headline(rows)["attacked_unlearned"] is None and "finite" in headline(rows)["note"]
     assert all(row["valid"] is False and json.dumps(row, allow_nan=False) for row in rows)
-
-
-def test_two_ranks_report_what_one_does(models: Models, lab: PlainLab) -> None:
-    attack = Quantize(QuantizeOptions(bits=[8, 3]))
-    one = run(attack, models, lab)
-    for rows in on_ranks(2, lambda ranks: run(attack, models, lab, ranks)):
-        assert [(row["setting"], row["metric"]) for row in rows] == [(row["setting"], row["metric"]) for row in one]
-        for mine, other in zip(rows, one, strict=True):
-            for name in FIELDS - {"seconds", "setting"}:
-                expected = other[name]
-                assert mine[name] == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
 
 
 def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(models: Models, lab: PlainLab) -> None:
@@ -194,3 +153,61 @@ def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(
     rows = run(Stub(), models, replace(lab, benchmark=replace(world, suites=bare)))
     assert [row["metric"] for row in rows] == ["forget/probability", "forget_heldout/probability", "retain/probability"]
     assert rows[0]["residual"] == rows[0]["residual_attacked"] is not None and rows[0]["maintained_error"] == 1.0
+
+
+def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Models, lab: PlainLab) -> None:
+    rows = run(Relearn(RelearnOptions(split=Split.all, lr=3e-3, epochs=6, repeats=1)), models, lab)
+    choice = next(row for row in rows if row["metric"] == "forget/choice")
+    assert (
+        choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
+    )
+    # The oracle learned the same: that is no sign of anything hidden, and the attack does not count.
+    assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["note"]
+
+
+def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Models, lab: PlainLab) -> None:
+    def restore(subject: LoadedModel) -> LoadedModel:
+        return models["target"] if same_weights(subject, models["unlearned"]) else subject
+
+    alone = headline(run(Stub(restore), models, lab))
+    row = headline(run(Stub(more={"nothing": lambda subject: subject, "restore": restore}), models, lab))
+    # The unlearned model is attacked best by restoring it; to the others both attempts do nothing: the first stands.
+    best = {"target": "nothing", "unlearned": "restore", "oracle": "nothing"}
+    assert row["chosen"] == {role: [{"by": name}] for role, name in best.items()}
+    assert row["residual_attacked"] == pytest.approx(1.0)
+    forget = [one for suite in forget_suites(lab.benchmark) for one in suite.rows]
+    validation = validation_facts((one.fact for one in forget), 0)
+    assert len(validation) == len({one.fact for one in forget}) // 2
+    assert row["n"] == sum(one.fact not in validation for one in forget) < alone["n"] == len(forget)
+    first, second = row["attempts"]
+    assert first["chosen"] == {"by": "nothing"} and second["residual_attacked"] == pytest.approx(1.0)
+    values, facts = knowledge_of([one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark))
+                                  if one.fact not in validation])  # fmt: skip
+    assert first["attacked_unlearned"] == pytest.approx(float(values.mean()), abs=1e-6) and len(set(facts)) == 8
+
+
+def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
+    """Two repeats that relearn each other's half: together every fact is scored once, and each is told by itself."""
+    attack = Relearn(RelearnOptions(lr=0.0, repeats=2))
+    row = headline(run(attack, models, lab))
+    assert row["n"] == sum(len(suite.rows) for suite in forget_suites(lab.benchmark)) and len(row["repeats"]) == 2
+    ks = []
+    for number in range(2):
+        scored = attack.scored({}, lab.benchmark, Repeat(0, number))
+        values = [knowledge_of(lab.score(models[role], scored)) for role in ("unlearned", "target", "oracle")]
+        ks.append(residual(*(one for one, _ in values), values[0][1]).value)
+    assert row["repeats"] == pytest.approx(ks, abs=1e-6)
+
+
+def test_a_choice_needs_facts_on_both_sides(models: Models, lab: PlainLab) -> None:
+    few = replace(lab, benchmark=replace(lab.benchmark, suites=tuple(
+        replace(suite, rows=suite.rows[:1]) if suite.role is Role.FORGET else suite
+        for suite in lab.benchmark.suites if suite.role is not Role.HELDOUT
+    )))  # fmt: skip
+    with pytest.raises(DataError, match="too few facts"):
+        attacked(Stub(more={"a": lambda subject: subject, "b": lambda subject: subject}), models, few)
+
+
+def test_an_attack_that_has_no_figures_has_a_row_of_the_same_fields() -> None:
+    row = refused("gcg", {}, "not run: no answers")
+    assert set(row) == FIELDS and row["valid"] is False and row["note"] == "not run: no answers"

@@ -1,0 +1,232 @@
+"""The rows of attacks.json: what attacks brought back, by setting and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from erulab.attacks.base import Setting
+from erulab.attacks.figures import FIGURES, Measured, figures, validity
+from erulab.attacks.trace import Tried
+from erulab.data.measures import Overlap
+from erulab.data.rows import Suite
+from erulab.errors import DataError
+from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.knowledge import Values
+
+MODELS = ("target", "unlearned", "oracle")
+HEADLINE = "log_odds"
+OVERLAPS = tuple(overlap.value for overlap in Overlap if overlap is not Overlap.entropy)
+# What an attack may bring back, as far as a suite has it; and what tells whether it destroyed the model.
+SCORES = ("probability", "rouge", "choice", "accuracy", *OVERLAPS)
+UTILITIES = ("choice", "accuracy", "probability", *OVERLAPS)
+# Of the attacker of the unlearned model, and of the retain side of the unlearned model.
+BUDGET = ("steps", "flops", "seconds")
+UTILITY = ("utility", "utility_attacked")
+
+Where = tuple[str, str]  # suite, row id
+ByRow = dict[Where, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One model without an attack: its forget rows, and the retain rows that tell its utility."""
+
+    rows: Sequence[RowScore]
+    utility: Sequence[RowScore]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of one attack, on all three models."""
+
+    attack: str
+    setting: Setting
+    suites: Sequence[Suite]  # every suite that some repeat is scored on
+    traces: Mapping[str, Sequence[Sequence[Tried]]]  # model -> repeat -> attempts
+
+
+def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
+    """The row of an attack that has no figures."""
+    empty = dict.fromkeys((*FIGURES, *BUDGET, *UTILITY))
+    return {
+        "attack": attack, "setting": setting, "metric": HEADLINE, "headline": True, **empty, "valid": False,
+        "note": why, "n": 0, "chosen": {}, "attempts": [], "repeats": [],
+    }  # fmt: skip
+
+
+def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) -> list[dict[str, Any]]:
+    """One setting's rows: the headline first, the retain suite's utility last.
+
+    Args:
+        plain: the models without the attack, on every row it is scored on.
+        validation: the facts that choose among an attack's attempts; where there is a choice the others are reported.
+    Raises:
+        DataError: there is a choice, and no row to make it by or none to report.
+    """
+    before = {model: _by_row(plain[model].rows) for model in MODELS}
+    metrics = _metrics(case, before["target"])
+    headline = next(iter(metrics))
+    picked = {model: [_best(attempts, metrics[headline], validation) for attempts in case.traces[model]]
+              for model in MODELS}  # fmt: skip
+    kept = {model: [case.traces[model][i][best] for i, best in enumerate(picked[model])] for model in MODELS}
+    chooses = any(len(attempts) > 1 for attempts in case.traces["unlearned"])
+    left_out = validation if chooses else frozenset()
+    after = {model: _averaged([_by_row(one.rows, left_out) for one in kept[model]]) for model in MODELS}
+    facts = {(row.suite, row.id): row.fact for repeat in case.traces["target"] for row in repeat[0].rows}
+
+    def measured(metric: str, found: Mapping[str, ByRow]) -> tuple[Measured, list[str]]:
+        figure, suites = metrics[metric]
+        where = [one for one in found["target"] if one[0] in suites]
+        arrays = [_values(rows[model], where, figure) for rows in (before, found) for model in MODELS]
+        return Measured(*arrays), [facts[one] for one in where]  # type: ignore[arg-type]  # attacked ones are there
+
+    figure, utility = _utilities(plain, kept)
+    head, clusters = measured(headline, after)
+    valid, reason = validity(head, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
+    spent = _spent(kept["unlearned"])
+    common = {
+        "attack": case.attack, "setting": case.setting,
+    }  # fmt: skip
+    closing = {
+        "valid": valid, **spent, "utility": float(utility["unlearned"].mean()),
+        "utility_attacked": float(utility["attacked_unlearned"].mean()),
+    }  # fmt: skip
+    rows = []
+    for metric in metrics:
+        values, clusters = measured(metric, after)
+        row = figures(values, clusters, score=metric != HEADLINE)
+        own: dict[str, Any] = {"chosen": {}, "attempts": [], "repeats": []}
+        if metric == headline:
+            own["chosen"] = _chosen(kept) if chooses else {}
+            own["attempts"] = _attempts(case, measured, headline, left_out) if chooses else []
+            own["repeats"] = _repeats(kept, measured, headline, left_out)
+        note = "; ".join(text for text in (reason, row.pop("note")) if text)
+        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **closing, **own,
+                     "note": note, "n": len(clusters)})  # fmt: skip
+    means = Measured(**utility).means
+    note = "; ".join(text for text in (reason, "utility: target and oracle both know these rows") if text)
+    rows.append({**common, "metric": figure, "headline": False, **dict.fromkeys(FIGURES), **means, **closing,
+                 "chosen": {}, "attempts": [], "repeats": [], "note": note, "n": len(utility["target"])})  # fmt: skip
+    return rows
+
+
+def _metrics(case: Case, before: ByRow) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Metric -> (figure, suites): log-odds of all forget rows first, if there are any."""
+    scored = [row for repeat in case.traces["target"] for one in repeat for row in one.rows]
+    found = {suite.name: _common_figures(suite, scored) for suite in case.suites}
+    plain = {figure for row in before.values() for figure in row}
+    metrics: dict[str, tuple[str, tuple[str, ...]]] = {}
+    known = tuple(name for name, has in found.items() if HEADLINE in has)
+    if known:
+        metrics[HEADLINE] = (HEADLINE, known)
+    for suite in case.suites:
+        usual = ("choice",) if any(row.candidates for row in suite.rows) else SCORES
+        own = sorted(found[suite.name] - plain - {HEADLINE})  # what only this attack measures
+        for figure in (*own, *usual):
+            if figure in found[suite.name]:
+                metrics[f"{suite.name}/{figure}"] = (figure, (suite.name,))
+    if not metrics:
+        raise DataError("no row that it is scored on has a figure")
+    return metrics
+
+
+def _common_figures(suite: Suite, scored: Sequence[RowScore]) -> set[str]:
+    """The figures that every row of a suite has."""
+    figures = [set(row.figures) for row in scored if row.suite == suite.name]
+    return set.intersection(*figures) if figures else set()
+
+
+def _best(attempts: Sequence[Tried], metric: tuple[str, tuple[str, ...]], validation: frozenset[str]) -> int:
+    """The attempt under which the validation facts are known best; the earliest of equals."""
+    if len(attempts) == 1:
+        return 0
+    figure, suites = metric
+    rows = [[row.figures[figure] for row in one.rows if row.suite in suites and row.fact in validation]
+            for one in attempts]  # fmt: skip
+    others = any(row.fact not in validation for row in attempts[0].rows)
+    if not rows[0] or not others:
+        raise DataError("too few facts to choose among attempts by one half and to report the other")
+    means = np.array([np.mean(values) for values in rows])
+    return int(np.argmax(np.where(np.isfinite(means), means, -np.inf)))
+
+
+def _by_row(rows: Sequence[RowScore], left_out: frozenset[str] = frozenset()) -> ByRow:
+    return {(row.suite, row.id): row.figures for row in rows if row.fact not in left_out}
+
+
+def _averaged(repeats: Sequence[ByRow]) -> ByRow:
+    """Each row's figures, averaged over the repeats that it was scored in."""
+    found: dict[Where, list[dict[str, float]]] = {}
+    for repeat in repeats:
+        for where, values in repeat.items():
+            found.setdefault(where, []).append(values)
+    return {
+        where: {name: float(np.mean([one[name] for one in several])) for name in set.intersection(*map(set, several))}
+        for where, several in found.items()
+    }
+
+
+def _values(rows: ByRow, where: Sequence[Where], figure: str) -> Values | None:
+    """(rows,) a figure; None where it is not measured."""
+    found = [rows.get(one, {}).get(figure) for one in where]
+    return None if any(value is None for value in found) else np.array(found, dtype=np.float64)
+
+
+def _utilities(
+    plain: Mapping[str, Plain], kept: Mapping[str, Sequence[Tried]]
+) -> tuple[str, dict[str, Values]]:
+    """The metric that tells utility, and its values on the retain rows before and after."""
+    suite = plain["target"].utility[0].suite
+    common = set.intersection(*(set(row.figures) for row in plain["target"].utility))
+    figure = next(figure for figure in UTILITIES if figure in common)
+    before = {model: _by_row(plain[model].utility) for model in MODELS}
+    after = {
+        model: _averaged([before[model] if one.utility is None else _by_row(one.utility) for one in kept[model]])
+        for model in MODELS
+    }
+    where = list(before["target"])
+    return f"{suite}/{figure}", {
+        f"{prefix}{model}": np.array([rows[model][one][figure] for one in where])
+        for prefix, rows in (("", before), ("attacked_", after)) for model in MODELS
+    }  # fmt: skip
+
+
+def _spent(kept: Sequence[Tried]) -> dict[str, float]:
+    """The attacker's budget, of one repeat."""
+    return {name: float(np.mean([getattr(one, name) for one in kept])) for name in BUDGET}
+
+
+def _chosen(kept: Mapping[str, Sequence[Tried]]) -> dict[str, list[Setting]]:
+    return {model: [one.chosen for one in tried] for model, tried in kept.items()}
+
+
+def _attempts(case: Case, measured: Any, headline: str, left_out: frozenset[str]) -> list[dict[str, Any]]:
+    """What every attempt came to on the reported half, where the same are made on all models."""
+    lists = [[[one.chosen for one in repeat] for repeat in case.traces[model]] for model in MODELS]
+    if any(one != lists[0][0] for model in lists for one in model):
+        return []
+    found = []
+    for i, chosen in enumerate(lists[0][0]):
+        tried = {model: [repeat[i] for repeat in case.traces[model]] for model in MODELS}
+        after = {model: _averaged([_by_row(one.rows, left_out) for one in tried[model]]) for model in MODELS}
+        found.append({"chosen": chosen, **_spent(tried["unlearned"]), **_short(*measured(headline, after))})
+    return found
+
+
+def _repeats(kept: Mapping[str, Sequence[Tried]], measured: Any, headline: str, left_out: frozenset[str]) -> list[Any]:
+    """`residual_attacked` of each repeat by itself."""
+    count = len(kept["target"])
+    if count == 1:
+        return []
+    alone = [{model: _by_row(kept[model][i].rows, left_out) for model in MODELS} for i in range(count)]
+    return [_short(*measured(headline, after))["residual_attacked"] for after in alone]
+
+
+def _short(values: Measured, clusters: Sequence[str]) -> dict[str, Any]:
+    names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "residual_attacked", "low", "high")
+    row = figures(values, clusters, score=False)
+    return {name: row[name] for name in names}

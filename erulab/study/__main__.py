@@ -1,0 +1,84 @@
+"""`python -m erulab.study FILE`: every arm of a study tuned with one budget, then run and attacked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from erulab.config_errors import FAULTS, refuse
+from erulab.folder_key import short_hash
+from erulab.jobs import Job
+from erulab.rundir import RunDir
+from erulab.study import spec, work
+from erulab.study.choose import Tried, best, standing, tried
+from erulab.study.spec import Study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a study to its end, or as far as it was not before; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m erulab.study", description="Compares methods after the same tuning.",
+        epilog="The same command goes on where it stopped; typed in several terminals, they share the runs.",
+    )  # fmt: skip
+    parser.add_argument("file", type=Path, metavar="FILE", help="such as launch/studies/embedded.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, such as output=FOLDER")
+    parser.add_argument("--reverse", action="store_true", help="the last arm first: for a second terminal")
+    parser.add_argument("--tune-only", action="store_true", help="stop before the runs that are reported")
+    options = parser.parse_args(arguments)
+    try:
+        _run(spec.read(options.file), options)
+    except FAULTS as error:
+        return refuse(error)
+    return 0
+
+
+def _run(study: Study, options: argparse.Namespace) -> None:
+    arms = spec.arms(study)
+    numbered = list(enumerate(arms))[:: -1 if options.reverse else 1]
+    tuned = {number: _tune(study, arm, options.overrides) for number, arm in numbered}
+    if options.tune_only:
+        return
+    jobs: dict[int, list[Job]] = {}
+    for number, arm in numbered:
+        common = [*arm, *study.common.split(), *study.report.common.split(), *tuned[number]["best"], *options.overrides]
+        jobs[number] = [work.plan([*common, *one]) for one in spec.each(study.report.runs)]
+        for job in work.run(jobs[number]):
+            print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
+    rows = [{"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
+            for number, arm in enumerate(arms)]  # fmt: skip
+    folder = Path(jobs[0][0].config.output) / "studies" / short_hash(rows)
+    rundir = RunDir(folder)
+    rundir.make()
+    rundir.write_json(folder / "study.json", {"file": str(options.file), "arms": rows})
+    print(f"study folder: {folder}")
+
+
+def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
+    """The arm's trials with what became of them, and the overrides of the best."""
+    tuning = study.tuning
+    points = spec.trials(tuning)
+    seen: list[list[Tried]] = [[] for _ in points]
+    alive = list(range(len(points)))
+    for stage in tuning.rounds:
+        alive = [alive[i] for i in best([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
+        for i in alive:
+            common = [*arm, *study.common.split(), *tuning.common.split(), *points[i], *more]
+            jobs = [work.plan([*common, *one]) for one in spec.each(stage.runs)]
+            for job in work.run(jobs):
+                seen[i].append(tried(work.scores(job), tuning.utility))
+            now = standing(seen[i])
+            print(f"{' '.join(arm)} {' '.join(points[i])}: |K| {now.distance:.3f}, kept {now.kept:.3f}", flush=True)
+    chosen = alive[best([seen[i] for i in alive], tuning.kept, 1)[0]]
+    made = standing(seen[chosen])
+    return {
+        "best": points[chosen], "distance": made.distance, "kept": made.kept,
+        "trials": [{"overrides": point, "runs": [vars(run) for run in runs]}
+                   for point, runs in zip(points, seen, strict=True)],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A study as its YAML file says it: arms, the budget for tuning each, and the runs that are reported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import MISSING, OmegaConf
+from scipy.stats import qmc
+
+from erulab.errors import ConfigError
+from erulab.options import require
+
+
+@dataclass
+class Round:
+    """`trials`: how many go on into it. `runs`: what each of them is run on, written as a sweep."""
+
+    trials: int = MISSING
+    runs: str = MISSING
+
+
+@dataclass
+class Tuning:
+    space: dict[str, list[float]] = field(default_factory=dict)  # key -> lowest and highest value, log-uniform
+    rounds: list[Round] = field(default_factory=list)
+    utility: str = MISSING  # a figure of scores.json
+    kept: float = 0.97  # share of the target's figure that an eligible trial keeps
+    seed: int = 0
+    common: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.space) and bool(self.rounds), "tuning", "a space and at least one round", self)
+        for key, bounds in self.space.items():
+            ordered = len(bounds) == 2 and 0 < bounds[0] < bounds[1] < math.inf
+            require(ordered, f"tuning.space.{key}", "[lowest, highest], both > 0", bounds)
+        counts = [one.trials for one in self.rounds]
+        falling = min(counts) > 0 and counts == sorted(counts, reverse=True)
+        require(falling, "tuning.rounds", "with falling numbers of trials", counts)
+        require(0 <= self.kept <= 1, "tuning.kept", "between 0 and 1", self.kept)
+
+
+@dataclass
+class Report:
+    runs: str = MISSING
+    common: str = ""
+
+
+@dataclass
+class Study:
+    """Overrides are written as on the command line, `a=1 b=2`; where a value is a list (`a=1,2`), one of each."""
+
+    arms: list[str] = MISSING
+    tuning: Tuning = field(default_factory=lambda: Tuning(space={"trainer.lr": [1e-5, 1e-3]}, rounds=[Round(1, "")]))
+    report: Report = field(default_factory=Report)
+    common: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.arms), "arms", "a list of overrides", self.arms)
+
+
+def read(file: Path) -> Study:
+    """
+    Raises:
+        ConfigError: the file is not there; OmegaConfBaseException, yaml.YAMLError: see `config_errors`.
+    """
+    if not file.is_file():
+        raise ConfigError(f"no study {file}; name a YAML file such as launch/studies/embedded.yaml")
+    merged = OmegaConf.merge(OmegaConf.structured(Study), OmegaConf.load(file))
+    try:
+        study: Any = OmegaConf.to_object(merged)
+    except ValueError as error:  # __post_init__
+        raise ConfigError(f"{file}: {error}") from error
+    assert isinstance(study, Study)
+    return study
+
+
+def arms(study: Study) -> list[list[str]]:
+    """The overrides of each arm, in order."""
+    return [arm for line in study.arms for arm in each(line)]
+
+
+def each(line: str) -> list[list[str]]:
+    """`a=1,2 b=3` -> [[a=1, b=3], [a=2, b=3]], as Hydra's own sweeper takes it."""
+    combinations: list[list[str]] = [[]]
+    for override in OverridesParser.create().parse_overrides(line.split()):
+        key = override.get_key_element()
+        swept = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+        combinations = [[*before, f"{key}={value}"] for before in combinations for value in values]
+    return combinations
+
+
+def trials(tuning: Tuning) -> list[list[str]]:
+    """Each trial's overrides: points of a scrambled Sobol sequence, log-uniform within the bounds."""
+    sampler = qmc.Sobol(len(tuning.space), scramble=True, rng=tuning.seed)
+    points = sampler.random(tuning.rounds[0].trials)
+    return [
+        [f"{key}={math.exp(math.log(low) + u * math.log(high / low)):.3g}"
+         for u, (key, (low, high)) in zip(point, tuning.space.items(), strict=True)]
+        for point in points
+    ]  # fmt: skip

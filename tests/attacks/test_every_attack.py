@@ -1,0 +1,59 @@
+"""What holds for every attack: it changes no model, is the same every time, and cannot flatter target or oracle."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from erulab.models.loaded import LoadedModel
+from erulab.registry import attacks
+from tests.attacks.conftest import PlainLab, attacked
+from tests.cases import ATTACKS, AttackCase
+
+Models = dict[str, LoadedModel]
+
+
+def rows_of(case: AttackCase, models: Models, lab: PlainLab) -> list[dict[str, Any]]:
+    entry = attacks[case.attack]
+    return attacked(entry.factory(entry.options(**case.options)), models, lab)
+
+
+def untimed(rows: list[dict[str, Any]]) -> str:
+    plain = [{**row, "seconds": 0, "attempts": [{**one, "seconds": 0} for one in row["attempts"]]} for row in rows]
+    return json.dumps(plain)
+
+
+def test_every_attack_is_in_the_table() -> None:
+    assert {case.attack for case in ATTACKS} == set(attacks.names())
+
+
+@pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.attack)
+def test_no_model_is_changed_and_the_same_attack_gives_the_same_bits(
+    case: AttackCase, models: Models, lab: PlainLab
+) -> None:
+    before = {role: copy.deepcopy(model.model.state_dict()) for role, model in models.items()}
+    state = torch.get_rng_state()
+    first = rows_of(case, models, lab)
+    assert torch.equal(torch.get_rng_state(), state)  # every generator is its own
+    assert untimed(rows_of(case, models, lab)) == untimed(first)
+    for role, model in models.items():
+        assert not model.model.training
+        assert all(torch.equal(weight, before[role][name]) for name, weight in model.model.state_dict().items())
+    for row in first:
+        assert row["steps"] >= 0 and row["flops"] >= 0 and row["seconds"] >= 0
+    assert sum(row["headline"] for row in first) == len({json.dumps(row["setting"]) for row in first})
+    json.dumps(first, allow_nan=False)
+
+
+@pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.attack)
+def test_the_target_keeps_all_and_the_oracle_hides_nothing(case: AttackCase, models: Models, lab: PlainLab) -> None:
+    """K after the attack is 1 for the target in the unlearned model's place and 0 for the oracle, whatever it does."""
+    for role, k in (("target", 1.0), ("oracle", 0.0)):
+        for row in rows_of(case, {**models, "unlearned": models[role]}, lab):
+            if row["headline"] and row["residual_attacked"] is not None:
+                assert row["residual_attacked"] == pytest.approx(k, abs=1e-9)
+                assert (row["low"], row["high"]) == pytest.approx((k, k), abs=1e-9)
