@@ -174,6 +174,11 @@ def _check_compile(config: RunConfig) -> None:
             "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
             "try adversary.sites=block_inputs, or trainer.compile=false"
         )
+    if config.trainer.compile and config.trainer.eval_every is not None:
+        raise ConfigError(
+            "trainer.eval_every lays rows out otherwise than training does, for which trainer.compile=true would compile "
+            "each look anew; try trainer.compile=false, or trainer.eval_every=null"
+        )
 
 
 def _check_stages(config: RunConfig) -> None:

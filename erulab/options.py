@@ -114,6 +114,7 @@ class TrainerOptions:
     clip: float = 1.0  # gradient norm; 0: no clipping
     log_every: int = 1
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when stopped
+    eval_every: Optional[int] = None  # steps between looks at what is forgotten and kept so far; null: none
     precision: Precision = Precision.auto
     checkpointing: bool = False  # gradient checkpointing
     compile: bool = False  # torch.compile, block by block
@@ -132,6 +133,7 @@ class TrainerOptions:
         not_negative("clip", self.clip)
         positive("log_every", self.log_every)
         positive("save_every", self.save_every)
+        positive("eval_every", self.eval_every)
 
 
 @dataclass

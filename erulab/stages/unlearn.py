@@ -24,6 +24,7 @@ from erulab.models.lora import check_targets, merged, save_adapter, with_lora
 from erulab.options import NOT_IN_PRODUCT, SavedModel
 from erulab.registry import adversaries, methods, rewards
 from erulab.stages.context import Context, ModelRef
+from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import encode, unlearning
 from erulab.training.batches import total_steps
 from erulab.training.checkpoints import FORMAT, Checkpoints
@@ -173,12 +174,14 @@ def _unlearn(
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     kept = folder / METRICS
     context.tracker.resume(kept)
+    trajectory = Trajectory(context, loaded, engine)
     try:
         with progress(title, loop.steps, enabled=ranks.first) as bar:
             for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
                 bar.update(step + 1, metrics)
-                if step % trainer.log_every == 0 or step == loop.steps - 1:
-                    context.tracker.log(step, metrics)
+                seen = trajectory.after(step + 1)
+                if step % trainer.log_every == 0 or step == loop.steps - 1 or seen:
+                    context.tracker.log(step, metrics | seen)
                 if trainer.save_every and (step + 1) % trainer.save_every == 0:
                     context.tracker.keep(kept)
     finally:
