@@ -176,8 +176,8 @@ def _check_compile(config: RunConfig) -> None:
         )
     if config.trainer.compile and config.trainer.eval_every is not None:
         raise ConfigError(
-            "trainer.eval_every lays rows out otherwise than training does, for which trainer.compile=true would compile "
-            "each look anew; try trainer.compile=false, or trainer.eval_every=null"
+            "trainer.eval_every lays rows out otherwise than training does, so trainer.compile=true would compile each "
+            "look anew; try trainer.compile=false, or trainer.eval_every=null"
         )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab import environment
 from erulab.config_errors import FAULTS, refuse
 from erulab.folder_key import short_hash
 from erulab.jobs import Job
+from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
 from erulab.study.choose import Tried, best, standing, tried
@@ -49,11 +52,17 @@ def _run(study: Study, options: argparse.Namespace) -> None:
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
     rows = [{"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
             for number, arm in enumerate(arms)]  # fmt: skip
-    folder = Path(jobs[0][0].config.output) / "studies" / short_hash(rows)
-    rundir = RunDir(folder)
+    key = short_hash([asdict(study), options.overrides])
+    rundir = RunDir(Path(jobs[0][0].config.output) / "studies" / f"{options.file.stem}-{key}")
     rundir.make()
-    rundir.write_json(folder / "study.json", {"file": str(options.file), "arms": rows})
-    print(f"study folder: {folder}")
+    # The runs of a study are compared as those of a sweep are: sweep.json names them.
+    named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
+    rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": environment.command(), "jobs": named})
+    rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
+    print(compare([rundir.path]), flush=True)
+    rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
+    rundir.write_text(rundir.report_html, compare([rundir.path], "html"))
+    print(f"study folder: {rundir.path}")
 
 
 def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Arms and trials of a study: every arm has the same trials, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from omegaconf.errors import OmegaConfBaseException
+
+from erulab import config as configuration
+from erulab.errors import ConfigError
+from erulab.study import spec
+
+SHIPPED = sorted((Path(__file__).parents[2] / "launch" / "studies").glob("*.yaml"))
+STUDY = """
+arms: ["method=npo,simnpo", "method=eru reward.z=ema,raw adversary=none"]
+tuning:
+  space: {trainer.lr: [1.0e-5, 1.0e-3], method.retain_weight: [0.5, 2.0]}
+  rounds: [{trials: 8, runs: dataset.world=1}, {trials: 2, runs: "dataset.world=2,3"}]
+  utility: retain/choice
+report: {runs: "dataset.world=4,5"}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "study.yaml").write_text(text)
+    return folder / "study.yaml"
+
+
+def test_lines_are_read_as_sweeps_are_typed(tmp_path: Path) -> None:
+    study = spec.read(written(tmp_path, STUDY))
+    assert spec.arms(study) == [
+        ["method=npo"], ["method=simnpo"], ["method=eru", "reward.z=ema", "adversary=none"],
+        ["method=eru", "reward.z=raw", "adversary=none"],
+    ]  # fmt: skip
+    assert spec.each("a=1,2 b=[x,y] c=3,4") == [
+        ["a=1", "b=[x,y]", "c=3"], ["a=1", "b=[x,y]", "c=4"], ["a=2", "b=[x,y]", "c=3"], ["a=2", "b=[x,y]", "c=4"],
+    ]  # fmt: skip
+    assert spec.each("") == [[]]
+
+
+def test_trials_fill_the_space_evenly_on_a_log_scale(tmp_path: Path) -> None:
+    tuning = spec.read(written(tmp_path, STUDY)).tuning
+    points = [dict(override.split("=") for override in point) for point in spec.trials(tuning)]
+    assert len(points) == 8 and spec.trials(tuning) == spec.trials(tuning)
+    # A Sobol sequence of 8 points has one in each eighth of every axis.
+    eighths = sorted(int(math.log(float(point["trainer.lr"]) / 1e-5, 100) * 8) for point in points)
+    assert eighths == list(range(8))
+    assert all(0.5 <= float(point["method.retain_weight"]) <= 2.0 for point in points)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[1.0e-5, 1.0e-3]", "[1.0e-3, 1.0e-5]", "trainer.lr must be"),
+        ("trials: 2", "trials: 9", "falling"),
+        ("arms: [", "army: [", "army"),
+        ("utility:", "kept: 2.0\n  utility:", "kept must be"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises((ConfigError, OmegaConfBaseException), match=said):
+        spec.read(written(tmp_path, STUDY.replace(old, new)))
+    with pytest.raises(ConfigError, match="no study"):
+        spec.read(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
+    study = spec.read(file)
+    point = spec.trials(study.tuning)[0]
+    arms, tuning, report = spec.arms(study), study.tuning, study.report
+    commands = [[*arm, *report.common.split(), *spec.each(report.runs)[0]] for arm in arms]
+    commands.append([*arms[0], *tuning.common.split(), *spec.each(tuning.rounds[0].runs)[0]])
+    for command in commands:
+        configuration.compose([*study.common.split(), *point, *command])

@@ -1,0 +1,52 @@
+"""A whole study on a small world: tuned, reported, and not run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from erulab.rundir import RunDir
+from erulab.study.__main__ import main
+from tests.pipeline.conftest import SMALL
+
+SETTINGS = " ".join(o for o in SMALL if not o.startswith(("attack.", "trainer.lr", "target.epochs", "trainer.steps")))
+STUDY = f"""
+arms: [method=simnpo, method=gd]
+common: {SETTINGS} target.epochs=8 trainer.steps=2 evaluation.generate=false
+tuning:
+  common: stages=[target,oracle,unlearn,evaluate] attack=none
+  space: {{trainer.lr: [1.0e-5, 1.0e-2]}}
+  rounds: [{{trials: 2, runs: dataset.world=1}}]
+  utility: retain/choice
+  kept: 0.9
+report: {{runs: "seed=0,1", common: "attack=quantize stages=[target,oracle,unlearn,evaluate,attack] dataset.world=1"}}
+"""
+
+
+def test_a_study_tunes_reports_and_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY)
+    command = [str(file), f"output={tmp_path / 'o'}"]
+    assert main(command) == 0
+    (folder,) = (tmp_path / "o" / "studies").iterdir()
+    assert str(folder) in capsys.readouterr().out and "K after quantize" in (folder / "report.md").read_text()
+    arms = json.loads((folder / "study.json").read_text())["arms"]
+    assert [arm["arm"] for arm in arms] == ["method=simnpo", "method=gd"]
+    assert arms[0]["trials"][0]["overrides"] == arms[1]["trials"][0]["overrides"]
+    for arm in arms:
+        assert arm["best"] in [trial["overrides"] for trial in arm["trials"]] and len(arm["folders"]) == 2
+        for run in arm["folders"]:
+            assert RunDir(run).read_json(RunDir(run).exit_json)["code"] == 0 and RunDir(run).attacks_json.is_file()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").rglob("exit.json")}
+    assert len(before) == 2 * 2 + 2 * 2
+    assert main([*command, "--reverse"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "o").rglob("exit.json")} == before
+
+
+def test_several_processes_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY)
+    assert main([str(file), f"output={tmp_path}", "engine=zero2", "engine.processes=2"]) == 2
+    assert "in one process" in capsys.readouterr().err
