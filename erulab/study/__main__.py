@@ -75,7 +75,7 @@ def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
         alive = [alive[i] for i in best([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
         for i in alive:
             common = [*arm, *study.common.split(), *tuning.common.split(), *points[i], *more]
-            jobs = [work.plan([*common, *one]) for one in spec.each(stage.runs)]
+            jobs = [work.plan([*common, *one], "trial") for one in spec.each(stage.runs)]
             for job in work.run(jobs):
                 seen[i].append(tried(work.scores(job), tuning.utility))
             now = standing(seen[i])

@@ -5,27 +5,30 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from erulab import config as configuration
 from erulab import environment, jobs, worker
 from erulab.errors import ConfigError, Interrupted
 from erulab.jobs import Job
-from erulab.rundir import InUse
+from erulab.rundir import InUse, RunDir
 
 WAIT = 2.0  # seconds until a run that another process has is looked at again
 
 
-def plan(overrides: Sequence[str]) -> Job:
+def plan(overrides: Sequence[str], part: str = "") -> Job:
     """The job of a command line.
 
+    Args:
+        part: of the study, in the folder's name: a trial may differ from a reported run in its stages only.
     Raises:
         ConfigError: as `configuration.compose`, and where it wants several processes: a study starts none.
     """
     job = jobs.plan(configuration.compose(overrides))
     if job.config.engine.world > 1:
         raise ConfigError("a study runs each job in one process: type engine=local in its `common`")
-    return job
+    return replace(job, rundir=RunDir(f"{job.rundir.path}-{part}")) if part else job
 
 
 def run(wanted: Sequence[Job]) -> Iterator[Job]:
