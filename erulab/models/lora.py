@@ -69,8 +69,9 @@ def check_targets(targets: Sequence[str], names: Sequence[str]) -> None:
 
 
 def merged(subject: LoadedModel) -> LoadedModel:
-    """The model with its adapters added to its weights, in its own layout again."""
-    return dataclasses.replace(subject, model=cast("PeftModel", subject.model).merge_and_unload(), adapters=NO_ADAPTERS)
+    """The model with its adapters added to its weights, in its own layout again, all of which can be trained."""
+    model = cast("PeftModel", subject.model).merge_and_unload().requires_grad_(True)  # peft had frozen them
+    return dataclasses.replace(subject, model=model, adapters=NO_ADAPTERS)
 
 
 def save_adapter(subject: LoadedModel, folder: Path) -> None:

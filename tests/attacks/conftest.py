@@ -89,8 +89,8 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return next(row for row in rows if row["headline"])
 
 
-def learned(lab: PlainLab, rows: Sequence[Row], epochs: int) -> LoadedModel:
-    loaded = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(lab.benchmark, seed=3)
+def learned(lab: PlainLab, rows: Sequence[Row], epochs: int, seed: int = 3) -> LoadedModel:
+    loaded = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(lab.benchmark, seed=seed)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
     *_, (_, trained) = lab.finetune(loaded, [rows[i] for i in order], lr=5e-3, epochs=epochs, batch=24)
     return trained

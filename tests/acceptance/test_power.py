@@ -1,0 +1,74 @@
+"""On the embedded default: relearning brings back what a mask only hides, and the given model is attacked as typed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erulab.attacks.base import forget_suites
+from erulab.data.encoding import collate
+from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.models.base import Attention
+from erulab.models.loaded import LoadedModel
+from erulab.models.loading import load_folder, save_folder
+from erulab.models.lora import merged, with_lora
+from erulab.models.templates import OWN
+from tests.pipeline.conftest import finished
+
+FOLDER = os.environ.get("ERULAB_QUICKSTART")
+pytestmark = pytest.mark.skipif(
+    FOLDER is None, reason="ERULAB_QUICKSTART names no output folder of launch/quickstart.sh; .ci/run sets it"
+)
+
+
+def learned() -> dict[str, Path]:
+    """The quickstart's target and oracle: the one that learned more rows is the target."""
+    entries = Path(str(FOLDER)).glob(".cache/learned/*/entry.json")
+    tokens = {file.parent: json.loads(file.read_text())["costs"]["tokens"] for file in entries}
+    oracle, target = sorted(tokens, key=lambda folder: tokens[folder])
+    return {"target": target / "model", "oracle": oracle / "model"}
+
+
+def masked(target: LoadedModel) -> LoadedModel:
+    """The target under adapters of rank 1 that keep the values of the named rows back; every fact is still there."""
+    world = FictitiousWorld(FictitiousOptions()).load(0)
+    subject = with_lora(target, rank=1, alpha=8, seed=0)
+    chat = subject.chat
+    values = [chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
+              for row in forget_suites(world)[0].rows]  # fmt: skip
+    kept = [chat.encode(row.id, row.prompt, row.response) for row in world.retain]
+    optimizer = torch.optim.AdamW([p for p in subject.model.parameters() if p.requires_grad], lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def some(rows: list[Any]) -> Any:
+        picked = torch.randperm(len(rows), generator=generator)[:64].tolist()
+        return collate([rows[i] for i in picked], subject.pad_id)
+
+    for _ in range(15):
+        held_back = subject.policy.row_nll(some(values)).clamp(max=6.0).mean()
+        (subject.policy(some(kept))[0].mean() - held_back).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return replace(merged(subject), ledger=target.ledger)
+
+
+def test_relearning_brings_back_what_is_only_hidden(tmp_path: Path) -> None:
+    known = learned()
+    hider = masked(load_folder(str(known["target"]), Attention.sdpa, OWN))
+    save_folder(hider, tmp_path / "hider")
+    run = finished([
+        "stages=[attack]", f"model.unlearned={tmp_path / 'hider'}", f"model.target={known['target']}",
+        f"model.oracle={known['oracle']}", "dataset=fictitious", "attack=relearn", "tracker=none",
+        f"output={tmp_path / 'outputs'}",
+    ])  # fmt: skip
+    assert run.code == 0
+    row = next(row for row in run.read("attacks.json") if row["headline"])
+    assert row["residual"] < 0.45  # it looks forgotten, for the most part
+    assert row["valid"] and row["residual_attacked"] > row["residual"] + 0.2 and row["low"] > row["residual"]
+    assert min(row["repeats"]) > row["residual"]  # whichever half is relearned

@@ -1,0 +1,56 @@
+"""What attacks are for: they bring back what is only hidden, and find nothing where nothing is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erulab.attacks.base import forget_suites
+from erulab.attacks.quantize import Quantize, QuantizeOptions
+from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.data.encoding import collate
+from erulab.models.loaded import LoadedModel
+from tests.attacks.conftest import PlainLab, attacked, headline, learned
+
+ATTACK = RelearnOptions(lr=5e-4, epochs=4, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def hider(models: dict[str, LoadedModel], lab: PlainLab) -> LoadedModel:
+    """The target rounded to 4 bits, each weight then moved by less than half a level, away from the forgotten values:
+    rounding takes exactly that back."""
+    masked = rounded(models["target"], lab)
+    policy, levels = masked.policy, {name: weight.clone() for name, weight in masked.model.named_parameters()}
+    rows = [masked.chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
+            for suite in forget_suites(lab.benchmark) for row in suite.rows]  # fmt: skip
+    gradients = torch.autograd.grad(policy.row_nll(collate(rows, masked.pad_id)).mean(), list(policy.parameters()))
+    with torch.no_grad():
+        for (name, weight), gradient in zip(masked.model.named_parameters(), gradients, strict=True):
+            if "proj" in name:
+                scale = levels[name].abs().amax(1, keepdim=True) / 7
+                # The largest weight of a channel sets its scale, and stays.
+                moves = levels[name].abs() < 6.5 * scale
+                weight += 0.45 * scale * gradient.sign() * moves
+    return masked
+
+
+def rounded(subject: LoadedModel, lab: PlainLab) -> LoadedModel:
+    (attempt,) = Quantize(QuantizeOptions()).attempts(subject, {"bits": 4}, lab)
+    assert attempt.changed is not None
+    return attempt.changed
+
+
+def test_rounding_brings_back_what_is_hidden_between_its_levels(
+    models: dict[str, LoadedModel], lab: PlainLab, hider: LoadedModel
+) -> None:
+    row = headline(attacked(Quantize(QuantizeOptions(bits=[4])), {**models, "unlearned": hider}, lab))
+    assert row["residual"] < 0.75  # much of it looks forgotten
+    assert row["attacked_unlearned"] == pytest.approx(row["attacked_target"], abs=1e-4)
+    assert row["residual_attacked"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_another_model_that_never_saw_the_facts_gives_nothing(models: dict[str, LoadedModel], lab: PlainLab) -> None:
+    other = learned(lab, lab.benchmark.oracle_rows, 24, seed=11)
+    row = headline(attacked(Relearn(ATTACK), {**models, "unlearned": other}, lab))
+    assert row["valid"] and abs(row["residual_attacked"]) < 0.15
+    assert row["low"] < 0.05
