@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from erulab.attacks.base import Repeat
-from erulab.attacks.relearn import Relearn, RelearnOptions, Source, Split, Unit
+from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.attacks.relearn_rows import Source, Split, Unit
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import DataError
@@ -121,7 +122,7 @@ def test_the_attacked_model_knows_what_it_relearned(
         with torch.no_grad():
             return float(loaded.policy.row_nll(collate(encoded, loaded.pad_id)).mean())
 
-    attack = Relearn(RelearnOptions(lr=2e-3, epochs=5))
+    attack = Relearn(RelearnOptions(lr=[2e-3], epochs=5))
     (setting,) = attack.settings(world, 0)
     rows = trained(attack, world, setting)
     (attempt,) = attack.attempts(models["oracle"], setting, lab)
@@ -130,6 +131,6 @@ def test_the_attacked_model_knows_what_it_relearned(
 
 
 def test_options_out_of_range() -> None:
-    for name, value in (("samples", []), ("samples", [-1]), ("batch", 0), ("lr", -1.0), ("warmup", 1.0)):
+    for name, value in (("samples", []), ("samples", [-1]), ("batch", 0), ("lr", [-1.0]), ("lr", []), ("warmup", 1.0)):
         with pytest.raises(ValueError, match=f"{name} must be"):
             RelearnOptions(**{name: value})

@@ -14,7 +14,8 @@ import torch
 
 from erulab.attacks.base import Attempt, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.relearn import Relearn, RelearnOptions, Split
+from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.attacks.relearn_rows import Split
 from erulab.attacks.rows import refused
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError
@@ -31,7 +32,7 @@ FIELDS = {
     "attack", "setting", "metric", "headline", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
     "attacked_oracle", "residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error", "valid",
     "low", "high", "note", "n", "steps", "flops", "seconds", "utility", "utility_attacked", "chosen", "attempts",
-    "repeats",
+    "repeats", "savings", "open_unlearning_r", "open_unlearning_q",
 }  # fmt: skip
 Models = dict[str, LoadedModel]
 
@@ -95,7 +96,7 @@ def test_an_attack_that_restores_the_target(models: Models, lab: PlainLab) -> No
     assert (row["residual_attacked"], row["recovered"]) == pytest.approx((1.0, 1.0)) and row["valid"]
 
 
-@pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=0.0, repeats=1)])
+@pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=[0.0], repeats=1)])
 def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, options: RelearnOptions) -> None:
     attack = Relearn(options)
     row = headline(run(attack, models, lab))
@@ -156,7 +157,7 @@ def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(
 
 
 def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Models, lab: PlainLab) -> None:
-    rows = run(Relearn(RelearnOptions(split=Split.all, lr=3e-3, epochs=6, repeats=1)), models, lab)
+    rows = run(Relearn(RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, repeats=1)), models, lab)
     choice = next(row for row in rows if row["metric"] == "forget/choice")
     assert (
         choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
@@ -188,7 +189,7 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Mode
 
 def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
     """Two repeats that relearn each other's half: together every fact is scored once, and each is told by itself."""
-    attack = Relearn(RelearnOptions(lr=0.0, repeats=2))
+    attack = Relearn(RelearnOptions(lr=[0.0], repeats=2))
     row = headline(run(attack, models, lab))
     assert row["n"] == sum(len(suite.rows) for suite in forget_suites(lab.benchmark)) and len(row["repeats"]) == 2
     ks = []
