@@ -107,6 +107,36 @@ def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, opti
     assert row["n"] == len(values) and row["target"] == pytest.approx(float(np.mean(values)), abs=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"samples": [0], "lr": [1e-3, 1e-4], "points": 3}, {"lr": [0.0], "points": 3}])
+def test_relearning_nothing_in_several_ways_recovers_nothing(
+    models: Models, lab: PlainLab, options: dict[str, Any]
+) -> None:
+    row = headline(run(Relearn(RelearnOptions(repeats=1, **options)), models, lab))
+    assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"] is not None
+    assert row["steps"] == 0 and row["open_unlearning_r"] is None
+    if "samples" in options:  # of two rates that do nothing the first stands
+        assert row["chosen"]["unlearned"] == [{"lr": 1e-3, "step": 0}]
+
+
+def test_a_learning_curve_tells_what_is_saved(models: Models, lab: PlainLab) -> None:
+    options = RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, points=6, repeats=1)
+    row = headline(run(Relearn(options), models, lab))
+    assert [one["chosen"]["step"] for one in row["attempts"]] == [one["steps"] for one in row["attempts"]]
+    assert row["chosen"].keys() == {"target", "unlearned", "oracle"}
+    gap = row["target"] - row["oracle"]
+    first = {
+        model: next((one["steps"] for one in row["attempts"]
+                     if (one[f"attacked_{model}"] - row["oracle"]) / gap >= 0.5), None)
+        for model in ("unlearned", "oracle")
+    }  # fmt: skip
+    assert row["unlearned"] < row["oracle"] + 0.5 * gap  # not there from the start
+    assert 0 < first["unlearned"] <= first["oracle"]
+    assert row["savings"] == {
+        "tau": 0.5, "steps_unlearned": first["unlearned"], "steps_oracle": first["oracle"],
+        "savings": pytest.approx(1 - first["unlearned"] / first["oracle"]),
+    }  # fmt: skip
+
+
 def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: PlainLab) -> None:
     def destroy(subject: LoadedModel) -> LoadedModel:
         with torch.no_grad():
