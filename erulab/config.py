@@ -21,6 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from erulab import config_rules, registry
+from erulab.attacks.relearn import RelearnOptions
+from erulab.attacks.relearn_rows import check_file
+from erulab.attacks.sequence import every_options
 from erulab.config_errors import default_hint, did_you_mean, wanted
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
@@ -141,7 +144,7 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequenc
 
 
 def validate(config: RunConfig) -> None:
-    """Looks at the files that model and dataset name, without loading anything.
+    """Looks at the files that model, dataset and attacks name, without loading anything.
 
     Raises:
         ErulabError: one line, of the code that fits.
@@ -150,6 +153,9 @@ def validate(config: RunConfig) -> None:
     parts += [(registry.benchmarks, options) for options in config.benchmark.values()]
     for plugins, options in parts:
         plugins.build(options).validate()
+    for options in every_options(config.attack):
+        if isinstance(options, RelearnOptions):
+            check_file(options.texts)
 
 
 def plain(config: RunConfig) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def wanted(error: BaseException, prefix: str = "") -> str:
     kind = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text)
     if kind:
         return f"{key} must be {KINDS.get(kind[2], kind[2])}, got {kind[1]!r}{hint}"
+    if "is not a ListConfig" in text:
+        return f"{key} must be a list; type {key}=[VALUE]"
     if re.search("is not a valid bool", text):
         return f"{key} must be true or false{hint}"
     choice = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text)

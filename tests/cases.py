@@ -57,4 +57,5 @@ class AttackCase:
 ATTACKS = (
     AttackCase("relearn", {"epochs": 1, "repeats": 2}),
     AttackCase("quantize", {"bits": [4]}),
+    AttackCase("sequence", {"options": {"quantize": {"bits": [8]}, "relearn": {"epochs": 1, "repeats": 1}}}),
 )

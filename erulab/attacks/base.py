@@ -101,6 +101,12 @@ class Attack(Protocol):
         """Whether what it does to a model depends on the target too."""
         ...
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether each attempt has a `changed` model: another attack can then follow (attack=sequence). Of the class,
+        so that it is known before anything is run."""
+        ...
+
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         """The settings it is run in, each a row group of attacks.json.
 

@@ -55,6 +55,7 @@ class Quantize:
     spans = ("bits",)
     repeats = 1
     reads_target = False
+    changes_weights = True
 
     def __init__(self, options: QuantizeOptions) -> None:
         self.options = options

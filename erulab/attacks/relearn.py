@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from erulab import draws
 from erulab.attacks.base import Attempt, Lab, Repeat, Setting, forget_suites
-from erulab.data.rows import Benchmark, Row, Suite
-from erulab.data.sequences import pick
-from erulab.data.tables import field_of
+from erulab.attacks.halves import validation_facts
+from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
+from erulab.data.rows import Benchmark, Suite
+from erulab.data.tables import file_hash
 from erulab.errors import DataError
 from erulab.options import Schedule, epochs, not_negative, positive, require
 from erulab.registry import attacks
@@ -21,37 +22,20 @@ if TYPE_CHECKING:
     from erulab.models.loaded import LoadedModel
 
 
-class Source(Enum):
-    """The rows an attacker trains on."""
-
-    forget = "forget"
-    retain = "retain"
-
-
-class Split(Enum):
-    """Whose facts are scored: those that were not relearned, or all of them."""
-
-    disjoint = "disjoint"
-    all = "all"
-
-
-class Unit(Enum):
-    """What a disjoint split keeps together."""
-
-    fact = "fact"
-    author = "author"
-
-
 @dataclass
 class RelearnOptions:
-    """Full fine-tuning by default; Lucki et al. 2024 use LoRA rank 128, alpha 16, batch 1, 3 epochs, lr 2e-4."""
+    """Full fine-tuning by default; `attack=relearn_lucki` is Lucki et al. 2024 (LoRA). Each of `lr` at each of `points`
+    is an attempt; where there are several the validation half of the scored facts chooses for each model."""
 
     name: str = "relearn"
     samples: Optional[list[int]] = None  # rows trained on, each a setting; null: all there are
     source: Source = Source.forget
+    texts: Optional[str] = None  # source=unrelated: a file of texts in place of the data set's rows that nobody learned
+    mixed: bool = False  # with as many retain rows beside them
     split: Split = Split.disjoint
     by: Unit = Unit.fact
-    lr: float = 2e-4  # never trainer.lr: a timid trainer would face a timid attacker
+    lr: list[float] = field(default_factory=lambda: [2e-4])  # not trainer.lr: a timid trainer would face a timid attack
+    points: int = 1  # steps, evenly spaced, after which a model is scored: a learning curve; 1: the last one only
     epochs: float = 3
     steps: Optional[int] = None  # wins over epochs
     batch: int = 8
@@ -65,7 +49,12 @@ class RelearnOptions:
         if self.samples is not None:
             counts = bool(self.samples) and min(self.samples) >= 0
             require(counts, "samples", "a list of row counts, such as [10,100]", self.samples)
-        not_negative("lr", self.lr)
+        unrelated = self.source is Source.unrelated
+        require(unrelated or self.texts is None, "texts", "null where source is not unrelated", self.texts)
+        require(self.source is not Source.retain or not self.mixed, "mixed", "false where source is retain", self.mixed)
+        rates = bool(self.lr) and all(math.isfinite(lr) and lr >= 0 for lr in self.lr)
+        require(rates and len(set(self.lr)) == len(self.lr), "lr", "a list of rates >= 0, such as [1e-4,1e-3]", self.lr)
+        positive("points", self.points)
         epochs("epochs", self.epochs)
         positive("steps", self.steps)
         positive("batch", self.batch)
@@ -81,28 +70,21 @@ class RelearnOptions:
 class Relearn:
     """Fine-tuning on half of the forgotten facts; the other half is scored, in every phrasing."""
 
-    spans = ("samples", "repeats")
+    # A file of texts counts by what it holds, which the setting tells.
+    spans = ("samples", "repeats", "texts")
     reads_target = False
+    changes_weights = True
 
     def __init__(self, options: RelearnOptions) -> None:
-        self.options = options
-        self.repeats = options.repeats
+        self.options = o = options
+        self.repeats = o.repeats
+        self._rows = RelearnRows(o.source, o.split, o.by, o.mixed, o.texts)
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
-        available = min(len(self._rows(benchmark, Repeat(seed, i))) for i in range(self.repeats))
-        if self._disjoint and len(self._units(benchmark)) < 2:
-            raise DataError(
-                f"attack.relearn.split={o.split.value} needs two {o.by.value}s or more to forget, one half to relearn "
-                "and one to score; type attack.relearn.split=all"
-            )
-        if o.source is Source.forget and not field_of(benchmark.forget, "answered").all():
-            raise DataError("attack.relearn.source=forget: rows with only a refusal teach nothing; type attack=none")
-        if not any(suite.rows for suite in self.scored({}, benchmark, Repeat(seed))):
-            raise DataError(
-                f"attack.relearn.split={o.split.value}: no evaluated forget row asks for a {o.by.value} of the half "
-                "that is not relearned; type attack.relearn.split=all"
-            )
+        self._rows.check(benchmark, seed)
+        self._check_choice(benchmark, seed)
+        available = min(self._rows.available(benchmark, Repeat(seed, i)) for i in range(self.repeats))
         samples = [available] if o.samples is None else o.samples
         for count in samples:
             if count > available:
@@ -111,59 +93,56 @@ class Relearn:
                     f"(attack.relearn.split={o.split.value}); type attack.relearn.samples=[{available}]"
                 )
         shared: Setting = {"source": o.source.value}
+        if o.texts is not None:
+            shared["texts"] = file_hash(Path(o.texts))[:10]
         if o.source is Source.forget:
             shared["split"] = o.split.value
-        if self._disjoint:
+        if self._rows.disjoint:
             shared["by"] = o.by.value
-        shared["lr"] = o.lr
+        if o.mixed:
+            shared["mixed"] = True
+        # Where there are several, `chosen` tells which.
+        shared["lr"] = o.lr[0] if len(o.lr) == 1 else o.lr
+        if o.points > 1:
+            shared["points"] = o.points
         return [{"samples": n, **shared, "lora_rank": o.lora_rank} for n in samples]
 
-    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        o = self.options
-        rows = self._rows(lab.benchmark, lab.repeat)[: setting["samples"]]
-        trained = lab.finetune(
-            subject.copy(), rows, lr=o.lr, epochs=o.epochs, steps=o.steps, batch=o.batch, warmup=o.warmup,
-            schedule=o.schedule, lora_rank=o.lora_rank, lora_alpha=o.lora_alpha,
-        )  # fmt: skip
-        for steps, model in trained:
-            yield Attempt({}, partial(lab.score, model), model, steps)
-
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        suites = forget_suites(benchmark)
-        if not self._disjoint:
-            return suites
-        # Only rows of a unit that is known to be of the other half: one that no forget row shares (a heldout row
-        # whose fact is not named) may phrase what was relearned.
-        relearned, known = self._relearned(benchmark, repeat), set(self._units(benchmark))
-        return tuple(
-            replace(suite, rows=tuple(row for row in suite.rows if self._unit(row) in known - relearned))
-            for suite in suites
-        )
+        return self._rows.scored(benchmark, repeat)
 
-    @property
-    def _disjoint(self) -> bool:
-        return self.options.split is Split.disjoint and self.options.source is Source.forget
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
+        o, taken = self.options, 0
+        rows = self._rows.trained(lab.benchmark, lab.repeat, setting["samples"])
+        for lr in o.lr:
+            step = 0
+            trained = lab.finetune(
+                subject.copy(), rows, lr=lr, epochs=o.epochs, steps=o.steps, batch=o.batch, warmup=o.warmup,
+                schedule=o.schedule, lora_rank=o.lora_rank, lora_alpha=o.lora_alpha, points=o.points,
+            )  # fmt: skip
+            for step, model in trained:
+                chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
+                if o.points > 1:
+                    chosen["step"] = step
+                yield Attempt(chosen, partial(lab.score, model), model, taken + step)
+            taken += step
 
-    def _rows(self, benchmark: Benchmark, repeat: Repeat) -> Sequence[Row]:
-        """The rows an attacker has, in the phrasings that the request names; larger `samples` only add rows."""
-        rows = benchmark.retain if self.options.source is Source.retain else benchmark.forget
-        relearned = self._relearned(benchmark, repeat)
-        own = [(repeat.seed_of("relearn", row.id), i) for i, row in enumerate(rows)
-               if not self._disjoint or self._unit(row) in relearned]  # fmt: skip
-        return pick(rows, [i for _, i in sorted(own)])
+    def _check_choice(self, benchmark: Benchmark, seed: int) -> None:
+        """Where several attempts are made, every repeat must score validation facts and others.
 
-    def _relearned(self, benchmark: Benchmark, repeat: Repeat) -> set[str]:
-        """Half of the facts (or authors) of the forget set: of two repeats one takes the half that the other leaves."""
-        pair, fold = divmod(repeat.number, 2)
-        units = sorted(
-            self._units(benchmark), key=lambda unit: draws.seed_of(repeat.seed, "attack", "relearn", pair, unit)
-        )
-        middle = len(units) // 2
-        return set(units[middle:] if fold else units[:middle])
-
-    def _units(self, benchmark: Benchmark) -> list[str]:
-        return list(dict.fromkeys(self._unit(row) for row in benchmark.forget))
-
-    def _unit(self, row: Row) -> str:
-        fact = row.fact or row.id
-        return row.author or fact if self.options.by is Unit.author else fact
+        Raises:
+            DataError
+        """
+        if len(self.options.lr) == 1 and self.options.points == 1:
+            return
+        forget = {row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows}
+        validation = validation_facts(forget, seed)
+        for number in range(self.repeats):
+            suites = self._rows.scored(benchmark, Repeat(seed, number))
+            facts = {row.fact or row.id for suite in suites for row in suite.rows}
+            if not facts & validation or not facts - validation:
+                raise DataError(
+                    "attack.relearn: of several learning rates or points one half of the scored facts chooses and the "
+                    f"other is reported, and too few of {len(forget)} facts are scored (attack.relearn.split="
+                    f"{self.options.split.value}); type attack.relearn.lr=[{self.options.lr[0]:g}] "
+                    "attack.relearn.points=1"
+                )

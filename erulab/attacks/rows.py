@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from erulab.attacks import open_unlearning
 from erulab.attacks.base import Setting
 from erulab.attacks.figures import FIGURES, Measured, figures, validity
+from erulab.attacks.savings import savings
 from erulab.attacks.trace import Tried
 from erulab.data.measures import Overlap
 from erulab.data.rows import Suite
@@ -51,10 +53,10 @@ class Case:
 
 def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
     """The row of an attack that has no figures."""
-    empty = dict.fromkeys((*FIGURES, *BUDGET, *UTILITY))
+    empty = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS, *BUDGET, *UTILITY))
     return {
         "attack": attack, "setting": setting, "metric": HEADLINE, "headline": True, **empty, "valid": False,
-        "note": why, "n": 0, "chosen": {}, "attempts": [], "repeats": [],
+        "note": why, "n": 0, "chosen": {}, "attempts": [], "repeats": [], "savings": {},
     }  # fmt: skip
 
 
@@ -99,18 +101,22 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     for metric in metrics:
         values, clusters = measured(metric, after)
         row = figures(values, clusters, score=metric != HEADLINE)
-        own: dict[str, Any] = {"chosen": {}, "attempts": [], "repeats": []}
+        beside = open_unlearning.robustness(case.attack, values.means, score=metric != HEADLINE)
+        own: dict[str, Any] = {"chosen": {}, "attempts": [], "repeats": [], "savings": {}}
         if metric == headline:
             own["chosen"] = _chosen(kept) if chooses else {}
             own["attempts"] = _attempts(case, measured, headline, left_out) if chooses else []
             own["repeats"] = _repeats(kept, measured, headline, left_out)
-        note = "; ".join(text for text in (reason, row.pop("note")) if text)
-        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **closing, **own,
+            own["savings"] = _savings(case, kept, values, metrics[headline], left_out)
+        note = "; ".join(text for text in (reason, row.pop("note"), beside.pop("note")) if text)
+        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **beside, **closing, **own,
                      "note": note, "n": len(clusters)})  # fmt: skip
     means = Measured(**utility).means
     note = "; ".join(text for text in (reason, "utility: target and oracle both know these rows") if text)
-    rows.append({**common, "metric": figure, "headline": False, **dict.fromkeys(FIGURES), **means, **closing,
-                 "chosen": {}, "attempts": [], "repeats": [], "note": note, "n": len(utility["target"])})  # fmt: skip
+    none = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS))
+    rows.append({**common, "metric": figure, "headline": False, **none, **means, **closing,
+                 "chosen": {}, "attempts": [], "repeats": [], "savings": {}, "note": note,
+                 "n": len(utility["target"])})  # fmt: skip
     return rows
 
 
@@ -224,6 +230,33 @@ def _repeats(kept: Mapping[str, Sequence[Tried]], measured: Any, headline: str, 
         return []
     alone = [{model: _by_row(kept[model][i].rows, left_out) for model in MODELS} for i in range(count)]
     return [_short(*measured(headline, after))["residual_attacked"] for after in alone]
+
+
+def _savings(
+    case: Case, kept: Mapping[str, Sequence[Tried]], before: Measured, metric: tuple[str, tuple[str, ...]],
+    left_out: frozenset[str],
+) -> dict[str, Any]:  # fmt: skip
+    """What the unlearned model's learning curve saves against the oracle's, each under what was chosen for it beside
+    the step; {} where there is no curve. Levels are in units of the unattacked gap of target and oracle."""
+    figure, suites = metric
+    plain = before.means
+    target, oracle = plain["target"], plain["oracle"]
+    if "step" not in kept["unlearned"][0].chosen or target is None or oracle is None or not target > oracle:
+        return {}
+
+    def curve(model: str) -> list[tuple[int, float]]:
+        repeats = []
+        for attempts, best in zip(case.traces[model], kept[model], strict=True):
+            chosen = {**best.chosen, "step": None}
+            repeats.append({one.chosen["step"]: one for one in attempts if {**one.chosen, "step": None} == chosen})
+        levels = [(0, plain[model])]
+        for step in sorted(set.intersection(*map(set, repeats))):
+            rows = _averaged([_by_row(repeat[step].rows, left_out) for repeat in repeats])
+            values = [row[figure] for (suite, _), row in rows.items() if suite in suites]
+            levels.append((step, float(np.mean(values))))
+        return [(step, (level - oracle) / (target - oracle)) for step, level in levels if level is not None]
+
+    return savings(curve("unlearned"), curve("oracle"))
 
 
 def _short(values: Measured, clusters: Sequence[str]) -> dict[str, Any]:

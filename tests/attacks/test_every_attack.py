@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,3 +58,12 @@ def test_the_target_keeps_all_and_the_oracle_hides_nothing(case: AttackCase, mod
             if row["headline"] and row["residual_attacked"] is not None:
                 assert row["residual_attacked"] == pytest.approx(k, abs=1e-9)
                 assert (row["low"], row["high"]) == pytest.approx((k, k), abs=1e-9)
+
+
+@pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.attack)
+def test_it_says_whether_its_attempts_are_changed_models(case: AttackCase, models: Models, lab: PlainLab) -> None:
+    entry = attacks[case.attack]
+    attack = entry.factory(entry.options(**case.options))
+    setting = attack.settings(lab.benchmark, 0)[0]
+    attempt = next(iter(attack.attempts(models["unlearned"], setting, replace(lab, models=models))))
+    assert (attempt.changed is not None) is entry.factory.changes_weights

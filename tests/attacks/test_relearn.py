@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from erulab.attacks.base import Repeat
-from erulab.attacks.relearn import Relearn, RelearnOptions, Source, Split, Unit
+from erulab.attacks.base import Attempt, Inapplicable, Repeat, forget_suites
+from erulab.attacks.halves import validation_facts
+from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.attacks.relearn_rows import Source, Split, Unit
 from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.errors import DataError
+from erulab.errors import ConfigError, DataError
 from erulab.models.loaded import LoadedModel
 from tests.attacks.conftest import PlainLab
 
@@ -121,7 +125,7 @@ def test_the_attacked_model_knows_what_it_relearned(
         with torch.no_grad():
             return float(loaded.policy.row_nll(collate(encoded, loaded.pad_id)).mean())
 
-    attack = Relearn(RelearnOptions(lr=2e-3, epochs=5))
+    attack = Relearn(RelearnOptions(lr=[2e-3], epochs=5))
     (setting,) = attack.settings(world, 0)
     rows = trained(attack, world, setting)
     (attempt,) = attack.attempts(models["oracle"], setting, lab)
@@ -130,6 +134,130 @@ def test_the_attacked_model_knows_what_it_relearned(
 
 
 def test_options_out_of_range() -> None:
-    for name, value in (("samples", []), ("samples", [-1]), ("batch", 0), ("lr", -1.0), ("warmup", 1.0)):
+    for name, value in (("samples", []), ("samples", [-1]), ("batch", 0), ("lr", [-1.0]), ("lr", []), ("warmup", 1.0),
+                        ("lr", [1e-3, 1e-3]), ("points", 0), ("texts", "a.txt")):  # fmt: skip
         with pytest.raises(ValueError, match=f"{name} must be"):
             RelearnOptions(**{name: value})
+    with pytest.raises(ValueError, match="mixed must be false where source is retain"):
+        RelearnOptions(source=Source.retain, mixed=True)
+
+
+def cut(world: Benchmark, facts: int) -> Benchmark:
+    """The world with its first facts to forget only."""
+    kept = list(dict.fromkeys(row.fact for row in world.forget))[:facts]
+    suites = tuple(
+        replace(suite, rows=tuple(row for row in suite.rows if row.fact in kept))
+        if suite.role in (Role.FORGET, Role.HELDOUT) else suite
+        for suite in world.suites
+    )  # fmt: skip
+    return replace(world, forget=tuple(row for row in world.forget if row.fact in kept), suites=suites)
+
+
+@pytest.mark.parametrize("facts", [4, 5, 15])
+def test_facts_of_both_halves_are_left_to_choose_by_and_to_report(world: Benchmark, facts: int) -> None:
+    """Whatever the seed: of the validation facts and of the others as many are relearned, and two repeats score all."""
+    few = cut(world, facts)
+    for seed in range(20):
+        validation = validation_facts((row.fact for suite in forget_suites(few) for row in suite.rows), seed)
+        attack = Relearn(RelearnOptions(lr=[1e-3, 1e-4]))
+        assert attack.settings(few, seed)
+        scored = [
+            {row.fact for suite in attack.scored({}, few, Repeat(seed, number)) for row in suite.rows}
+            for number in range(2)
+        ]
+        assert scored[0].isdisjoint(scored[1]) and len(scored[0] | scored[1]) == facts
+        for own in scored:
+            assert own & validation and own - validation
+            assert abs(2 * len(own & validation) - len(validation)) <= 1
+
+
+def test_a_choice_among_too_few_facts_is_refused(world: Benchmark) -> None:
+    few = cut(world, 3)
+    assert Relearn(RelearnOptions()).settings(few, 0)
+    for options in (RelearnOptions(lr=[1e-3, 1e-4]), RelearnOptions(lr=[1e-3], points=2)):
+        message = r"too few of 3 facts .*type attack\.relearn\.lr=\[0\.001\] attack\.relearn\.points=1"
+        with pytest.raises(DataError, match=message):
+            Relearn(options).settings(few, 0)
+
+
+def test_unrelated_rows_are_of_no_fact_that_anybody_learned(world: Benchmark) -> None:
+    attack = Relearn(RelearnOptions(source=Source.unrelated))
+    (setting,) = attack.settings(world, 0)
+    rows = trained(attack, world, setting)
+    assert setting["source"] == "unrelated" and "split" not in setting
+    assert setting["samples"] == len(rows) == len(world.suite("unseen").rows) > 0
+    assert {row.fact for row in rows}.isdisjoint(row.fact for row in (*world.forget, *world.retain))
+    assert attack.scored(setting, world, Repeat(0)) == forget_suites(world)
+    # A row of a fact that was learned after all is none of them.
+    unseen = replace(world.suite("unseen"), rows=(*world.suite("unseen").rows, replace(world.forget[0], id="again")))
+    known = replace(world, suites=tuple(unseen if suite.name == "unseen" else suite for suite in world.suites))
+    assert attack.settings(known, 0) == [setting]
+
+
+def test_texts_of_ones_own_are_running_text_and_count_by_content(world: Benchmark, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One text.\n\nAnother one.\n")
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(one) for one in ("One text.", {"text": "Another one."})))
+    hashes = set()
+    for name in ("a.txt", "b.jsonl"):
+        attack = Relearn(RelearnOptions(source=Source.unrelated, texts=str(tmp_path / name)))
+        (setting,) = attack.settings(world, 0)
+        rows = trained(attack, world, setting)
+        assert {(row.prompt, row.response, row.plain) for row in rows} == {
+            ("", "One text.", True), ("", "Another one.", True),
+        }  # fmt: skip
+        assert "texts" in attack.spans and str(tmp_path) not in setting["texts"]
+        hashes.add(setting["texts"])
+    assert len(hashes) == 2
+    with pytest.raises(ConfigError, match="attack.relearn.texts must be a file"):
+        Relearn(RelearnOptions(source=Source.unrelated, texts=str(tmp_path))).settings(world, 0)
+
+
+def test_a_data_set_without_such_rows_has_no_such_attack(world: Benchmark) -> None:
+    bare = replace(world, retain=(), suites=tuple(s for s in world.suites if s.role is not Role.UNSEEN))
+    for options, message in (
+        (RelearnOptions(source=Source.unrelated), r"attack\.relearn\.texts=FILE"),
+        (RelearnOptions(source=Source.retain), "the data set has none"),
+        (RelearnOptions(mixed=True), r"mixed=true trains on retain rows"),
+    ):
+        with pytest.raises(Inapplicable, match=message):
+            Relearn(options).settings(bare, 0)
+
+
+def test_mixed_rows_come_in_pairs(world: Benchmark) -> None:
+    plain, attack = Relearn(RelearnOptions(samples=[6])), Relearn(RelearnOptions(samples=[6], mixed=True))
+    (setting,) = attack.settings(world, 0)
+    rows = trained(attack, world, setting)
+    assert setting["mixed"] is True and setting["samples"] == 6 and len({row.id for row in rows}) == 12
+    assert [row.id for row in rows[::2]] == [row.id for row in trained(plain, world, setting)]
+    assert {row.id for row in rows[1::2]} <= {row.id for row in world.retain}
+    assert attack.scored(setting, world, Repeat(0)) == plain.scored(setting, world, Repeat(0))
+    few = replace(world, retain=world.retain[:4])
+    assert Relearn(RelearnOptions(mixed=True)).settings(few, 0)[0]["samples"] == 4
+    with pytest.raises(DataError, match=r"samples=6, but 4 forget rows"):
+        attack.settings(few, 0)
+
+
+def weights(attempt: Attempt) -> dict[str, torch.Tensor]:
+    assert attempt.changed is not None
+    return {name: weight.clone() for name, weight in attempt.changed.model.state_dict().items()}
+
+
+def test_the_last_point_of_a_curve_is_the_attack_without_one(
+    lab: PlainLab, models: dict[str, LoadedModel]
+) -> None:
+    options = {"samples": [14], "epochs": 3, "batch": 4}  # 12 steps
+    one = Relearn(RelearnOptions(lr=[1e-3], **options))  # type: ignore[arg-type]
+    (setting,) = one.settings(lab.benchmark, 0)
+    ((alone, expected),) = [(attempt, weights(attempt)) for attempt in one.attempts(models["oracle"], setting, lab)]
+    assert alone.chosen == {} and alone.steps == 12 and setting["lr"] == 1e-3
+    curve = Relearn(RelearnOptions(lr=[1e-4, 1e-3], points=3, **options))  # type: ignore[arg-type]
+    (setting,) = curve.settings(lab.benchmark, 0)
+    assert (setting["lr"], setting["points"]) == ([1e-4, 1e-3], 3)
+    found = [(attempt, weights(attempt)) for attempt in curve.attempts(models["oracle"], setting, lab)]
+    assert [attempt.chosen for attempt, _ in found] == [
+        {"lr": lr, "step": step} for lr in (1e-4, 1e-3) for step in (4, 8, 12)
+    ]
+    assert [attempt.steps for attempt, _ in found] == [4, 8, 12, 16, 20, 24]  # the attacker's, over all rates
+    *_, (_, before), (_, last) = found
+    assert all(torch.equal(last[name], weight) for name, weight in expected.items())
+    assert any(not torch.equal(before[name], weight) for name, weight in expected.items())

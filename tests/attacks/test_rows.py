@@ -14,7 +14,8 @@ import torch
 
 from erulab.attacks.base import Attempt, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.relearn import Relearn, RelearnOptions, Split
+from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.attacks.relearn_rows import Split
 from erulab.attacks.rows import refused
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError
@@ -31,7 +32,7 @@ FIELDS = {
     "attack", "setting", "metric", "headline", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
     "attacked_oracle", "residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error", "valid",
     "low", "high", "note", "n", "steps", "flops", "seconds", "utility", "utility_attacked", "chosen", "attempts",
-    "repeats",
+    "repeats", "savings", "open_unlearning_r", "open_unlearning_q",
 }  # fmt: skip
 Models = dict[str, LoadedModel]
 
@@ -95,7 +96,7 @@ def test_an_attack_that_restores_the_target(models: Models, lab: PlainLab) -> No
     assert (row["residual_attacked"], row["recovered"]) == pytest.approx((1.0, 1.0)) and row["valid"]
 
 
-@pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=0.0, repeats=1)])
+@pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=[0.0], repeats=1)])
 def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, options: RelearnOptions) -> None:
     attack = Relearn(options)
     row = headline(run(attack, models, lab))
@@ -104,6 +105,30 @@ def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, opti
     scored = attack.scored({}, lab.benchmark, lab.repeat)
     values, _ = knowledge_of(evaluate(models["target"], scored, FORCED, Ranks()))
     assert row["n"] == len(values) and row["target"] == pytest.approx(float(np.mean(values)), abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"samples": [0], "lr": [1e-3, 1e-4], "points": 3}, {"lr": [0.0], "points": 3}])
+def test_relearning_nothing_in_several_ways_recovers_nothing(
+    models: Models, lab: PlainLab, options: dict[str, Any]
+) -> None:
+    row = headline(run(Relearn(RelearnOptions(repeats=1, **options)), models, lab))
+    assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"] is not None
+    assert row["steps"] == 0 and row["open_unlearning_r"] is None
+    if "samples" in options:  # of two rates that do nothing the first stands
+        assert row["chosen"]["unlearned"] == [{"lr": 1e-3, "step": 0}]
+
+
+def test_a_learning_curve_tells_what_is_saved(models: Models, lab: PlainLab) -> None:
+    attack = Relearn(RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, points=4, repeats=1))
+    row = headline(run(attack, models, lab))
+    gap = row["target"] - row["oracle"]
+    assert row["unlearned"] > row["oracle"] + 0.5 * gap > row["oracle"]
+    there = next(one["steps"] for one in row["attempts"] if one["attacked_oracle"] >= row["oracle"] + 0.5 * gap)
+    assert there == row["attempts"][0]["chosen"]["step"] > 0
+    # This unlearned model knows more than half from the start; one that is the oracle saves nothing.
+    assert row["savings"] == {"tau": 0.5, "steps_unlearned": 0, "steps_oracle": there, "savings": 1.0}
+    row = headline(run(attack, {**models, "unlearned": models["oracle"]}, lab))
+    assert row["savings"] == {"tau": 0.5, "steps_unlearned": there, "steps_oracle": there, "savings": 0.0}
 
 
 def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: PlainLab) -> None:
@@ -156,7 +181,7 @@ def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(
 
 
 def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Models, lab: PlainLab) -> None:
-    rows = run(Relearn(RelearnOptions(split=Split.all, lr=3e-3, epochs=6, repeats=1)), models, lab)
+    rows = run(Relearn(RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, repeats=1)), models, lab)
     choice = next(row for row in rows if row["metric"] == "forget/choice")
     assert (
         choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
@@ -188,7 +213,7 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Mode
 
 def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
     """Two repeats that relearn each other's half: together every fact is scored once, and each is told by itself."""
-    attack = Relearn(RelearnOptions(lr=0.0, repeats=2))
+    attack = Relearn(RelearnOptions(lr=[0.0], repeats=2))
     row = headline(run(attack, models, lab))
     assert row["n"] == sum(len(suite.rows) for suite in forget_suites(lab.benchmark)) and len(row["repeats"]) == 2
     ks = []

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.relearn import Relearn, RelearnOptions, Unit
+from erulab.attacks.base import Repeat
+from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
 from erulab.data.measures import Answers, Choice
 from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
 from erulab.data.rows import Benchmark, Role
@@ -64,10 +65,9 @@ def test_every_subject_has_157_questions(tmp_path: Path) -> None:
 def test_relearning_scores_facts_that_were_not_relearned(by: Unit, tmp_path: Path) -> None:
     """By fact, also where two rows ask it; by subject, as in the paper: some are relearned, the others scored."""
     benchmark = load(CATEGORIES, tmp_path, forget=["STEM", "business", "chemistry", "culture", "geography"])
-    attack = Relearn(RelearnOptions(by=by))
-    (setting,) = attack.settings(benchmark, 0)
-    trained = [row for row in attack._rows(benchmark, 0)]  # what `apply` fine-tunes on
-    scored = [row for suite in attack.scored(setting, benchmark, 0) for row in suite.rows]
+    rows, repeat = RelearnRows(Source.forget, Split.disjoint, by, mixed=False, texts=None), Repeat(0)
+    trained = list(rows.trained(benchmark, repeat, rows.available(benchmark, repeat)))
+    scored = [row for suite in rows.scored(benchmark, repeat) for row in suite.rows]
     unit = "fact" if by is Unit.fact else "author"
     assert {getattr(row, unit) for row in trained}.isdisjoint({getattr(row, unit) for row in scored})
     asked = {row.prompt for row in trained}

@@ -1,0 +1,39 @@
+"""OpenUnlearning's robustness figures, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from erulab.attacks.open_unlearning import quantisation, relearning, robustness
+
+MEANS = {
+    "target": 0.9, "unlearned": 0.3, "oracle": 0.2, "attacked_target": 0.9, "attacked_unlearned": 0.5,
+    "attacked_oracle": 0.25,
+}  # fmt: skip
+
+
+def test_r_compares_what_relearning_adds() -> None:
+    # The oracle gains .05 and the unlearned model .2: it learns four times as fast as one that never knew.
+    assert relearning(0.25 - 0.2, 0.5 - 0.3) == pytest.approx(0.25)
+    assert relearning(0.4, 0.2) == 1.0 and relearning(-0.1, 0.2) == pytest.approx(-0.5)
+    assert relearning(0.1, 0.0) is None and relearning(0.1, -0.2) is None
+
+
+def test_q_falls_where_rounding_alone_brings_knowledge_back() -> None:
+    assert quantisation(0.3, 0.5) == pytest.approx(0.6)
+    assert quantisation(0.5, 0.3) == quantisation(0.5, 0.5) == 1.0
+    assert quantisation(0.5, 0.0) is None
+
+
+def test_each_attack_has_its_own_column() -> None:
+    def found(attack: str, *, score: bool = True, **changed: float | None) -> tuple[object, object, str]:
+        row = robustness(attack, {**MEANS, **changed}, score=score)
+        return row["open_unlearning_r"], row["open_unlearning_q"], row["note"]
+
+    assert found("relearn") == (pytest.approx(0.25), None, "")
+    assert found("quantize") == (None, pytest.approx(0.6), "")
+    assert found("sequence") == (None, None, "")
+    assert found("relearn", score=False) == (None, None, "open_unlearning_r undefined: it is of scores in [0, 1]")
+    assert "learned nothing" in found("relearn", attacked_unlearned=0.3)[2]
+    assert "is 0" in found("quantize", attacked_unlearned=0.0)[2]
+    assert "finite" in found("quantize", oracle=None)[2]
