@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     """attacks.json by attack and setting: a headline row opens a group, the retain suite's row closes it."""
     starts = [place for place, row in enumerate(rows) if row["headline"]]
     found = []
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+    for start, end in itertools.pairwise([*starts, len(rows)]):
         own = rows[start:end]
         found.append(Group(own[:-1], own[-1]) if len(own) > 1 else Group(own, None))
     return found

@@ -33,13 +33,13 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
         assert "python -m erulab.run method=eru" in text
         assert "Bela Ronu was born in Tiro." in text
         assert "found in the cache" in text and "4.2 s" in text
-        assert "1.9e-23" in text and "denominator .1 of the gap" in text
+        assert "1.9e-23" in text and "differ by too little" in text
     # One file: no address is fetched, every image is inside it.
     assert not re.findall(r'(?:src|href)="(?!data:)', html) and "@import" not in html
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    assert len(images) == 4
+    assert len(images) == 6
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
-        "knowledge.png", "relearning.png", "robustness.png", "training.png",
+        "budget.png", "heat.png", "knowledge.png", "relearning.png", "robustness.png", "training.png",
     ]  # fmt: skip
     for image in images:
         data = base64.b64decode(image)

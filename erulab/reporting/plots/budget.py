@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from erulab.reporting.budget import BUDGETS, Course, courses, envelope, spent
 from erulab.reporting.escape import visible
@@ -38,12 +42,24 @@ def best_so_far(run: RunResult) -> Figure | None:
         axes.step(costs, values, where="post", color="#000000", linewidth=1.6, label="best so far")
         if before is not None:
             axes.axhline(before, color=COLOUR["unlearned"], linewidth=1, linestyle=":", label="no attack")
-        # Attacks that run no model cost nothing: the scale is linear below the least that any other costs.
-        axes.set_xscale("symlog", linthresh=min(point.cost for point in points if point.cost > 0))
+        _scale(axes, [point.cost for point in points])
         axes.set(xlabel=UNITS[budget], ylabel="K after the attack")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=7)
     figure.suptitle("What an attacker can have for a budget", x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
+
+
+def _scale(axes: Axes, costs: Sequence[float]) -> None:
+    """Powers of ten; where an attack runs no model and costs nothing, linear below the least that any other costs."""
+    positive = [cost for cost in costs if cost > 0]
+    axes.margins(x=0.08)
+    if len(positive) == len(costs):
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=min(positive))
+    # matplotlib's own labels are mathematics, which the style turns off.
+    axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:.0e}".replace("e+", "e") if cost else "0")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def learning(run: RunResult) -> Figure | None:
