@@ -64,7 +64,8 @@ def arms(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
     names = [_named(arm, settings) for arm, settings in zip(found, changed, strict=True)]
     figures = _figures(runs, level)
     values = [{heading: _values(arm, read) for heading, read in figures.items()} for arm in found]
-    headings = [heading for heading in figures if any(own[heading] for own in values)]
+    # An attack that counts in no run keeps its column: it is not to be forgotten that it tells nothing.
+    headings = [name for name in figures if name.startswith(AFTER) or any(own[name] for own in values)]
     rows = [
         (Cell(name), Cell(str(len(arm.pairs))), *(_mean(own[heading], len(arm.pairs)) for heading in headings))
         for name, arm, own in zip(names, found, values, strict=True)
@@ -72,11 +73,12 @@ def arms(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
     tables = [Table(("arm", "runs", *headings), tuple(rows), (NOTE, *metric_notes(runs)))]
     if len(found) > 1:
         rows = [
-            (Cell(name), *(_difference(own[heading], values[0][heading]) for heading in headings))
+            (Cell(name), Cell(heading), *_difference(own[heading], values[0][heading]))
             for name, own in zip(names[1:], values[1:], strict=True)
+            for heading in headings
         ]
         note = f"Each arm minus {names[0]}, paired by world and seed: mean over (n) pairs with its 95 % t-interval."
-        tables.append(Table(("difference", *headings), tuple(rows), (note,)))
+        tables.append(Table(("arm", "figure", f"minus {names[0]}", "which is"), tuple(rows), (note,)))
     return tables
 
 
@@ -118,9 +120,13 @@ def _mean(values: dict[Pair, float], runs: int) -> Cell:
     return _cell(mean(list(values.values())), missing)
 
 
-def _difference(values: dict[Pair, float], first: dict[Pair, float]) -> Cell:
+def _difference(values: dict[Pair, float], first: dict[Pair, float]) -> tuple[Cell, Cell]:
+    """The figure, and what may be said of it."""
     found = paired_difference(values, first)
-    return _cell(found, "not distinguishable" if found is not None and found.holds_zero else "")
+    if found is None or found.holds_zero is None:
+        return _cell(found, ""), Cell("unknown: no two pairs have it")
+    said = "not distinguishable" if found.holds_zero else "higher" if found.value > 0 else "lower"
+    return _cell(found, ""), Cell(said)
 
 
 def _cell(found: Mean | None, text: str) -> Cell:

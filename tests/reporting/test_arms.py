@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from erulab.attacks.rows import refused
 from erulab.reporting import arms, compare, load_runs
 from erulab.reporting.arms import group
 from erulab.reporting.rendering import Cell, Table
@@ -55,13 +56,22 @@ def test_means_and_paired_differences(make_run: MakeRun) -> None:
     assert (own["K"].value, own["K"].low, own["K"].high) == pytest.approx((0.92 / 3, low, high))
     # npo's attack on world 0 is not valid: no robustness, and not left out silently.
     assert own["K after relearn"].n == 2 and own["K after relearn"].text == "none in 1"
-    found = cells(differences, 0)
+    found = {figure.text: (value, said.text) for _, figure, value, said in differences.rows}
     by_hand = stats.ttest_rel(K["npo"], K["eru"]).confidence_interval()
-    assert found["difference"].text == "npo elastic rfa" and "distinguishable" not in found["K"].text
-    assert (found["K"].low, found["K"].high) == pytest.approx((by_hand.low, by_hand.high))
-    assert found["utility kept"].value == 0 and found["utility kept"].text == "not distinguishable"
-    assert found["K after relearn"].n == 2
-    assert "minus eru elastic rfa" in differences.notes[0]
+    value, said = found["K"]
+    assert (value.low, value.high) == pytest.approx((by_hand.low, by_hand.high)) and said == "higher"
+    value, said = found["utility kept"]
+    assert value.value == 0 and said == "not distinguishable"
+    assert found["K after relearn"][0].n == 2
+    assert differences.headings[2] == "minus eru elastic rfa" and differences.rows[0][0].text == "npo elastic rfa"
+
+
+def test_an_attack_that_never_counts_keeps_its_column(make_run: MakeRun) -> None:
+    made = folders(make_run, worlds=2, attacks=[refused("gcg", {}, "not run: no GPU")])
+    means, differences = arms(load_runs(made))
+    assert cells(means, 0)["K after gcg"].text == "none in 2"
+    said = [row[3].text for row in differences.rows if row[1].text == "K after gcg"]
+    assert said == ["unknown: no two pairs have it"]
 
 
 def test_no_table_with_one_run_an_arm(make_run: MakeRun) -> None:

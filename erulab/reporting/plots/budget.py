@@ -85,6 +85,7 @@ def learning(run: RunResult) -> Figure | None:
                         *zip(*points, strict=True), line, marker=MARKER[model], color=COLOUR[model], linewidth=1.5,
                         markersize=4, label=visible(f"{model} {words}".rstrip()),
                     )  # fmt: skip
-        axes.set(title=visible(heading), xlabel="the attacker's steps", ylabel=unit(found[0].metric))
+        shown = "" if len(found) <= len(LINES) else f" ({len(LINES)} of {len(found)} curves)"
+        axes.set(title=visible(heading) + shown, xlabel="the attacker's steps", ylabel=unit(found[0].metric))
         axes.legend(fontsize=7)
     return figure
