@@ -24,7 +24,7 @@ from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import number, seconds, short
 from erulab.reporting.telling import rows_of, telling
-from erulab.reporting.verdict import Outcome, judge
+from erulab.reporting.verdict import Outcome, Verdict, judge, outcome
 
 PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
@@ -152,9 +152,19 @@ def final_table(
     if judged.alone:
         style = "bold"
     for index, sentence in enumerate(judged.sentences):
-        console.print(Text(visible(sentence), style=style if index == 0 else ""), soft_wrap=True)
+        own = style if index == 0 else _worst_style(judged) if sentence == judged.worst.words else ""
+        console.print(Text(visible(sentence), style=own), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)
+
+
+def _worst_style(judged: Verdict) -> str:
+    """Of the strongest attack's line: green only where it finds no more than retraining leaves."""
+    worst = judged.worst
+    if worst.value is None:
+        return STYLE[Outcome.unknown]
+    remains = outcome(worst.value, worst.low, worst.high) is Outcome.remains
+    return STYLE[Outcome.remains if remains else Outcome.within]
 
 
 def _grow(tree: Tree, value: Any) -> None:

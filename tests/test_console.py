@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from erulab import console
+from erulab.attacks.rows import refused
+from tests.reporting.conftest import attacked
 
 SCORES = {
     "target": {"forget/n": 100, "forget/choice": 1.0, "retain/n": 50, "retain/probability": 0.9},
@@ -102,6 +104,14 @@ def test_the_final_table_has_verdict_figures_and_files(capsys: pytest.CaptureFix
     assert "outputs/fictitious/eru-1/report.html" in out and "COLLAPSED" not in out
     row = next(line for line in out.splitlines() if "forget/choice" in line)
     assert row.split() == ["forget/choice", "1.00", ".10", ".08", "100"]
+
+
+def test_the_final_table_names_the_worst_case_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    attacks = [*attacked("relearn", {"samples": 5}, 0.31), refused("gcg", {}, "failed on the oracle: ValueError: x")]
+    console.final_table(SCORES, attacks)
+    out = capsys.readouterr().out
+    assert "the strongest attack (relearn, samples=5) brings back .31 [.24, .39]" in out
+    assert "1 of 2 attacks do not count: gcg" in out and "GCG suffixes: failed on the oracle: ValueError: x" in out
 
 
 def test_the_config_tree_redacts_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erulab.reporting.arms import arms
+from erulab.reporting.attack_tables import attack_table, every_attack_row, heat_table
+from erulab.reporting.budget import envelope
 from erulab.reporting.load import RunResult, load_run, load_runs
 from erulab.reporting.rendering import FORMATS, Table
-from erulab.reporting.tables import attack_table, comparison, key_table, score_table
+from erulab.reporting.tables import comparison, key_table, score_table
+from erulab.reporting.trajectories import Point, knowledge_at, trajectory_of
 from erulab.reporting.verdict import Outcome, Verdict, judge, verdict
 from erulab.rundir import RunDir
 
 __all__ = [
-    "FORMATS", "Outcome", "Picture", "RunResult", "Table", "Verdict", "attack_table", "compare", "comparison",
-    "figures", "judge", "key_table", "load_run", "load_runs", "score_table", "trade_off", "verdict", "write_report",
+    "FORMATS", "Outcome", "Picture", "Point", "RunResult", "Table", "Verdict", "arms", "attack_table", "compare",
+    "comparison", "envelope", "every_attack_row", "figures", "heat_table", "judge", "key_table", "knowledge_at",
+    "load_run", "load_runs", "score_table", "trade_off", "trajectories", "trajectory_of", "verdict", "write_report",
 ]  # fmt: skip
 
 
@@ -32,7 +37,9 @@ class Picture:
 
 
 def compare(folders: Sequence[Path], format: str = "text") -> str:
-    """A comparison of run and sweep folders in one of FORMATS; html is a whole page with the trade-off figure.
+    """A comparison of run and sweep folders in one of FORMATS; html is a whole page with figures.
+
+    Below the runs stand the arms, where runs of several worlds or seeds make some; csv is the table of runs alone.
 
     Args:
         folders: runs, sweeps, or folders that hold runs.
@@ -41,14 +48,15 @@ def compare(folders: Sequence[Path], format: str = "text") -> str:
     """
     runs = load_runs(folders)
     if format != "html":
-        return comparison(runs).render(format)
+        tables = [comparison(runs), *(arms(runs) if format != "csv" else [])]
+        return "\n".join(table.render(format) for table in tables)
     from erulab.reporting.page import comparison_page  # matplotlib takes a second, and only html draws
 
     return comparison_page(runs)
 
 
 def figures(run: RunResult) -> dict[str, Picture]:
-    """Name -> figure, for each of robustness, knowledge, relearning and training that the run has numbers for."""
+    """Name -> figure, for each of the report's figures that the run has numbers for."""
     from erulab.reporting import plots  # as above
 
     return {name: Picture(image) for name, image in plots.run_figures(run).items()}
@@ -56,9 +64,18 @@ def figures(run: RunResult) -> dict[str, Picture]:
 
 def trade_off(runs: Sequence[RunResult]) -> Picture | None:
     """Forgetting against utility, a point a run; None where no run has both figures."""
+    return _over(runs, "trade_off")
+
+
+def trajectories(runs: Sequence[RunResult]) -> Picture | None:
+    """Knowledge against utility along training, a line a run; None where no run was measured on the way."""
+    return _over(runs, "trajectories")
+
+
+def _over(runs: Sequence[RunResult], stem: str) -> Picture | None:
     from erulab.reporting import plots  # as above
 
-    image = plots.png(plots.trade_off, runs)
+    image = plots.comparison_figure(stem, runs)
     return Picture(image) if image else None
 
 

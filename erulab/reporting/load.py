@@ -16,6 +16,7 @@ from erulab.redaction import redacted
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
+ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "n", "note"}  # of every row of attacks.json
 NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 
@@ -89,7 +90,7 @@ def load_run(folder: Path) -> RunResult:
         path=folder,
         config=_config(rundir.run_yaml),
         scores=_json(rundir.scores_json, {}),
-        attacks=_json(rundir.attacks_json, []),
+        attacks=_attacks(rundir.attacks_json),
         samples=_json(rundir.samples_json, []),
         stages=_json(rundir.stages_json, {}),
         env=redacted(_json(rundir.env_json, {})),
@@ -153,6 +154,16 @@ def _config(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} holds no config; run the same command again")
     plain: dict[str, Any] = redacted(config)
     return plain
+
+
+def _attacks(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _json(file, [])
+    if not all(isinstance(row, dict) and row.keys() >= ATTACK_KEYS for row in rows):
+        raise DataError(
+            f"{file} has rows without {', '.join(sorted(ATTACK_KEYS))}: another version of erulab wrote them; "
+            "run the same command again with rerun=true"
+        )
+    return rows
 
 
 def _json(file: Path, empty: Any) -> Any:

@@ -12,21 +12,30 @@ from markupsafe import Markup
 
 from erulab.errors import DataError
 from erulab.reporting import escape, plots
+from erulab.reporting.arms import arms
+from erulab.reporting.attack_tables import attack_table, every_attack_row, heat_table
 from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
+from erulab.reporting.rendering import Table
 from erulab.reporting.settings import flat, settings
-from erulab.reporting.tables import attack_table, comparison, key_table, request_table, score_table
-from erulab.reporting.verdict import Outcome, Verdict, verdict
+from erulab.reporting.tables import comparison, key_table, request_table, score_table
+from erulab.reporting.verdict import Outcome, Verdict, outcome, verdict
 from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
     "robustness": "Knowledge of the forget set above the oracle, without an attack and after each one.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
-    "relearning": "The three models before and after an attacker retrains them.",
+    "heat": "Knowledge above the oracle by attack and metric. Hatched cells say nothing about robustness.",
+    "relearning": "The three models before and after an attacker retrains them on more and more rows.",
+    "learning": "The three models along the attacker's steps.",
+    "budget": "What an attacker can have for a budget: settings and attempts that count, and the best of them so far.",
+    "trajectory": "Knowledge of the forget set against utility, step by step.",
     "training": "The unlearning run, step by step.",
     "requests": "The model before the first and after each of several requests.",
+    "trade_off": "Forgetting against utility, a point a run. The best place is inside the green band at full utility.",
+    "trajectories": "Knowledge against utility along each run, from before training to its end (the large mark).",
 }
 
 
@@ -55,7 +64,8 @@ def html_page(run: RunResult, images: dict[str, bytes]) -> str:
     return _environment(autoescape=True).get_template("report.html").render(
         **_contents(run), images={stem: _data_url(image) for stem, image in images.items()},
         key_figures=Markup(key_table(run).render("html")), scores=Markup(score_table(run).render("html")),
-        attacks=Markup(attack_table(run).render("html")), requests=Markup(_requests(run, "html")),
+        attacks=Markup(attack_table(run).render("html")), every_attack=Markup(every_attack_row(run).render("html")),
+        heat=Markup(_or_nothing(heat_table(run), "html")), requests=Markup(_or_nothing(request_table(run), "html")),
         costs=Markup(cost_table(run).render("html")),
     )  # fmt: skip
 
@@ -65,21 +75,23 @@ def markdown_page(run: RunResult, images: Sequence[Path]) -> str:
     return _environment(autoescape=False).get_template("report.md").render(
         **_contents(run), images={path.stem: path.relative_to(run.path).as_posix() for path in images},
         key_figures=key_table(run).render("md"), scores=score_table(run).render("md"),
-        attacks=attack_table(run).render("md"), requests=_requests(run, "md"), costs=cost_table(run).render("md"),
+        attacks=attack_table(run).render("md"), every_attack=every_attack_row(run).render("md"),
+        heat=_or_nothing(heat_table(run), "md"), requests=_or_nothing(request_table(run), "md"),
+        costs=cost_table(run).render("md"),
     )  # fmt: skip
 
 
 def comparison_page(runs: Sequence[RunResult]) -> str:
     """One self-contained HTML file over several runs."""
-    image = plots.png(plots.trade_off, runs)
+    images = {stem: _data_url(image) for stem, image in plots.comparison_figures(runs).items()}
     return _environment(autoescape=True).get_template("comparison.html").render(
-        table=Markup(comparison(runs).render("html")), image=_data_url(image) if image else None,
+        table=Markup(comparison(runs).render("html")), images=images, captions=CAPTIONS,
+        arms=[Markup(table.render("html")) for table in arms(runs)],
         verdicts=[(run.name, verdict(run)) for run in runs],
     )  # fmt: skip
 
 
-def _requests(run: RunResult, format: str) -> str:
-    table = request_table(run)
+def _or_nothing(table: Table | None, format: str) -> str:
     return "" if table is None else table.render(format)
 
 
@@ -112,13 +124,15 @@ UTILITY_KEPT = 0.9
 
 
 def _tone(judged: Verdict) -> str:
-    """The colour of the verdict: green only where nothing is wrong."""
+    """The colour of the verdict: green only where nothing is wrong, and attacks show that it stays so."""
     if judged.alone:
         return "plain"
     if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
         return "bad"
     kept = judged.utility.ratio is not None and judged.utility.ratio >= UTILITY_KEPT
-    return "good" if judged.forgetting.outcome is Outcome.within and kept else "mixed"
+    worst = judged.worst
+    held = worst.value is not None and outcome(worst.value, worst.low, worst.high) is not Outcome.remains
+    return "good" if judged.forgetting.outcome is Outcome.within and kept and held else "mixed"
 
 
 def _environment(*, autoescape: bool) -> Environment:

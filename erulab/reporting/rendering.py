@@ -17,7 +17,10 @@ FORMATS = ("text", "md", "csv", "latex", "html")
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, or a figure with its interval and the number of rows it was measured on."""
+    """Text, or a figure with its interval and the number of rows it was measured on.
+
+    written: how a person reads a figure that two digits do not suit.
+    """
 
     text: str = ""
     value: float | None = None
@@ -26,6 +29,7 @@ class Cell:
     n: int | None = None
     is_figure: bool = False
     digits: int = 2
+    written: str = ""
 
     @property
     def shown(self) -> str:
@@ -33,7 +37,7 @@ class Cell:
         if not self.is_figure or self.value is None:
             return self.text
         # A figure with an interval is a K, whose sign matters more than powers of ten near 0.
-        value = signed(self.value) if self.low is not None else short(self.value, self.digits)
+        value = signed(self.value) if self.low is not None else self.written or short(self.value, self.digits)
         parts = [value, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
         return " ".join(part for part in parts if part)
 

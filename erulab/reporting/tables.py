@@ -1,10 +1,11 @@
-"""The tables of a report: runs compared, one run's figures, its attacks."""
+"""The tables of a report: runs compared, one run's figures, its requests."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.rendering import Cell, Table
@@ -13,7 +14,7 @@ from erulab.reporting.telling import COST, RESIDUAL, rows_of, telling
 from erulab.reporting.verdict import verdict
 
 CHOICES = ("run", "method", "reward", "adversary", "settings")
-AFTER = "K after "
+AFTER, WORST = "K after ", "K at worst"
 # (heading, metric of scores.json); a column that no run has is left out.
 FIGURES = (
     ("log-odds forget", "forget/log_odds"),
@@ -49,15 +50,16 @@ def comparison(runs: Sequence[RunResult]) -> Table:
     figures = _compared(runs)
     rows = [_run_row(run, settings, figures) for run, settings in zip(runs, changed, strict=True)]
     attacks = sorted({heading for row in rows for heading in row if heading.startswith(AFTER)})
-    headings = [*CHOICES, "verdict", "K", *attacks, "utility kept", *(heading for heading, _ in figures)]
+    headings = [*CHOICES, "verdict", "K", WORST, *attacks, "utility kept", *(heading for heading, _ in figures)]
     rows = [_reference_row(model, run, figures) for model, run in _references(runs)] + rows
     table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
     shown = [i for i in range(len(headings)) if any(row[i].text or row[i].value is not None for row in table)]
     notes = [
         "K: knowledge of the forget set above the oracle, on log-odds (1 = target, 0 = oracle, below 0 = "
-        "over-forgotten), with its 95 % interval; after an attack: its strongest valid setting. (n): rows measured, "
-        "in a heading where all share it."
+        "over-forgotten), with its 95 % interval; after an attack: its strongest valid setting; at worst: the "
+        "strongest attack. (n): rows measured, in a heading where all share it."
     ]
+    notes += metric_notes(runs)
     notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
     return Table(tuple(headings[i] for i in shown), tuple(tuple(row[i] for i in shown) for row in table), tuple(notes))
 
@@ -75,28 +77,6 @@ def key_table(run: RunResult) -> Table:
     rows = [(Cell(headings.get(name, name)), *(_figure(run, model, name) for model in models)) for name in names]
     known = tuple(row for row in rows if any(cell.value is not None for cell in row))
     return Table(("figure", *models), known)
-
-
-def attack_table(run: RunResult) -> Table:
-    """Every row of attacks.json."""
-    figures = (
-        "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned", "attacked_oracle", "residual",
-        "residual_attacked", "recovered", "maintained_gap", "maintained_error",
-    )  # fmt: skip
-    rows = []
-    for row in run.attacks:
-        cells = [Cell(str(row["attack"])), Cell(setting_words(row["setting"])), Cell(str(row["metric"]))]
-        for figure in figures:
-            attacked = figure == "residual_attacked"
-            low, high = (number(row.get(key)) if attacked else None for key in ("low", "high"))
-            cells.append(Cell(value=number(row.get(figure)), low=low, high=high, is_figure=True))
-        n = number(row.get("n"))
-        cells.append(Cell("" if n is None else str(int(n))))
-        cells.append(Cell({True: "yes", False: "no"}.get(row.get("valid"), "undefined")))  # type: ignore[arg-type]
-        cells.append(Cell(str(row.get("note") or "")))
-        rows.append(tuple(cells))
-    headings = ("attack", "setting", "metric", *(name.replace("_", " ") for name in figures), "n", "valid", "note")
-    return Table(headings, tuple(rows))
 
 
 def score_table(run: RunResult) -> Table:
@@ -141,11 +121,12 @@ def request_table(run: RunResult) -> Table | None:
     return Table(("requests", *names), rows, (note,))
 
 
-def setting_words(setting: object) -> str:
-    """An attack's setting object as `key=value` words."""
-    if not isinstance(setting, dict):
-        return str(setting)
-    return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in setting.items())
+def metric_notes(runs: Sequence[RunResult]) -> list[str]:
+    """A line for each attack whose K is not on log-odds."""
+    found = {
+        one.attack: one.metric for run in runs for one in verdict(run).robustness if one.metric != HEADLINE
+    }  # fmt: skip
+    return [f"{AFTER}{attack} is measured on {metric}." for attack, metric in found.items()]
 
 
 def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
@@ -190,10 +171,12 @@ def _run_row(
     row |= {heading: _figure(run, "unlearned", name) for heading, name in figures}
     row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
     for attack in judged.robustness:
-        note = "" if attack.value is not None else "undefined" if attack.valid else "not valid"
+        note = "" if attack.value is not None else attack.standing.value
         row[f"{AFTER}{attack.attack}"] = Cell(
             note, value=attack.value, low=attack.low, high=attack.high, is_figure=True
         )
+    worst = judged.worst
+    row[WORST] = Cell(value=worst.value, low=worst.low, high=worst.high, is_figure=True)
     row["verdict"] = Cell(judged.label if run.scores else "not scored")
     return row
 

@@ -54,25 +54,54 @@ SCORES: dict[str, dict[str, Any]] = {
 
 
 def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
+    """A headline row, as erulab/attacks/rows.py makes them (test_attack_rows.py compares the keys)."""
     row = {
-        "attack": attack, "setting": setting, "metric": "log_odds", "target": 5.1, "unlearned": -2.3, "oracle": -2.4,
-        "attacked_target": 4.9, "attacked_unlearned": -1.4, "attacked_oracle": -2.3, "residual": 0.02,
-        "residual_attacked": residual, "recovered": 0.12, "maintained_gap": 0.88, "maintained_error": 0.93,
-        "valid": True, "low": None if residual is None else residual - 0.07,
-        "high": None if residual is None else residual + 0.08, "note": "", "n": 190, "seconds": 3.5,
+        "attack": attack, "setting": setting, "metric": "log_odds", "headline": True, "target": 5.1,
+        "unlearned": -2.3, "oracle": -2.4, "attacked_target": 4.9, "attacked_unlearned": -1.4, "attacked_oracle": -2.3,
+        "residual": 0.02, "residual_attacked": residual, "recovered": 0.12, "maintained_gap": 0.88,
+        "maintained_error": None, "low": None if residual is None else residual - 0.07,
+        "high": None if residual is None else residual + 0.08, "valid": True, "steps": 38.0, "flops": 5.1e10,
+        "seconds": 3.5, "utility": 1.0, "utility_attacked": 0.9, "chosen": {}, "attempts": [], "repeats": [],
+        "note": "maintained_error undefined: log-odds have no error", "n": 190,
     }  # fmt: skip
     return row | changes
 
 
+def choice_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
+    return attack_row(attack, setting, residual) | {
+        "metric": "forget/choice", "headline": False, "target": 1.0, "unlearned": 0.1, "oracle": 0.08,
+        "attacked_target": 1.0, "attacked_unlearned": 0.2, "attacked_oracle": 0.09, "maintained_error": 0.9,
+        "note": "", **changes,
+    }  # fmt: skip
+
+
+def utility_row(attack: str, setting: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return attack_row(attack, setting, None) | {
+        "metric": "retain/choice", "headline": False, "target": 1.0, "unlearned": 1.0, "oracle": 1.0,
+        "attacked_target": 0.95, "attacked_unlearned": 0.9, "attacked_oracle": 0.94, "residual": None,
+        "recovered": None, "maintained_gap": None, "note": "utility: target and oracle both know these rows",
+        "n": 60, **changes,
+    }  # fmt: skip
+
+
+def attacked(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> list[dict[str, Any]]:
+    """The whole group of rows of one attack in one setting."""
+    shared = {key: changes[key] for key in ("valid",) if key in changes}
+    return [
+        attack_row(attack, setting, residual, **changes), choice_row(attack, setting, residual, **shared),
+        utility_row(attack, setting, **shared),
+    ]  # fmt: skip
+
+
+FREE = {"steps": 0.0, "flops": 0.0, "seconds": 0.02}
+NO_GAP = "undefined: target and oracle differ by too little (lower bound .1, must be over .2)"
+DESTROYED = "not valid: the attacked target keeps 0.20 of its gap to the oracle"
 ATTACKS = [
-    attack_row("relearn", {"samples": 10, "split": "fact"}, 0.05),
-    attack_row("relearn", {"samples": 100, "split": "fact"}, 0.12, attacked_unlearned=-0.6, attacked_oracle=-2.0),
-    attack_row(
-        "relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2, note="target gap .20"
-    ),
-    attack_row("relearn", {"samples": 100, "split": "fact"}, None, metric="choice", attacked_unlearned=0.2),
-    attack_row("quantize", {"bits": 8}, 0.02),
-    attack_row("quantize", {"bits": 4}, None, valid=None, note="denominator .1 of the gap"),
+    *attacked("relearn", {"samples": 10, "split": "fact"}, 0.05),
+    *attacked("relearn", {"samples": 100, "split": "fact"}, 0.12, attacked_unlearned=-0.6, attacked_oracle=-2.0),
+    *attacked("relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2, note=DESTROYED),
+    *attacked("quantize", {"bits": 8}, 0.02, **FREE),
+    *attacked("quantize", {"bits": 4}, None, **FREE, note=f"residual_attacked {NO_GAP}; recovered undefined: x"),
 ]
 SAMPLES = [
     {

@@ -9,7 +9,7 @@ import pytest
 
 from erulab.errors import DataError
 from erulab.reporting import load_run, load_runs
-from tests.reporting.conftest import SCORES, MakeRun
+from tests.reporting.conftest import ATTACKS, SCORES, MakeRun
 
 
 def test_a_run_is_read_as_it_is(make_run: MakeRun) -> None:
@@ -113,3 +113,9 @@ def test_a_sweep_with_no_started_job(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [{"folder": "nowhere/npo-1", "code": None}]}))
     with pytest.raises(DataError, match="has started"):
         load_runs([tmp_path])
+
+
+def test_attack_rows_of_another_version_are_refused(make_run: MakeRun) -> None:
+    row = {key: value for key, value in ATTACKS[0].items() if key != "headline"}
+    with pytest.raises(DataError, match="attacks.json.*headline.*rerun=true"):
+        load_run(make_run(attacks=[row]))

@@ -7,14 +7,18 @@ import copy
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erulab.errors import DataError
-from erulab.reporting import compare, write_report
+from erulab.reporting import compare, figures, load_run, write_report
+from erulab.reporting.page import html_page
 from erulab.rundir import RunDir
-from tests.reporting.conftest import ATTACKS, SAMPLES, SCORES, MakeRun
+from tests.reporting.conftest import ATTACKS, SAMPLES, SCORES, MakeRun, attack_row, attacked
+from tests.reporting.test_budget import attempt
 from tests.reporting.test_tables import NASTY, Document
+from tests.reporting.test_trajectories import ORACLE, TARGET, line
 
 
 def report(folder: Path) -> tuple[str, str]:
@@ -33,13 +37,13 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
         assert "python -m erulab.run method=eru" in text
         assert "Bela Ronu was born in Tiro." in text
         assert "found in the cache" in text and "4.2 s" in text
-        assert "1.9e-23" in text and "denominator .1 of the gap" in text
+        assert "1.9e-23" in text and "differ by too little" in text
     # One file: no address is fetched, every image is inside it.
     assert not re.findall(r'(?:src|href)="(?!data:)', html) and "@import" not in html
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    assert len(images) == 4
+    assert len(images) == 6
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
-        "knowledge.png", "relearning.png", "robustness.png", "training.png",
+        "budget.png", "heat.png", "knowledge.png", "relearning.png", "robustness.png", "training.png",
     ]  # fmt: skip
     for image in images:
         data = base64.b64decode(image)
@@ -154,3 +158,27 @@ def test_the_comparison_page_is_one_file(make_run: MakeRun) -> None:
     html = compare([make_run("eru-1"), make_run("npo-1", config={"method.name": "npo"})], "html")
     assert html.count("data:image/png;base64,") == 1 and not re.findall(r'(?:src|href)="(?!data:)', html)
     assert "Comparison of 2 runs" in html
+
+
+def test_curves_are_drawn_where_a_run_has_them(make_run: MakeRun) -> None:
+    tried = [attempt(0.1, 1.0, steps=4), attempt(0.3, 2.0, steps=8)]
+    rows = [attack_row("relearn", {"samples": 5}, 0.3, attempts=tried)]
+    scores = {"target": TARGET, "unlearned": SCORES["unlearned"], "oracle": ORACLE}
+    lines = [line(0, 4.0, 2.0, 1.0, 0.8), line(9, 0.0, 1.0, 1.0, 0.4)]
+    run = load_run(make_run(attacks=rows, scores=scores, metrics=lines))
+    assert {"learning", "trajectory", "budget"} < set(figures(run))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "tone"),
+    [
+        (attacked("relearn", {"samples": 5}, 0.02), "good"),
+        (attacked("relearn", {"samples": 5}, 0.3), "mixed"),  # it comes back
+        (attacked("relearn", {"samples": 5}, 0.0, valid=False), "mixed"),  # nothing is known
+        ([], "mixed"),
+    ],
+)
+def test_green_needs_an_attack_that_was_withstood(
+    make_run: MakeRun, attacks: list[dict[str, Any]], tone: str
+) -> None:
+    assert f'class="verdict {tone}"' in html_page(load_run(make_run(attacks=attacks)), {})

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from erulab.reporting import Outcome, judge
-from tests.reporting.conftest import ATTACKS, SCORES, attack_row
+from tests.reporting.conftest import ATTACKS, SCORES
+
+EXACT = ("retain_unrehearsed/exact_match",)
 
 
 def scores(**unlearned: Any) -> dict[str, dict[str, Any]]:
@@ -41,8 +43,9 @@ def test_within_the_oracles_range(value: float, low: float | None, high: float |
 
 
 def test_words() -> None:
-    assert judge(SCORES, ATTACKS[:2]).words == (
+    assert judge(SCORES, ATTACKS[:6]).words == (
         "forgotten: yes, within the oracle's range (K = .02 [-.03, .07]); utility kept: .97; "
+        "the strongest attack (relearn, samples=100) brings back .12 [.05, .20] of what retraining would not know; "
         "after relearning .12 [.05, .20] of the knowledge above the oracle is back"
     )
     assert judge(residual(0.5, 0.4, 0.62), []).sentences[0] == (
@@ -80,8 +83,9 @@ def test_an_undefined_residual_gives_its_reason() -> None:
     ("removed", "figure", "n", "ratio"),
     [
         ((), "retain_unrehearsed/exact_match", 100, 0.97),
-        (("retain_unrehearsed/exact_match",), "model_utility", None, 0.885 / 0.912),
-        (("retain_unrehearsed/exact_match", "model_utility"), "retain/probability", 125, 0.98),
+        (EXACT, "retain_unrehearsed/choice", 100, 0.97),  # rehearsed rows would flatter where nothing is generated
+        ((*EXACT, "retain_unrehearsed/choice"), "model_utility", None, 0.885 / 0.912),
+        ((*EXACT, "retain_unrehearsed/choice", "model_utility"), "retain/probability", 125, 0.98),
     ],
 )
 def test_utility_is_the_most_honest_figure_there_is(
@@ -107,43 +111,3 @@ def test_a_target_without_utility_is_no_ratio() -> None:
     judged = judge(known, [])
     assert judged.utility.ratio is None and not judged.collapsed
     assert "the target's retain_unrehearsed/exact_match is 0" in judged.words
-
-
-def test_the_strongest_valid_setting_counts() -> None:
-    relearn, quantize = judge(SCORES, ATTACKS).robustness
-    # .64 is not valid; the choice row is no log-odds.
-    assert (relearn.value, relearn.settings, relearn.valid) == (0.12, 3, 2)
-    assert relearn.setting == {"samples": 100, "split": "fact"}
-    assert "(1 of 3 settings not valid)" in relearn.words
-    assert (quantize.value, quantize.valid) == (0.02, 1)
-
-
-def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
-    rows = [attack_row("quantize", {"bits": b}, 0.0, valid=False, note="target gap .20") for b in (4, 2)]
-    (quantize,) = judge(SCORES, rows).robustness
-    assert quantize.value is None
-    assert quantize.words == (
-        "quantisation: none of 2 settings is valid, which says nothing about robustness (target gap .20)"
-    )
-
-
-def test_only_why_an_attack_is_not_valid_is_said() -> None:
-    why = "the attacked target keeps 0.20 of its gap to the oracle and the attacked target's utility is 0.40, was 0.97"
-    note = f"not valid: {why}; maintained_error undefined: log-odds have no error"
-    failed = "failed on the oracle: ValueError: x; y"
-    rows = [attack_row("quantize", {"bits": b}, 0.0, valid=False, note=n) for b, n in ((4, note), (2, failed))]
-    assert judge(SCORES, rows).robustness[0].words == (
-        f"quantisation: none of 2 settings is valid, which says nothing about robustness ({why}; {failed})"
-    )
-
-
-def test_undefined_after_an_attack() -> None:
-    rows = [attack_row("relearn", {"samples": 5}, None, note="denominator too small")]
-    assert judge(SCORES, rows).robustness[0].words == "relearning: not defined (denominator too small)"
-
-
-def test_nothing_back() -> None:
-    rows = [attack_row("relearn", {"samples": 5}, -0.02)]
-    assert judge(SCORES, rows).robustness[0].words == (
-        "after relearning nothing above the oracle is back (K = -.02 [-.09, .06])"
-    )

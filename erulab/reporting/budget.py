@@ -1,0 +1,100 @@
+"""What an attacker gets for its budget: every attempt along its steps, and the best there is up to each cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erulab.reporting.attack_rows import Row, Standing, headlines, named, setting_words, standing
+from erulab.reporting.load import MODELS
+from erulab.reporting.numbers import number
+
+BUDGETS = ("flops", "seconds")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """K after an attack that took the attacker `cost`; `label`: attack and setting."""
+
+    cost: float
+    value: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Course:
+    """An attack's attempts that differ in their steps only: model -> headline figure, and K, after each of them."""
+
+    label: str
+    metric: str
+    valid: bool
+    steps: tuple[float, ...]
+    figures: dict[str, tuple[float | None, ...]]
+    residual: tuple[float | None, ...]
+
+
+def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
+    """A point for each headline row that counts and for each of its attempts; attempts of other rows never count.
+
+    Args:
+        budget: one of BUDGETS.
+    """
+    heads = headlines(rows)
+    found = []
+    for row in heads:
+        if standing(row) is not Standing.counts:
+            continue
+        for one in (row, *row["attempts"]):
+            cost, value = number(one[budget]), number(one["residual_attacked"])
+            if cost is not None and value is not None:
+                found.append(Spent(cost, value, named(row, heads)))
+    return found
+
+
+def envelope(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(cost, value) where the best value so far rises, by cost: what an attacker with that budget can have.
+
+    Args:
+        points: (cost, value), in any order; of equal costs the best one stands.
+    """
+    best: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or value > best[-1][1]:
+            best.append((cost, value))
+    return best
+
+
+def courses(rows: Sequence[Row]) -> list[Course]:
+    """The learning curves that attacks with several attempts left, at least two points each."""
+    heads = headlines(rows)
+    found = []
+    for row in heads:
+        apart: dict[str, list[dict[str, Any]]] = {}
+        for one in row["attempts"]:
+            apart.setdefault(json.dumps(_but_steps(one["chosen"]), sort_keys=True), []).append(one)
+        for attempts in apart.values():
+            ordered = sorted(attempts, key=_steps)
+            if len({_steps(one) for one in ordered}) > 1:
+                words = setting_words(_but_steps(ordered[0]["chosen"]))
+                found.append(_course(f"{named(row, heads)} {words}".rstrip(), row, ordered))
+    return found
+
+
+def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
+    figures = {model: tuple(number(one[f"attacked_{model}"]) for one in attempts) for model in MODELS}
+    return Course(
+        label, str(row["metric"]), row["valid"] is True, tuple(_steps(one) for one in attempts), figures,
+        tuple(number(one["residual_attacked"]) for one in attempts),
+    )  # fmt: skip
+
+
+def _steps(attempt: dict[str, Any]) -> float:
+    """Of this attempt alone where it says so; else those that the attacker has taken up to its end."""
+    own = number(attempt["chosen"].get("steps"))
+    return float(attempt["steps"]) if own is None else own
+
+
+def _but_steps(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in chosen.items() if key != "steps"}

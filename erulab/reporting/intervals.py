@@ -1,0 +1,46 @@
+"""Means over runs with intervals, and paired differences. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of `n` values with its 95 % interval; None where one value or none leaves no interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def holds_zero(self) -> bool | None:
+        """Whether 0 is within the interval; None without one."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """The mean of independent values, with Student's t-interval: mean +- t(.975, n - 1) s / sqrt(n)."""
+    n = len(values)
+    if n == 0:
+        return None
+    middle = math.fsum(values) / n
+    if n == 1:
+        return Mean(middle, None, None, n)
+    from scipy.special import stdtrit  # scipy takes a moment, and only comparisons of several runs need it
+
+    spread = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
+    return Mean(middle, middle - half, middle + half, n)
+
+
+def paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> Mean | None:
+    """The mean of `one` minus `other` over the pairs that both have; None where they share none.
+
+    Args:
+        one, other: what makes a pair (world and seed) -> value.
+    """
+    return mean([value - other[pair] for pair, value in one.items() if pair in other])

@@ -1,0 +1,38 @@
+"""Several requests, one after another."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from erulab.reporting.escape import visible
+from erulab.reporting.load import RunResult
+from erulab.reporting.numbers import number
+from erulab.reporting.plots.style import CYCLE, MARKERS
+from erulab.reporting.tables import step_figures, steps_of
+
+
+def requests(run: RunResult) -> Figure | None:
+    """Shares before the first and after each of several requests, a line a suite; the oracle's at the right edge."""
+    steps = steps_of(run)
+    names = [name for name in step_figures(run) if name != "mia/privleak"]  # percent, below and above 0
+    if not steps or not names:
+        return None
+    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        values = [number(run.scores[model].get(name)) for _, model in steps]
+        points = [(place, value) for place, value in enumerate(values) if value is not None]
+        colour = CYCLE[index % len(CYCLE)]
+        axes.plot(
+            *zip(*points, strict=True), color=colour, marker=MARKERS[index % len(MARKERS)], linewidth=1.5, markersize=5,
+            linestyle="-" if index < len(CYCLE) else "--", label=visible(name),
+        )  # fmt: skip
+        retrained = number(run.scores.get("oracle", {}).get(name))
+        if retrained is not None:
+            axes.plot([len(steps) - 0.6], [retrained], marker="_", markersize=12, color=colour)
+    ticks = [visible(words) for words, _ in steps]
+    oracle = ["oracle"] if "oracle" in run.scores else []
+    axes.set_xticks([*range(len(steps)), *([len(steps) - 0.6] if oracle else [])], [*ticks, *oracle])
+    axes.set(title="Requests one after another", ylabel="share", ylim=(-0.02, 1.04))
+    figure.legend(fontsize=7, loc="outside right upper")
+    return figure

@@ -1,0 +1,56 @@
+"""What is left without an attack, and after each one."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from erulab.reporting.attack_rows import HEADLINE, Standing, headlines, named, standing
+from erulab.reporting.escape import visible
+from erulab.reporting.load import RunResult
+from erulab.reporting.numbers import number, signed
+from erulab.reporting.plots.style import COLOUR
+from erulab.reporting.verdict import ORACLE_RANGE, verdict
+
+
+def robustness(run: RunResult) -> Figure | None:
+    """K without and after every attack, with 95 % intervals and the oracle's range."""
+    judged = verdict(run)
+    rows: list[tuple[str, float, float | None, float | None, bool]] = []
+    before = judged.forgetting
+    if before.value is not None:
+        rows.append(("no attack", before.value, before.low, before.high, True))
+    heads = headlines(run.attacks)
+    for row in heads:
+        value = number(row["residual_attacked"])
+        if value is not None:
+            on = "" if row["metric"] == HEADLINE else f", {row['metric']}"
+            label = visible(f"{named(row, heads)}{on}")
+            label = label if len(label) <= 60 else f"{label[:59]}…"
+            counts = standing(row) is Standing.counts
+            rows.append((label, value, number(row["low"]), number(row["high"]), counts))
+    if not rows:
+        return None
+    figure = Figure(figsize=(7.6, 1.15 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0)
+    axes.axvline(0, color=COLOUR["oracle"], linewidth=1)
+    axes.axvline(1, color=COLOUR["target"], linewidth=1)
+    for place, (_, value, low, high, valid) in enumerate(rows):
+        colour = COLOUR["unlearned"] if valid else "#999999"
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(
+            [value], [place], marker="o", color=colour, markerfacecolor=colour if valid else "white", markersize=6
+        )
+        axes.annotate(signed(value), (value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_yticks(range(len(rows)), [label if valid else f"{label} (not valid)" for label, _, _, _, valid in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.7)
+    axes.grid(axis="y", visible=False)
+    ends = [x for _, value, low, high, _ in rows for x in (value, low, high) if x is not None]
+    # An interval without end must not press everything else into a point.
+    axes.set_xlim(max(-1.5, min(-0.25, *ends) - 0.05), min(2.5, max(1.05, *ends) + 0.05))
+    axes.set(xlabel="K: knowledge above the oracle; bars: 95 % interval")
+    for place, model in ((0, "oracle"), (1, "target")):
+        axes.text(place, -0.72, model, color=COLOUR[model], ha="center", va="bottom", fontsize=8)
+    axes.set_title("What is left, and what comes back", pad=16)
+    return figure

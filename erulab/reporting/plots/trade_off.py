@@ -1,0 +1,44 @@
+"""Forgetting against utility over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from erulab.reporting.escape import visible
+from erulab.reporting.load import RunResult
+from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
+from erulab.reporting.verdict import ORACLE_RANGE, verdict
+
+
+def trade_off(runs: Sequence[RunResult]) -> Figure | None:
+    """Forgetting against utility, a point a run: the best place is at K = 0 and full utility."""
+    points = [(run, judged) for run in runs if (judged := verdict(run)).forgetting.value is not None]
+    points = [(run, judged) for run, judged in points if judged.utility.ratio is not None]
+    if not points:
+        return None
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
+    methods = list(dict.fromkeys(run.made_by for run, _ in points))
+    named: set[str] = set()
+    for run, judged in points:
+        method, f, ratio = run.made_by, judged.forgetting, judged.utility.ratio
+        if f.value is None or ratio is None:
+            continue
+        colour, marker = CYCLE[methods.index(method) % len(CYCLE)], MARKERS[methods.index(method) % len(MARKERS)]
+        if f.low is not None and f.high is not None:
+            axes.plot([f.low, f.high], [ratio, ratio], color=colour, linewidth=1.2, alpha=0.6)
+        axes.plot(
+            [f.value], [ratio], marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.6,
+            label=None if method in named else visible(method) or "?",
+        )  # fmt: skip
+        named.add(method)
+    axes.set(
+        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target); bars: 95 % interval",
+        ylabel="utility kept, share of the target's", title="Forgetting and utility",
+    )  # fmt: skip
+    axes.set_ylim(0, max(1.05, *(judged.utility.ratio or 0 for _, judged in points)) + 0.02)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure

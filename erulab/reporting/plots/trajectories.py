@@ -1,0 +1,43 @@
+"""Knowledge against utility along unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from erulab.reporting.escape import visible
+from erulab.reporting.load import RunResult
+from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
+from erulab.reporting.trajectories import trajectory_of
+from erulab.reporting.verdict import ORACLE_RANGE
+
+
+def trajectories(runs: Sequence[RunResult]) -> Figure | None:
+    """A line a run, a colour a method, from before training (right) to its end (marked large)."""
+    found = [(run, points) for run in runs if len(points := trajectory_of(run)) > 1]
+    if not found:
+        return None
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
+    methods = list(dict.fromkeys(run.made_by for run, _ in found))
+    named: set[str] = set()
+    for run, points in found:
+        place = methods.index(run.made_by)
+        colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
+        know, kept = [point.knowledge for point in points], [point.utility for point in points]
+        label = None if run.made_by in named else visible(run.made_by) or "?"
+        axes.plot(know, kept, color=colour, linewidth=1.2, marker=".", markersize=4, alpha=0.8, label=label)
+        axes.plot(know[-1:], kept[-1:], marker, color=colour, markersize=8, markeredgecolor="white")
+        if len(found) == 1:
+            for point in points:
+                axes.annotate(str(point.step), (point.knowledge, point.utility), xytext=(3, 4),
+                              textcoords="offset points", fontsize=7)  # fmt: skip
+        named.add(run.made_by)
+    axes.set(
+        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target)", ylabel="utility kept, share of the target's",
+        title="Along unlearning" + (", with the optimiser's steps" if len(found) == 1 else ""),
+    )  # fmt: skip
+    axes.legend(fontsize=8, loc="lower right")
+    return figure

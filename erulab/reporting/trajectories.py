@@ -1,0 +1,95 @@
+"""Knowledge against utility along an unlearning run, from what was measured every `trainer.eval_every` steps.
+
+Pure functions of metrics.jsonl and scores.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erulab.reporting.load import RunResult
+from erulab.reporting.numbers import number
+from erulab.reporting.telling import rows_of
+
+PREFIX = "eval/"
+UNREHEARSED = "retain_unrehearsed"
+LEVEL = 0.97  # share of the target's utility at which methods are compared
+
+
+@dataclass(frozen=True)
+class Point:
+    """After `step` optimizer steps: K, and the share of the target's utility."""
+
+    step: int
+    knowledge: float
+    utility: float
+
+
+def trajectory_of(run: RunResult) -> tuple[Point, ...]:
+    """The trajectory of a run; empty where it measured none, or target or oracle has no scores."""
+    return trajectory(run.metrics, run.scores.get("target", {}), run.scores.get("oracle", {}))
+
+
+def trajectory(
+    metrics: Sequence[Mapping[str, Any]], target: Mapping[str, Any], oracle: Mapping[str, Any]
+) -> tuple[Point, ...]:
+    """K and utility at each step that was measured, in order of step.
+
+    K = (model - oracle) / (target - oracle) of log-odds, each the mean over all rows of the forget suites. Utility is
+    the share of rows of a retain suite whose true value is chosen, relative to the target's: `retain_unrehearsed`
+    where it is measured, else the first suite.
+
+    Args:
+        metrics: lines of metrics.jsonl; those with `eval/<suite>/log_odds` (forget suites) and `eval/<suite>/choice`.
+        target, oracle: their figures of scores.json.
+    """
+    forget = _suites(metrics, "log_odds")
+    kept = [suite for suite in _suites(metrics, "choice") if suite not in forget]
+    retain = UNREHEARSED if UNREHEARSED in kept else next(iter(kept), None)
+    before = number(target.get(f"{retain}/choice"))
+    counts = {suite: number(rows_of(target, f"{suite}/log_odds")) or 0.0 for suite in forget}
+    top = _pooled(target, counts, "")
+    bottom = _pooled(oracle, counts, "")
+    if top is None or bottom is None or not top > bottom or not before:
+        return ()
+    points = []
+    for line in metrics:
+        known = _pooled(line, counts, PREFIX)
+        utility = number(line.get(f"{PREFIX}{retain}/choice"))
+        if known is not None and utility is not None:
+            points.append(Point(int(line["step"]), (known - bottom) / (top - bottom), utility / before))
+    return tuple(sorted(points, key=lambda point: point.step))
+
+
+def knowledge_at(points: Sequence[Point], utility: float) -> float | None:
+    """K where the trajectory last passes this utility, on the straight line between two measured steps.
+
+    None where it never reaches it: a run that keeps more utility than that to its end has no such point.
+    """
+    for earlier, later in reversed(list(zip(points, points[1:], strict=False))):
+        low, high = sorted((earlier.utility, later.utility))
+        if low <= utility <= high:
+            if earlier.utility == later.utility:
+                return later.knowledge
+            share = (utility - earlier.utility) / (later.utility - earlier.utility)
+            return earlier.knowledge + share * (later.knowledge - earlier.knowledge)
+    return points[0].knowledge if len(points) == 1 and points[0].utility == utility else None
+
+
+def _suites(metrics: Iterable[Mapping[str, Any]], figure: str) -> list[str]:
+    """Suites of which a figure was measured along the run."""
+    names = dict.fromkeys(name for line in metrics for name in line if name.startswith(PREFIX))
+    return [
+        name.removeprefix(PREFIX).removesuffix(f"/{figure}") for name in names if name.endswith(f"/{figure}")
+    ]  # fmt: skip
+
+
+def _pooled(figures: Mapping[str, Any], counts: Mapping[str, float], prefix: str) -> float | None:
+    """Mean log-odds over the rows of all suites; None where one of them lacks it or there are no rows."""
+    values = {suite: number(figures.get(f"{prefix}{suite}/log_odds")) for suite in counts}
+    rows = sum(counts.values())
+    if not rows or any(value is None for value in values.values()):
+        return None
+    return sum(counts[suite] * value for suite, value in values.items() if value is not None) / rows
