@@ -1,5 +1,5 @@
 """Attacks that try to bring forgotten knowledge back: one file each, and the robustness figures."""
 
-from erulab.attacks import few_shot, jailbreak, paraphrase, prefill, quantize, relearn
+from erulab.attacks import few_shot, jailbreak, paraphrase, prefill, quantize, relearn, sample
 
-__all__ = ["few_shot", "jailbreak", "paraphrase", "prefill", "quantize", "relearn"]
+__all__ = ["few_shot", "jailbreak", "paraphrase", "prefill", "quantize", "relearn", "sample"]

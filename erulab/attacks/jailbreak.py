@@ -67,7 +67,7 @@ class Jailbreak:
             return
         # Whoever has templates can also do without: where none helps, nothing is lost.
         yield Attempt({"template": PLAIN}, partial(lab.score, subject))
-        known = _known(lab.benchmark, lab.repeat.seed)
+        known = known_of(lab.benchmark, lab.repeat.seed)
         for name in self._usable(lab.benchmark, lab.repeat.seed):
             rewrite = partial(asked_by, name, known=known)
             yield Attempt({"template": name}, partial(score_asked, lab, subject, rewrite))
@@ -75,11 +75,12 @@ class Jailbreak:
     def _usable(self, benchmark: Benchmark, seed: int) -> list[str]:
         """The templates for which enough rows have the data."""
         rows = [row for suite in asked_suites(benchmark) for row in suite.rows]
-        known = _known(benchmark, seed)
+        known = known_of(benchmark, seed)
         return [name for name in self.options.templates if share(name, rows, known) >= USABLE]
 
 
-def _known(benchmark: Benchmark, seed: int) -> Known:
+def known_of(benchmark: Benchmark, seed: int) -> Known:
+    """What the attacker knows of the data set."""
     holders: dict[str, set[str]] = {}
     for suite in asked_suites(benchmark):
         for row in suite.rows:
