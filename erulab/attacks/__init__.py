@@ -1,5 +1,5 @@
 """Attacks that try to bring forgotten knowledge back: one file each, and the robustness figures."""
 
-from erulab.attacks import quantize, relearn, sequence
+from erulab.attacks import few_shot, jailbreak, paraphrase, prefill, quantize, relearn, sample, sequence
 
-__all__ = ["quantize", "relearn", "sequence"]
+__all__ = ["few_shot", "jailbreak", "paraphrase", "prefill", "quantize", "relearn", "sample", "sequence"]

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from erulab import draws
+from erulab.attacks.base import forget_suites
+
+if TYPE_CHECKING:
+    from erulab.data.rows import Benchmark
 
 
 def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
     """Half of the facts (of an odd number the smaller half), drawn by the seed alone: the same for every attack."""
     ordered = sorted(set(facts), key=lambda fact: (draws.seed_of(seed, "attack", "validation", fact), fact))
     return frozenset(ordered[: len(ordered) // 2])
+
+
+def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
+    """The half that chooses, of all facts that forget and held-out suites phrase, whichever of them is scored."""
+    facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
+    return validation_facts(facts, seed)

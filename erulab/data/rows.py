@@ -66,6 +66,7 @@ class Suite:
     rows: Sequence[Row]
     measure: Measure = Answers()
     in_utility: bool = False  # counts in Model Utility
+    adversarial: bool = False  # its prompts are attacks already: no attack is put on top of them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,7 +130,10 @@ def _by_kind(source: Source, tables: Sequence[RowTable]) -> list[Suite]:
         return Joined([part for part in parts if isinstance(part, Marked)])
 
     return [
-        Suite(f"{source.suite}_{re.sub('[^a-z0-9]+', '_', kind)}", source.role, of(kind), source.measure)
+        Suite(
+            f"{source.suite}_{re.sub('[^a-z0-9]+', '_', kind)}", source.role, of(kind), source.measure,
+            adversarial=True,
+        )  # fmt: skip
         for kind in kinds
     ]
 

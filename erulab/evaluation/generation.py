@@ -1,4 +1,5 @@
-"""Greedy responses: prompts of like length together, their common opening computed once, rows leaving as they end."""
+"""Responses, greedy or drawn: prompts of like length together, their common opening computed once, rows leaving as they
+end."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from erulab import draws
 from erulab.costs.flops import Rows
 from erulab.evaluation import texts
 from erulab.models.key_value import cache_for
@@ -21,27 +23,45 @@ SHARED = 32
 ENDED = 0.2
 
 
+@dataclass(frozen=True, order=True)
+class Draw:
+    """How a response is drawn token by token: by a generator of its own, so that no other row or sample changes it.
+
+    temperature: > 0; what logits are divided by.
+    """
+
+    seed: int
+    temperature: float = 1.0
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is to continue, and for how long."""
+    """What a model is to continue, and for how long. draw: None: greedily."""
 
     ids: tuple[int, ...]
     max_new_tokens: int
     stops: tuple[str, ...] = ()  # the response ends before the first of them
+    draw: Draw | None = None
 
 
 def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, ranks: Ranks) -> list[str]:
-    """One greedy response a prompt, in order; equal prompts are answered once.
+    """One response a prompt, in order; equal prompts are answered once.
 
     Args:
         batch_tokens: padded prompt and response tokens in memory at once.
     """
-    unique = sorted(set(prompts), key=lambda prompt: (prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids))
+    unique = sorted(set(prompts), key=_order)
     responses: list[str] = []
     for batch in _batches(ranks.mine(unique), batch_tokens):
         responses += _Batch(loaded, batch).run()
     found = dict(zip(unique, ranks.join(responses), strict=True))
     return [found[prompt] for prompt in prompts]
+
+
+def _order(prompt: Prompt) -> tuple[Any, ...]:
+    # Samples of one prompt stand together: their common opening is computed once.
+    draw = () if prompt.draw is None else (prompt.draw,)
+    return prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids, draw
 
 
 def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
@@ -57,6 +77,19 @@ def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]
     return batches
 
 
+def drawn_tokens(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Token i of each row with probability softmax(logits)_i, where `uniform` is uniform in [0, 1).
+
+    Args:
+        logits: (rows, vocabulary) float64; uniform: (rows,) float64.
+    Returns:
+        (rows,) int64: the first token up to which the probabilities add up to more than the row's number.
+    """
+    # Divided by the last sum, which rounding may leave a little off 1.
+    cumulated = logits.softmax(-1).cumsum(-1)
+    return torch.searchsorted(cumulated / cumulated[:, -1:], uniform[:, None], right=True)[:, 0]
+
+
 class _Batch:
     """Rows that are being continued. Pads stand between the common opening and the rest of a prompt."""
 
@@ -66,6 +99,11 @@ class _Batch:
         self._device = next(loaded.model.parameters()).device
         self._responses: list[list[int]] = [[] for _ in prompts]
         self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
+        # What a token is drawn by depends on its place in the response alone, whoever is in the batch then.
+        self._uniform = {
+            i: torch.rand(prompt.max_new_tokens, generator=draws.generator(prompt.draw.seed), dtype=torch.float64)
+            for i, prompt in enumerate(prompts) if prompt.draw is not None
+        }  # fmt: skip
 
     def run(self) -> list[str]:
         """The responses' texts."""
@@ -74,8 +112,9 @@ class _Batch:
         return [self._text(i) for i in range(len(self._prompts))]
 
     def _continue(self) -> None:
-        tokens, mask, cache = self._prefill()
+        logits, mask, cache = self._prefill()
         rows = list(range(len(self._prompts)))  # the prompt each row of the cache belongs to
+        tokens = self._next(logits, rows, 0)
         ended = [False] * len(rows)
         for step in range(self._prompts[0].max_new_tokens):
             for i, token in enumerate(tokens.tolist()):
@@ -91,10 +130,26 @@ class _Batch:
                 tokens, mask = tokens[index], mask[index]
                 rows, ended = [rows[i] for i in left], [False] * len(left)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            tokens, cache = self._forward(tokens[:, None], mask, cache)
+            logits, cache = self._forward(tokens[:, None], mask, cache)
+            tokens = self._next(logits, rows, step + 1)
+
+    def _next(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> torch.Tensor:
+        """(rows,) the next token of each row: the likeliest, or the one its generator draws.
+
+        Args:
+            logits: (rows, vocabulary).
+        """
+        tokens = logits.argmax(-1)
+        drawn = [i for i, row in enumerate(rows) if row in self._uniform]
+        if drawn:
+            temperatures = [self._prompts[rows[i]].draw.temperature for i in drawn]  # type: ignore[union-attr]
+            uniform = torch.stack([self._uniform[rows[i]][step] for i in drawn])
+            scaled = logits[drawn].double() / torch.tensor(temperatures, dtype=torch.float64).to(logits.device)[:, None]
+            tokens[drawn] = drawn_tokens(scaled, uniform.to(logits.device))
+        return tokens
 
     def _prefill(self) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """The first token of each response, (rows,); the (rows, length) mask of real tokens; the cache."""
+        """(rows, vocabulary) logits of the first response tokens; the (rows, length) mask of real tokens; the cache."""
         ids = [prompt.ids for prompt in self._prompts]
         # The last token of a prompt is always its row's own: the first response token is read from it.
         opening = _common_length(ids)
@@ -116,7 +171,7 @@ class _Batch:
         return first, mask, cache
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """The likeliest next token of each row, and the cache with `ids` in it.
+        """(rows, vocabulary) logits of each row's next token, and the cache with `ids` in it.
 
         Args:
             ids: (rows, new); mask: (rows, cached + new).
@@ -127,7 +182,7 @@ class _Batch:
             logits_to_keep=1,
         )  # fmt: skip
         self._meter.forward(Rows.continued(len(ids), ids.shape[1], mask.shape[1]), 0)
-        return out.logits[:, -1].argmax(-1), out.past_key_values
+        return out.logits[:, -1], out.past_key_values
 
     def _is_over(self, row: int, token: int) -> bool:
         if token in self._stops:

@@ -176,6 +176,12 @@ class ChatFormat:
         (whole,) = self._render([[*user, {"role": "assistant", "content": response}]], False)
         return self._ids(opening), self._ids(whole)
 
+    @property
+    def glue(self) -> str:
+        """What the template writes between a conversation's prompt and the response's own text, as part of the latter:
+        a `lead` that is to read as the response's beginning begins with it."""
+        return self._glue
+
     def closing(self, encoded: Encoded) -> int:
         """How many of a conversation's last ids are its end-of-turn tokens: all, or none where it was cut."""
         return len(self._end) if encoded.ids[-len(self._end) :] == self._end else 0

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from erulab.attacks import rows as tables
-from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting, forget_suites
-from erulab.attacks.halves import validation_facts
+from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
+from erulab.attacks.halves import validation_half
 from erulab.attacks.rows import MODELS, Case, Plain
 from erulab.attacks.scoring import has_score, union, utility_suite
 from erulab.attacks.trace import Tried, carry_out
@@ -90,9 +90,7 @@ def attack(
         plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
     else:
         plain = {model: _plain(evaluated[model], utility) for model in MODELS}
-    # Of every forget row, also those that no setting is scored on: another attack beside it changes no attack's half.
-    facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
-    validation = validation_facts(facts, context.config.seed)
+    validation = validation_half(benchmark, context.config.seed)
     found = [tables.refused(name, {}, why) for name, why in planned.refused.items()]
     for index, (name, setting) in enumerate(planned.settings):
         own = [job for job in jobs if job.setting == index]

@@ -1,9 +1,10 @@
-"""Greedy responses against an argmax loop over one prompt at a time."""
+"""Greedy responses against an argmax loop over one prompt at a time; drawn ones against the model's probabilities."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, MistralConfig
 
-from erulab.evaluation.generation import SHARED, Prompt, generate
+from erulab.evaluation.generation import SHARED, Draw, Prompt, drawn_tokens, generate
 from erulab.models import key_value
 from erulab.models.attention import packed_attention
 from erulab.models.loaded import LoadedModel
@@ -167,3 +168,55 @@ def test_attention_of_one_token_is_sdpa_s() -> None:
         with torch.no_grad():
             found, _ = packed_attention(torch.nn.Identity(), query, key, value, mask)
         torch.testing.assert_close(found, expected)
+
+
+def drawn(texts: Sequence[str], samples: int, temperature: float = 1.0, new: int = NEW) -> list[Prompt]:
+    return [replace(prompt, draw=Draw(1000 * i + j, temperature))
+            for i, prompt in enumerate(prompts(texts, new)) for j in range(samples)]  # fmt: skip
+
+
+def test_samples_have_the_model_s_frequencies() -> None:
+    """The first two tokens of 4,000 samples against their joint probabilities: Pearson's statistic, far below the
+    bound that it exceeds once in 10,000 times."""
+    model, count = tiny.random_model(), 4000
+    asked = [int(word) for word in PROMPTS[0].split()]
+    with torch.no_grad():
+        first = (model(input_ids=torch.tensor([asked])).logits[0, -1] / 0.5).softmax(-1)
+        pairs = torch.tensor([[*asked, token] for token in range(tiny.VOCABULARY)])
+        joint = first[:, None] * (model(input_ids=pairs).logits[:, -1] / 0.5).softmax(-1)
+    found = generate(
+        LoadedModel(model, None, Numbers(())), drawn(PROMPTS[:1], count, 0.5, 2), 20_000, Ranks()  # type: ignore[arg-type]
+    )  # fmt: skip
+    seen = Counter(tuple(map(int, text.split())) for text in found)
+    often = [(int(i), int(j)) for i, j in (joint * count > 5).nonzero()]
+    expected = [float(joint[pair]) * count for pair in often]
+    observed = [seen[pair] for pair in often]
+    expected.append(count - sum(expected))
+    observed.append(count - sum(observed))
+    statistic = sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
+    freedom = len(expected) - 1
+    assert freedom > 30 and statistic < freedom + 4 * (2 * freedom) ** 0.5
+
+
+def test_a_sample_is_its_own_whatever_stands_beside_it() -> None:
+    model = tiny.random_model()
+    loaded = LoadedModel(model, None, Numbers((5,)))  # type: ignore[arg-type]
+    asked = drawn(PROMPTS, 3)
+    together = generate(loaded, [*asked, *prompts(PROMPTS)], 10_000, Ranks())
+    alone = [generate(loaded, [prompt], 10_000, Ranks())[0] for prompt in asked]
+    assert together[: len(asked)] == alone and len(set(alone)) > len(PROMPTS)
+    assert together[len(asked) :] == [naive(model, text, (5,)) for text in PROMPTS]
+    assert generate(loaded, asked[::-1], 60, Ranks()) == alone[::-1]
+
+
+def test_cold_samples_are_greedy() -> None:
+    model = tiny.random_model()
+    loaded = LoadedModel(model, None, Numbers(()))  # type: ignore[arg-type]
+    assert generate(loaded, drawn(PROMPTS, 1, 1e-6), 60, Ranks()) == [naive(model, text, ()) for text in PROMPTS]
+
+
+def test_a_number_picks_the_token_whose_share_it_falls_in() -> None:
+    logits = torch.tensor([[0.5, 0.25, 0.0, 0.25]], dtype=torch.float64).log()
+    numbers = {0.0: 0, 0.49: 0, 0.5: 1, 0.74: 1, 0.75: 3, 1 - 1e-16: 3}
+    for number, token in numbers.items():
+        assert drawn_tokens(logits, torch.tensor([number], dtype=torch.float64)).tolist() == [token]
