@@ -57,4 +57,9 @@ class AttackCase:
 ATTACKS = (
     AttackCase("relearn", {"epochs": 1, "repeats": 2}),
     AttackCase("quantize", {"bits": [4]}),
+    AttackCase("logit_lens"),
+    AttackCase("probe", {"layers": [1, 2]}),
+    AttackCase("mia"),
+    AttackCase("abliterate", {"layers": [1]}),
+    AttackCase("prune", {"shares": [0.2, 0.5]}),
 )

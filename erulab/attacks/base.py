@@ -101,6 +101,11 @@ class Attack(Protocol):
         """Whether what it does to a model depends on the target too."""
         ...
 
+    @property
+    def own_figures(self) -> bool:
+        """Whether it measures by itself what is known, where an evaluation has no figure for it."""
+        ...
+
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         """The settings it is run in, each a row group of attacks.json.
 

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from erulab import draws
+from erulab.attacks.base import Inapplicable, forget_suites
+
+if TYPE_CHECKING:
+    from erulab.data.rows import Benchmark, Row
 
 
 def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
     """Half of the facts (of an odd number the smaller half), drawn by the seed alone: the same for every attack."""
     ordered = sorted(set(facts), key=lambda fact: (draws.seed_of(seed, "attack", "validation", fact), fact))
     return frozenset(ordered[: len(ordered) // 2])
+
+
+def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
+    """The half that chooses, of all facts that forget and held-out suites phrase, whichever of them is scored."""
+    facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
+    return validation_facts(facts, seed)
+
+
+def validation_rows(benchmark: Benchmark, seed: int) -> list[Row]:
+    """The forget and held-out rows that an attacker may train on, each once.
+
+    Raises:
+        Inapplicable: there is one fact, and so no half.
+    """
+    half = validation_half(benchmark, seed)
+    rows = {row.id: row for suite in forget_suites(benchmark) for row in suite.rows if (row.fact or row.id) in half}
+    if not rows:
+        raise Inapplicable("it needs two facts to forget or more: one half to learn from and one to be scored on")
+    return list(rows.values())

@@ -83,6 +83,7 @@ class Relearn:
 
     spans = ("samples", "repeats")
     reads_target = False
+    own_figures = False
 
     def __init__(self, options: RelearnOptions) -> None:
         self.options = options

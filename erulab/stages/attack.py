@@ -13,7 +13,7 @@ from typing import Any
 
 from erulab.attacks import rows as tables
 from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
-from erulab.attacks.halves import validation_facts
+from erulab.attacks.halves import validation_half
 from erulab.attacks.rows import MODELS, Case, Plain
 from erulab.attacks.scoring import has_score, union, utility_suite
 from erulab.attacks.trace import Tried, carry_out
@@ -90,8 +90,7 @@ def attack(
         plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
     else:
         plain = {model: _plain(evaluated[model], utility) for model in MODELS}
-    facts = (row.fact or row.id for suite in _forget(planned, context) for row in suite.rows)
-    validation = validation_facts(facts, context.config.seed)
+    validation = validation_half(benchmark, context.config.seed)
     found = [tables.refused(name, {}, why) for name, why in planned.refused.items()]
     for index, (name, setting) in enumerate(planned.settings):
         own = [job for job in jobs if job.setting == index]
@@ -221,7 +220,8 @@ def _plan(context: Context) -> Planned:
     planned = Planned(built, settings, refused)
     for name, setting in settings:
         suites = union(_scored(planned, context, name, setting))
-        if not any(suite.rows and has_score(suite, config.evaluation) for suite in suites):
+        scored = any(suite.rows and has_score(suite, config.evaluation) for suite in suites)
+        if not (scored or built[name].own_figures):
             raise DataError(
                 f"attack={name} is judged by log-odds, probability or generated answers of forget rows, and no "
                 "suite that is measured has one; see evaluation.suites and evaluation.generate, or type attack=none"
