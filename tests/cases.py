@@ -63,4 +63,9 @@ ATTACKS = (
     AttackCase("few_shot", {"shots": [1, 2], "repeats": 2}),
     AttackCase("paraphrase"),
     AttackCase("sample", {"samples": 4, "k": [1, 2], "rows": 6, "max_new_tokens": 12}),
+    AttackCase("logit_lens"),
+    AttackCase("probe", {"layers": [1, 2]}),
+    AttackCase("mia"),
+    AttackCase("abliterate", {"layers": [1]}),
+    AttackCase("prune", {"shares": [0.2, 0.5]}),
 )

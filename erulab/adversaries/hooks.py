@@ -33,7 +33,10 @@ def writers(policy: HookablePolicy) -> list[nn.Module]:
         parts = dict(block.named_children())
         attention = parts.get("self_attn", parts.get("attn"))
         if attention is None or "mlp" not in parts or "post_feedforward_layernorm" in parts:
-            raise TypeError(f"adversary.sites=all_writes does not know {type(block).__name__}; use block_inputs")
+            raise TypeError(
+                f"what {type(block).__name__} writes to the residual stream is not known: adversary.sites=block_inputs "
+                "does without, attack=abliterate cannot"
+            )
         found += [attention, parts["mlp"]]
     return found
 

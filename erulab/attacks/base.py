@@ -84,28 +84,21 @@ class Lab(Protocol):
 
 
 class Attack(Protocol):
-    """One attack, run alike on target, unlearned model and oracle. It never changes the model it is given."""
+    """One attack, run alike on target, unlearned model and oracle. It never changes the model it is given.
 
-    @property
-    def spans(self) -> tuple[str, ...]:
-        """Options that only say which settings and repeats there are: each of them tells its own."""
-        ...
+    Attacks are subclasses and state what differs from these defaults.
+    """
 
-    @property
-    def repeats(self) -> int:
-        """How often it runs with other draws; 1 where it draws nothing."""
-        ...
-
-    @property
-    def reads_target(self) -> bool:
-        """Whether what it does to a model depends on the target too."""
-        ...
-
-    @property
-    def changes_weights(self) -> bool:
-        """Whether each attempt has a `changed` model: another attack can then follow (attack=sequence). Of the class,
-        so that it is known before anything is run."""
-        ...
+    # Options that only say which settings and repeats there are: each of them tells its own.
+    spans: tuple[str, ...] = ()
+    # How often it runs with other draws; 1 where it draws nothing.
+    repeats: int = 1
+    # Whether what it does to a model depends on the target too.
+    reads_target: bool = False
+    # Whether each attempt has a `changed` model: another attack can then follow it (attack=sequence).
+    changes_weights: bool = False
+    # Whether it measures by itself what is known, where an evaluation has no figure for it.
+    own_figures: bool = False
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         """The settings it is run in, each a row group of attacks.json.

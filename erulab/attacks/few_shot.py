@@ -8,7 +8,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.examples import after, forget_examples, others, retain_examples
 from erulab.attacks.halves import validation_half
 from erulab.attacks.prompts import asked_suites, fits, score_asked
@@ -43,11 +43,10 @@ class FewShotOptions:
 
 
 @attacks.register("few_shot", FewShotOptions, paper="the form of Brown et al. 2020, arXiv:2005.14165")
-class FewShot:
+class FewShot(Attack):
     """Other forgotten or retained facts, solved, before each question; how many is chosen for each model."""
 
     spans = ("sources", "repeats")
-    reads_target = False
 
     def __init__(self, options: FewShotOptions) -> None:
         self.options = options

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from erulab import draws
-from erulab.attacks.base import forget_suites
+from erulab.attacks.base import Inapplicable, forget_suites
 
 if TYPE_CHECKING:
-    from erulab.data.rows import Benchmark
+    from erulab.data.rows import Benchmark, Row
 
 
 def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
@@ -22,3 +22,16 @@ def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
     """The half that chooses, of all facts that forget and held-out suites phrase, whichever of them is scored."""
     facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
     return validation_facts(facts, seed)
+
+
+def validation_rows(benchmark: Benchmark, seed: int) -> list[Row]:
+    """The forget and held-out rows that an attacker may train on, each once.
+
+    Raises:
+        Inapplicable: there is one fact, and so no half.
+    """
+    half = validation_half(benchmark, seed)
+    rows = {row.id: row for suite in forget_suites(benchmark) for row in suite.rows if (row.fact or row.id) in half}
+    if not rows:
+        raise Inapplicable("it needs two facts to forget or more: one half to learn from and one to be scored on")
+    return list(rows.values())

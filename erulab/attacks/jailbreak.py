@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.examples import forget_examples
 from erulab.attacks.jailbreak_templates import TEMPLATES, Known, asked_by, share
 from erulab.attacks.prompts import adversarial_suites, asked_suites, ordinary_suites, score_asked
@@ -35,12 +35,10 @@ class JailbreakOptions:
 
 
 @attacks.register("jailbreak", JailbreakOptions, paper="RWKU: Jin et al. 2024, arXiv:2406.10890")
-class Jailbreak:
+class Jailbreak(Attack):
     """Nine prompt templates and the question as it is, of which the best is kept; RWKU's own adversarial probes."""
 
-    spans = ()
     repeats = 1  # nothing is drawn: which facts may be shown is the validation half of every attack
-    reads_target = False
 
     def __init__(self, options: JailbreakOptions) -> None:
         self.options = options

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Attempt, Lab, Repeat, Setting
+from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
 from erulab.attacks.prompts import asked_suites, score_asked
 from erulab.registry import attacks
 
@@ -33,12 +33,10 @@ class ParaphraseOptions:
 
 
 @attacks.register("paraphrase", ParaphraseOptions)
-class Paraphrase:
+class Paraphrase(Attack):
     """Each question in the other phrasings of its fact, or in generic frames; the best is chosen for each model."""
 
-    spans = ()
     repeats = 1  # every row is asked in each of the phrasings: nothing is drawn
-    reads_target = False
 
     def __init__(self, options: ParaphraseOptions) -> None:
         self.options = options

@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.prompts import asked_suites, score_asked
 from erulab.options import require
 from erulab.registry import attacks
@@ -41,7 +41,7 @@ class PrefillOptions:
 
 
 @attacks.register("prefill", PrefillOptions, paper="Andriushchenko et al. 2024, arXiv:2404.02151")
-class Prefill:
+class Prefill(Attack):
     """Forces the first words of the answer, or an opening such as "Sure, the answer is".
 
     The log-odds of a value are taken behind the whole answer up to it in any case: there the words of the response
@@ -49,8 +49,6 @@ class Prefill:
     """
 
     spans = ("words", "answers", "openings")
-    repeats = 1
-    reads_target = False
 
     def __init__(self, options: PrefillOptions) -> None:
         self.options = options

@@ -4,78 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import lazy_loader
-
-from erulab.attacks.base import Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.linear_layers import rewrite
+from erulab.attacks.quantizers import QUANTIZERS
 from erulab.options import require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
-    import torch
-
     from erulab.data.rows import Benchmark, Suite
     from erulab.models.loaded import LoadedModel
-else:
-    torch = lazy_loader.load("torch")
 
 
-def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """Symmetric round-to-nearest, one scale an output channel.
+class Backend(Enum):
+    """Whose rounding it is."""
 
-    Args:
-        weight: (out, in); bits: 2 to 8.
-    Returns:
-        (out, in) the nearest of 2^bits - 1 levels; |weight - result| <= scale / 2, scale = max|row| / (2^(bits-1) - 1).
-    """
-    levels = 2 ** (bits - 1) - 1
-    scale = weight.abs().amax(1, keepdim=True) / levels
-    # A channel of zeros has no scale and stays zero.
-    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (weight / safe).round().clamp(-levels, levels) * scale
+    rtn = "rtn"  # round-to-nearest, a scale an output channel; needs nothing
+    bitsandbytes = "bitsandbytes"  # int8 and nf4, to be installed
+    torchao = "torchao"  # weight-only int8 and int4, to be installed
 
 
 @dataclass
 class QuantizeOptions:
     name: str = "quantize"
     bits: list[int] = field(default_factory=lambda: [8, 4])
+    backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # rtn, bitsandbytes, torchao
 
     def __post_init__(self) -> None:
         require(bool(self.bits), "bits", "a list such as [8,4]", self.bits)
         for bits in self.bits:
             require(2 <= bits <= 8, "bits", "between 2 and 8", bits)
+        require(bool(self.backends), "backends", "a list such as [rtn,torchao]", self.backends)
+        if any(backend is not Backend.rtn for backend in self.backends):
+            require({*self.bits} <= {8, 4}, "bits", "8 or 4 unless backends=[rtn]", self.bits)
 
 
 @attacks.register("quantize", QuantizeOptions, paper="Zhang et al. 2024, arXiv:2410.16454")
-class Quantize:
-    """Per-channel round-to-nearest of every linear layer but the output head."""
+class Quantize(Attack):
+    """Rounds the weights of every linear layer but the output head: to nearest, or as a library does."""
 
-    spans = ("bits",)
-    repeats = 1
-    reads_target = False
+    spans = ("bits", "backends")
     changes_weights = True
 
     def __init__(self, options: QuantizeOptions) -> None:
         self.options = options
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
-        return [{"bits": bits} for bits in self.options.bits]
+        names = [backend.value for backend in self.options.backends]
+        missing = [name for name in names if name != "rtn" and find_spec(name) is None]
+        if missing:
+            raise Inapplicable(
+                f"attack.quantize.backends names {', '.join(missing)}, not installed here; type pip install "
+                f"{' '.join(missing)}, or attack.quantize.backends=[rtn]"
+            )
+        return [{"backend": name, "bits": bits} for name in names for bits in self.options.bits]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         return forget_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
-        from transformers.pytorch_utils import Conv1D
-
         rounded = subject.copy()
-        head = rounded.model.get_output_embeddings()
-        with torch.no_grad():
-            for module in rounded.model.modules():
-                if isinstance(module, torch.nn.Linear) and module is not head:
-                    module.weight.copy_(round_to_nearest(module.weight, setting["bits"]))
-                elif isinstance(module, Conv1D):  # GPT-2's linear layer: weights are (in, out)
-                    module.weight.copy_(round_to_nearest(module.weight.T, setting["bits"]).T)
+        rewrite(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
         yield Attempt({}, partial(lab.score, rounded), rounded)

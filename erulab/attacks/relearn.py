@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from erulab.attacks.base import Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
 from erulab.data.rows import Benchmark, Suite
@@ -67,12 +67,11 @@ class RelearnOptions:
 @attacks.register(
     "relearn", RelearnOptions, paper="Lucki et al. 2024, arXiv:2409.18025; Deeb & Roger, arXiv:2410.08827"
 )
-class Relearn:
+class Relearn(Attack):
     """Fine-tuning on half of the forgotten facts; the other half is scored, in every phrasing."""
 
     # A file of texts counts by what it holds, which the setting tells.
     spans = ("samples", "repeats", "texts")
-    reads_target = False
     changes_weights = True
 
     def __init__(self, options: RelearnOptions) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab import draws
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
 from erulab.data.measures import Generated, Texts
 from erulab.options import positive, require
 from erulab.registry import attacks
@@ -54,12 +54,10 @@ class SampleOptions:
 
 
 @attacks.register("sample", SampleOptions, paper="leak@k: METHODS.md section 7; arXiv:2107.03374")
-class Sample:
+class Sample(Attack):
     """leak@k: how often the answer is in one of k samples at temperature 1, and in the greedy response."""
 
-    spans = ()
     repeats = 1  # another run would draw what is averaged already: n samples a row, in all subsets
-    reads_target = False
 
     def __init__(self, options: SampleOptions) -> None:
         self.options = options

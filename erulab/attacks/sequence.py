@@ -68,10 +68,9 @@ def every_options(chosen: Mapping[str, Any]) -> Iterator[Any]:
 
 
 @attacks.register(NAME, SequenceOptions, needs="steps that change weights, the last one any")
-class Sequence:
+class Sequence(Attack):
     """Several attacks, each on the model that the last attempt of the one before it left."""
 
-    spans = ()
     changes_weights = True
 
     def __init__(self, options: SequenceOptions) -> None:

@@ -38,3 +38,15 @@ class LoadedModel:
     def copy(self) -> LoadedModel:
         """Own weights, shared tokenizer: what is done to the copy never reaches this model."""
         return dataclasses.replace(self, model=copy.deepcopy(self.model))
+
+    def first_blocks(self, count: int) -> LoadedModel:
+        """The model without the blocks behind the first `count`: norm and head read h_count. Weights are this model's.
+
+        Args:
+            count: between 1 and the number of blocks, where it is the whole model.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        view = dataclasses.replace(self, model=copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors}))
+        del view.policy.blocks[count:]
+        view.model.config.num_hidden_layers = count
+        return view

@@ -35,7 +35,7 @@ def trajectory_of(run: RunResult) -> tuple[Point, ...]:
 def trajectory(
     metrics: Sequence[Mapping[str, Any]], target: Mapping[str, Any], oracle: Mapping[str, Any]
 ) -> tuple[Point, ...]:
-    """K and utility at each step that was measured, in order of step.
+    """K and utility before the first step, where both are 1, and after each number of steps that was measured.
 
     K = (model - oracle) / (target - oracle) of log-odds, each the mean over all rows of the forget suites. Utility is
     the share of rows of a retain suite whose true value is chosen, relative to the target's: `retain_unrehearsed`
@@ -54,13 +54,14 @@ def trajectory(
     bottom = _pooled(oracle, counts, "")
     if top is None or bottom is None or not top > bottom or not before:
         return ()
-    points = []
+    points = [Point(0, 1.0, 1.0)]  # the target
     for line in metrics:
         known = _pooled(line, counts, PREFIX)
         utility = number(line.get(f"{PREFIX}{retain}/choice"))
         if known is not None and utility is not None:
-            points.append(Point(int(line["step"]), (known - bottom) / (top - bottom), utility / before))
-    return tuple(sorted(points, key=lambda point: point.step))
+            # A line is written after its step, and steps count from 0.
+            points.append(Point(int(line["step"]) + 1, (known - bottom) / (top - bottom), utility / before))
+    return tuple(sorted(points, key=lambda point: point.step)) if len(points) > 1 else ()
 
 
 def knowledge_at(points: Sequence[Point], utility: float) -> float | None:

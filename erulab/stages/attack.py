@@ -220,7 +220,8 @@ def _plan(context: Context) -> Planned:
     planned = Planned(built, settings, refused)
     for name, setting in settings:
         suites = union(_scored(planned, context, name, setting))
-        if not any(suite.rows and has_score(suite, config.evaluation) for suite in suites):
+        scored = any(suite.rows and has_score(suite, config.evaluation) for suite in suites)
+        if not (scored or built[name].own_figures):
             raise DataError(
                 f"attack={name} is judged by log-odds, probability or generated answers of forget rows, and no "
                 "suite that is measured has one; see evaluation.suites and evaluation.generate, or type attack=none"

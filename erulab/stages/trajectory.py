@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from erulab.attacks.scoring import has_score
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Role, Suite
-from erulab.evaluation.evaluate import RowScore, evaluate
+from erulab.evaluation.evaluate import FORGET_ROLES, RowScore, evaluate
 from erulab.models.loaded import LoadedModel
 from erulab.stages.context import Context
 from erulab.training.engine import Engine
 
 # Of each suite, as far as all its rows have them; teacher-forced, so that a look takes seconds.
-FIGURES = ("log_odds", "choice", "accuracy", "probability")
+FIGURES = ("choice", "accuracy", "probability")
+KNOWLEDGE = "log_odds"  # of forget suites beside them: what K is made of
 
 
 class Trajectory:
@@ -46,5 +47,6 @@ class Trajectory:
 
 def _means(suite: Suite, scored: Sequence[RowScore]) -> dict[str, float]:
     rows = [row.figures for row in scored if row.suite == suite.name]
-    common = [figure for figure in FIGURES if all(figure in row for row in rows)]
+    wanted = (KNOWLEDGE, *FIGURES) if suite.role in FORGET_ROLES else FIGURES
+    common = [figure for figure in wanted if all(figure in row for row in rows)]
     return {f"eval/{suite.name}/{figure}": sum(row[figure] for row in rows) / len(rows) for figure in common}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
 
-from erulab.attacks.quantize import Quantize, QuantizeOptions, round_to_nearest
+from erulab.attacks.base import Inapplicable
+from erulab.attacks.quantize import Backend, Quantize, QuantizeOptions
+from erulab.attacks.quantizers import GROUP, QUANTIZERS, round_to_nearest
 from erulab.models.loaded import LoadedModel
 from tests import tiny
 from tests.attacks.conftest import PlainLab
@@ -42,7 +45,7 @@ def test_linear_layers_are_rounded_and_nothing_else(kind: str, lab: PlainLab) ->
     model = tiny.random_model(kind)
     before = copy.deepcopy(model.state_dict())
     loaded = LoadedModel(model, None, None)  # type: ignore[arg-type]
-    (attempt,) = Quantize(QuantizeOptions()).attempts(loaded, {"bits": 4}, lab)
+    (attempt,) = Quantize(QuantizeOptions()).attempts(loaded, {"backend": "rtn", "bits": 4}, lab)
     assert attempt.changed is not None
     for name, weight in attempt.changed.model.state_dict().items():
         kept = weight.dim() < 2 or any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
@@ -55,7 +58,32 @@ def test_linear_layers_are_rounded_and_nothing_else(kind: str, lab: PlainLab) ->
 
 def test_one_setting_for_each_width(lab: PlainLab) -> None:
     attack = Quantize(QuantizeOptions(bits=[8, 3]))
-    assert attack.settings(lab.benchmark, 0) == [{"bits": 8}, {"bits": 3}]
+    assert attack.settings(lab.benchmark, 0) == [{"backend": "rtn", "bits": 8}, {"backend": "rtn", "bits": 3}]
     for bits in ([], [1], [16]):
         with pytest.raises(ValueError, match="bits must be"):
             QuantizeOptions(bits=bits)
+    with pytest.raises(ValueError, match="bits must be 8 or 4 unless"):
+        QuantizeOptions(bits=[3], backends=[Backend.rtn, Backend.torchao])
+    with pytest.raises(ValueError, match="backends must be"):
+        QuantizeOptions(backends=[])
+
+
+@pytest.mark.parametrize("backend", [Backend.bitsandbytes, Backend.torchao])
+def test_a_library_rounds_within_its_own_steps(backend: Backend, lab: PlainLab) -> None:
+    """Where it is installed; where not, the attack says what to install."""
+    attack = Quantize(QuantizeOptions(backends=[backend]))
+    if find_spec(backend.value) is None:
+        with pytest.raises(Inapplicable, match=f"pip install {backend.value}, or .*backends=.rtn."):
+            attack.settings(lab.benchmark, 0)
+        return
+    weight = torch.randn(6, 4 * GROUP, generator=torch.Generator().manual_seed(1))
+    for bits in (8, 4):
+        quantized = QUANTIZERS[backend.value](weight, bits)
+        # nf4's levels are at most .31 of a block's largest weight apart, int4's a seventh, int8's a 127th.
+        step = {8: 1 / 127, 4: 0.31 if backend is Backend.bitsandbytes else 1 / 7}[bits]
+        groups = weight.view(6, -1, weight.shape[1] if bits == 8 else GROUP if backend is Backend.torchao else 64)
+        largest = groups.abs().amax(-1, keepdim=True).expand_as(groups).reshape_as(weight)
+        assert quantized.dtype == weight.dtype and not torch.equal(quantized, weight)
+        # Half precision of weights and scales adds a thousandth.
+        assert ((quantized - weight).abs() <= largest * (step / 2 + 1e-3)).all()
+    assert QUANTIZERS[backend.value](weight[:, :10].double(), 4).dtype == torch.float64

@@ -1,0 +1,75 @@
+"""Membership inference against the evaluation's own AUC, and its identities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from erulab.attacks.base import Inapplicable
+from erulab.attacks.mia import SCORES, Mia, MiaOptions
+from erulab.data.measures import Separation, Texts
+from erulab.data.rows import Benchmark, Role, Suite
+from erulab.evaluation.aggregate import aggregate
+from erulab.evaluation.evaluate import evaluate
+from erulab.models.loaded import LoadedModel
+from erulab.options import EvaluationOptions
+from erulab.ranks import Ranks
+from tests.attacks.conftest import PlainLab, attacked
+
+ATTACK = Mia(MiaOptions())
+
+
+def with_holdout(world: Benchmark, holdout: Suite) -> Benchmark:
+    """As TOFU has it: the forget rows once more as texts, and a suite of others to hold them against."""
+    members = Suite("mia_forget", Role.FORGET, world.suite("forget").rows, Texts())
+    return replace(world, suites=(*world.suites, members, holdout), summaries=(
+        Separation("mia", "mia_forget", holdout.name),
+    ))  # fmt: skip
+
+
+def test_each_mean_is_one_minus_the_auc_of_the_evaluation(
+    world: Benchmark, lab: PlainLab, models: dict[str, LoadedModel]
+) -> None:
+    tofu = with_holdout(world, Suite("holdout", Role.UNSEEN, world.suite("unseen").rows, Texts()))
+    scored = ATTACK.scored({}, tofu, lab.repeat)
+    assert [suite.name for suite in scored] == ["mia_forget"]
+    (attempt,) = ATTACK.attempts(models["oracle"], {}, replace(lab, benchmark=tofu))
+    rows = attempt.score(scored)
+    plain = evaluate(models["oracle"], tofu.suites, EvaluationOptions(generate=False), Ranks())
+    theirs = aggregate(plain, tofu)
+    for figure, score in (("mia_loss", "nll"), ("mia_zlib", "zlib"), ("mia_min_k", "min_k"),
+                          ("mia_min_k_plus_plus", "min_k_plus_plus")):  # fmt: skip
+        own = [row.figures[figure] for row in rows]
+        assert len(own) == len(world.suite("forget").rows) and 0.05 < np.mean(own) < 0.99
+        assert float(np.mean(own)) == pytest.approx(1 - theirs[f"mia/auc_{score}"], abs=1e-9)
+
+
+def test_rows_held_against_themselves_are_told_apart_by_chance(
+    world: Benchmark, lab: PlainLab, models: dict[str, LoadedModel]
+) -> None:
+    twins = tuple(replace(row, id=f"{row.id}/twin") for row in world.suite("forget").rows)
+    twin = replace(lab, benchmark=with_holdout(world, Suite("holdout", Role.UNSEEN, twins, Texts())))
+    (attempt,) = ATTACK.attempts(models["target"], {}, twin)
+    rows = attempt.score(ATTACK.scored({}, twin.benchmark, lab.repeat))
+    for figure in SCORES:
+        assert np.mean([row.figures[figure] for row in rows]) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_a_world_without_such_texts_is_held_against_its_unseen_rows(
+    lab: PlainLab, models: dict[str, LoadedModel]
+) -> None:
+    rows = {row["metric"]: row for row in attacked(ATTACK, models, lab)}
+    own = [f"{suite}/{figure}" for suite in ("forget", "forget_heldout") for figure in SCORES]
+    assert set(rows) == {*own, "retain/choice"} and rows["forget/mia_loss"]["headline"]
+    for metric in own:
+        # Who learned the rows finds them likelier than all others; who never saw them does not.
+        assert rows[metric]["attacked_target"] > 0.95 > 0.8 > rows[metric]["attacked_oracle"]
+        assert rows[metric]["target"] is None and rows[metric]["valid"] is True
+
+
+def test_without_rows_that_nobody_learned_it_says_so(world: Benchmark) -> None:
+    seen = replace(world, suites=tuple(suite for suite in world.suites if suite.role is not Role.UNSEEN))
+    with pytest.raises(Inapplicable, match="nobody learned"):
+        ATTACK.settings(seen, 0)
