@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
 from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.registry import attacks

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.attacks.base import Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_half, validation_rows
 from erulab.attacks.layers import check_layers, last_states, layers_of
 from erulab.attacks.question import Question

@@ -12,7 +12,7 @@ from erulab.data.encoding import collate
 from erulab.models.loaded import LoadedModel
 from tests.attacks.conftest import PlainLab, attacked, headline, learned
 
-ATTACK = RelearnOptions(lr=5e-4, epochs=4, repeats=2)
+ATTACK = RelearnOptions(lr=[5e-4], epochs=4, repeats=2)
 
 
 @pytest.fixture(scope="module")
