@@ -59,7 +59,7 @@ ATTACKS = (
     AttackCase("quantize", {"bits": [4]}),
     AttackCase("jailbreak", {"templates": ["reverse_query", "in_context"]}),
     AttackCase("prefill", {"words": [2]}),
-    AttackCase("few_shot", {"shots": [1, 2], "repeats": 2}),
+    AttackCase("few_shot", {"shots": [1, 2], "repeats": 1}),
     AttackCase("paraphrase"),
     AttackCase("sample", {"samples": 4, "k": [1, 2], "rows": 6, "max_new_tokens": 12}),
 )
