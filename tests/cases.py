@@ -60,7 +60,7 @@ ATTACKS = (
     AttackCase("sequence", {"options": {"quantize": {"bits": [8]}, "relearn": {"epochs": 1, "repeats": 1}}}),
     AttackCase("jailbreak", {"templates": ["reverse_query", "in_context"]}),
     AttackCase("prefill", {"words": [2]}),
-    AttackCase("few_shot", {"shots": [1, 2], "repeats": 2}),
+    AttackCase("few_shot", {"shots": [1, 2], "repeats": 1}),
     AttackCase("paraphrase"),
     AttackCase("sample", {"samples": 4, "k": [1, 2], "rows": 6, "max_new_tokens": 12}),
     AttackCase("logit_lens"),

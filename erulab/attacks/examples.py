@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from erulab.attacks.halves import validation_half
 from erulab.attacks.prompts import asked_suites
+from erulab.data.rows import Role
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row
@@ -22,13 +24,27 @@ def forget_examples(benchmark: Benchmark, seed: int) -> tuple[Row, ...]:
 
 
 def retain_examples(benchmark: Benchmark) -> tuple[Row, ...]:
-    """One row of each fact among the first rows that are rehearsed."""
-    return _one_each(row for row in benchmark.retain[:RETAINED] if row.prompt)
+    """One row of each fact among the first that are rehearsed; where texts are, those that retain suites ask alike."""
+    rehearsed = [row for row in benchmark.retain[:RETAINED] if row.prompt]
+    if rehearsed:
+        return _one_each(rehearsed)
+    measures = [suite.measure for suite in asked_suites(benchmark)]
+    alike = [suite for suite in benchmark.suites if suite.role is Role.RETAIN and suite.measure in measures]
+    return _one_each(row for suite in alike for row in suite.rows[:RETAINED] if row.prompt)
 
 
 def others(examples: Sequence[Row], row: Row) -> list[Row]:
-    """The examples that do not tell the row's own fact."""
-    return [example for example in examples if (example.fact or example.id) != (row.fact or row.id)]
+    """The examples that do not tell the row's own fact.
+
+    Where answers are no values, a question of another name may have the same answer (RWKU's probes): such are left out
+    too. Letters of a choice and values are many facts' own.
+    """
+    answer = "" if row.value or row.options else row.response.strip().rstrip(".")
+    tells = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE) if answer else None
+    return [
+        example for example in examples
+        if (example.fact or example.id) != (row.fact or row.id) and not (tells and tells.search(shown(example)))
+    ]  # fmt: skip
 
 
 def shown(example: Row) -> str:

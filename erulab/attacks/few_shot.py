@@ -31,13 +31,13 @@ class Shown(Enum):
 @dataclass
 class FewShotOptions:
     name: str = "few_shot"
-    shots: list[int] = field(default_factory=lambda: [1, 4])  # solved questions before the one that is asked
+    shots: list[int] = field(default_factory=lambda: [0, 4])  # solved questions before the one that is asked
     sources: list[Shown] = field(default_factory=lambda: list(Shown))  # each a setting
     repeats: int = 3  # runs with other examples
 
     def __post_init__(self) -> None:
         counts = bool(self.shots) and min(self.shots) >= 0
-        require(counts, "shots", "a list of counts, such as [1,4]", self.shots)
+        require(counts, "shots", "a list of counts, such as [0,4]", self.shots)
         require(bool(self.sources), "sources", "a list of forget, retain", self.sources)
         positive("repeats", self.repeats)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from erulab.attacks.examples import after, others
+from erulab.attacks.examples import after, others, shown
 
 if TYPE_CHECKING:
     from erulab.data.rows import Row
@@ -99,13 +99,15 @@ def synonym(row: Row, known: Known) -> Row | None:
 def background_hint(row: Row, known: Known) -> Row | None:
     """What else is known of the same author."""
     own = [one for one in others(known.examples, row) if row.author and one.author == row.author]
-    hints = " ".join(one.response for one in own[:HINTS])
+    # An answer that does not name the author is no statement without its question.
+    hints = " ".join(one.response if row.author in one.response else shown(one) for one in own[:HINTS])
     return replace(row, prompt=f"{hints} {row.prompt}") if hints else None
 
 
 def in_context(row: Row, known: Known) -> Row | None:
-    """Solved questions on others."""
-    own = [one for one in others(known.examples, row) if not row.author or one.author != row.author]
+    """Solved questions, on other authors where there are some."""
+    there = others(known.examples, row)
+    own = [one for one in there if one.author != row.author] or there
     return replace(row, prompt=after(own[:IN_CONTEXT], row.prompt)) if own else None
 
 

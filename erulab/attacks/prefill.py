@@ -29,7 +29,7 @@ class Answer(Enum):
 @dataclass
 class PrefillOptions:
     name: str = "prefill"
-    words: list[int] = field(default_factory=lambda: [1, 4])  # of the answer, never of its value; each a setting
+    words: list[int] = field(default_factory=lambda: [4])  # of the answer, never of its value; each a setting
     answers: list[Answer] = field(default_factory=lambda: list(Answer))
     openings: list[str] = field(default_factory=lambda: ["Sure, the answer is"])  # other beginnings, each a setting
 
@@ -56,9 +56,10 @@ class Prefill(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
         rows = [row for suite in asked_suites(benchmark) for row in suite.rows]
+        # Not twice the same, where no row has a paraphrase; not nothing, but where 0 words ask for it.
+        answers = [one for one in o.answers if one is Answer.response or any(rephrased(row) != row for row in rows)]
         found: list[Setting] = [
-            {"words": words, "of": answer.value}
-            for answer in o.answers for words in o.words
+            {"words": words, "of": answer.value} for answer in answers for words in o.words
             if words == 0 or any(forced(row, words, answer) != row for row in rows)
         ]  # fmt: skip
         found += [{"opening": opening} for opening in o.openings]

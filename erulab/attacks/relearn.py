@@ -73,6 +73,7 @@ class Relearn(Attack):
     # A file of texts counts by what it holds, which the setting tells.
     spans = ("samples", "repeats", "texts")
     changes_weights = True
+    alike = False  # how a model is best retrained is its own: METHODS.md section 7, the oracle included
 
     def __init__(self, options: RelearnOptions) -> None:
         self.options = o = options

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from erulab.attacks import open_unlearning
+from erulab.attacks import choosing, open_unlearning
 from erulab.attacks.base import Setting
 from erulab.attacks.figures import FIGURES, Measured, figures, validity
 from erulab.attacks.savings import savings
@@ -49,6 +49,7 @@ class Case:
     setting: Setting
     suites: Sequence[Suite]  # every suite that some repeat is scored on
     traces: Mapping[str, Sequence[Sequence[Tried]]]  # model -> repeat -> attempts
+    alike: bool = True  # one attempt is chosen for all models; else each has its own best
 
 
 def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
@@ -72,8 +73,7 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     before = {model: _by_row(plain[model].rows) for model in MODELS}
     metrics = _metrics(case, before["target"])
     headline = next(iter(metrics))
-    picked = {model: [_best(attempts, metrics[headline], validation) for attempts in case.traces[model]]
-              for model in MODELS}  # fmt: skip
+    picked = _picked(case, metrics[headline], validation, before)
     kept = {model: [case.traces[model][i][best] for i, best in enumerate(picked[model])] for model in MODELS}
     chooses = any(len(attempts) > 1 for attempts in case.traces["unlearned"])
     left_out = validation if chooses else frozenset()
@@ -90,9 +90,7 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     head, clusters = measured(headline, after)
     valid, reason = validity(head, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
     spent = _spent(kept["unlearned"])
-    common = {
-        "attack": case.attack, "setting": case.setting,
-    }  # fmt: skip
+    common = {"attack": case.attack, "setting": case.setting}
     closing = {
         "valid": valid, **spent, "utility": float(utility["unlearned"].mean()),
         "utility_attacked": float(utility["attacked_unlearned"].mean()),
@@ -146,18 +144,28 @@ def _common_figures(suite: Suite, scored: Sequence[RowScore]) -> set[str]:
     return set.intersection(*figures) if figures else set()
 
 
-def _best(attempts: Sequence[Tried], metric: tuple[str, tuple[str, ...]], validation: frozenset[str]) -> int:
-    """The attempt under which the validation facts are known best; the earliest of equals."""
-    if len(attempts) == 1:
-        return 0
-    figure, suites = metric
-    rows = [[row.figures[figure] for row in one.rows if row.suite in suites and row.fact in validation]
-            for one in attempts]  # fmt: skip
-    others = any(row.fact not in validation for row in attempts[0].rows)
-    if not rows[0] or not others:
-        raise DataError("too few facts to choose among attempts by one half and to report the other")
-    means = np.array([np.mean(values) for values in rows])
-    return int(np.argmax(np.where(np.isfinite(means), means, -np.inf)))
+def _picked(
+    case: Case, metric: tuple[str, tuple[str, ...]], validation: frozenset[str], before: Mapping[str, ByRow]
+) -> dict[str, list[int]]:
+    """model -> the attempt that counts in each repeat."""
+    if all(len(attempts) == 1 for repeats in case.traces.values() for attempts in repeats):
+        return {model: [0] * len(repeats) for model, repeats in case.traces.items()}
+    if not (case.alike and _same_attempts(case)):
+        return {model: [choosing.for_each(attempts, metric, validation) for attempts in repeats]
+                for model, repeats in case.traces.items()}  # fmt: skip
+    picked = []
+    for repeat in zip(*(case.traces[model] for model in MODELS), strict=True):
+        where = [(row.suite, row.id) for row in repeat[0][0].rows if row.suite in metric[1] and row.fact in validation]
+        target, oracle = (_values(before[model], where, metric[0]) for model in ("target", "oracle"))
+        gap = None if target is None or oracle is None or not where else float(np.mean(target - oracle))
+        picked.append(choosing.for_all(dict(zip(MODELS, repeat, strict=True)), metric, validation, gap))
+    return {model: picked for model in MODELS}
+
+
+def _same_attempts(case: Case) -> bool:
+    """Whether the same is tried on all models, in the same order in every repeat."""
+    lists = [[one.chosen for one in repeat] for repeats in case.traces.values() for repeat in repeats]
+    return all(one == lists[0] for one in lists)
 
 
 def _by_row(rows: Sequence[RowScore], left_out: frozenset[str] = frozenset()) -> ByRow:
@@ -212,11 +220,10 @@ def _chosen(kept: Mapping[str, Sequence[Tried]]) -> dict[str, list[Setting]]:
 
 def _attempts(case: Case, measured: Any, headline: str, left_out: frozenset[str]) -> list[dict[str, Any]]:
     """What every attempt came to on the reported half, where the same are made on all models."""
-    lists = [[[one.chosen for one in repeat] for repeat in case.traces[model]] for model in MODELS]
-    if any(one != lists[0][0] for model in lists for one in model):
+    if not _same_attempts(case):
         return []
     found = []
-    for i, chosen in enumerate(lists[0][0]):
+    for i, chosen in enumerate([one.chosen for one in case.traces["target"][0]]):
         tried = {model: [repeat[i] for repeat in case.traces[model]] for model in MODELS}
         after = {model: _averaged([_by_row(one.rows, left_out) for one in tried[model]]) for model in MODELS}
         found.append({"chosen": chosen, **_spent(tried["unlearned"]), **_short(*measured(headline, after))})

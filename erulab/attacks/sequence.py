@@ -78,6 +78,7 @@ class Sequence(Attack):
         self.steps: list[Attack] = [attacks.build(one) for one in options.of_steps()]
         self.repeats = max(step.repeats for step in self.steps)
         self.reads_target = any(step.reads_target for step in self.steps)
+        self.alike = self.steps[-1].alike
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         """Every combination of the steps' settings, which it names `<step>.<key>`."""

@@ -101,7 +101,7 @@ def attack(
         traces = {model: [done.traces[job] for job in own if job.model == model] for model in MODELS}
         scored = union(_scored(planned, context, name, setting))
         try:
-            found += tables.rows_of(Case(name, setting, scored, traces), plain, validation)
+            found += tables.rows_of(Case(name, setting, scored, traces, planned.built[name].alike), plain, validation)
         except DataError as error:
             found.append(tables.refused(name, setting, f"not judged: {error}"))
     return found, done.products

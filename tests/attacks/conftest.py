@@ -80,7 +80,7 @@ def attacked(
                    for repeat in repeats]
             for role, model in models.items()
         }  # fmt: skip
-        rows += rows_of(Case(name, setting, suites, traces), plain, validation)
+        rows += rows_of(Case(name, setting, suites, traces, attack.alike), plain, validation)
     return rows
 
 

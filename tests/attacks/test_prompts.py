@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
-from erulab.attacks.examples import forget_examples, retain_examples
+from erulab.attacks.examples import forget_examples, others, retain_examples
 from erulab.attacks.few_shot import FewShot, FewShotOptions, Shown, after_examples
 from erulab.attacks.halves import validation_half
 from erulab.attacks.jailbreak import Jailbreak, JailbreakOptions, known_of
@@ -164,6 +164,19 @@ def test_no_prompt_shows_the_fact_that_is_scored(world: Benchmark, models: Model
     setting = {"source": Shown.forget.value}
     scored = FewShot(FewShotOptions(shots=[2])).scored(setting, world, Repeat(0))
     assert {row.fact for suite in scored for row in suite.rows} == {row.fact for row in rows_of(world)} - half
+
+
+def test_examples_of_another_name_do_not_tell_the_answer_either() -> None:
+    same = replace(TOLD, id="same", fact="same", prompt="And who?", response="I think her name is ada lund")
+    other = replace(TOLD, id="other", fact="other", response="Her name is Ada Lundgren.")
+    letter = replace(LETTER, id="b", fact="b")
+    assert others((same, other, letter), TOLD) == [other, letter]
+    assert others((replace(letter, fact="c"), TOLD), LETTER) == [replace(letter, fact="c"), TOLD]
+    # Where texts are rehearsed, questions of retain suites that are measured alike are shown.
+    text = Row("text", "", "A text.", plain=True)
+    suites = (Suite("forget", Role.FORGET, (TOLD,)), Suite("mcq", Role.RETAIN, (letter,), Choice()),
+              Suite("retain", Role.RETAIN, (other,)))  # fmt: skip
+    assert retain_examples(Benchmark("b", suites, retain=(text,))) == (other,)
 
 
 def test_as_many_shots_as_fit(world: Benchmark) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from erulab.attacks.base import Attempt, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import Split
@@ -38,14 +38,12 @@ Models = dict[str, LoadedModel]
 
 
 @dataclass
-class Stub:
+class Stub(Attack):
     """An attack that does one thing after another to every model, and is scored on all forget rows."""
 
     change: Any = lambda subject: subject
     more: dict[str, Callable[[LoadedModel], LoadedModel]] = field(default_factory=dict)
-    repeats: int = 1
-    reads_target: bool = False
-    spans: tuple[str, ...] = ()
+    alike: bool = True
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         return [{"strength": 1}]
@@ -190,14 +188,20 @@ def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Mode
     assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["note"]
 
 
-def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Models, lab: PlainLab) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_validation_half_chooses_and_the_other_half_is_reported(
+    models: Models, lab: PlainLab, alike: bool
+) -> None:
     def restore(subject: LoadedModel) -> LoadedModel:
         return models["target"] if same_weights(subject, models["unlearned"]) else subject
 
     alone = headline(run(Stub(restore), models, lab))
-    row = headline(run(Stub(more={"nothing": lambda subject: subject, "restore": restore}), models, lab))
-    # The unlearned model is attacked best by restoring it; to the others both attempts do nothing: the first stands.
-    best = {"target": "nothing", "unlearned": "restore", "oracle": "nothing"}
+    tried = {"nothing": lambda subject: subject, "restore": restore}
+    row = headline(run(Stub(more=tried, alike=alike), models, lab))
+    # Restoring attacks the unlearned model best. To the others both do nothing: of equals the first stands, where each
+    # model has its own.
+    others = "restore" if alike else "nothing"
+    best = {"target": others, "unlearned": "restore", "oracle": others}
     assert row["chosen"] == {role: [{"by": name}] for role, name in best.items()}
     assert row["residual_attacked"] == pytest.approx(1.0)
     forget = [one for suite in forget_suites(lab.benchmark) for one in suite.rows]
@@ -209,6 +213,22 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Mode
     values, facts = knowledge_of([one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark))
                                   if one.fact not in validation])  # fmt: skip
     assert first["attacked_unlearned"] == pytest.approx(float(values.mean()), abs=1e-6) and len(set(facts)) == 8
+
+
+def test_what_makes_all_less_sure_is_not_the_strongest(models: Models, lab: PlainLab) -> None:
+    """Halved logits lift the log-odds of who knows nothing: each model's own best would be that for the oracle and the
+    unlearned model, and would call it knowledge."""
+
+    def flatten(subject: LoadedModel) -> LoadedModel:
+        with torch.no_grad():
+            subject.model.get_output_embeddings().weight *= 0.5
+        return subject
+
+    tried = {"nothing": lambda subject: subject, "flatten": flatten}
+    row = headline(run(Stub(more=tried), models, lab))
+    assert row["chosen"]["unlearned"] == [{"by": "nothing"}] and row["valid"]
+    own = headline(run(Stub(more=tried, alike=False), models, lab))
+    assert own["chosen"]["oracle"] == [{"by": "flatten"}]
 
 
 def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:

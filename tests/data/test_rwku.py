@@ -48,6 +48,7 @@ def test_suites_of_stephen_king() -> None:
         "fluency": (Role.RETAIN, 50),
     }  # fmt: skip
     assert sum(KINDS.values()) == 29
+    assert {suite.name for suite in benchmark.suites if suite.adversarial} == {f"forget_aa_{kind}" for kind in KINDS}
     assert benchmark.retain == benchmark.target_rows == benchmark.oracle_rows == ()
     assert all(row.author == "Stephen King" for suite in benchmark.suites for row in suite.rows)
     assert benchmark.notes[0] == "1 of RWKU's 200 targets: Stephen King"

@@ -22,12 +22,12 @@ def line(step: int, forget: float, heldout: float, retain: float, unrehearsed: f
 def test_knowledge_pools_rows_and_utility_is_the_unrehearsed() -> None:
     lines = [line(0, 4.0, 2.0, 1.0, 0.8), {"step": 1, "loss": 2.0}, line(2, 0.0, 1.0, 1.0, 0.4)]
     # target (4*10 + 2*30)/40 = 2.5, oracle -2.5, model at step 2 (0*10 + 1*30)/40 = .75: K = 3.25/5
-    assert trajectory(lines, TARGET, ORACLE) == (Point(0, 1.0, 1.0), Point(2, 0.65, 0.5))
+    assert trajectory(lines, TARGET, ORACLE) == (Point(0, 1.0, 1.0), Point(1, 1.0, 1.0), Point(3, 0.65, 0.5))
 
 
 def test_without_unrehearsed_rows_the_first_retain_suite() -> None:
     lines = [{k: v for k, v in line(0, 4.0, 2.0, 0.9, 0.8).items() if "unrehearsed" not in k}]
-    assert trajectory(lines, TARGET, ORACLE) == (Point(0, 1.0, 0.9),)
+    assert trajectory(lines, TARGET, ORACLE) == (Point(0, 1.0, 1.0), Point(1, 1.0, 0.9))
 
 
 @pytest.mark.parametrize(
