@@ -209,6 +209,20 @@ def test_attacks_are_judged_by_generated_answers(
     assert "relearning: not measured on log-odds" in finished.rundir.report_md.read_text()
 
 
+def test_an_attack_with_figures_of_its_own_needs_no_other(
+    forget: Runner, tmp_path_factory: pytest.TempPathFactory, npo: Finished
+) -> None:
+    """Without generation no forget row has a figure, but membership inference has; a probe has nothing to read."""
+    oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
+    finished = forget("method=npo", f"model.oracle={oracle}", "attack=[mia,probe]", "evaluation.generate=false")
+    assert finished.code == 0, finished.read("exit.json")
+    rows = {(row["attack"], row["metric"]): row for row in finished.read("attacks.json")}
+    loss = rows["mia", "mia_forget/mia_loss"]
+    auc = finished.read("scores.json")["unlearned"]["mia/auc_nll"]
+    assert loss["headline"] and loss["attacked_unlearned"] == pytest.approx(1 - auc, abs=1e-6)
+    assert "candidates or options" in rows["probe", "log_odds"]["note"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "code", "told"),
     [
