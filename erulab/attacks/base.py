@@ -97,7 +97,7 @@ class Attack(Protocol):
     reads_target: bool = False
     # Whether each attempt has a `changed` model: another attack can then follow it (attack=sequence).
     changes_weights: bool = False
-    # Whether one of its attempts is chosen for all three models, by what it brings back; else each model has its own best.
+    # Whether one of its attempts is chosen for all models, by what it brings back; else each model has its own best.
     alike: bool = True
     # Whether it measures by itself what is known, where an evaluation has no figure for it.
     own_figures: bool = False

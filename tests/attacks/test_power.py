@@ -35,7 +35,7 @@ def hider(models: dict[str, LoadedModel], lab: PlainLab) -> LoadedModel:
 
 
 def rounded(subject: LoadedModel, lab: PlainLab) -> LoadedModel:
-    (attempt,) = Quantize(QuantizeOptions()).attempts(subject, {"bits": 4}, lab)
+    (attempt,) = Quantize(QuantizeOptions()).attempts(subject, {"backend": "rtn", "bits": 4}, lab)
     assert attempt.changed is not None
     return attempt.changed
 
