@@ -47,10 +47,10 @@ def test_knowledge_is_above_the_oracle_s_and_relearned_by_fact(learned: Finished
     assert scores["unlearned"]["residual"] == pytest.approx(1)
     assert {f"{suite}/accuracy" for suite in ("heldout_letters", "retain_letters")} <= scores["target"].keys()
     rows = {row["metric"]: row for row in learned.read("attacks.json")}
-    assert rows["log_odds"]["setting"]["split"] == "disjoint" and rows["log_odds"]["n"] == 3 * 4
-    # Four facts are relearned; of the other four the target still knows the answers, and the oracle does not.
+    assert rows["log_odds"]["setting"]["split"] == "disjoint" and rows["log_odds"]["n"] == 3 * 8
+    # Four of eight facts are relearned, then the other four. Of those that are not, the target knows the answers.
     choice = rows["forget/choice"]
-    assert choice["n"] == 4 and choice["target"] == 1 and choice["oracle"] < 0.8 and choice["residual"] == 1
+    assert choice["n"] == 8 and choice["target"] == 1 and choice["oracle"] < 0.8 and choice["residual"] == 1
 
 
 def test_a_given_model_is_scored_alike(run: Runner, learned: Finished, categories: Path) -> None:
