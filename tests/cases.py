@@ -57,4 +57,6 @@ class AttackCase:
 ATTACKS = (
     AttackCase("relearn", {"epochs": 1, "repeats": 2}),
     AttackCase("quantize", {"bits": [4]}),
+    AttackCase("soft_prompt", {"tokens": 3, "steps": 2, "repeats": 1}),
+    AttackCase("gcg", {"tokens": 2, "steps": 2, "width": 8, "facts": 2, "repeats": 1}),
 )
