@@ -77,36 +77,36 @@ class Gcg:
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
-        if not o.tokens:
-            yield Attempt({"steps": 0}, partial(lab.score, subject))
-            return
         # Not at the top: this file is imported where torch must not be.
-        from erulab.attacks.gradients import fitting_targets, tell_left_out
         from erulab.models.insertion import Inserted, Place
-        from erulab.models.soft_tokens import first_soft_id
+        from erulab.models.soft_tokens import embeddings, first_soft_id
 
         first = first_soft_id(subject.model)
         places = range(first, first + o.tokens)
         chat = Inserted(subject.chat, lambda prompt: places, Place.user_turn)
-        tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
-        targets = fitting_targets(o.name, chat, optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat))
-        searches = {owner: self._search(subject, chat, owner, rows, lab) for owner, rows in targets.items()}
+        optimised.tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
+        # Whom no prompt serves best uses none.
+        yield Attempt({"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.fitting(chat, suites)))
+        if not o.tokens:
+            return
+        targets = optimised.fitting_targets(o.name, chat, optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat))
+        table = embeddings(subject.model)
+        searches = {owner: self._search(subject, chat, owner, rows, table, lab) for owner, rows in targets.items()}
         done = -1
         for step in optimised.points(o.steps):
             # All searches go on together, so that what an attempt took is what was done up to it.
             best = {owner: list(islice(search, step - done))[-1].ids for owner, search in searches.items()}
             done = step
             found = Inserted(subject.chat, optimised.of_owner(best, o.mode), Place.user_turn)
-            yield Attempt({"steps": step}, partial(_score, subject, lab, chat, found), steps=step)
+            yield Attempt({"tokens": o.tokens, "steps": step}, partial(_score, subject, lab, chat, found), steps=step)
 
     def _search(
-        self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], lab: Lab
+        self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], table: torch.Tensor, lab: Lab
     ) -> Iterator[Found]:
         from erulab.attacks.coordinates import descend
         from erulab.attacks.gradients import SuffixLoss, wanted
-        from erulab.models.soft_tokens import embeddings
 
-        o, table = self.options, embeddings(subject.model)
+        o = self.options
         allowed = _allowed(subject, len(table))
         generator = torch.Generator().manual_seed(lab.repeat.seed_of(o.name, owner))
         first = allowed[torch.randint(len(allowed), (o.tokens,), generator=generator)].tolist()
@@ -129,6 +129,4 @@ def _allowed(subject: LoadedModel, vocabulary: int) -> torch.Tensor:
 def _score(
     subject: LoadedModel, lab: Lab, places: Inserted, found: Inserted, suites: Sequence[Suite]
 ) -> list[RowScore]:
-    from erulab.attacks.gradients import fitting
-
-    return lab.score(replace(subject, chat=found), fitting(places, suites))
+    return lab.score(replace(subject, chat=found), optimised.fitting(places, suites))

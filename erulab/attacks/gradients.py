@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from erulab import logprobs
-from erulab.attacks.base import Inapplicable
 from erulab.data.encoding import Encoded, collate
-from erulab.data.rows import Row, Suite
+from erulab.data.rows import Row
 from erulab.evaluation.scoring import Ids, score
 from erulab.models.chat import ChatFormat
-from erulab.models.insertion import Inserted
 from erulab.models.loaded import LoadedModel
 from erulab.models.soft_tokens import first_soft_id, soft_tokens
 from erulab.ranks import Ranks
-
-log = logging.getLogger(__name__)
 
 ROWS = 8  # in one forward with gradient
 
@@ -34,38 +29,6 @@ def wanted(chat: ChatFormat, row: Row, most: int | None = None) -> Encoded:
     found = chat.encode(row.id, row.prompt, row.response, span, plain=row.plain, lead=row.lead)
     end = found.end if most is None else min(found.end, max(found.start, 1) + most)
     return Encoded(row.id, found.ids[:end], found.start, end)
-
-
-def fitting(chat: Inserted, suites: Sequence[Suite]) -> list[Suite]:
-    """The suites without the rows that the longer prompt leaves no room for."""
-    return [replace(suite, rows=tuple(row for row in suite.rows if chat.fits(row))) for suite in suites]
-
-
-def fitting_targets(attack: str, chat: Inserted, targets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """The targets without the rows that do not fit.
-
-    Raises:
-        Inapplicable: none is left.
-    """
-    kept = {owner: [row for row in rows if chat.fits(row)] for owner, rows in targets.items()}
-    kept = {owner: rows for owner, rows in kept.items() if rows}
-    if not kept:
-        raise Inapplicable(
-            f"attack={attack}: no prompt that it would be optimised on leaves room for attack.{attack}.tokens and the "
-            f"response in the {chat.limit(None)} tokens that the model can read; type a smaller attack.{attack}.tokens"
-        )
-    return kept
-
-
-def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
-    """A line of the log where rows do not fit."""
-    rows = [row for suite in suites for row in suite.rows]
-    gone = sum(not chat.fits(row) for row in rows)
-    if gone:
-        log.warning(
-            "attack %s leaves out %d of %d rows: prompt, inserted tokens and response do not fit into %d tokens",
-            attack, gone, len(rows), chat.limit(None),
-        )  # fmt: skip
 
 
 def nll_and_gradient(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
 from erulab.attacks.halves import validation_facts
 from erulab.data.rows import Benchmark, Row, Suite
 
+if TYPE_CHECKING:
+    from erulab.models.insertion import Inserted
+
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-POINTS = 4  # along an optimisation, beside its beginning, at which an attacker looks at the validation facts
+POINTS = 3  # along an optimisation, beside its beginning, at which the attacker looks at the validation facts
 EVERYONE = ""  # the owner of a universal prompt
 
 
@@ -93,6 +99,38 @@ def targets(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat)
 def of_owner(own: Mapping[str, T], mode: Mode) -> Callable[[str], T]:
     """What belongs to a prompt."""
     return (lambda prompt: own[prompt]) if mode is Mode.per_item else (lambda prompt: own[EVERYONE])
+
+
+def fitting(chat: Inserted, suites: Sequence[Suite]) -> list[Suite]:
+    """The suites without the rows that the longer prompt leaves no room for."""
+    return [replace(suite, rows=tuple(row for row in suite.rows if chat.fits(row))) for suite in suites]
+
+
+def fitting_targets(attack: str, chat: Inserted, targets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The targets without the rows that do not fit.
+
+    Raises:
+        Inapplicable: none is left.
+    """
+    kept = {owner: [row for row in rows if chat.fits(row)] for owner, rows in targets.items()}
+    kept = {owner: rows for owner, rows in kept.items() if rows}
+    if not kept:
+        raise Inapplicable(
+            f"attack={attack}: no prompt that it would be optimised on leaves room for attack.{attack}.tokens and the "
+            f"response in the {chat.limit(None)} tokens that the model can read; type a smaller attack.{attack}.tokens"
+        )
+    return kept
+
+
+def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
+    """A line of the log where rows do not fit."""
+    rows = [row for suite in suites for row in suite.rows]
+    gone = sum(not chat.fits(row) for row in rows)
+    if gone:
+        log.warning(
+            "attack %s leaves out %d of %d rows: prompt, inserted tokens and response do not fit into %d tokens",
+            attack, gone, len(rows), chat.limit(None),
+        )  # fmt: skip
 
 
 def _trained(suites: Iterable[Suite], facts: int | None, repeat: Repeat) -> set[str]:

@@ -73,11 +73,8 @@ class SoftPrompt:
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
-        if not o.tokens:
-            yield Attempt({"steps": 0}, partial(lab.score, subject))
-            return
         # Not at the top: this file is imported where torch must not be.
-        from erulab.attacks.gradients import fitting_targets, nll_and_gradient, tell_left_out, wanted
+        from erulab.attacks.gradients import nll_and_gradient, wanted
         from erulab.models.insertion import Inserted, Place
         from erulab.models.soft_tokens import embeddings, first_soft_id
 
@@ -85,8 +82,12 @@ class SoftPrompt:
         first, n = first_soft_id(subject.model), o.tokens
         own = {owner: range(first + i * n, first + (i + 1) * n) for i, owner in enumerate(targets)}
         chat = Inserted(subject.chat, optimised.of_owner(own, o.mode), Place.response)
-        tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
-        rows = [row for rows in fitting_targets(o.name, chat, targets).values() for row in rows]
+        optimised.tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
+        # Whom no prompt serves best uses none.
+        yield Attempt({"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.fitting(chat, suites)))
+        if not o.tokens:
+            return
+        rows = [row for rows in optimised.fitting_targets(o.name, chat, targets).values() for row in rows]
         encoded = [wanted(chat, row) for row in rows]
         table = embeddings(subject.model)
         size = o.step * table.float().square().mean().sqrt()
@@ -94,7 +95,8 @@ class SoftPrompt:
         stops = optimised.points(o.steps)
         for step in range(o.steps + 1):
             if step in stops:
-                yield Attempt({"steps": step}, partial(_score, subject, lab, chat, vectors), steps=step)
+                chosen: Setting = {"tokens": o.tokens, "steps": step}
+                yield Attempt(chosen, partial(_score, subject, lab, chat, vectors), steps=step)
             if step < o.steps:
                 _, gradient = nll_and_gradient(subject, encoded, vectors)
                 vectors = vectors - size * gradient.sign()
@@ -109,8 +111,7 @@ class SoftPrompt:
 def _score(
     subject: LoadedModel, lab: Lab, chat: Inserted, vectors: torch.Tensor, suites: Sequence[Suite]
 ) -> list[RowScore]:
-    from erulab.attacks.gradients import fitting
     from erulab.models.soft_tokens import soft_tokens
 
     with soft_tokens(subject.model, vectors):
-        return lab.score(replace(subject, chat=chat), fitting(chat, suites))
+        return lab.score(replace(subject, chat=chat), optimised.fitting(chat, suites))
