@@ -68,4 +68,6 @@ ATTACKS = (
     AttackCase("mia"),
     AttackCase("abliterate", {"layers": [1]}),
     AttackCase("prune", {"shares": [0.2, 0.5]}),
+    AttackCase("soft_prompt", {"tokens": 3, "steps": 2, "repeats": 1}),
+    AttackCase("gcg", {"tokens": 2, "steps": 2, "width": 8, "facts": 2, "repeats": 1}),
 )

@@ -3,6 +3,7 @@
 from erulab.attacks import (
     abliterate,
     few_shot,
+    gcg,
     jailbreak,
     logit_lens,
     mia,
@@ -14,9 +15,10 @@ from erulab.attacks import (
     relearn,
     sample,
     sequence,
+    soft_prompt,
 )
 
 __all__ = [
-    "abliterate", "few_shot", "jailbreak", "logit_lens", "mia", "paraphrase", "prefill", "probe", "prune",
-    "quantize", "relearn", "sample", "sequence",
+    "abliterate", "few_shot", "gcg", "jailbreak", "logit_lens", "mia", "paraphrase", "prefill", "probe",
+    "prune", "quantize", "relearn", "sample", "sequence", "soft_prompt",
 ]  # fmt: skip

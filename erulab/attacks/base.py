@@ -65,6 +65,11 @@ class Lab(Protocol):
         """The model before unlearning, never to be changed; only for attacks that say `reads_target`."""
         ...
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that a forward without gradient may compute; no figure depends on it but by rounding."""
+        ...
+
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         """What a model makes of the suites' rows: the figures that an evaluation gives, as far as attacks use them."""
         ...

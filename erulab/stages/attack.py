@@ -158,7 +158,7 @@ class _Jobs:
 
         try:
             self._cache.produce(KIND, depends_on, make, rerun=context.config.rerun)
-        except NumericFault as fault:
+        except (NumericFault, Inapplicable) as fault:
             return f"failed on the {job.model}: {fault}"
         except ErulabError:
             raise

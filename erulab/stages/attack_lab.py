@@ -37,6 +37,10 @@ class AttackLab:
     def target(self) -> LoadedModel:
         return self._target()
 
+    @property
+    def batch_tokens(self) -> int:
+        return self._context.config.evaluation.batch_tokens
+
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         self._context.stop.check()
         return scores(subject, suites, self.benchmark, self._context.config.evaluation)

@@ -39,6 +39,10 @@ class PlainLab:
     def target(self) -> LoadedModel:
         return self.models["target"]
 
+    @property
+    def batch_tokens(self) -> int:
+        return self.evaluation.batch_tokens
+
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         return scores(subject, suites, self.benchmark, self.evaluation)
 

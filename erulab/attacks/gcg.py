@@ -1,0 +1,131 @@
+"""GCG: a suffix at the end of the user's turn, searched for by greedy coordinate gradient (Zou et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Optional
+
+import lazy_loader
+
+from erulab.attacks import optimised
+from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
+from erulab.attacks.optimised import Mode
+from erulab.options import not_negative, positive, require
+from erulab.registry import attacks
+
+if TYPE_CHECKING:
+    import torch
+
+    from erulab.attacks.coordinates import Found
+    from erulab.data.rows import Benchmark, Row, Suite
+    from erulab.evaluation.evaluate import RowScore
+    from erulab.models.insertion import Inserted
+    from erulab.models.loaded import LoadedModel
+else:
+    torch = lazy_loader.load("torch")
+
+ANSWER_TOKENS = 16  # of a long response that are made likely: what it begins with
+
+
+@dataclass
+class GcgOptions:
+    """As Zou et al., but for `facts`: a search costs steps times width times facts forwards."""
+
+    name: str = "gcg"
+    mode: Mode = Mode.universal
+    tokens: int = 20
+    steps: int = 250
+    width: int = 512  # candidates a step
+    topk: int = 256  # tokens that may be put in a place
+    facts: Optional[int] = 10  # universal: searched on; per item: attacked; null: all
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        not_negative("tokens", self.tokens)
+        not_negative("steps", self.steps)
+        positive("width", self.width)
+        positive("topk", self.topk)
+        require(self.facts is None or self.facts >= 2, "facts", ">= 2 or null", self.facts)
+        positive("repeats", self.repeats)
+
+
+@attacks.register("gcg", GcgOptions, paper="Zou et al. 2023, arXiv:2307.15043")
+class Gcg(Attack):
+    """A suffix behind the user's text that makes the first tokens of the true answer likely: what a user could type.
+
+    It is put in as ids, so it need not be what a tokenizer makes of its text. It begins as tokens drawn at random, not
+    as twenty "!", which not every vocabulary has. Special tokens are never put in.
+    """
+
+    spans = ("repeats",)
+
+    def __init__(self, options: GcgOptions) -> None:
+        self.options = options
+        self.repeats = options.repeats
+
+    def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
+        o = self.options
+        optimised.check(o.name, benchmark, o.mode)
+        return [{"mode": o.mode.value, "tokens": o.tokens, "steps": o.steps, "width": o.width, "topk": o.topk}]
+
+    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
+        return optimised.scored(benchmark, self.options.mode, self.options.facts, repeat)
+
+    def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
+        o = self.options
+        # Not at the top: this file is imported where torch must not be.
+        from erulab.models.insertion import Inserted, Place
+        from erulab.models.soft_tokens import embeddings, first_soft_id
+
+        first = first_soft_id(subject.model)
+        places = range(first, first + o.tokens)
+        chat = Inserted(subject.chat, lambda prompt: places, Place.user_turn)
+        optimised.tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
+        # Whom no prompt serves best uses none.
+        yield Attempt({"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.fitting(chat, suites)))
+        if not o.tokens:
+            return
+        targets = optimised.fitting_targets(o.name, chat, optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat))
+        table = embeddings(subject.model)
+        searches = {owner: self._search(subject, chat, owner, rows, table, lab) for owner, rows in targets.items()}
+        done = -1
+        for step in optimised.points(o.steps):
+            # All searches go on together, so that what an attempt took is what was done up to it.
+            best = {owner: list(islice(search, step - done))[-1].ids for owner, search in searches.items()}
+            done = step
+            found = Inserted(subject.chat, optimised.of_owner(best, o.mode), Place.user_turn)
+            yield Attempt({"tokens": o.tokens, "steps": step}, partial(_score, subject, lab, chat, found), steps=step)
+
+    def _search(
+        self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], table: torch.Tensor, lab: Lab
+    ) -> Iterator[Found]:
+        from erulab.attacks.coordinates import descend
+        from erulab.attacks.gradients import SuffixLoss, wanted
+
+        o = self.options
+        allowed = _allowed(subject, len(table))
+        generator = torch.Generator().manual_seed(lab.repeat.seed_of(o.name, owner))
+        first = allowed[torch.randint(len(allowed), (o.tokens,), generator=generator)].tolist()
+        encoded = [wanted(chat, row, ANSWER_TOKENS) for row in rows]
+        loss = SuffixLoss(subject, encoded, table, lab.batch_tokens)
+        return descend(
+            tuple(first), loss.of, loss.gradient, allowed.to(table.device), topk=o.topk, width=o.width,
+            generator=generator,
+        )  # fmt: skip
+
+
+def _allowed(subject: LoadedModel, vocabulary: int) -> torch.Tensor:
+    """(tokens,) int64 ids of the tokenizer that are no special token."""
+    tokenizer = subject.tokenizer
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    # Some models have more embeddings than their tokenizer has tokens, and the other way round.
+    return torch.tensor([i for i in range(min(len(tokenizer), vocabulary)) if i not in special])
+
+
+def _score(
+    subject: LoadedModel, lab: Lab, places: Inserted, found: Inserted, suites: Sequence[Suite]
+) -> list[RowScore]:
+    return lab.score(replace(subject, chat=found), optimised.fitting(places, suites))
