@@ -206,7 +206,9 @@ def _typed_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConf
             name: _typed_plugin(known, options, f"{group}.{name}", overrides) for name, options in chosen.items()
         }
         for name, options in chosen.items():
-            if options["name"] != name:
+            # One attack in several variants beside one another: relearn, relearn_retain.
+            variant = known is registry.attacks and name.startswith(f"{options['name']}_")
+            if options["name"] != name and not variant:
                 raise ConfigError(f"{group}.{name}.name must be {name}, got {options['name']}; type {group}=NAME")
     for key, kind in types.items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):

@@ -45,7 +45,8 @@ class Plain:
 class Case:
     """One setting of one attack, on all three models."""
 
-    attack: str
+    attack: str  # as the run names it
+    kind: str  # as it is registered: relearn_retain is a relearn
     setting: Setting
     suites: Sequence[Suite]  # every suite that some repeat is scored on
     traces: Mapping[str, Sequence[Sequence[Tried]]]  # model -> repeat -> attempts
@@ -99,7 +100,7 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     for metric in metrics:
         values, clusters = measured(metric, after)
         row = figures(values, clusters, score=metric != HEADLINE)
-        beside = open_unlearning.robustness(case.attack, values.means, score=metric != HEADLINE)
+        beside = open_unlearning.robustness(case.kind, values.means, score=metric != HEADLINE)
         own: dict[str, Any] = {"chosen": {}, "attempts": [], "repeats": [], "savings": {}}
         if metric == headline:
             own["chosen"] = _chosen(kept) if chooses else {}

@@ -101,7 +101,9 @@ def attack(
         traces = {model: [done.traces[job] for job in own if job.model == model] for model in MODELS}
         scored = union(_scored(planned, context, name, setting))
         try:
-            found += tables.rows_of(Case(name, setting, scored, traces, planned.built[name].alike), plain, validation)
+            alike, kind = planned.built[name].alike, context.config.attack[name].name
+            case = Case(name, kind, setting, scored, traces, alike)
+            found += tables.rows_of(case, plain, validation)
         except DataError as error:
             found.append(tables.refused(name, setting, f"not judged: {error}"))
     return found, done.products
@@ -193,7 +195,7 @@ class _Jobs:
         counted = {k: v for k, v in asdict(options).items() if k not in built.spans}
         return {
             **common, "attack": counted, "setting": self._planned.settings[job.setting][1],
-            "repeat": job.repeat, "code": attacks[job.attack].code, "precision": config.trainer.precision,
+            "repeat": job.repeat, "code": attacks[options.name].code, "precision": config.trainer.precision,
             "target": self._refs["target"].key if built.reads_target else None,
         }  # fmt: skip
 

@@ -84,7 +84,7 @@ def attacked(
                    for repeat in repeats]
             for role, model in models.items()
         }  # fmt: skip
-        rows += rows_of(Case(name, setting, suites, traces, attack.alike), plain, validation)
+        rows += rows_of(Case(name, name, setting, suites, traces, attack.alike), plain, validation)
     return rows
 
 
