@@ -86,11 +86,14 @@ class Relearn(Attack):
         self._check_choice(benchmark, seed)
         available = min(self._rows.available(benchmark, Repeat(seed, i)) for i in range(self.repeats))
         samples = [available] if o.samples is None else o.samples
+        limits = [f"attack.relearn.split={o.split.value}"] * (o.source is Source.forget)
+        limits += ["attack.relearn.mixed=true: a retain row beside each"] * o.mixed
+        why = f" ({', '.join(limits)})" if limits else ""
         for count in samples:
             if count > available:
                 raise DataError(
-                    f"attack.relearn.samples={count}, but {available} {o.source.value} rows are there to train on "
-                    f"(attack.relearn.split={o.split.value}); type attack.relearn.samples=[{available}]"
+                    f"attack.relearn.samples={count}, but {available} {o.source.value} rows are there to train on"
+                    f"{why}; type attack.relearn.samples=[{available}]"
                 )
         shared: Setting = {"source": o.source.value}
         if o.texts is not None:
