@@ -59,7 +59,7 @@ def test_help_names_groups_choices_and_examples() -> None:
     answer = python("-m", "erulab.run", "--help")
     seconds = time.monotonic() - started
     assert answer.returncode == 0, answer.stderr
-    for line in ("method: dpo, ", ", kl, none, npo, ", "attack: none, quantize, relearn", "experiment/tofu: llama2"):
+    for line in ("method: dpo, ", ", kl, none, npo, ", ", quantize, relearn", "experiment/tofu: llama2"):
         assert line in answer.stdout
     assert "sweep=methods" in answer.stdout
     assert "schema_" not in answer.stdout
