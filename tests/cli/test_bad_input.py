@@ -89,7 +89,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("7 cyclic interpolation", ["cache=${output}", "output=${cache}"], ["ecursive interpolation"]),
     ("7 null", ["trainer.lr=null"], ["trainer.lr must not be null"]),
     ("7 null group", ["method=null"], ["method is required", "npo"]),
-    ("7 null attack", ["attack=null"], ["attack is required", "one of: none, ", "quantize, relearn"]),
+    ("7 null attack", ["attack=null"], ["attack is required", "one of: ", "quantize, relearn"]),
     ("7 model path", ["model=hf"], ["model.path"]),
     ("7 template", ["model=phi_1_5", "model.template=x"], ["model.template must be", "inst", "model.template=null"]),
     ("8 _target_", ["+method._target_=os.system"], ["method._target_"]),
