@@ -11,7 +11,7 @@ or more, and unlearned by that metric); here each is of one model.
 
 What the sources say: both formulas, R's relearning on the whole forget set for one epoch at 2e-5
 (`attack.relearn.split=all attack.relearn.lr=[2e-5] attack.relearn.epochs=1`) and Q's 4-bit quantisation by bitsandbytes
-were read in a stored transcript of the paper; the repository that was read (locuslab/open-unlearning) computes neither.
+were read in a stored transcript of the paper; the stored files of locuslab/open-unlearning show no code of them.
 The paper's sentence calls m^a the score before and m^b that after, which leaves R as it is and turns Q round. Its
 figure 10 calls models unreliable whose score *rises* under quantisation, which is Q as above. A third party's code
 (gnueaj/unlearning-depth-score) has it both ways. Where R's denominator is not above 0 the paper says nothing: undefined
