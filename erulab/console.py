@@ -152,7 +152,7 @@ def final_table(
     if judged.alone:
         style = "bold"
     for index, sentence in enumerate(judged.sentences):
-        own = style if index == 0 else _worst_style(judged) if sentence == judged.worst.words else ""
+        own = _worst_style(judged) if sentence == judged.worst.words else style if index == 0 else ""
         console.print(Text(visible(sentence), style=own), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)

@@ -231,8 +231,7 @@ class _Wandb:
         import wandb
 
         if self._rundir.attacks_json.is_file():
-            rows = [{**row, "setting": json.dumps(row["setting"])} for row in self._read(self._rundir.attacks_json)]
-            run.log({"attacks": _table(rows)})
+            run.log({"attacks": _table(self._read(self._rundir.attacks_json))})
         if self._rundir.plots.is_dir():
             run.log({f"plots/{p.stem}": wandb.Image(str(p)) for p in sorted(self._rundir.plots.glob("*.png"))})
 
@@ -288,7 +287,12 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     import wandb
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    return wandb.Table(columns=[*columns], data=[[row.get(name) for name in columns] for row in rows])
+    return wandb.Table(columns=[*columns], data=[[_cell(row.get(name)) for name in columns] for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    """What is nested as JSON: wandb gives a column the type of its first row, and refuses objects with other keys."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _step_of(line: str) -> float:

@@ -113,12 +113,12 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
 
 
 def _show_results(rundir: RunDir, config: RunConfig) -> None:
-    """The closing table of a run that was evaluated, with where the report and the model are."""
-    if not rundir.scores_json.is_file():
-        return
+    """The closing table of a run that was evaluated or attacked, with where the report and the model are."""
+    scores = rundir.read_json(rundir.scores_json) if rundir.scores_json.is_file() else {}
     attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
+    if not scores and not attacks:
+        return
     files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    scores = rundir.read_json(rundir.scores_json)
     final_table(scores, attacks, files, config.benchmark, every=config.learns_nothing)
 
 

@@ -114,6 +114,13 @@ def test_the_final_table_names_the_worst_case_and_what_failed(capsys: pytest.Cap
     assert "1 of 2 attacks do not count: gcg" in out and "GCG suffixes: failed on the oracle: ValueError: x" in out
 
 
+def test_attacks_alone_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    console.final_table({}, attacked("quantize", {"bits": 4}, 0.3), [Path("report.md")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("the strongest attack (quantize, bits=4) brings back .30")
+    assert lines[1].startswith("after quantisation .30") and lines[2].startswith("not scored") and len(lines) == 4
+
+
 def test_the_config_tree_redacts_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     nasty = "[red]x[/red]\x1b]0;title\x07"
     console.show_config({"model": {"path": nasty, "token": "hf_" + "a" * 20}, "seed": 0, "plugins": [], "steps": None})

@@ -144,6 +144,29 @@ def test_samples_go_to_wandb_only_on_demand(rundir: RunDir, no_key: None) -> Non
     assert b"SHOWNPROMPT" in stored
 
 
+def test_the_attack_table_takes_nested_columns(
+    rundir: RunDir, no_key: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {
+            "attack": "relearn", "setting": {"samples": 5}, "chosen": {"target": [{"lr": 0.1}]}, "repeats": [0.1, None],
+            "attempts": [{"chosen": {"lr": 0.1}, "flops": 1.0}], "savings": {"0.5": 3},
+        },
+        {
+            "attack": "gcg", "setting": {"bits": "x"}, "chosen": {}, "repeats": [], "attempts": [],
+            "savings": {"all": None},
+        },
+    ]  # fmt: skip
+    rundir.write_json(rundir.attacks_json, rows)
+    Tracker(rundir, config(TrackerName.wandb), Rank()).finish()  # type: ignore[arg-type]
+    assert not [record for record in caplog.records if record.name == "erulab.tracking"]
+    (file,) = (rundir.path / "wandb").rglob("attacks*.table.json")
+    table = json.loads(file.read_text())
+    first, second = (dict(zip(table["columns"], row, strict=True)) for row in table["data"])
+    assert json.loads(first["chosen"]) == rows[0]["chosen"] and json.loads(first["repeats"]) == [0.1, None]
+    assert json.loads(second["setting"]) == {"bits": "x"} and second["attempts"] == "[]"
+
+
 # A worker of its own, so that the exit of the process is tested too.
 WORKER = """
 import sys

@@ -20,7 +20,8 @@ from erulab.reporting.verdict import verdict
 GROUPS = ("method", "reward", "adversary")
 NOTE = (
     "Means over runs (n) with 95 % t-intervals; runs of one arm differ in world and seed only. K after an attack: its "
-    "strongest valid setting in each run; a run where none is valid is left out of that mean, and counted beside it."
+    "strongest valid setting in each run; a run where none is valid is left out of that mean, and counted beside it. "
+    "So is, of K at a utility, a run that keeps more to its end: such means of two arms may be over other runs."
 )
 Pair = str
 

@@ -12,6 +12,7 @@ from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
 BUDGETS = ("flops", "seconds")
+KEPT_GAP = 0.8  # as attacks.figures.validity asks of a row, which cannot be imported here: it wants numpy
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Course:
 
 
 def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
-    """A point for each headline row that counts and for each of its attempts; attempts of other rows never count.
+    """A point for each headline row that counts, and for each of its attempts that leaves the target its gap.
 
     Args:
         budget: one of BUDGETS.
@@ -46,7 +47,7 @@ def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
     for row in heads:
         if standing(row) is not Standing.counts:
             continue
-        for one in (row, *row["attempts"]):
+        for one in (row, *(attempt for attempt in row["attempts"] if _keeps_gap(attempt, row))):
             cost, value = number(one[budget]), number(one["residual_attacked"])
             if cost is not None and value is not None:
                 found.append(Spent(cost, value, named(row, heads)))
@@ -88,6 +89,15 @@ def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
         label, str(row["metric"]), row["valid"] is True, tuple(_steps(one) for one in attempts), figures,
         tuple(number(one["residual_attacked"]) for one in attempts),
     )  # fmt: skip
+
+
+def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:
+    """Whether an attempt, by the gap of target and oracle, is valid as its row must be; its utility is not written."""
+    target, oracle = number(row["target"]), number(row["oracle"])
+    attacked = number(attempt["attacked_target"]), number(attempt["attacked_oracle"])
+    if target is None or oracle is None or attacked[0] is None or attacked[1] is None:
+        return True
+    return attacked[0] - attacked[1] >= KEPT_GAP * (target - oracle)
 
 
 def _steps(attempt: dict[str, Any]) -> float:

@@ -118,6 +118,12 @@ def worst_case(rows: Sequence[Row], before: float | None) -> WorstCase:
     return WorstCase(str(best["attack"]), setting, str(best["metric"]), value, low, high, before, len(names), silent)
 
 
+def before_attacks(rows: Sequence[Row]) -> float | None:
+    """K without an attack, where nothing but attacks was measured: on log-odds, of the headline row with most rows."""
+    known = [row for row in headlines(rows) if row["metric"] == HEADLINE and number(row["residual"]) is not None]
+    return number(max(known, key=lambda row: int(row["n"]))["residual"]) if known else None
+
+
 def with_interval(value: float, low: float | None, high: float | None) -> str:
     """`.31 [.22, .40]`."""
     return f"{signed(value)} {interval(low, high)}".rstrip()

@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any
 
 from erulab.reporting.load import RunResult
-from erulab.reporting.numbers import number, short
-from erulab.reporting.robustness import Robustness, WorstCase, robustness, with_interval, worst_case
+from erulab.reporting.numbers import number, short, signed
+from erulab.reporting.robustness import Robustness, WorstCase, before_attacks, robustness, with_interval, worst_case
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
@@ -87,6 +87,7 @@ class Verdict:
     worst: WorstCase
     robustness: tuple[Robustness, ...]
     alone: bool = False  # only one model was scored: there is nothing to judge it by
+    scored: bool = True  # False: there are attacks only
 
     @property
     def collapsed(self) -> bool:
@@ -106,9 +107,11 @@ class Verdict:
     def sentences(self) -> tuple[str, ...]:
         if self.alone:
             return ALONE
-        parts = [self.forgetting.words, self.utility.words, self.worst.words]
-        parts += [attack.words for attack in self.robustness]
-        parts += [remark for attack in self.robustness for remark in attack.remarks]
+        attacks = [self.worst.words, *(attack.words for attack in self.robustness)]
+        attacks += [remark for attack in self.robustness for remark in attack.remarks]
+        if not self.scored:
+            return (*attacks, self._unscored)
+        parts = [self.forgetting.words, self.utility.words, *attacks]
         if self.collapsed:
             parts.insert(0, "COLLAPSED: the model lost more than half of its utility, so its forgetting means nothing")
         return tuple(parts)
@@ -116,6 +119,12 @@ class Verdict:
     @property
     def words(self) -> str:
         return "; ".join(self.sentences)
+
+    @property
+    def _unscored(self) -> str:
+        said = "not scored: whether something was forgotten, and what was kept, is not judged"
+        known = self.worst.before
+        return said if known is None else f"{said}; on the attacks' rows K without an attack is {signed(known)}"
 
 
 def verdict(run: RunResult) -> Verdict:
@@ -126,9 +135,10 @@ def verdict(run: RunResult) -> Verdict:
 def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> Verdict:
     """The verdict from the contents of scores.json and attacks.json."""
     forgetting = _forgetting(scores)
-    worst = worst_case(attacks, forgetting.value)
+    scored = bool(scores) or not attacks
+    worst = worst_case(attacks, forgetting.value if scored else before_attacks(attacks))
     alone = len(scores) == 1 and not attacks
-    return Verdict(forgetting, _utility(scores), worst, robustness(attacks), alone=alone)
+    return Verdict(forgetting, _utility(scores), worst, robustness(attacks), alone=alone, scored=scored)
 
 
 def outcome(value: float, low: float | None, high: float | None) -> Outcome:

@@ -11,6 +11,7 @@ from typing import Any
 
 from erulab import environment
 from erulab.config_errors import FAULTS, refuse
+from erulab.errors import Interrupted
 from erulab.folder_key import short_hash
 from erulab.jobs import Job
 from erulab.reporting import compare
@@ -35,11 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(spec.read(options.file), options)
     except FAULTS as error:
         return refuse(error)
+    except KeyboardInterrupt:  # while it composes or waits; a run that is stopped says so itself
+        return refuse(Interrupted("stopped; type the same command to go on"))
     return 0
 
 
 def _run(study: Study, options: argparse.Namespace) -> None:
     arms = spec.arms(study)
+    for arm in arms:
+        _check(study, arm, options.overrides)
     numbered = list(enumerate(arms))[:: -1 if options.reverse else 1]
     tuned = {number: _tune(study, arm, options.overrides) for number, arm in numbered}
     if options.tune_only:
@@ -63,6 +68,18 @@ def _run(study: Study, options: argparse.Namespace) -> None:
     rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
     rundir.write_text(rundir.report_html, compare([rundir.path], "html"))
     print(f"study folder: {rundir.path}")
+
+
+def _check(study: Study, arm: list[str], more: list[str]) -> None:
+    """Composes a trial and a reported run of an arm: a mistake in the last arm must not show after hours.
+
+    Raises:
+        ConfigError and others of FAULTS: one does not compose.
+    """
+    common, tuning, report = study.common.split(), study.tuning, study.report
+    point = spec.trials(tuning)[0]
+    work.plan([*arm, *common, *tuning.common.split(), *point, *more, *spec.each(tuning.rounds[0].runs)[0]])
+    work.plan([*arm, *common, *report.common.split(), *point, *more, *spec.each(report.runs)[0]])
 
 
 def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from erulab.config_errors import did_you_mean
+from erulab.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -17,9 +20,21 @@ class Tried:
 
 
 def tried(scores: dict[str, dict[str, Any]] | None, utility: str) -> Tried:
-    """What scores.json says of a trial; None: the run failed."""
+    """What scores.json says of a trial; None: the run failed.
+
+    Raises:
+        ConfigError: its figures are never measured, so that every trial would be as bad as any other.
+    """
     if scores is None:
         return Tried(None, None)
+    if absent := [model for model in ("target", "unlearned", "oracle") if model not in scores]:
+        raise ConfigError(
+            f"tuning.common: a trial is judged by K, and {' and '.join(absent)} were not scored; type "
+            "stages=[target,oracle,unlearn,evaluate] there"
+        )
+    if utility not in scores["target"]:
+        near = did_you_mean(utility, scores["target"])
+        raise ConfigError(f"tuning.utility: {utility} is no figure of the trials{near}; see their scores.json")
     target, unlearned = scores["target"].get(utility), scores["unlearned"].get(utility)
     return Tried(scores["unlearned"].get("residual"), None if not target or unlearned is None else unlearned / target)
 

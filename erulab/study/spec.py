@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
+from erulab.config_errors import one_line
 from erulab.errors import ConfigError
 from erulab.options import require
 
@@ -65,14 +67,18 @@ class Study:
 def read(file: Path) -> Study:
     """
     Raises:
-        ConfigError: the file is not there; OmegaConfBaseException, yaml.YAMLError: see `config_errors`.
+        ConfigError: the file is not there or no study; yaml.YAMLError: see `config_errors`.
     """
     if not file.is_file():
         raise ConfigError(f"no study {file}; name a YAML file such as launch/studies/embedded.yaml")
-    merged = OmegaConf.merge(OmegaConf.structured(Study), OmegaConf.load(file))
     try:
-        study: Any = OmegaConf.to_object(merged)
-    except ValueError as error:  # __post_init__
+        loaded = OmegaConf.load(file)
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{file} must hold the keys arms, tuning and report, not a list")
+        study: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), loaded))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: {one_line(error)}") from error
+    except ValueError as error:  # __post_init__, or no UTF-8
         raise ConfigError(f"{file}: {error}") from error
     assert isinstance(study, Study)
     return study

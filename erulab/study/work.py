@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,9 +12,10 @@ from typing import Any
 
 from erulab import config as configuration
 from erulab import environment, jobs, worker
-from erulab.errors import ConfigError, Interrupted
+from erulab.errors import ConfigError, ErulabError, NumericFault
 from erulab.jobs import Job
 from erulab.rundir import InUse, RunDir
+from erulab.training.stopping import SIGNALS
 
 WAIT = 2.0  # seconds until a run that another process has is looked at again
 
@@ -35,7 +38,8 @@ def run(wanted: Sequence[Job]) -> Iterator[Job]:
     """Runs what is not finished, and gives each job as it is; several processes of one study share the work.
 
     Raises:
-        Interrupted: stopped by a signal.
+        ErulabError: a run was stopped, or failed for a reason that is not its settings' own: to count it as a bad
+            trial would let a full disk choose.
     """
     left = list(wanted)
     while left:
@@ -61,7 +65,7 @@ def scores(job: Job) -> dict[str, dict[str, Any]] | None:
 def _over(job: Job) -> bool:
     """Whether the run ended, well or for a reason that it will have again (its loss is no number)."""
     ended = job.rundir.read_json(job.rundir.exit_json) if job.rundir.exit_json.is_file() else {"code": 75}
-    return jobs.finished(job) or ended["code"] == 5
+    return jobs.finished(job) or ended["code"] == NumericFault.code
 
 
 def _run(job: Job) -> None:
@@ -73,7 +77,26 @@ def _run(job: Job) -> None:
         rundir.clear()
         configuration.save(job.config, rundir.run_yaml)
         rundir.write_json(rundir.env_json, environment.describe(job.gpus))
-        with rundir.rank_log(0).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = worker.main([str(rundir.path)])
-    if code == Interrupted.code:
-        raise Interrupted("stopped; type the same command to go on")
+        with contextlib.ExitStack() as around:
+            around.enter_context(_as_it_was())
+            log = around.enter_context(rundir.rank_log(0).open("a"))
+            around.enter_context(contextlib.redirect_stdout(log))
+            around.enter_context(contextlib.redirect_stderr(log))
+            worker.main([str(rundir.path)])
+    ended = rundir.read_json(rundir.exit_json)
+    if ended["code"] not in (0, NumericFault.code):
+        fault = ErulabError(f"{rundir.path}: {ended['message']}; type the same command to go on")
+        fault.code = ended["code"]
+        raise fault
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """A worker takes signals and the log for itself, and leaves them to the end of its process."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        logging.basicConfig(level=logging.WARNING, force=True)

@@ -38,6 +38,8 @@ def test_only_what_counts_is_a_point() -> None:
         attack_row("prune", {"share": 0.5}, None, flops=1.0, attempts=[attempt(0.6, 3.0)]),
         attack_row("gcg", {}, 0.3, flops=None),  # a model whose products cannot be counted
     ]
+    rows[0] |= {"target": 2.5, "oracle": -2.5}  # 5, of which 4 are 80 %
+    rows[0]["attempts"].append(attempt(0.9, 4.0) | {"attacked_target": 2.9})  # destroys the target: 3.9
     found = spent(rows, "flops")
     assert [(point.cost, point.value, point.label) for point in found] == [
         (5.0, 0.2, "relearn samples=5"), (1.0, 0.1, "relearn samples=5"),

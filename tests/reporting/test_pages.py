@@ -154,6 +154,15 @@ def test_a_report_without_one_of_the_models(make_run: MakeRun, missing: str) -> 
     assert f"forgotten: unknown, no scores of the {missing}" in md
 
 
+def test_a_report_of_attacks_alone(make_run: MakeRun) -> None:
+    folder = make_run(config={"stages": ["attack", "report"]}, scores={}, metrics=[])
+    write_report(RunDir(folder))
+    text = (folder / "report.md").read_text()
+    assert text.splitlines()[2].startswith("- **the strongest attack (relearn, samples=100)")
+    assert "- not scored: " in text and "Nothing was scored." in text and "forgotten:" not in text
+    assert "Utility:" not in text and (folder / "plots" / "robustness.png").is_file()
+
+
 def test_the_comparison_page_is_one_file(make_run: MakeRun) -> None:
     html = compare([make_run("eru-1"), make_run("npo-1", config={"method.name": "npo"})], "html")
     assert html.count("data:image/png;base64,") == 1 and not re.findall(r'(?:src|href)="(?!data:)', html)

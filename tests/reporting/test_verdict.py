@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from erulab.attacks.rows import refused
 from erulab.reporting import Outcome, judge
-from tests.reporting.conftest import ATTACKS, SCORES
+from tests.reporting.conftest import ATTACKS, SCORES, attack_row
 
 EXACT = ("retain_unrehearsed/exact_match",)
 
@@ -54,6 +55,24 @@ def test_words() -> None:
     assert judge(residual(-0.3, -0.4, -0.2), []).sentences[0] == (
         "over-forgotten: K = -.30 [-.40, -.20], below the oracle"
     )
+
+
+def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
+    rows = [
+        attack_row("quantize", {"bits": 4}, 0.7) | {"residual": 0.7},
+        attack_row("relearn", {}, 0.6) | {"residual": 0.8, "n": 200},
+    ]
+    judged = judge({}, rows)
+    assert judged.sentences == (
+        "the strongest attack (quantize, bits=4) brings back .70 [.63, .78] of what retraining would not know, less "
+        "than is there without an attack (.80)",
+        "after quantisation .70 [.63, .78] of the knowledge above the oracle is there",
+        "after relearning .60 [.53, .68] of the knowledge above the oracle is back",
+        "not scored: whether something was forgotten, and what was kept, is not judged; on the attacks' rows K without "
+        "an attack is .80",
+    )
+    assert judged.forgetting.outcome is Outcome.unknown and judged.utility.ratio is None
+    assert judge({}, [refused("gcg", {}, "not run: x")]).sentences[-1].endswith("is not judged")
 
 
 def test_no_oracle_no_verdict() -> None:

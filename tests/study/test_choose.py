@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from erulab.errors import ConfigError
 from erulab.study.choose import Standing, Tried, best, standing, tried
 
 KEPT = 0.97
@@ -21,8 +24,17 @@ def test_worlds_are_averaged_and_a_failed_run_is_infinitely_bad() -> None:
 
 
 def test_scores_are_read_as_k_and_share_of_the_target() -> None:
-    scores = {"target": {"retain/choice": 0.8}, "unlearned": {"retain/choice": 0.6, "residual": -0.1}}
+    unlearned = {"retain/choice": 0.6, "residual": -0.1}
+    scores = {"target": {"retain/choice": 0.8}, "unlearned": unlearned, "oracle": {}}
     assert tried(scores, "retain/choice") == Tried(-0.1, 0.6 / 0.8)
     assert tried(None, "retain/choice") == Tried(None, None)
     scores["target"]["retain/choice"] = 0.0
     assert tried(scores, "retain/choice") == Tried(-0.1, None)
+
+
+def test_what_is_never_measured_is_no_rule() -> None:
+    scores = {"target": {"retain/choice": 0.8}, "unlearned": {"residual": 0.1}, "oracle": {}}
+    with pytest.raises(ConfigError, match="did you mean retain/choice"):
+        tried(scores, "retain/chioce")
+    with pytest.raises(ConfigError, match="oracle were not scored"):
+        tried({model: scores[model] for model in ("target", "unlearned")}, "retain/choice")

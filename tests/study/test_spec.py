@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import pytest
-from omegaconf.errors import OmegaConfBaseException
 
 from erulab import config as configuration
 from erulab.errors import ConfigError
@@ -60,10 +59,18 @@ def test_trials_fill_the_space_evenly_on_a_log_scale(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
-    with pytest.raises((ConfigError, OmegaConfBaseException), match=said):
+    with pytest.raises(ConfigError, match=f"study.yaml: .*{said}"):
         spec.read(written(tmp_path, STUDY.replace(old, new)))
     with pytest.raises(ConfigError, match="no study"):
         spec.read(tmp_path / "absent.yaml")
+
+
+def test_other_files_are_no_study(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a list"):
+        spec.read(written(tmp_path, "- method=gd"))
+    (tmp_path / "study.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="utf-8"):
+        spec.read(tmp_path / "study.yaml")
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from erulab import worker
 from erulab.rundir import RunDir
 from erulab.study.__main__ import main
+from erulab.training.stopping import StopRequest
 from tests.pipeline.conftest import SMALL
 
 SETTINGS = " ".join(o for o in SMALL if not o.startswith(("attack.", "trainer.lr", "target.epochs", "trainer.steps")))
@@ -43,6 +47,41 @@ def test_a_study_tunes_reports_and_goes_on_where_it_was(tmp_path: Path, capsys: 
     assert len(before) == 2 * 2 + 2 * 2
     assert main([*command, "--reverse"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "o").rglob("exit.json")} == before
+
+
+def test_a_mistake_in_the_last_arm_shows_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY.replace("method=gd]", "method=gd reward=elastic]"))
+    assert main([str(file), f"output={tmp_path / 'o'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "o" / "fictitious").exists()
+
+
+def test_only_a_diverging_trial_is_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk ends the study: it must not choose among the trials. Ctrl-C works between runs as before them."""
+
+    def failing(code: int) -> Callable[[list[str]], int]:
+        def run(argv: list[str]) -> int:
+            StopRequest().install()
+            RunDir(argv[0]).write_json(RunDir(argv[0]).exit_json, {"code": code, "message": "no space", "rank": 0})
+            return code
+
+        return run
+
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY)
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(worker, "main", failing(4))
+    assert main([str(file), f"output={tmp_path / 'o'}"]) == 4
+    said = capsys.readouterr()
+    assert "no space" in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(worker, "main", failing(5))
+    assert main([str(file), f"output={tmp_path / 'o'}", "--tune-only"]) == 0
+    assert capsys.readouterr().out.count("kept -inf") == 4
 
 
 def test_several_processes_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def best_so_far(run: RunResult) -> Figure | None:
     drawn = [budget for budget in BUDGETS if len({point.cost for point in found[budget]}) > 1]
     if not drawn:
         return None
-    before = verdict(run).forgetting.value
+    before = verdict(run).worst.before
     labels = list(dict.fromkeys(point.label for budget in drawn for point in found[budget]))
     figure = Figure(figsize=(4.4 * len(drawn), 3.4), layout="constrained")
     for axes, budget in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):

@@ -19,6 +19,8 @@ def robustness(run: RunResult) -> Figure | None:
     before = judged.forgetting
     if before.value is not None:
         rows.append(("no attack", before.value, before.low, before.high, True))
+    elif not judged.scored and judged.worst.before is not None:  # of the attacks' rows, which have no interval for it
+        rows.append(("no attack", judged.worst.before, None, None, True))
     heads = headlines(run.attacks)
     for row in heads:
         value = number(row["residual_attacked"])
