@@ -21,7 +21,7 @@ GROUPS = ("method", "reward", "adversary")
 NOTE = (
     "Means over runs (n) with 95 % t-intervals; runs of one arm differ in world and seed only. K after an attack: its "
     "strongest valid setting in each run; a run where none is valid is left out of that mean, and counted beside it. "
-    "So is, of K at a utility, a run that keeps more to its end: such means of two arms may be over other runs."
+    "The least K at a utility: while at least that share of the target's was kept, on lines between measured steps."
 )
 Pair = str
 
@@ -78,7 +78,10 @@ def arms(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
             for name, own in zip(names[1:], values[1:], strict=True)
             for heading in headings
         ]
-        note = f"Each arm minus {names[0]}, paired by world and seed: mean over (n) pairs with its 95 % t-interval."
+        note = (
+            f"Each arm minus {names[0]}, paired by world and seed: mean over (n) pairs with its 95 % t-interval. Of "
+            "many differences one in twenty has an interval without 0 by chance alone."
+        )
         tables.append(Table(("arm", "figure", f"minus {names[0]}", "which is"), tuple(rows), (note,)))
     return tables
 
@@ -94,7 +97,7 @@ def _figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:
         WORST: lambda run: verdict(run).worst.value,
         **{f"{AFTER}{attack}": _after(attack) for attack in attacks},
         "utility kept": lambda run: verdict(run).utility.ratio,
-        f"K at utility {short(level)}": lambda run: knowledge_at(trajectory_of(run), level),
+        f"least K at utility {short(level)} or more": lambda run: knowledge_at(trajectory_of(run), level),
     }
 
 

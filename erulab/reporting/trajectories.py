@@ -65,18 +65,18 @@ def trajectory(
 
 
 def knowledge_at(points: Sequence[Point], utility: float) -> float | None:
-    """K where the trajectory last passes this utility, on the straight line between two measured steps.
+    """The least K of a trajectory where at least this utility is kept, on straight lines between measured steps.
 
-    None where it never reaches it: a run that keeps more utility than that to its end has no such point.
+    So every run has one that has a trajectory: one that keeps more to its end has the least K that it came to.
+    None for no points, and where less is kept throughout.
     """
-    for earlier, later in reversed(list(zip(points, points[1:], strict=False))):
+    found = [point.knowledge for point in points if point.utility >= utility]
+    for earlier, later in zip(points, points[1:], strict=False):
         low, high = sorted((earlier.utility, later.utility))
-        if low <= utility <= high:
-            if earlier.utility == later.utility:
-                return later.knowledge
+        if low < utility < high:
             share = (utility - earlier.utility) / (later.utility - earlier.utility)
-            return earlier.knowledge + share * (later.knowledge - earlier.knowledge)
-    return points[0].knowledge if len(points) == 1 and points[0].utility == utility else None
+            found.append(earlier.knowledge + share * (later.knowledge - earlier.knowledge))
+    return min(found, default=None)
 
 
 def _suites(metrics: Iterable[Mapping[str, Any]], figure: str) -> list[str]:

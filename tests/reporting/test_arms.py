@@ -99,7 +99,7 @@ def test_arms_are_compared_at_a_utility(make_run: MakeRun) -> None:
     # Utility 1 -> .5 while pooled log-odds go 2.5 -> .75, that is K 1 -> .65.
     lines = [line(0, 4.0, 2.0, 1.0, 0.8), line(9, 0.0, 1.0, 1.0, 0.4)]
     runs = load_runs(folders(make_run, worlds=2, metrics=lines, scores=scores))
-    assert cells(arms(runs)[0], 0)["K at utility .97"].value == pytest.approx(1 - 0.35 * 0.03 / 0.5)
-    assert cells(arms(runs, 0.75)[0], 0)["K at utility .75"].value == pytest.approx(0.825)
+    assert cells(arms(runs)[0], 0)["least K at utility .97 or more"].value == pytest.approx(1 - 0.35 * 0.03 / 0.5)
+    assert cells(arms(runs, 0.75)[0], 0)["least K at utility .75 or more"].value == pytest.approx(0.825)
     html = compare([run.path for run in runs], "html")
     assert html.count("data:image/png;base64,") == 2  # trade-off and trajectories

@@ -47,10 +47,10 @@ def points(*pairs: tuple[float, float]) -> list[Point]:
     ("pairs", "level", "expected"),
     [
         (((1.0, 1.0), (0.6, 0.98), (0.2, 0.94)), 0.97, 0.5),  # a quarter of the way from .6 to .2
-        (((1.0, 1.0), (0.6, 0.98)), 0.97, None),  # never reaches it
+        (((1.0, 1.0), (0.6, 0.98)), 0.97, 0.6),  # keeps more to its end
         (((1.0, 0.9), (0.5, 0.8)), 0.97, None),
         (((1.0, 1.0), (0.6, 0.97), (0.2, 0.94)), 0.97, 0.6),  # a measured step
-        (((1.0, 1.0), (0.5, 0.9), (0.1, 1.0)), 0.95, 0.3),  # falls and recovers: the last passage
+        (((1.0, 1.0), (0.5, 0.9), (0.1, 1.0)), 0.95, 0.1),  # falls and recovers
         (((1.0, 0.97), (0.5, 0.97)), 0.97, 0.5),
         (((0.4, 0.97),), 0.97, 0.4),
         ((), 0.97, None),
