@@ -125,7 +125,7 @@ class Relearn(Attack):
             for step, model in trained:
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
                 if o.points > 1:
-                    chosen["step"] = step
+                    chosen["steps"] = step
                 yield Attempt(chosen, partial(lab.score, model), model, taken + step)
             taken += step
 

@@ -249,14 +249,16 @@ def _savings(
     figure, suites = metric
     plain = before.means
     target, oracle = plain["target"], plain["oracle"]
-    if "step" not in kept["unlearned"][0].chosen or target is None or oracle is None or not target > oracle:
+    one = kept["unlearned"][0]
+    retrained = "steps" in one.chosen and one.utility is not None  # a prompt's steps teach no model
+    if not retrained or target is None or oracle is None or not target > oracle:
         return {}
 
     def curve(model: str) -> list[tuple[int, float]]:
         repeats = []
         for attempts, best in zip(case.traces[model], kept[model], strict=True):
-            chosen = {**best.chosen, "step": None}
-            repeats.append({one.chosen["step"]: one for one in attempts if {**one.chosen, "step": None} == chosen})
+            chosen = {**best.chosen, "steps": None}
+            repeats.append({one.chosen["steps"]: one for one in attempts if {**one.chosen, "steps": None} == chosen})
         levels = [(0, plain[model])]
         for step in sorted(set.intersection(*map(set, repeats))):
             rows = _averaged([_by_row(repeat[step].rows, left_out) for repeat in repeats])

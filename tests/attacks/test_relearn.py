@@ -255,7 +255,7 @@ def test_the_last_point_of_a_curve_is_the_attack_without_one(
     assert (setting["lr"], setting["points"]) == ([1e-4, 1e-3], 3)
     found = [(attempt, weights(attempt)) for attempt in curve.attempts(models["oracle"], setting, lab)]
     assert [attempt.chosen for attempt, _ in found] == [
-        {"lr": lr, "step": step} for lr in (1e-4, 1e-3) for step in (4, 8, 12)
+        {"lr": lr, "steps": step} for lr in (1e-4, 1e-3) for step in (4, 8, 12)
     ]
     assert [attempt.steps for attempt, _ in found] == [4, 8, 12, 16, 20, 24]  # the attacker's, over all rates
     *_, (_, before), (_, last) = found

@@ -113,7 +113,7 @@ def test_relearning_nothing_in_several_ways_recovers_nothing(
     assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"] is not None
     assert row["steps"] == 0 and row["open_unlearning_r"] is None
     if "samples" in options:  # of two rates that do nothing the first stands
-        assert row["chosen"]["unlearned"] == [{"lr": 1e-3, "step": 0}]
+        assert row["chosen"]["unlearned"] == [{"lr": 1e-3, "steps": 0}]
 
 
 def test_a_learning_curve_tells_what_is_saved(models: Models, lab: PlainLab) -> None:
@@ -122,7 +122,7 @@ def test_a_learning_curve_tells_what_is_saved(models: Models, lab: PlainLab) -> 
     gap = row["target"] - row["oracle"]
     assert row["unlearned"] > row["oracle"] + 0.5 * gap > row["oracle"]
     there = next(one["steps"] for one in row["attempts"] if one["attacked_oracle"] >= row["oracle"] + 0.5 * gap)
-    assert there == row["attempts"][0]["chosen"]["step"] > 0
+    assert there == row["attempts"][0]["chosen"]["steps"] > 0
     # This unlearned model knows more than half from the start; one that is the oracle saves nothing.
     assert row["savings"] == {"tau": 0.5, "steps_unlearned": 0, "steps_oracle": there, "savings": 1.0}
     row = headline(run(attack, {**models, "unlearned": models["oracle"]}, lab))

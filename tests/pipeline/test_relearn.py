@@ -59,9 +59,9 @@ def test_a_grid_of_adapters_with_a_learning_curve(run: Runner, monkeypatch: pyte
 
     row = next(row for row in curve.read("attacks.json") if row["headline"])
     assert row["setting"]["lr"] == [1e-4, 3e-3] and row["setting"]["lora_rank"] == RANK
-    steps = [one["chosen"]["step"] for one in row["attempts"]]
+    steps = [one["chosen"]["steps"] for one in row["attempts"]]
     assert len(steps) == 4 and steps[:2] == steps[2:] and steps[0] == round(steps[1] / 2)
-    assert all(one.keys() == {"lr", "step"} for one in row["chosen"]["unlearned"])
+    assert all(one.keys() == {"lr", "steps"} for one in row["chosen"]["unlearned"])
     assert row["savings"].keys() == {"tau", "steps_unlearned", "steps_oracle", "savings"}
     choice = next(one for one in curve.read("attacks.json") if one["metric"] == "forget/choice")
     assert (choice["open_unlearning_r"] is None) == ("open_unlearning_r undefined" in choice["note"])
@@ -75,4 +75,4 @@ def test_a_grid_of_adapters_with_a_learning_curve(run: Runner, monkeypatch: pyte
             *_, last = found[2, model]
             (only,) = attempts
             assert only["rows"] == last["rows"] and only["utility"] == last["utility"]
-            assert only["chosen"] == {} and last["chosen"] == {"lr": 3e-3, "step": only["steps"]}
+            assert only["chosen"] == {} and last["chosen"] == {"lr": 3e-3, "steps": only["steps"]}

@@ -62,6 +62,7 @@ def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **c
         "maintained_error": None, "low": None if residual is None else residual - 0.07,
         "high": None if residual is None else residual + 0.08, "valid": True, "steps": 38.0, "flops": 5.1e10,
         "seconds": 3.5, "utility": 1.0, "utility_attacked": 0.9, "chosen": {}, "attempts": [], "repeats": [],
+        "savings": {}, "open_unlearning_r": None, "open_unlearning_q": None,
         "note": "maintained_error undefined: log-odds have no error", "n": 190,
     }  # fmt: skip
     return row | changes

@@ -170,7 +170,8 @@ def test_the_comparison_page_is_one_file(make_run: MakeRun) -> None:
 
 
 def test_curves_are_drawn_where_a_run_has_them(make_run: MakeRun) -> None:
-    tried = [attempt(0.1, 1.0, steps=4), attempt(0.3, 2.0, steps=8)]
+    kept = {"attacked_target": 5.0, "attacked_oracle": -2.0}
+    tried = [attempt(0.1, 1.0, steps=4) | kept, attempt(0.3, 2.0, steps=8) | kept]
     rows = [attack_row("relearn", {"samples": 5}, 0.3, attempts=tried)]
     scores = {"target": TARGET, "unlearned": SCORES["unlearned"], "oracle": ORACLE}
     lines = [line(0, 4.0, 2.0, 1.0, 0.8), line(9, 0.0, 1.0, 1.0, 0.4)]
