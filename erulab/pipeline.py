@@ -163,12 +163,17 @@ class Pipeline:
         self._finished("attack", products, models=attacked)
 
     def _earlier(self, rows: list[dict[str, Any]], attacked: dict[str, str]) -> list[dict[str, Any]]:
-        """Rows of attacks.json that another command left on these very models, but those made anew."""
+        """Rows of attacks.json that another command left on these very models, but those made anew, and why an attack
+        had none before it had some."""
         if not self._rundir.attacks_json.is_file() or self._stages.get("attack", {}).get("models") != attacked:
             return []
         made = [(row["attack"], row["setting"]) for row in rows]
+        again = {row["attack"] for row in rows}
         old: list[dict[str, Any]] = self._rundir.read_json(self._rundir.attacks_json)
-        return [row for row in old if (row["attack"], row["setting"]) not in made]
+        return [
+            row for row in old
+            if (row["attack"], row["setting"]) not in made and not (row["attack"] in again and not row["n"])
+        ]  # fmt: skip
 
     def _report(self) -> None:
         if self._context.ranks.first:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,9 @@ class Quantize(Attack):
                 f"attack.quantize.backends names {', '.join(missing)}, not installed here; type pip install "
                 f"{' '.join(missing)}, or attack.quantize.backends=[rtn]"
             )
-        return [{"backend": name, "bits": bits} for name in names for bits in self.options.bits]
+        # A library may round otherwise in its next version: what was measured says by which.
+        own: dict[str, Setting] = {name: {} if name == "rtn" else {"version": version(name)} for name in names}
+        return [{"backend": name, "bits": bits, **own[name]} for name in names for bits in self.options.bits]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         return forget_suites(benchmark)

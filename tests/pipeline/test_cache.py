@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from erulab import config as configuration
+from erulab.attacks.rows import refused
 from erulab.cache import Cache, key_of
 from erulab.costs.ledger import Ledger
 from erulab.models.encoder import Encoder
@@ -63,6 +65,15 @@ def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
     assert other.rundir.path == first.rundir.path
     settings = [(row["attack"], row["setting"].get("bits")) for row in other.read("attacks.json")]
     assert {("relearn", None), ("quantize", 8), ("quantize", 4), ("quantize", 6)} == set(settings)
+
+
+def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
+    file = first.rundir.attacks_json
+    first.rundir.write_json(file, [*json.loads(file.read_text()), refused("quantize", {}, "not run: a library is missing"),
+                                   refused("gcg", {}, "not run: no responses")])  # fmt: skip
+    settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
+    assert ("quantize", {}) not in settings and ("gcg", {}) in settings
+    first.rundir.write_json(file, [row for row in json.loads(file.read_text()) if row["attack"] != "gcg"])
 
 
 def test_scoring_again_keeps_the_unlearned_model(run: Runner, first: Finished) -> None:
