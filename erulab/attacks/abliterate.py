@@ -13,7 +13,7 @@ from erulab.adversaries.base import HookablePolicy
 from erulab.adversaries.directions import difference_of_means, project_out, unit, wide
 from erulab.adversaries.hooks import writers
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
-from erulab.attacks.halves import validation_rows
+from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.layers import check_layers, last_states, layers_of
 from erulab.attacks.linear_layers import output_first
 from erulab.data.sequences import pick
@@ -60,7 +60,10 @@ class Abliterate(Attack):
         return [{"embedding": self.options.embedding}]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return forget_suites(benchmark)
+        suites = forget_suites(benchmark)
+        # With one layer nothing is chosen, so that all that is scored is reported: not what the direction is made of.
+        alone = self.options.layers is not None and len(self.options.layers) == 1
+        return reported_half(suites, benchmark, repeat.seed) if alone else suites
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         layers = layers_of(subject, self.options.layers, "abliterate")

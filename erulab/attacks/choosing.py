@@ -41,7 +41,7 @@ def for_all(
         _means(attempts[model], metric, validation) for model in ("target", "unlearned", "oracle")
     )
     gaps = target - oracle
-    needed = KEPT_GAP * (float(np.max(gaps)) if gap is None else gap)
+    needed = KEPT_GAP * (float(np.max(gaps, initial=-np.inf, where=np.isfinite(gaps))) if gap is None else gap)
     counts = np.isfinite(gaps) & np.isfinite(unlearned) & (gaps >= needed) & (gaps > 0)
     if not counts.any():
         return int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.examples import after, forget_examples, others, retain_examples
-from erulab.attacks.halves import validation_half
+from erulab.attacks.halves import reported_half
 from erulab.attacks.prompts import asked_suites, fits, score_asked
 from erulab.options import positive, require
 from erulab.registry import attacks
@@ -65,9 +65,7 @@ class FewShot(Attack):
         if len(self.options.shots) > 1 or setting["source"] == Shown.retain.value:
             return suites
         # Nothing is chosen, so that all that is scored is reported: not what the prompts show.
-        half = validation_half(benchmark, repeat.seed)
-        kept = [tuple(row for row in suite.rows if (row.fact or row.id) not in half) for suite in suites]
-        return tuple(replace(suite, rows=rows) for suite, rows in zip(suites, kept, strict=True))
+        return reported_half(suites, benchmark, repeat.seed)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         examples = _examples(Shown(setting["source"]), lab.benchmark, lab.repeat.seed)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from erulab import draws
 from erulab.attacks.base import Inapplicable, forget_suites
 
 if TYPE_CHECKING:
-    from erulab.data.rows import Benchmark, Row
+    from erulab.data.rows import Benchmark, Row, Suite
 
 
 def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
@@ -22,6 +23,13 @@ def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
     """The half that chooses, of all facts that forget and held-out suites phrase, whichever of them is scored."""
     facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
     return validation_facts(facts, seed)
+
+
+def reported_half(suites: Sequence[Suite], benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
+    """The suites without validation facts: for an attack that learns from these and has nothing to choose."""
+    half = validation_half(benchmark, seed)
+    kept = [tuple(row for row in suite.rows if (row.fact or row.id) not in half) for suite in suites]
+    return tuple(replace(suite, rows=rows) for suite, rows in zip(suites, kept, strict=True))
 
 
 def validation_rows(benchmark: Benchmark, seed: int) -> list[Row]:

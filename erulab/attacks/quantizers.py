@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from erulab.adversaries.directions import wide
+
 if TYPE_CHECKING:
     import torch
 else:
@@ -28,10 +30,11 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
         (out, in) the nearest of 2^bits - 1 levels; |weight - result| <= scale / 2, scale = max|row| / (2^(bits-1) - 1).
     """
     levels = 2 ** (bits - 1) - 1
+    given, weight = weight.dtype, wide(weight)  # in bfloat16 the quotient itself would be rounded to another level
     scale = weight.abs().amax(1, keepdim=True) / levels
     # A channel of zeros has no scale and stays zero.
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (weight / safe).round().clamp(-levels, levels) * scale
+    return ((weight / safe).round().clamp(-levels, levels) * scale).to(given)
 
 
 def bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
@@ -50,7 +53,10 @@ def torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """torchao's weights alone: 8 bits with a scale a channel, 4 bits with a scale a group (a channel, if none fits)."""
     from torchao import quantization  # installed by those who name it
 
-    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device)
+    # Not drawn at random first, which would take numbers from the global generator.
+    layer = torch.nn.utils.skip_init(
+        torch.nn.Linear, weight.shape[1], weight.shape[0], bias=False, device=weight.device, dtype=weight.dtype
+    )
     layer.weight.detach().copy_(weight)
     whole = bits == 8 or weight.shape[1] % GROUP
     granularity = quantization.PerAxis(0) if whole else quantization.PerGroup(GROUP)

@@ -76,14 +76,15 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     headline = next(iter(metrics))
     picked = _picked(case, metrics[headline], validation, before)
     kept = {model: [case.traces[model][i][best] for i, best in enumerate(picked[model])] for model in MODELS}
-    chooses = any(len(attempts) > 1 for attempts in case.traces["unlearned"])
+    chooses = any(len(attempts) > 1 for repeats in case.traces.values() for attempts in repeats)
     left_out = validation if chooses else frozenset()
     after = {model: _averaged([_by_row(one.rows, left_out) for one in kept[model]]) for model in MODELS}
     facts = {(row.suite, row.id): row.fact for repeat in case.traces["target"] for row in repeat[0].rows}
 
     def measured(metric: str, found: Mapping[str, ByRow]) -> tuple[Measured, list[str]]:
         figure, suites = metrics[metric]
-        where = [one for one in found["target"] if one[0] in suites]
+        # Rows that all models could read: a given one may have another tokenizer.
+        where = [one for one in found["target"] if one[0] in suites and all(one in found[model] for model in MODELS)]
         arrays = [_values(rows[model], where, figure) for rows in (before, found) for model in MODELS]
         return Measured(*arrays), [facts[one] for one in where]  # type: ignore[arg-type]  # attacked ones are there
 

@@ -31,13 +31,13 @@ def scores(
     return rows
 
 
-def utility_suite(benchmark: Benchmark) -> Suite:
+def utility_suite(benchmark: Benchmark, evaluation: EvaluationOptions) -> Suite:
     """The retain rows that tell whether an attack destroyed the model.
 
     Raises:
         DataError: no such rows are measured.
     """
-    scored = [s for s in benchmark.suites if s.role is Role.RETAIN and has_score(s, EvaluationOptions())]
+    scored = [s for s in benchmark.suites if s.role is Role.RETAIN and has_score(s, evaluation)]
     if not scored:
         raise DataError(
             "attacks are judged by what they leave of a retain suite, and none is measured (evaluation.suites)"

@@ -16,6 +16,7 @@ from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
 from erulab.attacks.halves import validation_half
 from erulab.attacks.rows import MODELS, Case, Plain
 from erulab.attacks.scoring import has_score, union, utility_suite
+from erulab.attacks.sequence import every_options
 from erulab.attacks.trace import Tried, carry_out
 from erulab.cache import Cache, Product, key_of
 from erulab.console import announce
@@ -30,7 +31,7 @@ from erulab.stages.context import Context, ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what this stage computes: a change attacks every model anew
+VERSION = 3  # of what this stage computes: a change attacks every model anew
 KIND = "attacked"
 TRACE = "trace.json"
 
@@ -85,7 +86,7 @@ def attack(
         jobs = [Job(None, -1, 0, model) for model in MODELS] + jobs
     done = _Jobs(context, planned, refs).run(jobs)
     benchmark = context.data.measured
-    utility = utility_suite(benchmark)
+    utility = utility_suite(benchmark, context.config.evaluation)
     if evaluated is None:
         plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
     else:
@@ -170,7 +171,7 @@ class _Jobs:
         return ""
 
     def _tried(self, job: Job, subject: LoadedModel, lab: AttackLab) -> list[Tried]:
-        utility = utility_suite(lab.benchmark)
+        utility = utility_suite(lab.benchmark, self._context.config.evaluation)
         if job.attack is None:
             suites = [*_forget(self._planned, self._context), utility]
             return [Tried({}, lab.score(subject, suites), None, 0, 0.0, 0.0)]
@@ -192,10 +193,12 @@ class _Jobs:
         if job.attack is None:
             return {**common, "attack": None, "suites": _names(_forget(self._planned, context))}
         options, built = config.attack[job.attack], self._planned.built[job.attack]
+        # Of a user's own plugin, which a sequence may hold too.
+        code = "".join(attacks[one.name].code for one in every_options({job.attack: options}))
         counted = {k: v for k, v in asdict(options).items() if k not in built.spans}
         return {
             **common, "attack": counted, "setting": self._planned.settings[job.setting][1],
-            "repeat": job.repeat, "code": attacks[options.name].code, "precision": config.trainer.precision,
+            "repeat": job.repeat, "code": code, "precision": config.trainer.precision,
             "target": self._refs["target"].key if built.reads_target else None,
         }  # fmt: skip
 
@@ -206,7 +209,7 @@ def _plan(context: Context) -> Planned:
         DataError: an attack cannot be run as its options say, none can be run here, or it could not be judged.
     """
     config, benchmark = context.config, context.data.measured
-    utility_suite(benchmark)
+    utility_suite(benchmark, config.evaluation)
     built: dict[str, Attack] = {name: attacks.build(options) for name, options in config.attack.items()}
     settings: list[tuple[str, Setting]] = []
     refused: dict[str, str] = {}

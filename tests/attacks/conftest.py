@@ -72,7 +72,7 @@ def attacked(
 ) -> list[dict[str, Any]]:
     """attacks.json's rows of one attack, as a run makes them."""
     benchmark, seed = lab.benchmark, lab.repeat.seed
-    utility, forget = utility_suite(benchmark), forget_suites(benchmark)
+    utility, forget = utility_suite(benchmark, lab.evaluation), forget_suites(benchmark)
     plain = {role: Plain(lab.score(model, forget), lab.score(model, (utility,))) for role, model in models.items()}
     validation = validation_facts((row.fact for suite in forget for row in suite.rows), seed)
     rows = []

@@ -11,6 +11,7 @@ import torch
 
 from erulab.adversaries.hooks import writers
 from erulab.attacks.abliterate import Abliterate, AbliterateOptions, take_out
+from erulab.attacks.base import Repeat
 from erulab.attacks.halves import validation_half
 from erulab.data.encoding import collate
 from erulab.models.loaded import LoadedModel
@@ -113,3 +114,14 @@ def test_a_layout_that_is_not_known_is_refused() -> None:
     del policy.blocks[1].mlp.down_proj
     with pytest.raises(TypeError, match="abliterate does not know LlamaMLP"):
         take_out(policy, unit(tiny.WIDTH))
+
+
+def test_what_a_direction_is_made_of_is_not_reported(lab: PlainLab) -> None:
+    """With several layers the runner leaves the validation facts out; with one there is nothing to choose."""
+    half = validation_half(lab.benchmark, 0)
+
+    def facts(layers: list[int]) -> set[str]:
+        suites = Abliterate(AbliterateOptions(layers=layers)).scored({}, lab.benchmark, Repeat(0))
+        return {row.fact for suite in suites for row in suite.rows}
+
+    assert half and not facts([1]) & half and half < facts([1, 2])

@@ -36,6 +36,12 @@ def test_more_bits_are_closer_and_twice_is_once() -> None:
     torch.testing.assert_close(round_to_nearest(once, 4), once, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bfloat16_weights_go_to_the_level_that_is_nearest_to_them(bits: int) -> None:
+    weight = WEIGHT.bfloat16()
+    assert torch.equal(round_to_nearest(weight, bits), round_to_nearest(weight.float(), bits).bfloat16())
+
+
 def test_a_channel_of_zeros_stays_zero() -> None:
     assert torch.equal(round_to_nearest(torch.zeros(2, 3), 4), torch.zeros(2, 3))
 

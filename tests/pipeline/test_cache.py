@@ -69,7 +69,8 @@ def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
 
 def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
     file = first.rundir.attacks_json
-    first.rundir.write_json(file, [*json.loads(file.read_text()), refused("quantize", {}, "not run: a library is missing"),
+    old = json.loads(file.read_text())
+    first.rundir.write_json(file, [*old, refused("quantize", {}, "not run: a library is missing"),
                                    refused("gcg", {}, "not run: no responses")])  # fmt: skip
     settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
     assert ("quantize", {}) not in settings and ("gcg", {}) in settings
