@@ -15,7 +15,7 @@ were read in a stored transcript of the paper; the stored files of locuslab/open
 The paper's sentence calls m^a the score before and m^b that after, which leaves R as it is and turns Q round. Its
 figure 10 calls models unreliable whose score *rises* under quantisation, which is Q as above. A third party's code
 (gnueaj/unlearning-depth-score) has it both ways. Where R's denominator is not above 0 the paper says nothing: undefined
-here. Rounding here is erulab's own, to the nearest, and not bitsandbytes' 4-bit floats.
+here. Q is of whichever rounding the row's setting names; theirs is bitsandbytes' 4-bit floats.
 """
 
 from __future__ import annotations

@@ -79,18 +79,19 @@ class Sample(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         # Not at the top: this file is imported where torch must not be.
         from erulab.evaluation.generation import Draw, generate
-        from erulab.options import EvaluationOptions
         from erulab.ranks import Ranks
 
         o = self.options
         suites = self.scored(setting, lab.benchmark, lab.repeat)
-        prompts = [_prompt(suite, row, subject.chat, o.max_new_tokens) for suite in suites for row in suite.rows]
-        rows = [row for suite in suites for row in suite.rows]
+        asked = [(row, _prompt(suite, row, subject.chat, o.max_new_tokens)) for suite in suites for row in suite.rows]
+        # A prompt that fills what the model reads leaves no room for an answer.
+        fitting = [(row, prompt) for row, prompt in asked if prompt.max_new_tokens > 0]
+        rows, prompts = [row for row, _ in fitting], [prompt for _, prompt in fitting]
         drawn = [
             replace(prompt, draw=Draw(lab.repeat.seed_of("sample", row.id, i), o.temperature))
             for row, prompt in zip(rows, prompts, strict=True) for i in range(o.samples)
         ]  # fmt: skip
-        answer = partial(generate, subject, batch_tokens=EvaluationOptions().batch_tokens, ranks=Ranks())
+        answer = partial(generate, subject, batch_tokens=lab.batch_tokens, ranks=Ranks())
         samples = answer(drawn)
         own = [samples[first : first + o.samples] for first in range(0, len(samples), o.samples)]
         figures = {}
@@ -149,5 +150,5 @@ def _scores(figures: dict[str, dict[str, float]], suites: Sequence[Suite]) -> li
 
     return [
         RowScore(row.id, suite.name, suite.role.value, row.fact or row.id, row.author, figures[row.id])
-        for suite in suites for row in suite.rows
+        for suite in suites for row in suite.rows if row.id in figures
     ]  # fmt: skip

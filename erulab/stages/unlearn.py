@@ -158,6 +158,8 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
+        # What is looked at along the way is kept with the model.
+        **({"looks": context.data.evaluated} if config.trainer.eval_every is not None else {}),
     }  # fmt: skip
 
 
