@@ -27,6 +27,7 @@ BUILTIN = [
     if known[name].options.__module__.startswith("erulab.")
 ]
 ROOT = config.CONF.parent
+SUITES = sorted((config.CONF / "attack").glob("suite_*.yaml"))
 COMMANDS = [  # of the issue; the README's are added
     "",
     "method=npo",
@@ -105,8 +106,18 @@ def test_every_yaml_choice_is_registered() -> None:
     # `none` is the empty choice of a list; a tuned variant of a plugin bears the plugin's name inside.
     for group, known in GROUPS.items():
         for file in (config.CONF / group).glob("*.yaml"):
-            if not (group in LIST_GROUPS and file.stem == "none"):
+            if not (group in LIST_GROUPS and (file.stem == "none" or file in SUITES)):
                 assert yaml.safe_load(file.read_text())["name"] in known
+
+
+@pytest.mark.parametrize("file", SUITES, ids=lambda file: file.stem)
+def test_a_suite_of_attacks_holds_all_that_stand_by_themselves(file: Path) -> None:
+    chosen = config.compose([f"attack={file.stem}"]).attack
+    names = {options.name for options in chosen.values()}
+    assert GROUPS["attack"].names() == sorted(names | {"sequence"})
+    assert "relearn_retain" in chosen
+    # What is typed counts last.
+    assert config.compose([f"attack=[{file.stem}]", "attack.gcg.steps=3"]).attack["gcg"].steps == 3
 
 
 @pytest.mark.parametrize("name", [file.stem for file in (config.CONF / "trainer").glob("*.yaml")])

@@ -206,7 +206,8 @@ def test_attacks_are_judged_by_generated_answers(
     assert (rows["forget_fb/rwku_recall"]["n"], rows["mmlu/accuracy"]["n"]) == (8, 2)
     whole = npo.read("scores.json")["unlearned"]
     assert rows["forget_fb/rwku_recall"]["unlearned"] == whole["forget_fb/rwku_recall"]
-    assert "relearning: not measured on log-odds" in finished.rundir.report_md.read_text()
+    # Both models are random: the figure has no gap, and the report says why nothing can be said.
+    assert "robustness: unknown, the only attack does not count: relearn" in finished.rundir.report_md.read_text()
 
 
 def test_an_attack_with_figures_of_its_own_needs_no_other(
