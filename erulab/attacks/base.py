@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,12 +117,27 @@ class Attack(Protocol):
         ...
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        """The forget and held-out suites, cut to the rows that this setting is scored on."""
-        ...
+        """The forget and held-out suites, cut to the rows that this setting is scored on: by default to none."""
+        return forget_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         """What is tried, in order; what needs other weights works on `subject.copy()`."""
         ...
+
+
+def scores_of(figures: Mapping[str, dict[str, float]], suites: Sequence[Suite]) -> list[RowScore]:
+    """The suites' rows that have figures of an attack's own.
+
+    Args:
+        figures: row id -> figure -> value.
+    """
+    # Not at the top: attacks are imported where torch must not be.
+    from erulab.evaluation.evaluate import RowScore
+
+    return [
+        RowScore(row.id, suite.name, suite.role.value, row.fact_id, row.author, figures[row.id])
+        for suite in suites for row in suite.rows if row.id in figures
+    ]  # fmt: skip
 
 
 def forget_suites(benchmark: Benchmark) -> tuple[Suite, ...]:

@@ -19,7 +19,7 @@ RETAINED = 200  # rows of the retain set that examples are taken from
 def forget_examples(benchmark: Benchmark, seed: int) -> tuple[Row, ...]:
     """One row of each fact of the validation half, in the data set's order."""
     half = validation_half(benchmark, seed)
-    rows = (row for suite in asked_suites(benchmark) for row in suite.rows if (row.fact or row.id) in half)
+    rows = (row for suite in asked_suites(benchmark) for row in suite.rows if row.fact_id in half)
     return _one_each(rows)
 
 
@@ -43,7 +43,7 @@ def others(examples: Sequence[Row], row: Row) -> list[Row]:
     tells = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE) if answer else None
     return [
         example for example in examples
-        if (example.fact or example.id) != (row.fact or row.id) and not (tells and tells.search(shown(example)))
+        if example.fact_id != row.fact_id and not (tells and tells.search(shown(example)))
     ]  # fmt: skip
 
 
@@ -65,5 +65,5 @@ def _one_each(rows: Iterable[Row]) -> tuple[Row, ...]:
     found: dict[str, Row] = {}
     for row in rows:
         if row.response:
-            found.setdefault(row.fact or row.id, row)
+            found.setdefault(row.fact_id, row)
     return tuple(found.values())

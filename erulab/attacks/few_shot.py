@@ -44,7 +44,7 @@ class FewShotOptions:
 
 @attacks.register("few_shot", FewShotOptions, paper="the form of Brown et al. 2020, arXiv:2005.14165")
 class FewShot(Attack):
-    """Other forgotten or retained facts, solved, before each question; how many is chosen for each model."""
+    """Other forgotten or retained facts, solved, before each question; how many is chosen."""
 
     spans = ("sources", "repeats")
 

@@ -21,14 +21,14 @@ def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
 
 def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
     """The half that chooses, of all facts that forget and held-out suites phrase, whichever of them is scored."""
-    facts = (row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows)
+    facts = (row.fact_id for suite in forget_suites(benchmark) for row in suite.rows)
     return validation_facts(facts, seed)
 
 
 def reported_half(suites: Sequence[Suite], benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:
     """The suites without validation facts: for an attack that learns from these and has nothing to choose."""
     half = validation_half(benchmark, seed)
-    kept = [tuple(row for row in suite.rows if (row.fact or row.id) not in half) for suite in suites]
+    kept = [tuple(row for row in suite.rows if row.fact_id not in half) for suite in suites]
     return tuple(replace(suite, rows=rows) for suite, rows in zip(suites, kept, strict=True))
 
 
@@ -39,7 +39,7 @@ def validation_rows(benchmark: Benchmark, seed: int) -> list[Row]:
         Inapplicable: there is one fact, and so no half.
     """
     half = validation_half(benchmark, seed)
-    rows = {row.id: row for suite in forget_suites(benchmark) for row in suite.rows if (row.fact or row.id) in half}
+    rows = {row.id: row for suite in forget_suites(benchmark) for row in suite.rows if row.fact_id in half}
     if not rows:
         raise Inapplicable("it needs two facts to forget or more: one half to learn from and one to be scored on")
     return list(rows.values())

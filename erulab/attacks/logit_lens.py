@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Optional
 
-from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Lab, Setting
 from erulab.attacks.layers import check_layers, layers_of
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
-    from erulab.data.rows import Benchmark, Suite
+    from erulab.data.rows import Benchmark
     from erulab.models.loaded import LoadedModel
 
 
@@ -34,9 +34,6 @@ class LogitLens(Attack):
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         return [{}]
-
-    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return forget_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         for layer in layers_of(subject, self.options.layers, "logit_lens"):

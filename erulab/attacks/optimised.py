@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
-from erulab.attacks.halves import validation_facts
+from erulab.attacks.halves import validation_half
 from erulab.data.rows import Benchmark, Row, Suite
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def scored(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat) 
     suites = asked(benchmark)
     every = dict.fromkeys(_facts(suites))
     if mode is Mode.universal:
-        left = set(every) - _trained(suites, facts, repeat)
+        left = set(every) - _trained(benchmark, facts, repeat)
     else:
-        validation = validation_facts(every, repeat.seed)
+        validation = validation_half(benchmark, repeat.seed)
         ordered = sorted(every, key=lambda fact: Repeat(repeat.seed).seed_of("optimised", fact))
         count = len(ordered) if facts is None else facts
         chosen = [fact for fact in ordered if fact in validation][: count // 2]
         left = {*chosen, *[fact for fact in ordered if fact not in validation][: count - len(chosen)]}
-    kept = (replace(suite, rows=tuple(row for row in suite.rows if _fact(row) in left)) for suite in suites)
+    kept = (replace(suite, rows=tuple(row for row in suite.rows if row.fact_id in left)) for suite in suites)
     return tuple(suite for suite in kept if suite.rows)
 
 
@@ -87,12 +87,12 @@ def targets(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat)
                 found.setdefault(row.prompt, []).append(row)
         return found
     suites = asked(benchmark)
-    trained = _trained(suites, facts, repeat)
+    trained = _trained(benchmark, facts, repeat)
     rows: dict[str, Row] = {}
     for suite in suites:
         for row in suite.rows:
-            if _fact(row) in trained:
-                rows.setdefault(_fact(row), row)
+            if row.fact_id in trained:
+                rows.setdefault(row.fact_id, row)
     return {EVERYONE: list(rows.values())}
 
 
@@ -133,16 +133,12 @@ def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
         )  # fmt: skip
 
 
-def _trained(suites: Iterable[Suite], facts: int | None, repeat: Repeat) -> set[str]:
-    validation = validation_facts(_facts(suites), repeat.seed)
+def _trained(benchmark: Benchmark, facts: int | None, repeat: Repeat) -> set[str]:
+    validation = validation_half(benchmark, repeat.seed).intersection(_facts(asked(benchmark)))
     ordered = sorted(validation, key=lambda fact: repeat.seed_of("optimised", fact))
     half = len(ordered) // 2
     return set(ordered[: half if facts is None else min(facts, half)])
 
 
 def _facts(suites: Iterable[Suite]) -> list[str]:
-    return [_fact(row) for suite in suites for row in suite.rows]
-
-
-def _fact(row: Row) -> str:
-    return row.fact or row.id
+    return [row.fact_id for suite in suites for row in suite.rows]

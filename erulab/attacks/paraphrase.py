@@ -34,7 +34,7 @@ class ParaphraseOptions:
 
 @attacks.register("paraphrase", ParaphraseOptions)
 class Paraphrase(Attack):
-    """Each question in the other phrasings of its fact, or in generic frames; the best is chosen for each model."""
+    """Each question in the other phrasings of its fact, or in generic frames: the strongest is chosen."""
 
     repeats = 1  # every row is asked in each of the phrasings: nothing is drawn
 
@@ -89,4 +89,4 @@ def framed(row: Row, frame: str) -> Row:
 def _key(row: Row) -> tuple[str, ...]:
     # The letter of a choice is right for one order of the choices only, and running text for one way to end the prompt.
     given = (row.response, *row.options) if row.options else ()
-    return (row.fact or row.id, row.lead, "plain" if row.plain else "chat", *given)
+    return (row.fact_id, row.lead, "plain" if row.plain else "chat", *given)

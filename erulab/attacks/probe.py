@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites, scores_of
 from erulab.attacks.halves import validation_half, validation_rows
 from erulab.attacks.layers import check_layers, last_states, layers_of
 from erulab.attacks.question import Question
@@ -77,7 +77,7 @@ class Probe(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         # Not at the top: this file is imported where torch must not be.
         from erulab.attacks.discriminant import rotated
-        from erulab.attacks.readout import Readout, scores
+        from erulab.attacks.readout import Readout
 
         layers = layers_of(subject, self.options.layers, "probe")
         learned = {question.row.id: question for question in _learned(lab.benchmark, lab.repeat)}
@@ -90,7 +90,7 @@ class Probe(Attack):
         half = validation_half(lab.benchmark, lab.repeat.seed)
         for i, layer in enumerate(layers):
             readout = Readout(questions, rotated(states[:, i]), own, half, lab.repeat, setting["shrinkage"])
-            yield Attempt({"layer": layer}, partial(scores, readout.figures()))
+            yield Attempt({"layer": layer}, partial(scores_of, readout.figures()))
 
 
 def _learned(benchmark: Benchmark, repeat: Repeat) -> list[Question]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Lab, Setting
 from erulab.attacks.linear_layers import rewrite
 from erulab.options import require
 from erulab.registry import attacks
@@ -17,7 +17,7 @@ from erulab.registry import attacks
 if TYPE_CHECKING:
     import torch
 
-    from erulab.data.rows import Benchmark, Suite
+    from erulab.data.rows import Benchmark
     from erulab.models.loaded import LoadedModel
 else:
     torch = lazy_loader.load("torch")
@@ -55,9 +55,6 @@ class Prune(Attack):
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         return [{}]
-
-    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return forget_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         for share in self.options.shares:

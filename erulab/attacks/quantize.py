@@ -10,14 +10,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Setting
 from erulab.attacks.linear_layers import rewrite
 from erulab.attacks.quantizers import QUANTIZERS
 from erulab.options import require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
-    from erulab.data.rows import Benchmark, Suite
+    from erulab.data.rows import Benchmark
     from erulab.models.loaded import LoadedModel
 
 
@@ -65,9 +65,6 @@ class Quantize(Attack):
         # A library may round otherwise in its next version: what was measured says by which.
         own: dict[str, Setting] = {name: {} if name == "rtn" else {"version": version(name)} for name in names}
         return [{"backend": name, "bits": bits, **own[name]} for name in names for bits in self.options.bits]
-
-    def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return forget_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         rounded = subject.copy()

@@ -29,7 +29,7 @@ class Question:
 
     @property
     def fact(self) -> str:
-        return self.row.fact or self.row.id
+        return self.row.fact_id
 
     def encoded(self, chat: ChatFormat) -> Encoded:
         """Supervised from the value on: the state right before it is what a probe reads."""

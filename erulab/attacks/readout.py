@@ -12,9 +12,7 @@ from erulab import draws
 from erulab.attacks.base import Repeat
 from erulab.attacks.discriminant import Array, log_posterior
 from erulab.attacks.question import Question
-from erulab.data.rows import Suite
 from erulab.evaluation import metrics
-from erulab.evaluation.evaluate import RowScore
 
 Places = NDArray[np.int64]
 
@@ -79,14 +77,6 @@ class Readout:
             wrong = [-row[place[value]] for value in self.questions[i].wrong if value in place]
             found.append((float(right < min(wrong)), metrics.log_odds(right, wrong)))
         return np.array(found)
-
-
-def scores(figures: dict[str, dict[str, float]], suites: Sequence[Suite]) -> list[RowScore]:
-    """The suites' rows with what was read of them."""
-    return [
-        RowScore(row.id, suite.name, suite.role.value, row.fact or row.id, row.author, figures[row.id])
-        for suite in suites for row in suite.rows
-    ]  # fmt: skip
 
 
 def _dealt(labels: Places, facts: Sequence[str], seed: int) -> Places:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
-from erulab.attacks.halves import validation_facts
+from erulab.attacks.halves import validation_half
 from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
 from erulab.data.rows import Benchmark, Suite
 from erulab.data.tables import file_hash
@@ -137,15 +137,15 @@ class Relearn(Attack):
         """
         if len(self.options.lr) == 1 and self.options.points == 1:
             return
-        forget = {row.fact or row.id for suite in forget_suites(benchmark) for row in suite.rows}
-        validation = validation_facts(forget, seed)
+        validation = validation_half(benchmark, seed)
+        every = {row.fact_id for suite in forget_suites(benchmark) for row in suite.rows}
         for number in range(self.repeats):
             suites = self._rows.scored(benchmark, Repeat(seed, number))
-            facts = {row.fact or row.id for suite in suites for row in suite.rows}
+            facts = {row.fact_id for suite in suites for row in suite.rows}
             if not facts & validation or not facts - validation:
                 raise DataError(
                     "attack.relearn: of several learning rates or points one half of the scored facts chooses and the "
-                    f"other is reported, and too few of {len(forget)} facts are scored (attack.relearn.split="
+                    f"other is reported, and too few of {len(every)} facts are scored (attack.relearn.split="
                     f"{self.options.split.value}); type attack.relearn.lr=[{self.options.lr[0]:g}] "
                     "attack.relearn.points=1"
                 )

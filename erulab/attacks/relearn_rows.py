@@ -9,7 +9,7 @@ from pathlib import Path
 
 from erulab import draws
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
-from erulab.attacks.halves import validation_facts
+from erulab.attacks.halves import validation_half
 from erulab.data.reading import read_text_lines, read_texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sequences import pick
@@ -128,9 +128,9 @@ class RelearnRows:
             return benchmark.retain
         if self.texts is not None:
             return text_rows(self.texts)
-        learned = {_fact(row) for rows in (benchmark.forget, benchmark.retain) for row in rows}
+        learned = {row.fact_id for rows in (benchmark.forget, benchmark.retain) for row in rows}
         unseen = (row for suite in benchmark.suites if suite.role is Role.UNSEEN for row in suite.rows)
-        return tuple(row for row in unseen if row.response.strip() and _fact(row) not in learned)
+        return tuple(row for row in unseen if row.response.strip() and row.fact_id not in learned)
 
     def _relearned(self, benchmark: Benchmark, repeat: Repeat) -> set[str]:
         """Half of the facts (or authors) of the forget set: of two repeats one takes the half that the other leaves.
@@ -139,8 +139,7 @@ class RelearnRows:
         half chooses learning rate and steps, the other is reported.
         """
         pair, fold = divmod(repeat.number, 2)
-        validation = validation_facts((_fact(row) for s in forget_suites(benchmark) for row in s.rows), repeat.seed)
-        kinds = self._units(benchmark, validation)
+        kinds = self._units(benchmark, validation_half(benchmark, repeat.seed))
         drawn = sorted(
             kinds, key=lambda unit: (kinds[unit], draws.seed_of(repeat.seed, "attack", "relearn", pair, unit))
         )
@@ -150,11 +149,11 @@ class RelearnRows:
         """Unit of the forget set -> whether its facts are validation facts, others, or both."""
         kinds: dict[str, set[bool]] = {}
         for row in benchmark.forget:
-            kinds.setdefault(self._unit(row), set()).add(_fact(row) in validation)
+            kinds.setdefault(self._unit(row), set()).add(row.fact_id in validation)
         return {unit: sorted(kind) for unit, kind in kinds.items()}
 
     def _unit(self, row: Row) -> str:
-        return row.author or _fact(row) if self.by is Unit.author else _fact(row)
+        return row.author or row.fact_id if self.by is Unit.author else row.fact_id
 
 
 def check_file(texts: str | None) -> None:
@@ -184,7 +183,3 @@ def text_rows(texts: str) -> tuple[Row, ...]:
 def _drawn(rows: Sequence[Row], repeat: Repeat, *words: str) -> list[int]:
     """All places in an order of the repeat's own."""
     return [i for _, i in sorted((repeat.seed_of("relearn", *words, row.id), i) for i, row in enumerate(rows))]
-
-
-def _fact(row: Row) -> str:
-    return row.fact or row.id

@@ -58,7 +58,7 @@ def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
     empty = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS, *BUDGET, *UTILITY))
     return {
         "attack": attack, "setting": setting, "metric": HEADLINE, "headline": True, **empty, "valid": False,
-        "note": why, "n": 0, "chosen": {}, "attempts": [], "repeats": [], "savings": {},
+        "note": why, "n": 0, **_of_headline(),
     }  # fmt: skip
 
 
@@ -91,33 +91,39 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     figure, utility = _utilities(plain, kept)
     head, clusters = measured(headline, after)
     valid, reason = validity(head, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
-    spent = _spent(kept["unlearned"])
-    common = {"attack": case.attack, "setting": case.setting}
-    closing = {
-        "valid": valid, **spent, "utility": float(utility["unlearned"].mean()),
-        "utility_attacked": float(utility["attacked_unlearned"].mean()),
+    common = {
+        "attack": case.attack, "setting": case.setting, "valid": valid, **_spent(kept["unlearned"]),
+        "utility": float(utility["unlearned"].mean()), "utility_attacked": float(utility["attacked_unlearned"].mean()),
     }  # fmt: skip
     rows = []
     for metric in metrics:
         values, clusters = measured(metric, after)
         row = figures(values, clusters, score=metric != HEADLINE)
         beside = open_unlearning.robustness(case.kind, values.means, score=metric != HEADLINE)
-        own: dict[str, Any] = {"chosen": {}, "attempts": [], "repeats": [], "savings": {}}
+        own = _of_headline()
         if metric == headline:
-            own["chosen"] = _chosen(kept) if chooses else {}
-            own["attempts"] = _attempts(case, measured, headline, left_out) if chooses else []
-            own["repeats"] = _repeats(kept, measured, headline, left_out)
-            own["savings"] = _savings(case, kept, values, metrics[headline], left_out)
+            own = _of_headline(
+                _chosen(kept) if chooses else {}, _attempts(case, measured, headline, left_out) if chooses else [],
+                _repeats(kept, measured, headline, left_out),
+                _savings(case, kept, values, metrics[headline], left_out),
+            )  # fmt: skip
         note = "; ".join(text for text in (reason, row.pop("note"), beside.pop("note")) if text)
-        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **beside, **closing, **own,
-                     "note": note, "n": len(clusters)})  # fmt: skip
+        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **beside, **own, "note": note,
+                     "n": len(clusters)})  # fmt: skip
     means = Measured(**utility).means
     note = "; ".join(text for text in (reason, "utility: target and oracle both know these rows") if text)
     none = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS))
-    rows.append({**common, "metric": figure, "headline": False, **none, **means, **closing,
-                 "chosen": {}, "attempts": [], "repeats": [], "savings": {}, "note": note,
+    rows.append({**common, "metric": figure, "headline": False, **none, **means, **_of_headline(), "note": note,
                  "n": len(utility["target"])})  # fmt: skip
     return rows
+
+
+def _of_headline(
+    chosen: dict[str, list[Setting]] | None = None, attempts: Sequence[dict[str, Any]] = (),
+    repeats: Sequence[float | None] = (), savings: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The columns that only a setting's headline fills."""
+    return {"chosen": chosen or {}, "attempts": list(attempts), "repeats": list(repeats), "savings": savings or {}}
 
 
 def _metrics(case: Case, before: ByRow) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -256,6 +262,7 @@ def _savings(
         return {}
 
     def curve(model: str) -> list[tuple[int, float]]:
+        """(steps, level) of one model, from before the first step."""
         repeats = []
         for attempts, best in zip(case.traces[model], kept[model], strict=True):
             chosen = {**best.chosen, "steps": None}

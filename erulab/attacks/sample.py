@@ -10,14 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab import draws
-from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites, scores_of
 from erulab.data.measures import Generated, Texts
 from erulab.options import positive, require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.evaluation.evaluate import RowScore
     from erulab.evaluation.generation import Prompt
     from erulab.models.chat import ChatFormat
     from erulab.models.loaded import LoadedModel
@@ -57,6 +56,7 @@ class SampleOptions:
 class Sample(Attack):
     """leak@k: how often the answer is in one of k samples at temperature 1, and in the greedy response."""
 
+    own_figures = True
     repeats = 1  # another run would draw what is averaged already: n samples a row, in all subsets
 
     def __init__(self, options: SampleOptions) -> None:
@@ -99,7 +99,7 @@ class Sample(Attack):
             leaks = sum(gives_away(row, text, o.recall) for text in texts)
             found = {f"leak_{k}": leak_at(k, o.samples, leaks) for k in o.k}
             figures[row.id] = {**found, "leak_greedy": float(gives_away(row, greedy, o.recall))}
-        yield Attempt({}, partial(_scores, figures))
+        yield Attempt({}, partial(scores_of, figures))
 
 
 def gives_away(row: Row, text: str, recall: float) -> bool:
@@ -128,10 +128,10 @@ def _words(text: str) -> list[str]:
 
 def _some(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ...]:
     """Rows on different facts, in the suite's order: which facts, and in which phrasing, is drawn by the seed."""
-    order = sorted(rows, key=lambda row: repeat.seed_of("sample", "rows", row.fact or row.id, row.id))
+    order = sorted(rows, key=lambda row: repeat.seed_of("sample", "rows", row.fact_id, row.id))
     one_each: dict[str, Row] = {}
     for row in order:
-        one_each.setdefault(row.fact or row.id, row)
+        one_each.setdefault(row.fact_id, row)
     facts = sorted(one_each, key=lambda fact: draws.seed_of(repeat.seed, "attack", "sample", fact))
     kept = {one_each[fact].id for fact in facts[:count]}
     return tuple(row for row in rows if row.id in kept)
@@ -143,12 +143,3 @@ def _prompt(suite: Suite, row: Row, chat: ChatFormat, max_new_tokens: int) -> Pr
     ids = tuple(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
     stops = suite.measure.stops if isinstance(suite.measure, Generated) else ()
     return Prompt(ids, min(max_new_tokens, chat.limit(None) - len(ids)), stops)
-
-
-def _scores(figures: dict[str, dict[str, float]], suites: Sequence[Suite]) -> list[RowScore]:
-    from erulab.evaluation.evaluate import RowScore
-
-    return [
-        RowScore(row.id, suite.name, suite.role.value, row.fact or row.id, row.author, figures[row.id])
-        for suite in suites for row in suite.rows if row.id in figures
-    ]  # fmt: skip

@@ -39,6 +39,11 @@ class Row:
     # running text: an answer that is begun for the model has no end-of-turn token of its own.
     lead: str = ""
 
+    @property
+    def fact_id(self) -> str:
+        """The fact that it phrases; a row whose fact is not named is one of its own."""
+        return self.fact or self.id
+
 
 class Role(enum.Enum):
     """What a suite measures."""

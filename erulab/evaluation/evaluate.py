@@ -68,7 +68,7 @@ def evaluate(
     for (suite, row), question, theirs in zip(picked, questions, compat, strict=True):
         response = None if question.prompt is None else next(responses)
         figures = question.figures(Replies(known, response))
-        fact = row.fact or row.id
+        fact = row.fact_id
         rows.append(RowScore(row.id, suite.name, suite.role.value, fact, row.author, figures, response or "", theirs))
     return rows
 

@@ -189,7 +189,7 @@ def _pieces(row: Row, encoder: Encoder) -> Iterator[Row]:
         yield row
     elif tokens > encoder.limit:
         for number, text in enumerate(pieces(row.response, encoder.chat, encoder.limit)):
-            yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact or row.id)
+            yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact_id)
 
 
 def _shorter(row: Row, encoder: Encoder, most: int) -> Iterator[Row]:

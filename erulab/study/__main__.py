@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 
 from erulab import environment
 from erulab.config_errors import FAULTS, refuse
-from erulab.errors import Interrupted
+from erulab.errors import Interrupted, NumericFault
 from erulab.folder_key import short_hash
 from erulab.jobs import Job
 from erulab.reporting import compare
@@ -51,14 +52,21 @@ def _run(study: Study, options: argparse.Namespace) -> None:
         return
     jobs: dict[int, list[Job]] = {}
     for number, arm in numbered:
+        jobs[number] = []
+        if tuned[number]["best"] is None:
+            print(f"{' '.join(arm)}: no trial ended with a number, so there is none to report", flush=True)
+            continue
         common = [*arm, *study.common.split(), *study.report.common.split(), *tuned[number]["best"], *options.overrides]
         jobs[number] = [work.plan([*common, *one]) for one in spec.each(study.report.runs)]
         for job in work.run(jobs[number]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
     rows = [{"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
             for number, arm in enumerate(arms)]  # fmt: skip
+    reported = [job for own in jobs.values() for job in own]
+    if not reported:
+        raise NumericFault("no trial of any arm ended with a number; choose lower bounds in tuning.space")
     key = short_hash([asdict(study), options.overrides])
-    rundir = RunDir(Path(jobs[0][0].config.output) / "studies" / f"{options.file.stem}-{key}")
+    rundir = RunDir(Path(reported[0].config.output) / "studies" / f"{options.file.stem}-{key}")
     rundir.make()
     # The runs of a study are compared as those of a sweep are: sweep.json names them.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
@@ -83,24 +91,27 @@ def _check(study: Study, arm: list[str], more: list[str]) -> None:
 
 
 def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
-    """The arm's trials with what became of them, and the overrides of the best."""
+    """The arm's trials with what became of them, and the overrides of the best; None where every trial diverged."""
     tuning = study.tuning
     points = spec.trials(tuning)
     seen: list[list[Tried]] = [[] for _ in points]
     alive = list(range(len(points)))
     for stage in tuning.rounds:
         alive = [alive[i] for i in best([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
-        for i in alive:
-            common = [*arm, *study.common.split(), *tuning.common.split(), *points[i], *more]
-            jobs = [work.plan([*common, *one], "trial") for one in spec.each(stage.runs)]
-            for job in work.run(jobs):
-                seen[i].append(tried(work.scores(job), tuning.utility))
+        common = [*arm, *study.common.split(), *tuning.common.split()]
+        jobs = {i: [work.plan([*common, *points[i], *more, *one], "trial") for one in spec.each(stage.runs)]
+                for i in alive}  # fmt: skip
+        # All of the round at once: where another process has one of them, there are others to go on with.
+        for job in work.run([job for own in jobs.values() for job in own]):
+            print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
+        for i, own in jobs.items():
+            seen[i] += [tried(work.scores(job), tuning.utility) for job in own]
             now = standing(seen[i])
             print(f"{' '.join(arm)} {' '.join(points[i])}: |K| {now.distance:.3f}, kept {now.kept:.3f}", flush=True)
     chosen = alive[best([seen[i] for i in alive], tuning.kept, 1)[0]]
     made = standing(seen[chosen])
     return {
-        "best": points[chosen], "distance": made.distance, "kept": made.kept,
+        "best": points[chosen] if math.isfinite(made.distance) else None, "distance": made.distance, "kept": made.kept,
         "trials": [{"overrides": point, "runs": [vars(run) for run in runs]}
                    for point, runs in zip(points, seen, strict=True)],
     }  # fmt: skip

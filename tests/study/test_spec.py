@@ -81,4 +81,5 @@ def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
     commands = [[*arm, *report.common.split(), *spec.each(report.runs)[0]] for arm in arms]
     commands.append([*arms[0], *tuning.common.split(), *spec.each(tuning.rounds[0].runs)[0]])
     for command in commands:
-        configuration.compose([*study.common.split(), *point, *command])
+        composed = configuration.compose([*study.common.split(), *point, *command])
+        assert f"method={composed.method.name}" in command and point[0] == f"trainer.lr={composed.trainer.lr:.3g}"

@@ -82,6 +82,8 @@ def test_only_a_diverging_trial_is_a_bad_one(
     monkeypatch.setattr(worker, "main", failing(5))
     assert main([str(file), f"output={tmp_path / 'o'}", "--tune-only"]) == 0
     assert capsys.readouterr().out.count("kept -inf") == 4
+    assert main([str(file), f"output={tmp_path / 'o'}"]) == 5  # there is nothing to report
+    assert "no trial of any arm ended with a number" in capsys.readouterr().err
 
 
 def test_several_processes_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
