@@ -213,15 +213,19 @@ def test_attacks_are_judged_by_generated_answers(
 def test_an_attack_with_figures_of_its_own_needs_no_other(
     forget: Runner, tmp_path_factory: pytest.TempPathFactory, npo: Finished
 ) -> None:
-    """Without generation no forget row has a figure, but membership inference has; a probe has nothing to read."""
+    """Without generation no forget row has a figure; membership inference and samples do, a probe reads none."""
     oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
-    finished = forget("method=npo", f"model.oracle={oracle}", "attack=[mia,probe]", "evaluation.generate=false")
+    finished = forget("method=npo", f"model.oracle={oracle}", "attack=[mia,probe,sample]",
+                      "attack.sample.samples=2", "attack.sample.k=[1]", "attack.sample.max_new_tokens=4",
+                      "evaluation.generate=false")  # fmt: skip
     assert finished.code == 0, finished.read("exit.json")
     rows = {(row["attack"], row["metric"]): row for row in finished.read("attacks.json")}
     loss = rows["mia", "mia_forget/mia_loss"]
     auc = finished.read("scores.json")["unlearned"]["mia/auc_nll"]
     assert loss["headline"] and loss["attacked_unlearned"] == pytest.approx(1 - auc, abs=1e-6)
     assert "candidates or options" in rows["probe", "log_odds"]["note"]
+    leaks = [row for (name, metric), row in rows.items() if name == "sample" and metric.endswith("leak_1")]
+    assert leaks and all(row["n"] > 0 and 0 <= row["attacked_target"] <= 1 for row in leaks)
 
 
 @pytest.mark.parametrize(
