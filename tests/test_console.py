@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from erulab import console
-from erulab.attacks.rows import refused
+from erulab.attacks.judging.rows import refused
 from tests.reporting.conftest import attacked
 
 SCORES = {

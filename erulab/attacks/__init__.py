@@ -1,4 +1,4 @@
-"""Attacks that try to bring forgotten knowledge back: one file each, and the robustness figures."""
+"""Attacks that try to bring forgotten knowledge back: one file each; the rooms hold what they share."""
 
 from erulab.attacks import (
     abliterate,

@@ -14,8 +14,8 @@ from erulab.adversaries.directions import difference_of_means, project_out, unit
 from erulab.adversaries.hooks import writers
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
 from erulab.attacks.halves import reported_half, validation_rows
-from erulab.attacks.layers import check_layers, last_states, layers_of
-from erulab.attacks.linear_layers import output_first
+from erulab.attacks.states.layers import check_layers, last_states, layers_of
+from erulab.attacks.weights.linear_layers import output_first
 from erulab.data.sequences import pick
 from erulab.registry import attacks
 

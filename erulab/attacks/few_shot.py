@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
-from erulab.attacks.examples import after, forget_examples, others, retain_examples
 from erulab.attacks.halves import reported_half
-from erulab.attacks.prompts import asked_suites, fits, score_asked
+from erulab.attacks.prompting.examples import after, forget_examples, others, retain_examples
+from erulab.attacks.prompting.prompts import asked_suites, fits, score_asked
 from erulab.options import positive, require
 from erulab.registry import attacks
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.attacks import optimised
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
-from erulab.attacks.optimised import Mode
+from erulab.attacks.optimising import optimised
+from erulab.attacks.optimising.optimised import Mode
 from erulab.options import not_negative, positive, require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
     import torch
 
-    from erulab.attacks.coordinates import Found
+    from erulab.attacks.optimising.coordinates import Found
     from erulab.data.rows import Benchmark, Row, Suite
     from erulab.evaluation.evaluate import RowScore
     from erulab.models.insertion import Inserted
@@ -102,8 +102,8 @@ class Gcg(Attack):
     def _search(
         self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], table: torch.Tensor, lab: Lab
     ) -> Iterator[Found]:
-        from erulab.attacks.coordinates import descend
-        from erulab.attacks.gradients import SuffixLoss, wanted
+        from erulab.attacks.optimising.coordinates import descend
+        from erulab.attacks.optimising.gradients import SuffixLoss, wanted
 
         o = self.options
         allowed = _allowed(subject, len(table))

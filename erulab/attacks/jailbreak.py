@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
-from erulab.attacks.examples import forget_examples
-from erulab.attacks.jailbreak_templates import TEMPLATES, Known, asked_by, share
-from erulab.attacks.prompts import adversarial_suites, asked_suites, ordinary_suites, score_asked
+from erulab.attacks.prompting.examples import forget_examples
+from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, Known, asked_by, share
+from erulab.attacks.prompting.prompts import adversarial_suites, asked_suites, ordinary_suites, score_asked
 from erulab.options import require
 from erulab.registry import attacks
 

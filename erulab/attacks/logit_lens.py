@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from erulab.attacks.base import Attack, Attempt, Lab, Setting
-from erulab.attacks.layers import check_layers, layers_of
+from erulab.attacks.states.layers import check_layers, layers_of
 from erulab.registry import attacks
 
 if TYPE_CHECKING:

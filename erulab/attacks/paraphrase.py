@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
-from erulab.attacks.prompts import asked_suites, score_asked
+from erulab.attacks.prompting.prompts import asked_suites, score_asked
 from erulab.registry import attacks
 
 if TYPE_CHECKING:

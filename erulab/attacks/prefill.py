@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
-from erulab.attacks.prompts import asked_suites, score_asked
+from erulab.attacks.prompting.prompts import asked_suites, score_asked
 from erulab.options import require
 from erulab.registry import attacks
 

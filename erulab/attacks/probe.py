@@ -16,8 +16,8 @@ import lazy_loader
 from erulab import draws
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites, scores_of
 from erulab.attacks.halves import validation_half, validation_rows
-from erulab.attacks.layers import check_layers, last_states, layers_of
-from erulab.attacks.question import Question
+from erulab.attacks.states.layers import check_layers, last_states, layers_of
+from erulab.attacks.states.question import Question
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sequences import pick
 from erulab.options import require
@@ -76,8 +76,8 @@ class Probe(Attack):
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         # Not at the top: this file is imported where torch must not be.
-        from erulab.attacks.discriminant import rotated
-        from erulab.attacks.readout import Readout
+        from erulab.attacks.states.discriminant import rotated
+        from erulab.attacks.states.readout import Readout
 
         layers = layers_of(subject, self.options.layers, "probe")
         learned = {question.row.id: question for question in _learned(lab.benchmark, lab.repeat)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.attacks.base import Attack, Attempt, Lab, Setting
-from erulab.attacks.linear_layers import rewrite
+from erulab.attacks.weights.linear_layers import rewrite
 from erulab.options import require
 from erulab.registry import attacks
 

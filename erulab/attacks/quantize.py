@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Setting
-from erulab.attacks.linear_layers import rewrite
-from erulab.attacks.quantizers import QUANTIZERS
+from erulab.attacks.weights.linear_layers import rewrite
+from erulab.attacks.weights.quantizers import QUANTIZERS
 from erulab.options import require
 from erulab.registry import attacks
 

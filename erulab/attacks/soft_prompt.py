@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.attacks import optimised
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
-from erulab.attacks.optimised import Mode
+from erulab.attacks.optimising import optimised
+from erulab.attacks.optimising.optimised import Mode
 from erulab.options import not_negative, positive, require
 from erulab.registry import attacks
 
@@ -73,7 +73,7 @@ class SoftPrompt(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
         # Not at the top: this file is imported where torch must not be.
-        from erulab.attacks.gradients import nll_and_gradient, wanted
+        from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
         from erulab.models.insertion import Inserted, Place
         from erulab.models.soft_tokens import embeddings, first_soft_id
 

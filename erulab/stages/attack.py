@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erulab.attacks import rows as tables
 from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
 from erulab.attacks.halves import validation_half
-from erulab.attacks.rows import MODELS, Case, Plain
-from erulab.attacks.scoring import has_score, union, utility_suite
+from erulab.attacks.judging import rows as tables
+from erulab.attacks.judging.rows import MODELS, Case, Plain
+from erulab.attacks.judging.scoring import has_score, union, utility_suite
+from erulab.attacks.judging.trace import Tried, carry_out
 from erulab.attacks.sequence import every_options
-from erulab.attacks.trace import Tried, carry_out
 from erulab.cache import Cache, Product, key_of
 from erulab.console import announce
 from erulab.data.rows import Suite

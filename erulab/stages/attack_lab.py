@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from erulab.attacks.base import Repeat
-from erulab.attacks.scoring import scores
+from erulab.attacks.judging.scoring import scores
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel

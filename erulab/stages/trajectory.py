@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from erulab.attacks.scoring import has_score
+from erulab.attacks.judging.scoring import has_score
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Role, Suite
 from erulab.evaluation.evaluate import FORGET_ROLES, RowScore, evaluate

@@ -11,9 +11,9 @@ import torch
 
 from erulab.attacks.base import Repeat, forget_suites
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.rows import Case, Plain, rows_of
-from erulab.attacks.scoring import scores, union, utility_suite
-from erulab.attacks.trace import carry_out
+from erulab.attacks.judging.rows import Case, Plain, rows_of
+from erulab.attacks.judging.scoring import scores, union, utility_suite
+from erulab.attacks.judging.trace import carry_out
 from erulab.data.encoding import collate
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Row, Suite

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from erulab.attacks import optimised
 from erulab.attacks.gcg import ANSWER_TOKENS, Gcg, GcgOptions
-from erulab.attacks.gradients import SuffixLoss, nll_and_gradient, wanted
-from erulab.attacks.optimised import Mode
+from erulab.attacks.optimising import optimised
+from erulab.attacks.optimising.gradients import SuffixLoss, nll_and_gradient, wanted
+from erulab.attacks.optimising.optimised import Mode
 from erulab.data.rows import Row
 from erulab.evaluation.scoring import score
 from erulab.models.chat import ChatFormat

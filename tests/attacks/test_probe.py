@@ -9,11 +9,11 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from erulab.attacks.base import Inapplicable, Repeat
-from erulab.attacks.discriminant import log_posterior, rotated
 from erulab.attacks.halves import validation_half
 from erulab.attacks.probe import Probe, ProbeOptions
-from erulab.attacks.question import Question
-from erulab.attacks.readout import Readout
+from erulab.attacks.states.discriminant import log_posterior, rotated
+from erulab.attacks.states.question import Question
+from erulab.attacks.states.readout import Readout
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.models.loaded import LoadedModel
 from tests.attacks.conftest import PlainLab, attacked

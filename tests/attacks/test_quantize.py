@@ -10,7 +10,7 @@ import torch
 
 from erulab.attacks.base import Inapplicable
 from erulab.attacks.quantize import Backend, Quantize, QuantizeOptions
-from erulab.attacks.quantizers import GROUP, QUANTIZERS, round_to_nearest
+from erulab.attacks.weights.quantizers import GROUP, QUANTIZERS, round_to_nearest
 from erulab.models.loaded import LoadedModel
 from tests import tiny
 from tests.attacks.conftest import PlainLab

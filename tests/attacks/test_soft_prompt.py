@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from erulab.attacks import gradients, optimised
 from erulab.attacks.base import Attempt, Repeat
-from erulab.attacks.gradients import nll_and_gradient, wanted
-from erulab.attacks.optimised import Mode
+from erulab.attacks.optimising import gradients, optimised
+from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
+from erulab.attacks.optimising.optimised import Mode
 from erulab.attacks.soft_prompt import SoftPrompt, SoftPromptOptions
 from erulab.data.rows import Row, Suite
 from erulab.models.insertion import Inserted, Place

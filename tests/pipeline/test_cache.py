@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from erulab import config as configuration
-from erulab.attacks.rows import refused
+from erulab.attacks.judging.rows import refused
 from erulab.cache import Cache, key_of
 from erulab.costs.ledger import Ledger
 from erulab.models.encoder import Encoder

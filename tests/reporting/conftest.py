@@ -54,7 +54,7 @@ SCORES: dict[str, dict[str, Any]] = {
 
 
 def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
-    """A headline row, as erulab/attacks/rows.py makes them (test_attack_rows.py compares the keys)."""
+    """A headline row, as erulab/attacks/judging/rows.py makes them (test_robustness.py compares the keys)."""
     row = {
         "attack": attack, "setting": setting, "metric": "log_odds", "headline": True, "target": 5.1,
         "unlearned": -2.3, "oracle": -2.4, "attacked_target": 4.9, "attacked_unlearned": -1.4, "attacked_oracle": -2.3,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from erulab.attacks.rows import refused
+from erulab.attacks.judging.rows import refused
 from erulab.reporting import arms, compare, load_runs
 from erulab.reporting.arms import group
 from erulab.reporting.rendering import Cell, Table

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.figures import FIGURES
-from erulab.attacks.rows import refused
+from erulab.attacks.judging.figures import FIGURES
+from erulab.attacks.judging.rows import refused
 from erulab.reporting import judge
 from erulab.reporting.attack_rows import NAMES, Standing, groups, standing
 from tests.reporting.conftest import ATTACKS, DESTROYED, NO_GAP, SCORES, attack_row, attacked

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.rows import refused
+from erulab.attacks.judging.rows import refused
 from erulab.reporting import Outcome, judge
 from tests.reporting.conftest import ATTACKS, SCORES, attack_row
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from erulab import draws
 from erulab.attacks.base import Repeat
-from erulab.attacks.discriminant import Array, log_posterior
-from erulab.attacks.question import Question
+from erulab.attacks.states.discriminant import Array, log_posterior
+from erulab.attacks.states.question import Question
 from erulab.evaluation import metrics
 
 Places = NDArray[np.int64]

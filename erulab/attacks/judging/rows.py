@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from erulab.attacks import choosing, open_unlearning
 from erulab.attacks.base import Setting
-from erulab.attacks.figures import FIGURES, Measured, figures, validity
-from erulab.attacks.savings import savings
-from erulab.attacks.trace import Tried
+from erulab.attacks.judging import choosing, open_unlearning
+from erulab.attacks.judging.figures import FIGURES, Measured, figures, validity
+from erulab.attacks.judging.savings import savings
+from erulab.attacks.judging.trace import Tried
 from erulab.data.measures import Overlap
 from erulab.data.rows import Suite
 from erulab.errors import DataError

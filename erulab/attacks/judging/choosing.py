@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from erulab.attacks.figures import KEPT_GAP
-from erulab.attacks.trace import Tried
+from erulab.attacks.judging.figures import KEPT_GAP
+from erulab.attacks.judging.trace import Tried
 from erulab.errors import DataError
 from erulab.evaluation.knowledge import Values
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks import optimised
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.optimised import EVERYONE, Mode
+from erulab.attacks.optimising import optimised
+from erulab.attacks.optimising.optimised import EVERYONE, Mode
 from erulab.data.rows import Benchmark, Row
 from erulab.models.chat import ChatFormat
 from erulab.models.insertion import Inserted, Place

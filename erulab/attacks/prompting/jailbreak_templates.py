@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from erulab.attacks.examples import after, others, shown
+from erulab.attacks.prompting.examples import after, others, shown
 
 if TYPE_CHECKING:
     from erulab.data.rows import Row

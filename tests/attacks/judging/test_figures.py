@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erulab.attacks.figures import Measured, figures, validity
+from erulab.attacks.judging.figures import Measured, figures, validity
 from erulab.evaluation.knowledge import Values
 
 rng = np.random.default_rng(1)

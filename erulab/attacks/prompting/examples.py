@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from erulab.attacks.halves import validation_half
-from erulab.attacks.prompts import asked_suites
+from erulab.attacks.prompting.prompts import asked_suites
 from erulab.data.rows import Role
 
 if TYPE_CHECKING:

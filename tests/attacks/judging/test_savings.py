@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erulab.attacks.savings import savings, steps_to
+from erulab.attacks.judging.savings import savings, steps_to
 
 ORACLE = [(0, 0.0), (10, 0.2), (20, 0.5), (30, 0.9)]
 

@@ -14,9 +14,9 @@ import torch
 
 from erulab.attacks.base import Attack, Attempt, Repeat, Setting, forget_suites
 from erulab.attacks.halves import validation_facts
+from erulab.attacks.judging.rows import refused
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import Split
-from erulab.attacks.rows import refused
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError
 from erulab.evaluation.aggregate import aggregate

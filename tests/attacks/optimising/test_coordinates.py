@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from erulab.attacks.coordinates import Ids, descend, substitutions
+from erulab.attacks.optimising.coordinates import Ids, descend, substitutions
 
 VOCABULARY = 9
 ALLOWED = torch.tensor([0, 1, 2, 4, 5, 6, 8])

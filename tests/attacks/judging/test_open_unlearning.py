@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erulab.attacks.open_unlearning import quantisation, relearning, robustness
+from erulab.attacks.judging.open_unlearning import quantisation, relearning, robustness
 
 MEANS = {
     "target": 0.9, "unlearned": 0.3, "oracle": 0.2, "attacked_target": 0.9, "attacked_unlearned": 0.5,

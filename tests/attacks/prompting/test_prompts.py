@@ -8,14 +8,14 @@ from functools import partial
 import pytest
 
 from erulab.attacks.base import Inapplicable, Repeat, forget_suites
-from erulab.attacks.examples import forget_examples, others, retain_examples
 from erulab.attacks.few_shot import FewShot, FewShotOptions, Shown, after_examples
 from erulab.attacks.halves import validation_half
 from erulab.attacks.jailbreak import Jailbreak, JailbreakOptions, known_of
-from erulab.attacks.jailbreak_templates import TEMPLATES, asked_by
 from erulab.attacks.paraphrase import FRAMES, Paraphrase, ParaphraseOptions
 from erulab.attacks.prefill import Answer, Prefill, PrefillOptions, forced, opened
-from erulab.attacks.prompts import asked_suites, fits, score_asked
+from erulab.attacks.prompting.examples import forget_examples, others, retain_examples
+from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, asked_by
+from erulab.attacks.prompting.prompts import asked_suites, fits, score_asked
 from erulab.data.measures import Choice, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.models.chat import ChatFormat

@@ -1,0 +1,1 @@
+"""Prompts that are searched for: for whom, by which gradients, among which tokens."""

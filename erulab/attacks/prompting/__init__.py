@@ -1,0 +1,1 @@
+"""Rows that are asked otherwise, and what a prompt may show."""
