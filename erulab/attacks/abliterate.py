@@ -12,7 +12,7 @@ import lazy_loader
 from erulab.adversaries.base import HookablePolicy
 from erulab.adversaries.directions import difference_of_means, project_out, unit, wide
 from erulab.adversaries.hooks import writers
-from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
 from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
 from erulab.attacks.weights.linear_layers import output_first
@@ -78,7 +78,13 @@ class Abliterate(Attack):
             yield Attempt({"layer": layer}, partial(lab.score, changed), changed)
 
     def _directions(self, subject: LoadedModel, lab: Lab, layers: list[int]) -> torch.Tensor:
-        """(layers, width) of length 1, or zero where this model is the target."""
+        """(layers, width) of length 1, or zero where this model is the target.
+
+        Raises:
+            Inapplicable: the target reads other ids.
+        """
+        if subject.chat.identity() != lab.target.chat.identity():
+            raise Inapplicable("abliteration compares states at the same ids, and the target has another tokenizer")
         rows = validation_rows(lab.benchmark, lab.repeat.seed)
         order = sorted(range(len(rows)), key=lambda i: lab.repeat.seed_of("abliterate", rows[i].id))
         encoded = [

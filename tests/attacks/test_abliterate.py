@@ -11,10 +11,12 @@ import torch
 
 from erulab.adversaries.hooks import writers
 from erulab.attacks.abliterate import Abliterate, AbliterateOptions, take_out
-from erulab.attacks.base import Repeat
+from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
 from erulab.data.encoding import collate
+from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.models.loaded import LoadedModel
+from erulab.models.tiny import TinyModel, TinyOptions
 from tests import tiny
 from tests.attacks.conftest import PlainLab
 
@@ -125,3 +127,11 @@ def test_what_a_direction_is_made_of_is_not_reported(lab: PlainLab) -> None:
         return {row.fact for suite in suites for row in suite.rows}
 
     assert half and not facts([1]) & half and half < facts([1, 2])
+
+
+def test_a_target_that_reads_other_ids_is_refused(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
+    options = FictitiousOptions(world=8, forget_authors=2, retain_authors=2, unrehearsed_authors=1, unseen_authors=1)
+    other = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(FictitiousWorld(options).load(0), seed=3)
+    attack = Abliterate(AbliterateOptions())
+    with pytest.raises(Inapplicable, match="another tokenizer"):
+        next(attack.attempts(models["unlearned"], {}, replace(lab, models={**models, "target": other})))
