@@ -67,16 +67,6 @@ def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
     assert {("relearn", None), ("quantize", 8), ("quantize", 4), ("quantize", 6)} == set(settings)
 
 
-def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
-    file = first.rundir.attacks_json
-    old = json.loads(file.read_text())
-    first.rundir.write_json(file, [*old, refused("quantize", {}, "not run: a library is missing"),
-                                   refused("gcg", {}, "not run: no responses")])  # fmt: skip
-    settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
-    assert ("quantize", {}) not in settings and ("gcg", {}) in settings
-    first.rundir.write_json(file, [row for row in json.loads(file.read_text()) if row["attack"] != "gcg"])
-
-
 def test_scoring_again_keeps_the_unlearned_model(run: Runner, first: Finished) -> None:
     """A command without `unlearn` takes what is there; it never writes scores that lack a model."""
     scores = first.rundir.scores_json.read_bytes()
@@ -161,3 +151,13 @@ def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no such row"):
         cache.produce("kind", {"a": 2}, nothing)
     assert [path.name for path in (tmp_path / "kind").iterdir() if path.is_dir()] == [made.key]
+
+
+def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
+    file = first.rundir.attacks_json
+    old = json.loads(file.read_text())
+    first.rundir.write_json(file, [*old, refused("quantize", {}, "not run: a library is missing"),
+                                   refused("gcg", {}, "not run: no responses")])  # fmt: skip
+    settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
+    assert ("quantize", {}) not in settings and ("gcg", {}) in settings
+    first.rundir.write_json(file, [row for row in json.loads(file.read_text()) if row["attack"] != "gcg"])
