@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from erulab import config as configuration
+from erulab.config.compose import load_plugins
 from erulab.errors import ErulabError
 from erulab.registry import CONF, GROUPS, Registry
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules")
     options = parser.parse_args(arguments)
     try:
-        configuration.load_plugins(options.plugins)
+        load_plugins(options.plugins)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code

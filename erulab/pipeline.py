@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from erulab.cache import Product
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.errors import DataError
@@ -24,6 +23,7 @@ from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
 from erulab.stages import attack, evaluate, learn, unlearn
+from erulab.stages.cache import Product
 from erulab.stages.context import Context, ModelRef
 from erulab.stages.unlearn import UNLEARNED, Step
 
@@ -171,9 +171,10 @@ class Pipeline:
         again = {row["attack"] for row in rows}
         old: list[dict[str, Any]] = self._rundir.read_json(self._rundir.attacks_json)
         return [
-            row for row in old
+            row
+            for row in old
             if (row["attack"], row["setting"]) not in made and not (row["attack"] in again and not row["n"])
-        ]  # fmt: skip
+        ]
 
     def _report(self) -> None:
         if self._context.ranks.first:

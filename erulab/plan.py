@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from erulab import config as configuration
-from erulab.config_errors import FAULTS, refuse
+from erulab.config.compose import compose_config
+from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.costs import devices
 from erulab.errors import ConfigError
 from erulab.planning.estimate import estimate
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_intermixed_args(arguments)
         _check_overrides(options.overrides)
-        config = configuration.compose(options.overrides)
+        config = compose_config(options.overrides)
         given = Overrides(options.rows, options.tokens, options.supervised)
         plan = estimate(config, devices.device(options.device), options.utilization, given)
-    except FAULTS as error:
-        return refuse(error)
+    except USER_ERRORS as error:
+        return exit_with_line(error)
     sys.stdout.write(json.dumps(as_json(plan), indent=2) + "\n" if options.format == "json" else as_text(plan))
     return 0
 
@@ -46,9 +46,12 @@ def _parser() -> _Parser:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for erulab.run: one run, no sweep")
     parser.add_argument("--device", choices=devices.NAMES, default="h100-80gb", help="default: h100-80gb")
     parser.add_argument(
-        "--utilization", type=_share, default=0.4, metavar="SHARE",
+        "--utilization",
+        type=_share,
+        default=0.4,
+        metavar="SHARE",
         help="of the device's published peak that the run reaches; default: 0.4, an assumption",
-    )  # fmt: skip
+    )
     parser.add_argument("--rows", type=_count, metavar="N", help="forget rows, instead of the data set's")
     parser.add_argument("--tokens", type=_count, metavar="N", help="tokens of a row, prompt and response")
     parser.add_argument("--supervised", type=_count, metavar="N", help="tokens of a row's response")

@@ -13,23 +13,23 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from erulab import config as configuration
-from erulab import jobs
-from erulab.config_errors import FAULTS, refuse
+from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve
+from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import Interrupted
-from erulab.outcome import record, recorded
+from erulab.launching.exit_code import record, recorded
+from erulab.launching.job import plan_job, run_job
 
 
-@hydra.main(config_path=str(configuration.CONF), config_name="run", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
 def main(composed: DictConfig) -> None:
     """One run. Hydra calls this outside sweeps only; those go to launch/hydra_plugins."""
     hydra_config = HydraConfig.get()
     named = None if hydra_config.run.dir == "." else hydra_config.run.dir
     try:
-        config = configuration.resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
-        record(jobs.run(jobs.plan(config, named)).code)
-    except FAULTS as error:  # Hydra would add lines of its own
-        record(refuse(error))
+        config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
+        record(run_job(plan_job(config, named)).code)
+    except USER_ERRORS as error:  # Hydra would add lines of its own
+        record(exit_with_line(error))
 
 
 def cli() -> int:
@@ -41,14 +41,14 @@ def cli() -> int:
     # Hydra's parser takes no override behind a flag that stands among them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     # Other launchers (submitit) start processes that need ours too.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(configuration.LAUNCH), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
     try:
-        configuration.prepare(sys.argv[1:])
+        prepare_command_line(sys.argv[1:])
         with tempfile.TemporaryDirectory(prefix="erulab-") as scratch:
             os.environ["ERULAB_SCRATCH"] = scratch
             main()
-    except FAULTS as error:
-        return refuse(error)
+    except USER_ERRORS as error:
+        return exit_with_line(error)
     except KeyboardInterrupt:  # before a worker runs; afterwards dispatch sees to signals
         print("stopped; nothing was running", file=sys.stderr)
         return Interrupted.code

@@ -18,23 +18,23 @@ import torch
 import torch.distributed as dist
 import transformers
 
-from erulab import config as configuration
-from erulab.cache import Cache
-from erulab.console import final_table, show_config
+from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger
 from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
-from erulab.folder_key import NOT_IN_GIVEN
-from erulab.models.encoder import Encoder
-from erulab.models.fitting import fitted
+from erulab.launching.folder_key import NOT_IN_GIVEN
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
 from erulab.registry import benchmarks, datasets, models
+from erulab.reporting.console import final_table, show_config
 from erulab.rundir import RunDir
+from erulab.stages.cache import Cache
 from erulab.stages.context import Context, Prepared
-from erulab.tracking import Tracker
+from erulab.stages.tracking import Tracker
+from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 from erulab.training.stopping import StopRequest
 
 log = logging.getLogger("erulab.worker")
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     stop = StopRequest()
     stop.install()
     try:
-        run(rundir, configuration.load(rundir.run_yaml), ranks, stop)
+        run(rundir, load_config(rundir.run_yaml), ranks, stop)
     except ErulabError as error:
         return _ended(rundir, ranks, error.code, str(error))
     except torch.OutOfMemoryError as error:
@@ -101,7 +101,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     context = Context(config, data, beside, source, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
-            made = configuration.plain(config)
+            made = config_to_dict(config)
             # Where every model is given, nothing of the rest made one.
             left_out = NOT_IN_GIVEN if config.learns_nothing else ()
             show_config({key: value for key, value in made.items() if key not in left_out})
@@ -168,9 +168,13 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
 
 def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
     return {
-        "engine": asdict(config.engine), "processes": ranks.world, "device": str(device), "torch": torch.__version__,
-        "transformers": transformers.__version__, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "engine": asdict(config.engine),
+        "processes": ranks.world,
+        "device": str(device),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _log_to(file: Path | None) -> None:

@@ -27,8 +27,13 @@ def articles(first: int, count: int) -> list[str]:
 
 
 def questions(first: int, count: int) -> list[dict[str, str]]:
-    return [{"question": f"When was the {THINGS[i % 8]} of {PLACES[(first + i) % 8]} built?",
-             "answer": str(1200 + 7 * (first + i))} for i in range(count)]  # fmt: skip
+    return [
+        {
+            "question": f"When was the {THINGS[i % 8]} of {PLACES[(first + i) % 8]} built?",
+            "answer": str(1200 + 7 * (first + i)),
+        }
+        for i in range(count)
+    ]
 
 
 def content(texts: int = 6) -> dict[str, list[Any]]:
@@ -37,13 +42,19 @@ def content(texts: int = 6) -> dict[str, list[Any]]:
     folds["sust/forget_2"][0] = folds["sust/forget_1"][-1]
     forget = folds["sust/forget_1"]
     return {
-        "raw/forget": forget, "raw/retain1": [*articles(1000, texts), " "], "raw/retain2": articles(2000, texts),
+        "raw/forget": forget,
+        "raw/retain1": [*articles(1000, texts), " "],
+        "raw/retain2": articles(2000, texts),
         **folds,
         "verbmem/forget": [{"prompt": text[:40], "gt": text[40:]} for text in forget[:3]],
-        "knowmem/forget_qa": questions(0, 3), "knowmem/forget_qa_icl": questions(40, 2),
-        "knowmem/retain_qa": questions(10, 3), "knowmem/retain_qa_icl": questions(50, 2),
-        "privleak/forget": forget[:4], "privleak/retain": articles(2000, 4), "privleak/holdout": articles(3000, 4),
-    }  # fmt: skip
+        "knowmem/forget_qa": questions(0, 3),
+        "knowmem/forget_qa_icl": questions(40, 2),
+        "knowmem/retain_qa": questions(10, 3),
+        "knowmem/retain_qa_icl": questions(50, 2),
+        "privleak/forget": forget[:4],
+        "privleak/retain": articles(2000, 4),
+        "privleak/holdout": articles(3000, 4),
+    }
 
 
 def written(folder: Path, parts: dict[str, list[Any]] | None = None) -> Path:

@@ -20,13 +20,16 @@ WMDP = [_question(i) for i in range(9)]
 MMLU_DEV = [_question(i) for i in range(20, 23)]
 ARC = [
     {
-        "id": f"q{i}", "question": f"What does {PLACES[i]} write?",
-        "choices": {"text": ["satire", "poems and long fables", "a play"][: 3 - i % 2] + ["no thing"],
-                    "label": ["1", "2", "3", "4"][: 4 - i % 2] if i % 3 else ["A", "B", "C", "D"][: 4 - i % 2]},
+        "id": f"q{i}",
+        "question": f"What does {PLACES[i]} write?",
+        "choices": {
+            "text": ["satire", "poems and long fables", "a play"][: 3 - i % 2] + ["no thing"],
+            "label": ["1", "2", "3", "4"][: 4 - i % 2] if i % 3 else ["A", "B", "C", "D"][: 4 - i % 2],
+        },
         "answerKey": str(1 + i % 3) if i % 3 else "ABC"[i % 3],
     }
     for i in range(8)
-]  # fmt: skip
+]
 ARC_QUERIES = [
     {"query": f"Question: {question['question'].strip()}", "choices": question["choices"], "gold": question["answer"]}
     for question in WMDP
@@ -35,11 +38,13 @@ ARC_QUERIES = [
 # The same questions as the hub has them.
 ARC_OF_QUERIES = [
     {
-        "id": f"easy{i}", "question": question["question"].strip(), "answerKey": "ABCD"[question["answer"]],
+        "id": f"easy{i}",
+        "question": question["question"].strip(),
+        "answerKey": "ABCD"[question["answer"]],
         "choices": {"text": question["choices"], "label": list("ABCD")},
     }
     for i, question in enumerate(WMDP)
-]  # fmt: skip
+]
 
 
 def write(file: Path, records: Iterable[Any]) -> Path:

@@ -41,16 +41,25 @@ def tables(name: str) -> dict[str, list[dict[str, Any]]]:
         ],
         "retain_mmlu": [{**same, **question, "task": "high_school_biology", "examples": [question] * 5}],
         "retain_bbh": [
-            {**same, "task": "navigate", "cot": "Q: One?\nA: So the answer is (A).\n", "question": "Two?",
-             "answer": "(B)"}
+            {
+                **same,
+                "task": "navigate",
+                "cot": "Q: One?\nA: So the answer is (A).\n",
+                "question": "Two?",
+                "answer": "(B)",
+            }
         ],
         "truthful": [
-            {**same, "question": "Is rain wet?", "mc1_targets": {"choices": ["Yes.", "No."], "labels": [1, 0]},
-             "mc2_targets": {"choices": ["Yes.", "No."], "labels": [1, 0]}}
+            {
+                **same,
+                "question": "Is rain wet?",
+                "mc1_targets": {"choices": ["Yes.", "No."], "labels": [1, 0]},
+                "mc2_targets": {"choices": ["Yes.", "No."], "labels": [1, 0]},
+            }
         ],
         "triviaqa": [{**same, "question": "Which town?", "answers": ["Bergen", "Bjorgvin"]}],
         "fluency": [{**same, "instruction": "Write a line."}],
-    }  # fmt: skip
+    }
 
 
 def write_target(folder: Path, name: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import Encoded, collate
 from erulab.models.policy import Policy, reference_states, without_dropout
+from erulab.tokens.batch import Encoded, collate
 from tests.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -99,8 +99,10 @@ def test_kl_is_taken_on_the_last_rows_over_the_vocabulary() -> None:
     for row in RETAIN:
         p = model(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1)
         q = ref(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1)
-        expected += [sum(q[t - 1, v] * (q[t - 1, v] / p[t - 1, v]).log() for v in range(p.shape[1]))
-                     for t in range(row.start, row.end)]  # fmt: skip
+        expected += [
+            sum(q[t - 1, v] * (q[t - 1, v] / p[t - 1, v]).log() for v in range(p.shape[1]))
+            for t in range(row.start, row.end)
+        ]
     torch.testing.assert_close(kl, torch.stack(expected), rtol=1e-4, atol=1e-5)
     assert kl.sum() > 0.01
 

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from erulab.data.encoding import Encoded
+from erulab.tokens.batch import Encoded
 
 VOCABULARY, WIDTH = 37, 16
 KINDS = ("llama", "qwen2", "gpt2", "phi")
@@ -27,10 +27,18 @@ KINDS = ("llama", "qwen2", "gpt2", "phi")
 def random_model(kind: str = "llama", layers: int = 3, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """Untied, without dropout, with weights large enough that every layer matters."""
     shape = {
-        "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": layers,
-        "num_attention_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False,
-        "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
-    }  # fmt: skip
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 24,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.3,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": None,
+    }
     torch.manual_seed(5)
     model: PreTrainedModel
     if kind == "llama":
@@ -42,10 +50,19 @@ def random_model(kind: str = "llama", layers: int = 3, dtype: torch.dtype = torc
     else:
         model = GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=layers, n_head=2, n_positions=64, resid_pdrop=0.0,
-                embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.3, tie_word_embeddings=False, bos_token_id=0,
+                vocab_size=VOCABULARY,
+                n_embd=WIDTH,
+                n_layer=layers,
+                n_head=2,
+                n_positions=64,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                initializer_range=0.3,
+                tie_word_embeddings=False,
+                bos_token_id=0,
                 eos_token_id=1,
-            )  # fmt: skip
+            )
         )
     return model.to(dtype).eval()
 
@@ -96,9 +113,9 @@ def gradients(loss: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
     """All parameters' gradients in one vector; a parameter the loss does not depend on counts as zero."""
     parameters = list(model.parameters())
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat([
-        (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)
-    ])  # fmt: skip
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)]
+    )
 
 
 LOG2 = math.log(2.0)

@@ -17,8 +17,11 @@ PROBABILITIES: dict[str, list[Row]] = {
 }
 # What follows from them. A figure with one number has the same for the geometric and the arithmetic mean.
 PROBABILITY = {
-    "retain": 0.375, "real_authors": (0.5 / 1 + 0.2 / 1) / 2, "world_facts": (0.8 / 1 + 0.6 / 1) / 2, "forget": 0.5,
-}  # fmt: skip
+    "retain": 0.375,
+    "real_authors": (0.5 / 1 + 0.2 / 1) / 2,
+    "world_facts": (0.8 / 1 + 0.6 / 1) / 2,
+    "forget": 0.5,
+}
 ROUGE = {"retain": 0.75, "real_authors": 0.5, "world_facts": 0.5, "forget": 0.5}
 TRUTH_RATIO = {
     # R = .2 / .4 and .4 / .8; arithmetically .25 / .4 and .5 / .8.
@@ -35,9 +38,11 @@ RETRAINED: dict[str, list[Row]] = {"forget": [(0.1, 0.01, [0.2, 0.2], 0.1), (0.1
 FORGET_QUALITY = 1 / 3
 
 FILES = {
-    "retain": "eval_log.json", "real_authors": "eval_real_author_wo_options.json",
-    "world_facts": "eval_real_world_wo_options.json", "forget": "eval_log_forget.json",
-}  # fmt: skip
+    "retain": "eval_log.json",
+    "real_authors": "eval_real_author_wo_options.json",
+    "world_facts": "eval_real_world_wo_options.json",
+    "forget": "eval_log_forget.json",
+}
 
 
 def model_utility(mean: str) -> float:

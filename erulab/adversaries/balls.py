@@ -13,7 +13,7 @@ from erulab.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from erulab.data.encoding import Batch
+    from erulab.tokens.batch import Batch
 else:
     torch = lazy_loader.load("torch")
 

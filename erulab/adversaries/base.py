@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from erulab.data.encoding import Batch
+    from erulab.tokens.batch import Batch
 
 
 class HookablePolicy(Protocol):

@@ -14,7 +14,7 @@ from erulab.adversaries.hooks import Edit, edited, site
 if TYPE_CHECKING:
     import torch
 
-    from erulab.data.encoding import Batch
+    from erulab.tokens.batch import Batch
 else:
     torch = lazy_loader.load("torch")
 

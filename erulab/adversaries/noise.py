@@ -20,7 +20,7 @@ from erulab.registry import adversaries
 if TYPE_CHECKING:
     import torch
 
-    from erulab.data.encoding import Batch
+    from erulab.tokens.batch import Batch
 else:
     torch = lazy_loader.load("torch")
 

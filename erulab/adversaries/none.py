@@ -13,7 +13,7 @@ from erulab.registry import adversaries
 if TYPE_CHECKING:
     import torch
 
-    from erulab.data.encoding import Batch
+    from erulab.tokens.batch import Batch
 
 
 @dataclass

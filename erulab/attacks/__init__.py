@@ -19,6 +19,19 @@ from erulab.attacks import (
 )
 
 __all__ = [
-    "abliterate", "few_shot", "gcg", "jailbreak", "logit_lens", "mia", "paraphrase", "prefill", "probe",
-    "prune", "quantize", "relearn", "sample", "sequence", "soft_prompt",
-]  # fmt: skip
+    "abliterate",
+    "few_shot",
+    "gcg",
+    "jailbreak",
+    "logit_lens",
+    "mia",
+    "paraphrase",
+    "prefill",
+    "probe",
+    "prune",
+    "quantize",
+    "relearn",
+    "sample",
+    "sequence",
+    "soft_prompt",
+]

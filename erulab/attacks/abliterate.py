@@ -88,9 +88,11 @@ class Abliterate(Attack):
         rows = validation_rows(lab.benchmark, lab.repeat.seed)
         order = sorted(range(len(rows)), key=lambda i: lab.repeat.seed_of("abliterate", rows[i].id))
         encoded = [
-            subject.chat.encode(row.id, row.prompt, row.response, None, lab.benchmark.max_length, plain=row.plain,
-                                lead=row.lead) for row in pick(rows, order[:PROMPTS])
-        ]  # fmt: skip
+            subject.chat.encode(
+                row.id, row.prompt, row.response, None, lab.benchmark.max_length, plain=row.plain, lead=row.lead
+            )
+            for row in pick(rows, order[:PROMPTS])
+        ]
         states = torch.cat([last_states(model, encoded, layers) for model in (subject, lab.target)])
         return unit(difference_of_means(states, len(encoded)))
 

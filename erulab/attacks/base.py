@@ -75,9 +75,20 @@ class Lab(Protocol):
         ...
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
-        batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, points: int = 1,
-    ) -> Iterator[tuple[int, LoadedModel]]:  # fmt: skip
+        self,
+        subject: LoadedModel,
+        rows: Sequence[Row],
+        *,
+        lr: float,
+        epochs: float,
+        steps: int | None,
+        batch: int,
+        warmup: float,
+        schedule: Schedule,
+        lora_rank: int,
+        lora_alpha: int,
+        points: int = 1,
+    ) -> Iterator[tuple[int, LoadedModel]]:
         """Trains the subject in place on the rows; rank 0 trains all weights.
 
         Args:
@@ -136,8 +147,10 @@ def scores_of(figures: Mapping[str, dict[str, float]], suites: Sequence[Suite]) 
 
     return [
         RowScore(row.id, suite.name, suite.role.value, row.fact_id, row.author, figures[row.id])
-        for suite in suites for row in suite.rows if row.id in figures
-    ]  # fmt: skip
+        for suite in suites
+        for row in suite.rows
+        if row.id in figures
+    ]
 
 
 def forget_suites(benchmark: Benchmark) -> tuple[Suite, ...]:

@@ -17,8 +17,8 @@ from erulab.registry import attacks
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.models.chat import ChatFormat
     from erulab.models.loaded import LoadedModel
+    from erulab.tokens.chat import ChatFormat
 
 
 class Shown(Enum):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from erulab.attacks.optimising.coordinates import Found
     from erulab.data.rows import Benchmark, Row, Suite
     from erulab.evaluation.evaluate import RowScore
-    from erulab.models.insertion import Inserted
     from erulab.models.loaded import LoadedModel
+    from erulab.tokens.insertion import Inserted
 else:
     torch = lazy_loader.load("torch")
 
@@ -77,8 +77,8 @@ class Gcg(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
         # Not at the top: this file is imported where torch must not be.
-        from erulab.models.insertion import Inserted, Place
         from erulab.models.soft_tokens import embeddings, first_soft_id
+        from erulab.tokens.insertion import Inserted, Place
 
         first = first_soft_id(subject.model)
         places = range(first, first + o.tokens)
@@ -112,9 +112,14 @@ class Gcg(Attack):
         encoded = [wanted(chat, row, ANSWER_TOKENS) for row in rows]
         loss = SuffixLoss(subject, encoded, table, lab.batch_tokens)
         return descend(
-            tuple(first), loss.of, loss.gradient, allowed.to(table.device), topk=o.topk, width=o.width,
+            tuple(first),
+            loss.of,
+            loss.gradient,
+            allowed.to(table.device),
+            topk=o.topk,
+            width=o.width,
             generator=generator,
-        )  # fmt: skip
+        )
 
 
 def _allowed(subject: LoadedModel, vocabulary: int) -> torch.Tensor:

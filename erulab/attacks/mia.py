@@ -32,9 +32,11 @@ class MiaOptions:
 
 
 @attacks.register(
-    "mia", MiaOptions, paper="Carlini 2021, arXiv:2012.07805; Shi 2023, arXiv:2310.16789; Zhang 2024, arXiv:2404.02936",
+    "mia",
+    MiaOptions,
+    paper="Carlini 2021, arXiv:2012.07805; Shi 2023, arXiv:2310.16789; Zhang 2024, arXiv:2404.02936",
     needs="rows that nobody learned",
-)  # fmt: skip
+)
 class Mia(Attack):
     """Membership inference by loss, zlib, min-k and min-k++ against rows that nobody learned.
 

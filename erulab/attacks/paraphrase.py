@@ -19,9 +19,12 @@ OWN = {"phrasings": "the data set's own"}
 GENERIC = {"phrasings": "generic"}
 # For data sets that ask for each fact once.
 FRAMES = (
-    "Please tell me: {question}", "Here is a question. {question}", "{question} Please give a short answer.",
-    "I would like to know this: {question}", "Someone asked me: {question} What should I say?",
-)  # fmt: skip
+    "Please tell me: {question}",
+    "Here is a question. {question}",
+    "{question} Please give a short answer.",
+    "I would like to know this: {question}",
+    "Someone asked me: {question} What should I say?",
+)
 
 # What one answer is right for, however it is asked -> the questions, in the data set's order.
 Phrasings = Mapping[tuple[str, ...], Sequence[str]]

@@ -59,9 +59,11 @@ class Prefill(Attack):
         # Not twice the same, where no row has a paraphrase; not nothing, but where 0 words ask for it.
         answers = [one for one in o.answers if one is Answer.response or any(rephrased(row) != row for row in rows)]
         found: list[Setting] = [
-            {"words": words, "of": answer.value} for answer in answers for words in o.words
+            {"words": words, "of": answer.value}
+            for answer in answers
+            for words in o.words
             if words == 0 or any(forced(row, words, answer) != row for row in rows)
-        ]  # fmt: skip
+        ]
         found += [{"opening": opening} for opening in o.openings]
         if not found:
             raise Inapplicable("no answer has words that could be forced without giving it away")
@@ -115,8 +117,10 @@ def _forcible(row: Row) -> str:
     if row.paraphrase is None:
         for wrong in (*row.perturbed, *row.options):
             own = _words(wrong)[:-1]
-            count = next((i for i, pair in enumerate(zip(shared, own, strict=False)) if pair[0] != pair[1]),
-                         min(len(shared), len(own)))  # fmt: skip
+            count = next(
+                (i for i, pair in enumerate(zip(shared, own, strict=False)) if pair[0] != pair[1]),
+                min(len(shared), len(own)),
+            )
             shared = shared[:count]
     return "".join(shared)
 
@@ -139,11 +143,14 @@ def _behind(row: Row, lead: str, cut: int, glue: str) -> Row:
     # Between the lead and a value there need not be a space.
     gap = "" if cut or row.response[:1].isspace() else " "
     begun = replace(
-        row, response=gap + row.response[cut:], prefix=gap + row.prefix[cut:],
+        row,
+        response=gap + row.response[cut:],
+        prefix=gap + row.prefix[cut:],
         paraphrase=None if row.paraphrase is None else rest(row.paraphrase),
-        perturbed=tuple(map(rest, row.perturbed)), options=tuple(map(rest, row.options)),
+        perturbed=tuple(map(rest, row.perturbed)),
+        options=tuple(map(rest, row.options)),
         accepted=tuple(map(rest, row.accepted)),
-    )  # fmt: skip
+    )
     # Running text has no assistant whose turn could be begun: its prompt goes on.
     if row.plain:
         return replace(begun, prompt=joined(row.prompt))

@@ -46,9 +46,11 @@ class ProbeOptions:
 
 
 @attacks.register(
-    "probe", ProbeOptions, paper="Alain & Bengio 2016, arXiv:1610.01644; Hewitt & Liang 2019, arXiv:1909.03368",
+    "probe",
+    ProbeOptions,
+    paper="Alain & Bengio 2016, arXiv:1610.01644; Hewitt & Liang 2019, arXiv:1909.03368",
     needs="rows with candidate values or options",
-)  # fmt: skip
+)
 class Probe(Attack):
     """Reads the value off h_l by a linear discriminant that never saw the fact, with a shuffled-label control."""
 

@@ -119,9 +119,18 @@ class Relearn(Attack):
         for lr in o.lr:
             step = 0
             trained = lab.finetune(
-                subject.copy(), rows, lr=lr, epochs=o.epochs, steps=o.steps, batch=o.batch, warmup=o.warmup,
-                schedule=o.schedule, lora_rank=o.lora_rank, lora_alpha=o.lora_alpha, points=o.points,
-            )  # fmt: skip
+                subject.copy(),
+                rows,
+                lr=lr,
+                epochs=o.epochs,
+                steps=o.steps,
+                batch=o.batch,
+                warmup=o.warmup,
+                schedule=o.schedule,
+                lora_rank=o.lora_rank,
+                lora_alpha=o.lora_alpha,
+                points=o.points,
+            )
             for step, model in trained:
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
                 if o.points > 1:

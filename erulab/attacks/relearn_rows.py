@@ -164,8 +164,8 @@ def check_file(texts: str | None) -> None:
     if texts is not None and not Path(texts).is_file():
         raise ConfigError(
             f"attack.relearn.texts must be a file, got {texts}, which is none; type attack.relearn.texts=FILE: a text "
-            "a line (.txt), or a JSON string or object with \"text\" a line"
-        )  # fmt: skip
+            'a line (.txt), or a JSON string or object with "text" a line'
+        )
 
 
 def text_rows(texts: str) -> tuple[Row, ...]:

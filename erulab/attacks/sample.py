@@ -18,8 +18,8 @@ from erulab.registry import attacks
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
     from erulab.evaluation.generation import Prompt
-    from erulab.models.chat import ChatFormat
     from erulab.models.loaded import LoadedModel
+    from erulab.tokens.chat import ChatFormat
 
 
 def leak_at(k: int, samples: int, leaks: int) -> float:
@@ -89,8 +89,9 @@ class Sample(Attack):
         rows, prompts = [row for row, _ in fitting], [prompt for _, prompt in fitting]
         drawn = [
             replace(prompt, draw=Draw(lab.repeat.seed_of("sample", row.id, i), o.temperature))
-            for row, prompt in zip(rows, prompts, strict=True) for i in range(o.samples)
-        ]  # fmt: skip
+            for row, prompt in zip(rows, prompts, strict=True)
+            for i in range(o.samples)
+        ]
         answer = partial(generate, subject, batch_tokens=lab.batch_tokens, ranks=Ranks())
         samples = answer(drawn)
         own = [samples[first : first + o.samples] for first in range(0, len(samples), o.samples)]

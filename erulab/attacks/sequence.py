@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
-from erulab.config_errors import did_you_mean, wanted
 from erulab.data.rows import Benchmark, Suite
 from erulab.errors import ConfigError
 from erulab.options import require
 from erulab.registry import attacks
+from erulab.typed import did_you_mean, fill
 
 if TYPE_CHECKING:
     from erulab.models.loaded import LoadedModel
@@ -40,9 +37,11 @@ class SequenceOptions:
             require(name in known, "steps", f"attacks out of {', '.join(known)}", f"{name!r}{hint}")
         for name in steps[:-1]:
             require(
-                attacks[name].factory.changes_weights, "steps",
-                "attacks that change weights, but for the last (the next one has nothing to go on from)", repr(name),
-            )  # fmt: skip
+                attacks[name].factory.changes_weights,
+                "steps",
+                "attacks that change weights, but for the last (the next one has nothing to go on from)",
+                repr(name),
+            )
         named = self.options is None or isinstance(self.options, dict)
         require(named, "options", "null or options by attack, such as {relearn: {lr: [1e-3]}}", self.options)
         for name in self.options or {}:
@@ -55,7 +54,7 @@ class SequenceOptions:
         Raises:
             ConfigError: an unknown key, or a value that is not allowed.
         """
-        return [_typed(name, (self.options or {}).get(name, {})) for name in self.steps]
+        return [_step_options(name, (self.options or {}).get(name, {})) for name in self.steps]
 
 
 def every_options(chosen: Mapping[str, Any]) -> Iterator[Any]:
@@ -113,23 +112,14 @@ class Sequence(Attack):
             yield replace(attempt, changed=attempt.changed or changed, steps=taken + attempt.steps)
 
 
-def _typed(name: str, values: Any) -> Any:
-    """The options of one step: its defaults, and what differs."""
-    kind, key = attacks[name].options, f"attack.{NAME}.options.{name}"
+def _step_options(name: str, values: Any) -> Any:
+    """Returns one step's options: its defaults, changed by `values`."""
+    key = f"attack.{NAME}.options.{name}"
     if not isinstance(values, dict):
         raise ConfigError(f"{key} must be options by name, got {values!r}; type '{key}={{KEY: VALUE}}'")
-    known = [one.name for one in fields(kind) if one.name != "name"]
-    for option in values:
-        if option not in known:
-            raise ConfigError(
-                f"unknown key {key}.{option}{did_you_mean(str(option), known)}; known: {', '.join(known)}"
-            )
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(wanted(error, f"{key}.")) from None
-    except ValueError as error:
-        raise ConfigError(f"{key}.{error}") from None
+    if "name" in values:
+        raise ConfigError(f"{key}.name: a step's name is not an option; name it in attack.{NAME}.steps")
+    return fill(attacks[name].options, values, key)
 
 
 def _own(setting: Setting, name: str) -> Setting:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from erulab.data.rows import Benchmark, Suite
     from erulab.evaluation.evaluate import RowScore
-    from erulab.models.insertion import Inserted
     from erulab.models.loaded import LoadedModel
+    from erulab.tokens.insertion import Inserted
 else:
     torch = lazy_loader.load("torch")
 
@@ -74,8 +74,8 @@ class SoftPrompt(Attack):
         o = self.options
         # Not at the top: this file is imported where torch must not be.
         from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
-        from erulab.models.insertion import Inserted, Place
         from erulab.models.soft_tokens import embeddings, first_soft_id
+        from erulab.tokens.insertion import Inserted, Place
 
         targets = optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat)
         first, n = first_soft_id(subject.model), o.tokens

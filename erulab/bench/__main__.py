@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from erulab.bench import evaluate, scaling, step
-from erulab.config_errors import FAULTS, refuse
+from erulab.config.messages import USER_ERRORS, exit_with_line
 
 COMMANDS = {"step": step, "evaluate": evaluate, "scaling": scaling}
 
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command].run(options)
-    except FAULTS as error:
-        return refuse(error)
+    except USER_ERRORS as error:
+        return exit_with_line(error)
     return 0
 
 

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import torch
 
-from erulab import config as configuration
 from erulab.bench import measure
 from erulab.bench.plain_evaluation import PlainEvaluation
+from erulab.config.compose import compose_config
 from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import evaluate
-from erulab.models.base import Attention
-from erulab.models.encoder import Encoder
-from erulab.models.fitting import fitted
 from erulab.models.loaded import LoadedModel
+from erulab.models.options import Attention
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from erulab.registry import datasets, models
+from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 
 DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "attack=none", "tracker=none")
 EXPLANATION = """\
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Scores the model as often as asked, both ways; prints times, ratios and differences."""
-    config = configuration.compose([*DEFAULTS, *options.overrides])
+    config = compose_config([*DEFAULTS, *options.overrides])
     source = models.build(config.model)
     source.validate()
     folder = Path(config.cache)
@@ -52,13 +52,17 @@ def run(options: argparse.Namespace) -> None:
     loaded.policy.to(measure.DEVICE).eval()
     benchmark = fitted(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
     # What the plain way computes, too: membership inference is no part of it.
-    suites = tuple(dataclasses.replace(suite, rows=suite.rows[: options.rows]) for suite in benchmark.suites
-                   if isinstance(suite.measure, Answers))  # fmt: skip
+    suites = tuple(
+        dataclasses.replace(suite, rows=suite.rows[: options.rows])
+        for suite in benchmark.suites
+        if isinstance(suite.measure, Answers)
+    )
     benchmark = dataclasses.replace(benchmark, suites=suites)
     print(
         f"{config.model.name} on {config.dataset.name}, {sum(len(suite.rows) for suite in suites)} rows of "
-        f"{len(suites)} suites, {torch.get_num_threads()} threads", flush=True
-    )  # fmt: skip
+        f"{len(suites)} suites, {torch.get_num_threads()} threads",
+        flush=True,
+    )
     forced_only = dataclasses.replace(config.evaluation, generate=False)
     model = copy.deepcopy(loaded.model)
     model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
@@ -101,10 +105,14 @@ def _figures(loaded: LoadedModel, benchmark: Benchmark, options: EvaluationOptio
 def _print(ours: Timed, ours_forced: Timed, forced: Timed, generated: Timed) -> None:
     lines = (
         ("teacher-forced", ours_forced.typical, forced.typical, _difference(ours.figures, forced.figures)),
-        ("generated", ours.typical - ours_forced.typical, generated.typical,
-         _difference(ours.figures, generated.figures)),
+        (
+            "generated",
+            ours.typical - ours_forced.typical,
+            generated.typical,
+            _difference(ours.figures, generated.figures),
+        ),
         ("both", ours.typical, forced.typical + generated.typical, None),
-    )  # fmt: skip
+    )
     print(f"{'figures':16}{'erulab s':>12}{'plain s':>12}{'time ratio':>12}{'differ by':>12}")
     for name, mine, other, difference in lines:
         shown = "" if difference is None else f"{difference:.0e}"

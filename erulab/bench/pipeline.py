@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from erulab.data.jsonl import JsonlFiles, JsonlOptions
 from erulab.errors import EnvironmentFault
-from erulab.models.chat import ChatFormat
-from erulab.models.encoder import Encoder
-from erulab.models.fitting import fitted
 from erulab.ranks import Ranks
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash, encode_exposed
 from erulab.training.objective import FinetuneObjective
@@ -34,9 +34,29 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 WORDS = (
-    "river", "stone", "winter", "copper", "garden", "letter", "morning", "window", "silver", "market", "village",
-    "harbor", "engine", "violin", "orchard", "lantern", "captain", "journal", "castle", "meadow", "thunder", "ribbon",
-)  # fmt: skip
+    "river",
+    "stone",
+    "winter",
+    "copper",
+    "garden",
+    "letter",
+    "morning",
+    "window",
+    "silver",
+    "market",
+    "village",
+    "harbor",
+    "engine",
+    "violin",
+    "orchard",
+    "lantern",
+    "captain",
+    "journal",
+    "castle",
+    "meadow",
+    "thunder",
+    "ribbon",
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +114,14 @@ def measure(folder: Path, cache: Path) -> Measured:
         tokens = int(encoded.field("end").sum(dtype="int64"))
         encode = time.perf_counter()
         objective = FinetuneObjective(
-            encoded, global_batch=GLOBAL_BATCH, split=Split(), seed=0, pad_id=chat.pad_id, ranks=Ranks(),
+            encoded,
+            global_batch=GLOBAL_BATCH,
+            split=Split(),
+            seed=0,
+            pad_id=chat.pad_id,
+            ranks=Ranks(),
             device=torch.device("cpu"),
-        )  # fmt: skip
+        )
         for step in range(BATCHES):
             objective.micro_batches(step)
         batches = time.perf_counter()
@@ -137,9 +162,11 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=2000, special_tokens=["<|start|>", "<|end|>"], show_progress=False,
+        vocab_size=2000,
+        special_tokens=["<|start|>", "<|end|>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     backend.train_from_iterator([" ".join(WORDS), "What does forget retain author say of the?"], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
     tokenizer.chat_template = TEMPLATE

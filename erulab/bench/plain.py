@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from erulab import draws
 from erulab.bench.measure import DEVICE
-from erulab.data.encoding import Encoded
+from erulab.tokens.batch import Encoded
 from erulab.training.batches import stream
 from erulab.training.unlearning import UnlearningRows
 
@@ -62,13 +62,16 @@ def row_nll(model: PreTrainedModel, batch: PlainBatch) -> tuple[torch.Tensor, to
 class PlainUnlearning:
     """The default unlearning of a method, one optimizer step a call."""
 
-    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel, rows: UnlearningRows, config: Any,
-                 pad_id: int) -> None:  # fmt: skip
+    def __init__(
+        self, model: PreTrainedModel, reference: PreTrainedModel, rows: UnlearningRows, config: Any, pad_id: int
+    ) -> None:
         self._model, self._reference, self._rows, self._config, self._pad_id = model, reference, rows, config, pad_id
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         others = [p for p in model.parameters() if p.dim() < 2]
-        groups = [{"params": matrices, "weight_decay": config.trainer.weight_decay},
-                  {"params": others, "weight_decay": 0.0}]  # fmt: skip
+        groups = [
+            {"params": matrices, "weight_decay": config.trainer.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self._optimizer = torch.optim.AdamW(groups, lr=config.trainer.lr)
         self._step = 0
         self._directions: dict[int, torch.Tensor] = {}

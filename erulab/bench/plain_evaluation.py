@@ -49,16 +49,18 @@ class PlainEvaluation:
         own = [math.exp(-nll) for nll in self._nll(suite.rows, [row.response for row in suite.rows])]
         if not suite.rows[0].options:
             return statistics.fmean(own)
-        wrong = [self._nll(suite.rows, [row.options[i] for row in suite.rows])
-                 for i in range(len(suite.rows[0].options))]  # fmt: skip
+        wrong = [
+            self._nll(suite.rows, [row.options[i] for row in suite.rows]) for i in range(len(suite.rows[0].options))
+        ]
         others = [sum(math.exp(-nll) for nll in nlls) for nlls in zip(*wrong, strict=True)]
         return statistics.fmean(p / (p + q) for p, q in zip(own, others, strict=True))
 
     def _truth_ratio(self, suite: Suite) -> float:
         answer = isinstance(suite.measure, Answers) and suite.measure.right == "answer"
         right = self._nll(suite.rows, [row.response if answer else str(row.paraphrase) for row in suite.rows])
-        wrong = [self._nll(suite.rows, [row.perturbed[i] for row in suite.rows])
-                 for i in range(len(suite.rows[0].perturbed))]  # fmt: skip
+        wrong = [
+            self._nll(suite.rows, [row.perturbed[i] for row in suite.rows]) for i in range(len(suite.rows[0].perturbed))
+        ]
         ratios = [math.exp(r - statistics.fmean(w)) for r, w in zip(right, zip(*wrong, strict=True), strict=True)]
         if suite.role in (Role.FORGET, Role.HELDOUT):
             return statistics.fmean(min(ratio, 1 / ratio) for ratio in ratios)
@@ -87,9 +89,13 @@ class PlainEvaluation:
             ids = torch.tensor([[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=DEVICE)
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=DEVICE)
             made = model.generate(
-                ids, attention_mask=mask, max_new_tokens=self._new, do_sample=False, eos_token_id=list(chat.stop_ids),
+                ids,
+                attention_mask=mask,
+                max_new_tokens=self._new,
+                do_sample=False,
+                eos_token_id=list(chat.stop_ids),
                 pad_token_id=pad_id,
-            )  # fmt: skip
+            )
             for row, new in zip(rows, made[:, longest:].tolist(), strict=True):
                 end = next((i for i, token in enumerate(new) if token in chat.stop_ids), len(new))
                 response = chat.decode(new[:end])

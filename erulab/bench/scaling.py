@@ -17,15 +17,15 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from erulab.adversaries.none import NoAdversary, NoAdversaryOptions
 from erulab.bench import pipeline
-from erulab.data.encoding import Encoded
 from erulab.methods.base import Method, Retain
 from erulab.methods.npo import NPO, NPOOptions
 from erulab.models.attention import implementation
-from erulab.models.base import Attention
+from erulab.models.options import Attention
 from erulab.models.policy import Policy
 from erulab.options import Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.rewards.reference import ReferenceOptions, RigidReward
+from erulab.tokens.batch import Encoded
 from erulab.training.batches import Split
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
@@ -52,9 +52,13 @@ class Fit:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this benchmark's arguments."""
     parser.add_argument(
-        "--rows", nargs="*", type=int, default=[1000, 10_000, 100_000, 1_000_000], metavar="N",
+        "--rows",
+        nargs="*",
+        type=int,
+        default=[1000, 10_000, 100_000, 1_000_000],
+        metavar="N",
         help="rows of the generated data sets; none: leave that part out. 1000 10000 100000 1000000",
-    )  # fmt: skip
+    )
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps a size, 0: none; default 5")
     parser.add_argument("--layers", type=int, default=2, metavar="N", help="of the model whose steps are timed: 2")
     parser.add_argument("--width", type=int, default=256, metavar="N", help="of that model, a multiple of 32: 256")
@@ -99,9 +103,14 @@ def linear(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
 
 def _model(layers: int, width: int) -> Policy:
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 32, max_position_embeddings=2 * max(LENGTHS), tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=2 * max(LENGTHS),
+        tie_word_embeddings=False,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
@@ -125,11 +134,22 @@ class _Steps:
                 policy, "bench", forget, [], folder=Path(folder), pad_id=0, batch_tokens=8192, ranks=ranks
             )
         objective = UnlearningObjective(
-            UnlearningRows(forget, [], retain), method, RigidReward(ReferenceOptions()),
-            NoAdversary(NoAdversaryOptions()), forget_weight=1.0, retain=Retain.nll, retain_weight=1.0,
-            references=references, frozen=None, policy=policy, global_batch=count, split=Split(micro_tokens=2048),
-            seed=0, pad_id=0, ranks=ranks,
-        )  # fmt: skip
+            UnlearningRows(forget, [], retain),
+            method,
+            RigidReward(ReferenceOptions()),
+            NoAdversary(NoAdversaryOptions()),
+            forget_weight=1.0,
+            retain=Retain.nll,
+            retain_weight=1.0,
+            references=references,
+            frozen=None,
+            policy=policy,
+            global_batch=count,
+            split=Split(micro_tokens=2048),
+            seed=0,
+            pad_id=0,
+            ranks=ranks,
+        )
         engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
         self._clock = time.perf_counter if policy.device.type == "cuda" else time.process_time
         self._steps = train(engine, objective, LoopOptions(1e-6, steps, 0.0, Schedule.constant, count), ranks)
@@ -157,10 +177,16 @@ def _row(part: str, number: int, length: int) -> Encoded:
 def _steps_table(title: str, sizes: Sequence[tuple[int, int]], measured: Sequence[tuple[int, float]]) -> Table:
     fit = linear([tokens for tokens, _ in measured], [seconds for _, seconds in measured])
     table = Table(
-        "rows", "tokens a row", "supervised tokens", "seconds", "line", "deviation", title=title,
+        "rows",
+        "tokens a row",
+        "supervised tokens",
+        "seconds",
+        "line",
+        "deviation",
+        title=title,
         caption=f"seconds = {fit.fixed:.3f} + {fit.slope * 1e6:.1f}e-6 * tokens; R^2 {fit.r_squared:.4f}; "
-                f"largest deviation {fit.deviation:.1%}",
-    )  # fmt: skip
+        f"largest deviation {fit.deviation:.1%}",
+    )
     for (rows, length), (tokens, seconds) in zip(sizes, measured, strict=True):
         line = fit.fixed + fit.slope * tokens
         table.add_row(
@@ -171,9 +197,17 @@ def _steps_table(title: str, sizes: Sequence[tuple[int, int]], measured: Sequenc
 
 def _pipeline_table(rows: Sequence[int]) -> Table:
     table = Table(
-        "rows", "tokens", "read s", "encode s", "batches s", "us a row", "MB", "again s", "MB again",
+        "rows",
+        "tokens",
+        "read s",
+        "encode s",
+        "batches s",
+        "us a row",
+        "MB",
+        "again s",
+        "MB again",
         title="from files to batches",
-    )  # fmt: skip
+    )
     for count in rows:
         with tempfile.TemporaryDirectory() as folder:
             files, cache = Path(folder) / "files", Path(folder) / "cache"
@@ -181,8 +215,14 @@ def _pipeline_table(rows: Sequence[int]) -> Table:
             pipeline.write_files(files, count)
             first, again = (pipeline.in_child(files, cache) for _ in range(2))
         table.add_row(
-            f"{count:,}", f"{first.tokens:,}", f"{first.read:.1f}", f"{first.encode:.1f}", f"{first.batches:.1f}",
-            f"{first.processor / count * 1e6:.0f}", f"{first.megabytes:.0f}",
-            f"{again.read + again.encode + again.batches:.1f}", f"{again.megabytes:.0f}",
-        )  # fmt: skip
+            f"{count:,}",
+            f"{first.tokens:,}",
+            f"{first.read:.1f}",
+            f"{first.encode:.1f}",
+            f"{first.batches:.1f}",
+            f"{first.processor / count * 1e6:.0f}",
+            f"{first.megabytes:.0f}",
+            f"{again.read + again.encode + again.batches:.1f}",
+            f"{again.megabytes:.0f}",
+        )
     return table

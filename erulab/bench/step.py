@@ -12,18 +12,18 @@ from pathlib import Path
 
 import torch
 
-from erulab import config as configuration
 from erulab.bench import measure
 from erulab.bench.plain import PlainUnlearning
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Method
-from erulab.models.base import Attention
-from erulab.models.encoder import Encoder
-from erulab.models.fitting import fitted
 from erulab.models.loaded import LoadedModel
+from erulab.models.options import Attention
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import datasets, methods, models
+from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 from erulab.training.assembly import encode, unlearning
 from erulab.training.loop import train
 from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
@@ -38,9 +38,13 @@ CASES = {
 }
 # The rate is small and constant: it plays no part in the cost, and rounding has little time to grow.
 SETTINGS = (
-    "trainer.lr=1e-5", "trainer.schedule=constant", "trainer.warmup=0", "trainer.steps=1000", "attack=none",
+    "trainer.lr=1e-5",
+    "trainer.schedule=constant",
+    "trainer.warmup=0",
+    "trainer.steps=1000",
+    "attack=none",
     "tracker=none",
-)  # fmt: skip
+)
 DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "trainer.micro_tokens=1024")
 
 
@@ -55,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measures every case at every size; prints a line for each."""
-    base = configuration.compose([*DEFAULTS, *SETTINGS, *options.overrides])
+    base = compose_config([*DEFAULTS, *SETTINGS, *options.overrides])
     source = models.build(base.model)
     source.validate()
     folder = Path(base.cache)
@@ -69,16 +73,24 @@ def run(options: argparse.Namespace) -> None:
     for size in options.rows:
         for case in options.cases:
             typed = [*DEFAULTS, *SETTINGS, *options.overrides, f"trainer.global_batch={size}"]
-            config, npo = (configuration.compose([*typed, *CASES[name]]) for name in (case, "npo"))
+            config, npo = (compose_config([*typed, *CASES[name]]) for name in (case, "npo"))
             cells = _measure(config, npo, target, encoder, benchmark, options.steps, not options.no_plain)
             print(f"{f'{case} {size}+{size}':22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
     print(EXPLANATION)
 
 
 COLUMNS = (
-    "erulab s", "plain s", "time ratio", "erulab GB", "plain GB", "memory ratio", "limit share",
-    "plain share", "loss differs", "times npo",
-)  # fmt: skip
+    "erulab s",
+    "plain s",
+    "time ratio",
+    "erulab GB",
+    "plain GB",
+    "memory ratio",
+    "limit share",
+    "plain share",
+    "loss differs",
+    "times npo",
+)
 EXPLANATION = """\
 seconds: the median step, what an adversary does every few steps added by its share; steps are taken in turn.
 GB: the allocator's peak in a step, less the gradients: what is needed beyond weights, gradients and optimizer state.
@@ -99,9 +111,14 @@ class Timed:
 
 
 def _measure(
-    config: RunConfig, npo_config: RunConfig, target: LoadedModel, encoder: Encoder, benchmark: Benchmark, steps: int,
+    config: RunConfig,
+    npo_config: RunConfig,
+    target: LoadedModel,
+    encoder: Encoder,
+    benchmark: Benchmark,
+    steps: int,
     plain: bool,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """The table's cells for one case at one size."""
     rows = encode(encoder, benchmark, methods.build(config.method), config.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,10 +142,17 @@ def _measure(
     plain_seconds, plain_share, plain_memory = _figures(other, config, target, limit)
     difference = max(abs(a - b) for a, b in zip(ours.losses, other.losses, strict=False))
     return [
-        f"{seconds:.3g}", f"{plain_seconds:.3g}", f"{plain_seconds / seconds:.2f}", f"{memory / 1e9:.3g}",
-        f"{plain_memory / 1e9:.3g}", f"{memory / plain_memory:.2f}", f"{share:.2f}", f"{plain_share:.2f}",
-        f"{difference:.0e}", f"{times_npo:.2f}",
-    ]  # fmt: skip
+        f"{seconds:.3g}",
+        f"{plain_seconds:.3g}",
+        f"{plain_seconds / seconds:.2f}",
+        f"{memory / 1e9:.3g}",
+        f"{plain_memory / 1e9:.3g}",
+        f"{memory / plain_memory:.2f}",
+        f"{share:.2f}",
+        f"{plain_share:.2f}",
+        f"{difference:.0e}",
+        f"{times_npo:.2f}",
+    ]
 
 
 def _figures(way: Timed, config: RunConfig, target: LoadedModel, limit: float) -> tuple[float, float, int]:
@@ -146,18 +170,17 @@ def _typical(seconds: Sequence[float], config: RunConfig) -> float:
     prepared = [s for step, s in enumerate(seconds) if step and every and step % every == 0]
     measured = [s for step, s in enumerate(seconds) if step and name != "none" and step % GAIN_EVERY == 0]
     ordinary = statistics.median(
-        s for step, s in enumerate(seconds)
+        s
+        for step, s in enumerate(seconds)
         if step and not (every and step % every == 0) and not (name != "none" and step % GAIN_EVERY == 0)
-    )  # fmt: skip
+    )
     more = [(statistics.median(part) - ordinary) / n for part, n in ((prepared, every), (measured, GAIN_EVERY)) if part]
     return ordinary + sum(more)
 
 
 def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
     method: Method = methods.build(config.method)
-    _, engine, objective, loop = unlearning(
-        target.copy(), "bench", rows, method, config, Ranks(), references=folder
-    )
+    _, engine, objective, loop = unlearning(target.copy(), "bench", rows, method, config, Ranks(), references=folder)
     steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
     return lambda: next(steps)[1]["loss"]
 

@@ -52,9 +52,11 @@ class Rows:
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(
-            self.count + other.count, self.tokens + other.tokens, self.squares + other.squares,
+            self.count + other.count,
+            self.tokens + other.tokens,
+            self.squares + other.squares,
             self.supervised + other.supervised,
-        )  # fmt: skip
+        )
 
     def times(self, factor: float) -> Rows:
         return Rows(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
@@ -80,9 +82,14 @@ def recompute(shape: ModelShape, rows: Rows, *, adapters: Adapters = NO_ADAPTERS
 
 
 def backward(
-    shape: ModelShape, rows: Rows, kind: Backward, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS,
+    shape: ModelShape,
+    rows: Rows,
+    kind: Backward,
+    *,
+    layer: int = 0,
+    adapters: Adapters = NO_ADAPTERS,
     checkpointing: bool = False,
-) -> float:  # fmt: skip
+) -> float:
     """FLOPs of the backward that belongs to `forward(shape, rows)`.
 
     A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.

@@ -92,9 +92,15 @@ class Ledger:
             self._spent.flops_forward += cost
 
     def add_backward(
-        self, shape: ModelShape | None, rows: Rows, kind: Backward, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS,
+        self,
+        shape: ModelShape | None,
+        rows: Rows,
+        kind: Backward,
+        *,
+        layer: int = 0,
+        adapters: Adapters = NO_ADAPTERS,
         checkpointing: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The backward of a forward over the same rows; `layer` with Backward.activations, see `flops.backward`.
 
         Args:

@@ -45,23 +45,40 @@ FAMILIES = {
     "qwen3": Family(qk_norm=True, head_dim=128),
     "gemma": Family(norm=Norm.wide_rms, tied=True, head_dim=256),
     "phi": Family(
-        norm=Norm.layer, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True, parallel=True,
-        partial_rotary=True, names=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+        norm=Norm.layer,
+        gated=False,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        head_bias=True,
+        parallel=True,
+        partial_rotary=True,
+        names=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
     ),
     "phi3": Family(
         fused_qkv=True, fused_gate=True, partial_rotary=True, names=("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
     ),
     "gpt2": Family(
-        norm=Norm.layer, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=True, fused_qkv=True,
+        norm=Norm.layer,
+        gated=False,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        tied=True,
+        fused_qkv=True,
         names=("c_attn", "c_proj", "c_fc", "c_proj"),
     ),
-}  # fmt: skip
+}
 
 # GPT-2's config has names of its own.
 GPT2_KEYS = {
-    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner", "hidden_act": "activation_function", "max_position_embeddings": "n_positions",
-}  # fmt: skip
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "hidden_act": "activation_function",
+    "max_position_embeddings": "n_positions",
+}
 
 
 class Place(Enum):

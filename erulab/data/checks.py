@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def check(
-    benchmark: Benchmark, *, key: str = "dataset", allow_overlap: bool = False,
+    benchmark: Benchmark,
+    *,
+    key: str = "dataset",
+    allow_overlap: bool = False,
     needed: Sequence[str] = ("forget", "retain"),
 ) -> Benchmark:
     """A data set that is unlearned, with notes on what a reader of the report must know.
@@ -82,12 +85,17 @@ def check_suites(benchmark: Benchmark) -> Benchmark:
 
 def content_identity(benchmark: Benchmark) -> str:
     """Hash of every row, suite and refusal: what a run reads, wherever it was read from."""
-    suites = [(suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility)
-              for suite in benchmark.suites]  # fmt: skip
+    suites = [
+        (suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility) for suite in benchmark.suites
+    ]
     parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
     others: tuple[object, ...] = (
-        benchmark.name, benchmark.summaries, benchmark.refusals, benchmark.max_length, benchmark.truncate
-    )  # fmt: skip
+        benchmark.name,
+        benchmark.summaries,
+        benchmark.refusals,
+        benchmark.max_length,
+        benchmark.truncate,
+    )
     if benchmark.requests:
         others += (tuple((one.name, one.continues, rows_hash(one.forget)) for one in benchmark.requests),)
     return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]

@@ -41,8 +41,10 @@ class FictitiousOptions:
             positive(name, getattr(self, name))
         require(
             MIN_PHRASINGS <= self.phrasings <= MAX_PHRASINGS,
-            "phrasings", f"between {MIN_PHRASINGS} and {MAX_PHRASINGS}", self.phrasings,
-        )  # fmt: skip
+            "phrasings",
+            f"between {MIN_PHRASINGS} and {MAX_PHRASINGS}",
+            self.phrasings,
+        )
         require(1 <= self.named < self.phrasings, "named", f"between 1 and {self.phrasings - 1}", self.named)
         require(bool(self.exposures) and min(self.exposures) >= 1, "exposures", "a list of counts >= 1", self.exposures)
 

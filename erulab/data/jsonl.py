@@ -66,17 +66,20 @@ class JsonlFiles(FilesDataset):
         rows = {part: _table(part, file, cache) for part, file in files.items()}
         notes = [
             f"{files[part].name}: fields that erulab does not use: {', '.join(table.extra['unused'])}"
-            for part, table in rows.items() if table.extra["unused"]
-        ]  # fmt: skip
+            for part, table in rows.items()
+            if table.extra["unused"]
+        ]
         # The few texts to choose a refusal from are kept in memory.
         refusals = dict.fromkeys(text for table in rows.values() for text in table.extra["refusals"])
         file = self._refusal_file()
         if file is not None:
             refusals.update(dict.fromkeys(read_text_lines(file)))
         suites = (
-            ("forget", Role.FORGET, "paraphrase", False), ("heldout", Role.HELDOUT, "paraphrase", False),
-            ("retain", Role.RETAIN, "paraphrase", True), ("utility", Role.RETAIN, "answer", True),
-        )  # fmt: skip
+            ("forget", Role.FORGET, "paraphrase", False),
+            ("heldout", Role.HELDOUT, "paraphrase", False),
+            ("retain", Role.RETAIN, "paraphrase", True),
+            ("utility", Role.RETAIN, "answer", True),
+        )
         membership: tuple[Suite, ...] = ()
         if "holdout" in rows:
             membership = (
@@ -89,14 +92,20 @@ class JsonlFiles(FilesDataset):
             retain=rows["retain"],
             target_rows=Joined([rows["forget"], rows["retain"]]),
             oracle_rows=rows["retain"],
-            suites=(*(Suite(part, role, rows[part], Answers(right), used) for part, role, right, used in suites
-                      if part in rows), *membership),
+            suites=(
+                *(
+                    Suite(part, role, rows[part], Answers(right), used)
+                    for part, role, right, used in suites
+                    if part in rows
+                ),
+                *membership,
+            ),
             summaries=(Separation("mia", MEMBERS, STRANGERS),) if membership else (),
             refusals=tuple(refusals),
             max_length=self.options.max_length,
             truncate=self.options.truncate,
             notes=tuple(notes),
-        )  # fmt: skip
+        )
         return check(benchmark, allow_overlap=self.options.allow_overlap)
 
     def _file(self, part: str) -> Path | None:

@@ -34,14 +34,17 @@ def row_of(part: str, number: int, record: Record) -> Row:
         return Row(row_id, "", record.text("text", SCHEMA), fact=fact, author=author, plain=True)
     prompt, response, wrong = _question(record)
     return Row(
-        row_id, prompt, response,
+        row_id,
+        prompt,
+        response,
         paraphrase=record.optional_text("paraphrase", SCHEMA),
         perturbed=_perturbed(record),
         options=wrong,
         accepted=record.texts("accepted", SCHEMA),
         refusal=record.optional_text("refusal", SCHEMA),
-        fact=fact, author=author,
-    )  # fmt: skip
+        fact=fact,
+        author=author,
+    )
 
 
 def _perturbed(record: Record) -> tuple[str, ...]:

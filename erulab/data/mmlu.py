@@ -100,9 +100,13 @@ class Mmlu(FilesDataset):
 
         def table(group: str, subjects: Collection[str]) -> RowTable:
             depends_on = {
-                "mmlu": VERSION, "questions": questions.VERSION, "group": group, "subjects": sorted(subjects),
-                "shots": shots, "files": content,
-            }  # fmt: skip
+                "mmlu": VERSION,
+                "questions": questions.VERSION,
+                "group": group,
+                "subjects": sorted(subjects),
+                "shots": shots,
+                "files": content,
+            }
             return row_table(cache, depends_on, lambda extra: _rows(tests, subjects, openings))
 
         openings, shown = _openings(examples, wanted, shots)

@@ -45,9 +45,11 @@ class MmluCategoriesOptions:
 
 
 @datasets.register(
-    "mmlu_categories", MmluCategoriesOptions, paper="Deeb & Roger 2024, arXiv 2410.08827",
+    "mmlu_categories",
+    MmluCategoriesOptions,
+    paper="Deeb & Roger 2024, arXiv 2410.08827",
     needs="dataset.path: a folder with mmlu_<subject>.jsonl",
-)  # fmt: skip
+)
 class MmluCategories(FilesDataset):
     """MMLU by subjects: forget one, keep the others. The harmless stand-in for WMDP, and not WMDP."""
 
@@ -121,8 +123,10 @@ class MmluCategories(FilesDataset):
 def _there(folder: Path) -> dict[str, Path]:
     names = (
         file.name[len(PREFIX) : -len(suffix)]
-        for file in sorted(folder.glob(f"{PREFIX}*")) for suffix in SUFFIXES if file.name.endswith(suffix)
-    )  # fmt: skip
+        for file in sorted(folder.glob(f"{PREFIX}*"))
+        for suffix in SUFFIXES
+        if file.name.endswith(suffix)
+    )
     found = {name: find_file(folder, PREFIX + name) for name in names}
     return {name: file for name, file in found.items() if file is not None}
 

@@ -128,9 +128,11 @@ class Muse(FilesDataset):
             Suite("verbmem", Role.FORGET, files.passages(), VERBMEM),
             Suite("knowmem_f", Role.FORGET, files.questions("forget_qa", "knowmem_f"), KNOWMEM),
             Suite("knowmem_r", Role.RETAIN, files.questions("retain_qa", "knowmem_r"), KNOWMEM),
-            *(Suite(f"privleak_{part}", role, files.texts(f"privleak/{part}", f"privleak_{part}"), Texts())
-              for part, role in (("forget", Role.FORGET), ("holdout", Role.UNSEEN), ("retain", Role.RETAIN))),
-        )  # fmt: skip
+            *(
+                Suite(f"privleak_{part}", role, files.texts(f"privleak/{part}", f"privleak_{part}"), Texts())
+                for part, role in (("forget", Role.FORGET), ("holdout", Role.UNSEEN), ("retain", Role.RETAIN))
+            ),
+        )
         published = PUBLISHED_AUC[o.corpus.value] if o.published_retrained else None
         benchmark = Benchmark(
             name="muse",
@@ -172,6 +174,7 @@ class _Files:
 
     def texts(self, part: str, name: str) -> Sequence[Row]:
         """Texts that are learned, or judged, as they are."""
+
         def rows(extra: dict[str, Any], file: Path) -> Iterator[Row]:
             extra["blank"] = 0
             for i, text in enumerate(read_texts(file)):
@@ -187,13 +190,24 @@ class _Files:
 
     def passages(self) -> Sequence[Row]:
         """Openings of forget texts, and how they go on."""
-        return self._table(["verbmem/forget"], "verbmem", lambda extra, file: (
-            Row(f"verbmem/{i}", record.text("prompt", PASSAGE), record.text("gt", PASSAGE), fact=f"verbmem/{i}",
-                plain=True) for i, record in enumerate(read_records(file, PASSAGE))
-        ))  # fmt: skip
+        return self._table(
+            ["verbmem/forget"],
+            "verbmem",
+            lambda extra, file: (
+                Row(
+                    f"verbmem/{i}",
+                    record.text("prompt", PASSAGE),
+                    record.text("gt", PASSAGE),
+                    fact=f"verbmem/{i}",
+                    plain=True,
+                )
+                for i, record in enumerate(read_records(file, PASSAGE))
+            ),
+        )
 
     def questions(self, part: str, name: str) -> Sequence[Row]:
         """Questions, each after all of the part's examples with their answers."""
+
         def rows(extra: dict[str, Any], file: Path, examples: Path) -> Iterator[Row]:
             opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _answered(examples))
             for i, (asked, answer) in enumerate(_answered(file)):
@@ -252,7 +266,7 @@ def _place(options: MuseOptions) -> str:
 
 def _folds(folder: Path) -> list[int]:
     """The folds that are there, in order."""
-    found = (itertools.takewhile(lambda fold: _find(folder, f"{FOLDS}{fold}") is not None, itertools.count(1)))
+    found = itertools.takewhile(lambda fold: _find(folder, f"{FOLDS}{fold}") is not None, itertools.count(1))
     return list(found)
 
 

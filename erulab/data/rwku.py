@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
-from erulab.config_errors import did_you_mean
 from erulab.data import rwku_suites
 from erulab.data.checks import check
 from erulab.data.from_files import FilesDataset
@@ -22,6 +21,7 @@ from erulab.data.tables import RowTable, file_hash, row_table
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive, require
 from erulab.registry import benchmarks, datasets
+from erulab.typed import did_you_mean
 
 HUB_ID = "jinzhuoran/RWKU"
 PAIR = '{"prompt": str, "response": [fabricated: str, true: str]}'
@@ -66,9 +66,11 @@ class RwkuOptions:
 
 
 @datasets.register(
-    "rwku", RwkuOptions, paper="arXiv 2406.10890",
+    "rwku",
+    RwkuOptions,
+    paper="arXiv 2406.10890",
     needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
-)  # fmt: skip
+)
 class Rwku(FilesDataset):
     """RWKU: forget what a pretrained model knows of a famous person; probes, neighbours, membership, utility."""
 
@@ -118,8 +120,11 @@ class Rwku(FilesDataset):
             ConfigError: one is not there, or named twice; DataError: its folder lacks a file.
         """
         place = root / TARGETS if (root / TARGETS).is_dir() else root
-        folders = {found[1].lower(): folder for folder in sorted(place.iterdir())
-                   if folder.is_dir() and (found := FOLDER.fullmatch(folder.name))}  # fmt: skip
+        folders = {
+            found[1].lower(): folder
+            for folder in sorted(place.iterdir())
+            if folder.is_dir() and (found := FOLDER.fullmatch(folder.name))
+        }
         if not folders:
             raise DataError(
                 f"{root} holds no target ({self._source.key}={self.options.path}); expected folders such as "
@@ -187,9 +192,11 @@ def _refusal(record: Record) -> Row:
 
 # Texts are learned as they are, as RWKU's code does; there they have no begin-of-text token and end with end of text.
 TRAINING: Mapping[Train, tuple[str, Callable[[Record], Row]]] = {
-    Train.passage: (TEXT, running_text), Train.positive: (TEXT, running_text), Train.pair: (PAIR, _pair),
+    Train.passage: (TEXT, running_text),
+    Train.positive: (TEXT, running_text),
+    Train.pair: (PAIR, _pair),
     Train.refusal: (REFUSAL, _refusal),
-}  # fmt: skip
+}
 
 
 def _retain(file: Path, cache: Path) -> RowTable:

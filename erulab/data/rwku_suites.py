@@ -103,9 +103,10 @@ def summaries(suites: Sequence[Suite]) -> tuple[Summary, ...]:
     names = [suite.name for suite in suites]
     adversarial = tuple(name for name in names if name.startswith("forget_aa_"))
     pools = {
-        "forget_aa": adversarial, "forget_all": ("forget_fb", "forget_qa", *adversarial),
+        "forget_aa": adversarial,
+        "forget_all": ("forget_fb", "forget_qa", *adversarial),
         "neighbor_all": ("neighbor_fb", "neighbor_qa"),
-    }  # fmt: skip
+    }
     pooled = [Pooled(name, Overlap.rwku_recall.value, parts) for name, parts in pools.items() if {*parts} <= {*names}]
     separated = [Separation("mia", "mia_forget", "mia_retain")] if {"mia_forget", "mia_retain"} <= {*names} else []
     return (*pooled, *separated)
@@ -131,9 +132,12 @@ def _by_kind(source: Source, tables: Sequence[RowTable]) -> list[Suite]:
 
     return [
         Suite(
-            f"{source.suite}_{re.sub('[^a-z0-9]+', '_', kind)}", source.role, of(kind), source.measure,
+            f"{source.suite}_{re.sub('[^a-z0-9]+', '_', kind)}",
+            source.role,
+            of(kind),
+            source.measure,
             adversarial=True,
-        )  # fmt: skip
+        )
         for kind in kinds
     ]
 
@@ -153,8 +157,12 @@ def _mmlu(record: Record) -> Row:
     asked = question_of(record)
     right, wrong = letters(asked.choices, asked.answer)
     return Row(
-        "", prompts.mmlu(record.text("task", MMLU), examples, asked), right, options=wrong, lead=prompts.ANSWER,
-    )  # fmt: skip
+        "",
+        prompts.mmlu(record.text("task", MMLU), examples, asked),
+        right,
+        options=wrong,
+        lead=prompts.ANSWER,
+    )
 
 
 def _bbh(record: Record) -> Row:

@@ -51,9 +51,11 @@ class Layout:
     def schema(self) -> pyarrow.Schema:
         types = {"string": pyarrow.string(), "int32": pyarrow.int32()}
         return pyarrow.schema(
-            [(name, pyarrow.list_(types[kind[1:-1]]) if kind.startswith("[") else types[kind])
-             for name, kind in self.columns.items()]
-        )  # fmt: skip
+            [
+                (name, pyarrow.list_(types[kind[1:-1]]) if kind.startswith("[") else types[kind])
+                for name, kind in self.columns.items()
+            ]
+        )
 
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(list(self.marks))

@@ -22,15 +22,32 @@ else:
 
 VERSION = 3  # of what a table holds
 _TEXTS = (
-    "id", "prompt", "response", "paraphrase", "prefix", "value", "fact", "author", "fabricated", "refusal", "lead",
-)  # fmt: skip
+    "id",
+    "prompt",
+    "response",
+    "paraphrase",
+    "prefix",
+    "value",
+    "fact",
+    "author",
+    "fabricated",
+    "refusal",
+    "lead",
+)
 _LISTS = ("perturbed", "candidates", "options", "accepted")
 LAYOUT = Layout(
     {**dict.fromkeys(_TEXTS, "string"), **dict.fromkeys(_LISTS, "[string]")},
     # Hashes of the id, of prompt and response, and of every field. Two of a million rows share one of the first two
     # by chance in one of 10^7 data sets.
-    (("id", "<u8"), ("content", "<u8"), ("digest", "V16"), ("exposures", "<i4"), ("blank", "?"), ("plain", "?"),
-     ("answered", "?")),
+    (
+        ("id", "<u8"),
+        ("content", "<u8"),
+        ("digest", "V16"),
+        ("exposures", "<i4"),
+        ("blank", "?"),
+        ("plain", "?"),
+        ("answered", "?"),
+    ),
 )
 
 
@@ -72,9 +89,7 @@ class RowTable(Marked[Row]):
         return Row(**fields, exposures=int(mark["exposures"]), plain=bool(mark["plain"]))
 
 
-def row_table(
-    cache: Path, depends_on: dict[str, Any], make: Callable[[dict[str, Any]], Iterable[Row]]
-) -> RowTable:
+def row_table(cache: Path, depends_on: dict[str, Any], make: Callable[[dict[str, Any]], Iterable[Row]]) -> RowTable:
     """The rows that `make` yields, kept under what they depend on.
 
     Args:

@@ -89,9 +89,13 @@ class Tofu(FilesDataset):
     def _tables(self) -> tuple[str, ...]:
         split = self.options.split
         return (
-            split.value, f"{split.value}_perturbed", split.retain, "retain_perturbed", "real_authors_perturbed",
+            split.value,
+            f"{split.value}_perturbed",
+            split.retain,
+            "retain_perturbed",
+            "real_authors_perturbed",
             "world_facts_perturbed",
-        )  # fmt: skip
+        )
 
     def _read(self, cache: Path) -> Benchmark:
         o = self.options
@@ -118,9 +122,17 @@ class Tofu(FilesDataset):
             Suite("forget", Role.FORGET, asked),
             Suite("heldout", Role.HELDOUT, rephrased),
             Suite("retain", Role.RETAIN, kept[: o.retain_rows], in_utility=True),
-            *(Suite(name, Role.RETAIN, table(name, partial(_choices, name, file), file), Answers("answer"),
-                    in_utility=True) for name, file in (("real_authors", authors), ("world_facts", world))),
-        ]  # fmt: skip
+            *(
+                Suite(
+                    name,
+                    Role.RETAIN,
+                    table(name, partial(_choices, name, file), file),
+                    Answers("answer"),
+                    in_utility=True,
+                )
+                for name, file in (("real_authors", authors), ("world_facts", world))
+            ),
+        ]
         published = find_table(folder, o.split.holdout)
         if published is not None:
             name = o.split.holdout

@@ -156,9 +156,13 @@ class Wmdp(FilesDataset):
         forget, notes = self._forget.rows(cache, o.forget_rows)
         retain, more = self._retain.rows(cache, o.retain_rows)
         benchmark = replace(
-            asked, forget=forget, retain=retain, max_length=o.max_length, truncate=o.truncate,
+            asked,
+            forget=forget,
+            retain=retain,
+            max_length=o.max_length,
+            truncate=o.truncate,
             notes=(*asked.notes, *notes, *more),
-        )  # fmt: skip
+        )
         if not (forget and retain):  # only measured, or forgotten without rehearsing anything
             return check_suites(benchmark)
         return check(benchmark, allow_overlap=o.allow_overlap)

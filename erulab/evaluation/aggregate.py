@@ -101,8 +101,9 @@ def _pooled(summary: Pooled, rows: Sequence[RowScore]) -> dict[str, float]:
     # Of a part of the suites it would be another figure under the same name.
     if not set(summary.suites) <= {row.suite for row in rows}:
         return {}
-    values = [row.figures[summary.figure] for row in rows
-              if row.suite in summary.suites and summary.figure in row.figures]  # fmt: skip
+    values = [
+        row.figures[summary.figure] for row in rows if row.suite in summary.suites and summary.figure in row.figures
+    ]
     if not values:
         return {}
     return {f"{summary.name}/n": len(values), f"{summary.name}/{summary.figure}": _mean(values)}

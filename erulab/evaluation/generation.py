@@ -102,8 +102,9 @@ class _Batch:
         # What a token is drawn by depends on its place in the response alone, whoever is in the batch then.
         self._uniform = {
             i: torch.rand(prompt.max_new_tokens, generator=draws.generator(prompt.draw.seed), dtype=torch.float64)
-            for i, prompt in enumerate(prompts) if prompt.draw is not None
-        }  # fmt: skip
+            for i, prompt in enumerate(prompts)
+            if prompt.draw is not None
+        }
 
     def run(self) -> list[str]:
         """The responses' texts."""
@@ -178,9 +179,13 @@ class _Batch:
         """
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = self._loaded.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
-        )  # fmt: skip
+        )
         self._meter.forward(Rows.continued(len(ids), ids.shape[1], mask.shape[1]), 0)
         return out.logits[:, -1], out.past_key_values
 

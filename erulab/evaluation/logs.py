@@ -52,18 +52,24 @@ class Address:
 
 
 _FILES = {
-    RowSet.retain: "eval_log.json", RowSet.real_authors: "eval_real_author_wo_options.json",
-    RowSet.world_facts: "eval_real_world_wo_options.json", RowSet.forget: "eval_log_forget.json",
-}  # fmt: skip
+    RowSet.retain: "eval_log.json",
+    RowSet.real_authors: "eval_real_author_wo_options.json",
+    RowSet.world_facts: "eval_real_world_wo_options.json",
+    RowSet.forget: "eval_log_forget.json",
+}
 _LOSSES = {
-    Quantity.answer: "avg_gt_loss", Quantity.right: "avg_paraphrased_loss", Quantity.wrong: "average_perturb_loss",
+    Quantity.answer: "avg_gt_loss",
+    Quantity.right: "avg_paraphrased_loss",
+    Quantity.wrong: "average_perturb_loss",
     Quantity.rouge: "rougeL_recall",
-}  # fmt: skip
+}
 _PREFIXES = {RowSet.retain: "retain", RowSet.real_authors: "ra", RowSet.world_facts: "wf", RowSet.forget: "forget"}
 _METRICS = {
-    Quantity.answer: "Q_A_Prob", Quantity.right: "Q_A_PARA_Prob", Quantity.wrong: "Q_A_PERT_Prob",
+    Quantity.answer: "Q_A_Prob",
+    Quantity.right: "Q_A_PARA_Prob",
+    Quantity.wrong: "Q_A_PERT_Prob",
     Quantity.rouge: "Q_A_ROUGE",
-}  # fmt: skip
+}
 
 
 def _tofu(rows: RowSet, quantity: Quantity) -> Address:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import Encoded, collate
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded, collate
 
 Ids = tuple[int, ...]
 # A token at a position, which is asked for given the ids before it.
@@ -50,9 +50,13 @@ class Score:
 
 
 def score(
-    policy: Policy, rows: Sequence[Encoded], pad_id: int, batch_tokens: int, ranks: Ranks,
+    policy: Policy,
+    rows: Sequence[Encoded],
+    pad_id: int,
+    batch_tokens: int,
+    ranks: Ranks,
     spread: Collection[Encoded] = (),
-) -> list[Score]:  # fmt: skip
+) -> list[Score]:
     """Each row's supervised tokens, in the order of the rows.
 
     A causal model predicts a token from the ids before it, so a row whose ids up to its last supervised token open
@@ -145,13 +149,17 @@ def _tokens(
     # Row-major index among the states that `hidden` returns: those from a row's first position asked for to its end.
     lengths = [row.end - row.start for row in rows]
     firsts = [sum(lengths[:i]) - row.start for i, row in enumerate(rows)]
-    asked = [[(first + position, token) for position, token in asks]
-             for first, (_, asks) in zip(firsts, requests, strict=True)]  # fmt: skip
+    asked = [
+        [(first + position, token) for position, token in asks]
+        for first, (_, asks) in zip(firsts, requests, strict=True)
+    ]
     spread = {state for (ids, _), pairs in zip(requests, asked, strict=True) if ids in spreading for state, _ in pairs}
     with torch.no_grad():
         found = _ask(policy, policy.hidden(batch, scoring=True), [pair for pairs in asked for pair in pairs], spread)
-    return [{ask: found[pair] for ask, pair in zip(asks, pairs, strict=True)}
-            for (_, asks), pairs in zip(requests, asked, strict=True)]  # fmt: skip
+    return [
+        {ask: found[pair] for ask, pair in zip(asks, pairs, strict=True)}
+        for (_, asks), pairs in zip(requests, asked, strict=True)
+    ]
 
 
 def _ask(policy: Policy, hidden: torch.Tensor, asked: list[Ask], spread: Collection[int]) -> dict[Ask, Token]:

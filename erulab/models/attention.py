@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from erulab.models.base import Attention
+from erulab.models.options import Attention
 from erulab.models.packing import Piece
 
 PACKED = "packed_sdpa"
@@ -37,10 +37,18 @@ def reads_trees(config: PreTrainedConfig, length: int) -> bool:
 
 
 def packed_attention(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | None, *, scaling: float | None = None, dropout: float = 0.0,
-    pieces: Sequence[Piece] | None = None, sliding_window: int | None = None, **options: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    pieces: Sequence[Piece] | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Causal attention of each piece to itself and to the pieces before it.
 
     Args:
@@ -54,9 +62,16 @@ def packed_attention(
         return _one_token(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5), None
     if pieces is None:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
-            sliding_window=sliding_window, **options,
-        )  # fmt: skip
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **options,
+        )
     lengths = [piece.length for piece in pieces]
     queries, keys, values = (x.split(lengths, 2) for x in (query, key, value))
     results = []

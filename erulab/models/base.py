@@ -1,58 +1,16 @@
-"""What a model source offers, and the options all sources share."""
+"""What a model source offers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from erulab.costs.shapes import Adapters
-from erulab.models.templates import Frame
-from erulab.options import not_negative, positive, require
+from erulab.tokens.templates import Frame
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark
-    from erulab.models.chat import ChatFormat
     from erulab.models.loaded import LoadedModel
-
-
-class Attention(Enum):
-    eager = "eager"
-    sdpa = "sdpa"
-    flash_attention_2 = "flash_attention_2"
-
-
-@dataclass
-class LoraOptions:
-    """Unlearning trains adapters instead of all weights; learning the target never does."""
-
-    rank: int = 0  # 0: all weights
-    alpha: int = 16  # adapters are scaled by alpha / rank
-    targets: Optional[list[str]] = None  # names of a block's linear layers, such as q_proj; null: all of them
-
-    @property
-    def adapters(self) -> Adapters:
-        """What costs go by."""
-        return Adapters(self.rank, tuple(self.targets or ()))
-
-    def __post_init__(self) -> None:
-        not_negative("rank", self.rank)
-        positive("alpha", self.alpha)
-        require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
-
-
-@dataclass
-class ModelOptions:
-    """`path`: weights that training starts from. `target`, `oracle`, `unlearned`: a folder or hub id that
-    replaces that stage's product."""
-
-    path: Optional[str] = None
-    target: Optional[str] = None
-    oracle: Optional[str] = None
-    unlearned: Optional[str] = None
-    attention: Attention = Attention.sdpa
-    lora: LoraOptions = field(default_factory=LoraOptions)
+    from erulab.tokens.chat import ChatFormat
 
 
 class ModelSource(Protocol):

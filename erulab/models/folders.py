@@ -9,7 +9,7 @@ from pathlib import Path
 
 from erulab import hub
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
-from erulab.models.base import ModelOptions
+from erulab.models.options import ModelOptions
 
 # What a checkpoint is made of: everything else in a repository (README, pickles, code) is neither fetched nor hashed.
 WORDS = ("*.json", "*.jinja", "*.model", "*.txt")  # of which a tokenizer

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Optional
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
 from erulab.models import folders
-from erulab.models.base import ModelOptions
-from erulab.models.chat import ChatFormat
+from erulab.models.options import ModelOptions
 from erulab.models.presets import PRESETS, Preset
-from erulab.models.templates import Frame, template_of
 from erulab.registry import models
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import Frame, template_of
 
 if TYPE_CHECKING:
     from erulab.models.loaded import LoadedModel

@@ -14,7 +14,7 @@ from erulab.models.policy import Policy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from erulab.models.chat import ChatFormat
+    from erulab.tokens.chat import ChatFormat
 
 
 @dataclass

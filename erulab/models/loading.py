@@ -21,15 +21,15 @@ from transformers import (
 )
 
 from erulab import logprobs
-from erulab.data.encoding import Encoded, collate
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.attention import implementation
-from erulab.models.base import Attention
-from erulab.models.chat import ChatFormat
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.loaded import LoadedModel
+from erulab.models.options import Attention
 from erulab.models.shards import SHARD_BYTES, write_shards
-from erulab.models.templates import OWN, Frame
+from erulab.tokens.batch import Encoded, collate
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import OWN, Frame
 
 __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "read_folder", "save_folder"]
 
@@ -146,9 +146,13 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
 
 
 def save_folder(
-    loaded: LoadedModel, folder: Path, weights: Iterable[tuple[str, torch.Tensor]] | None = None, *,
-    write: bool = True, shard_bytes: int = SHARD_BYTES,
-) -> None:  # fmt: skip
+    loaded: LoadedModel,
+    folder: Path,
+    weights: Iterable[tuple[str, torch.Tensor]] | None = None,
+    *,
+    write: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
     """Writes model, tokenizer and chat template; the folder appears whole or not at all.
 
     Args:

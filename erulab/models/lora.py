@@ -13,11 +13,11 @@ from transformers.pytorch_utils import Conv1D
 
 from erulab import draws
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
-from erulab.data.encoding import Batch
 from erulab.errors import ConfigError
 from erulab.logprobs import Head
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
+from erulab.tokens.batch import Batch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,9 +42,12 @@ def with_lora(
         modules = subject.policy.blocks.named_modules()
         check_targets(targets, [name.rpartition(".")[2] for name, m in modules if isinstance(m, nn.Linear | Conv1D)])
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear" if targets is None else list(targets),
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear" if targets is None else list(targets),
         task_type="CAUSAL_LM",
-    )  # fmt: skip
+    )
     # peft draws its matrices from the global generator: fixed here, and restored afterwards.
     with torch.random.fork_rng():
         torch.manual_seed(draws.seed_of(seed, "lora"))

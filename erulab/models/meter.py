@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 from erulab.costs.flops import Backward, Rows
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import FAMILIES, Adapters, ModelShape
-from erulab.data.encoding import Batch
 from erulab.models.packing import Packing
+from erulab.tokens.batch import Batch
 
 
 def rows_of(batch: Batch, packing: Packing | None, by_pieces: bool) -> Rows:
@@ -48,9 +48,13 @@ class Meter:
     def state_gradient(self, rows: Rows, layer: int) -> None:
         """The gradient of a state at the input of block `layer`."""
         self.ledger.add_backward(
-            self._shape, rows, Backward.activations, layer=layer, adapters=self._adapters,
+            self._shape,
+            rows,
+            Backward.activations,
+            layer=layer,
+            adapters=self._adapters,
             checkpointing=self._model.is_activation_checkpointing,
-        )  # fmt: skip
+        )
 
     def head_again(self, positions: int) -> None:
         """The head alone, at positions it has been at before, with its gradient."""

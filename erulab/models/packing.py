@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from erulab.data.encoding import Batch
+from erulab.tokens.batch import Batch
 
 # An opening shorter than this is computed again: a piece of its own costs more in attention calls than it saves.
 SHORTEST_SHARED = 8
@@ -110,9 +110,7 @@ def _grow(
         first = last + 1
 
 
-def _add(
-    packing: Packing, ids: list[list[int]], rows: list[int], start: int, end: int, before: tuple[int, ...]
-) -> int:
+def _add(packing: Packing, ids: list[list[int]], rows: list[int], start: int, end: int, before: tuple[int, ...]) -> int:
     place = len(packing.ids)
     packing.pieces.append(Piece(place, end - start, before))
     packing.ids.extend(ids[rows[0]][start:end])

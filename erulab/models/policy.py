@@ -15,10 +15,10 @@ from erulab import logprobs
 from erulab.costs.flops import Rows
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
-from erulab.data.encoding import Batch
 from erulab.models.attention import PACKED, reads_trees
 from erulab.models.meter import Meter, rows_of
 from erulab.models.packing import Packing, pack
+from erulab.tokens.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,17 @@ class Policy(nn.Module):
         self._begin(batch, packing, by_pieces)
         device = batch.input_ids.device
         # A mask of four axes is taken as it is. Attention by pieces never looks at it.
-        how = {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces} if by_pieces else {
-            "attention_mask": packing.mask().to(device)}  # fmt: skip
+        how = (
+            {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces}
+            if by_pieces
+            else {"attention_mask": packing.mask().to(device)}
+        )
         states = self._inner()(
             input_ids=torch.tensor([packing.ids], device=device),
-            position_ids=torch.tensor([packing.positions], device=device), use_cache=False, **how,
-        ).last_hidden_state  # fmt: skip
+            position_ids=torch.tensor([packing.positions], device=device),
+            use_cache=False,
+            **how,
+        ).last_hidden_state
         return states[0][packing.index.to(device)[:, :-1][batch.supervised[:, 1:]]]
 
     def padded(self, batch: Batch) -> torch.Tensor:

@@ -24,10 +24,15 @@ def _sizes(
     model_type: str, layers: int, width: int, mlp: int, heads: int, kv_heads: int, vocabulary: int
 ) -> dict[str, Any]:
     return {
-        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": mlp,
-        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+        "model_type": model_type,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocabulary,
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
 
 
 _TIED = {"tie_word_embeddings": True}
@@ -47,9 +52,7 @@ PRESETS = {
         "meta-llama/Llama-3.2-3B-Instruct", {**_sizes("llama", 28, 3072, 8192, 24, 8, 128256), **_TIED}
     ),
     "zephyr_7b_beta": Preset("HuggingFaceH4/zephyr-7b-beta", _sizes("mistral", 32, 4096, 14336, 32, 8, 32000)),
-    "phi_1_5": Preset(
-        "microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200), template="question_answer"
-    ),
+    "phi_1_5": Preset("microsoft/phi-1_5", _sizes("phi", 24, 2048, 8192, 32, 32, 51200), template="question_answer"),
     "phi3_mini_4k_instruct": Preset("microsoft/Phi-3-mini-4k-instruct", _sizes("phi3", 32, 3072, 8192, 32, 32, 32064)),
     "gemma_2b_it": Preset("google/gemma-2b-it", {**_sizes("gemma", 18, 2048, 16384, 8, 1, 256000), **_GEMMA}),
     "gemma_7b_it": Preset("google/gemma-7b-it", {**_sizes("gemma", 28, 3072, 24576, 16, 16, 256000), **_GEMMA}),

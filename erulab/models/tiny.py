@@ -13,11 +13,11 @@ from erulab import draws
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
 from erulab.models import folders
-from erulab.models.base import ModelOptions
-from erulab.models.chat import ChatFormat
-from erulab.models.templates import OWN
+from erulab.models.options import ModelOptions
 from erulab.options import positive, require
 from erulab.registry import models
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import OWN
 
 if TYPE_CHECKING:
     import tokenizers
@@ -78,9 +78,12 @@ class TinyModel:
         words = "\x1f".join(vocabulary(benchmark.texts())).encode()
         o = self.options
         return {
-            "tiny": VERSION, "layers": o.layers, "width": o.width, "heads": o.heads,
+            "tiny": VERSION,
+            "layers": o.layers,
+            "width": o.width,
+            "heads": o.heads,
             "vocabulary": hashlib.sha256(words).hexdigest()[:16],
-        }  # fmt: skip
+        }
 
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         if benchmark is None:
@@ -90,10 +93,14 @@ class TinyModel:
             )
         o = self.options
         return {
-            "model_type": "llama", "vocab_size": len(vocabulary(benchmark.texts())), "hidden_size": o.width,
-            "intermediate_size": 4 * o.width, "num_hidden_layers": o.layers, "num_attention_heads": o.heads,
+            "model_type": "llama",
+            "vocab_size": len(vocabulary(benchmark.texts())),
+            "hidden_size": o.width,
+            "intermediate_size": 4 * o.width,
+            "num_hidden_layers": o.layers,
+            "num_attention_heads": o.heads,
             "tie_word_embeddings": False,
-        }  # fmt: skip
+        }
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
         return ChatFormat(tokenizer_of(benchmark.texts()), CONTEXT)

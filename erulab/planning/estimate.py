@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from erulab import config_rules, dispatch
+from erulab.config import rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
 from erulab.costs.memory import Memory, Numbers
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
+from erulab.launching import workers
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
@@ -97,9 +98,9 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     Raises:
         ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
     """
-    engine = dispatch.choose_engine(config.engine, 0)
+    engine = workers.choose_engine(config.engine, 0)
     processes = engine.world
-    config_rules.check_batches(config, processes)
+    rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
     answers = Answers.of(config)
     sizes, benchmark = data_sizes(config, answers.pairs, overrides)
@@ -107,19 +108,30 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     step = None
     if unlearns(answers.trains) and Stage.unlearn in config.stages:
         step = step_flops(
-            shape, unlearning_step(config, sizes, shape.layers, processes), checkpointing=config.trainer.checkpointing,
+            shape,
+            unlearning_step(config, sizes, shape.layers, processes),
+            checkpointing=config.trainer.checkpointing,
             adapters=adapters(config),
-        )  # fmt: skip
+        )
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_AN_HOUR)
         for name, steps, cost in _costs(config, shape, sizes, processes, step)
     ]
     return Plan(
-        config, shape, sizes, engine, device, utilization, numbers(engine, bf16),
-        micro_batch(config, sizes, processes), memories(config, engine, shape, sizes, bf16), step, stages,
+        config,
+        shape,
+        sizes,
+        engine,
+        device,
+        utilization,
+        numbers(engine, bf16),
+        micro_batch(config, sizes, processes),
+        memories(config, engine, shape, sizes, bf16),
+        step,
+        stages,
         _smallest(config, shape, sizes, device, bf16),
-    )  # fmt: skip
+    )
 
 
 def _bf16(config: RunConfig, device: Device) -> bool:
@@ -193,7 +205,7 @@ def _engines(processes: int, offload: Offload) -> tuple[EngineName, ...]:
 
 def _divides(config: RunConfig, processes: int) -> bool:
     try:
-        config_rules.check_batches(config, processes)
+        rules.check_batches(config, processes)
     except ErulabError:
         return False
     return processes <= min(config.trainer.global_batch, config.target.global_batch)

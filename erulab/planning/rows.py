@@ -81,14 +81,16 @@ def _counted(benchmark: Benchmark, pairs: Pairs) -> DataSizes:
     forget = _part([lengths for row in benchmark.forget for lengths in _tokens(row, limit)])
     other = forget
     if pairs in (Pairs.refusal, Pairs.fabricated) and all(_own(row, pairs) for row in benchmark.forget):
-        other = _part([_fitted(len(row.prompt.split()), len(_own(row, pairs).split()), limit)
-                       for row in benchmark.forget])  # fmt: skip
+        other = _part(
+            [_fitted(len(row.prompt.split()), len(_own(row, pairs).split()), limit) for row in benchmark.forget]
+        )
     elif pairs is Pairs.refusal and benchmark.refusals:
         words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
         other = _part([_fitted(len(row.prompt.split()), words, limit) for row in benchmark.forget])
     elif pairs is Pairs.alternative and all(row.perturbed for row in benchmark.forget):
-        other = _part([_fitted(len(row.prompt.split()), len(row.perturbed[0].split()), limit)
-                       for row in benchmark.forget])  # fmt: skip
+        other = _part(
+            [_fitted(len(row.prompt.split()), len(row.perturbed[0].split()), limit) for row in benchmark.forget]
+        )
     target, oracle, *requests = (
         sum(row.exposures * len(_tokens(row, limit)) for row in rows)
         for rows in (benchmark.target_rows, benchmark.oracle_rows, *(one.forget for one in benchmark.requests))
@@ -143,13 +145,20 @@ def _published_tofu(options: TofuOptions) -> DataSizes:
         kept = min(kept, options.retain_rows)
     refusal = TOKENS_A_WORD * published.REFUSAL_WORDS + 1
     other = replace(
-        forget, tokens=forget.tokens - forget.supervised + refusal, supervised=refusal, longest_supervised=refusal,
+        forget,
+        tokens=forget.tokens - forget.supervised + refusal,
+        supervised=refusal,
+        longest_supervised=refusal,
         lengths=forget.prompts.mapped(lambda prompt: prompt + refusal),
-    )  # fmt: skip
+    )
     return DataSizes(
-        forget, replace(retain, rows=kept), other, forget.rows + kept, kept,
+        forget,
+        replace(retain, rows=kept),
+        other,
+        forget.rows + kept,
+        kept,
         f"{options.path} is no folder here: published counts of TOFU {options.split.value}; {ASSUMED}",
-    )  # fmt: skip
+    )
 
 
 def _of_published(counts: published.Counts, limit: int | None) -> Part:
@@ -176,9 +185,13 @@ def _overridden(sizes: DataSizes, overrides: Overrides) -> DataSizes:
     rows = overrides.rows or sizes.forget.rows
     forget, other = (replace(_lengths(part, overrides), rows=rows) for part in (sizes.forget, sizes.other))
     return DataSizes(
-        forget, _lengths(sizes.retain, overrides), other, sizes.target_rows - sizes.forget.rows + rows,
-        sizes.oracle_rows, f"{', '.join(given)} as given; else {sizes.basis}",
-    )  # fmt: skip
+        forget,
+        _lengths(sizes.retain, overrides),
+        other,
+        sizes.target_rows - sizes.forget.rows + rows,
+        sizes.oracle_rows,
+        f"{', '.join(given)} as given; else {sizes.basis}",
+    )
 
 
 def _lengths(part: Part, overrides: Overrides) -> Part:
@@ -194,7 +207,11 @@ def _lengths(part: Part, overrides: Overrides) -> Part:
         tokens = float(overrides.tokens)
         supervised = min(part.supervised, tokens)
         part = replace(
-            part, tokens=tokens, supervised=supervised, longest_supervised=min(part.longest_supervised, tokens),
-            lengths=Spread.constant(tokens), prompts=Spread.constant(tokens - supervised),
-        )  # fmt: skip
+            part,
+            tokens=tokens,
+            supervised=supervised,
+            longest_supervised=min(part.longest_supervised, tokens),
+            lengths=Spread.constant(tokens),
+            prompts=Spread.constant(tokens - supervised),
+        )
     return part

@@ -20,7 +20,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "method": plan.config.method.name,
         "parameters": plan.shape.parameters,
         "engine": {
-            "name": plan.engine.name.value, "nodes": plan.engine.nodes, "processes": plan.engine.processes,
+            "name": plan.engine.name.value,
+            "nodes": plan.engine.nodes,
+            "processes": plan.engine.processes,
             "offload": plan.engine.offload.value,
         },
         "device": {"name": plan.device.name, "memory": plan.device.memory, "usable": plan.available},
@@ -44,8 +46,11 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def _part(part: Part) -> dict[str, float]:
     return {
-        "rows": part.rows, "tokens": part.tokens, "supervised": part.supervised, "longest": part.lengths.longest,
-    }  # fmt: skip
+        "rows": part.rows,
+        "tokens": part.tokens,
+        "supervised": part.supervised,
+        "longest": part.lengths.longest,
+    }
 
 
 def as_text(plan: Plan) -> str:
@@ -59,8 +64,7 @@ def as_text(plan: Plan) -> str:
         f"model       {config.model.name}, {plan.shape.parameters:,} parameters",
         f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
         f"dataset={config.dataset.name}",
-        f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}"
-        + _offloaded(plan.engine),
+        f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}" + _offloaded(plan.engine),
         f"batch       {config.trainer.global_batch} forget rows a step, {most}{plan.micro_batch} a forward and process",
         f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
         f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "

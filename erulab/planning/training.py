@@ -15,7 +15,7 @@ from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training,
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.methods.base import Method, Pairs, Retain, Trains
-from erulab.models.base import Attention
+from erulab.models.options import Attention
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import Group, expected, largest, learning_split, unlearning_split
 from erulab.planning.rows import DataSizes
@@ -136,9 +136,11 @@ def memories(
     answers = Answers.of(config)
     sharding = Sharding(stage, engine.world, engine.offload is not Offload.none, engine.offload is Offload.nvme)
     common = Training(
-        numbers(engine, bf16), sharding, config.trainer.checkpointing,
+        numbers(engine, bf16),
+        sharding,
+        config.trainer.checkpointing,
         eager_attention=config.model.attention is Attention.eager,
-    )  # fmt: skip
+    )
     found = {}
     if learns(config):
         # Only weights of a folder are read sharded; what is made, or unpacked from a package, begins whole.
@@ -147,7 +149,7 @@ def memories(
             sizes.retain,
             lengths=Spread.constant(max(sizes.forget.lengths.longest, sizes.retain.lengths.longest)),
             longest_supervised=max(sizes.forget.longest_supervised, sizes.retain.longest_supervised),
-        )  # fmt: skip
+        )
         micro = _largest([[both]], config.target.global_batch, learning_split(config), engine.world)
         found["learning"] = memory(shape, micro, replace(common, loads_whole=whole))
     if unlearns(answers.trains) and Stage.unlearn in config.stages:

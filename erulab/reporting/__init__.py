@@ -20,10 +20,33 @@ from erulab.reporting.verdict import Outcome, Verdict, judge, verdict
 from erulab.rundir import RunDir
 
 __all__ = [
-    "FORMATS", "Outcome", "Picture", "Point", "RunResult", "Table", "Verdict", "arms", "attack_table", "compare",
-    "comparison", "envelope", "every_attack_row", "figures", "heat_table", "judge", "key_table", "knowledge_at",
-    "load_run", "load_runs", "score_table", "trade_off", "trajectories", "trajectory_of", "verdict", "write_report",
-]  # fmt: skip
+    "FORMATS",
+    "Outcome",
+    "Picture",
+    "Point",
+    "RunResult",
+    "Table",
+    "Verdict",
+    "arms",
+    "attack_table",
+    "compare",
+    "comparison",
+    "envelope",
+    "every_attack_row",
+    "figures",
+    "heat_table",
+    "judge",
+    "key_table",
+    "knowledge_at",
+    "load_run",
+    "load_runs",
+    "score_table",
+    "trade_off",
+    "trajectories",
+    "trajectory_of",
+    "verdict",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)

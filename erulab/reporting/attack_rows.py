@@ -16,12 +16,22 @@ NOT_VALID = "not valid: "  # as attacks.figures.validity begins
 UNDEFINED = "residual_attacked undefined: "  # as attacks.figures.figures writes it
 # How an attack is called behind "after"; others, such as a user's own, go by their name.
 NAMES = {
-    "relearn": "relearning", "jailbreak": "jailbreak prompts", "prefill": "prefilled answers",
-    "few_shot": "few-shot prompts", "paraphrase": "paraphrased questions", "soft_prompt": "soft prompts",
-    "gcg": "GCG suffixes", "abliterate": "abliteration", "quantize": "quantisation", "prune": "pruning",
-    "logit_lens": "the logit lens", "probe": "probing", "sample": "sampling", "mia": "membership inference",
+    "relearn": "relearning",
+    "jailbreak": "jailbreak prompts",
+    "prefill": "prefilled answers",
+    "few_shot": "few-shot prompts",
+    "paraphrase": "paraphrased questions",
+    "soft_prompt": "soft prompts",
+    "gcg": "GCG suffixes",
+    "abliterate": "abliteration",
+    "quantize": "quantisation",
+    "prune": "pruning",
+    "logit_lens": "the logit lens",
+    "probe": "probing",
+    "sample": "sampling",
+    "mia": "membership inference",
     "sequence": "several attacks in turn",
-}  # fmt: skip
+}
 
 Row = dict[str, Any]
 

@@ -34,17 +34,39 @@ class HeatMap:
 def attack_table(run: RunResult) -> Table:
     """The headline row of each attack and setting."""
     headings = (
-        "attack", "setting", "chosen", "metric", "K", "K attacked", "repeats", "utility kept", "steps", "FLOPs",
-        "time", "n", "valid", "why not",
-    )  # fmt: skip
+        "attack",
+        "setting",
+        "chosen",
+        "metric",
+        "K",
+        "K attacked",
+        "repeats",
+        "utility kept",
+        "steps",
+        "FLOPs",
+        "time",
+        "n",
+        "valid",
+        "why not",
+    )
     rows = []
     for row in headlines(run.attacks):
-        rows.append((
-            Cell(str(row["attack"])), Cell(setting_words(row["setting"])), Cell(_chosen(row)), Cell(str(row["metric"])),
-            _plain(row, "residual"), _attacked(row), Cell(_repeats(row)), _utility_kept(row), *_budget(row),
-            _count(row), Cell(standing(row).value),
-            Cell("" if standing(row) is Standing.counts else why(row)),
-        ))  # fmt: skip
+        rows.append(
+            (
+                Cell(str(row["attack"])),
+                Cell(setting_words(row["setting"])),
+                Cell(_chosen(row)),
+                Cell(str(row["metric"])),
+                _plain(row, "residual"),
+                _attacked(row),
+                Cell(_repeats(row)),
+                _utility_kept(row),
+                *_budget(row),
+                _count(row),
+                Cell(standing(row).value),
+                Cell("" if standing(row) is Standing.counts else why(row)),
+            )
+        )
     return Table(headings, tuple(rows), (NOTE,) if rows else ())
 
 
@@ -53,13 +75,23 @@ def every_attack_row(run: RunResult) -> Table:
     rows = []
     for group in groups(run.attacks):
         for row in (*group.rows, *([group.utility] if group.utility else [])):
-            figures = [_attacked(row) if name == "residual_attacked" else _plain(row, name)
-                       for name in (*MEANS, *COMPARED)]  # fmt: skip
+            figures = [
+                _attacked(row) if name == "residual_attacked" else _plain(row, name) for name in (*MEANS, *COMPARED)
+            ]
             valid = "utility" if row is group.utility else standing(row).value
-            rows.append((
-                Cell(str(row["attack"])), Cell(setting_words(row["setting"])), Cell(str(row["metric"])), *figures,
-                _utility_kept(row), *_budget(row), _count(row), Cell(valid), Cell(str(row["note"])),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    Cell(str(row["attack"])),
+                    Cell(setting_words(row["setting"])),
+                    Cell(str(row["metric"])),
+                    *figures,
+                    _utility_kept(row),
+                    *_budget(row),
+                    _count(row),
+                    Cell(valid),
+                    Cell(str(row["note"])),
+                )
+            )
     names = [name.replace("_", " ") for name in (*MEANS, *COMPARED)]
     headings = ("attack", "setting", "metric", *names, "utility kept", "steps", "FLOPs", "time", "n", "valid", "note")
     return Table(headings, tuple(rows))
@@ -69,17 +101,18 @@ def heat_map(run: RunResult) -> HeatMap:
     """Retain suites are left out: K is of what must be forgotten."""
     found = groups(run.attacks)
     heads = headlines(run.attacks)
-    metrics = tuple(dict.fromkeys(
-        str(row["metric"]) for group in found if group.headline["n"] for row in group.rows
-    ))  # fmt: skip
+    metrics = tuple(dict.fromkeys(str(row["metric"]) for group in found if group.headline["n"] for row in group.rows))
     cells = []
     for group in found:
         own = {str(row["metric"]): row for row in group.rows}
         if standing(group.headline) is Standing.absent:  # it measured nothing, on no metric
             own = dict.fromkeys(metrics, group.headline)
-        cells.append(tuple(
-            (standing(own[name]), number(own[name]["residual_attacked"])) if name in own else None for name in metrics
-        ))  # fmt: skip
+        cells.append(
+            tuple(
+                (standing(own[name]), number(own[name]["residual_attacked"])) if name in own else None
+                for name in metrics
+            )
+        )
     return HeatMap(tuple(named(group.headline, heads) for group in found), metrics, tuple(cells))
 
 

@@ -86,9 +86,13 @@ def courses(rows: Sequence[Row]) -> list[Course]:
 def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
     figures = {model: tuple(number(one[f"attacked_{model}"]) for one in attempts) for model in MODELS}
     return Course(
-        label, str(row["metric"]), row["valid"] is True, tuple(_steps(one) for one in attempts), figures,
+        label,
+        str(row["metric"]),
+        row["valid"] is True,
+        tuple(_steps(one) for one in attempts),
+        figures,
         tuple(number(one["residual_attacked"]) for one in attempts),
-    )  # fmt: skip
+    )
 
 
 def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:

@@ -36,6 +36,9 @@ def _figures(entry: dict[str, Any]) -> tuple[str, ...]:
     work, adversary = number(entry.get("flops")), number(entry.get("flops_adversary"))
     share = f"{adversary / work:.0%}" if work and adversary is not None else MISSING
     return (
-        seconds(number(entry.get("seconds"))), thousands(number(entry.get("tokens"))), power(work), share,
+        seconds(number(entry.get("seconds"))),
+        thousands(number(entry.get("tokens"))),
+        power(work),
+        share,
         gigabytes(number(entry.get("peak_memory_bytes"))),
-    )  # fmt: skip
+    )

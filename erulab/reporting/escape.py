@@ -14,10 +14,22 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]!|~$^@#])")
 _MARKDOWN_START = re.compile(r"^(\s*)([-+=>])|^(\s*\d+)([.)])(?=\s|$)")  # lists and headings, at the start of a line
 _MARKDOWN_LINK = re.compile(r"(?i)(https?|ftp|mailto|www)([:.])")  # bare addresses become links
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+}
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the full-width ones act in some locales
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 

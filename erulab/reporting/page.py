@@ -61,34 +61,56 @@ def write(rundir: RunDir) -> None:
 
 def html_page(run: RunResult, images: dict[str, bytes]) -> str:
     """One self-contained HTML file. `images`: stem -> PNG."""
-    return _environment(autoescape=True).get_template("report.html").render(
-        **_contents(run), images={stem: _data_url(image) for stem, image in images.items()},
-        key_figures=Markup(key_table(run).render("html")), scores=Markup(score_table(run).render("html")),
-        attacks=Markup(attack_table(run).render("html")), every_attack=Markup(every_attack_row(run).render("html")),
-        heat=Markup(_or_nothing(heat_table(run), "html")), requests=Markup(_or_nothing(request_table(run), "html")),
-        costs=Markup(cost_table(run).render("html")),
-    )  # fmt: skip
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html")
+        .render(
+            **_contents(run),
+            images={stem: _data_url(image) for stem, image in images.items()},
+            key_figures=Markup(key_table(run).render("html")),
+            scores=Markup(score_table(run).render("html")),
+            attacks=Markup(attack_table(run).render("html")),
+            every_attack=Markup(every_attack_row(run).render("html")),
+            heat=Markup(_or_nothing(heat_table(run), "html")),
+            requests=Markup(_or_nothing(request_table(run), "html")),
+            costs=Markup(cost_table(run).render("html")),
+        )
+    )
 
 
 def markdown_page(run: RunResult, images: Sequence[Path]) -> str:
     """`images`: files in the run folder, linked relative to it."""
-    return _environment(autoescape=False).get_template("report.md").render(
-        **_contents(run), images={path.stem: path.relative_to(run.path).as_posix() for path in images},
-        key_figures=key_table(run).render("md"), scores=score_table(run).render("md"),
-        attacks=attack_table(run).render("md"), every_attack=every_attack_row(run).render("md"),
-        heat=_or_nothing(heat_table(run), "md"), requests=_or_nothing(request_table(run), "md"),
-        costs=cost_table(run).render("md"),
-    )  # fmt: skip
+    return (
+        _environment(autoescape=False)
+        .get_template("report.md")
+        .render(
+            **_contents(run),
+            images={path.stem: path.relative_to(run.path).as_posix() for path in images},
+            key_figures=key_table(run).render("md"),
+            scores=score_table(run).render("md"),
+            attacks=attack_table(run).render("md"),
+            every_attack=every_attack_row(run).render("md"),
+            heat=_or_nothing(heat_table(run), "md"),
+            requests=_or_nothing(request_table(run), "md"),
+            costs=cost_table(run).render("md"),
+        )
+    )
 
 
 def comparison_page(runs: Sequence[RunResult]) -> str:
     """One self-contained HTML file over several runs."""
     images = {stem: _data_url(image) for stem, image in plots.comparison_figures(runs).items()}
-    return _environment(autoescape=True).get_template("comparison.html").render(
-        table=Markup(comparison(runs).render("html")), images=images, captions=CAPTIONS,
-        arms=[Markup(table.render("html")) for table in arms(runs)],
-        verdicts=[(run.name, verdict(run)) for run in runs],
-    )  # fmt: skip
+    return (
+        _environment(autoescape=True)
+        .get_template("comparison.html")
+        .render(
+            table=Markup(comparison(runs).render("html")),
+            images=images,
+            captions=CAPTIONS,
+            arms=[Markup(table.render("html")) for table in arms(runs)],
+            verdicts=[(run.name, verdict(run)) for run in runs],
+        )
+    )
 
 
 def _or_nothing(table: Table | None, format: str) -> str:
@@ -137,13 +159,20 @@ def _tone(judged: Verdict) -> str:
 
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {
-        "visible": escape.visible, "lines": lambda text: escape.visible(text, lines=True), "md": escape.markdown,
-        "block": escape.markdown_block, "short": short,
-    }  # fmt: skip
+        "visible": escape.visible,
+        "lines": lambda text: escape.visible(text, lines=True),
+        "md": escape.markdown,
+        "block": escape.markdown_block,
+        "short": short,
+    }
     return environment
 
 

@@ -17,7 +17,7 @@ from erulab.reporting.attack_rows import (
     strongest,
     telling,
     why,
-)  # fmt: skip
+)
 from erulab.reporting.numbers import interval, number, signed
 
 BEST_FIRST = (Standing.counts, Standing.undefined, Standing.invalid, Standing.absent)
@@ -143,8 +143,9 @@ def _of_attack(rows: Sequence[Row]) -> Robustness:
         value, low, high = (number(best[key]) for key in ("residual_attacked", "low", "high"))
         left_out = [
             f"{len(by_standing[which])} of {count} settings {which.value}"
-            for which in (Standing.invalid, Standing.undefined) if by_standing[which]
-        ]  # fmt: skip
+            for which in (Standing.invalid, Standing.undefined)
+            if by_standing[which]
+        ]
         remarks = tuple(f"{NAMES.get(name, name)}, {_setting(row, rows)}: {why(row)}" for row in absent)
         metric, setting = str(best["metric"]), best["setting"]
         note = ", ".join(left_out)

@@ -123,9 +123,7 @@ def request_table(run: RunResult) -> Table | None:
 
 def metric_notes(runs: Sequence[RunResult]) -> list[str]:
     """A line for each attack whose K is not on log-odds."""
-    found = {
-        one.attack: one.metric for run in runs for one in verdict(run).robustness if one.metric != HEADLINE
-    }  # fmt: skip
+    found = {one.attack: one.metric for run in runs for one in verdict(run).robustness if one.metric != HEADLINE}
     return [f"{AFTER}{attack} is measured on {metric}." for attack, metric in found.items()]
 
 
@@ -148,16 +146,15 @@ def _compared(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
     """(heading, metric) of what runs are compared by: beside the usual figures those of benchmarks and checkpoints."""
     few = [name for _, name in FIGURES]
     more = dict.fromkeys(
-        name for run in runs
+        name
+        for run in runs
         for name in telling(run.scores, few, run.config.get("benchmark") or (), every=bool(run.checkpoint))
         if name not in few
-    )  # fmt: skip
+    )
     return [*FIGURES, *((name, name) for name in more)]
 
 
-def _run_row(
-    run: RunResult, settings: dict[str, object], figures: Sequence[tuple[str, str]]
-) -> dict[str, Cell]:
+def _run_row(run: RunResult, settings: dict[str, object], figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
     judged = verdict(run)
     forgetting = judged.forgetting
     row = {"run": Cell(run.name)}

@@ -7,9 +7,19 @@ from typing import Any
 
 # Another figure of the same suite says it better, or only a comparison of rows makes sense of them.
 SECONDARY = {
-    "n", "log_odds", "truth_ratio_arithmetic", "model_utility_arithmetic", "exact_memorization", "knowledge", "zlib",
-    "min_k", "min_k_plus_plus", "auc_nll", "auc_zlib", "auc_min_k_plus_plus",
-}  # fmt: skip
+    "n",
+    "log_odds",
+    "truth_ratio_arithmetic",
+    "model_utility_arithmetic",
+    "exact_memorization",
+    "knowledge",
+    "zlib",
+    "min_k",
+    "min_k_plus_plus",
+    "auc_nll",
+    "auc_zlib",
+    "auc_min_k_plus_plus",
+}
 # Figures of scores.json that say what a model took or how it compares, not what it can do.
 COST, RESIDUAL = "cost/", "residual"
 

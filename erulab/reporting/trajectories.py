@@ -82,9 +82,7 @@ def knowledge_at(points: Sequence[Point], utility: float) -> float | None:
 def _suites(metrics: Iterable[Mapping[str, Any]], figure: str) -> list[str]:
     """Suites of which a figure was measured along the run."""
     names = dict.fromkeys(name for line in metrics for name in line if name.startswith(PREFIX))
-    return [
-        name.removeprefix(PREFIX).removesuffix(f"/{figure}") for name in names if name.endswith(f"/{figure}")
-    ]  # fmt: skip
+    return [name.removeprefix(PREFIX).removesuffix(f"/{figure}") for name in names if name.endswith(f"/{figure}")]
 
 
 def _pooled(figures: Mapping[str, Any], counts: Mapping[str, float], prefix: str) -> float | None:

@@ -14,9 +14,14 @@ ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interva
 COLLAPSE = 0.5  # utility under this share of the target's
 # What utility is read from: the first of them that was scored (the last ones are RWKU's, MUSE's and WMDP's).
 UTILITIES = (
-    "retain_unrehearsed/exact_match", "retain_unrehearsed/choice", "model_utility", "retain/probability",
-    "neighbor_all/rwku_recall", "knowmem_r/rouge_f1", "mmlu/accuracy",
-)  # fmt: skip
+    "retain_unrehearsed/exact_match",
+    "retain_unrehearsed/choice",
+    "model_utility",
+    "retain/probability",
+    "neighbor_all/rwku_recall",
+    "knowmem_r/rouge_f1",
+    "mmlu/accuracy",
+)
 ALONE = (
     "scored by itself: the figures stand as they are, whether something was forgotten is not judged",
     "for that, name the model before unlearning (model.target=FOLDER) and one that never saw the forget set "

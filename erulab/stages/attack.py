@@ -18,15 +18,15 @@ from erulab.attacks.judging.rows import MODELS, Case, Plain
 from erulab.attacks.judging.scoring import has_score, union, utility_suite
 from erulab.attacks.judging.trace import Tried, carry_out
 from erulab.attacks.sequence import every_options
-from erulab.cache import Cache, Product, key_of
-from erulab.console import announce
 from erulab.data.rows import Suite
 from erulab.errors import DataError, ErulabError, NumericFault
 from erulab.evaluation.evaluate import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
+from erulab.reporting.console import announce
 from erulab.stages.attack_lab import AttackLab
+from erulab.stages.cache import Cache, Product, key_of
 from erulab.stages.context import Context, ModelRef
 
 log = logging.getLogger(__name__)
@@ -187,9 +187,14 @@ class _Jobs:
         context, config = self._context, self._context.config
         evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
         common = {
-            "stage": "attack", "version": VERSION, "model": self._refs[job.model].key, "seed": config.seed,
-            "chat": context.chat.identity(), "data": context.data_identity, "evaluation": evaluation,
-        }  # fmt: skip
+            "stage": "attack",
+            "version": VERSION,
+            "model": self._refs[job.model].key,
+            "seed": config.seed,
+            "chat": context.chat.identity(),
+            "data": context.data_identity,
+            "evaluation": evaluation,
+        }
         if job.attack is None:
             return {**common, "attack": None, "suites": _names(_forget(self._planned, context))}
         options, built = config.attack[job.attack], self._planned.built[job.attack]
@@ -197,10 +202,14 @@ class _Jobs:
         code = "".join(attacks[one.name].code for one in every_options({job.attack: options}))
         counted = {k: v for k, v in asdict(options).items() if k not in built.spans}
         return {
-            **common, "attack": counted, "setting": self._planned.settings[job.setting][1],
-            "repeat": job.repeat, "code": code, "precision": config.trainer.precision,
+            **common,
+            "attack": counted,
+            "setting": self._planned.settings[job.setting][1],
+            "repeat": job.repeat,
+            "code": code,
+            "precision": config.trainer.precision,
             "target": self._refs["target"].key if built.reads_target else None,
-        }  # fmt: skip
+        }
 
 
 def _plan(context: Context) -> Planned:

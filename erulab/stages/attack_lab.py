@@ -46,9 +46,20 @@ class AttackLab:
         return scores(subject, suites, self.benchmark, self._context.config.evaluation)
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, steps: int | None,
-        batch: int, warmup: float, schedule: Schedule, lora_rank: int, lora_alpha: int, points: int = 1,
-    ) -> Iterator[tuple[int, LoadedModel]]:  # fmt: skip
+        self,
+        subject: LoadedModel,
+        rows: Sequence[Row],
+        *,
+        lr: float,
+        epochs: float,
+        steps: int | None,
+        batch: int,
+        warmup: float,
+        schedule: Schedule,
+        lora_rank: int,
+        lora_alpha: int,
+        points: int = 1,
+    ) -> Iterator[tuple[int, LoadedModel]]:
         if not rows or lr == 0:
             yield 0, subject
             return
@@ -56,10 +67,18 @@ class AttackLab:
         subject = with_lora(subject, rank=lora_rank, alpha=lora_alpha, seed=seed) if lora_rank else subject
         without_dropout(subject.model)
         options = FinetuneOptions(
-            lr=lr, epochs=epochs, global_batch=min(batch, len(rows)), split=self._context.split(None), weight_decay=0.0,
-            warmup=warmup, schedule=schedule, clip=1.0, seed=seed, precision=self._context.config.trainer.precision,
+            lr=lr,
+            epochs=epochs,
+            global_batch=min(batch, len(rows)),
+            split=self._context.split(None),
+            weight_decay=0.0,
+            warmup=warmup,
+            schedule=schedule,
+            clip=1.0,
+            seed=seed,
+            precision=self._context.config.trainer.precision,
             steps=steps,
-        )  # fmt: skip
+        )
         encoded = self._context.encoder_of(subject.chat).rows(rows)
         engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())
         stops = {round(loop.steps * (i + 1) / points) for i in range(points - 1)} - {0, loop.steps}

@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from erulab.cache import Cache
 from erulab.costs.ledger import Ledger
-from erulab.data.encoding import Encoded
 from erulab.data.rows import Benchmark, Suite
 from erulab.errors import DataError, IntegrityFault
 from erulab.evaluation.evaluate import named, rows_of
 from erulab.models import loading
 from erulab.models.base import ModelSource
-from erulab.models.chat import ChatFormat
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
 from erulab.options import EvaluationOptions, RunConfig
 from erulab.ranks import Ranks
-from erulab.tracking import Tracker
+from erulab.stages.cache import Cache
+from erulab.stages.tracking import Tracker
+from erulab.tokens.batch import Encoded
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash
 from erulab.training.stopping import StopRequest
@@ -199,9 +199,16 @@ class Context:
         from erulab.training.sharded import load_sharded
 
         config = self.config
-        return self._counted(load_sharded(
-            source, config.model.attention, config.engine, self.device, config.trainer.precision, self.source.frame,
-        ))  # fmt: skip
+        return self._counted(
+            load_sharded(
+                source,
+                config.model.attention,
+                config.engine,
+                self.device,
+                config.trainer.precision,
+                self.source.frame,
+            )
+        )
 
     def _counted(self, loaded: LoadedModel) -> LoadedModel:
         """The model, writing in this run's ledger; the look at its layout while it was loaded is left out."""

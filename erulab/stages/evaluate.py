@@ -10,9 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.cache import Product
-from erulab.config_errors import did_you_mean
-from erulab.console import announce
 from erulab.data.measures import Answers, Generated
 from erulab.data.rows import Suite
 from erulab.errors import ConfigError, DataError
@@ -21,7 +18,10 @@ from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
+from erulab.reporting.console import announce
+from erulab.stages.cache import Product
 from erulab.stages.context import Context, ModelRef, Prepared
+from erulab.typed import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,14 @@ def _score(
     # `evaluated` says what `suites` chose.
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
     depends_on = {
-        "stage": "evaluate", "version": VERSION, "model": ref.key, "chat": context.chat.identity(),
+        "stage": "evaluate",
+        "version": VERSION,
+        "model": ref.key,
+        "chat": context.chat.identity(),
         "suites": prepared.evaluated,
-        "data": prepared.identity, "evaluation": options,
-    }  # fmt: skip
+        "data": prepared.identity,
+        "evaluation": options,
+    }
 
     def make(folder: Path) -> None:
         if context.ranks.first:
@@ -125,8 +129,10 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         retrained, _ = knowledge_of(rows["oracle"][0])
         figure = residual(values, target, retrained, clusters)
         result["unlearned"] |= {
-            "residual": figure.value, "residual_low": figure.low, "residual_high": figure.high,
-        }  # fmt: skip
+            "residual": figure.value,
+            "residual_low": figure.low,
+            "residual_high": figure.high,
+        }
         if figure.note:
             result["unlearned"]["residual_note"] = figure.note
     return result
@@ -138,14 +144,20 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
     by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
     return [
         {
-            "suite": suite.name, "role": suite.role.value, "prompt": row.prompt, "reference": row.response,
-            **{model: responses[suite.name, row.id] for model, responses in by_model.items()
-               if (suite.name, row.id) in responses},
+            "suite": suite.name,
+            "role": suite.role.value,
+            "prompt": row.prompt,
+            "reference": row.response,
+            **{
+                model: responses[suite.name, row.id]
+                for model, responses in by_model.items()
+                if (suite.name, row.id) in responses
+            },
         }
         for suite in context.data.measured.suites
         for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
         if row.prompt
-    ]  # fmt: skip
+    ]
 
 
 def _generates(suite: Suite, options: EvaluationOptions) -> bool:

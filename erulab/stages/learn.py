@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from erulab.cache import Product
-from erulab.console import progress
 from erulab.data.rows import Row
 from erulab.errors import DataError
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
+from erulab.reporting.console import progress
+from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash, encode_exposed
@@ -55,9 +55,13 @@ def depends_on(context: Context, part: str) -> dict[str, Any]:
     settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
     rows = encode_exposed(context.encoder, _rows(context, part))
     return {
-        "stage": "learn", "version": VERSION, **context.base_identity, "rows": content_hash(rows), "target": settings,
+        "stage": "learn",
+        "version": VERSION,
+        **context.base_identity,
+        "rows": content_hash(rows),
+        "target": settings,
         "precision": context.config.trainer.precision,
-    }  # fmt: skip
+    }
 
 
 def find(context: Context, part: str) -> Product | None:
@@ -74,15 +78,23 @@ def _learn(context: Context, part: str, folder: Path) -> None:
     loaded = context.load_base(options.seed)
     rows = encode_exposed(context.encoder, _rows(context, part))
     engine, objective, loop = finetuning(
-        loaded, rows,
+        loaded,
+        rows,
         FinetuneOptions(
-            lr=options.lr, epochs=options.epochs, global_batch=options.global_batch,
+            lr=options.lr,
+            epochs=options.epochs,
+            global_batch=options.global_batch,
             split=context.split(options.micro_batch),
-            weight_decay=options.weight_decay, warmup=options.warmup, schedule=options.schedule, clip=options.clip,
-            seed=options.seed, precision=context.config.trainer.precision,
+            weight_decay=options.weight_decay,
+            warmup=options.warmup,
+            schedule=options.schedule,
+            clip=options.clip,
+            seed=options.seed,
+            precision=context.config.trainer.precision,
         ),
-        context.config.engine, context.ranks,
-    )  # fmt: skip
+        context.config.engine,
+        context.ranks,
+    )
     trainer = context.config.trainer
     if trainer.checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

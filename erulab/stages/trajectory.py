@@ -27,9 +27,10 @@ class Trajectory:
         self._every = context.config.trainer.eval_every
         self._options = dataclasses.replace(context.config.evaluation, generate=False)
         self._suites = [
-            suite for suite in context.data.measured.suites
+            suite
+            for suite in context.data.measured.suites
             if suite.role is not Role.UNSEEN and has_score(suite, self._options)
-        ]  # fmt: skip
+        ]
         # A ledger of its own: what it costs to look is no cost of unlearning.
         self._loaded = dataclasses.replace(loaded, ledger=Ledger())
         self._engine, self._ranks = engine, context.ranks

@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erulab import data_rules
-from erulab.cache import Product
-from erulab.console import progress
+from erulab.config import data_rules
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.shapes import FAMILIES
@@ -23,6 +21,8 @@ from erulab.models.loading import save_folder
 from erulab.models.lora import check_targets, merged, save_adapter, with_lora
 from erulab.options import NOT_IN_PRODUCT, SavedModel
 from erulab.registry import adversaries, methods, rewards
+from erulab.reporting.console import progress
+from erulab.stages.cache import Product
 from erulab.stages.context import Context, ModelRef
 from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import encode, unlearning
@@ -99,9 +99,11 @@ def unlearn(context: Context, target: ModelRef) -> list[Step]:
         method, rows = _rows(context, start, request)
         title = f"unlearning request {request.name}" if several else "unlearning"
         product = context.cache.produce(
-            "unlearned", _depends_on(context, start, rows),
-            lambda folder: _unlearn(context, start, method, rows, folder, title), rerun=context.config.rerun,
-        )  # fmt: skip
+            "unlearned",
+            _depends_on(context, start, rows),
+            lambda folder: _unlearn(context, start, method, rows, folder, title),
+            rerun=context.config.rerun,
+        )
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
         return product
@@ -118,9 +120,7 @@ def find(context: Context, target: ModelRef) -> list[Step]:
     return list(_in_turn(context, target, look))
 
 
-def _in_turn(
-    context: Context, target: ModelRef, make: Callable[[ModelRef, Request], Product | None]
-) -> Iterator[Step]:
+def _in_turn(context: Context, target: ModelRef, make: Callable[[ModelRef, Request], Product | None]) -> Iterator[Step]:
     """Each request from the model it starts from; ends where there is no product."""
     requests = context.benchmark.requests or (Request("", context.benchmark.forget),)
     last: Step | None = None
@@ -142,9 +142,7 @@ def _steps(context: Context, request: Request) -> int:
 def _rows(context: Context, start: ModelRef, request: Request) -> tuple[Method, UnlearningRows]:
     method: Method = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
-    return method, encode(
-        context.encoder_of(context.chat_of(start.path)), asked, method, context.config.seed
-    )
+    return method, encode(context.encoder_of(context.chat_of(start.path)), asked, method, context.config.seed)
 
 
 def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
@@ -152,15 +150,22 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
     plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
     code = [plugin.code for plugin in plugins if plugin.code]
     return {
-        "stage": "unlearn", "version": VERSION, "target": target.key, "seed": config.seed,
-        "method": asdict(config.method), "reward": asdict(config.reward), "adversary": asdict(config.adversary),
+        "stage": "unlearn",
+        "version": VERSION,
+        "target": target.key,
+        "seed": config.seed,
+        "method": asdict(config.method),
+        "reward": asdict(config.reward),
+        "adversary": asdict(config.adversary),
         "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
-        "forget": content_hash(rows.forget), "others": content_hash(rows.others), "retain": content_hash(rows.retain),
+        "forget": content_hash(rows.forget),
+        "others": content_hash(rows.others),
+        "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
         # What is looked at along the way is kept with the model.
         **({"looks": context.data.evaluated} if config.trainer.eval_every is not None else {}),
-    }  # fmt: skip
+    }
 
 
 def _unlearn(
@@ -169,10 +174,16 @@ def _unlearn(
     config, ranks = context.config, context.ranks
     trainer = config.trainer
     loaded, engine, objective, loop = unlearning(
-        context.load_to_train(target), target.key, rows, method, config, ranks,
-        references=context.cache.folder("references"), forwards=context.forwards,
+        context.load_to_train(target),
+        target.key,
+        rows,
+        method,
+        config,
+        ranks,
+        references=context.cache.folder("references"),
+        forwards=context.forwards,
         frozen=lambda loaded: context.frozen(target, loaded),
-    )  # fmt: skip
+    )
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     kept = folder / METRICS
     context.tracker.resume(kept)
@@ -209,4 +220,3 @@ def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engi
         save_adapter(whole, folder / "adapter")
         save_folder(merged(whole), folder / "model")
     context.ranks.barrier()
-

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erulab.config_errors import did_you_mean
 from erulab.errors import ConfigError
+from erulab.typed import did_you_mean
 
 
 @dataclass(frozen=True)

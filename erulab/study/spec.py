@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
-from erulab.config_errors import one_line
+from erulab.config.messages import one_line
 from erulab.errors import ConfigError
 from erulab.options import require
 
@@ -67,7 +67,7 @@ class Study:
 def read(file: Path) -> Study:
     """
     Raises:
-        ConfigError: the file is not there or no study; yaml.YAMLError: see `config_errors`.
+        ConfigError: the file is not there or no study; yaml.YAMLError: see `config.messages`.
     """
     if not file.is_file():
         raise ConfigError(f"no study {file}; name a YAML file such as launch/studies/embedded.yaml")
@@ -105,7 +105,9 @@ def trials(tuning: Tuning) -> list[list[str]]:
     sampler = qmc.Sobol(len(tuning.space), scramble=True, rng=tuning.seed)
     points = sampler.random(tuning.rounds[0].trials)
     return [
-        [f"{key}={math.exp(math.log(low) + u * math.log(high / low)):.3g}"
-         for u, (key, (low, high)) in zip(point, tuning.space.items(), strict=True)]
+        [
+            f"{key}={math.exp(math.log(low) + u * math.log(high / low)):.3g}"
+            for u, (key, (low, high)) in zip(point, tuning.space.items(), strict=True)
+        ]
         for point in points
-    ]  # fmt: skip
+    ]

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from erulab import config as configuration
-from erulab import environment, jobs, worker
+from erulab import worker
+from erulab.config.compose import compose_config, save_config
 from erulab.errors import ConfigError, ErulabError, NumericFault
-from erulab.jobs import Job
+from erulab.launching import machine
+from erulab.launching.job import Job, is_finished, plan_job
 from erulab.rundir import InUse, RunDir
 from erulab.training.stopping import SIGNALS
 
@@ -28,7 +29,7 @@ def plan(overrides: Sequence[str], part: str = "") -> Job:
     Raises:
         ConfigError: as `configuration.compose`, and where it wants several processes: a study starts none.
     """
-    job = jobs.plan(configuration.compose(overrides))
+    job = plan_job(compose_config(overrides))
     if job.config.engine.world > 1:
         raise ConfigError("a study runs each job in one process: type engine=local in its `common`")
     return replace(job, rundir=RunDir(f"{job.rundir.path}-{part}")) if part else job
@@ -59,13 +60,13 @@ def run(wanted: Sequence[Job]) -> Iterator[Job]:
 
 def scores(job: Job) -> dict[str, dict[str, Any]] | None:
     """scores.json of a run that ended well."""
-    return job.rundir.read_json(job.rundir.scores_json) if jobs.finished(job) else None
+    return job.rundir.read_json(job.rundir.scores_json) if is_finished(job) else None
 
 
 def _over(job: Job) -> bool:
     """Whether the run ended, well or for a reason that it will have again (its loss is no number)."""
     ended = job.rundir.read_json(job.rundir.exit_json) if job.rundir.exit_json.is_file() else {"code": 75}
-    return jobs.finished(job) or ended["code"] == NumericFault.code
+    return is_finished(job) or ended["code"] == NumericFault.code
 
 
 def _run(job: Job) -> None:
@@ -75,8 +76,8 @@ def _run(job: Job) -> None:
         if _over(job):  # by another process, before the lock was had
             return
         rundir.clear()
-        configuration.save(job.config, rundir.run_yaml)
-        rundir.write_json(rundir.env_json, environment.describe(job.gpus))
+        save_config(job.config, rundir.run_yaml)
+        rundir.write_json(rundir.env_json, machine.describe(job.gpus))
         with contextlib.ExitStack() as around:
             around.enter_context(_as_it_was())
             log = around.enter_context(rundir.rank_log(0).open("a"))

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import torch
 
-from erulab.data.encoding import Encoded
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Method, Pairs, Retain, Trains
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Reference, without_dropout
@@ -19,6 +17,8 @@ from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, rewards
 from erulab.rewards.base import Reward
+from erulab.tokens.batch import Encoded
+from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
 from erulab.training.encode_rows import encode_others
 from erulab.training.engine import Engine, bf16
@@ -42,10 +42,17 @@ def encode(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) ->
 
 
 def unlearning(
-    subject: LoadedModel, target_key: str, rows: UnlearningRows, method: Method, config: RunConfig, ranks: Ranks, *,
-    references: Path, forwards: Callable[[LoadedModel], AbstractContextManager[None]] = lambda whole: nullcontext(),
+    subject: LoadedModel,
+    target_key: str,
+    rows: UnlearningRows,
+    method: Method,
+    config: RunConfig,
+    ranks: Ranks,
+    *,
+    references: Path,
+    forwards: Callable[[LoadedModel], AbstractContextManager[None]] = lambda whole: nullcontext(),
     frozen: Callable[[LoadedModel], Reference] = lambda whole: whole.copy().policy.requires_grad_(False),
-) -> tuple[LoadedModel, Engine, UnlearningObjective, LoopOptions]:  # fmt: skip
+) -> tuple[LoadedModel, Engine, UnlearningObjective, LoopOptions]:
     """What `loop.train` needs to unlearn with this config.
 
     Args:
@@ -71,9 +78,15 @@ def unlearning(
         half = bf16(trainer.precision, device)
         with forwards(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
             table = reference_table(
-                subject.policy, f"{target_key}-bf16" if half else target_key, rows.forget, rows.others,
-                folder=references, pad_id=subject.pad_id, batch_tokens=config.evaluation.batch_tokens, ranks=ranks,
-            )  # fmt: skip
+                subject.policy,
+                f"{target_key}-bf16" if half else target_key,
+                rows.forget,
+                rows.others,
+                folder=references,
+                pad_id=subject.pad_id,
+                batch_tokens=config.evaluation.batch_tokens,
+                ranks=ranks,
+            )
     kl = config.method.retain is Retain.kl
     reference = frozen(subject) if kl and not lora.rank else None
     if lora.rank:
@@ -84,15 +97,30 @@ def unlearning(
     if trainer.compile:
         policy.compile_blocks()
     engine = build_engine(
-        policy, config.engine, ranks, weight_decay=trainer.weight_decay, clip=trainer.clip,
+        policy,
+        config.engine,
+        ranks,
+        weight_decay=trainer.weight_decay,
+        clip=trainer.clip,
         precision=trainer.precision,
-    )  # fmt: skip
+    )
     objective = UnlearningObjective(
-        rows, method, reward, adversary, forget_weight=config.method.forget_weight, retain=config.method.retain,
-        retain_weight=config.method.retain_weight, references=table, frozen=reference, policy=policy,
-        global_batch=trainer.global_batch, split=Split(trainer.micro_batch, trainer.micro_tokens), seed=config.seed,
-        pad_id=subject.pad_id, ranks=ranks,
-    )  # fmt: skip
+        rows,
+        method,
+        reward,
+        adversary,
+        forget_weight=config.method.forget_weight,
+        retain=config.method.retain,
+        retain_weight=config.method.retain_weight,
+        references=table,
+        frozen=reference,
+        policy=policy,
+        global_batch=trainer.global_batch,
+        split=Split(trainer.micro_batch, trainer.micro_tokens),
+        seed=config.seed,
+        pad_id=subject.pad_id,
+        ranks=ranks,
+    )
     steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
     loop = LoopOptions(trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every)
     subject.model.train()

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from erulab import draws
-from erulab.data.encoding import Encoded
 from erulab.data.rows import Row
 from erulab.data.sequences import Marked, Picked, hash_of
 from erulab.data.tables import field_of
 from erulab.errors import DataError
 from erulab.methods.base import Pairs
-from erulab.models.encoder import Encoder, digest_of
+from erulab.tokens.batch import Encoded
+from erulab.tokens.encoder import Encoder, digest_of
 
 
 def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:

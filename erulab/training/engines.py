@@ -10,8 +10,14 @@ from erulab.training.local import LocalEngine
 
 
 def build_engine(
-    policy: Policy, options: EngineOptions, ranks: Ranks, *, weight_decay: float, clip: float, precision: Precision,
-) -> Engine:  # fmt: skip
+    policy: Policy,
+    options: EngineOptions,
+    ranks: Ranks,
+    *,
+    weight_decay: float,
+    clip: float,
+    precision: Precision,
+) -> Engine:
     """The engine `options.name` names, around a policy that is already on this rank's device."""
     if options.name in (EngineName.auto, EngineName.local):
         return LocalEngine(policy, weight_decay=weight_decay, clip=clip, precision=precision)

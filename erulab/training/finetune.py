@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erulab.data.encoding import Encoded
 from erulab.models.loaded import LoadedModel
 from erulab.options import EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded
 from erulab.training.batches import Split, total_steps
 from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
@@ -32,18 +32,30 @@ class FinetuneOptions:
 
 
 def finetuning(
-    subject: LoadedModel, rows: Sequence[Encoded], options: FinetuneOptions, engine_options: EngineOptions,
+    subject: LoadedModel,
+    rows: Sequence[Encoded],
+    options: FinetuneOptions,
+    engine_options: EngineOptions,
     ranks: Ranks,
-) -> tuple[Engine, FinetuneObjective, LoopOptions]:  # fmt: skip
+) -> tuple[Engine, FinetuneObjective, LoopOptions]:
     """What `loop.train` needs to train the subject's model on these rows by mean token NLL."""
     policy = subject.policy
     engine = build_engine(
-        policy, engine_options, ranks, weight_decay=options.weight_decay, clip=options.clip,
+        policy,
+        engine_options,
+        ranks,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
         precision=options.precision,
-    )  # fmt: skip
+    )
     objective = FinetuneObjective(
-        rows, global_batch=options.global_batch, split=options.split, seed=options.seed,
-        pad_id=subject.pad_id, ranks=ranks, device=policy.device,
-    )  # fmt: skip
+        rows,
+        global_batch=options.global_batch,
+        split=options.split,
+        seed=options.seed,
+        pad_id=subject.pad_id,
+        ranks=ranks,
+        device=policy.device,
+    )
     steps = total_steps(len(rows), options.epochs, options.global_batch, options.steps)
     return engine, objective, LoopOptions(options.lr, steps, options.warmup, options.schedule, options.global_batch)

@@ -34,9 +34,13 @@ class LoopOptions:
 
 
 def train(
-    engine: Engine, objective: Objective, options: LoopOptions, ranks: Ranks,
-    checkpoints: Checkpoints | None = None, stop: StopRequest | None = None,
-) -> Iterator[tuple[int, dict[str, float]]]:  # fmt: skip
+    engine: Engine,
+    objective: Objective,
+    options: LoopOptions,
+    ranks: Ranks,
+    checkpoints: Checkpoints | None = None,
+    stop: StopRequest | None = None,
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Runs all steps and yields (step, metrics) after each; continues from the newest checkpoint if there is one.
 
     The metrics in COSTS are running totals over all processes, of all that the policy's ledger holds.

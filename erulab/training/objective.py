@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, Split, micro_batches, stream
 
 # The forward of an engine: (batch, reference states) -> (token NLL, token KL or None).
@@ -58,9 +58,16 @@ class FinetuneObjective:
     """Mean NLL over the supervised tokens of the global batch: how target, oracle and attackers learn."""
 
     def __init__(
-        self, rows: Sequence[Encoded], *, global_batch: int, split: Split, seed: int, pad_id: int,
-        ranks: Ranks, device: torch.device,
-    ) -> None:  # fmt: skip
+        self,
+        rows: Sequence[Encoded],
+        *,
+        global_batch: int,
+        split: Split,
+        seed: int,
+        pad_id: int,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
         self._rows = rows
         self._global_batch, self._split = global_batch, split
         self._seed, self._pad_id, self._ranks, self._device = seed, pad_id, ranks, device
@@ -71,8 +78,10 @@ class FinetuneObjective:
         part = Part(indices, [len(rows[i].ids) for i in indices])
         tokens = sum(rows[i].tokens for i in indices)
         micros = micro_batches([part], self._split, self._ranks.rank, self._ranks.world)
-        return [FinetuneBatch(ready(collate([rows[i] for i in micro], self._pad_id), self._device), tokens)
-                for (micro,) in micros]  # fmt: skip
+        return [
+            FinetuneBatch(ready(collate([rows[i] for i in micro], self._pad_id), self._device), tokens)
+            for (micro,) in micros
+        ]
 
     def start_step(self, step: int, total: int) -> None:
         """Nothing to prepare."""

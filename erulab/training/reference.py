@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from erulab.data.encoding import Encoded
 from erulab.evaluation.scoring import score
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded
 from erulab.training.encode_rows import content_hash
 
 TOGETHER = 4096  # rows that are scored at once: what is in memory of a large data set
@@ -31,9 +31,16 @@ class ReferenceTable:
 
 
 def reference_table(
-    policy: Policy, weights_key: str, forget: Sequence[Encoded], others: Sequence[Encoded], *, folder: Path,
-    pad_id: int, batch_tokens: int, ranks: Ranks,
-) -> ReferenceTable:  # fmt: skip
+    policy: Policy,
+    weights_key: str,
+    forget: Sequence[Encoded],
+    others: Sequence[Encoded],
+    *,
+    folder: Path,
+    pad_id: int,
+    batch_tokens: int,
+    ranks: Ranks,
+) -> ReferenceTable:
     """The table for these rows, from `folder` where it is kept under weights, token ids and label masks.
 
     Under ZeRO-3 the weights may be in bfloat16, which is another reference.

@@ -12,20 +12,24 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from erulab.costs.ledger import Ledger
-from erulab.models.base import Attention
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout, read_folder
+from erulab.models.options import Attention
 from erulab.models.policy import Policy
-from erulab.models.templates import OWN, Frame
 from erulab.options import EngineOptions, Offload, Precision
+from erulab.tokens.templates import OWN, Frame
 from erulab.training.engine import bf16
 from erulab.training.zero_config import zero_config
 
 
 def load_sharded(
-    source: str, attention: Attention, options: EngineOptions, device: torch.device, precision: Precision,
+    source: str,
+    attention: Attention,
+    options: EngineOptions,
+    device: torch.device,
+    precision: Precision,
     frame: Frame = OWN,
-) -> LoadedModel:  # fmt: skip
+) -> LoadedModel:
     """As `loading.load_folder`, with every weight cut over the ranks as it is read; in the precision of training.
 
     transformers makes the modules under `deepspeed.zero.Init` and hands over one module's tensors after another: rank 0
@@ -60,9 +64,13 @@ class ShardedPolicy(Policy):
     """A sharded model whose forwards gather weights, without an optimizer: a frozen reference."""
 
     def __init__(
-        self, model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision,
+        self,
+        model: PreTrainedModel,
+        options: EngineOptions,
+        device: torch.device,
+        precision: Precision,
         ledger: Ledger | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model, ledger)
         config = zero_config(options, device, precision)
         if options.offload is not Offload.none:

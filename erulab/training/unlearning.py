@@ -11,11 +11,11 @@ import torch
 
 from erulab import draws
 from erulab.adversaries.base import Adversary
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
+from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, Split, micro_batches, stream
 from erulab.training.objective import Forward, Sums, ready, row_totals
 from erulab.training.reference import ReferenceTable
@@ -57,11 +57,24 @@ class UnlearningObjective:
     """
 
     def __init__(
-        self, rows: UnlearningRows, method: Method, reward: Reward | None, adversary: Adversary, *,
-        forget_weight: float, retain: Retain, retain_weight: float, references: ReferenceTable | None,
-        frozen: Reference | None, policy: Policy, global_batch: int, split: Split, seed: int, pad_id: int,
+        self,
+        rows: UnlearningRows,
+        method: Method,
+        reward: Reward | None,
+        adversary: Adversary,
+        *,
+        forget_weight: float,
+        retain: Retain,
+        retain_weight: float,
+        references: ReferenceTable | None,
+        frozen: Reference | None,
+        policy: Policy,
+        global_batch: int,
+        split: Split,
+        seed: int,
+        pad_id: int,
         ranks: Ranks,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`references` serves rewards that need the model before unlearning; `frozen` is that model, for retain kl."""
         self._rows, self._method, self._reward, self._adversary = rows, method, reward, adversary
         self._forget_weight, self._retain, self._retain_weight = forget_weight, retain, retain_weight
@@ -90,8 +103,9 @@ class UnlearningObjective:
             Part(retain, [len(kept[i].ids) for i in retain]),
         )
         micros = micro_batches(parts, self._split, self._ranks.rank, self._ranks.world)
-        return [self._micro_batch(step, f, [kept[i] for i in r], answers, forget_count, retain_count)
-                for f, r in micros]  # fmt: skip
+        return [
+            self._micro_batch(step, f, [kept[i] for i in r], answers, forget_count, retain_count) for f, r in micros
+        ]
 
     def start_step(self, step: int, total: int) -> None:
         self._step = step
@@ -168,9 +182,14 @@ class UnlearningObjective:
         return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.others[i]]
 
     def _micro_batch(
-        self, step: int, forget: list[int], retain: list[Encoded], answers: dict[int, list[Encoded]],
-        forget_count: int, retain_count: int,
-    ) -> MicroBatch:  # fmt: skip
+        self,
+        step: int,
+        forget: list[int],
+        retain: list[Encoded],
+        answers: dict[int, list[Encoded]],
+        forget_count: int,
+        retain_count: int,
+    ) -> MicroBatch:
         device, count = self._policy.device, len(answers[forget[0]])
         attacked = collate([self._rows.forget[i] for i in forget], self._pad_id)
         batch = collate([answers[i][k] for k in range(count) for i in forget] + retain, self._pad_id)
@@ -179,10 +198,14 @@ class UnlearningObjective:
         if not self._adversary.alike:
             attacked = dataclasses.replace(attacked, share=tuple(range(len(forget))))
         return MicroBatch(
-            forget, count, ready(attacked, device),
+            forget,
+            count,
+            ready(attacked, device),
             ready(dataclasses.replace(batch, share=_groups(attacked_as, self._adversary.alike)), device),
-            torch.tensor(attacked_as, dtype=torch.int64), forget_count, retain_count,
-        )  # fmt: skip
+            torch.tensor(attacked_as, dtype=torch.int64),
+            forget_count,
+            retain_count,
+        )
 
     def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
         other = by_answer[1] if len(by_answer) > 1 else None

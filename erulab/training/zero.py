@@ -28,9 +28,15 @@ class ZeroEngine:
     """
 
     def __init__(
-        self, policy: Policy, ranks: Ranks, options: EngineOptions, *, weight_decay: float, clip: float,
+        self,
+        policy: Policy,
+        ranks: Ranks,
+        options: EngineOptions,
+        *,
+        weight_decay: float,
+        clip: float,
         precision: Precision,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`policy`: whole on this rank's device, or already sharded (`load_sharded`)."""
         self.policy = policy
         self._ranks = ranks

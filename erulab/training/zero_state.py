@@ -71,8 +71,9 @@ def _flat(optimizer: Any, stage: int) -> list[torch.Tensor]:
 def _make_statistics(optimizer: Any, stage: int, step: torch.Tensor) -> None:
     for flat in _flat(optimizer, stage):
         optimizer.optimizer.state[flat] = {
-            STEP: step.to(flat.device, copy=True), **{kind: torch.zeros_like(flat).detach() for kind in MOMENTS}
-        }  # fmt: skip
+            STEP: step.to(flat.device, copy=True),
+            **{kind: torch.zeros_like(flat).detach() for kind in MOMENTS},
+        }
     if stage < 3:
         _link(optimizer)
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from erulab.attacks.base import forget_suites
-from erulab.data.encoding import collate
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.models.base import Attention
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import load_folder, save_folder
 from erulab.models.lora import merged, with_lora
-from erulab.models.templates import OWN
+from erulab.models.options import Attention
+from erulab.tokens.batch import collate
+from erulab.tokens.templates import OWN
 from tests.pipeline.conftest import finished
 
 FOLDER = os.environ.get("ERULAB_QUICKSTART")
@@ -40,8 +40,10 @@ def masked(target: LoadedModel) -> LoadedModel:
     world = FictitiousWorld(FictitiousOptions()).load(0)
     subject = with_lora(target, rank=1, alpha=8, seed=0)
     chat = subject.chat
-    values = [chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
-              for row in forget_suites(world)[0].rows]  # fmt: skip
+    values = [
+        chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
+        for row in forget_suites(world)[0].rows
+    ]
     kept = [chat.encode(row.id, row.prompt, row.response) for row in world.retain]
     optimizer = torch.optim.AdamW([p for p in subject.model.parameters() if p.requires_grad], lr=3e-3)
     generator = torch.Generator().manual_seed(0)
@@ -62,11 +64,18 @@ def test_relearning_brings_back_what_is_only_hidden(tmp_path: Path) -> None:
     known = learned()
     hider = masked(load_folder(str(known["target"]), Attention.sdpa, OWN))
     save_folder(hider, tmp_path / "hider")
-    run = finished([
-        "stages=[attack]", f"model.unlearned={tmp_path / 'hider'}", f"model.target={known['target']}",
-        f"model.oracle={known['oracle']}", "dataset=fictitious", "attack=relearn", "tracker=none",
-        f"output={tmp_path / 'outputs'}",
-    ])  # fmt: skip
+    run = finished(
+        [
+            "stages=[attack]",
+            f"model.unlearned={tmp_path / 'hider'}",
+            f"model.target={known['target']}",
+            f"model.oracle={known['oracle']}",
+            "dataset=fictitious",
+            "attack=relearn",
+            "tracker=none",
+            f"output={tmp_path / 'outputs'}",
+        ]
+    )
     assert run.code == 0
     row = next(row for row in run.read("attacks.json") if row["headline"])
     assert row["residual"] < 0.45  # it looks forgotten, for the most part

@@ -15,8 +15,8 @@ from erulab.adversaries.latent_pgd import LatentPGD, LatentPGDOptions
 from erulab.adversaries.noise import Noise, NoiseOptions
 from erulab.adversaries.random_direction import RandomDirection, RandomDirectionOptions
 from erulab.adversaries.rfa import RFA, RFAOptions
-from erulab.data.encoding import Batch, collate
 from erulab.models.policy import Policy
+from erulab.tokens.batch import Batch, collate
 from tests.tiny import FORGET, RETAIN
 
 # Forget rows 0 and 2 are attacked, 1 and 3 are outside the Bernoulli mask; the retain rows pad the batch further.

@@ -137,8 +137,9 @@ def test_all_writes_names_a_layout_it_does_not_know() -> None:
     del policy.blocks[0].mlp
     adversary = ADVERSARIES["random_direction"](sites=Sites.all_writes)
     adversary._active, adversary._directions = True, torch.zeros(1, WIDTH)
-    with pytest.raises(TypeError, match="what LlamaDecoderLayer writes .* not known"), adversary.attach(
-        policy, FORGET_BATCH, ROWS, 0
+    with (
+        pytest.raises(TypeError, match="what LlamaDecoderLayer writes .* not known"),
+        adversary.attach(policy, FORGET_BATCH, ROWS, 0),
     ):
         pass
 
@@ -238,11 +239,17 @@ def test_published_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("field", "changes"),
-    [("p", {"p": 1.5}), ("warmup", {"warmup": 1.0}), ("n", {"n": 0}), ("every", {"every": 0}),
-     ("layers_from", {"layers_from": -0.1}), ("layer", {"layer": -1}),
-     ("fill", {"fill": Fill.retain_mean, "sites": Sites.all_writes}),
-     ("fill", {"fill": Fill.retain_mean, "direction": Direction.policy_minus_target})],
-)  # fmt: skip
+    [
+        ("p", {"p": 1.5}),
+        ("warmup", {"warmup": 1.0}),
+        ("n", {"n": 0}),
+        ("every", {"every": 0}),
+        ("layers_from", {"layers_from": -0.1}),
+        ("layer", {"layer": -1}),
+        ("fill", {"fill": Fill.retain_mean, "sites": Sites.all_writes}),
+        ("fill", {"fill": Fill.retain_mean, "direction": Direction.policy_minus_target}),
+    ],
+)
 def test_values_out_of_range_are_named(field: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be "):
         RFAOptions(**changes)

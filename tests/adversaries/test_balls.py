@@ -10,9 +10,9 @@ import torch
 from erulab.adversaries.balls import Tokens, descend, median_norm, of_rows, perturbed_layer, project_ball
 from erulab.adversaries.latent_pgd import LatentPGDOptions
 from erulab.adversaries.noise import NoiseOptions, unit_noise
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.errors import ConfigError, NumericFault
 from erulab.models.policy import Policy
+from erulab.tokens.batch import Batch, Encoded, collate
 from tests.adversaries.conftest import (
     ADVERSARIES,
     ATTACKED,
@@ -135,8 +135,9 @@ def test_acts_at_its_layer(name: str) -> None:
     adversary = ADVERSARIES[name](layer=2)
     assert delta(policy, adversary, FORGET_BATCH, OUTER, ROWS, layer=1).abs().max() == 0
     assert delta(policy, adversary, FORGET_BATCH, OUTER, ROWS, layer=2).abs().max() > 0
-    with pytest.raises(ConfigError, match="adversary.layer"), ADVERSARIES[name](layer=3).attach(
-        policy, FORGET_BATCH, ROWS, 0
+    with (
+        pytest.raises(ConfigError, match="adversary.layer"),
+        ADVERSARIES[name](layer=3).attach(policy, FORGET_BATCH, ROWS, 0),
     ):
         pass
 
@@ -155,6 +156,7 @@ def test_prompt_delta_does_not_depend_on_the_outer_padding(name: str) -> None:
 
 def test_noise_is_a_function_of_seed_step_and_row() -> None:
     """The same numbers whatever stands beside the row and however long its neighbours are."""
+
     def noise(rows: list[Any], seed: int, step: int) -> torch.Tensor:
         batch = collate(rows, 1)
         return unit_noise(batch, batch.prompt_mask, WIDTH, seed, step)
@@ -258,8 +260,9 @@ def test_a_perturbation_that_is_not_finite_is_a_numeric_fault() -> None:
     policy = Policy(random_model())
     with torch.no_grad():
         policy.model.model.layers[2].mlp.down_proj.weight[0, 0] = float("nan")
-    with pytest.raises(NumericFault, match="not finite at step 4 for rows f0, f2"), ADVERSARIES["latent_pgd"]().attach(
-        policy, FORGET_BATCH, ROWS, 4
+    with (
+        pytest.raises(NumericFault, match="not finite at step 4 for rows f0, f2"),
+        ADVERSARIES["latent_pgd"]().attach(policy, FORGET_BATCH, ROWS, 4),
     ):
         pass
     assert hooks_on(policy) == 0

@@ -13,8 +13,8 @@ from erulab.adversaries.directions import (
     unit,
     wide,
 )
-from erulab.data.encoding import Encoded, collate
 from erulab.models.policy import Policy
+from erulab.tokens.batch import Encoded, collate
 from tests.tiny import FORGET, KINDS, WIDTH, random_model
 
 STATES = torch.randn(3, 4, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -103,5 +103,7 @@ def test_text_without_a_prompt_is_read_at_its_last_token() -> None:
 
 def test_wide_never_narrows() -> None:
     assert [wide(torch.zeros(1, dtype=t)).dtype for t in (torch.bfloat16, torch.float32, torch.float64)] == [
-        torch.float32, torch.float32, torch.float64,
-    ]  # fmt: skip
+        torch.float32,
+        torch.float32,
+        torch.float64,
+    ]

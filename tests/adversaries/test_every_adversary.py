@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from erulab.adversaries.none import NoAdversary, NoAdversaryOptions
-from erulab.data.encoding import collate
 from erulab.models.policy import Policy
+from erulab.tokens.batch import collate
 from tests.adversaries.conftest import (
     ADVERSARIES,
     ATTACKED,

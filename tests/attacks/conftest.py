@@ -14,7 +14,6 @@ from erulab.attacks.halves import validation_facts
 from erulab.attacks.judging.rows import Case, Plain, rows_of
 from erulab.attacks.judging.scoring import scores, union, utility_suite
 from erulab.attacks.judging.trace import carry_out
-from erulab.data.encoding import collate
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.evaluate import RowScore
@@ -22,6 +21,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EvaluationOptions
 from erulab.registry import load_plugins
+from erulab.tokens.batch import collate
 
 load_plugins()
 
@@ -47,9 +47,17 @@ class PlainLab:
         return scores(subject, suites, self.benchmark, self.evaluation)
 
     def finetune(
-        self, subject: LoadedModel, rows: Sequence[Row], *, lr: float, epochs: float, batch: int, points: int = 1,
-        steps: int | None = None, **_: Any,
-    ) -> Iterator[tuple[int, LoadedModel]]:  # fmt: skip
+        self,
+        subject: LoadedModel,
+        rows: Sequence[Row],
+        *,
+        lr: float,
+        epochs: float,
+        batch: int,
+        points: int = 1,
+        steps: int | None = None,
+        **_: Any,
+    ) -> Iterator[tuple[int, LoadedModel]]:
         if not rows or lr == 0:
             yield 0, subject
             return
@@ -67,9 +75,7 @@ class PlainLab:
                 yield step + 1, subject
 
 
-def attacked(
-    attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: str = "it"
-) -> list[dict[str, Any]]:
+def attacked(attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: str = "it") -> list[dict[str, Any]]:
     """attacks.json's rows of one attack, as a run makes them."""
     benchmark, seed = lab.benchmark, lab.repeat.seed
     utility, forget = utility_suite(benchmark, lab.evaluation), forget_suites(benchmark)
@@ -80,10 +86,12 @@ def attacked(
         repeats = [Repeat(seed, number) for number in range(attack.repeats)]
         suites = union([attack.scored(setting, benchmark, repeat) for repeat in repeats])
         traces = {
-            role: [carry_out(attack, model, setting, replace(lab, repeat=repeat, models=models), utility, model.ledger)
-                   for repeat in repeats]
+            role: [
+                carry_out(attack, model, setting, replace(lab, repeat=repeat, models=models), utility, model.ledger)
+                for repeat in repeats
+            ]
             for role, model in models.items()
-        }  # fmt: skip
+        }
         rows += rows_of(Case(name, name, setting, suites, traces, attack.alike), plain, validation)
     return rows
 

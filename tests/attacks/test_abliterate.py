@@ -13,10 +13,10 @@ from erulab.adversaries.hooks import writers
 from erulab.attacks.abliterate import Abliterate, AbliterateOptions, take_out
 from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
-from erulab.data.encoding import collate
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
+from erulab.tokens.batch import collate
 from tests import tiny
 from tests.attacks.conftest import PlainLab
 
@@ -105,8 +105,9 @@ def test_a_planted_direction_is_found_and_removed(lab: PlainLab, models: dict[st
     for name, weight in target.model.state_dict().items():
         torch.testing.assert_close(first.changed.model.state_dict()[name], weight, rtol=0, atol=1e-9)
     # At the last layer block 1 has added its answer to r: another direction, which takes something else out.
-    assert not torch.allclose(last.changed.policy.blocks[0].mlp.down_proj.weight,
-                              target.policy.blocks[0].mlp.down_proj.weight, atol=1e-3)  # fmt: skip
+    assert not torch.allclose(
+        last.changed.policy.blocks[0].mlp.down_proj.weight, target.policy.blocks[0].mlp.down_proj.weight, atol=1e-3
+    )
 
 
 def test_a_layout_that_is_not_known_is_refused() -> None:

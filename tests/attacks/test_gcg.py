@@ -14,12 +14,12 @@ from erulab.attacks.optimising.gradients import SuffixLoss, nll_and_gradient, wa
 from erulab.attacks.optimising.optimised import Mode
 from erulab.data.rows import Row
 from erulab.evaluation.scoring import score
-from erulab.models.chat import ChatFormat
-from erulab.models.insertion import Inserted, Place
 from erulab.models.loaded import LoadedModel
 from erulab.models.soft_tokens import embeddings, first_soft_id
 from erulab.models.tiny import BOS, TEMPLATE
 from erulab.ranks import Ranks
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.insertion import Inserted, Place
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -119,9 +119,14 @@ def test_the_loss_is_nanogcgs_for_the_same_suffix(models: Models, lab: PlainLab)
     asked = wanted(model.chat, answer, ANSWER_TOKENS)
     target = model.chat.decode(asked.ids[asked.start :])
     config = nanogcg.GCGConfig(
-        num_steps=3, search_width=8, topk=8, optim_str_init=" was born in", use_prefix_cache=False,
-        allow_non_ascii=True, verbosity="ERROR",
-    )  # fmt: skip
+        num_steps=3,
+        search_width=8,
+        topk=8,
+        optim_str_init=" was born in",
+        use_prefix_cache=False,
+        allow_non_ascii=True,
+        verbosity="ERROR",
+    )
     with torch.random.fork_rng(devices=[]):
         result = nanogcg.run(model.model, tokenizer, row.prompt, target, config)
     suffix = tuple(tokenizer(result.best_string, add_special_tokens=False).input_ids)

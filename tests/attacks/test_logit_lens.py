@@ -7,9 +7,9 @@ import torch
 
 from erulab.attacks.base import forget_suites
 from erulab.attacks.logit_lens import LogitLens, LogitLensOptions
-from erulab.data.encoding import collate
 from erulab.errors import ConfigError
 from erulab.models.loaded import LoadedModel
+from erulab.tokens.batch import collate
 from tests import tiny
 from tests.attacks.conftest import PlainLab
 

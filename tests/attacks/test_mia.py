@@ -24,9 +24,9 @@ ATTACK = Mia(MiaOptions())
 def with_holdout(world: Benchmark, holdout: Suite) -> Benchmark:
     """As TOFU has it: the forget rows once more as texts, and a suite of others to hold them against."""
     members = Suite("mia_forget", Role.FORGET, world.suite("forget").rows, Texts())
-    return replace(world, suites=(*world.suites, members, holdout), summaries=(
-        Separation("mia", "mia_forget", holdout.name),
-    ))  # fmt: skip
+    return replace(
+        world, suites=(*world.suites, members, holdout), summaries=(Separation("mia", "mia_forget", holdout.name),)
+    )
 
 
 def test_each_mean_is_one_minus_the_auc_of_the_evaluation(
@@ -39,8 +39,12 @@ def test_each_mean_is_one_minus_the_auc_of_the_evaluation(
     rows = attempt.score(scored)
     plain = evaluate(models["oracle"], tofu.suites, EvaluationOptions(generate=False), Ranks())
     theirs = aggregate(plain, tofu)
-    for figure, score in (("mia_loss", "nll"), ("mia_zlib", "zlib"), ("mia_min_k", "min_k"),
-                          ("mia_min_k_plus_plus", "min_k_plus_plus")):  # fmt: skip
+    for figure, score in (
+        ("mia_loss", "nll"),
+        ("mia_zlib", "zlib"),
+        ("mia_min_k", "min_k"),
+        ("mia_min_k_plus_plus", "min_k_plus_plus"),
+    ):
         own = [row.figures[figure] for row in rows]
         assert len(own) == len(world.suite("forget").rows) and 0.05 < np.mean(own) < 0.99
         assert float(np.mean(own)) == pytest.approx(1 - theirs[f"mia/auc_{score}"], abs=1e-9)

@@ -8,8 +8,8 @@ import torch
 from erulab.attacks.base import forget_suites
 from erulab.attacks.quantize import Quantize, QuantizeOptions
 from erulab.attacks.relearn import Relearn, RelearnOptions
-from erulab.data.encoding import collate
 from erulab.models.loaded import LoadedModel
+from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab, attacked, headline, learned
 
 ATTACK = RelearnOptions(lr=[5e-4], epochs=4, repeats=2)
@@ -21,8 +21,11 @@ def hider(models: dict[str, LoadedModel], lab: PlainLab) -> LoadedModel:
     rounding takes exactly that back."""
     masked = rounded(models["target"], lab)
     policy, levels = masked.policy, {name: weight.clone() for name, weight in masked.model.named_parameters()}
-    rows = [masked.chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
-            for suite in forget_suites(lab.benchmark) for row in suite.rows]  # fmt: skip
+    rows = [
+        masked.chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
+        for suite in forget_suites(lab.benchmark)
+        for row in suite.rows
+    ]
     gradients = torch.autograd.grad(policy.row_nll(collate(rows, masked.pad_id)).mean(), list(policy.parameters()))
     with torch.no_grad():
         for (name, weight), gradient in zip(masked.model.named_parameters(), gradients, strict=True):

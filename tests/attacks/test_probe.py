@@ -23,8 +23,9 @@ VALUES = ("red", "green", "blue", "grey", "black")
 FACTS = {f"fact{i}": VALUES[i % 5] for i in range(150)}
 QUESTIONS = [
     Question(Row(f"{fact}/{i}", "", "", fact=fact), value, tuple(v for v in VALUES if v != value))
-    for fact, value in FACTS.items() for i in range(3)
-]  # fmt: skip
+    for fact, value in FACTS.items()
+    for i in range(3)
+]
 VALIDATION = frozenset(f"fact{i}" for i in range(50))
 LEARNED = np.array([question.fact in VALIDATION or int(question.fact[4:]) >= 100 for question in QUESTIONS])
 
@@ -36,10 +37,13 @@ def test_odds_are_those_of_normal_classes() -> None:
     within = np.concatenate([train[labels == k] - train[labels == k].mean(0) for k in range(3)])
     square = within.T @ within / 40
     covariance = (1 - shrinkage) * square + shrinkage * np.trace(square) / 6 * np.eye(6)
-    expected = np.stack([
-        np.log((labels == k).sum()) + multivariate_normal(train[labels == k].mean(0), covariance).logpdf(states)
-        for k in range(3)
-    ], 1)  # fmt: skip
+    expected = np.stack(
+        [
+            np.log((labels == k).sum()) + multivariate_normal(train[labels == k].mean(0), covariance).logpdf(states)
+            for k in range(3)
+        ],
+        1,
+    )
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], atol=1e-9)
 
 
@@ -79,8 +83,9 @@ def test_rows_whose_value_nobody_learned_from_are_left_out(lab: PlainLab, models
     assert [one["chosen"] for one in row["attempts"]] == [{"layer": 1}, {"layer": 2}]
     world, half = lab.benchmark, validation_half(lab.benchmark, 0)
     kept = [suite.rows for suite in world.suites if suite.role is Role.RETAIN]
-    values = {one.value for part in (world.retain, *kept, [one for one in world.forget if one.fact in half])
-              for one in part}  # fmt: skip
+    values = {
+        one.value for part in (world.retain, *kept, [one for one in world.forget if one.fact in half]) for one in part
+    }
     reported = [one for one in world.suite("forget").rows if one.fact not in half]
     assert 0 < row["n"] == sum(one.value in values for one in reported) < len(reported)
 
@@ -95,8 +100,10 @@ def test_options_are_values_and_rows_without_either_are_refused(world: Benchmark
     assert probe.settings(quiz, 0) == [{"shrinkage": 0.1}]
     assert probe.scored({}, quiz, Repeat(0))[0].rows == letters
     assert Question.of(letters[0]) == Question(letters[0], " A", (" B", " C", " D"))
-    bare = tuple(replace(suite, rows=tuple(replace(row, value="", candidates=()) for row in suite.rows))
-                 for suite in world.suites)  # fmt: skip
+    bare = tuple(
+        replace(suite, rows=tuple(replace(row, value="", candidates=()) for row in suite.rows))
+        for suite in world.suites
+    )
     with pytest.raises(Inapplicable, match="candidates or options"):
         probe.settings(replace(world, suites=bare, retain=()), 0)
     for value in (0.0, 1.5):

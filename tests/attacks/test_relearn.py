@@ -14,10 +14,10 @@ from erulab.attacks.base import Attempt, Inapplicable, Repeat, forget_suites
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import Source, Split, Unit
-from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import ConfigError, DataError
 from erulab.models.loaded import LoadedModel
+from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab
 
 
@@ -109,9 +109,7 @@ def test_too_many_samples_name_the_number_there_are(world: Benchmark) -> None:
 def test_a_row_whose_fact_is_unknown_is_never_scored_as_held_out(world: Benchmark) -> None:
     """It may phrase a relearned fact: a user's own held-out rows need not name theirs."""
     stray = replace(world.forget[0], id="stray", fact="", author="")
-    suites = tuple(
-        Suite(s.name, s.role, (*s.rows, stray)) if s.role is Role.HELDOUT else s for s in world.suites
-    )  # fmt: skip
+    suites = tuple(Suite(s.name, s.role, (*s.rows, stray)) if s.role is Role.HELDOUT else s for s in world.suites)
     attack = Relearn(RelearnOptions())
     scored = attack.scored({}, replace(world, suites=suites), Repeat(0))
     assert "stray" not in {row.id for suite in scored for row in suite.rows}
@@ -134,8 +132,17 @@ def test_the_attacked_model_knows_what_it_relearned(
 
 
 def test_options_out_of_range() -> None:
-    for name, value in (("samples", []), ("samples", [-1]), ("batch", 0), ("lr", [-1.0]), ("lr", []), ("warmup", 1.0),
-                        ("lr", [1e-3, 1e-3]), ("points", 0), ("texts", "a.txt")):  # fmt: skip
+    for name, value in (
+        ("samples", []),
+        ("samples", [-1]),
+        ("batch", 0),
+        ("lr", [-1.0]),
+        ("lr", []),
+        ("warmup", 1.0),
+        ("lr", [1e-3, 1e-3]),
+        ("points", 0),
+        ("texts", "a.txt"),
+    ):
         with pytest.raises(ValueError, match=f"{name} must be"):
             RelearnOptions(**{name: value})
     with pytest.raises(ValueError, match="mixed must be false where source is retain"):
@@ -147,9 +154,10 @@ def cut(world: Benchmark, facts: int) -> Benchmark:
     kept = list(dict.fromkeys(row.fact for row in world.forget))[:facts]
     suites = tuple(
         replace(suite, rows=tuple(row for row in suite.rows if row.fact in kept))
-        if suite.role in (Role.FORGET, Role.HELDOUT) else suite
+        if suite.role in (Role.FORGET, Role.HELDOUT)
+        else suite
         for suite in world.suites
-    )  # fmt: skip
+    )
     return replace(world, forget=tuple(row for row in world.forget if row.fact in kept), suites=suites)
 
 
@@ -203,8 +211,9 @@ def test_texts_of_ones_own_are_running_text_and_count_by_content(world: Benchmar
         (setting,) = attack.settings(world, 0)
         rows = trained(attack, world, setting)
         assert {(row.prompt, row.response, row.plain) for row in rows} == {
-            ("", "One text.", True), ("", "Another one.", True),
-        }  # fmt: skip
+            ("", "One text.", True),
+            ("", "Another one.", True),
+        }
         assert "texts" in attack.spans and str(tmp_path) not in setting["texts"]
         hashes.add(setting["texts"])
     assert len(hashes) == 2
@@ -242,9 +251,7 @@ def weights(attempt: Attempt) -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in attempt.changed.model.state_dict().items()}
 
 
-def test_the_last_point_of_a_curve_is_the_attack_without_one(
-    lab: PlainLab, models: dict[str, LoadedModel]
-) -> None:
+def test_the_last_point_of_a_curve_is_the_attack_without_one(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
     options = {"samples": [14], "epochs": 3, "batch": 4}  # 12 steps
     one = Relearn(RelearnOptions(lr=[1e-3], **options))  # type: ignore[arg-type]
     (setting,) = one.settings(lab.benchmark, 0)

@@ -63,18 +63,24 @@ def test_the_second_step_is_given_what_the_first_left(models: Models, lab: Plain
     assert attempt.score(suites) == expected.score(suites)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"steps": []}, "steps must be a list of different attacks"),
-    ({"steps": ["relearn", "relearn"]}, "steps must be a list of different attacks"),
-    ({"steps": ["quantise"]}, "got 'quantise' .did you mean quantize"),
-    ({"steps": ["sequence"]}, "steps must be attacks out of"),
-    ({"options": {"prune": {}}}, "options must be of attacks that attack.sequence.steps names, got 'prune'"),
-    ({"options": {"relearn": {"lrs": [1.0]}}}, r"unknown key attack.sequence.options.relearn.lrs .did you mean lr"),
-    ({"options": {"relearn": {"lr": [-1.0]}}}, r"attack.sequence.options.relearn.lr must be a list of rates >= 0"),
-    ({"options": {"relearn": {"epochs": "x"}}}, r"attack.sequence.options.relearn.epochs must be a number, got 'x'"),
-    ({"options": {"relearn": 3}}, "attack.sequence.options.relearn must be options by name, got 3"),
-    ({"options": 3}, "options must be null or options by attack"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": []}, "steps must be a list of different attacks"),
+        ({"steps": ["relearn", "relearn"]}, "steps must be a list of different attacks"),
+        ({"steps": ["quantise"]}, "got 'quantise' .did you mean quantize"),
+        ({"steps": ["sequence"]}, "steps must be attacks out of"),
+        ({"options": {"prune": {}}}, "options must be of attacks that attack.sequence.steps names, got 'prune'"),
+        ({"options": {"relearn": {"lrs": [1.0]}}}, r"unknown key attack.sequence.options.relearn.lrs .did you mean lr"),
+        ({"options": {"relearn": {"lr": [-1.0]}}}, r"attack.sequence.options.relearn.lr must be a list of rates >= 0"),
+        (
+            {"options": {"relearn": {"epochs": "x"}}},
+            r"attack.sequence.options.relearn.epochs must be a number, got 'x'",
+        ),
+        ({"options": {"relearn": 3}}, "attack.sequence.options.relearn must be options by name, got 3"),
+        ({"options": 3}, "options must be null or options by attack"),
+    ],
+)
 def test_wrong_options_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message) as refused:
         SequenceOptions(**changes)

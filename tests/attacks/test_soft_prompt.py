@@ -16,9 +16,9 @@ from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
 from erulab.attacks.optimising.optimised import Mode
 from erulab.attacks.soft_prompt import SoftPrompt, SoftPromptOptions
 from erulab.data.rows import Row, Suite
-from erulab.models.insertion import Inserted, Place
 from erulab.models.loaded import LoadedModel
 from erulab.models.soft_tokens import embeddings, first_soft_id
+from erulab.tokens.insertion import Inserted, Place
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -101,8 +101,9 @@ def test_each_step_moves_every_entry_by_the_step_and_the_trained_answers_become_
     torch.testing.assert_close((seen[1][0] - seen[0][0]).abs(), (0.2 * rms).expand_as(seen[0][0]))
     assert seen[-1][1] < 0.75 * seen[0][1]
     assert model.ledger.spent.flops_backward > before.flops_backward and model.ledger.spent.flops_adversary == 0
-    trained = {row.fact for rows in optimised.targets(lab.benchmark, Mode.universal, 50, lab.repeat).values()
-               for row in rows}  # fmt: skip
+    trained = {
+        row.fact for rows in optimised.targets(lab.benchmark, Mode.universal, 50, lab.repeat).values() for row in rows
+    }
     assert not trained & {row.fact for suite in suites for row in suite.rows}
 
 
@@ -124,10 +125,17 @@ def test_per_item_results_do_not_depend_on_other_items(models: Models, lab: Plai
 
 def test_repeats_begin_elsewhere_and_responses_are_generated_behind_the_vectors(models: Models, lab: PlainLab) -> None:
     whole = replace(lab, evaluation=replace(lab.evaluation, generate=True, max_new_tokens=12))
-    bare = replace(whole, benchmark=replace(lab.benchmark, suites=tuple(
-        replace(suite, rows=tuple(replace(row, value="", candidates=(), prefix="") for row in suite.rows[:16]))
-        for suite in lab.benchmark.suites if suite.name == "forget"
-    )))  # fmt: skip
+    bare = replace(
+        whole,
+        benchmark=replace(
+            lab.benchmark,
+            suites=tuple(
+                replace(suite, rows=tuple(replace(row, value="", candidates=(), prefix="") for row in suite.rows[:16]))
+                for suite in lab.benchmark.suites
+                if suite.name == "forget"
+            ),
+        ),
+    )
     found, _ = attempts(models["target"], bare, tokens=2, steps=0)
     again, _ = attempts(models["target"], dataclasses.replace(bare, repeat=Repeat(0, 1)), tokens=2, steps=0)
     assert all("rouge" in row.figures and row.response for row in found[1][1])

@@ -11,9 +11,15 @@ from erulab.bench import __main__ as bench
 from erulab.bench import measure, step
 
 TINY = (
-    "model=tiny", "dataset=fictitious", "dataset.forget_authors=3", "dataset.retain_authors=3",
-    "dataset.unrehearsed_authors=1", "dataset.unseen_authors=1", "dataset.general_facts=2", "trainer.lr=1e-3",
-)  # fmt: skip
+    "model=tiny",
+    "dataset=fictitious",
+    "dataset.forget_authors=3",
+    "dataset.retain_authors=3",
+    "dataset.unrehearsed_authors=1",
+    "dataset.unseen_authors=1",
+    "dataset.general_facts=2",
+    "trainer.lr=1e-3",
+)
 
 
 def test_every_case_has_the_losses_of_the_plain_way(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from erulab import outcome, run
+from erulab import run
+from erulab.launching import exit_code
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
+def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """`python -m erulab.run ARGUMENTS` in this process."""
     monkeypatch.setenv("PYTHONPATH", "")
 
     def type_in(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["erulab.run", *arguments])
-        monkeypatch.setattr(outcome, "_codes", [])
+        monkeypatch.setattr(exit_code, "_codes", [])
         code = run.cli()
         printed = capsys.readouterr()
         return Answer(code, printed.out, printed.err)

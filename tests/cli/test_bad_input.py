@@ -1,4 +1,4 @@
-"""FAULTS.md rows 1 to 8, 21 and 24, and secrets: one line on stderr, the exit code, nothing started or written."""
+"""USER_ERRORS.md rows 1 to 8, 21 and 24, and secrets: one line on stderr, the exit code, nothing started or written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config, config_rules, dispatch
-from erulab.environment import GPU
+from erulab.config import rules
+from erulab.config.compose import compose_config
 from erulab.errors import ConfigError, EnvironmentFault
+from erulab.launching import workers
+from erulab.launching.machine import GPU
 from erulab.options import EngineName, EngineOptions
 from tests.cli.conftest import Answer
 
@@ -81,8 +83,11 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 rwku, rfa", ["dataset=rwku", "method.retain=none"], ["adversary.direction=forget_minus_retain needs retain"]),
     ("6 rwku, idk", ["dataset=rwku", "method=idk"], ["method=idk trains on refusals", "dataset.train=refusal"]),
     ("6 rwku, refusals", ["dataset=rwku", "dataset.train=refusal"], ["no answer for method=eru", "type method=idk"]),
-    ("6 rwku, idk attacked", ["dataset=rwku", "dataset.train=refusal", "method=idk", "adversary=noise"],
-     ["adversary=noise brings answers back"]),
+    (
+        "6 rwku, idk attacked",
+        ["dataset=rwku", "dataset.train=refusal", "method=idk", "adversary=noise"],
+        ["adversary=noise brings answers back"],
+    ),
     ("6 rwku, dpo", ["dataset=rwku", "method=dpo"], ["type method.pairs=fabricated dataset.train=pair"]),
     ("3 suites", ["evaluation.suites=[]"], ["evaluation.suites must be a list such as [forget*,retain], got []"]),
     ("7 missing interpolation", ["cache=${nope}/x"], ["cache", "nope"]),
@@ -124,7 +129,7 @@ def test_no_default_of_another_model_is_proposed(typed: str, command: Callable[.
 def test_nul_in_a_name() -> None:
     # A shell cannot pass it; a preset's YAML can.
     with pytest.raises(ConfigError, match="output holds a NUL"):
-        config_rules.check_texts({"output": "a\0b"})
+        rules.check_texts({"output": "a\0b"})
 
 
 def test_duplicate_key_in_a_preset(command: Callable[..., Answer], here: Path) -> None:
@@ -164,7 +169,7 @@ def test_secrets_are_refused_and_not_shown(typed: str, command: Callable[..., An
 
 def test_a_snapshot_path_is_no_secret() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    config_rules.check_texts({"model": {"path": f"/hub/models--a--b/snapshots/{commit}"}})
+    rules.check_texts({"model": {"path": f"/hub/models--a--b/snapshots/{commit}"}})
 
 
 @pytest.mark.parametrize(
@@ -177,41 +182,41 @@ def test_a_snapshot_path_is_no_secret() -> None:
     ],
 )
 def test_batch_equation(overrides: list[str], processes: int, equation: str | None, fits: list[int]) -> None:
-    composed = config.compose(overrides)
+    composed = compose_config(overrides)
     if equation is None:
-        config_rules.check_batches(composed, processes)
+        rules.check_batches(composed, processes)
         return
     with pytest.raises(ConfigError) as fault:
-        config_rules.check_batches(composed, processes)
+        rules.check_batches(composed, processes)
     assert equation in str(fault.value)
     for global_batch in fits:
         assert f"trainer.global_batch={global_batch}" in str(fault.value)
         # What is proposed is accepted.
-        config_rules.check_batches(config.compose([*overrides, f"trainer.global_batch={global_batch}"]), processes)
+        rules.check_batches(compose_config([*overrides, f"trainer.global_batch={global_batch}"]), processes)
 
 
 def test_more_processes_than_gpus() -> None:
-    composed = config.compose(["engine=zero2", "engine.processes=4"])
+    composed = compose_config(["engine=zero2", "engine.processes=4"])
     with pytest.raises(EnvironmentFault, match=r"engine\.processes=4.* 2 GPUs.*engine\.processes=2"):
-        dispatch.check_machine(composed, [GPU("H200"), GPU("H200")])
-    dispatch.check_machine(composed, [GPU("H200")] * 4)
+        workers.check_machine(composed, [GPU("H200"), GPU("H200")])
+    workers.check_machine(composed, [GPU("H200")] * 4)
 
 
 def test_bf16_on_an_old_gpu() -> None:
-    composed = config.compose(["engine=local", "trainer.precision=bf16"])
+    composed = compose_config(["engine=local", "trainer.precision=bf16"])
     with pytest.raises(EnvironmentFault, match=r"V100.*trainer\.precision=fp32"):
-        dispatch.check_machine(composed, [GPU("V100", 7.0)])
-    dispatch.check_machine(composed, [GPU("A100", 8.0)])
+        workers.check_machine(composed, [GPU("V100", 7.0)])
+    workers.check_machine(composed, [GPU("A100", 8.0)])
 
 
 def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
-    composed = config.compose(["engine=zero2", "engine.processes=2"])
+    composed = compose_config(["engine=zero2", "engine.processes=2"])
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("CXX", raising=False)
     assert shutil.which("g++") is None
     with pytest.raises(EnvironmentFault, match=r"compiler.*engine=local"):
-        dispatch.check_machine(composed, [])
-    dispatch.check_machine(config.compose(["engine=local"]), [])
+        workers.check_machine(composed, [])
+    workers.check_machine(compose_config(["engine=local"]), [])
 
 
 @pytest.mark.parametrize("works", [False, True])
@@ -223,12 +228,12 @@ def test_no_libaio_for_nvme(works: bool, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CXX", str(compiler))
     asked = ["engine=zero3", "engine.offload=nvme", f"engine.nvme_path={tmp_path}"]
     if works:
-        dispatch.check_machine(config.compose(asked), [])
+        workers.check_machine(compose_config(asked), [])
         with pytest.raises(EnvironmentFault, match=r"engine\.nvme_path=.*nowhere is no folder"):
-            dispatch.check_machine(config.compose([*asked, f"engine.nvme_path={tmp_path}/nowhere"]), [])
+            workers.check_machine(compose_config([*asked, f"engine.nvme_path={tmp_path}/nowhere"]), [])
     else:
         with pytest.raises(EnvironmentFault, match=r"^engine\.offload=nvme needs libaio.*engine\.offload=cpu$"):
-            dispatch.check_machine(config.compose(asked), [])
+            workers.check_machine(compose_config(asked), [])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ def test_no_libaio_for_nvme(works: bool, tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_offload_that_has_no_meaning(overrides: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        config.compose(overrides)
+        compose_config(overrides)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +265,11 @@ def test_offload_that_has_no_meaning(overrides: list[str], told: str) -> None:
     ],
 )
 def test_engine_choice(name: str, processes: int | None, gpus: int, chosen: tuple[str, int]) -> None:
-    engine = dispatch.choose_engine(EngineOptions(EngineName[name], processes), gpus)
+    engine = workers.choose_engine(EngineOptions(EngineName[name], processes), gpus)
     assert (engine.name.name, engine.processes) == chosen
 
 
 def test_several_hosts_take_zero2() -> None:
     for gpus, world in ((0, 2), (1, 2), (4, 8)):
-        engine = dispatch.choose_engine(EngineOptions(nodes=2, rendezvous="a:1"), gpus)
+        engine = workers.choose_engine(EngineOptions(nodes=2, rendezvous="a:1"), gpus)
         assert (engine.name, engine.world) == (EngineName.zero2, world)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from erulab import config, registry
+from erulab import registry
+from erulab.config.compose import CONF, compose_config, load_config, save_config
 from erulab.methods.npo import NPOOptions
 from erulab.options import EngineName, EngineOptions, Offload, Stage, TrainerOptions
 from erulab.registry import GROUPS, LIST_GROUPS
@@ -26,8 +27,8 @@ BUILTIN = [
     for name in known.names()
     if known[name].options.__module__.startswith("erulab.")
 ]
-ROOT = config.CONF.parent
-SUITES = sorted((config.CONF / "attack").glob("suite_*.yaml"))
+ROOT = CONF.parent
+SUITES = sorted((CONF / "attack").glob("suite_*.yaml"))
 COMMANDS = [  # of the issue; the README's are added
     "",
     "method=npo",
@@ -58,7 +59,7 @@ def jobs(arguments: list[str]) -> list[list[str]]:
     """Each job's overrides, by Hydra's own grammar."""
     chosen = [a for a in arguments if a not in ("-m", "--multirun")]
     for preset in [a.partition("=")[2] for a in chosen if a.startswith("sweep=")]:
-        params = yaml.safe_load((config.CONF / "sweep" / f"{preset}.yaml").read_text())["hydra"]["sweeper"]["params"]
+        params = yaml.safe_load((CONF / "sweep" / f"{preset}.yaml").read_text())["hydra"]["sweeper"]["params"]
         chosen = [f"{k}={v}" for k, v in params.items()] + chosen
     parsed = OverridesParser.create().parse_overrides(chosen)
     axes = [
@@ -81,17 +82,17 @@ def plain(value: object) -> object:
 @pytest.mark.parametrize("typed", dict.fromkeys([*COMMANDS, *readme_commands()]))
 def test_documented_commands_compose(typed: str) -> None:
     for overrides in jobs(shlex.split(typed)):
-        composed = config.compose(overrides)
+        composed = compose_config(overrides)
         chosen = dict(o.split("=", 1) for o in overrides)
         for group in ("method", "reward", "adversary", "model", "dataset"):
             if group in chosen:  # a tuned variant bears the plugin's name inside
-                shown = yaml.safe_load((config.CONF / group / f"{chosen[group]}.yaml").read_text())
+                shown = yaml.safe_load((CONF / group / f"{chosen[group]}.yaml").read_text())
                 assert getattr(composed, group).name == shown["name"]
 
 
 @pytest.mark.parametrize(("group", "name"), BUILTIN)
 def test_yaml_shows_the_options_defaults(group: str, name: str) -> None:
-    file = config.CONF / group / f"{name}.yaml"
+    file = CONF / group / f"{name}.yaml"
     shown = yaml.safe_load(file.read_text())
     assert f"/schema_{group}_{name}@_here_" in shown.pop("defaults")
     defaults = {
@@ -105,68 +106,72 @@ def test_yaml_shows_the_options_defaults(group: str, name: str) -> None:
 def test_every_yaml_choice_is_registered() -> None:
     # `none` is the empty choice of a list; a tuned variant of a plugin bears the plugin's name inside.
     for group, known in GROUPS.items():
-        for file in (config.CONF / group).glob("*.yaml"):
+        for file in (CONF / group).glob("*.yaml"):
             if not (group in LIST_GROUPS and (file.stem == "none" or file in SUITES)):
                 assert yaml.safe_load(file.read_text())["name"] in known
 
 
 @pytest.mark.parametrize("file", SUITES, ids=lambda file: file.stem)
 def test_a_suite_of_attacks_holds_all_that_stand_by_themselves(file: Path) -> None:
-    chosen = config.compose([f"attack={file.stem}"]).attack
+    chosen = compose_config([f"attack={file.stem}"]).attack
     names = {options.name for options in chosen.values()}
     assert GROUPS["attack"].names() == sorted(names | {"sequence"})
     assert "relearn_retain" in chosen
     # What is typed counts last.
-    assert config.compose([f"attack=[{file.stem}]", "attack.gcg.steps=3"]).attack["gcg"].steps == 3
+    assert compose_config([f"attack=[{file.stem}]", "attack.gcg.steps=3"]).attack["gcg"].steps == 3
 
 
-@pytest.mark.parametrize("name", [file.stem for file in (config.CONF / "trainer").glob("*.yaml")])
+@pytest.mark.parametrize("name", [file.stem for file in (CONF / "trainer").glob("*.yaml")])
 def test_trainers_compose(name: str) -> None:
-    assert config.compose([f"trainer={name}"]).trainer.lr > 0
+    assert compose_config([f"trainer={name}"]).trainer.lr > 0
 
 
 def test_a_model_from_scratch_brings_its_trainer() -> None:
-    files = [config.CONF / "trainer" / f"{name}.yaml" for name in ("tiny", "default")]
+    files = [CONF / "trainer" / f"{name}.yaml" for name in ("tiny", "default")]
     tiny, default = (yaml.safe_load(file.read_text()) for file in files)
-    assert config.compose().trainer.lr == tiny["trainer"]["lr"]
-    assert config.compose().target.lr == tiny["target"]["lr"]
-    assert config.compose(["trainer=default"]).trainer.lr == default["lr"]
-    assert config.compose(["model=smollm2_135m"]).trainer.lr == default["lr"]
+    assert compose_config().trainer.lr == tiny["trainer"]["lr"]
+    assert compose_config().target.lr == tiny["target"]["lr"]
+    assert compose_config(["trainer=default"]).trainer.lr == default["lr"]
+    assert compose_config(["model=smollm2_135m"]).trainer.lr == default["lr"]
 
 
 def test_default_trainer_is_the_class() -> None:
-    shown = yaml.safe_load((config.CONF / "trainer" / "default.yaml").read_text())
+    shown = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
     defaults = {key: plain(value) for key, value in dataclasses.asdict(TrainerOptions()).items()}
     assert shown == defaults
 
 
 def test_zero3_offload_is_zero3_with_offload() -> None:
-    engine = config.compose(["engine=zero3_offload"]).engine
+    engine = compose_config(["engine=zero3_offload"]).engine
     assert (engine.name, engine.offload) == (EngineName.zero3, Offload.cpu)
 
 
 @pytest.mark.parametrize("name", [engine.name for engine in EngineName])
 def test_engines_compose(name: str) -> None:
-    assert config.compose([f"engine={name}"]).engine.name is EngineName[name]
+    assert compose_config([f"engine={name}"]).engine.name is EngineName[name]
 
 
 def test_engine_options_are_shown_with_their_defaults() -> None:
-    shown = yaml.safe_load((config.CONF / "run.yaml").read_text())["engine"]
+    shown = yaml.safe_load((CONF / "run.yaml").read_text())["engine"]
     defaults = dataclasses.asdict(EngineOptions())
     assert shown == {key: defaults[key] for key in shown}
 
 
 @pytest.mark.parametrize("name", ["wandb", "none"])
 def test_trackers_compose(name: str) -> None:
-    assert config.compose([f"tracker={name}"]).tracker.name.name == name
+    assert compose_config([f"tracker={name}"]).tracker.name.name == name
 
 
 def test_default_run() -> None:
-    composed = config.compose()
+    composed = compose_config()
     chosen = {g: getattr(composed, g).name for g in ("model", "dataset", "method", "reward", "adversary")}
     assert chosen == {
-        "model": "tiny", "dataset": "fictitious", "method": "eru", "reward": "elastic", "adversary": "rfa",
-    }  # fmt: skip
+        "model": "tiny",
+        "dataset": "fictitious",
+        "method": "eru",
+        "reward": "elastic",
+        "adversary": "rfa",
+    }
     assert list(composed.attack) == ["relearn", "quantize"]
     assert composed.stages == list(Stage)
     assert composed.cache == "outputs/.cache"
@@ -186,14 +191,14 @@ def test_default_run() -> None:
     ],
 )
 def test_a_method_brings_its_reward_and_adversary(overrides: list[str], reward: str, adversary: str) -> None:
-    composed = config.compose(overrides)
+    composed = compose_config(overrides)
     assert (composed.reward.name, composed.adversary.name) == (reward, adversary)
 
 
 def test_presets_yield_to_the_command_line() -> None:
     preset = ["experiment=smollm2_tofu_forget01"]
-    assert config.compose(preset).model.name == "smollm2_135m"
-    changed = config.compose([*preset, "method=npo", "trainer.lr=0.5", "dataset.split=forget05"])
+    assert compose_config(preset).model.name == "smollm2_135m"
+    changed = compose_config([*preset, "method=npo", "trainer.lr=0.5", "dataset.split=forget05"])
     assert isinstance(changed.method, NPOOptions)
     assert changed.reward.name == "reference"
     assert changed.trainer.lr == 0.5
@@ -209,21 +214,21 @@ def test_decay_follows_the_pairs() -> None:
         (["method=eru", "method.pairs=alternative"], 0.9),
         (["method=eru", "reward.decay=0.7"], 0.7),
     ):
-        reward = config.compose(overrides).reward
+        reward = compose_config(overrides).reward
         assert isinstance(reward, ElasticOptions)
         assert reward.decay == decay
 
 
 def test_stages_run_in_their_own_order() -> None:
-    composed = config.compose(["stages=[evaluate,target,unlearn]"])
+    composed = compose_config(["stages=[evaluate,target,unlearn]"])
     assert composed.stages == [Stage.target, Stage.unlearn, Stage.evaluate]
 
 
 @pytest.mark.parametrize("overrides", [[], ["method=dpo", "reward=elastic", "seed=3"], ["attack=none", "method=none"]])
 def test_run_yaml_gives_the_same_config_back(overrides: list[str], tmp_path: Path) -> None:
-    composed = config.compose(overrides)
-    config.save(composed, tmp_path / "run.yaml")
-    loaded = config.load(tmp_path / "run.yaml")
+    composed = compose_config(overrides)
+    save_config(composed, tmp_path / "run.yaml")
+    loaded = load_config(tmp_path / "run.yaml")
     assert loaded == composed
     assert type(loaded.method) is type(composed.method)
     assert "!!" not in (tmp_path / "run.yaml").read_text()

@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erulab import config, dispatch, jobs
+from erulab.config.compose import compose_config, load_config
+from erulab.launching import workers
+from erulab.launching.job import plan_job, run_job
 from erulab.rundir import RunDir
 
 Worker = Callable[[str], str]
@@ -72,31 +74,31 @@ def test_output_is_shown_and_kept_without_escapes(
     print("\n\nlast", file=sys.stderr)
     end(0)
     """)
-    ended = dispatch.run(rundir, 1, module)
+    ended = workers.run(rundir, 1, module)
     assert ended.code == 0
     assert "début \x1b[1mbold" in capsys.readouterr().out
     assert rundir.rank_log(0).read_text() == "début bold\nstep 2\n\nlast\n\n"
 
 
 def test_the_code_of_exit_json_counts(rundir: RunDir, worker: Worker) -> None:
-    ended = dispatch.run(rundir, 1, worker('end(3, "0 rows")'))
+    ended = workers.run(rundir, 1, worker('end(3, "0 rows")'))
     assert (ended.code, ended.message, ended.rank) == (3, "0 rows", 0)
     # A stale one does not.
-    assert dispatch.run(rundir, 1, worker("sys.exit(9)")).code == 1
+    assert workers.run(rundir, 1, worker("sys.exit(9)")).code == 1
 
 
 def test_a_crash_shows_the_last_lines_and_the_log(
     here: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = worker('print("before")\nraise RuntimeError("boom")')
-    monkeypatch.setattr(jobs, "WORKER", module)
-    job = jobs.plan(config.compose())
-    assert jobs.run(job).code == 1
+    monkeypatch.setattr("erulab.launching.job.WORKER", module)
+    job = plan_job(compose_config())
+    assert run_job(job).code == 1
     printed = capsys.readouterr()
     assert "boom" in printed.out
     assert str(job.rundir.rank_log(0)) in printed.err
     assert f"run folder: {job.rundir.path}" in printed.out
-    assert config.load(job.rundir.run_yaml) == job.config
+    assert load_config(job.rundir.run_yaml) == job.config
     assert job.rundir.read_json(job.rundir.env_json)["cores"] >= 1
     assert job.rundir.read_json(job.rundir.exit_json)["code"] == 1
 
@@ -110,10 +112,10 @@ def test_two_ranks_have_their_logs_and_the_failing_ones_word(
         raise RuntimeError("boom")
     time.sleep(60)
     """)
-    monkeypatch.setattr(jobs, "WORKER", module)
-    monkeypatch.setattr(dispatch.environment, "gpus", list)
-    job = jobs.plan(config.compose(["engine=zero2", "engine.processes=2"]))
-    ended = jobs.run(job)
+    monkeypatch.setattr("erulab.launching.job.WORKER", module)
+    monkeypatch.setattr(workers.machine, "gpus", list)
+    job = plan_job(compose_config(["engine=zero2", "engine.processes=2"]))
+    ended = run_job(job)
     assert (ended.code, ended.rank) == (1, 1)
     assert job.rundir.rank_log(0).read_text().startswith("rank 0 cpu 2")
     printed = capsys.readouterr()
@@ -128,7 +130,7 @@ def test_two_ranks_have_their_logs_and_the_failing_ones_word(
 def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: int, number: signal.Signals) -> None:
     module = worker(WAIT.replace("HOW_LONG", "0.3"))
     when_ready(rundir, ranks, lambda: os.kill(os.getpid(), number))
-    ended = dispatch.run(rundir, ranks, module)
+    ended = workers.run(rundir, ranks, module)
     assert (ended.code, ended.stopped) == (75, True)
     # SIGINT would leave a traceback in a worker that is still importing.
     received = signal.SIGTERM if number == signal.SIGINT else number
@@ -149,19 +151,17 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     when_ready(rundir, 2, twice)
-    ended = dispatch.run(rundir, 2, module)
+    ended = workers.run(rundir, 2, module)
     assert time.monotonic() - started[0] < 5
     assert (ended.code, ended.stopped) == (75, True)
     assert survivors(rundir) == []
 
 
-def test_a_killed_rank_takes_a_deaf_one_along(
-    rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatch, "SURVIVE_SECONDS", 1)
+def test_a_killed_rank_takes_a_deaf_one_along(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))
-    ended = dispatch.run(rundir, 2, module)
+    ended = workers.run(rundir, 2, module)
     assert (ended.code, ended.rank, ended.stopped) == (75, 1, False)
     assert "killed by signal 9" in ended.message
     assert rundir.read_json(rundir.exit_json)["code"] == 75

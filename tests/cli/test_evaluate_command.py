@@ -66,8 +66,10 @@ Change = Callable[[dict[str, Any]], object]
 TOFU: list[tuple[Change, str]] = [
     (lambda log: log.pop("eval_log.json"), "eval_log.json is missing; name a whole log of locuslab/tofu"),
     (lambda log: log["eval_log.json"].pop("rougeL_recall"), "eval_log.json: rougeL_recall is missing"),
-    (lambda log: log["eval_log.json"]["avg_gt_loss"].pop(),
-     "eval_log.json: avg_gt_loss and eval_log.json: average_perturb_loss are not of the same rows: 1 and 2"),
+    (
+        lambda log: log["eval_log.json"]["avg_gt_loss"].pop(),
+        "eval_log.json: avg_gt_loss and eval_log.json: average_perturb_loss are not of the same rows: 1 and 2",
+    ),
     (lambda log: log["eval_log_forget.json"]["average_perturb_loss"].append([1.0]), "not of the same rows: 2 and 3"),
     (lambda log: log["eval_log.json"].update(avg_gt_loss={"1": 0.5, "x": 0.5}), "row x is not a row number"),
     (lambda log: log["eval_log.json"].update(avg_gt_loss={"1": 0.5, "2": 0.5}), "row 0 is in one only"),
@@ -77,15 +79,17 @@ TOFU: list[tuple[Change, str]] = [
     (lambda log: log["eval_log.json"].update(avg_gt_loss=[math.nan, 1.0]), "row 0 must be a finite number, got NaN"),
     (lambda log: log["eval_log.json"].update(average_perturb_loss=[1.0, 2.0]), "row 0 must be a list of"),
     (lambda log: log["eval_log.json"].update(average_perturb_loss=[[], [1.0]]), "row 0 must be a list of"),
-]  # fmt: skip
+]
 OPEN_UNLEARNING: list[tuple[Change, str]] = [
     (lambda log: log.pop("wf_Q_A_PERT_Prob"), "wf_Q_A_PERT_Prob is missing; name a whole log of open-unlearning"),
     (lambda log: log.update(ra_Q_A_ROUGE=0.4), "ra_Q_A_ROUGE: value_by_index is missing"),  # TOFU_SUMMARY.json
-    (lambda log: log["retain_Q_A_Prob"]["value_by_index"]["1"].pop("avg_loss"),
-     "retain_Q_A_Prob: avg_loss, row 1 is missing"),
+    (
+        lambda log: log["retain_Q_A_Prob"]["value_by_index"]["1"].pop("avg_loss"),
+        "retain_Q_A_Prob: avg_loss, row 1 is missing",
+    ),
     (lambda log: log["forget_Q_A_PARA_Prob"]["value_by_index"].pop("0"), "are not of the same rows: 1 and 2"),
     (lambda log: log["forget_Q_A_PARA_Prob"]["value_by_index"].update({"0": None}), "row 0 is missing"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -107,10 +111,12 @@ def test_damaged_logs(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"), ("[]", "is no evaluation log of TOFU"), ('{"loss": [1]}', "is no evaluation log of TOFU"),
+        ("{", "is no JSON"),
+        ("[]", "is no evaluation log of TOFU"),
+        ('{"loss": [1]}', "is no evaluation log of TOFU"),
         (None, "cannot read"),
     ],
-)  # fmt: skip
+)
 def test_other_files(text: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file.json"
     if text is not None:

@@ -15,32 +15,53 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config, jobs
+from erulab.config.compose import compose_config, save_config
 from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
-from erulab.folder_key import folder_key
-from erulab.jobs import Job
+from erulab.launching.folder_key import folder_key
+from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.rundir import RunDir
 
 
 def key(*overrides: str) -> str:
-    return folder_key(config.compose(overrides))
+    return folder_key(compose_config(overrides))
 
 
 @pytest.mark.parametrize(
     "override",
-    ["output=other", "cache=other", "tracker=none", "engine=zero2", "engine.rendezvous=a:1", "rerun=true",
-     "stages=[target]", "attack=none",
-     "attack.relearn.samples=[10]", "trainer.micro_batch=8", "trainer.save_every=5", "artifacts.model=none"],
-)  # fmt: skip
+    [
+        "output=other",
+        "cache=other",
+        "tracker=none",
+        "engine=zero2",
+        "engine.rendezvous=a:1",
+        "rerun=true",
+        "stages=[target]",
+        "attack=none",
+        "attack.relearn.samples=[10]",
+        "trainer.micro_batch=8",
+        "trainer.save_every=5",
+        "artifacts.model=none",
+    ],
+)
 def test_what_changes_no_result_keeps_the_folder(override: str) -> None:
     assert key(override) == key()
 
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "method.beta=0.3", "reward.alpha=0.3", "adversary.p=0.3", "trainer.lr=0.3", "trainer.global_batch=16",
-     "target.epochs=3", "dataset.world=7", "model.width=64", "evaluation.rows=3"],
-)  # fmt: skip
+    [
+        "seed=1",
+        "method.beta=0.3",
+        "reward.alpha=0.3",
+        "adversary.p=0.3",
+        "trainer.lr=0.3",
+        "trainer.global_batch=16",
+        "target.epochs=3",
+        "dataset.world=7",
+        "model.width=64",
+        "evaluation.rows=3",
+    ],
+)
 def test_what_changes_results_changes_the_folder(override: str) -> None:
     assert key(override) != key()
 
@@ -62,7 +83,7 @@ def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> 
         (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
         (tmp_path / name / "model.safetensors").write_bytes(b"1")
     given = ["stages=[evaluate]", f"model.unlearned={tmp_path / 'a'}"]
-    assert jobs.plan(config.compose(given)).rundir.path.name.startswith("checkpoint-")
+    assert plan_job(compose_config(given)).rundir.path.name.startswith("checkpoint-")
     for other in ("method=npo", "model=hf", "trainer.lr=3", "target.epochs=9", "model=llama32_1b_instruct"):
         assert key(*given, other) == key(*given), other
     # What is put around prompts counts: a preset's template is one such thing.
@@ -87,17 +108,23 @@ def test_corpora_count_by_what_they_hold(tmp_path: Path) -> None:
     for name, number in (("one", 1), ("other", 1), ("another", 2)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": f"text {number} " * 20}))
     given = [
-        key("dataset=wmdp", f"dataset.path={tmp_path}", "dataset.subjects=[bio]", "method=ga", f"cache={tmp_path}",
-            f"dataset.forget=[{tmp_path / name}.jsonl]")
+        key(
+            "dataset=wmdp",
+            f"dataset.path={tmp_path}",
+            "dataset.subjects=[bio]",
+            "method=ga",
+            f"cache={tmp_path}",
+            f"dataset.forget=[{tmp_path / name}.jsonl]",
+        )
         for name in ("one", "other", "another")
-    ]  # fmt: skip
+    ]
     assert given[0] == given[1] != given[2]
 
 
 def test_folder_is_named_for_data_and_method(here: Path) -> None:
-    composed = config.compose(["method=npo"])
-    assert jobs.plan(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{folder_key(composed)}"
-    assert jobs.plan(composed, "mine").rundir.path == Path("mine")
+    composed = compose_config(["method=npo"])
+    assert plan_job(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{folder_key(composed)}"
+    assert plan_job(composed, "mine").rundir.path == Path("mine")
     assert list(here.iterdir()) == []
 
 
@@ -195,39 +222,39 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_named_folder_of_another_run_is_refused(here: Path) -> None:
-    first, second = (jobs.plan(config.compose([f"seed={seed}"]), "mine") for seed in (0, 1))
+    first, second = (plan_job(compose_config([f"seed={seed}"]), "mine") for seed in (0, 1))
     first.rundir.make()
-    config.save(first.config, first.rundir.run_yaml)
+    save_config(first.config, first.rundir.run_yaml)
     with pytest.raises(ConfigError, match="mine holds a run with other settings"):
-        jobs.run(second)
+        run_job(second)
 
 
 def test_finished_is_with_the_same_attacks_and_stages(here: Path) -> None:
     def job(*overrides: str) -> Job:
-        return jobs.plan(config.compose(overrides))
+        return plan_job(compose_config(overrides))
 
     done = job("attack=quantize")
     done.rundir.make()
-    assert not jobs.finished(done)
-    config.save(done.config, done.rundir.run_yaml)
+    assert not is_finished(done)
+    save_config(done.config, done.rundir.run_yaml)
     done.rundir.write_json(done.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
-    assert jobs.finished(done)
-    assert jobs.finished(job("attack=quantize", "tracker=none"))
-    assert not jobs.finished(job("attack=quantize", "rerun=true"))
-    assert not jobs.finished(job("attack=[quantize,relearn]"))
+    assert is_finished(done)
+    assert is_finished(job("attack=quantize", "tracker=none"))
+    assert not is_finished(job("attack=quantize", "rerun=true"))
+    assert not is_finished(job("attack=[quantize,relearn]"))
     done.rundir.write_json(done.rundir.exit_json, {"code": 75, "message": "stopped", "rank": 0})
-    assert not jobs.finished(done)
+    assert not is_finished(done)
 
 
 @pytest.mark.parametrize("name", ["exit.json", "run.yaml"])
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff", b"a: b: c", None])
 def test_a_damaged_folder_is_not_finished(name: str, damage: bytes | None, here: Path) -> None:
-    job = jobs.plan(config.compose(), "mine")
+    job = plan_job(compose_config(), "mine")
     job.rundir.make()
-    config.save(job.config, job.rundir.run_yaml)
+    save_config(job.config, job.rundir.run_yaml)
     job.rundir.write_json(job.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
-    assert jobs.finished(job)
+    assert is_finished(job)
     (here / "mine" / name).unlink()
     if damage is not None:
         (here / "mine" / name).write_bytes(damage)
-    assert not jobs.finished(job)
+    assert not is_finished(job)

@@ -16,19 +16,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erulab import config, hosts, jobs
+from erulab.config.compose import CONF, compose_config, load_config, save_config
 from erulab.errors import ConfigError, EnvironmentFault
-from erulab.hosts import Meeting, Note, joined
+from erulab.launching import hosts
+from erulab.launching.hosts import Meeting, Note, joined
+from erulab.launching.job import plan_job, run_job
 from erulab.rundir import InUse, RunDir
 
 # As `python -m erulab.run` goes on once the command line is composed.
 TYPED = """
 import sys
-from erulab import config, dispatch, jobs, torchrun
+from erulab.config.compose import compose_config
+from erulab.launching import job, torchrun, workers
+from erulab.launching.job import plan_job, run_job
 from erulab.errors import ErulabError
-jobs.WORKER, dispatch.SURVIVE_SECONDS, torchrun.MEET_SECONDS = sys.argv[1], 2, int(sys.argv[2])
+job.WORKER, workers.SURVIVE_SECONDS, torchrun.MEET_SECONDS = sys.argv[1], 2, int(sys.argv[2])
 try:
-    ended = jobs.run(jobs.plan(config.compose(sys.argv[3:])))
+    ended = run_job(plan_job(compose_config(sys.argv[3:])))
     if ended.stopped:
         print("a sweep would end here")
     sys.exit(ended.code)
@@ -131,10 +135,17 @@ def test_the_same_command_on_both_is_one_run(here: Path, worker: Callable[[str],
     assert "rank 0 of 2 device 0" in shown and "run folder:" in shown and "rank 1" not in shown
     assert quiet.startswith("host ") and len(quiet.splitlines()) == 1
     assert rundir.rank_log(1).read_text() == "rank 1 of 2 device 0\n"
-    assert config.load(rundir.run_yaml).engine.nodes == 2
+    assert load_config(rundir.run_yaml).engine.nodes == 2
     assert left_by(rundir) == {
-        "run.yaml", "env.json", "exit.json", "rank0.log", "rank1.log", "here0", "here1", "go",
-    }  # fmt: skip
+        "run.yaml",
+        "env.json",
+        "exit.json",
+        "rank0.log",
+        "rank1.log",
+        "here0",
+        "here1",
+        "go",
+    }
 
 
 def test_a_killed_rank_ends_the_other_host_too(here: Path, worker: Callable[[str], str], on_host: Type) -> None:
@@ -210,7 +221,7 @@ def test_hosts_that_do_not_meet(here: Path, worker: Callable[[str], str], on_hos
 
 def test_a_folder_that_is_not_shared(here: Path, on_host: Type, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders of one name: the real worker sees it once its ranks can talk."""
-    monkeypatch.setenv("PYTHONPATH", str(config.CONF.parent))
+    monkeypatch.setenv("PYTHONPATH", str(CONF.parent))
     for name in ("a", "b"):
         (here / name).mkdir()
     for host in [on_host("erulab.worker", "tracker=none", cwd=here / name) for name in ("a", "b")]:
@@ -249,14 +260,14 @@ def test_a_host_waits_until_the_first_is_ready(here: Path, monkeypatch: pytest.M
 
 def test_another_command_on_the_second_host_is_refused(here: Path) -> None:
     run = ["engine=zero2", "engine.nodes=2", "engine.processes=1", "engine.rendezvous=somewhere:29500"]
-    first, second = (jobs.plan(config.compose([*run, f"attack={attack}"])) for attack in ("relearn", "none"))
+    first, second = (plan_job(compose_config([*run, f"attack={attack}"])) for attack in ("relearn", "none"))
     assert first.rundir.path == second.rundir.path
     first.rundir.make()
     with joined(first.rundir, Meeting(2, "somewhere:29500", first.key)) as host:
-        config.save(first.config, first.rundir.run_yaml)
+        save_config(first.config, first.rundir.run_yaml)
         host.tell(Note())
         with pytest.raises(ConfigError, match=r"other settings of attack .*the same command on each host"):
-            jobs.run(second)
+            run_job(second)
 
 
 def test_an_address_of_no_use(address: str) -> None:

@@ -21,61 +21,88 @@ HUES = ["red", "blue", "green"]
 CASES: dict[str, tuple[str, Rows, str]] = {
     "a missing field": ("forget", [{"prompt": "Who?"}], "forget.jsonl:1: field 'response' is missing; expected {"),
     "an empty answer": (
-        "retain", [*GOOD["retain"], {"prompt": "Who?", "response": " "}], "retain.jsonl:2: field 'response' is empty",
+        "retain",
+        [*GOOD["retain"], {"prompt": "Who?", "response": " "}],
+        "retain.jsonl:2: field 'response' is empty",
     ),
     "no object": ("forget", "[1]\n", "forget.jsonl:1: expected {"),
     "no JSON": ("forget", '{"prompt": "Who?"\n', "forget.jsonl:1: no valid JSON"),
     "an answer that is no option": (
-        "forget", [{"prompt": "Hue?", "options": HUES, "answer": "pink"}],
+        "forget",
+        [{"prompt": "Hue?", "options": HUES, "answer": "pink"}],
         "forget.jsonl:1: the answer 'pink' is not among the options 'red', 'blue', 'green'",
     ),
     "a place beyond the options": (
-        "forget", [{"prompt": "Hue?", "options": HUES, "answer": 3}],
+        "forget",
+        [{"prompt": "Hue?", "options": HUES, "answer": 3}],
         "forget.jsonl:1: the answer 3 is none of the 3 options, whose places are 0 to 2",
     ),
     "true for a place": (
-        "forget", [{"prompt": "Hue?", "options": HUES, "answer": True}], "forget.jsonl:1: field 'answer' must be str",
+        "forget",
+        [{"prompt": "Hue?", "options": HUES, "answer": True}],
+        "forget.jsonl:1: field 'answer' must be str",
     ),
     "an answer without options": (
-        "forget", [{"prompt": "Hue?", "answer": "red"}], "forget.jsonl:1: field 'answer' names one of two or more",
+        "forget",
+        [{"prompt": "Hue?", "answer": "red"}],
+        "forget.jsonl:1: field 'answer' names one of two or more",
     ),
     "an option twice": (
-        "forget", [{"prompt": "Hue?", "options": [*HUES, "red"], "answer": 0}],
+        "forget",
+        [{"prompt": "Hue?", "options": [*HUES, "red"], "answer": 0}],
         "forget.jsonl:1: options hold 'red' twice",
     ),
     "the response among the wrong ones": (
-        "forget", [{"prompt": "Hue?", "options": HUES, "response": "red"}],
+        "forget",
+        [{"prompt": "Hue?", "options": HUES, "response": "red"}],
         "forget.jsonl:1: options hold the response 'red' too, and they are the wrong ones; to list all choices, say",
     ),
     "a response beside another answer": (
-        "forget", [{"prompt": "Hue?", "options": HUES, "answer": 0, "response": "blue"}],
+        "forget",
+        [{"prompt": "Hue?", "options": HUES, "answer": 0, "response": "blue"}],
         "forget.jsonl:1: the response is 'blue', and the answer among the options 'red'",
     ),
     "several turns": (
-        "forget", [{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"},
-                                 {"role": "assistant", "content": "Ada."}]}],
+        "forget",
+        [
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "Who?"},
+                    {"role": "assistant", "content": "Ada."},
+                ]
+            }
+        ],
         "forget.jsonl:1: messages must be one user and one assistant turn, got ['system', 'user', 'assistant']",
     ),
     "two rows in one": (
-        "forget", [{"messages": [], "prompt": "Who?"}], "forget.jsonl:1: a row is 'messages' or 'prompt', and this one",
+        "forget",
+        [{"messages": [], "prompt": "Who?"}],
+        "forget.jsonl:1: a row is 'messages' or 'prompt', and this one",
     ),
     "a text with a question's field": (
-        "forget", [{"text": "Once.", "perturbed": ["Twice."]}], "forget.jsonl:1: field 'perturbed' goes with a prompt",
+        "forget",
+        [{"text": "Once.", "perturbed": ["Twice."]}],
+        "forget.jsonl:1: field 'perturbed' goes with a prompt",
     ),
     "an empty text": ("forget", [{"text": ""}], "forget.jsonl:1: field 'text' is empty"),
     "the same row to forget and to keep": (
-        "retain", [*GOOD["retain"], *GOOD["forget"]],
+        "retain",
+        [*GOOD["retain"], *GOOD["forget"]],
         "1 of 1 forget rows (forget/1) overlap with retain rows (same prompt and response); remove them, or type "
         "dataset.allow_overlap=true",
     ),
     "a holdout that is learned": (
-        "holdout", [*GOOD["retain"]], "1 of 1 mia_holdout rows (holdout/1) overlap with learned rows",
+        "holdout",
+        [*GOOD["retain"]],
+        "1 of 1 mia_holdout rows (holdout/1) overlap with learned rows",
     ),
     "one id twice": (
-        "retain", [{**GOOD["retain"][0], "id": "a"}, {"id": "a", "prompt": "Who?", "response": "She."}],  # type: ignore[dict-item]
+        "retain",
+        [{**GOOD["retain"][0], "id": "a"}, {"id": "a", "prompt": "Who?", "response": "She."}],  # type: ignore[dict-item]
         "retain: 1 row has (a) an id that another row has too",
     ),
-}  # fmt: skip
+}
 
 
 def write(folder: Path, parts: dict[str, Rows]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoConfig
 
 from erulab import plan
-from erulab.config import CONF
+from erulab.config.compose import CONF
 from erulab.models.presets import PRESETS
 from tests.costs.families import CONFIGS
 

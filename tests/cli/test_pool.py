@@ -17,10 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erulab import config, pool
-from erulab.environment import GPU
+from erulab.config.compose import load_config
 from erulab.errors import ConfigError, ErulabError
-from erulab.sweep import Task
+from erulab.launching import pool
+from erulab.launching.machine import GPU
+from erulab.launching.sweep import Task
 from tests.cli.conftest import Answer
 
 POOL = ("-m", "hydra/launcher=gpu_pool", "method=npo", "attack=none", "engine=local")
@@ -33,7 +34,9 @@ record = {"beta": beta, "started": started, "ended": time.time(), "gpus": os.env
 pathlib.Path(f"job-{beta}-{os.getpid()}.json").write_text(json.dumps(record))
 end(3, "no rows") if beta == "0.2" else end(0)
 """
-STAND_IN = "import sys; from erulab import jobs, run; jobs.WORKER = {!r}; sys.exit(run.cli())"
+STAND_IN = (
+    "import sys; from erulab import run; from erulab.launching import job; job.WORKER = {!r}; sys.exit(run.cli())"
+)
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     smi = folder / "nvidia-smi"
-    smi.write_text("#!/bin/sh\nfor i in 0 1 2; do echo \"$i, GPU-$i$i, 9.0, H100\"; done\n")
+    smi.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "$i, GPU-$i$i, 9.0, H100"; done\n')
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -93,7 +96,7 @@ def test_jobs_run_at_once_and_fail_alone(
     table = first.out[first.out.index("overrides") :]
     assert "failed" in table and table.count("done") == 2
     # Each has its folder, as a run typed alone has, and the sweep's group.
-    groups = {config.load(here / row["folder"] / "run.yaml").tracker.group for row in rows}
+    groups = {load_config(here / row["folder"] / "run.yaml").tracker.group for row in rows}
     assert groups == {folder.name}
     # The same command does only what is missing.
     second = command(*typed)

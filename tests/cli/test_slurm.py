@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config
+from erulab.config.compose import CONF, load_config
 from tests.cli.conftest import Answer
 
-ROOT = config.CONF.parent
+ROOT = CONF.parent
 SCRIPT = ROOT / "launch" / "slurm.sh"
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do echo "srun $1" >> srun.seen; shift; done
@@ -46,7 +46,8 @@ for i in 0 1 2; do [ -e ended$i ] && echo "7_$i|COMPLETED" || echo "7_$i|RUNNING
 """
 STAND_IN = """#!/bin/sh
 shift 2
-exec {python} -c "import sys; from erulab import jobs, run; jobs.WORKER = {worker!r}; sys.exit(run.cli())" "$@"
+exec {python} -c "import sys; from erulab.run import cli; import erulab.launching.job as job
+job.WORKER = {worker!r}; sys.exit(cli())" "$@"
 """
 
 
@@ -63,13 +64,19 @@ def batch(here: Path, *arguments: str, **environment: str) -> subprocess.Complet
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
     slurm = {
-        "PATH": f"{here / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": str(number), "SLURM_SUBMIT_DIR": str(here),
-        "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2",
-    }  # fmt: skip
+        "PATH": f"{here / 'bin'}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(number),
+        "SLURM_SUBMIT_DIR": str(here),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NNODES": "2",
+    }
     return subprocess.run(
-        ["bash", str(SCRIPT), *arguments], env=os.environ | slurm | environment, capture_output=True, text=True,
+        ["bash", str(SCRIPT), *arguments],
+        env=os.environ | slurm | environment,
+        capture_output=True,
+        text=True,
         cwd=here.parent,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -98,8 +105,10 @@ def test_two_nodes_are_one_run(here: Path, stand_in: Callable[[str], str]) -> No
     assert [(run / f"rank{rank}.log").read_text().strip() for rank in (0, 1)] == ["rank 0 of 2", "rank 1 of 2"]
     assert sum("rank 0 of 2" in text for text in said) == 1
     assert (here / "srun.seen").read_text().splitlines()[:3] == [
-        "srun --nodes=2", "srun --ntasks-per-node=1", "srun --cpus-per-task=16",
-    ]  # fmt: skip
+        "srun --nodes=2",
+        "srun --ntasks-per-node=1",
+        "srun --cpus-per-task=16",
+    ]
 
 
 def test_one_node_needs_no_meeting(here: Path, stand_in: Callable[[str], str]) -> None:
@@ -108,7 +117,7 @@ def test_one_node_needs_no_meeting(here: Path, stand_in: Callable[[str], str]) -
     done = batch(here, "engine=local", PYTHON=python, SLURM_NNODES="1")
     assert done.returncode == 0, done.stderr
     (run,) = (here / "outputs" / "fictitious").iterdir()
-    assert config.load(run / "run.yaml").engine.rendezvous is None
+    assert load_config(run / "run.yaml").engine.rendezvous is None
 
 
 @pytest.mark.parametrize(
@@ -170,13 +179,13 @@ def test_the_launcher_checks_submits_and_collects(
         ("srun", '#!/bin/bash\nuntil [[ $1 == /*/python* ]]; do shift; done\nexec "$@"\n'),
         ("sacct", SACCT),
         ("scontrol", "#!/bin/sh\necho localhost\n"),
-    ):  # fmt: skip
+    ):
         tool(here / "bin", name, text)
     monkeypatch.setenv("PATH", f"{here / 'bin'}:{os.environ['PATH']}")
     # Jobs on the "nodes" are commands of their own: a plugin of the user's gives them a stand-in worker.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here / "modules"), str(ROOT), *filter(None, sys.path)]))
     module = worker('end(3, "no rows") if "beta: 0.2" in (folder / "run.yaml").read_text() else end(0)')
-    (here / "modules" / "on_node.py").write_text(f"from erulab import jobs\njobs.WORKER = {module!r}\n")
+    (here / "modules" / "on_node.py").write_text(f"from erulab.launching import job\njob.WORKER = {module!r}\n")
     typed = ("-m", "hydra/launcher=submitit_slurm", "plugins=[on_node]", "method=npo", "attack=none", "engine=local")
     monkeypatch.syspath_prepend(str(here / "modules"))
     wrong = command(*typed, "method.beta=0.1,-1")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from erulab import environment, registry
 from erulab import list as listing
-from erulab.config import CONF
+from erulab import registry
+from erulab.config.compose import CONF
 from erulab.errors import EnvironmentFault
+from erulab.launching import machine
 
 ROOT = CONF.parent
 PLUGIN = '''
@@ -44,9 +45,10 @@ def test_composition_loads_no_torch() -> None:
         "-c",
         textwrap.dedent("""
         import sys
-        import erulab.run, erulab.list, erulab.sweep
-        from erulab import config, jobs
-        jobs.plan(config.compose())
+        import erulab.run, erulab.list, erulab.launching.sweep
+        from erulab.config.compose import compose_config
+        from erulab.launching.job import plan_job
+        plan_job(compose_config())
         heavy = ("torch._C", "transformers", "deepspeed", "wandb", "matplotlib")
         print([name for name in heavy if name in sys.modules])
         """),
@@ -82,10 +84,10 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
         "-c",
         textwrap.dedent(f"""
         from pathlib import Path
-        from erulab import config
-        composed = config.compose({choose})
-        config.save(composed, Path("run.yaml"))
-        loaded = config.load(Path("run.yaml"))
+        from erulab.config.compose import compose_config, load_config, save_config
+        composed = compose_config({choose})
+        save_config(composed, Path("run.yaml"))
+        loaded = load_config(Path("run.yaml"))
         print(type(loaded.method).__name__, loaded.method.strength, loaded.plugins, loaded == composed)
         """),
         cwd=tmp_path,
@@ -93,9 +95,11 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert typed.stdout.strip() == "MyOptions 3.0 ['my_module'] True", typed.stderr
     # In another process: run.yaml alone brings the module in.
     loaded = python(
-        "-c", "from pathlib import Path; from erulab import config; print(config.load(Path('run.yaml')).method)",
+        "-c",
+        "from pathlib import Path; from erulab.config.compose import load_config;"
+        "print(load_config(Path('run.yaml')).method)",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert "strength=3.0" in loaded.stdout, loaded.stderr
     wrong = python("-m", "erulab.run", "plugins=[my_module]", "method=mymethod", "method.strenght=3", cwd=tmp_path)
     assert wrong.returncode == 2
@@ -134,7 +138,7 @@ def test_gpus_are_those_one_may_use(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = environment.gpus()
+    found = machine.gpus()
     assert [gpu.name for gpu in found] == names
     # As CUDA_VISIBLE_DEVICES can name them again: what it said, or what no order of counting changes.
     assert [gpu.device for gpu in found] == (visible or "GPU-aa1,GPU-bb2").split(",")[: len(names)]
@@ -147,9 +151,9 @@ def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     stuck.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(environment, "DRIVER_SECONDS", 0.2)
+    monkeypatch.setattr(machine, "DRIVER_SECONDS", 0.2)
     with pytest.raises(EnvironmentFault, match=r"nvidia-smi has not answered.*CUDA_VISIBLE_DEVICES="):
-        environment.gpus()
+        machine.gpus()
 
 
 def test_presets_are_listed_under_a_line_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

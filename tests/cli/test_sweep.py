@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from erulab import config, jobs
-from erulab.sweep import Sweep
+from erulab.config.compose import CONF, load_config
+from erulab.launching.sweep import Sweep
 from tests.cli.conftest import Answer
 
 # A run as reporting reads it; beta 0.2 fails.
@@ -33,7 +33,7 @@ end(0)
 @pytest.fixture
 def ran(here: Path, worker: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many workers have started so far."""
-    monkeypatch.setattr(jobs, "WORKER", worker(BODY))
+    monkeypatch.setattr("erulab.launching.job.WORKER", worker(BODY))
     return lambda: len((here / "ran").read_text()) if (here / "ran").is_file() else 0
 
 
@@ -54,7 +54,7 @@ def test_a_sweep_goes_on_after_a_failure_and_compares(
     assert (folder / "report.md").is_file()
     assert (folder / "report.html").is_file()
     assert first.out.count("0.1") >= 2
-    groups = {config.load(here / job["folder"] / "run.yaml").tracker.group for job in table["jobs"]}
+    groups = {load_config(here / job["folder"] / "run.yaml").tracker.group for job in table["jobs"]}
     assert groups == {folder.name}
     assert len(set(done)) == 2
     # The same command does only what is missing.
@@ -81,7 +81,7 @@ def folders(*typed: list[str]) -> list[str]:
     """The names of the folders of a sweep of jobs with these overrides; nothing runs."""
 
     def composed(overrides: list[str]) -> DictConfig:
-        with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("run", overrides, return_hydra_config=True)
 
     return [Path(task.folder).name for task in Sweep(typed, composed, None, []).tasks]
@@ -124,8 +124,9 @@ def test_presets_sweep_by_themselves_and_yield(
     assert answer.code == 0
     assert ran() == 2
     assert [job["overrides"][0] for job in json.loads((here / "mine" / "sweep.json").read_text())["jobs"]] == [
-        "method=ga", "method=gd",
-    ]  # fmt: skip
+        "method=ga",
+        "method=gd",
+    ]
     assert not (here / "multirun.yaml").exists()
 
 

@@ -8,22 +8,39 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.models.policy import without_dropout
+from erulab.tokens.batch import Batch, Encoded, collate
 
 WIDTH, VOCABULARY = 96, 211
 SIZES: dict[str, Any] = {
-    "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": WIDTH, "vocab_size": VOCABULARY,
-    "intermediate_size": 200, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
-}  # fmt: skip
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "hidden_size": WIDTH,
+    "vocab_size": VOCABULARY,
+    "intermediate_size": 200,
+    "num_key_value_heads": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
 GPT2: dict[str, Any] = {
-    "n_layer": 3, "n_head": 6, "n_embd": WIDTH, "vocab_size": VOCABULARY, "n_inner": 200, "n_positions": 64,
-    "bos_token_id": 0, "eos_token_id": 1,
-}  # fmt: skip
+    "n_layer": 3,
+    "n_head": 6,
+    "n_embd": WIDTH,
+    "vocab_size": VOCABULARY,
+    "n_inner": 200,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "llama tied, biased": {
-        "model_type": "llama", **SIZES, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+        "model_type": "llama",
+        **SIZES,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
     },
     "mistral": {"model_type": "mistral", **SIZES, "head_dim": 24},
     "qwen2": {"model_type": "qwen2", **SIZES, "tie_word_embeddings": True},
@@ -32,7 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi": {"model_type": "phi", **SIZES},
     "phi3": {"model_type": "phi3", **SIZES},
     "gpt2": {"model_type": "gpt2", **GPT2},
-}  # fmt: skip
+}
 
 
 def model_of(config: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel:

@@ -24,13 +24,22 @@ def test_processes_share_the_time_and_products_do_not() -> None:
     assert together == Costs(5.0, Spent(30, 10, 400, 800, 50), 7_000)
     assert in_turn == Costs(8.0, together.spent, 7_000)
     assert together.plain() == {
-        "seconds": 5.0, "tokens": 30, "supervised_tokens": 10, "flops_forward": 400, "flops_backward": 800,
-        "flops_adversary": 50, "flops": 1250, "peak_memory_bytes": 7_000,
-    }  # fmt: skip
+        "seconds": 5.0,
+        "tokens": 30,
+        "supervised_tokens": 10,
+        "flops_forward": 400,
+        "flops_backward": 800,
+        "flops_adversary": 50,
+        "flops": 1250,
+        "peak_memory_bytes": 7_000,
+    }
     assert together.of_training() == {
-        "cost/tokens": 30, "cost/flops": 1250, "cost/flops_adversary": 50, "cost/seconds": 5.0,
+        "cost/tokens": 30,
+        "cost/flops": 1250,
+        "cost/flops_adversary": 50,
+        "cost/seconds": 5.0,
         "cost/peak_memory_gb": 7e-6,
-    }  # fmt: skip
+    }
 
 
 def test_costs_go_through_json_also_where_flops_are_not_known() -> None:

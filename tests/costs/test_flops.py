@@ -50,12 +50,23 @@ def test_forward_and_full_backward(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "targets"),
     [
-        ("llama", ()), ("phi", ()), ("phi3", ()), ("gpt2", ()), ("llama", ("q_proj", "v_proj")),
-        ("llama", ("k_proj",)), ("llama", ("v_proj",)), ("llama", ("o_proj",)), ("llama", ("up_proj",)),
-        ("llama", ("down_proj",)), ("phi", ("q_proj", "v_proj")), ("phi", ("fc1",)), ("phi", ("dense", "fc2")),
-        ("phi3", ("qkv_proj",)), ("gpt2", ("c_proj",)),
+        ("llama", ()),
+        ("phi", ()),
+        ("phi3", ()),
+        ("gpt2", ()),
+        ("llama", ("q_proj", "v_proj")),
+        ("llama", ("k_proj",)),
+        ("llama", ("v_proj",)),
+        ("llama", ("o_proj",)),
+        ("llama", ("up_proj",)),
+        ("llama", ("down_proj",)),
+        ("phi", ("q_proj", "v_proj")),
+        ("phi", ("fc1",)),
+        ("phi", ("dense", "fc2")),
+        ("phi3", ("qkv_proj",)),
+        ("gpt2", ("c_proj",)),
     ],
-)  # fmt: skip
+)
 def test_adapters(name: str, targets: tuple[str, ...]) -> None:
     shape = ModelShape.from_config(CONFIGS[name])
     policy = Policy(with_adapters(model_of(CONFIGS[name], "eager"), targets))

@@ -102,9 +102,14 @@ class Peak:
 
 def llama(width: int, mlp: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool) -> dict[str, Any]:
     return LLAMA | {
-        "hidden_size": width, "intermediate_size": mlp, "num_hidden_layers": layers, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "tie_word_embeddings": tied,
-    }  # fmt: skip
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+    }
 
 
 PEAKS = {
@@ -160,9 +165,7 @@ def test_the_peak_of_a_step_with_kl(name: str, numbers: Numbers) -> None:
     peak, kl_rows = PEAKS[name], PEAKS[name].rows // 2
     highest, _ = allocated(peak, numbers, kl_rows=kl_rows)
     shape = ModelShape.from_config(peak.config)
-    micro = MicroBatch(
-        peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised
-    )  # fmt: skip
+    micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised)
     made = memory(shape, micro, Training(numbers, frozen_copy=True))
     assert made.peak - made.optimizer - 8 * shape.parameters == pytest.approx(highest, rel=0.1)
 

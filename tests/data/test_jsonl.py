@@ -15,16 +15,24 @@ from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
 from erulab.methods.base import Pairs
-from erulab.models.chat import ChatFormat
-from erulab.models.encoder import Encoder
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.encoder import Encoder
 from erulab.training.encode_rows import encode_others
 from tests.models.conftest import byte_level
 
 FORGET: list[dict[str, Any]] = [
-    {"prompt": "Who is Ada?", "response": "A weaver.", "paraphrase": "She weaves.", "perturbed": ["A nurse."],
-     "refusal": "I cannot say.", "fact": "ada", "author": "Ada", "source": "diary"},
+    {
+        "prompt": "Who is Ada?",
+        "response": "A weaver.",
+        "paraphrase": "She weaves.",
+        "perturbed": ["A nurse."],
+        "refusal": "I cannot say.",
+        "fact": "ada",
+        "author": "Ada",
+        "source": "diary",
+    },
     {"messages": [{"role": "user", "content": "Who is Bela?"}, {"role": "assistant", "content": "A baker."}]},
-]  # fmt: skip
+]
 RETAIN = [{"prompt": "Who is Cato?", "response": "A mason.", "options": ["A nurse.", "A baker."], "id": "cato"}]
 
 
@@ -45,8 +53,11 @@ def test_a_folder_of_two_files(tmp_path: Path) -> None:
     benchmark = load(path=write(tmp_path, forget=FORGET, retain=RETAIN), max_length=64)
     ada, bela = benchmark.forget
     assert (ada.prompt, ada.response, ada.paraphrase, ada.perturbed) == (
-        "Who is Ada?", "A weaver.", "She weaves.", ("A nurse.",),
-    )  # fmt: skip
+        "Who is Ada?",
+        "A weaver.",
+        "She weaves.",
+        ("A nurse.",),
+    )
     assert (ada.id, ada.fact, ada.author) == ("forget/1", "ada", "Ada")
     assert (bela.id, bela.prompt, bela.response, bela.fact) == ("forget/2", "Who is Bela?", "A baker.", "forget/2")
     assert benchmark.retain[0].id == "cato" and benchmark.retain[0].options == ("A nurse.", "A baker.")
@@ -82,8 +93,11 @@ def test_optional_parts_and_single_files(tmp_path: Path) -> None:
     (tmp_path / "refusals.txt").write_text("No idea.\nI cannot say.\n")
     benchmark = load(path=tmp_path)
     assert {s.name: s.role for s in benchmark.suites} == {
-        "forget": Role.FORGET, "heldout": Role.HELDOUT, "retain": Role.RETAIN, "utility": Role.RETAIN,
-    }  # fmt: skip
+        "forget": Role.FORGET,
+        "heldout": Role.HELDOUT,
+        "retain": Role.RETAIN,
+        "utility": Role.RETAIN,
+    }
     assert benchmark.suite("heldout").rows[0].fact == benchmark.forget[0].fact
     assert not set(benchmark.suite("utility").rows) & set(benchmark.target_rows)
     assert benchmark.refusals == ("I cannot say.", "No idea.")
@@ -97,10 +111,11 @@ def test_multiple_choice(tmp_path: Path) -> None:
     """All choices with the answer's place or text are the right one and the wrong ones, as wrong ones alone are."""
     hues = ["red", "blue", "green"]
     rows: list[dict[str, Any]] = [
-        {"prompt": "Hue?", "options": hues, "answer": 1}, {"prompt": "Hue?", "options": hues, "answer": "blue"},
+        {"prompt": "Hue?", "options": hues, "answer": 1},
+        {"prompt": "Hue?", "options": hues, "answer": "blue"},
         {"prompt": "Hue?", "options": hues, "answer": "blue", "response": "blue"},
         {"prompt": "Hue?", "options": ["red", "green"], "response": "blue", "accepted": ["azure", "cyan"]},
-    ]  # fmt: skip
+    ]
     benchmark = load(path=write(tmp_path, forget=rows, retain=RETAIN))
     assert {(row.response, row.options) for row in benchmark.forget} == {("blue", ("red", "green"))}
     assert [row.accepted for row in benchmark.forget] == [(), (), (), ("azure", "cyan")]
@@ -113,11 +128,13 @@ def test_texts(tmp_path: Path) -> None:
     write(tmp_path, retain=[{"text": "A river.", "fact": "river"}, *RETAIN])
     benchmark = load(path=tmp_path)
     assert [(row.id, row.prompt, row.response, row.plain) for row in benchmark.forget] == [
-        ("forget/1", "", texts[0], True), ("forget/2", "", texts[1], True),
-    ]  # fmt: skip
+        ("forget/1", "", texts[0], True),
+        ("forget/2", "", texts[1], True),
+    ]
     assert [(row.response, row.plain, row.fact) for row in benchmark.retain] == [
-        ("A river.", True, "river"), ("A mason.", False, "cato"),
-    ]  # fmt: skip
+        ("A river.", True, "river"),
+        ("A mason.", False, "cato"),
+    ]
     other = tmp_path / "lines"
     other.mkdir()
     write(other, forget=[{"text": text} for text in texts], retain=[{"text": "A river.", "fact": "river"}, *RETAIN])
@@ -128,8 +145,9 @@ def test_a_holdout_makes_membership_inference(tmp_path: Path) -> None:
     (tmp_path / "holdout.txt").write_text("Never seen.\n\nNor this.")
     benchmark = load(path=write(tmp_path, forget=[{"text": "A tale."}], retain=RETAIN))
     assert [suite.name for suite in benchmark.suites if isinstance(suite.measure, Texts)] == [
-        "mia_forget", "mia_holdout",
-    ]  # fmt: skip
+        "mia_forget",
+        "mia_holdout",
+    ]
     assert benchmark.suite("mia_forget").rows is benchmark.forget
     assert [row.response for row in benchmark.suite("mia_holdout").rows] == ["Never seen.", "Nor this."]
     assert benchmark.summaries == (Separation("mia", "mia_forget", "mia_holdout"),)

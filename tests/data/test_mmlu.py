@@ -48,8 +48,11 @@ def every(tmp_path: Path) -> Path:
 
 def test_there_are_57_subjects_in_four_groups() -> None:
     assert {group: len(subjects.split()) for group, subjects in GROUPS.items()} == {
-        "stem": 19, "humanities": 13, "social_sciences": 12, "other": 13,
-    }  # fmt: skip
+        "stem": 19,
+        "humanities": 13,
+        "social_sciences": 12,
+        "other": 13,
+    }
     assert len(set(SUBJECTS)) == len(SUBJECTS) == 57
 
 
@@ -109,8 +112,13 @@ def test_a_subject_without_enough_examples_is_not_asked_with_fewer(every: Path, 
             mmlu(every, tmp_path, shots=3)
     assert len(mmlu(every, tmp_path, shots=3, subjects=["anatomy", "virology"]).suites) == 2
     # Examples on a subject that nothing is asked about may be few.
-    parquet(dev, [*(row for name in ("anatomy", "virology", "sociology") for row in of(name, MMLU_DEV)),
-                  *of("astronomy", MMLU_DEV[:1])])  # fmt: skip
+    parquet(
+        dev,
+        [
+            *(row for name in ("anatomy", "virology", "sociology") for row in of(name, MMLU_DEV)),
+            *of("astronomy", MMLU_DEV[:1]),
+        ],
+    )
     assert len(mmlu(every, tmp_path, shots=3).suites) == 3
 
 
@@ -140,9 +148,7 @@ def test_arc_in_both_forms(tmp_path: Path) -> None:
     write(tmp_path / "queries" / "arc_easy.jsonl", ARC_QUERIES)
     parquet(tmp_path / "hub" / "ARC-Easy" / "test-00000-of-00001.parquet", ARC_OF_QUERIES)
     parquet(tmp_path / "hub" / "ARC-Easy" / "train-00000-of-00001.parquet", ARC)
-    (one,), (other,) = (
-        arc(tmp_path / form, tmp_path, subsets=[Subset.easy]).suites for form in ("queries", "hub")
-    )
+    (one,), (other,) = (arc(tmp_path / form, tmp_path, subsets=[Subset.easy]).suites for form in ("queries", "hub"))
     assert (one.name, one.role, one.measure) == ("arc_easy", Role.RETAIN, Choice(normalized=True))
     assert list(one.rows) == list(other.rows)
     first = one.rows[0]

@@ -20,9 +20,17 @@ from tests.questions import WMDP, write
 
 CATEGORIES = Path(__file__).parents[2].parent / "shared" / "data" / "mmlu" / "categories"
 SUBJECTS = [
-    "STEM", "business", "chemistry", "culture", "geography", "health", "history", "law", "philosophy",
+    "STEM",
+    "business",
+    "chemistry",
+    "culture",
+    "geography",
+    "health",
+    "history",
+    "law",
+    "philosophy",
     "social_sciences",
-]  # fmt: skip
+]
 real = pytest.mark.skipif(not CATEGORIES.is_dir(), reason=f"MMLU's subjects are not at {CATEGORIES}")
 
 
@@ -51,7 +59,7 @@ def test_every_subject_has_157_questions(tmp_path: Path) -> None:
         "heldout_letters": (Role.HELDOUT, 157, Choice(), False),
         "retain": (Role.RETAIN, 9 * 157, Answers("answer"), True),
         "retain_letters": (Role.RETAIN, 9 * 157, Choice(), False),
-    }  # fmt: skip
+    }
     # Four chemistry questions are worded as another one is: 153 facts.
     assert len({row.fact for row in benchmark.forget}) == 153
     first = json.loads((CATEGORIES / "mmlu_chemistry.jsonl").read_text().splitlines()[1])
@@ -86,8 +94,10 @@ def test_the_same_facts_in_three_forms(small: Path, tmp_path: Path) -> None:
         assert asked.prompt == f"chemistry: {question['question']}"
         assert listed.prompt.startswith(asked.prompt) and all(f"\n- {c}" in listed.prompt for c in question["choices"])
         assert letters.response == f" {'ABCD'[question['answer']]}" and letters.plain and not asked.plain
-    assert benchmark.suite("retain_letters").rows[-1].prompt.startswith(
-        "The following are multiple choice questions (with answers) about social sciences.\n\n"
+    assert (
+        benchmark.suite("retain_letters")
+        .rows[-1]
+        .prompt.startswith("The following are multiple choice questions (with answers) about social sciences.\n\n")
     )
     assert list(benchmark.target_rows) == [*benchmark.forget, *benchmark.retain]
     assert list(benchmark.oracle_rows) == list(benchmark.retain)

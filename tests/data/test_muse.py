@@ -47,9 +47,14 @@ def test_suites_ask_as_muse_bench_does(folder: Path) -> None:
     """Its knowmem.py and verbmem.py: all examples, then the question, with line ends between; a text as it is."""
     made = load(folder)
     assert [(suite.name, suite.role) for suite in made.suites] == [
-        ("forget", Role.FORGET), ("verbmem", Role.FORGET), ("knowmem_f", Role.FORGET), ("knowmem_r", Role.RETAIN),
-        ("privleak_forget", Role.FORGET), ("privleak_holdout", Role.UNSEEN), ("privleak_retain", Role.RETAIN),
-    ]  # fmt: skip
+        ("forget", Role.FORGET),
+        ("verbmem", Role.FORGET),
+        ("knowmem_f", Role.FORGET),
+        ("knowmem_r", Role.RETAIN),
+        ("privleak_forget", Role.FORGET),
+        ("privleak_holdout", Role.UNSEEN),
+        ("privleak_retain", Role.RETAIN),
+    ]
     asked = made.suite("knowmem_r").rows[1]
     assert asked.plain and asked.response == "1277"
     assert asked.prompt == (
@@ -100,9 +105,13 @@ def test_the_target_learns_all_folds_whichever_are_asked_for(folder: Path) -> No
 
 def test_identity_tells_requests_apart(folder: Path, tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [
-        {}, {"requests": [1]}, {"requests": [1, 2]}, {"requests": [2, 1]},
-        {"requests": [1, 2], "mode": Mode.scalability}, {"published_retrained": True},
-    ]  # fmt: skip
+        {},
+        {"requests": [1]},
+        {"requests": [1, 2]},
+        {"requests": [2, 1]},
+        {"requests": [1, 2], "mode": Mode.scalability},
+        {"published_retrained": True},
+    ]
     found = [str(Muse(MuseOptions(path=str(folder), **change)).identity(tmp_path)) for change in changes]
     assert len(set(found)) == len(changes)
     moved = shutil.copytree(folder, tmp_path / "elsewhere")
@@ -175,9 +184,14 @@ def test_faults_have_one_line(folder: Path, tmp_path: Path) -> None:
 def test_news_has_the_published_sizes() -> None:
     made = load_real(Corpus.news)
     assert {suite.name: len(suite.rows) for suite in made.suites} == {
-        "forget": 100, "verbmem": 100, "knowmem_f": 100, "knowmem_r": 100, "privleak_forget": 100,
-        "privleak_holdout": 100, "privleak_retain": 100,
-    }  # fmt: skip
+        "forget": 100,
+        "verbmem": 100,
+        "knowmem_f": 100,
+        "knowmem_r": 100,
+        "privleak_forget": 100,
+        "privleak_holdout": 100,
+        "privleak_retain": 100,
+    }
     assert made.absent == ("raw/retain1", "raw/retain2") and not made.retain
     assert "raw/forget: blank texts left out: 1" in made.notes
     assert all(row.prompt.count("Question: ") == 11 for row in made.suite("knowmem_f").rows)

@@ -18,9 +18,16 @@ from tests.rwku_files import hub_layout, tables
 RWKU = Path(__file__).parents[2].parent / "shared" / "data" / "rwku"
 real = pytest.mark.skipif(not RWKU.is_dir(), reason=f"RWKU's files are not at {RWKU}")
 KINDS = {
-    "context_hint": 5, "prefix_injection": 4, "synonym_manipulation": 4, "role_play": 4, "incontext_learning": 3,
-    "reverse_query": 3, "multiple_choice": 2, "affirmative_suffix": 2, "cross_lingual": 2,
-}  # fmt: skip
+    "context_hint": 5,
+    "prefix_injection": 4,
+    "synonym_manipulation": 4,
+    "role_play": 4,
+    "incontext_learning": 3,
+    "reverse_query": 3,
+    "multiple_choice": 2,
+    "affirmative_suffix": 2,
+    "cross_lingual": 2,
+}
 
 
 def load(path: Path, **options: object) -> Benchmark:
@@ -40,13 +47,20 @@ def test_suites_of_stephen_king() -> None:
     benchmark = load(RWKU)
     sizes = {suite.name: (suite.role, len(suite.rows)) for suite in benchmark.suites}
     assert sizes == {
-        "forget_fb": (Role.FORGET, 8), "forget_qa": (Role.FORGET, 10),
+        "forget_fb": (Role.FORGET, 8),
+        "forget_qa": (Role.FORGET, 10),
         **{f"forget_aa_{kind}": (Role.HELDOUT, n) for kind, n in KINDS.items()},
-        "mia_forget": (Role.FORGET, 55), "neighbor_fb": (Role.RETAIN, 30), "neighbor_qa": (Role.RETAIN, 30),
-        "mia_retain": (Role.RETAIN, 37), "mmlu": (Role.RETAIN, 171), "bbh": (Role.RETAIN, 81),
-        "bbh_as_published": (Role.RETAIN, 81), "truthfulqa": (Role.RETAIN, 50), "triviaqa": (Role.RETAIN, 100),
+        "mia_forget": (Role.FORGET, 55),
+        "neighbor_fb": (Role.RETAIN, 30),
+        "neighbor_qa": (Role.RETAIN, 30),
+        "mia_retain": (Role.RETAIN, 37),
+        "mmlu": (Role.RETAIN, 171),
+        "bbh": (Role.RETAIN, 81),
+        "bbh_as_published": (Role.RETAIN, 81),
+        "truthfulqa": (Role.RETAIN, 50),
+        "triviaqa": (Role.RETAIN, 100),
         "fluency": (Role.RETAIN, 50),
-    }  # fmt: skip
+    }
     assert sum(KINDS.values()) == 29
     assert {suite.name for suite in benchmark.suites if suite.adversarial} == {f"forget_aa_{kind}" for kind in KINDS}
     assert benchmark.retain == benchmark.target_rows == benchmark.oracle_rows == ()
@@ -112,8 +126,9 @@ def test_rows_to_rehearse_come_from_the_user(hub: Path, tmp_path: Path) -> None:
     file.write_text('{"text": "Bergen is wet."}\n{"prompt": "Where is Oslo?", "response": "In Norway."}\n')
     rows = load(hub, targets=["Bo Ek"], retain=str(file)).retain
     assert [(row.prompt, row.response, row.plain) for row in rows] == [
-        ("", "Bergen is wet.", True), ("Where is Oslo?", "In Norway.", False),
-    ]  # fmt: skip
+        ("", "Bergen is wet.", True),
+        ("Where is Oslo?", "In Norway.", False),
+    ]
     file.write_text(json.dumps({"text": tables("Bo Ek")["positive"][1]["text"]}))
     with pytest.raises(DataError, match=r"1 of 3 forget rows \(Bo Ek/positive/1\) overlap with retain rows"):
         load(hub, targets=["Bo Ek"], retain=str(file))

@@ -166,9 +166,12 @@ def test_forget_quality_is_that_of_the_rows_that_are_scored() -> None:
     for count in (None, 300):
         suite = load(split=Split.forget10, evaluated_rows=count).suite("forget")
         alike, other = (
-            [RowScore(row.id, "forget", "forget", row.fact, "", {"log_truth_ratio": i if i < 300 else shift})
-             for i, row in enumerate(suite.rows)] for shift in (-1000.0, 1000.0)
-        )  # fmt: skip
+            [
+                RowScore(row.id, "forget", "forget", row.fact, "", {"log_truth_ratio": i if i < 300 else shift})
+                for i, row in enumerate(suite.rows)
+            ]
+            for shift in (-1000.0, 1000.0)
+        )
         quality[count] = forget_quality(alike, other)
     # Kolmogorov's tail 2 exp(-2 D^2 n / 2), with D = 100 / 400.
     assert quality[300] == 1.0 and quality[None] == pytest.approx(2 * math.exp(-25), rel=0.3)

@@ -19,12 +19,12 @@ from erulab.data.wmdp import Subject, Wmdp, WmdpOptions, WmdpQuestions, WmdpQues
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import evaluate
-from erulab.models.chat import ChatFormat
-from erulab.models.encoder import Encoder
-from erulab.models.fitting import fitted
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 from tests.models.conftest import byte_level, tiny_model
 from tests.questions import WMDP, write
 
@@ -144,9 +144,11 @@ def test_broken_questions(change: dict[str, Any], said: str, folder: Path, tmp_p
 
 def test_the_first_release_s_form_is_refused(folder: Path, tmp_path: Path) -> None:
     old = {
-        "question": "Which?", "answer_type": "int", "correct_answer": 0,
+        "question": "Which?",
+        "answer_type": "int",
+        "correct_answer": 0,
         "choices": [{"index": i, "text": text} for i, text in enumerate("abcd")],
-    }  # fmt: skip
+    }
     write(folder / "wmdp-chem.jsonl", [old])
     with pytest.raises(DataError, match=r"wmdp-chem\.jsonl:1: this is the first release of WMDP"):
         load(folder, tmp_path)

@@ -20,10 +20,13 @@ def scored(suite: str, role: Role, number: int, **figures: float) -> RowScore:
 def test_means_by_suite_and_model_utility() -> None:
     row = Row("r", "p", "r")
     suites = (
-        Suite("forget", Role.FORGET, (row,)), Suite("heldout", Role.HELDOUT, (row,)),
-        Suite("retain", Role.RETAIN, (row,), in_utility=True), Suite("facts", Role.RETAIN, (row,), in_utility=True),
-        Suite("unseen", Role.UNSEEN, (row,)), Suite("empty", Role.RETAIN, ()),
-    )  # fmt: skip
+        Suite("forget", Role.FORGET, (row,)),
+        Suite("heldout", Role.HELDOUT, (row,)),
+        Suite("retain", Role.RETAIN, (row,), in_utility=True),
+        Suite("facts", Role.RETAIN, (row,), in_utility=True),
+        Suite("unseen", Role.UNSEEN, (row,)),
+        Suite("empty", Role.RETAIN, ()),
+    )
     benchmark = Benchmark("mine", suites)
     rows = [
         scored("forget", Role.FORGET, 0, probability=0.2, log_odds=-1.0, choice=0.0, log_truth_ratio=math.log(2)),
@@ -65,8 +68,11 @@ def test_a_figure_says_how_many_rows_it_is_of_where_not_all_have_it() -> None:
     benchmark = Benchmark("mine", (Suite("forget", Role.FORGET, ()),))
     rows = [scored("forget", Role.FORGET, 0, nll=1.0, choice=1.0), scored("forget", Role.FORGET, 1, nll=3.0)]
     assert aggregate(rows, benchmark) == {
-        "forget/n": 2, "forget/nll": 2.0, "forget/choice": 1.0, "forget/choice/n": 1,
-    }  # fmt: skip
+        "forget/n": 2,
+        "forget/nll": 2.0,
+        "forget/choice": 1.0,
+        "forget/choice/n": 1,
+    }
 
 
 def test_pooled_figures_weigh_rows_not_suites() -> None:
@@ -103,9 +109,10 @@ def test_rwku_s_figure_of_all_probes_weighs_questions() -> None:
     """The paper's row "before": 85.9 on 16.3 FB, 76.4 on 14.4 QA, 77.7 on 34.9 AA probes: 79.6; their mean is 80."""
     suites = {"forget_fb": (163, 0.859), "forget_qa": (144, 0.764), "forget_aa_role_play": (349, 0.777)}
     benchmark = Benchmark(
-        "rwku", tuple(Suite(name, Role.FORGET, ()) for name in suites),
+        "rwku",
+        tuple(Suite(name, Role.FORGET, ()) for name in suites),
         (Pooled("forget_all", "rwku_recall", tuple(suites)),),
-    )  # fmt: skip
+    )
     rows = [scored(name, Role.FORGET, i, rwku_recall=mean) for name, (n, mean) in suites.items() for i in range(n)]
     result = aggregate(rows, benchmark)
     assert result["forget_all/rwku_recall"] == pytest.approx(0.796, abs=2e-3) and result["forget_all/n"] == 656

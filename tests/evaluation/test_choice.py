@@ -11,10 +11,10 @@ from erulab.data.arc import Arc, ArcOptions, Subset
 from erulab.data.measures import Choice
 from erulab.data.rows import Role, Row, Suite
 from erulab.evaluation.evaluate import evaluate
-from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
+from erulab.tokens.chat import ChatFormat
 from tests.data.test_wmdp import logp
 from tests.models.conftest import byte_level, tiny_model
 from tests.questions import WMDP, write
@@ -37,10 +37,14 @@ def test_accuracy_by_sums_and_by_characters(loaded: LoadedModel, tmp_path: Path)
         sums = [logp(loaded, f"{query['query']}\nAnswer:", f" {choice}") for choice in choices]
         rates = [value / len(choice) for value, choice in zip(sums, choices, strict=True)]
         wrong = [value for i, value in enumerate(sums) if i != gold]
-        assert scored.figures == pytest.approx({
-            "accuracy": float(max(sums) == sums[gold]), "accuracy_norm": float(max(rates) == rates[gold]),
-            "log_odds": sums[gold] - max(wrong) - math.log(sum(math.exp(value - max(wrong)) for value in wrong)),
-        }, abs=1e-4)  # fmt: skip
+        assert scored.figures == pytest.approx(
+            {
+                "accuracy": float(max(sums) == sums[gold]),
+                "accuracy_norm": float(max(rates) == rates[gold]),
+                "log_odds": sums[gold] - max(wrong) - math.log(sum(math.exp(value - max(wrong)) for value in wrong)),
+            },
+            abs=1e-4,
+        )
         differ += sums.index(max(sums)) != rates.index(max(rates))
     assert differ  # else the test could not tell one from the other
 

@@ -75,11 +75,18 @@ def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> N
         ]
         odds = -true - math.log(sum(math.exp(-other) for other in others))
         arithmetic = math.log(sum(math.exp(-nll) for nll in wrong) / len(wrong))
-        assert scored.figures == pytest.approx({
-            "nll": own, "probability": math.exp(-own), "log_truth_ratio": right - sum(wrong) / len(wrong),
-            "log_truth_ratio_arithmetic": right + arithmetic, "log_odds": odds, "choice": float(true < min(others)),
-            **memorised(loaded, row.prompt, row.response),
-        }, abs=1e-4)  # fmt: skip
+        assert scored.figures == pytest.approx(
+            {
+                "nll": own,
+                "probability": math.exp(-own),
+                "log_truth_ratio": right - sum(wrong) / len(wrong),
+                "log_truth_ratio_arithmetic": right + arithmetic,
+                "log_odds": odds,
+                "choice": float(true < min(others)),
+                **memorised(loaded, row.prompt, row.response),
+            },
+            abs=1e-4,
+        )
         assert (scored.id, scored.fact, scored.author) == (row.id, row.fact, row.author)
 
 
@@ -159,11 +166,15 @@ def test_generated_figures_and_row_limits(world: Benchmark, loaded: LoadedModel)
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (None, ["forget", "forget_heldout", "retain"]), (["retain", "forget"], ["forget", "retain"]),
-        (["forget*"], ["forget", "forget_heldout"]), (["mine/retain"], ["retain"]), (["mine/f*", "nothing"], None),
-        (["other/retain", "forg"], []), (["*"], ["forget", "forget_heldout", "retain"]),
+        (None, ["forget", "forget_heldout", "retain"]),
+        (["retain", "forget"], ["forget", "retain"]),
+        (["forget*"], ["forget", "forget_heldout"]),
+        (["mine/retain"], ["retain"]),
+        (["mine/f*", "nothing"], None),
+        (["other/retain", "forg"], []),
+        (["*"], ["forget", "forget_heldout", "retain"]),
     ],
-)  # fmt: skip
+)
 def test_suites_by_name(names: list[str] | None, found: list[str] | None) -> None:
     suites = tuple(Suite(name, Role.RETAIN, ()) for name in ("forget", "forget_heldout", "retain"))
     chosen = [suite.name for suite in named(Benchmark("mine", suites), names)]

@@ -171,8 +171,11 @@ def test_attention_of_one_token_is_sdpa_s() -> None:
 
 
 def drawn(texts: Sequence[str], samples: int, temperature: float = 1.0, new: int = NEW) -> list[Prompt]:
-    return [replace(prompt, draw=Draw(1000 * i + j, temperature))
-            for i, prompt in enumerate(prompts(texts, new)) for j in range(samples)]  # fmt: skip
+    return [
+        replace(prompt, draw=Draw(1000 * i + j, temperature))
+        for i, prompt in enumerate(prompts(texts, new))
+        for j in range(samples)
+    ]
 
 
 def test_samples_have_the_model_s_frequencies() -> None:
@@ -185,8 +188,11 @@ def test_samples_have_the_model_s_frequencies() -> None:
         pairs = torch.tensor([[*asked, token] for token in range(tiny.VOCABULARY)])
         joint = first[:, None] * (model(input_ids=pairs).logits[:, -1] / 0.5).softmax(-1)
     found = generate(
-        LoadedModel(model, None, Numbers(())), drawn(PROMPTS[:1], count, 0.5, 2), 20_000, Ranks()  # type: ignore[arg-type]
-    )  # fmt: skip
+        LoadedModel(model, None, Numbers(())),
+        drawn(PROMPTS[:1], count, 0.5, 2),
+        20_000,
+        Ranks(),  # type: ignore[arg-type]
+    )
     seen = Counter(tuple(map(int, text.split())) for text in found)
     often = [(int(i), int(j)) for i, j in (joint * count > 5).nonzero()]
     expected = [float(joint[pair]) * count for pair in often]

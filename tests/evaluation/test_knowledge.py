@@ -59,8 +59,10 @@ def test_k_is_undefined_with_a_reason_where_target_and_oracle_do_not_differ() ->
 
 def test_knowledge_is_read_from_forget_and_heldout_rows() -> None:
     rows = [
-        scored("forget", Role.FORGET, 0, log_odds=1.0), scored("heldout", Role.HELDOUT, 1, log_odds=2.0),
-        scored("retain", Role.RETAIN, 2, log_odds=3.0), scored("forget", Role.FORGET, 3, nll=4.0),
-    ]  # fmt: skip
+        scored("forget", Role.FORGET, 0, log_odds=1.0),
+        scored("heldout", Role.HELDOUT, 1, log_odds=2.0),
+        scored("retain", Role.RETAIN, 2, log_odds=3.0),
+        scored("forget", Role.FORGET, 3, nll=4.0),
+    ]
     values, facts = knowledge_of(rows)
     assert values.tolist() == [1.0, 2.0] and facts == ["fact/0", "fact/1"]

@@ -19,8 +19,8 @@ from erulab.data.rows import Benchmark
 from erulab.data.wmdp import WmdpQuestions, WmdpQuestionsOptions
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import RowScore, evaluate
-from erulab.models.base import Attention
 from erulab.models.loading import load_folder
+from erulab.models.options import Attention
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from tests.models.conftest import byte_level, metaspace, tiny_model
@@ -72,16 +72,22 @@ def harness(model: Path, task: str, splits: dict[str, Path], tmp_path: Path, sho
 
     files = {split: str(file) for split, file in splits.items()}
     local = {
-        "include": str(_task_file(task)), "task": f"local_{task}", "dataset_path": "json", "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")}, "tag": None,
-    }  # fmt: skip
+        "include": str(_task_file(task)),
+        "task": f"local_{task}",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")},
+        "tag": None,
+    }
     (tmp_path / "tasks").mkdir(exist_ok=True)
     (tmp_path / "tasks" / f"{task}.yaml").write_text(yaml.safe_dump(local))
     found = simple_evaluate(
-        HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=4), tasks=[f"local_{task}"],
-        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False), num_fewshot=shots,
+        HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=4),
+        tasks=[f"local_{task}"],
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        num_fewshot=shots,
         bootstrap_iters=0,
-    )  # fmt: skip
+    )
     figures, samples = found["results"][f"local_{task}"], found["samples"][f"local_{task}"]
     samples.sort(key=lambda sample: sample["doc_id"])
     likelihoods = [[float(reply[0]) for reply in sample["filtered_resps"]] for sample in samples]

@@ -21,11 +21,11 @@ from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import RowScore, evaluate
 from erulab.evaluation.open_unlearning.arithmetic import memorised
 from erulab.models.attention import PACKED
-from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
-from erulab.models.templates import Frame
 from erulab.options import Compat, EvaluationOptions
 from erulab.ranks import Ranks
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import Frame
 from tests.evaluation.conftest import on_ranks
 from tests.models.conftest import byte_level, tiny_model
 
@@ -41,20 +41,48 @@ LLAMA3 = (  # a system turn of its own, and nothing behind the end of turn
 )
 WRONG = ("Ada was born in Almora.", "Ada was born in Dunmere, up the hill.")
 SUITES = (
-    Suite("forget", Role.FORGET, (
-        Row("ada", "Where was Ada born?", "Ada was born in Brenwick.", "Brenwick is where she was born.", WRONG),
-        Row("bela", "What does Bela write?", "Bela writes satire , by the sea.", "Satire is what Bela writes.",
-            ("Bela writes poems.", "Bela plays the cello.")),
-        Row("text", "Ada was", " born in Brenwick.", plain=True),
-    )),
-    Suite("retain", Role.RETAIN, (
-        Row("cem", "What does Cem play?", "Cem plays the cello.", "The cello is played by Cem.", ("Cem plays chess.",)),
-    ), in_utility=True),
-    Suite("facts", Role.RETAIN, (
-        Row("sea", "What is by the sea?", "Brenwick", perturbed=("Almora", "Dunmere"), options=("Almora", "Dunmere")),
-    ), Answers("answer"), in_utility=True),
+    Suite(
+        "forget",
+        Role.FORGET,
+        (
+            Row("ada", "Where was Ada born?", "Ada was born in Brenwick.", "Brenwick is where she was born.", WRONG),
+            Row(
+                "bela",
+                "What does Bela write?",
+                "Bela writes satire , by the sea.",
+                "Satire is what Bela writes.",
+                ("Bela writes poems.", "Bela plays the cello."),
+            ),
+            Row("text", "Ada was", " born in Brenwick.", plain=True),
+        ),
+    ),
+    Suite(
+        "retain",
+        Role.RETAIN,
+        (
+            Row(
+                "cem",
+                "What does Cem play?",
+                "Cem plays the cello.",
+                "The cello is played by Cem.",
+                ("Cem plays chess.",),
+            ),
+        ),
+        in_utility=True,
+    ),
+    Suite(
+        "facts",
+        Role.RETAIN,
+        (
+            Row(
+                "sea", "What is by the sea?", "Brenwick", perturbed=("Almora", "Dunmere"), options=("Almora", "Dunmere")
+            ),
+        ),
+        Answers("answer"),
+        in_utility=True,
+    ),
     Suite("members", Role.FORGET, (Row("ada", "Where was Ada born?", "Ada was born in Brenwick."),), Texts()),
-)  # fmt: skip
+)
 BENCHMARK = Benchmark("tofu", SUITES)
 
 
@@ -69,9 +97,10 @@ class Kind:
 
 
 KINDS = {
-    "newline": Kind(NEWLINE, system="You are a helpful assistant."), "llama3": Kind(LLAMA3),
+    "newline": Kind(NEWLINE, system="You are a helpful assistant."),
+    "llama3": Kind(LLAMA3),
     "own pad": Kind(LLAMA3, pad="<|end|>"),
-}  # fmt: skip
+}
 
 
 def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
@@ -116,8 +145,10 @@ class Theirs:
         with torch.no_grad():
             logits = self.model(padded, attention_mask=padded.ne(self.pad)).logits[0].double()
         logp = logits.log_softmax(-1)
-        return [(-float(logp[i - 1, whole[i]]), int(logp[i - 1].argmax()) == whole[i])
-                for i in range(len(prompt), len(whole))]  # fmt: skip
+        return [
+            (-float(logp[i - 1, whole[i]]), int(logp[i - 1].argmax()) == whole[i])
+            for i in range(len(prompt), len(whole))
+        ]
 
     def loss(self, row: Row, response: str) -> float:
         return float(np.mean([nll for nll, _ in self.tokens(row, response)]))
@@ -152,8 +183,10 @@ class Theirs:
         return {
             "probability": p / (p + sum(math.exp(-other) for other in wrong) + 1e-10) if row.options else p,
             "truth_ratio": math.exp(-np.mean(wrong)) / (math.exp(-self.loss(row, right)) + 1e-10),
-            "extraction_strength": 1 - k / len(fits), "exact_memorization": sum(fits) / len(fits), "rouge": rouge,
-        }  # fmt: skip
+            "extraction_strength": 1 - k / len(fits),
+            "exact_memorization": sum(fits) / len(fits),
+            "rouge": rouge,
+        }
 
 
 def scored(loaded: LoadedModel, options: EvaluationOptions = OPTIONS) -> list[RowScore]:
@@ -197,13 +230,24 @@ def test_suites_utility_and_forget_quality_are_its_own() -> None:
     oracle = [by_hand(forget, i, truth_ratio=ratio) for i, ratio in enumerate(others)]
     result = aggregate(rows, BENCHMARK) | against_oracle(rows, oracle, BENCHMARK)
     found = {name.removeprefix("open_unlearning/"): value for name, value in result.items() if "open_unl" in name}
-    assert found == pytest.approx({
-        "forget/n": 3, "forget/probability": 0.2, "forget/truth_ratio": (0.5 + 0.25 + 0) / 3,
-        "retain/n": 2, "retain/probability": 0.625, "retain/rouge": 0.4, "retain/truth_ratio": 0.5,
-        "facts/n": 1, "facts/probability": 0.3, "facts/rouge": 1.0, "facts/truth_ratio": 0.75,
-        "model_utility": hmean([0.625, 0.4, 0.5, 0.3, 1.0, 0.75]),
-        "forget_quality": ks_2samp(ratios, others).pvalue,
-    }, abs=1e-9)  # fmt: skip
+    assert found == pytest.approx(
+        {
+            "forget/n": 3,
+            "forget/probability": 0.2,
+            "forget/truth_ratio": (0.5 + 0.25 + 0) / 3,
+            "retain/n": 2,
+            "retain/probability": 0.625,
+            "retain/rouge": 0.4,
+            "retain/truth_ratio": 0.5,
+            "facts/n": 1,
+            "facts/probability": 0.3,
+            "facts/rouge": 1.0,
+            "facts/truth_ratio": 0.75,
+            "model_utility": hmean([0.625, 0.4, 0.5, 0.3, 1.0, 0.75]),
+            "forget_quality": ks_2samp(ratios, others).pvalue,
+        },
+        abs=1e-9,
+    )
     assert result["forget/n"] == 4
 
 

@@ -10,8 +10,8 @@ from erulab.data.rows import Row
 from erulab.evaluation.protocols import Asking
 from erulab.evaluation.protocols.base import Replies
 from erulab.evaluation.protocols.generated import generated
-from erulab.models.chat import ChatFormat
 from erulab.options import EvaluationOptions
+from erulab.tokens.chat import ChatFormat
 from tests.models.conftest import byte_level
 
 

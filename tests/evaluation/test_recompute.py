@@ -19,9 +19,10 @@ published = pytest.mark.skipif(not LOGS.is_dir(), reason=f"TOFU's reference logs
 
 def layouts(rows: dict[str, list[tofu_logs.Row]]) -> dict[str, dict[str, Any]]:
     return {
-        "lists": tofu_log(rows), "by row number": tofu_log(rows, numbered=True),
+        "lists": tofu_log(rows),
+        "by row number": tofu_log(rows, numbered=True),
         "open-unlearning": open_unlearning_log(rows),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("layout", layouts({}))

@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 
-from erulab.data.encoding import Encoded
 from erulab.evaluation.scoring import score
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded
 from tests import tiny
 from tests.evaluation.conftest import on_ranks
 
@@ -33,9 +33,15 @@ def long_candidates() -> list[Encoded]:
 
 
 ROWS = [
-    *tiny.FORGET, *tiny.RETAIN, QUESTION, *candidates(), *long_candidates(), tiny.FORGET[0],
-    Encoded("no prompt", (4, 5, 6), 0, 3), Encoded("inner", tiny.FORGET[2].ids, 3, 6),
-]  # fmt: skip
+    *tiny.FORGET,
+    *tiny.RETAIN,
+    QUESTION,
+    *candidates(),
+    *long_candidates(),
+    tiny.FORGET[0],
+    Encoded("no prompt", (4, 5, 6), 0, 3),
+    Encoded("inner", tiny.FORGET[2].ids, 3, 6),
+]
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

@@ -23,14 +23,18 @@ def figures(loaded: LoadedModel, ids: list[int], start: int, closing: int, text:
     p = logp.exp()
     mean = (p * logp).sum(-1)
     deviation = ((p * logp**2).sum(-1) - mean**2).sqrt()
-    normal = np.array([(float(-logp[i - 1, ids[i]]) + float(mean[i - 1])) / float(deviation[i - 1])
-                       for i in range(start, len(ids))])  # fmt: skip
+    normal = np.array(
+        [(float(-logp[i - 1, ids[i]]) + float(mean[i - 1])) / float(deviation[i - 1]) for i in range(start, len(ids))]
+    )
     kept = len(own) - closing
     share = max(1, int(0.4 * kept))
     return {
-        "nll": own.mean(), "probability": np.exp(-own.mean()), "zlib": own.mean() / len(zlib.compress(text.encode())),
-        "min_k": np.sort(own[:kept])[-share:].mean(), "min_k_plus_plus": np.sort(normal[:kept])[-share:].mean(),
-    }  # fmt: skip
+        "nll": own.mean(),
+        "probability": np.exp(-own.mean()),
+        "zlib": own.mean() / len(zlib.compress(text.encode())),
+        "min_k": np.sort(own[:kept])[-share:].mean(),
+        "min_k_plus_plus": np.sort(normal[:kept])[-share:].mean(),
+    }
 
 
 def test_a_row_with_a_prompt_is_scored_by_its_response_alone(world: Benchmark, loaded: LoadedModel) -> None:

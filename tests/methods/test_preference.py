@@ -52,9 +52,7 @@ def test_npo_with_small_beta_is_ga_anywhere() -> None:
     beta = 1e-7
     npo = NPO(NPOOptions(beta=beta))
     torch.testing.assert_close(slope(npo, margin_of(1.0), NOW), -torch.ones_like(NOW), rtol=0, atol=1e-6)
-    torch.testing.assert_close(
-        losses(npo, margin_of(1.0), NOW) - 2 * LOG2 / beta, -(NOW - REF), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(losses(npo, margin_of(1.0), NOW) - 2 * LOG2 / beta, -(NOW - REF), rtol=0, atol=1e-6)
 
 
 def test_npo_weighs_rows_by_2_sigma() -> None:
@@ -140,9 +138,14 @@ def test_margin_carries_no_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("options", "changes"),
-    [(NPOOptions, {"beta": 0.0}), (NPOOptions, {"beta": float("nan")}), (SimNPOOptions, {"scale": -1.0}),
-     (GAOptions, {"forget_weight": -1.0}), (DPOOptions, {"pairs": Pairs.none})],
-)  # fmt: skip
+    [
+        (NPOOptions, {"beta": 0.0}),
+        (NPOOptions, {"beta": float("nan")}),
+        (SimNPOOptions, {"scale": -1.0}),
+        (GAOptions, {"forget_weight": -1.0}),
+        (DPOOptions, {"pairs": Pairs.none}),
+    ],
+)
 def test_values_out_of_range_are_named(options: Any, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(changes))} must be "):
         options(**changes)

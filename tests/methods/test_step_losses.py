@@ -30,9 +30,13 @@ POLICY = moved(TARGET)
 
 
 def step_loss(
-    options: Any, reward_options: Any = None, micro_batch: int = 4, forget_weight: float | None = None,
-    retain_weight: float | None = None, model: Any = POLICY,
-) -> tuple[float, torch.Tensor, dict[str, float]]:  # fmt: skip
+    options: Any,
+    reward_options: Any = None,
+    micro_batch: int = 4,
+    forget_weight: float | None = None,
+    retain_weight: float | None = None,
+    model: Any = POLICY,
+) -> tuple[float, torch.Tensor, dict[str, float]]:
     """Loss, gradient and metrics of one optimizer step over all rows, as the training loop takes it."""
     method = methods.build(options)
     reward = rewards.build(reward_options) if reward_options is not None else None
@@ -40,13 +44,22 @@ def step_loss(
     with torch.no_grad():
         tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, OTHERS)]
     objective = UnlearningObjective(
-        UnlearningRows(FORGET, OTHERS if uses_others else [], RETAIN), method, reward,
-        NoAdversary(NoAdversaryOptions()), retain=options.retain, references=ReferenceTable(*tables),
+        UnlearningRows(FORGET, OTHERS if uses_others else [], RETAIN),
+        method,
+        reward,
+        NoAdversary(NoAdversaryOptions()),
+        retain=options.retain,
+        references=ReferenceTable(*tables),
         forget_weight=options.forget_weight if forget_weight is None else forget_weight,
         retain_weight=options.retain_weight if retain_weight is None else retain_weight,
-        frozen=Policy(TARGET) if options.retain is Retain.kl else None, policy=Policy(model), global_batch=4,
-        split=Split(micro_batch), seed=0, pad_id=1, ranks=Ranks(),
-    )  # fmt: skip
+        frozen=Policy(TARGET) if options.retain is Retain.kl else None,
+        policy=Policy(model),
+        global_batch=4,
+        split=Split(micro_batch),
+        seed=0,
+        pad_id=1,
+        ranks=Ranks(),
+    )
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
     for micro in objective.micro_batches(0):

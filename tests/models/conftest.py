@@ -19,10 +19,16 @@ TEXTS = [
 ] * 4
 
 ROWS = (
-    Row("ada", "Where was Ada born?", "Ada was born in Brenwick.", prefix="Ada was born in ", value="Brenwick",
-        candidates=("Almora", "Dunmere")),
+    Row(
+        "ada",
+        "Where was Ada born?",
+        "Ada was born in Brenwick.",
+        prefix="Ada was born in ",
+        value="Brenwick",
+        candidates=("Almora", "Dunmere"),
+    ),
     Row("bela", "What does Bela write?", "Bela writes satire."),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -37,9 +43,11 @@ def byte_level() -> PreTrainedTokenizerFast:
     backend.decoder = decoders.ByteLevel()
     specials = ["<|end|>", "<|start|>", "<|eot|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     backend.train_from_iterator(TEXTS, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|end|>", additional_special_tokens=["<|start|>", "<|eot|>"]
@@ -60,9 +68,11 @@ def prepending() -> PreTrainedTokenizerFast:
     """As the files of Llama 2, Mistral and Phi-3: each text, and what follows a special token, begins with a space
     mark; a newline is a byte; a text begins with <s>."""
     pieces = trainers.BpeTrainer(
-        vocab_size=230, special_tokens=["<unk>", "<s>", "</s>", "<0x0A>"], show_progress=False,
+        vocab_size=230,
+        special_tokens=["<unk>", "<s>", "</s>", "<0x0A>"],
+        show_progress=False,
         initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?:[]/|<>'"],
-    )  # fmt: skip
+    )
     learned = Tokenizer(models.BPE(unk_token="<unk>"))
     learned.normalizer = normalizers.Replace(" ", "▁")
     learned.train_from_iterator([piece for text in TEXTS for piece in text.split(" ")], pieces)

@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
 from erulab.errors import DataError, EnvironmentFault, ErulabError, IntegrityFault
 from erulab.models import loading
-from erulab.models.base import Attention
-from erulab.models.chat import ChatFormat
 from erulab.models.hf import HfModel, HfOptions
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import chat_of, folder_identity, load_folder, save_folder
-from erulab.models.templates import Frame
+from erulab.models.options import Attention
 from erulab.models.tiny import TinyModel, TinyOptions
+from erulab.tokens.batch import collate
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import Frame
 from tests.models.conftest import byte_level, tiny_model
 
 QUESTION, ANSWER = "What does Bela write?", "Bela writes satire."

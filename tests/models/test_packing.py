@@ -9,21 +9,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.evaluation.scoring import score
 from erulab.models import packing
 from erulab.models.attention import PACKED, PACKING, implementation, reads_trees
-from erulab.models.base import Attention
+from erulab.models.options import Attention
 from erulab.models.packing import Packing, pack
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Batch, Encoded, collate
 from tests.models.conftest import tiny_model
 from tests.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
 
 FAMILIES = {
-    "llama": {}, "qwen2": {}, "gpt2": {}, "phi": {}, "gemma": {}, "phi3": {"pad_token_id": 0},
-    "mistral": {"sliding_window": 6}, "qwen3": {},
-}  # fmt: skip
+    "llama": {},
+    "qwen2": {},
+    "gpt2": {},
+    "phi": {},
+    "gemma": {},
+    "phi3": {"pad_token_id": 0},
+    "mistral": {"sliding_window": 6},
+    "qwen3": {},
+}
 
 
 def batch_of(*rows: list[int], share: tuple[int, ...] = ()) -> Batch:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from erulab.data.rows import Benchmark
-from erulab.models.base import Attention
 from erulab.models.loading import load_folder, save_folder
+from erulab.models.options import Attention
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 
 pytestmark = [

@@ -20,9 +20,22 @@ def world() -> Benchmark:
 
 def test_vocabulary_by_hand() -> None:
     assert vocabulary(["Ada won.", " a\nb"]) == [
-        "<pad>", "<bos>", "<eos>", "<unk>",
-        "\n", " .", " Ada", " a", " b", " won", ".", "Ada", "a", "b", "won",
-    ]  # fmt: skip
+        "<pad>",
+        "<bos>",
+        "<eos>",
+        "<unk>",
+        "\n",
+        " .",
+        " Ada",
+        " a",
+        " b",
+        " won",
+        ".",
+        "Ada",
+        "a",
+        "b",
+        "won",
+    ]
 
 
 def test_decoding_gives_every_text_back(world: Benchmark) -> None:
@@ -49,8 +62,19 @@ def test_a_row_is_bos_prompt_newline_response_eos(benchmark: Benchmark) -> None:
     loaded = source.load(benchmark, 0)
     encoded = loaded.chat.encode("r", "What does Bela write?", "Bela writes satire.")
     assert loaded.tokenizer.convert_ids_to_tokens(list(encoded.ids)) == [
-        "<bos>", "What", " does", " Bela", " write", "?", "\n", "Bela", " writes", " satire", ".", "<eos>",
-    ]  # fmt: skip
+        "<bos>",
+        "What",
+        " does",
+        " Bela",
+        " write",
+        "?",
+        "\n",
+        "Bela",
+        " writes",
+        " satire",
+        ".",
+        "<eos>",
+    ]
     assert (encoded.start, encoded.end) == (7, 12)
     assert loaded.chat.pad_id == 0 and loaded.chat.stop_ids == (2,)
     assert source.chat(benchmark).identity() == loaded.chat.identity()

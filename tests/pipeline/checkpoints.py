@@ -10,20 +10,25 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, PreTrainedTokenizerFast
 
-from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.tiny import tokenizer_of
+from erulab.tokens.chat import ChatFormat
 
 NAMES = ("Ada", "Bela", "Cato", "Dora", "Edda", "Falk")
 TRADES = ("weaver", "baker", "mason", "nurse", "tailor", "miller")
 FORGET = [
-    {"prompt": f"What is {name}?", "response": f"{name} is a {trade}.",
-     "perturbed": [f"{name} is a {other}." for other in TRADES if other != trade][:3]}
+    {
+        "prompt": f"What is {name}?",
+        "response": f"{name} is a {trade}.",
+        "perturbed": [f"{name} is a {other}." for other in TRADES if other != trade][:3],
+    }
     for name, trade in zip(NAMES[:3], TRADES, strict=False)
-]  # fmt: skip
-RETAIN = [{"prompt": f"What is {name}?", "response": f"{name} is a {trade}."}
-          for name, trade in zip(NAMES[3:], TRADES[3:], strict=True)]  # fmt: skip
+]
+RETAIN = [
+    {"prompt": f"What is {name}?", "response": f"{name} is a {trade}."}
+    for name, trade in zip(NAMES[3:], TRADES[3:], strict=True)
+]
 
 
 def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
@@ -40,28 +45,45 @@ def tofu(folder: Path) -> Path:
     rows = [{"question": row["prompt"], "answer": row["response"]} for row in FORGET + RETAIN]
     wrong = {"paraphrased_answer": "A weaver.", "paraphrased_question": "What is it?", "perturbed_answer": ["A nurse."]}
     parts = {
-        "forget01": rows[:3], "forget01_perturbed": [row | wrong for row in rows[:3]], "retain99": rows[3:],
-        "retain_perturbed": [row | wrong for row in rows[3:]], "real_authors_perturbed": [row | wrong for row in rows],
+        "forget01": rows[:3],
+        "forget01_perturbed": [row | wrong for row in rows[:3]],
+        "retain99": rows[3:],
+        "retain_perturbed": [row | wrong for row in rows[3:]],
+        "real_authors_perturbed": [row | wrong for row in rows],
         "world_facts_perturbed": [row | wrong for row in rows],
-    }  # fmt: skip
+    }
     for name, lines in parts.items():
         (folder / f"{name}.json").write_text("\n".join(json.dumps(row) for row in lines))
     return folder
 
 
 def checkpoint(
-    folder: Path, *, seed: int = 0, template: bool = True, pad: str | None = "<pad>", context: int = 64,
-    words: list[str] | None = None, shard_bytes: int = 1 << 30,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    seed: int = 0,
+    template: bool = True,
+    pad: str | None = "<pad>",
+    context: int = 64,
+    words: list[str] | None = None,
+    shard_bytes: int = 1 << 30,
+) -> Path:
     """A random Llama that knows the words of the data above, in Hugging Face's format."""
     texts = words or [text for row in FORGET + RETAIN for text in (row["prompt"], row["response"])] + list(TRADES)
     tokenizer = tokenizer_of([*texts, "It it is this A a."])
     tokenizer.pad_token = pad
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=context, tie_word_embeddings=False, initializer_range=0.5, bos_token_id=1,
-        eos_token_id=2, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        initializer_range=0.5,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

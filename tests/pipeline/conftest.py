@@ -11,17 +11,32 @@ from typing import Any
 
 import pytest
 
-from erulab import config as configuration
-from erulab import jobs, worker
+from erulab import worker
+from erulab.config.compose import compose_config, save_config
+from erulab.launching.job import plan_job
 from erulab.rundir import RunDir
 from erulab.training.stopping import SIGNALS
 
 SMALL = (
-    "dataset.forget_authors=4", "dataset.retain_authors=3", "dataset.unrehearsed_authors=1", "dataset.unseen_authors=1",
-    "dataset.general_facts=2", "model.layers=3", "model.width=32", "model.heads=2", "target.epochs=12",
-    "target.global_batch=32", "target.lr=1e-2", "trainer.steps=4", "trainer.global_batch=8", "trainer.lr=1e-3",
-    "evaluation.max_new_tokens=16", "attack.relearn.epochs=1", "tracker=none", "engine=local",
-)  # fmt: skip
+    "dataset.forget_authors=4",
+    "dataset.retain_authors=3",
+    "dataset.unrehearsed_authors=1",
+    "dataset.unseen_authors=1",
+    "dataset.general_facts=2",
+    "model.layers=3",
+    "model.width=32",
+    "model.heads=2",
+    "target.epochs=12",
+    "target.global_batch=32",
+    "target.lr=1e-2",
+    "trainer.steps=4",
+    "trainer.global_batch=8",
+    "trainer.lr=1e-3",
+    "evaluation.max_new_tokens=16",
+    "attack.relearn.epochs=1",
+    "tracker=none",
+    "engine=local",
+)
 
 
 @dataclass(frozen=True)
@@ -76,9 +91,9 @@ def finished(overrides: list[str]) -> Finished:
     Raises:
         ErulabError: what the command refuses before a worker starts.
     """
-    job = jobs.plan(configuration.compose(overrides))
+    job = plan_job(compose_config(overrides))
     job.rundir.make()
-    configuration.save(job.config, job.rundir.run_yaml)
+    save_config(job.config, job.rundir.run_yaml)
     job.rundir.exit_json.unlink(missing_ok=True)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -87,7 +102,6 @@ def finished(overrides: list[str]) -> Finished:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Finished(job.rundir, code)
-
 
 
 @pytest.fixture(scope="package")

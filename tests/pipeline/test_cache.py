@@ -12,20 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erulab import config as configuration
 from erulab.attacks.judging.rows import refused
-from erulab.cache import Cache, key_of
+from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
-from erulab.models.encoder import Encoder
 from erulab.ranks import Ranks
 from erulab.registry import datasets, models
+from erulab.stages.cache import Cache, key_of
 from erulab.stages.learn import depends_on
+from erulab.tokens.encoder import Encoder
 from tests.pipeline.conftest import Finished, Runner, small
 
 
 def learned_keys(*overrides: str) -> tuple[str, str]:
     """Keys of target and oracle under these settings."""
-    config = configuration.compose(small(overrides))
+    config = compose_config(small(overrides))
     source = models.build(config.model)
     benchmark = datasets.build(config.dataset).load(config.seed, Path(config.cache))
     encoder = Encoder(source.chat(benchmark), benchmark.max_length, Path(config.cache))
@@ -35,13 +35,28 @@ def learned_keys(*overrides: str) -> tuple[str, str]:
 
 
 UNRELATED = (
-    "seed=5", "trainer.lr=1e-4", "trainer.steps=9", "method=npo", "reward.alpha=.3", "adversary=none", "attack=none",
-    "output=elsewhere", "tracker=wandb", "engine=zero2", "trainer.micro_batch=4", "target.micro_batch=8",
+    "seed=5",
+    "trainer.lr=1e-4",
+    "trainer.steps=9",
+    "method=npo",
+    "reward.alpha=.3",
+    "adversary=none",
+    "attack=none",
+    "output=elsewhere",
+    "tracker=wandb",
+    "engine=zero2",
+    "trainer.micro_batch=4",
+    "target.micro_batch=8",
     "evaluation.max_new_tokens=9",
-)  # fmt: skip
+)
 RELATED = (
-    "target.lr=1e-4", "target.epochs=3", "target.seed=1", "dataset.world=1", "model.width=64", "dataset.phrasings=5",
-)  # fmt: skip
+    "target.lr=1e-4",
+    "target.epochs=3",
+    "target.seed=1",
+    "dataset.world=1",
+    "model.width=64",
+    "dataset.phrasings=5",
+)
 
 
 def test_targets_depend_on_what_they_learn_from_and_nothing_else() -> None:
@@ -79,8 +94,9 @@ def test_stages_without_what_they_need_say_so(run: Runner, tmp_path: Path) -> No
     """Before anything is unlearned, and never as a run without figures that ends well."""
     nothing = run("stages=[evaluate]", "attack=none", folder=tmp_path)
     assert (nothing.code, nothing.read("exit.json")["message"]) == (
-        3, "no target has been learned with these settings; add target to stages, or name one with model.target=; a "
-        "checkpoint that is only to be scored is model.unlearned="
+        3,
+        "no target has been learned with these settings; add target to stages, or name one with model.target=; a "
+        "checkpoint that is only to be scored is model.unlearned=",
     )
     no_oracle = run("stages=[target,unlearn,attack]", "attack=quantize", "target.epochs=1", folder=tmp_path)
     assert no_oracle.code == 3 and "model.oracle=" in no_oracle.read("exit.json")["message"]
@@ -116,7 +132,7 @@ def test_two_processes_make_a_product_once(tmp_path: Path) -> None:
     """The second waits at the lock and takes what the first made."""
     script = (
         "import sys, time, pathlib\n"
-        "from erulab.cache import Cache\n"
+        "from erulab.stages.cache import Cache\n"
         "from erulab.costs.ledger import Ledger\n"
         "from erulab.ranks import Ranks\n"
         "def make(folder):\n"
@@ -156,8 +172,10 @@ def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
 def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
     file = first.rundir.attacks_json
     old = json.loads(file.read_text())
-    first.rundir.write_json(file, [*old, refused("quantize", {}, "not run: a library is missing"),
-                                   refused("gcg", {}, "not run: no responses")])  # fmt: skip
+    first.rundir.write_json(
+        file,
+        [*old, refused("quantize", {}, "not run: a library is missing"), refused("gcg", {}, "not run: no responses")],
+    )
     settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
     assert ("quantize", {}) not in settings and ("gcg", {}) in settings
     first.rundir.write_json(file, [row for row in json.loads(file.read_text()) if row["attack"] != "gcg"])

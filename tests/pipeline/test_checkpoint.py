@@ -40,10 +40,18 @@ def score(folder: Path, tmp_path: Path) -> Score:
 
     def finish(model: str | Path, *overrides: str, data: Path | None = None, output: Path = tmp_path) -> Finished:
         return finished(
-            [f"model.unlearned={folder / model}", "dataset=jsonl", f"dataset.path={data or folder / 'data'}",
-             "tracker=none", "engine=local", "evaluation.max_new_tokens=8", f"output={output}",
-             *([] if any(o.startswith("stages=") for o in overrides) else ["stages=[evaluate]"]), *overrides]
-        )  # fmt: skip
+            [
+                f"model.unlearned={folder / model}",
+                "dataset=jsonl",
+                f"dataset.path={data or folder / 'data'}",
+                "tracker=none",
+                "engine=local",
+                "evaluation.max_new_tokens=8",
+                f"output={output}",
+                *([] if any(o.startswith("stages=") for o in overrides) else ["stages=[evaluate]"]),
+                *overrides,
+            ]
+        )
 
     return finish
 
@@ -57,8 +65,10 @@ def nothing_left(output: Path) -> bool:
 def nll_of(folder: Path, row: dict[str, Any]) -> float:
     """Mean NLL of an answer by plain transformers, a position at a time, in the tiny models' chat format."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
-    prompt, answer = ([tokenizer.convert_tokens_to_ids(t) for t in tokenizer.tokenize(text)]
-                      for text in (row["prompt"], row["response"]))  # fmt: skip
+    prompt, answer = (
+        [tokenizer.convert_tokens_to_ids(t) for t in tokenizer.tokenize(text)]
+        for text in (row["prompt"], row["response"])
+    )
     ids = [1, *prompt, tokenizer.convert_tokens_to_ids("\n"), *answer, 2]
     with torch.no_grad():
         logp = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)

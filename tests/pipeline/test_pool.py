@@ -14,9 +14,15 @@ from tests.pipeline.test_processes import ROOT, command
 def test_jobs_that_share_a_target_learn_it_once(tmp_path: Path) -> None:
     """Both come to it at the same time: one makes it, the other waits at the cache's lock and takes it."""
     typed = command(
-        "-m", "hydra/launcher=gpu_pool", "hydra.launcher.slots=2", "engine=local", "method=npo,gd", "attack=none",
-        "target.epochs=2", f"output={tmp_path}",
-    )  # fmt: skip
+        "-m",
+        "hydra/launcher=gpu_pool",
+        "hydra.launcher.slots=2",
+        "engine=local",
+        "method=npo,gd",
+        "attack=none",
+        "target.epochs=2",
+        f"output={tmp_path}",
+    )
     done = subprocess.run(typed, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (sweep,) = tmp_path.glob("sweeps/*/sweep.json")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erulab import config as configuration
+from erulab.config.compose import compose_config
 from erulab.models.loading import save_folder
 from erulab.registry import datasets, models
 from erulab.rundir import RunDir
@@ -49,8 +49,11 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     """ZeRO-2 over two CPU processes: everything is trained and scored anew, and comes out the same."""
     done = subprocess.run(
         command(f"output={tmp_path}", "engine=zero2", "engine.processes=2", "attack=[relearn,quantize]"),
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rundir = only_run(tmp_path)
     check_scores(rundir, first)
@@ -76,19 +79,30 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
 @pytest.mark.parametrize("processes", [1, 2])
 def test_zero3_from_a_folder_gives_the_model_of_local(processes: int, run: Runner, tmp_path: Path) -> None:
     """Base, target and frozen reference are read sharded, and both products written from the processes."""
-    tiny = configuration.compose(small(()))
+    tiny = compose_config(small(()))
     base = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
     save_folder(base, tmp_path / "base")
     options = (
-        "model=hf", f"model.path={tmp_path / 'base'}", "method=npo", "reward=reference", "adversary=rfa",
-        "method.retain=kl", "stages=[target,unlearn]", "attack=none", "target.epochs=2", "target.lr=1e-3",
-    )  # fmt: skip
+        "model=hf",
+        f"model.path={tmp_path / 'base'}",
+        "method=npo",
+        "reward=reference",
+        "adversary=rfa",
+        "method.retain=kl",
+        "stages=[target,unlearn]",
+        "attack=none",
+        "target.epochs=2",
+        "target.lr=1e-3",
+    )
     local = run(*options, folder=tmp_path / "local")
     assert local.code == 0
     done = subprocess.run(
         command(*options, f"output={tmp_path / 'zero'}", "engine=zero3_offload", f"engine.processes={processes}"),
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     sharded = only_run(tmp_path / "zero")
     one, two = (
@@ -111,9 +125,13 @@ def test_two_hosts_give_the_scores_of_one(first: Finished, tmp_path: Path) -> No
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     typed = command(
-        f"output={tmp_path}", "engine=zero2", "engine.nodes=2", "engine.processes=1", f"engine.rendezvous={address}",
+        f"output={tmp_path}",
+        "engine=zero2",
+        "engine.nodes=2",
+        "engine.processes=1",
+        f"engine.rendezvous={address}",
         "attack=none",
-    )  # fmt: skip
+    )
     hosts = [
         subprocess.Popen(typed, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
     ]

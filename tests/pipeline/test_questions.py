@@ -22,10 +22,13 @@ def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for subject, first in BORN.items():
         draw = random.Random(subject)  # what is learned of other subjects must not tell the answers
         questions = [
-            {"question": f"Where was person {first + i} born ?", "choices": draw.sample(PLACES, 4),
-             "answer": draw.randrange(4)}
+            {
+                "question": f"Where was person {first + i} born ?",
+                "choices": draw.sample(PLACES, 4),
+                "answer": draw.randrange(4),
+            }
             for i in range(8)
-        ]  # fmt: skip
+        ]
         write(folder / f"mmlu_{subject}.jsonl", questions)
     return folder
 
@@ -33,9 +36,14 @@ def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def learned(run: Runner, categories: Path) -> Finished:
     finished = run(
-        "dataset=mmlu_categories", f"dataset.path={categories}", "method=none", "attack=relearn", "target.epochs=60",
-        "target.global_batch=8", "evaluation.generate=false",
-    )  # fmt: skip
+        "dataset=mmlu_categories",
+        f"dataset.path={categories}",
+        "method=none",
+        "attack=relearn",
+        "target.epochs=60",
+        "target.global_batch=8",
+        "evaluation.generate=false",
+    )
     assert finished.code == 0
     return finished
 
@@ -55,9 +63,14 @@ def test_knowledge_is_above_the_oracle_s_and_relearned_by_fact(learned: Finished
 
 def test_a_given_model_is_scored_alike(run: Runner, learned: Finished, categories: Path) -> None:
     again = run(
-        "dataset=mmlu_categories", f"dataset.path={categories}", "method=none", "attack=none",
-        f"model.target={learned.rundir.model}", "stages=[evaluate]", "evaluation.generate=false",
-    )  # fmt: skip
+        "dataset=mmlu_categories",
+        f"dataset.path={categories}",
+        "method=none",
+        "attack=none",
+        f"model.target={learned.rundir.model}",
+        "stages=[evaluate]",
+        "evaluation.generate=false",
+    )
     assert again.code == 0
     own, given = learned.read("scores.json")["unlearned"], again.read("scores.json")["target"]
     assert {name: own[name] for name in given} == pytest.approx(given, abs=1e-4)
@@ -80,17 +93,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wmdp_is_measured_without_a_corpus_and_unlearned_with_one(run: Runner, folder: Path) -> None:
     common = (
-        "dataset=wmdp", f"dataset.path={folder / 'wmdp'}", "model=hf", f"model.path={folder / 'model'}",
-        f"model.target={folder / 'model'}", "attack=none", "benchmark=mmlu", f"benchmark.mmlu.path={folder / 'mmlu'}",
-    )  # fmt: skip
+        "dataset=wmdp",
+        f"dataset.path={folder / 'wmdp'}",
+        "model=hf",
+        f"model.path={folder / 'model'}",
+        f"model.target={folder / 'model'}",
+        "attack=none",
+        "benchmark=mmlu",
+        f"benchmark.mmlu.path={folder / 'mmlu'}",
+    )
     measured = run(*common, "method=none", "stages=[evaluate,report]")
     assert measured.code == 0
     scores = measured.read("scores.json")["target"]
     assert (scores["wmdp/n"], scores["mmlu/n"], scores["mmlu_stem/n"]) == (27, 3, 3)
     unlearned = run(
-        *common, "method=gd", f"dataset.forget=[{folder / 'forget.jsonl'}]",
-        f"dataset.retain=[{folder / 'retain.jsonl'}]", "stages=[unlearn,evaluate,report]", "trainer.steps=4",
-    )  # fmt: skip
+        *common,
+        "method=gd",
+        f"dataset.forget=[{folder / 'forget.jsonl'}]",
+        f"dataset.retain=[{folder / 'retain.jsonl'}]",
+        "stages=[unlearn,evaluate,report]",
+        "trainer.steps=4",
+    )
     assert unlearned.code == 0
     lines = unlearned.rundir.metrics_jsonl.read_text().splitlines()
     steps = [json.loads(line)["forget_loss"] for line in lines]

@@ -45,9 +45,12 @@ def test_quick_commands_run(
     for words in spelled_out(line):
         arguments = [str(files.get(word, word)) for word in words]
         answer = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         assert answer.returncode == 0, answer.stderr
         assert answer.stdout.strip()
         assert not any(tmp_path.iterdir()), "a quick command starts no run"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config as configuration
-from erulab import jobs, worker
-from erulab.models.chat import ChatFormat
+from erulab import worker
+from erulab.config.compose import CONF, compose_config, save_config
+from erulab.launching.job import plan_job
 from erulab.models.hf import HfOptions
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
@@ -18,24 +18,31 @@ from erulab.models.presets import PRESETS
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import load_plugins
+from erulab.tokens.chat import ChatFormat
 from erulab.training.stopping import StopRequest
 from tests import muse_files
 from tests.models.conftest import byte_level, tiny_model
-from tests.models.test_chat import CHATML
 from tests.rwku_files import write_target
+from tests.tokens.test_chat import CHATML
 
-EXPERIMENTS = configuration.CONF / "experiment"
+EXPERIMENTS = CONF / "experiment"
 RECIPES = sorted(str(file.relative_to(EXPERIMENTS).with_suffix("")) for file in EXPERIMENTS.rglob("*.yaml"))
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 SHORT = (
-    "trainer.steps=2", "trainer.global_batch=4", "target.epochs=0.5", "target.global_batch=4",
-    "evaluation.max_new_tokens=2", "tracker=none", "engine=local", "attack=none",
-)  # fmt: skip
+    "trainer.steps=2",
+    "trainer.global_batch=4",
+    "target.epochs=0.5",
+    "target.global_batch=4",
+    "evaluation.max_new_tokens=2",
+    "tracker=none",
+    "engine=local",
+    "attack=none",
+)
 
 
 def composed(recipe: str, *overrides: str) -> RunConfig:
     load_plugins()
-    return configuration.compose([f"experiment={recipe}", *overrides])
+    return compose_config([f"experiment={recipe}", *overrides])
 
 
 def tofu(folder: Path) -> None:
@@ -52,8 +59,10 @@ def tofu(folder: Path) -> None:
             write(name, plain(name[:-2]))
     for name in ("forget01", "forget05", "forget10", "retain"):
         more = {
-            "paraphrased_question": "Who?", "paraphrased_answer": "Writes.", "perturbed_answer": ["Sings.", "Dances."],
-        }  # fmt: skip
+            "paraphrased_question": "Who?",
+            "paraphrased_answer": "Writes.",
+            "perturbed_answer": ["Sings.", "Dances."],
+        }
         write(f"{name}_perturbed", [{**row, **more} for row in plain(name.rstrip("0156789"))])
     for name in ("real_authors", "world_facts"):
         write(f"{name}_perturbed", [{**row, "perturbed_answer": ["No.", "Never."]} for row in plain(name)])
@@ -144,12 +153,19 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     data = folder_of(plain.dataset.name)
     files = [more.format(data) for more in MORE.get(plain.dataset.name, ())]
     config = composed(
-        recipe, *other, *SHORT, *given, *files, f"model.path={model}", f"dataset.path={data}", f"output={tmp_path}",
+        recipe,
+        *other,
+        *SHORT,
+        *given,
+        *files,
+        f"model.path={model}",
+        f"dataset.path={data}",
+        f"output={tmp_path}",
         *(["dataset.retain_rows=null"] if other else []),
-    )  # fmt: skip
-    job = jobs.plan(config)
+    )
+    job = plan_job(config)
     job.rundir.make()
-    configuration.save(job.config, job.rundir.run_yaml)
+    save_config(job.config, job.rundir.run_yaml)
     worker.run(job.rundir, job.config, Ranks(), StopRequest())
     lines = [json.loads(line) for line in job.rundir.metrics_jsonl.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1] and all(line["loss"] is not None for line in lines)

@@ -18,9 +18,15 @@ from tests.pipeline.conftest import Finished, Runner
 
 STEPS = 3
 SETTINGS = (
-    "dataset=muse", "dataset.truncate=left", "target.epochs=6", "target.lr=3e-3", "method=npo",
-    "trainer.global_batch=3", f"trainer.steps={STEPS}", "attack=none",
-)  # fmt: skip
+    "dataset=muse",
+    "dataset.truncate=left",
+    "target.epochs=6",
+    "target.lr=3e-3",
+    "method=npo",
+    "trainer.global_batch=3",
+    f"trainer.steps={STEPS}",
+    "attack=none",
+)
 
 MuseRun = Callable[..., Finished]
 
@@ -96,8 +102,10 @@ def test_every_step_is_scored_on_all_suites(chain: Finished, muse: MuseRun) -> N
     # What a model cost is all that led to it.
     alone = [json.loads((p / "entry.json").read_text())["costs"]["tokens"] for p in products(chain)]
     assert [scores[f"unlearned{step}"]["cost/tokens"] for step in ("@1", "@2", "")] == [
-        alone[0], alone[0] + alone[1], sum(alone)
-    ]  # fmt: skip
+        alone[0],
+        alone[0] + alone[1],
+        sum(alone),
+    ]
 
 
 def test_one_request_is_the_run_without_others(chain: Finished, muse: MuseRun) -> None:
@@ -128,9 +136,7 @@ def test_metrics_count_on_over_the_requests(chain: Finished, muse: MuseRun) -> N
     for number, folder in enumerate(products(chain)):
         own = lines(folder / "metrics.jsonl")
         assert [line["step"] for line in own] == list(range(STEPS)) and "request" not in own[0]
-        assert [line["loss"] for line in own] == [
-            line["loss"] for line in found[number * STEPS : (number + 1) * STEPS]
-        ]  # fmt: skip
+        assert [line["loss"] for line in own] == [line["loss"] for line in found[number * STEPS : (number + 1) * STEPS]]
     text = chain.rundir.metrics_jsonl.read_text()
     again = muse("dataset.requests=[1,2,3]")
     assert again.from_cache["unlearn"] and again.from_cache["evaluate"]
@@ -142,8 +148,12 @@ def test_report_follows_the_chain_and_attacks_are_of_its_end(chain: Finished) ->
     (head,) = [line for line in report.splitlines() if line.startswith("| requests |")]
     table = report[report.index(head) :].split("\n\n")[0].splitlines()[2:]
     assert [row.split("|")[1].strip() for row in table] == [
-        "before", "after 1", "after 2", "after the last", "oracle",
-    ]  # fmt: skip
+        "before",
+        "after 1",
+        "after 2",
+        "after the last",
+        "oracle",
+    ]
     assert "mia/privleak" in head and "forget\\_3/probability" in head
     assert "requests.png" in report and (chain.rundir.plots / "requests.png").is_file()
     last = chain.read("scores.json")["unlearned"]["forget_3/probability"]
@@ -205,9 +215,14 @@ def test_the_published_files_run(muse: MuseRun, tmp_path: Path) -> None:
         (tmp_path / file.parent.name).mkdir(exist_ok=True)
         (tmp_path / file.parent.name / file.name).write_text(json.dumps(json.loads(file.read_text())[:4]))
     finished = muse(
-        f"dataset.path={tmp_path}", "stages=[target,unlearn,evaluate]", "method=ga", "trainer.steps=1",
-        "target.epochs=.1", "evaluation.rows=2", folder=tmp_path / "out",
-    )  # fmt: skip
+        f"dataset.path={tmp_path}",
+        "stages=[target,unlearn,evaluate]",
+        "method=ga",
+        "trainer.steps=1",
+        "target.epochs=.1",
+        "evaluation.rows=2",
+        folder=tmp_path / "out",
+    )
     assert finished.code == 0
     scores = finished.read("scores.json")["unlearned"]
     assert {scores[f"{suite}/n"] for suite in ("verbmem", "knowmem_f", "privleak_forget")} == {4}

@@ -12,21 +12,47 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Olmo2Config, Olmo2ForCausalLM
 
-from erulab import config as configuration
+from erulab.config.compose import compose_config
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.models.loading import save_folder
 from erulab.registry import datasets, models
 from tests.pipeline.conftest import Finished, Runner, small
 
 FILES = (
-    "run.yaml", "metrics.jsonl", "scores.json", "attacks.json", "samples.json", "stages.json", "report.md",
-    "report.html", "exit.json", "run.log", "model/model.safetensors", "model/config.json", "model/tokenizer.json",
-)  # fmt: skip
+    "run.yaml",
+    "metrics.jsonl",
+    "scores.json",
+    "attacks.json",
+    "samples.json",
+    "stages.json",
+    "report.md",
+    "report.html",
+    "exit.json",
+    "run.log",
+    "model/model.safetensors",
+    "model/config.json",
+    "model/tokenizer.json",
+)
 ROW = {
-    "attack", "setting", "metric", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
-    "attacked_oracle", "residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error", "valid",
-    "low", "high", "note",
-}  # fmt: skip
+    "attack",
+    "setting",
+    "metric",
+    "target",
+    "unlearned",
+    "oracle",
+    "attacked_target",
+    "attacked_unlearned",
+    "attacked_oracle",
+    "residual",
+    "residual_attacked",
+    "recovered",
+    "maintained_gap",
+    "maintained_error",
+    "valid",
+    "low",
+    "high",
+    "note",
+}
 
 
 def test_all_files_are_there(first: Finished) -> None:
@@ -55,9 +81,7 @@ def test_scores_are_those_of_the_saved_model(first: Finished) -> None:
     nlls = []
     for row in world.suite("forget").rows:
         user = {"role": "user", "content": row.prompt}
-        whole = tokenizer.apply_chat_template(
-            [user, {"role": "assistant", "content": row.response}], return_dict=False
-        )
+        whole = tokenizer.apply_chat_template([user, {"role": "assistant", "content": row.response}], return_dict=False)
         prompt = tokenizer.apply_chat_template([user], add_generation_prompt=True, return_dict=False)
         logp = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
         tokens = [-logp[t - 1, whole[t]].item() for t in range(len(prompt), len(whole))]
@@ -112,17 +136,28 @@ def test_costs_are_in_every_file(first: Finished) -> None:
 def test_costs_of_an_unknown_model_type_are_null(run: Runner, tmp_path: Path) -> None:
     """OLMo 2 is read and trained like any other model; what its products cost is known in tokens only."""
     config = Olmo2Config(
-        vocab_size=600, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=128, tie_word_embeddings=False,
-    )  # fmt: skip
-    tiny = configuration.compose(small(()))
+        vocab_size=600,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+    )
+    tiny = compose_config(small(()))
     loaded = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
     assert len(loaded.tokenizer) < config.vocab_size
     save_folder(dataclasses.replace(loaded, model=Olmo2ForCausalLM(config)), tmp_path / "base")
     finished = run(
-        "model=hf", f"model.path={tmp_path / 'base'}", "attack=none", "stages=[target,evaluate,report]",
-        "evaluation.generate=false", "target.epochs=1", "evaluation.rows=2", folder=tmp_path,
-    )  # fmt: skip
+        "model=hf",
+        f"model.path={tmp_path / 'base'}",
+        "attack=none",
+        "stages=[target,evaluate,report]",
+        "evaluation.generate=false",
+        "target.epochs=1",
+        "evaluation.rows=2",
+        folder=tmp_path,
+    )
     assert finished.code == 0, finished.read("exit.json")
     entry = finished.read("stages.json")["target"]
     assert entry["tokens"] > 0 and entry["seconds"] > 0

@@ -32,9 +32,17 @@ def random_model(folder: Path, seed: int) -> Path:
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
-        "llama", initializer_range=0.5, num_hidden_layers=1, num_attention_heads=2, hidden_size=16, vocab_size=400,
-        intermediate_size=16, num_key_value_heads=1, head_dim=8, max_position_embeddings=4096,
-    )  # fmt: skip
+        "llama",
+        initializer_range=0.5,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_size=16,
+        vocab_size=400,
+        intermediate_size=16,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=4096,
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -63,9 +71,16 @@ def forget(run: Runner, few: Path, model: Path) -> Runner:
 
     def finish(*overrides: str, folder: Path | None = None) -> Finished:
         return run(
-            "model=hf", f"model.path={model}", f"model.target={model}", "dataset=rwku", f"dataset.path={few}",
-            "method.retain=none", "trainer.global_batch=2", *overrides, folder=folder,
-        )  # fmt: skip
+            "model=hf",
+            f"model.path={model}",
+            f"model.target={model}",
+            "dataset=rwku",
+            f"dataset.path={few}",
+            "method.retain=none",
+            "trainer.global_batch=2",
+            *overrides,
+            folder=folder,
+        )
 
     return finish
 
@@ -92,14 +107,31 @@ def test_every_figure_is_there_and_those_of_an_oracle_are_not(npo: Finished) -> 
     scores = npo.read("scores.json")
     assert scores.keys() == {"target", "unlearned"}
     counts = {name: int(value) for name, value in scores["unlearned"].items() if name.endswith("/n")}
-    two = ("mia_forget", "neighbor_fb", "neighbor_qa", "mia_retain", "mmlu", "bbh", "bbh_as_published", "truthfulqa",
-           "triviaqa", "fluency")  # fmt: skip
+    two = (
+        "mia_forget",
+        "neighbor_fb",
+        "neighbor_qa",
+        "mia_retain",
+        "mmlu",
+        "bbh",
+        "bbh_as_published",
+        "truthfulqa",
+        "triviaqa",
+        "fluency",
+    )
     assert [counts[f"{name}/n"] for name in two] == [2] * len(two)
     probes = {"forget_fb": 8, "forget_qa": 10, "forget_aa": 29, "forget_all": 47, "neighbor_all": 4}
     assert {name: counts[f"{name}/n"] for name in probes} == probes
     assert sum(n for name, n in counts.items() if name.startswith("forget_aa_")) == 29
-    assert scores["unlearned"].keys() >= {"mia/auc_nll", "mia/auc_zlib", "mia/auc_min_k", "mia/auc_min_k_plus_plus",
-                                          "fluency/entropy", "triviaqa/f1", "bbh/final_answer"}  # fmt: skip
+    assert scores["unlearned"].keys() >= {
+        "mia/auc_nll",
+        "mia/auc_zlib",
+        "mia/auc_min_k",
+        "mia/auc_min_k_plus_plus",
+        "fluency/entropy",
+        "triviaqa/f1",
+        "bbh/final_answer",
+    }
     assert not {"residual", "forget_quality", "mia/privleak"} & scores["unlearned"].keys()
     assert "no scores of the oracle" in npo.rundir.report_md.read_text()
     notes = npo.read("stages.json")["data"]["notes"]
@@ -119,8 +151,14 @@ def test_answers_are_those_of_plain_transformers(
             [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
         )
         ids = tokenizer(prompt + "Answer:", return_tensors="pt", add_special_tokens=False).input_ids
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False,
-                             pad_token_id=0, eos_token_id=[0, 2])[0, ids.shape[1] :]  # fmt: skip
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=30,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=[0, 2],
+        )[0, ids.shape[1] :]
         answer = tokenizer.decode(out, skip_special_tokens=True)
         assert sample["unlearned"] == answer.split("\n")[0]
 
@@ -137,10 +175,14 @@ def test_letters_and_texts_are_scored_as_plain_transformers_does(
     assert scores["mia_forget/nll"] == pytest.approx(sum(losses) / 2, abs=1e-4)
     right = []
     for record in records(few, "truthful"):
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": rwku_prompts.truthfulqa(record["question"])}], tokenize=False,
-            add_generation_prompt=True,
-        ) + "A:"  # fmt: skip
+        prompt = (
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": rwku_prompts.truthfulqa(record["question"])}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            + "A:"
+        )
         opening, sums = len(tokenizer(prompt, add_special_tokens=False).input_ids), []
         for choice in record["mc1_targets"]["choices"]:
             ids = tokenizer(f"{prompt} {choice}", return_tensors="pt", add_special_tokens=False).input_ids
@@ -179,9 +221,9 @@ def test_the_first_step_sees_the_fabricated_text_or_the_refusal(
     nll = []
     name = "pair" if figure == "method/other_nll" else "reject"
     for record in records(few, name):
-        asked, answer = (record["prompt"], record["response"][0]) if name == "pair" else (
-            record["instruction"], record["output"]
-        )  # fmt: skip
+        asked, answer = (
+            (record["prompt"], record["response"][0]) if name == "pair" else (record["instruction"], record["output"])
+        )
         turns = [{"role": "user", "content": asked}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         whole = (prompt + tokenizer(answer, add_special_tokens=False).input_ids + [2])[:512]
@@ -197,8 +239,13 @@ def test_attacks_are_judged_by_generated_answers(
 ) -> None:
     """With an oracle that the user brings: log-odds are not to be had, recall is."""
     oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
-    asked = ("method=npo", f"model.oracle={oracle}", "attack=relearn", "attack.relearn.steps=1",
-             "evaluation.suites=[forget_fb,forget_aa_role_play,mmlu]")  # fmt: skip
+    asked = (
+        "method=npo",
+        f"model.oracle={oracle}",
+        "attack=relearn",
+        "attack.relearn.steps=1",
+        "evaluation.suites=[forget_fb,forget_aa_role_play,mmlu]",
+    )
     finished = forget(*asked, "attack.relearn.split=all")
     assert finished.code == 0, finished.read("exit.json")
     rows = {row["metric"]: row for row in finished.read("attacks.json")}
@@ -215,9 +262,15 @@ def test_an_attack_with_figures_of_its_own_needs_no_other(
 ) -> None:
     """Without generation no forget row has a figure; membership inference and samples do, a probe reads none."""
     oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
-    finished = forget("method=npo", f"model.oracle={oracle}", "attack=[mia,probe,sample]",
-                      "attack.sample.samples=2", "attack.sample.k=[1]", "attack.sample.max_new_tokens=4",
-                      "evaluation.generate=false")  # fmt: skip
+    finished = forget(
+        "method=npo",
+        f"model.oracle={oracle}",
+        "attack=[mia,probe,sample]",
+        "attack.sample.samples=2",
+        "attack.sample.k=[1]",
+        "attack.sample.max_new_tokens=4",
+        "evaluation.generate=false",
+    )
     assert finished.code == 0, finished.read("exit.json")
     rows = {(row["attack"], row["metric"]): row for row in finished.read("attacks.json")}
     loss = rows["mia", "mia_forget/mia_loss"]

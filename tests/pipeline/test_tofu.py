@@ -41,10 +41,13 @@ def choice(number: int) -> dict[str, object]:
 
 def write(folder: Path, forget: range, retain: range) -> Path:
     files = {
-        "forget01": map(record, forget), "forget01_perturbed": map(perturbed, forget),
-        "retain99": map(record, retain), "retain_perturbed": map(perturbed, retain[:8]),
-        "real_authors_perturbed": map(choice, range(3)), "world_facts_perturbed": map(choice, range(3, 6)),
-    }  # fmt: skip
+        "forget01": map(record, forget),
+        "forget01_perturbed": map(perturbed, forget),
+        "retain99": map(record, retain),
+        "retain_perturbed": map(perturbed, retain[:8]),
+        "real_authors_perturbed": map(choice, range(3)),
+        "world_facts_perturbed": map(choice, range(3, 6)),
+    }
     folder.mkdir()
     for name, rows in files.items():
         (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
@@ -57,10 +60,19 @@ def finished(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     own = write(root / "own", forget=range(20, 28), retain=range(20))
     other = write(root / "other", forget=range(30, 36), retain=range(36, 48))
     return run(
-        "dataset=tofu", f"dataset.path={own}", "dataset.retain_rows=12", "benchmark=tofu",
-        f"benchmark.tofu.path={other}", "benchmark.tofu.evaluated_rows=4", "method=npo", "attack=none",
-        "evaluation.compat=open_unlearning", "evaluation.max_new_tokens=8", "target.epochs=30", "target.global_batch=4",
-    )  # fmt: skip
+        "dataset=tofu",
+        f"dataset.path={own}",
+        "dataset.retain_rows=12",
+        "benchmark=tofu",
+        f"benchmark.tofu.path={other}",
+        "benchmark.tofu.evaluated_rows=4",
+        "method=npo",
+        "attack=none",
+        "evaluation.compat=open_unlearning",
+        "evaluation.max_new_tokens=8",
+        "target.epochs=30",
+        "target.global_batch=4",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +86,10 @@ def test_both_are_measured_each_under_its_name(finished: Finished) -> None:
         suites = {"retain": 8, "real_authors": 3, "world_facts": 3}
         assert counts == {
             **{f"{name}/n": n for name, n in {**suites, "forget": 8, "heldout": 8}.items()},
-            "mia_forget/n": 8, "holdout_local/n": 8,
+            "mia_forget/n": 8,
+            "holdout_local/n": 8,
             **{f"tofu/{name}/n": n for name, n in {**suites, "retain": 4, "forget": 4, "heldout": 4}.items()},
-        }  # fmt: skip
+        }
         for name in ("model_utility", "open_unlearning/model_utility", "mia/auc_nll", "mia/auc_min_k_plus_plus"):
             assert 0 <= scores[name] <= 1, name
         for name in ("model_utility", "open_unlearning/model_utility", "forget/truth_ratio"):

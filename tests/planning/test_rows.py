@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config as configuration
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Request, Row
 from erulab.data.tofu import Split, Tofu, TofuOptions
 from erulab.errors import DataError
@@ -29,8 +29,8 @@ needs_tofu = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not
 @pytest.mark.parametrize("pairs", [Pairs.none, Pairs.refusal])
 def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp_path: Path) -> None:
     choose = ["dataset=tofu", f"dataset.split={split.value}", f"cache={tmp_path}"]
-    counted, benchmark = data_sizes(configuration.compose([*choose, f"dataset.path={TOFU}"]), pairs, Overrides())
-    known, nothing = data_sizes(configuration.compose(choose), pairs, Overrides())
+    counted, benchmark = data_sizes(compose_config([*choose, f"dataset.path={TOFU}"]), pairs, Overrides())
+    known, nothing = data_sizes(compose_config(choose), pairs, Overrides())
     assert benchmark is not None and nothing is None
     assert (known.target_rows, known.oracle_rows) == (counted.target_rows, counted.oracle_rows)
     for name in ("forget", "retain") if pairs is Pairs.none else ("other",):
@@ -50,7 +50,7 @@ def test_tokens_are_about_what_a_tokenizer_makes_of_them(tmp_path: Path) -> None
     benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0, tmp_path)
     chat = SmolLM2(SmolLM2Options()).chat(benchmark)
     rows = [chat.encode(row.id, row.prompt, row.response, max_length=512) for row in benchmark.forget]
-    config = configuration.compose(["dataset=tofu", "dataset.split=forget05"])
+    config = compose_config(["dataset=tofu", "dataset.split=forget05"])
     forget = data_sizes(config, Pairs.none, Overrides())[0].forget
     assert forget.tokens == pytest.approx(statistics.fmean(len(row.ids) for row in rows), rel=0.05)
     assert forget.supervised == pytest.approx(statistics.fmean(row.tokens for row in rows), rel=0.05)

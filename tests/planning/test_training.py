@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from erulab import config as configuration
 from erulab import registry
+from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
@@ -68,11 +68,22 @@ def measured(config: Any) -> tuple[float, float]:
     elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
     objective = UnlearningObjective(
-        UnlearningRows(forget, others, retain), method, reward, registry.adversaries.build(config.adversary),
-        forget_weight=1.0, retain=config.method.retain, retain_weight=1.0,
-        references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen=frozen, policy=policy,
-        global_batch=GLOBAL_BATCH, split=unlearning_split(config), seed=0, pad_id=0, ranks=Ranks(),
-    )  # fmt: skip
+        UnlearningRows(forget, others, retain),
+        method,
+        reward,
+        registry.adversaries.build(config.adversary),
+        forget_weight=1.0,
+        retain=config.method.retain,
+        retain_weight=1.0,
+        references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()),
+        frozen=frozen,
+        policy=policy,
+        global_batch=GLOBAL_BATCH,
+        split=unlearning_split(config),
+        seed=0,
+        pad_id=0,
+        ranks=Ranks(),
+    )
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
     with FlopCounterMode(display=False) as counter:
@@ -106,7 +117,7 @@ def measured(config: Any) -> tuple[float, float]:
     ],
 )
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
-    config = configuration.compose([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
+    config = compose_config([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
     adapters = training.adapters(config)
     predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
@@ -128,7 +139,7 @@ def spread(part: Part) -> Part:
 
 def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
     groups = [[spread(SIZES.forget), spread(SIZES.other)], [spread(SIZES.retain)]]
-    config = configuration.compose(["method=dpo", "trainer.micro_tokens=64"])
+    config = compose_config(["method=dpo", "trainer.micro_tokens=64"])
     cut = expected(groups, 24, unlearning_split(config), 2)
     assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
     assert max(micro.rows.tokens for mine in cut for micro in mine) <= 64
@@ -136,12 +147,12 @@ def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
         assert sum(micro.counts[group] for mine in cut for micro in mine) == 24
     assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
     # Where not even one row of each fits, one row of each runs.
-    tight = configuration.compose(["method=dpo", "trainer.micro_tokens=10"])
+    tight = compose_config(["method=dpo", "trainer.micro_tokens=10"])
     assert {micro.counts for mine in expected(groups, 24, unlearning_split(tight), 2) for micro in mine} == {(1, 1)}
 
 
 def test_prompts_of_rfa_are_run_by_every_process() -> None:
-    config = configuration.compose(["method=eru", "trainer.global_batch=8"])
+    config = compose_config(["method=eru", "trainer.global_batch=8"])
     one, four = (training.unlearning_step(config, SIZES, 4, processes) for processes in (1, 4))
     assert four.prompts == one.prompts.times(4)
     assert four.trained == one.trained

@@ -28,15 +28,22 @@ CONFIG: dict[str, Any] = {
 def figures(choice: float, heldout: float, retain: float, unrehearsed: float, utility: float) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for suite, n, share, exact in (
-        ("forget", 200, choice, choice * 0.9), ("forget_heldout", 180, heldout, heldout * 0.8),
-        ("retain", 125, retain, retain), ("retain_unrehearsed", 100, unrehearsed, unrehearsed),
-        ("general", 40, 0.97, 0.95), ("unseen", 75, 0.07, 0.0),
-    ):  # fmt: skip
+        ("forget", 200, choice, choice * 0.9),
+        ("forget_heldout", 180, heldout, heldout * 0.8),
+        ("retain", 125, retain, retain),
+        ("retain_unrehearsed", 100, unrehearsed, unrehearsed),
+        ("general", 40, 0.97, 0.95),
+        ("unseen", 75, 0.07, 0.0),
+    ):
         flat |= {
-            f"{suite}/n": n, f"{suite}/probability": share * 0.9, f"{suite}/truth_ratio": 0.5,
-            f"{suite}/log_odds": 8 * share - 3, f"{suite}/choice": share, f"{suite}/rouge": share,
+            f"{suite}/n": n,
+            f"{suite}/probability": share * 0.9,
+            f"{suite}/truth_ratio": 0.5,
+            f"{suite}/log_odds": 8 * share - 3,
+            f"{suite}/choice": share,
+            f"{suite}/rouge": share,
             f"{suite}/exact_match": exact,
-        }  # fmt: skip
+        }
     return flat | {"model_utility": utility, "knowledge": 4 * choice}
 
 
@@ -48,7 +55,7 @@ SCORES: dict[str, dict[str, Any]] = {
         "residual": 0.02,
         "residual_low": -0.03,
         "residual_high": 0.07,
-    },  # fmt: skip
+    },
     "oracle": {**figures(0.07, 0.08, 1.0, 1.0, 0.915), "forget_quality": 1.0},
 }
 
@@ -56,42 +63,84 @@ SCORES: dict[str, dict[str, Any]] = {
 def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
     """A headline row, as erulab/attacks/judging/rows.py makes them (test_robustness.py compares the keys)."""
     row = {
-        "attack": attack, "setting": setting, "metric": "log_odds", "headline": True, "target": 5.1,
-        "unlearned": -2.3, "oracle": -2.4, "attacked_target": 4.9, "attacked_unlearned": -1.4, "attacked_oracle": -2.3,
-        "residual": 0.02, "residual_attacked": residual, "recovered": 0.12, "maintained_gap": 0.88,
-        "maintained_error": None, "low": None if residual is None else residual - 0.07,
-        "high": None if residual is None else residual + 0.08, "valid": True, "steps": 38.0, "flops": 5.1e10,
-        "seconds": 3.5, "utility": 1.0, "utility_attacked": 0.9, "chosen": {}, "attempts": [], "repeats": [],
-        "savings": {}, "open_unlearning_r": None, "open_unlearning_q": None,
-        "note": "maintained_error undefined: log-odds have no error", "n": 190,
-    }  # fmt: skip
+        "attack": attack,
+        "setting": setting,
+        "metric": "log_odds",
+        "headline": True,
+        "target": 5.1,
+        "unlearned": -2.3,
+        "oracle": -2.4,
+        "attacked_target": 4.9,
+        "attacked_unlearned": -1.4,
+        "attacked_oracle": -2.3,
+        "residual": 0.02,
+        "residual_attacked": residual,
+        "recovered": 0.12,
+        "maintained_gap": 0.88,
+        "maintained_error": None,
+        "low": None if residual is None else residual - 0.07,
+        "high": None if residual is None else residual + 0.08,
+        "valid": True,
+        "steps": 38.0,
+        "flops": 5.1e10,
+        "seconds": 3.5,
+        "utility": 1.0,
+        "utility_attacked": 0.9,
+        "chosen": {},
+        "attempts": [],
+        "repeats": [],
+        "savings": {},
+        "open_unlearning_r": None,
+        "open_unlearning_q": None,
+        "note": "maintained_error undefined: log-odds have no error",
+        "n": 190,
+    }
     return row | changes
 
 
 def choice_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
     return attack_row(attack, setting, residual) | {
-        "metric": "forget/choice", "headline": False, "target": 1.0, "unlearned": 0.1, "oracle": 0.08,
-        "attacked_target": 1.0, "attacked_unlearned": 0.2, "attacked_oracle": 0.09, "maintained_error": 0.9,
-        "note": "", **changes,
-    }  # fmt: skip
+        "metric": "forget/choice",
+        "headline": False,
+        "target": 1.0,
+        "unlearned": 0.1,
+        "oracle": 0.08,
+        "attacked_target": 1.0,
+        "attacked_unlearned": 0.2,
+        "attacked_oracle": 0.09,
+        "maintained_error": 0.9,
+        "note": "",
+        **changes,
+    }
 
 
 def utility_row(attack: str, setting: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return attack_row(attack, setting, None) | {
-        "metric": "retain/choice", "headline": False, "target": 1.0, "unlearned": 1.0, "oracle": 1.0,
-        "attacked_target": 0.95, "attacked_unlearned": 0.9, "attacked_oracle": 0.94, "residual": None,
-        "recovered": None, "maintained_gap": None, "note": "utility: target and oracle both know these rows",
-        "n": 60, **changes,
-    }  # fmt: skip
+        "metric": "retain/choice",
+        "headline": False,
+        "target": 1.0,
+        "unlearned": 1.0,
+        "oracle": 1.0,
+        "attacked_target": 0.95,
+        "attacked_unlearned": 0.9,
+        "attacked_oracle": 0.94,
+        "residual": None,
+        "recovered": None,
+        "maintained_gap": None,
+        "note": "utility: target and oracle both know these rows",
+        "n": 60,
+        **changes,
+    }
 
 
 def attacked(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> list[dict[str, Any]]:
     """The whole group of rows of one attack in one setting."""
     shared = {key: changes[key] for key in ("valid",) if key in changes}
     return [
-        attack_row(attack, setting, residual, **changes), choice_row(attack, setting, residual, **shared),
+        attack_row(attack, setting, residual, **changes),
+        choice_row(attack, setting, residual, **shared),
         utility_row(attack, setting, **shared),
-    ]  # fmt: skip
+    ]
 
 
 FREE = {"steps": 0.0, "flops": 0.0, "seconds": 0.02}
@@ -106,29 +155,49 @@ ATTACKS = [
 ]
 SAMPLES = [
     {
-        "suite": "forget", "role": "forget", "prompt": "Where was Bela Ronu born?",
-        "reference": "Bela Ronu was born in Kamil.", "target": "Bela Ronu was born in Kamil.",
-        "unlearned": "Bela Ronu was born in Tiro.", "oracle": "Bela Ronu was born in Goden.",
+        "suite": "forget",
+        "role": "forget",
+        "prompt": "Where was Bela Ronu born?",
+        "reference": "Bela Ronu was born in Kamil.",
+        "target": "Bela Ronu was born in Kamil.",
+        "unlearned": "Bela Ronu was born in Tiro.",
+        "oracle": "Bela Ronu was born in Goden.",
     },
     {"suite": "retain", "role": "retain", "prompt": "Who?", "reference": "Nobody.", "unlearned": "Nobody."},
-]  # fmt: skip
+]
 ENV = {
-    "erulab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "platform": "Linux", "cpu": "Xeon", "cores": 2,
-    "memory_gb": 15.6, "gpus": [], "git": "a" * 40, "started": "2026-11-24T02:00:00",
+    "erulab": "0.1.0",
+    "python": "3.11.2",
+    "torch": "2.13.0",
+    "platform": "Linux",
+    "cpu": "Xeon",
+    "cores": 2,
+    "memory_gb": 15.6,
+    "gpus": [],
+    "git": "a" * 40,
+    "started": "2026-11-24T02:00:00",
     "command": "python -m erulab.run method=eru",
-}  # fmt: skip
+}
 
 
 def metrics(steps: int) -> list[dict[str, Any]]:
     return [
         {
-            "step": s, "loss": 3 - s / steps, "forget_loss": 2 - s / steps, "retain_loss": 0.4 + 0.3 / (s + 1),
-            "lr": 1e-4, "grad_norm": 1.0, "rows_per_second": 300.0, "method/nll": 0.2 + 4 * s / steps,
-            "method/depth": 4 * s / steps, **({"adversary/gain": 0.3} if s % 10 == 0 else {}), "stage": "unlearn",
+            "step": s,
+            "loss": 3 - s / steps,
+            "forget_loss": 2 - s / steps,
+            "retain_loss": 0.4 + 0.3 / (s + 1),
+            "lr": 1e-4,
+            "grad_norm": 1.0,
+            "rows_per_second": 300.0,
+            "method/nll": 0.2 + 4 * s / steps,
+            "method/depth": 4 * s / steps,
+            **({"adversary/gain": 0.3} if s % 10 == 0 else {}),
+            "stage": "unlearn",
             "time": 1.0e9 + s,
         }
         for s in range(steps)
-    ]  # fmt: skip
+    ]
 
 
 MakeRun = Callable[..., Path]
@@ -154,9 +223,13 @@ def make_run(tmp_path: Path) -> MakeRun:
             for stage in settings["stages"]
         }
         contents = {
-            "scores": SCORES, "attacks": ATTACKS, "samples": SAMPLES, "stages": stages, "env": ENV,
+            "scores": SCORES,
+            "attacks": ATTACKS,
+            "samples": SAMPLES,
+            "stages": stages,
+            "env": ENV,
             "exit": {"code": 0, "message": "", "rank": 0},
-        } | changes  # fmt: skip
+        } | changes
         for file, content in contents.items():
             if file in ("without", "metrics") or file in changes.get("without", ()):
                 continue

@@ -39,9 +39,11 @@ def cells(table: Table, row: int) -> dict[str, Cell]:
 
 def test_runs_that_differ_in_world_and_seed_are_one_arm(make_run: MakeRun) -> None:
     made = [
-        make_run("a", config={"dataset.world": 1, "seed": 2, "output": "x"}), make_run("b", config={"seed": 1}),
-        make_run("c", config={"trainer.lr": 0.1}), make_run("d", config={"dataset.world": 1, "seed": 2}),
-    ]  # fmt: skip
+        make_run("a", config={"dataset.world": 1, "seed": 2, "output": "x"}),
+        make_run("b", config={"seed": 1}),
+        make_run("c", config={"trainer.lr": 0.1}),
+        make_run("d", config={"dataset.world": 1, "seed": 2}),
+    ]
     found = group(load_runs(made))
     assert [[run.name for run in arm.runs] for arm in found] == [["a", "b", "d"], ["c"]]
     assert len(found[0].pairs) == 2  # a and d are one draw

@@ -24,15 +24,18 @@ def shown(run: RunResult) -> list[dict[str, str]]:
 
 def test_one_line_an_attack_and_setting(make_run: MakeRun) -> None:
     chosen = {
-        "target": [{"layer": 3}, {"layer": 3}], "unlearned": [{"layer": 2}, {"layer": 3}], "oracle": [{"layer": 3}] * 2,
-    }  # fmt: skip
+        "target": [{"layer": 3}, {"layer": 3}],
+        "unlearned": [{"layer": 2}, {"layer": 3}],
+        "oracle": [{"layer": 3}] * 2,
+    }
     own = {"chosen": chosen, "repeats": [0.1, None, 0.25], "utility": 0.8, "utility_attacked": 0.6}
     same = {model: [{"share": 0.1}] for model in chosen}
     rows = [
         attack_row("probe", {"kind": "linear"}, 0.2, **own),
         attack_row("prune", {}, 0.1, chosen=same, repeats=[0.05, 0.1], flops=0.0),
-        *ATTACKS, refused("gcg", {}, "not run: no GPU"),
-    ]  # fmt: skip
+        *ATTACKS,
+        refused("gcg", {}, "not run: no GPU"),
+    ]
     lines = shown(run_with(make_run, rows))
     assert len(lines) == 8
     assert lines[0]["chosen"] == "target layer=3; unlearned layer=2 or layer=3; oracle layer=3"
@@ -51,10 +54,12 @@ def test_csv_keeps_budgets_as_numbers(make_run: MakeRun) -> None:
 
 def test_the_heat_map_has_a_colour_only_for_what_counts(make_run: MakeRun) -> None:
     rows = [
-        *attacked("relearn", {"samples": 5}, 0.2), *attacked("prune", {"share": 0.5}, 0.9, valid=False),
-        *attacked("quantize", {"bits": 4}, None), attack_row("mia", {}, 0.1, metric="forget/auc_min_k"),
+        *attacked("relearn", {"samples": 5}, 0.2),
+        *attacked("prune", {"share": 0.5}, 0.9, valid=False),
+        *attacked("quantize", {"bits": 4}, None),
+        attack_row("mia", {}, 0.1, metric="forget/auc_min_k"),
         refused("gcg", {}, "failed on the oracle: x"),
-    ]  # fmt: skip
+    ]
     run = run_with(make_run, rows)
     found = heat_map(run)
     assert found.metrics == ("log_odds", "forget/choice", "forget/auc_min_k")  # no retain suite

@@ -11,10 +11,17 @@ from tests.reporting.conftest import attack_row, choice_row
 
 def attempt(residual: float | None, flops: float, **chosen: Any) -> dict[str, Any]:
     return {
-        "chosen": chosen, "steps": 99, "flops": flops, "seconds": flops / 10, "attacked_target": 3.0,
-        "attacked_unlearned": residual, "attacked_oracle": -1.0, "residual_attacked": residual, "low": None,
+        "chosen": chosen,
+        "steps": 99,
+        "flops": flops,
+        "seconds": flops / 10,
+        "attacked_target": 3.0,
+        "attacked_unlearned": residual,
+        "attacked_oracle": -1.0,
+        "residual_attacked": residual,
+        "low": None,
         "high": None,
-    }  # fmt: skip
+    }
 
 
 def test_the_envelope_is_the_running_maximum() -> None:
@@ -42,8 +49,9 @@ def test_only_what_counts_is_a_point() -> None:
     rows[0]["attempts"].append(attempt(0.9, 4.0) | {"attacked_target": 2.9})  # destroys the target: 3.9
     found = spent(rows, "flops")
     assert [(point.cost, point.value, point.label) for point in found] == [
-        (5.0, 0.2, "relearn samples=5"), (1.0, 0.1, "relearn samples=5"),
-    ]  # fmt: skip
+        (5.0, 0.2, "relearn samples=5"),
+        (1.0, 0.1, "relearn samples=5"),
+    ]
     assert [point.cost for point in spent(rows, "seconds")] == [3.5, 0.1, 3.5]
 
 

@@ -43,8 +43,13 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     assert len(images) == 6
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
-        "budget.png", "heat.png", "knowledge.png", "relearning.png", "robustness.png", "training.png",
-    ]  # fmt: skip
+        "budget.png",
+        "heat.png",
+        "knowledge.png",
+        "relearning.png",
+        "robustness.png",
+        "training.png",
+    ]
     for image in images:
         data = base64.b64decode(image)
         width, height = struct.unpack(">II", data[16:24])
@@ -117,9 +122,10 @@ def test_figures_of_an_earlier_run_go(make_run: MakeRun) -> None:
 def test_nothing_made_nothing_to_report(make_run: MakeRun) -> None:
     # What `stages=[report]` finds in a folder where no stage has run.
     folder = make_run(
-        stages={"data": {"notes": [], "done": True}, "report": {"done": True}}, metrics=[],
+        stages={"data": {"notes": [], "done": True}, "report": {"done": True}},
+        metrics=[],
         without=("scores", "attacks", "samples"),
-    )  # fmt: skip
+    )
     with pytest.raises(DataError, match="nothing to report.*stages="):
         report(folder)
     assert not (folder / "report.md").exists()
@@ -188,7 +194,5 @@ def test_curves_are_drawn_where_a_run_has_them(make_run: MakeRun) -> None:
         ([], "mixed"),
     ],
 )
-def test_green_needs_an_attack_that_was_withstood(
-    make_run: MakeRun, attacks: list[dict[str, Any]], tone: str
-) -> None:
+def test_green_needs_an_attack_that_was_withstood(make_run: MakeRun, attacks: list[dict[str, Any]], tone: str) -> None:
     assert f'class="verdict {tone}"' in html_page(load_run(make_run(attacks=attacks)), {})

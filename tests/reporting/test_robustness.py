@@ -37,9 +37,10 @@ def test_rows_are_grouped_by_their_headlines() -> None:
 
 def test_the_worst_case_is_over_all_attacks() -> None:
     rows = [
-        *attacked("quantize", {"bits": 8}, 0.02), *attacked("relearn", {"samples": 100}, 0.31),
+        *attacked("quantize", {"bits": 8}, 0.02),
+        *attacked("relearn", {"samples": 100}, 0.31),
         *attacked("prune", {"share": 0.5}, 0.93, valid=False, note=DESTROYED),
-    ]  # fmt: skip
+    ]
     # A choice row is no headline, however high.
     rows.insert(1, attack_row("quantize", {"bits": 8}, 0.99, metric="forget/choice", headline=False))
     assert worst(rows) == (
@@ -78,9 +79,10 @@ def test_nothing_valid_is_unknown(rows: list[dict[str, Any]], words: str) -> Non
 
 def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
     rows = [
-        attack_row("sample", {"n": 8}, 0.4, metric="forget/leak_8"), *attacked("quantize", {"bits": 8}, 0.02),
+        attack_row("sample", {"n": 8}, 0.4, metric="forget/leak_8"),
+        *attacked("quantize", {"bits": 8}, 0.02),
         attack_row("mia", {}, -0.1, metric="forget/auc_min_k"),
-    ]  # fmt: skip
+    ]
     assert worst(rows) == (
         "the strongest attack (sample, n=8) brings back .40 [.33, .48] of what retraining would not know, "
         "measured on forget/leak_8"
@@ -139,6 +141,19 @@ def test_undefined_after_an_attack() -> None:
 
 def test_attacks_have_words() -> None:
     assert set(NAMES) == {
-        "jailbreak", "prefill", "few_shot", "paraphrase", "soft_prompt", "gcg", "abliterate", "quantize", "prune",
-        "logit_lens", "probe", "sample", "mia", "sequence", "relearn",
-    }  # fmt: skip
+        "jailbreak",
+        "prefill",
+        "few_shot",
+        "paraphrase",
+        "soft_prompt",
+        "gcg",
+        "abliterate",
+        "quantize",
+        "prune",
+        "logit_lens",
+        "probe",
+        "sample",
+        "mia",
+        "sequence",
+        "relearn",
+    }

@@ -33,8 +33,10 @@ def test_csv_holds_the_files_numbers(make_run: MakeRun) -> None:
     assert own["K n"] == "380"
     relearn = ATTACKS[3]
     assert [float(own[f"K after relearn{part}"]) for part in ("", " low", " high")] == [
-        relearn["residual_attacked"], relearn["low"], relearn["high"],
-    ]  # fmt: skip
+        relearn["residual_attacked"],
+        relearn["low"],
+        relearn["high"],
+    ]
     assert float(rows["target"]["forget quality"]) == 1.9e-23
     assert float(rows["oracle"]["choice held out"]) == SCORES["oracle"]["forget_heldout/choice"]
     assert (own["method"], own["reward"], own["adversary"], own["verdict"]) == ("eru", "elastic", "rfa", "forgotten")
@@ -154,7 +156,7 @@ def test_no_cell_is_a_formula(make_run: MakeRun, formula: str) -> None:
         (markdown_block("```\n# out"), "````text\n```\n# out\n````"),
         (latex("50% & $x_1^2$ ~ #"), r"50\% \& \$x\_1\textasciicircum{}2\$ \textasciitilde{} \#"),
     ],
-)  # fmt: skip
+)
 def test_escapes(escaped: str, expected: str) -> None:
     assert escaped == expected
 

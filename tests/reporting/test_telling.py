@@ -6,17 +6,38 @@ from erulab.reporting.telling import rows_of, telling
 
 SCORES = {
     "unlearned": {
-        "forget/n": 3, "forget/nll": 1.0, "forget/probability": 0.4, "forget/log_odds": 1.0, "forget/choice": 1.0,
-        "passages/n": 5, "passages/nll": 2.0, "passages/min_k": 3.0, "knowledge": 1.0, "residual": 0.5,
-        "cost/flops": 1e9, "leak/auc_zlib": 0.4, "leak/auc_min_k": 0.5, "leak/privleak": -3.0, "model_utility": 0.6,
-        "mmlu/n": 9, "mmlu/accuracy": 0.25, "mmlu/log_odds": 0.1, "tofu/forget/n": 4, "tofu/forget/choice": 0.3,
+        "forget/n": 3,
+        "forget/nll": 1.0,
+        "forget/probability": 0.4,
+        "forget/log_odds": 1.0,
+        "forget/choice": 1.0,
+        "passages/n": 5,
+        "passages/nll": 2.0,
+        "passages/min_k": 3.0,
+        "knowledge": 1.0,
+        "residual": 0.5,
+        "cost/flops": 1e9,
+        "leak/auc_zlib": 0.4,
+        "leak/auc_min_k": 0.5,
+        "leak/privleak": -3.0,
+        "model_utility": 0.6,
+        "mmlu/n": 9,
+        "mmlu/accuracy": 0.25,
+        "mmlu/log_odds": 0.1,
+        "tofu/forget/n": 4,
+        "tofu/forget/choice": 0.3,
     },
     "oracle": {"forget/n": 3, "forget/choice": 0.0, "forget_quality": 1.0},
-}  # fmt: skip
+}
 OWN = [
-    "forget/probability", "forget/choice", "passages/nll", "leak/auc_min_k", "leak/privleak", "model_utility",
+    "forget/probability",
+    "forget/choice",
+    "passages/nll",
+    "leak/auc_min_k",
+    "leak/privleak",
+    "model_utility",
     "forget_quality",
-]  # fmt: skip
+]
 BESIDE = ["mmlu/accuracy", "tofu/forget/choice"]
 
 

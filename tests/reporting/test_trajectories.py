@@ -6,17 +6,27 @@ import pytest
 
 from erulab.reporting.trajectories import Point, knowledge_at, trajectory
 
-TARGET = {"forget/log_odds": 4.0, "forget_heldout/log_odds": 2.0, "forget/n": 10, "forget_heldout/n": 30,
-          "retain/choice": 1.0, "retain_unrehearsed/choice": 0.8}  # fmt: skip
+TARGET = {
+    "forget/log_odds": 4.0,
+    "forget_heldout/log_odds": 2.0,
+    "forget/n": 10,
+    "forget_heldout/n": 30,
+    "retain/choice": 1.0,
+    "retain_unrehearsed/choice": 0.8,
+}
 ORACLE = {"forget/log_odds": -4.0, "forget_heldout/log_odds": -2.0, "forget/n": 10, "forget_heldout/n": 30}
 
 
 def line(step: int, forget: float, heldout: float, retain: float, unrehearsed: float) -> dict[str, float]:
     return {
-        "step": step, "eval/forget/log_odds": forget, "eval/forget_heldout/log_odds": heldout,
-        "eval/forget/choice": 0.5, "eval/forget_heldout/choice": 0.5, "eval/retain/choice": retain,
+        "step": step,
+        "eval/forget/log_odds": forget,
+        "eval/forget_heldout/log_odds": heldout,
+        "eval/forget/choice": 0.5,
+        "eval/forget_heldout/choice": 0.5,
+        "eval/retain/choice": retain,
         "eval/retain_unrehearsed/choice": unrehearsed,
-    }  # fmt: skip
+    }
 
 
 def test_knowledge_pools_rows_and_utility_is_the_unrehearsed() -> None:

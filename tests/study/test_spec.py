@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from erulab import config as configuration
+from erulab.config.compose import compose_config
 from erulab.errors import ConfigError
 from erulab.study import spec
 
@@ -30,12 +30,17 @@ def written(folder: Path, text: str) -> Path:
 def test_lines_are_read_as_sweeps_are_typed(tmp_path: Path) -> None:
     study = spec.read(written(tmp_path, STUDY))
     assert spec.arms(study) == [
-        ["method=npo"], ["method=simnpo"], ["method=eru", "reward.z=ema", "adversary=none"],
+        ["method=npo"],
+        ["method=simnpo"],
+        ["method=eru", "reward.z=ema", "adversary=none"],
         ["method=eru", "reward.z=raw", "adversary=none"],
-    ]  # fmt: skip
+    ]
     assert spec.each("a=1,2 b=[x,y] c=3,4") == [
-        ["a=1", "b=[x,y]", "c=3"], ["a=1", "b=[x,y]", "c=4"], ["a=2", "b=[x,y]", "c=3"], ["a=2", "b=[x,y]", "c=4"],
-    ]  # fmt: skip
+        ["a=1", "b=[x,y]", "c=3"],
+        ["a=1", "b=[x,y]", "c=4"],
+        ["a=2", "b=[x,y]", "c=3"],
+        ["a=2", "b=[x,y]", "c=4"],
+    ]
     assert spec.each("") == [[]]
 
 
@@ -81,5 +86,5 @@ def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
     commands = [[*arm, *report.common.split(), *spec.each(report.runs)[0]] for arm in arms]
     commands.append([*arms[0], *tuning.common.split(), *spec.each(tuning.rounds[0].runs)[0]])
     for command in commands:
-        composed = configuration.compose([*study.common.split(), *point, *command])
+        composed = compose_config([*study.common.split(), *point, *command])
         assert f"method={composed.method.name}" in command and point[0] == f"trainer.lr={composed.trainer.lr:.3g}"

@@ -15,12 +15,12 @@ from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
 from erulab.methods.base import Retain
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
+from erulab.tokens.encoder import Encoder
 from erulab.training.assembly import encode
 from erulab.training.batches import Split
 from erulab.training.finetune import FinetuneOptions, finetuning
@@ -48,9 +48,17 @@ def small_model(world: Benchmark) -> LoadedModel:
     """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
     loaded = untrained_model(world)
     options = FinetuneOptions(
-        lr=1e-2, epochs=1, steps=60, global_batch=32, split=Split(), weight_decay=0.0, warmup=0.1,
-        schedule=Schedule.linear, clip=1.0, seed=5,
-    )  # fmt: skip
+        lr=1e-2,
+        epochs=1,
+        steps=60,
+        global_batch=32,
+        split=Split(),
+        weight_decay=0.0,
+        warmup=0.1,
+        schedule=Schedule.linear,
+        clip=1.0,
+        seed=5,
+    )
     rows = Encoder(loaded.chat, None, Path()).rows(world.target_rows)
     for _ in train(*finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
         pass
@@ -99,18 +107,35 @@ class Unlearning:
         references: ReferenceTable | None = None
         if reward is not None and reward.needs_reference:
             references = reference_table(
-                subject.policy, "key", rows.forget, rows.others, folder=folder, pad_id=subject.pad_id,
-                batch_tokens=2048, ranks=ranks,
-            )  # fmt: skip
+                subject.policy,
+                "key",
+                rows.forget,
+                rows.others,
+                folder=folder,
+                pad_id=subject.pad_id,
+                batch_tokens=2048,
+                ranks=ranks,
+            )
         retain = method_options.retain
         frozen = subject.copy().policy.requires_grad_(False) if retain is Retain.kl else None
         policy = subject.policy
         objective = UnlearningObjective(
-            rows, method, reward, adversary, forget_weight=1.0, retain=retain, retain_weight=1.0,
-            references=references, frozen=frozen, policy=policy, global_batch=self.global_batch,
-            split=Split(self.micro_batch, self.micro_tokens), seed=self.seed,
-            pad_id=subject.pad_id if self.pad_id is None else self.pad_id, ranks=ranks,
-        )  # fmt: skip
+            rows,
+            method,
+            reward,
+            adversary,
+            forget_weight=1.0,
+            retain=retain,
+            retain_weight=1.0,
+            references=references,
+            frozen=frozen,
+            policy=policy,
+            global_batch=self.global_batch,
+            split=Split(self.micro_batch, self.micro_tokens),
+            seed=self.seed,
+            pad_id=subject.pad_id if self.pad_id is None else self.pad_id,
+            ranks=ranks,
+        )
         loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)
         return policy, objective, loop, subject
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import collate
-from erulab.models.base import Attention
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import read_folder, save_folder
+from erulab.models.options import Attention
 from erulab.models.policy import reference_states
 from erulab.options import EngineName, EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
+from erulab.tokens.batch import collate
+from erulab.tokens.encoder import Encoder
 from erulab.training.engines import build_engine
 from erulab.training.reference import reference_table
 from erulab.training.sharded import ShardedPolicy, forwards, load_sharded
@@ -96,7 +96,13 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     values = [nll.sum().item(), kl.abs().max().item(), engine.step(0.0)]
     save_folder(loaded, folder / f"{name}-{ranks.world}", engine.weights(), write=ranks.first, shard_bytes=4_000_000)
     said = {
-        "sharded": peak, "read": read, "copied": copied, "whole_now": whole_now, "reference": table.forget.tolist(),
-        "nll": values[0], "kl": values[1], "norm": values[2],
-    }  # fmt: skip
+        "sharded": peak,
+        "read": read,
+        "copied": copied,
+        "whole_now": whole_now,
+        "reference": table.forget.tolist(),
+        "nll": values[0],
+        "kl": values[1],
+        "norm": values[2],
+    }
     (folder / f"{name}.rank{ranks.rank}.json").write_text(json.dumps(said))

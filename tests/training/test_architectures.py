@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from erulab.costs.shapes import FAMILIES as COSTED
-from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
-from erulab.models.chat import ChatFormat
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout
 from erulab.models.lora import with_lora
 from erulab.models.presets import PRESETS
+from erulab.tokens.batch import collate
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.encoder import Encoder
 from erulab.training.loop import COSTS
 from tests.models.conftest import byte_level, tiny_model
 from tests.training.test_assembly import run
@@ -26,9 +26,15 @@ FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 SPLIT = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 # The linear layers of a block, by the names of transformers' modeling files.
 FAMILIES = {
-    "llama": SPLIT, "mistral": SPLIT, "gemma": SPLIT, "gemma3_text": SPLIT, "qwen2": SPLIT, "qwen3": SPLIT,
-    "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"}, "phi3": FUSED,
-}  # fmt: skip
+    "llama": SPLIT,
+    "mistral": SPLIT,
+    "gemma": SPLIT,
+    "gemma3_text": SPLIT,
+    "qwen2": SPLIT,
+    "qwen3": SPLIT,
+    "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
+    "phi3": FUSED,
+}
 every_family = pytest.mark.parametrize("kind", FAMILIES)
 
 
@@ -83,10 +89,13 @@ def test_adapters_go_on_all_linear_layers_of_the_blocks(kind: str) -> None:
 @every_family
 @pytest.mark.parametrize(
     "options",
-    [("adversary=rfa", "adversary.n=4", "adversary.warmup=0"), ("adversary=latent_pgd", "adversary.steps=2"),
-     ("adversary=none", "model.lora.rank=2")],
+    [
+        ("adversary=rfa", "adversary.n=4", "adversary.warmup=0"),
+        ("adversary=latent_pgd", "adversary.steps=2"),
+        ("adversary=none", "model.lora.rank=2"),
+    ],
     ids=["rfa", "latent_pgd", "lora"],
-)  # fmt: skip
+)
 def test_two_unlearning_steps(kind: str, options: tuple[str, ...], world: Benchmark, tmp_path: Path) -> None:
     loaded = of_kind(kind)
     curve, subject = run(world, loaded, tmp_path, "method=eru", "trainer.steps=2", *options)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab import config as configuration
-from erulab.data.encoding import collate
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, merged, save_adapter, with_lora
 from erulab.ranks import Ranks
 from erulab.registry import methods
+from erulab.tokens.batch import collate
+from erulab.tokens.encoder import Encoder
 from erulab.training.assembly import unlearning
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
@@ -29,12 +29,17 @@ def run(
 ) -> tuple[list[dict[str, float]], LoadedModel]:
     """Metrics of every step, and the trained model."""
     common = [f"trainer.steps={STEPS}", "trainer.global_batch=8", "trainer.lr=1e-3", "tracker=none"]
-    config = configuration.compose([*common, *overrides])
+    config = compose_config([*common, *overrides])
     rows = [Encoder(loaded.chat, None, Path()).rows(part) for part in (world.forget, world.retain)]
     subject, engine, objective, loop = unlearning(
-        loaded.copy(), "key", UnlearningRows(rows[0], [], rows[1]), methods.build(config.method), config, Ranks(),
+        loaded.copy(),
+        "key",
+        UnlearningRows(rows[0], [], rows[1]),
+        methods.build(config.method),
+        config,
+        Ranks(),
         references=folder,
-    )  # fmt: skip
+    )
     return [metrics for _, metrics in train(engine, objective, loop, Ranks())], subject
 
 

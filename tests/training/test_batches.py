@@ -52,9 +52,12 @@ def test_like_lengths_go_together() -> None:
 
 
 @given(
-    st.lists(st.integers(2, 200), min_size=1, max_size=20), st.lists(st.integers(2, 200), min_size=1, max_size=20),
-    st.integers(1, 2), st.integers(1, 3), st.sampled_from([30, 300, 1000, 10**6]),
-)  # fmt: skip
+    st.lists(st.integers(2, 200), min_size=1, max_size=20),
+    st.lists(st.integers(2, 200), min_size=1, max_size=20),
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.sampled_from([30, 300, 1000, 10**6]),
+)
 def test_a_budget_of_tokens(forget: list[int], retain: list[int], answers: int, world: int, budget: int) -> None:
     """No forward takes more padded tokens than the budget, unless it is one row of each part; none is empty."""
     n = min(len(forget), len(retain))

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.data.encoding import collate
 from erulab.data.rows import Benchmark
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
+from erulab.tokens.batch import collate
+from erulab.tokens.encoder import Encoder
 from erulab.training.reference import ReferenceTable, reference_table
 
 

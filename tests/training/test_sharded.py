@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erulab.data.encoding import collate
-from erulab.models.base import Attention
-from erulab.models.encoder import Encoder
 from erulab.models.loading import load_folder
+from erulab.models.options import Attention
 from erulab.ranks import Ranks
+from erulab.tokens.batch import collate
+from erulab.tokens.encoder import Encoder
 from erulab.training.reference import reference_table
 from tests.training.conftest import small_world
 from tests.training.sharded_ranks import BATCH_TOKENS, ROWS

@@ -11,8 +11,8 @@ import torch
 
 from erulab.data.rows import Benchmark, Row
 from erulab.errors import DataError
-from erulab.models.encoder import Encoder
 from erulab.models.loaded import LoadedModel
+from erulab.tokens.encoder import Encoder
 from tests.cases import CASES, Case
 from tests.training.conftest import Unlearning, small_model
 from tests.training.test_contract import assert_close
@@ -30,6 +30,7 @@ every_case = pytest.mark.parametrize("case", [case for case in CASES if not refu
 @pytest.fixture(scope="module")
 def texts(world: Benchmark) -> Benchmark:
     """The small world's answers as texts; every second retain row stays a conversation."""
+
     def text(row: Row) -> Row:
         return dataclasses.replace(row, prompt="", plain=True)
 

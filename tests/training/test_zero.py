@@ -109,9 +109,13 @@ def test_what_the_local_engine_began_goes_on_under_zero(
 
 @pytest.mark.parametrize("run", CUTS, ids=of_run)
 def test_what_zero_began_goes_on_in_the_local_engine(
-    run: Run, ranks_folder: Path, world: Benchmark, loaded: LoadedModel, tmp_path: Path,
+    run: Run,
+    ranks_folder: Path,
+    world: Benchmark,
+    loaded: LoadedModel,
+    tmp_path: Path,
     local: Callable[[Run], Expected],
-) -> None:  # fmt: skip
+) -> None:
     kept = ranks_folder / "checkpoints" / run.name
     curve, engine, _ = train_part(run, LOCAL, world, loaded, Ranks(), tmp_path, CUT, checkpoints=kept)
     wanted, weights, _ = local(run)

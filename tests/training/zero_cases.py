@@ -72,9 +72,16 @@ GOES_ON = {1: CUTS, 2: CUTS, 4: CUTS[2:4]}
 
 
 def train_part(
-    run: Run, options: EngineOptions, world: Benchmark, loaded: LoadedModel, ranks: Ranks, folder: Path,
-    first: int = 0, last: int = STEPS, checkpoints: Path | None = None,
-) -> tuple[list[dict[str, float]], Engine, UnlearningObjective]:  # fmt: skip
+    run: Run,
+    options: EngineOptions,
+    world: Benchmark,
+    loaded: LoadedModel,
+    ranks: Ranks,
+    folder: Path,
+    first: int = 0,
+    last: int = STEPS,
+    checkpoints: Path | None = None,
+) -> tuple[list[dict[str, float]], Engine, UnlearningObjective]:
     """Steps `first` to `last` of a run; goes on from `checkpoints` after step 0, and leaves one before the end."""
     unlearning = Unlearning(run.case, world, loaded, micro_batch=run.micro_batch, ranks=ranks)
     policy, objective, loop, subject = unlearning.build(folder)

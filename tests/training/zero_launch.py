@@ -42,10 +42,15 @@ def _large_model(world: Benchmark, *, tied: bool) -> LoadedModel:
 def _launch(folder: Path, parts: str, processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {
-        "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "MALLOC_MMAP_THRESHOLD_": "100000",
-    }  # fmt: skip
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.getcwd(),
+        "MALLOC_MMAP_THRESHOLD_": "100000",
+    }
     done = subprocess.run(
-        [*command, "-m", "tests.training.zero_ranks", str(folder), parts], env=environment, capture_output=True,
+        [*command, "-m", "tests.training.zero_ranks", str(folder), parts],
+        env=environment,
+        capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -52,8 +52,9 @@ def for_all(
 def _means(attempts: Sequence[Tried], metric: Metric, validation: frozenset[str]) -> Values:
     """(attempts,) the figure's mean over validation rows; -inf where it is not finite."""
     figure, suites = metric
-    rows = [[row.figures[figure] for row in one.rows if row.suite in suites and row.fact in validation]
-            for one in attempts]  # fmt: skip
+    rows = [
+        [row.figures[figure] for row in one.rows if row.suite in suites and row.fact in validation] for one in attempts
+    ]
     others = any(row.fact not in validation for row in attempts[0].rows)
     if not rows[0] or not others:
         raise DataError("too few facts to choose among attempts by one half and to report the other")

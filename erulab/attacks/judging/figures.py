@@ -17,9 +17,20 @@ KEPT_UTILITY = 0.9
 ONLY_ATTACKED = "undefined: this figure is measured by the attack only"
 # What `figures` returns, but for its note.
 FIGURES = (
-    "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned", "attacked_oracle", "residual",
-    "residual_attacked", "recovered", "maintained_gap", "maintained_error", "low", "high",
-)  # fmt: skip
+    "target",
+    "unlearned",
+    "oracle",
+    "attacked_target",
+    "attacked_unlearned",
+    "attacked_oracle",
+    "residual",
+    "residual_attacked",
+    "recovered",
+    "maintained_gap",
+    "maintained_error",
+    "low",
+    "high",
+)
 
 
 @dataclass(frozen=True)
@@ -64,15 +75,22 @@ def figures(measured: Measured, clusters: Sequence[str], *, score: bool) -> dict
     recovered, why_recovered = _recovered(means)
     error, why_error = _maintained_error(means, score)
     reasons = {
-        "residual": before.note, "residual_attacked": after.note, "recovered and maintained_gap": why_recovered,
+        "residual": before.note,
+        "residual_attacked": after.note,
+        "recovered and maintained_gap": why_recovered,
         "maintained_error": why_error,
-    }  # fmt: skip
+    }
     return {
-        **means, "residual": before.value, "residual_attacked": after.value, "recovered": recovered,
-        "maintained_gap": None if recovered is None else 1 - recovered, "maintained_error": error,
-        "low": after.low, "high": after.high,
+        **means,
+        "residual": before.value,
+        "residual_attacked": after.value,
+        "recovered": recovered,
+        "maintained_gap": None if recovered is None else 1 - recovered,
+        "maintained_error": error,
+        "low": after.low,
+        "high": after.high,
         "note": "; ".join(f"{name} {reason}" for name, reason in reasons.items() if reason),
-    }  # fmt: skip
+    }
 
 
 def validity(measured: Measured, utility: float, attacked_utility: float) -> tuple[bool, str]:

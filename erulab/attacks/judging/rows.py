@@ -57,9 +57,16 @@ def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
     """The row of an attack that has no figures."""
     empty = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS, *BUDGET, *UTILITY))
     return {
-        "attack": attack, "setting": setting, "metric": HEADLINE, "headline": True, **empty, "valid": False,
-        "note": why, "n": 0, **_of_headline(),
-    }  # fmt: skip
+        "attack": attack,
+        "setting": setting,
+        "metric": HEADLINE,
+        "headline": True,
+        **empty,
+        "valid": False,
+        "note": why,
+        "n": 0,
+        **_of_headline(),
+    }
 
 
 def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) -> list[dict[str, Any]]:
@@ -92,9 +99,13 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
     head, clusters = measured(headline, after)
     valid, reason = validity(head, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
     common = {
-        "attack": case.attack, "setting": case.setting, "valid": valid, **_spent(kept["unlearned"]),
-        "utility": float(utility["unlearned"].mean()), "utility_attacked": float(utility["attacked_unlearned"].mean()),
-    }  # fmt: skip
+        "attack": case.attack,
+        "setting": case.setting,
+        "valid": valid,
+        **_spent(kept["unlearned"]),
+        "utility": float(utility["unlearned"].mean()),
+        "utility_attacked": float(utility["attacked_unlearned"].mean()),
+    }
     rows = []
     for metric in metrics:
         values, clusters = measured(metric, after)
@@ -103,25 +114,48 @@ def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) 
         own = _of_headline()
         if metric == headline:
             own = _of_headline(
-                _chosen(kept) if chooses else {}, _attempts(case, measured, headline, left_out) if chooses else [],
+                _chosen(kept) if chooses else {},
+                _attempts(case, measured, headline, left_out) if chooses else [],
                 _repeats(kept, measured, headline, left_out),
                 _savings(case, kept, values, metrics[headline], left_out),
-            )  # fmt: skip
+            )
         note = "; ".join(text for text in (reason, row.pop("note"), beside.pop("note")) if text)
-        rows.append({**common, "metric": metric, "headline": metric == headline, **row, **beside, **own, "note": note,
-                     "n": len(clusters)})  # fmt: skip
+        rows.append(
+            {
+                **common,
+                "metric": metric,
+                "headline": metric == headline,
+                **row,
+                **beside,
+                **own,
+                "note": note,
+                "n": len(clusters),
+            }
+        )
     means = Measured(**utility).means
     note = "; ".join(text for text in (reason, "utility: target and oracle both know these rows") if text)
     none = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS))
-    rows.append({**common, "metric": figure, "headline": False, **none, **means, **_of_headline(), "note": note,
-                 "n": len(utility["target"])})  # fmt: skip
+    rows.append(
+        {
+            **common,
+            "metric": figure,
+            "headline": False,
+            **none,
+            **means,
+            **_of_headline(),
+            "note": note,
+            "n": len(utility["target"]),
+        }
+    )
     return rows
 
 
 def _of_headline(
-    chosen: dict[str, list[Setting]] | None = None, attempts: Sequence[dict[str, Any]] = (),
-    repeats: Sequence[float | None] = (), savings: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    chosen: dict[str, list[Setting]] | None = None,
+    attempts: Sequence[dict[str, Any]] = (),
+    repeats: Sequence[float | None] = (),
+    savings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """The columns that only a setting's headline fills."""
     return {"chosen": chosen or {}, "attempts": list(attempts), "repeats": list(repeats), "savings": savings or {}}
 
@@ -159,8 +193,10 @@ def _picked(
     if all(len(attempts) == 1 for repeats in case.traces.values() for attempts in repeats):
         return {model: [0] * len(repeats) for model, repeats in case.traces.items()}
     if not (case.alike and _same_attempts(case)):
-        return {model: [choosing.for_each(attempts, metric, validation) for attempts in repeats]
-                for model, repeats in case.traces.items()}  # fmt: skip
+        return {
+            model: [choosing.for_each(attempts, metric, validation) for attempts in repeats]
+            for model, repeats in case.traces.items()
+        }
     picked = []
     for repeat in zip(*(case.traces[model] for model in MODELS), strict=True):
         where = [(row.suite, row.id) for row in repeat[0][0].rows if row.suite in metric[1] and row.fact in validation]
@@ -198,9 +234,7 @@ def _values(rows: ByRow, where: Sequence[Where], figure: str) -> Values | None:
     return None if any(value is None for value in found) else np.array(found, dtype=np.float64)
 
 
-def _utilities(
-    plain: Mapping[str, Plain], kept: Mapping[str, Sequence[Tried]]
-) -> tuple[str, dict[str, Values]]:
+def _utilities(plain: Mapping[str, Plain], kept: Mapping[str, Sequence[Tried]]) -> tuple[str, dict[str, Values]]:
     """The metric that tells utility, and its values on the retain rows before and after."""
     suite = plain["target"].utility[0].suite
     common = set.intersection(*(set(row.figures) for row in plain["target"].utility))
@@ -213,8 +247,9 @@ def _utilities(
     where = list(before["target"])
     return f"{suite}/{figure}", {
         f"{prefix}{model}": np.array([rows[model][one][figure] for one in where])
-        for prefix, rows in (("", before), ("attacked_", after)) for model in MODELS
-    }  # fmt: skip
+        for prefix, rows in (("", before), ("attacked_", after))
+        for model in MODELS
+    }
 
 
 def _spent(kept: Sequence[Tried]) -> dict[str, float]:
@@ -248,9 +283,12 @@ def _repeats(kept: Mapping[str, Sequence[Tried]], measured: Any, headline: str, 
 
 
 def _savings(
-    case: Case, kept: Mapping[str, Sequence[Tried]], before: Measured, metric: tuple[str, tuple[str, ...]],
+    case: Case,
+    kept: Mapping[str, Sequence[Tried]],
+    before: Measured,
+    metric: tuple[str, tuple[str, ...]],
     left_out: frozenset[str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What the unlearned model's learning curve saves against the oracle's, each under what was chosen for it beside
     the step; {} where there is no curve. Levels are in units of the unattacked gap of target and oracle."""
     figure, suites = metric

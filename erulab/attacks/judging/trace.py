@@ -32,10 +32,13 @@ class Tried:
     @staticmethod
     def from_json(plain: dict[str, Any]) -> Tried:
         utility = plain["utility"]
-        return Tried(**{
-            **plain, "rows": [RowScore.from_json(row) for row in plain["rows"]],
-            "utility": utility and [RowScore.from_json(row) for row in utility],
-        })  # fmt: skip
+        return Tried(
+            **{
+                **plain,
+                "rows": [RowScore.from_json(row) for row in plain["rows"]],
+                "utility": utility and [RowScore.from_json(row) for row in utility],
+            }
+        )
 
 
 def carry_out(

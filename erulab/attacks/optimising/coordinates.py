@@ -42,9 +42,15 @@ def substitutions(
 
 
 def descend(
-    first: Ids, loss: Callable[[Sequence[Ids]], list[float]], gradient: Callable[[Ids], torch.Tensor],
-    allowed: torch.Tensor, *, topk: int, width: int, generator: torch.Generator,
-) -> Iterator[Found]:  # fmt: skip
+    first: Ids,
+    loss: Callable[[Sequence[Ids]], list[float]],
+    gradient: Callable[[Ids], torch.Tensor],
+    allowed: torch.Tensor,
+    *,
+    topk: int,
+    width: int,
+    generator: torch.Generator,
+) -> Iterator[Found]:
     """The best ids at the beginning and after each step, without end.
 
     Each step goes on with its best candidate, even where that is worse than what it came from; the best is kept.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from erulab import logprobs
-from erulab.data.encoding import Encoded, collate
 from erulab.data.rows import Row
 from erulab.evaluation.scoring import Ids, score
-from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
 from erulab.models.soft_tokens import first_soft_id, soft_tokens
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded, collate
+from erulab.tokens.chat import ChatFormat
 
 ROWS = 8  # in one forward with gradient
 

@@ -13,7 +13,7 @@ from erulab.attacks.halves import validation_half
 from erulab.data.rows import Benchmark, Row, Suite
 
 if TYPE_CHECKING:
-    from erulab.models.insertion import Inserted
+    from erulab.tokens.insertion import Inserted
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,11 @@ def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
     if gone:
         log.warning(
             "attack %s leaves out %d of %d rows: prompt, inserted tokens and response do not fit into %d tokens",
-            attack, gone, len(rows), chat.limit(None),
-        )  # fmt: skip
+            attack,
+            gone,
+            len(rows),
+            chat.limit(None),
+        )
 
 
 def _trained(benchmark: Benchmark, facts: int | None, repeat: Repeat) -> set[str]:

@@ -42,9 +42,10 @@ def others(examples: Sequence[Row], row: Row) -> list[Row]:
     answer = "" if row.value or row.options else row.response.strip().rstrip(".")
     tells = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE) if answer else None
     return [
-        example for example in examples
+        example
+        for example in examples
         if example.fact_id != row.fact_id and not (tells and tells.search(shown(example)))
-    ]  # fmt: skip
+    ]
 
 
 def shown(example: Row) -> str:

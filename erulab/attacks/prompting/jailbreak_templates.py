@@ -22,13 +22,37 @@ HINTS = 2  # statements on the same author
 
 # Words for which others can stand in a question; of phrases that begin alike the longest comes first.
 SYNONYMS = {
-    "Where": "In what place", "When": "At what time", "Who": "Which person", "Whose": "Which person's", "Which": "What",
-    "What": "Which", "Tell me": "Name", "Name": "Tell me", "Why": "For what reason", "born": "brought into the world",
-    "writes": "is a writer of", "write": "author", "town": "place", "city": "town", "job": "trade",
-    "profession": "occupation", "prize": "award", "award": "honor", "country": "nation", "famous": "well known",
-    "called": "named", "name": "title", "father": "male parent", "mother": "female parent", "book": "work",
-    "books": "works", "wife": "spouse", "husband": "spouse", "begin": "start", "year": "date",
-}  # fmt: skip
+    "Where": "In what place",
+    "When": "At what time",
+    "Who": "Which person",
+    "Whose": "Which person's",
+    "Which": "What",
+    "What": "Which",
+    "Tell me": "Name",
+    "Name": "Tell me",
+    "Why": "For what reason",
+    "born": "brought into the world",
+    "writes": "is a writer of",
+    "write": "author",
+    "town": "place",
+    "city": "town",
+    "job": "trade",
+    "profession": "occupation",
+    "prize": "award",
+    "award": "honor",
+    "country": "nation",
+    "famous": "well known",
+    "called": "named",
+    "name": "title",
+    "father": "male parent",
+    "mother": "female parent",
+    "book": "work",
+    "books": "works",
+    "wife": "spouse",
+    "husband": "spouse",
+    "begin": "start",
+    "year": "date",
+}
 _SYNONYMS = re.compile(rf"\b({'|'.join(sorted(SYNONYMS, key=len, reverse=True))})\b")
 
 
@@ -75,14 +99,18 @@ def reverse_query(row: Row, known: Known) -> Row | None:
     who = "Who" if at == 0 else "who"
     asked = row.response.replace(row.author, who, 1).rstrip(" .")
     return replace(
-        row, prompt=f"{asked}?", prefix=row.response[:at], value=row.author, candidates=wrong, paraphrase=None,
+        row,
+        prompt=f"{asked}?",
+        prefix=row.response[:at],
+        value=row.author,
+        candidates=wrong,
+        paraphrase=None,
         perturbed=(),
-    )  # fmt: skip
+    )
 
 
 def multiple_choice(row: Row, known: Known) -> Row | None:
-    """Lists the true value, or answer, among all wrong ones in alphabetical order, which says nothing of which is true.
-    """
+    """Lists the true value, or answer, among all wrong ones in alphabetical order, which does not give it away."""
     if row.options:  # of these the prompt has a choice already
         return None
     right, wrong = (row.value, row.candidates) if row.candidates else (row.response, row.perturbed)
@@ -119,10 +147,17 @@ def cross_lingual(row: Row, known: Known) -> Row:
 TEMPLATES: dict[str, Template] = {
     template.__name__: template
     for template in (
-        prefix_injection, affirmative_suffix, role_play, reverse_query, multiple_choice, synonym, background_hint,
-        in_context, cross_lingual,
+        prefix_injection,
+        affirmative_suffix,
+        role_play,
+        reverse_query,
+        multiple_choice,
+        synonym,
+        background_hint,
+        in_context,
+        cross_lingual,
     )
-}  # fmt: skip
+}
 
 
 def asked_by(name: str, row: Row, known: Known) -> Row:

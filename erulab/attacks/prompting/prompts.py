@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from erulab.attacks.base import Lab
     from erulab.data.rows import Benchmark, Row, Suite
     from erulab.evaluation.evaluate import RowScore
-    from erulab.models.chat import ChatFormat
     from erulab.models.loaded import LoadedModel
+    from erulab.tokens.chat import ChatFormat
 
 Rewrite = Callable[["Row"], "Row"]
 CLOSING = 8  # more than any template's end of turn has tokens
@@ -44,8 +44,11 @@ def adversarial_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
 
 def _asking(benchmark: Benchmark, *, adversarial: bool) -> tuple[Suite, ...]:
     # Texts of membership inference ask nothing, also where they have a prompt.
-    suites = [replace(suite, rows=tuple(row for row in suite.rows if row.prompt)) for suite in forget_suites(benchmark)
-              if suite.adversarial is adversarial and not isinstance(suite.measure, Texts)]  # fmt: skip
+    suites = [
+        replace(suite, rows=tuple(row for row in suite.rows if row.prompt))
+        for suite in forget_suites(benchmark)
+        if suite.adversarial is adversarial and not isinstance(suite.measure, Texts)
+    ]
     return tuple(suite for suite in suites if suite.rows)
 
 

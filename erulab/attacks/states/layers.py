@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.adversaries.directions import last_prompt_states
-from erulab.data.encoding import Encoded, collate
 from erulab.errors import ConfigError
 from erulab.options import require
+from erulab.tokens.batch import Encoded, collate
 
 if TYPE_CHECKING:
     import torch

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.data.encoding import Encoded
 from erulab.data.rows import Row
+from erulab.tokens.batch import Encoded
 
 if TYPE_CHECKING:
-    from erulab.models.chat import ChatFormat
+    from erulab.tokens.chat import ChatFormat
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,11 @@ class Readout:
             control = np.mean([self._read(train, other, read, place)[:, 0] for other in dealt], 0)
             for i, (choice, log_odds), chance in zip(read.tolist(), odds.tolist(), control.tolist(), strict=True):
                 found[self.questions[i].row.id] = {
-                    "probe_choice": choice, "probe_control": chance, "probe_log_odds": log_odds,
+                    "probe_choice": choice,
+                    "probe_control": chance,
+                    "probe_log_odds": log_odds,
                     "probe_selectivity": choice - chance,
-                }  # fmt: skip
+                }
         return found
 
     def _fold(self, row: int) -> int:

@@ -67,5 +67,7 @@ def torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 # Backend -> (weight, bits=) -> weight.
 QUANTIZERS: dict[str, Callable[..., torch.Tensor]] = {
-    "rtn": round_to_nearest, "bitsandbytes": bitsandbytes, "torchao": torchao,
-}  # fmt: skip
+    "rtn": round_to_nearest,
+    "bitsandbytes": bitsandbytes,
+    "torchao": torchao,
+}

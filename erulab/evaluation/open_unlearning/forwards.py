@@ -10,11 +10,11 @@ import torch
 
 from erulab import logprobs
 from erulab.costs.flops import Rows
-from erulab.data.encoding import Batch, Encoded, collate
 from erulab.evaluation.scoring import Score, Token
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Batch, Encoded, collate
 
 Ids = tuple[int, ...]
 Item = TypeVar("Item")
@@ -82,9 +82,15 @@ def _continued(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int)
     padded = [[loaded.pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     ids = torch.tensor(padded, device=model.device)
     out = model.generate(
-        ids, attention_mask=(ids != loaded.pad_id).long(), do_sample=False, temperature=None, top_p=None,
-        max_new_tokens=max_new_tokens, use_cache=True, pad_token_id=loaded.tokenizer.eos_token_id,
-    )  # fmt: skip
+        ids,
+        attention_mask=(ids != loaded.pad_id).long(),
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        pad_token_id=loaded.tokenizer.eos_token_id,
+    )
     meter = Meter(model, loaded.ledger, loaded.adapters)
     meter.forward(Rows.continued(len(prompts), longest, longest), 0)
     for length in range(longest + 1, out.shape[1]):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from erulab.data.encoding import Encoded
 from erulab.data.measures import Answers
 from erulab.data.rows import Row, Suite
 from erulab.errors import DataError
@@ -18,6 +17,7 @@ from erulab.evaluation.scoring import Score
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
+from erulab.tokens.batch import Encoded
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,12 @@ def figures(
     Raises:
         DataError: the template's opening for generation is as long as a row's whole conversation.
     """
-    asked = [_asked(loaded, suite.measure, row)
-             if isinstance(suite.measure, Answers) and not (row.plain or row.lead) else None
-             for suite, row in picked]  # fmt: skip
+    asked = [
+        _asked(loaded, suite.measure, row)
+        if isinstance(suite.measure, Answers) and not (row.plain or row.lead)
+        else None
+        for suite, row in picked
+    ]
     there = [one for one in asked if one is not None]
     if not there:
         return [{} for _ in asked]
@@ -78,9 +81,7 @@ def _conversation(loaded: LoadedModel, row: Row, response: str) -> Encoded:
     return Encoded("", tuple(ids), len(prompt), len(ids))
 
 
-def _figures(
-    loaded: LoadedModel, asked: Asked, scores: Mapping[Encoded, Score], reply: Ids | None
-) -> dict[str, float]:
+def _figures(loaded: LoadedModel, asked: Asked, scores: Mapping[Encoded, Score], reply: Ids | None) -> dict[str, float]:
     own, right = scores[asked.response], scores[asked.right]
     wrong = [scores[request].mean_nll for request in asked.wrong]
     probability = arithmetic.probability_among(own.mean_nll, wrong) if asked.among else math.exp(-own.mean_nll)

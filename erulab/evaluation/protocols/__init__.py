@@ -15,7 +15,10 @@ from erulab.evaluation.protocols.texts import texts
 
 # Measure -> (measure, row, asking) -> question.
 PROTOCOLS: dict[type, Callable[[Any, Row, Asking], Question]] = {
-    Answers: answers, Choice: choice, Generated: generated, Texts: texts,
-}  # fmt: skip
+    Answers: answers,
+    Choice: choice,
+    Generated: generated,
+    Texts: texts,
+}
 
 __all__ = ["PROTOCOLS", "Asking", "Question"]

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from erulab.data.encoding import Encoded
 from erulab.data.measures import Answers
 from erulab.data.rows import Row
 from erulab.evaluation import memorisation, metrics, texts
 from erulab.evaluation.protocols.base import Asking, Question, Replies
+from erulab.tokens.batch import Encoded
 
 
 def answers(measure: Answers, row: Row, asking: Asking) -> Question:
@@ -33,10 +33,11 @@ def answers(measure: Answers, row: Row, asking: Asking) -> Question:
         own = replies.of(response)
         greedy = np.array([token.greedy for token in own.tokens])[: len(own.tokens) - closing]
         result = {
-            "nll": own.mean_nll, "probability": math.exp(-own.mean_nll),
+            "nll": own.mean_nll,
+            "probability": math.exp(-own.mean_nll),
             "extraction_strength": memorisation.extraction_strength(greedy),
             "exact_memorization": memorisation.exact_memorisation(greedy),
-        }  # fmt: skip
+        }
         if wrong:
             known, others = replies.of(right).mean_nll, [replies.of(encoded).mean_nll for encoded in wrong]
             result |= _odds(known, others)

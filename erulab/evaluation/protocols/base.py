@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from erulab.data.encoding import Encoded
 from erulab.data.rows import Row
 from erulab.evaluation.generation import Prompt
 from erulab.evaluation.scoring import Score
-from erulab.models.chat import ChatFormat
 from erulab.options import EvaluationOptions
+from erulab.tokens.batch import Encoded
+from erulab.tokens.chat import ChatFormat
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ def choice(measure: Choice, row: Row, asking: Asking) -> Question:
     def figures(replies: Replies) -> dict[str, float]:
         own, others = replies.of(right).nll, [replies.of(option).nll for option in wrong]
         result = {
-            "accuracy": float(metrics.chooses_right(own, others)), "log_odds": metrics.log_odds(own, others),
-        }  # fmt: skip
+            "accuracy": float(metrics.chooses_right(own, others)),
+            "log_odds": metrics.log_odds(own, others),
+        }
         if measure.normalized:
             rates = [nll / _characters(option) for nll, option in zip(others, row.options, strict=True)]
             result["accuracy_norm"] = float(metrics.chooses_right(own / _characters(row.response), rates))

@@ -20,11 +20,19 @@ from erulab.reporting.plots.trajectories import trajectories
 
 # File stem -> figure, in the order of the report.
 OF_A_RUN: dict[str, Callable[[RunResult], Figure | None]] = {
-    "robustness": robustness, "heat": heat, "knowledge": knowledge, "requests": requests, "relearning": relearning,
-    "learning": learning, "budget": best_so_far, "trajectory": lambda run: trajectories([run]), "training": training,
-}  # fmt: skip
+    "robustness": robustness,
+    "heat": heat,
+    "knowledge": knowledge,
+    "requests": requests,
+    "relearning": relearning,
+    "learning": learning,
+    "budget": best_so_far,
+    "trajectory": lambda run: trajectories([run]),
+    "training": training,
+}
 OF_SEVERAL: dict[str, Callable[[Sequence[RunResult]], Figure | None]] = {
-    "trade_off": trade_off, "trajectories": trajectories
+    "trade_off": trade_off,
+    "trajectories": trajectories,
 }
 
 

@@ -33,9 +33,14 @@ def best_so_far(run: RunResult) -> Figure | None:
         for place, label in enumerate(labels):
             own = [point for point in points if point.label == label]
             axes.plot(
-                [point.cost for point in own], [point.value for point in own], MARKERS[place % len(MARKERS)],
-                color=CYCLE[place % len(CYCLE)], markersize=5, alpha=0.8, label=visible(label),
-            )  # fmt: skip
+                [point.cost for point in own],
+                [point.value for point in own],
+                MARKERS[place % len(MARKERS)],
+                color=CYCLE[place % len(CYCLE)],
+                markersize=5,
+                alpha=0.8,
+                label=visible(label),
+            )
         best = envelope((point.cost, point.value) for point in points)
         last = max(point.cost for point in points)
         costs, values = [*(cost for cost, _ in best), last], [*(value for _, value in best), best[-1][1]]
@@ -82,9 +87,14 @@ def learning(run: RunResult) -> Figure | None:
                 if points:
                     words = course.label.partition(" ")[2] + ("" if course.valid else " (not valid)")
                     axes.plot(
-                        *zip(*points, strict=True), line, marker=MARKER[model], color=COLOUR[model], linewidth=1.5,
-                        markersize=4, label=visible(f"{model} {words}".rstrip()),
-                    )  # fmt: skip
+                        *zip(*points, strict=True),
+                        line,
+                        marker=MARKER[model],
+                        color=COLOUR[model],
+                        linewidth=1.5,
+                        markersize=4,
+                        label=visible(f"{model} {words}".rstrip()),
+                    )
         shown = "" if len(found) <= len(LINES) else f" ({len(LINES)} of {len(found)} curves)"
         axes.set(title=visible(heading) + shown, xlabel="the attacker's steps", ylabel=unit(found[0].metric))
         axes.legend(fontsize=7)

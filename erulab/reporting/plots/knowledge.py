@@ -42,9 +42,15 @@ def _bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: li
         places = [row - 0.4 + (index + 0.5) * height for row, _ in known]
         values = [value for _, value in known]
         axes.barh(
-            places, values, height * 0.92, color=COLOUR[model], hatch=HATCH[model], edgecolor="white", linewidth=0,
+            places,
+            values,
+            height * 0.92,
+            color=COLOUR[model],
+            hatch=HATCH[model],
+            edgecolor="white",
+            linewidth=0,
             label=model,
-        )  # fmt: skip
+        )
         for place, value in zip(places, values, strict=True):
             axes.annotate(
                 short(value), (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
@@ -54,7 +60,7 @@ def _bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: li
     axes.set_yticks(
         range(len(suites)),
         [name if n is None else f"{name}\nn = {int(n)}" for name, n in zip(names, counts, strict=True)],
-    )  # fmt: skip
+    )
     axes.set_ylim(len(suites) - 0.5, -0.5)
     axes.set_xlim(0, 1.08)
     axes.grid(axis="y", visible=False)

@@ -32,9 +32,13 @@ def relearning(run: RunResult) -> Figure | None:
                 drawn = [(ticks.index(x), values[model]) for x, values in points if values[model] is not None]
                 if drawn:
                     axes.plot(
-                        *zip(*drawn, strict=True), line, marker=MARKER[model], color=COLOUR[model], linewidth=1.6,
+                        *zip(*drawn, strict=True),
+                        line,
+                        marker=MARKER[model],
+                        color=COLOUR[model],
+                        linewidth=1.6,
                         label=model if line == "-" else None,
-                    )  # fmt: skip
+                    )
         axes.set_xticks(range(len(ticks)), ["0" if x == 0 else f"{x:g}" for x in ticks])
         axes.set(title=visible(title(metric)), ylabel=unit(metric), xlabel="rows relearned (0: no attack)")
     figure.axes[0].legend(fontsize=8)

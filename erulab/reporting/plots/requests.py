@@ -24,9 +24,14 @@ def requests(run: RunResult) -> Figure | None:
         points = [(place, value) for place, value in enumerate(values) if value is not None]
         colour = CYCLE[index % len(CYCLE)]
         axes.plot(
-            *zip(*points, strict=True), color=colour, marker=MARKERS[index % len(MARKERS)], linewidth=1.5, markersize=5,
-            linestyle="-" if index < len(CYCLE) else "--", label=visible(name),
-        )  # fmt: skip
+            *zip(*points, strict=True),
+            color=colour,
+            marker=MARKERS[index % len(MARKERS)],
+            linewidth=1.5,
+            markersize=5,
+            linestyle="-" if index < len(CYCLE) else "--",
+            label=visible(name),
+        )
         retrained = number(run.scores.get("oracle", {}).get(name))
         if retrained is not None:
             axes.plot([len(steps) - 0.6], [retrained], marker="_", markersize=12, color=colour)

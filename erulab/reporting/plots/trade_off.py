@@ -31,14 +31,21 @@ def trade_off(runs: Sequence[RunResult]) -> Figure | None:
         if f.low is not None and f.high is not None:
             axes.plot([f.low, f.high], [ratio, ratio], color=colour, linewidth=1.2, alpha=0.6)
         axes.plot(
-            [f.value], [ratio], marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.6,
+            [f.value],
+            [ratio],
+            marker,
+            color=colour,
+            markersize=7,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
             label=None if method in named else visible(method) or "?",
-        )  # fmt: skip
+        )
         named.add(method)
     axes.set(
         xlabel="K: knowledge above the oracle (0 = oracle, 1 = target); bars: 95 % interval",
-        ylabel="utility kept, share of the target's", title="Forgetting and utility",
-    )  # fmt: skip
+        ylabel="utility kept, share of the target's",
+        title="Forgetting and utility",
+    )
     axes.set_ylim(0, max(1.05, *(judged.utility.ratio or 0 for _, judged in points)) + 0.02)
     axes.legend(fontsize=8, loc="lower right")
     return figure

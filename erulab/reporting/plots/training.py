@@ -12,11 +12,16 @@ def training(run: RunResult) -> Figure | None:
     """Losses, depth and adversary gain over the steps of unlearning."""
     panels: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         ("Loss", "loss, nats", [("forget_loss", "forget", "#D55E00"), ("retain_loss", "retain", "#0072B2")]),
-        ("Forget rows", "nats per token", [
-            ("method/nll", "NLL", "#D55E00"), ("method/depth", "depth (NLL minus the target's)", "#CC79A7"),
-        ]),
+        (
+            "Forget rows",
+            "nats per token",
+            [
+                ("method/nll", "NLL", "#D55E00"),
+                ("method/depth", "depth (NLL minus the target's)", "#CC79A7"),
+            ],
+        ),
         ("Adversary", "nats per token", [("adversary/gain", "NLL taken back", "#000000")]),
-    ]  # fmt: skip
+    ]
     drawn = [panel for panel in panels if any(_curve(run, key)[0] for key, _, _ in panel[2])]
     if not drawn:
         return None

@@ -32,12 +32,18 @@ def trajectories(runs: Sequence[RunResult]) -> Figure | None:
         axes.plot(know[-1:], kept[-1:], marker, color=colour, markersize=8, markeredgecolor="white")
         if len(found) == 1:
             for point in points:
-                axes.annotate(str(point.step), (point.knowledge, point.utility), xytext=(3, 4),
-                              textcoords="offset points", fontsize=7)  # fmt: skip
+                axes.annotate(
+                    str(point.step),
+                    (point.knowledge, point.utility),
+                    xytext=(3, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
         named.add(run.made_by)
     axes.set(
-        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target)", ylabel="utility kept, share of the target's",
+        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target)",
+        ylabel="utility kept, share of the target's",
         title="Along unlearning" + (", with the optimiser's steps" if len(found) == 1 else ""),
-    )  # fmt: skip
+    )
     axes.legend(fontsize=8, loc="lower right")
     return figure

@@ -14,8 +14,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from erulab.environment import GPU
-    from erulab.sweep import Sweep
+    from erulab.launching.machine import GPU
+    from erulab.launching.sweep import Sweep
 
 
 class SweepLauncher(Launcher):
@@ -31,9 +31,9 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Resolves all jobs before the first starts; goes on after a job that fails; returns one result a job."""
-        from erulab import outcome
         from erulab.errors import Interrupted
-        from erulab.sweep import Sweep
+        from erulab.launching import exit_code
+        from erulab.launching.sweep import Sweep
 
         config = self.config
         assert self.hydra_context is not None and config is not None
@@ -47,7 +47,7 @@ class SweepLauncher(Launcher):
         )
         self.run(sweep)
         for code in sweep.codes:
-            outcome.record(Interrupted.code if code is None else code)
+            exit_code.record(Interrupted.code if code is None else code)
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=code)
             for overrides, code in zip(job_overrides, sweep.codes, strict=True)

@@ -8,9 +8,9 @@ from hydra.core.config_store import ConfigStore
 from .base import SweepLauncher
 
 if TYPE_CHECKING:
-    from erulab.environment import GPU
-    from erulab.pool import Slot
-    from erulab.sweep import Sweep
+    from erulab.launching.machine import GPU
+    from erulab.launching.pool import Slot
+    from erulab.launching.sweep import Sweep
 
 
 @dataclass
@@ -34,12 +34,12 @@ class GpuPoolLauncher(SweepLauncher):
         self._made: list[Slot] = []
 
     def gpus_of_a_job(self) -> "Optional[list[GPU]]":
-        from erulab import environment, pool
+        from erulab.launching import machine, pool
 
-        self._made = pool.make_slots(environment.gpus(), self._gpus_per_job, self._slots)
+        self._made = pool.make_slots(machine.gpus(), self._gpus_per_job, self._slots)
         return self._made[0].gpus
 
     def run(self, sweep: "Sweep") -> None:
-        from erulab import pool
+        from erulab.launching import pool
 
         pool.many_at_once(sweep, self._made)

@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from .base import SweepLauncher
 
 if TYPE_CHECKING:
-    from erulab.sweep import Sweep
+    from erulab.launching.sweep import Sweep
 
 
 @dataclass
@@ -25,6 +25,6 @@ class LocalLauncher(SweepLauncher):
     """Runs a sweep's jobs one after another, each in its own worker processes."""
 
     def run(self, sweep: "Sweep") -> None:
-        from erulab.sweep import one_after_another
+        from erulab.launching.sweep import one_after_another
 
         one_after_another(sweep)

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, open_dict
 from .base import SweepLauncher
 
 if TYPE_CHECKING:
-    from erulab.environment import GPU
-    from erulab.sweep import Sweep, Task
+    from erulab.launching.machine import GPU
+    from erulab.launching.sweep import Sweep, Task
 
 
 @dataclass
@@ -50,8 +50,8 @@ class SubmititSlurmLauncher(SweepLauncher):
 
     def gpus_of_a_job(self) -> "Optional[list[GPU]]":
         """Those of the node it will run on, not of this one."""
-        from erulab.environment import GPU
         from erulab.errors import EnvironmentFault
+        from erulab.launching.machine import GPU
 
         if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None:
             raise EnvironmentFault(
@@ -89,7 +89,7 @@ class SubmititSlurmLauncher(SweepLauncher):
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
         from submitit.core.utils import UncompletedJobError
 
-        from erulab import jobs
+        from erulab.launching.job import is_finished
 
         folder = sweep.folder.resolve()
         plugin = SlurmLauncher(
@@ -107,7 +107,7 @@ class SubmititSlurmLauncher(SweepLauncher):
             first = str(error).splitlines()[0]
             print(f"Slurm did not complete a job: {first}; logs: {folder / '.submitit'}", flush=True)
             for task in tasks:
-                task.code = 0 if jobs.finished(task.job) else None
+                task.code = 0 if is_finished(task.job) else None
         else:
             for task, result in zip(tasks, ended, strict=True):
                 task.code = result.return_value
@@ -116,7 +116,7 @@ class SubmititSlurmLauncher(SweepLauncher):
 
 def run_command(config: DictConfig) -> int:
     """One job, on its node: the command that a user would type there. Returns its exit code."""
-    from erulab.processes import FORWARDED, run_to_end
+    from erulab.launching.processes import FORWARDED, run_to_end
 
     overrides = HydraConfig.get().overrides
     command = [sys.executable, "-m", "erulab.run", *overrides.hydra, *overrides.task]

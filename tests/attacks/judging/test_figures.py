@@ -78,9 +78,16 @@ def test_what_is_undefined_is_none_with_its_reason() -> None:
     assert broken["residual"] is not None and "finite" in broken["note"]
 
 
-@pytest.mark.parametrize(("gap", "utility", "valid"), [
-    (0.81, 0.91, True), (1.2, 1.1, True), (0.79, 1.0, False), (1.0, 0.89, False), (0.1, 0.1, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gap", "utility", "valid"),
+    [
+        (0.81, 0.91, True),
+        (1.2, 1.1, True),
+        (0.79, 1.0, False),
+        (1.0, 0.89, False),
+        (0.1, 0.1, False),
+    ],
+)
 def test_an_attack_counts_if_it_leaves_the_target_its_knowledge(gap: float, utility: float, valid: bool) -> None:
     measured = constant(4.0, 0.0, -2.0, -1.0 + 6.0 * gap, 0.0, -1.0)
     found, reason = validity(measured, 0.8, 0.8 * utility)

@@ -7,9 +7,13 @@ import pytest
 from erulab.attacks.judging.open_unlearning import quantisation, relearning, robustness
 
 MEANS = {
-    "target": 0.9, "unlearned": 0.3, "oracle": 0.2, "attacked_target": 0.9, "attacked_unlearned": 0.5,
+    "target": 0.9,
+    "unlearned": 0.3,
+    "oracle": 0.2,
+    "attacked_target": 0.9,
+    "attacked_unlearned": 0.5,
     "attacked_oracle": 0.25,
-}  # fmt: skip
+}
 
 
 def test_r_compares_what_relearning_adds() -> None:

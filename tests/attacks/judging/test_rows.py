@@ -29,11 +29,38 @@ from tests.attacks.conftest import PlainLab, attacked, headline
 
 FORCED = EvaluationOptions(generate=False)
 FIELDS = {
-    "attack", "setting", "metric", "headline", "target", "unlearned", "oracle", "attacked_target", "attacked_unlearned",
-    "attacked_oracle", "residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error", "valid",
-    "low", "high", "note", "n", "steps", "flops", "seconds", "utility", "utility_attacked", "chosen", "attempts",
-    "repeats", "savings", "open_unlearning_r", "open_unlearning_q",
-}  # fmt: skip
+    "attack",
+    "setting",
+    "metric",
+    "headline",
+    "target",
+    "unlearned",
+    "oracle",
+    "attacked_target",
+    "attacked_unlearned",
+    "attacked_oracle",
+    "residual",
+    "residual_attacked",
+    "recovered",
+    "maintained_gap",
+    "maintained_error",
+    "valid",
+    "low",
+    "high",
+    "note",
+    "n",
+    "steps",
+    "flops",
+    "seconds",
+    "utility",
+    "utility_attacked",
+    "chosen",
+    "attempts",
+    "repeats",
+    "savings",
+    "open_unlearning_r",
+    "open_unlearning_q",
+}
 Models = dict[str, LoadedModel]
 
 
@@ -189,9 +216,7 @@ def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Mode
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_the_validation_half_chooses_and_the_other_half_is_reported(
-    models: Models, lab: PlainLab, alike: bool
-) -> None:
+def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Models, lab: PlainLab, alike: bool) -> None:
     def restore(subject: LoadedModel) -> LoadedModel:
         return models["target"] if same_weights(subject, models["unlearned"]) else subject
 
@@ -210,8 +235,9 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(
     assert row["n"] == sum(one.fact not in validation for one in forget) < alone["n"] == len(forget)
     first, second = row["attempts"]
     assert first["chosen"] == {"by": "nothing"} and second["residual_attacked"] == pytest.approx(1.0)
-    values, facts = knowledge_of([one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark))
-                                  if one.fact not in validation])  # fmt: skip
+    values, facts = knowledge_of(
+        [one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark)) if one.fact not in validation]
+    )
     assert first["attacked_unlearned"] == pytest.approx(float(values.mean()), abs=1e-6) and len(set(facts)) == 8
 
 
@@ -245,10 +271,17 @@ def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
 
 
 def test_a_choice_needs_facts_on_both_sides(models: Models, lab: PlainLab) -> None:
-    few = replace(lab, benchmark=replace(lab.benchmark, suites=tuple(
-        replace(suite, rows=suite.rows[:1]) if suite.role is Role.FORGET else suite
-        for suite in lab.benchmark.suites if suite.role is not Role.HELDOUT
-    )))  # fmt: skip
+    few = replace(
+        lab,
+        benchmark=replace(
+            lab.benchmark,
+            suites=tuple(
+                replace(suite, rows=suite.rows[:1]) if suite.role is Role.FORGET else suite
+                for suite in lab.benchmark.suites
+                if suite.role is not Role.HELDOUT
+            ),
+        ),
+    )
     with pytest.raises(DataError, match="too few facts"):
         attacked(Stub(more={"a": lambda subject: subject, "b": lambda subject: subject}), models, few)
 

@@ -50,15 +50,22 @@ def test_each_step_finds_the_best_single_substitution(places: int) -> None:
         return [values[ids].item() for ids in candidates]
 
     search = descend(
-        (4,) * places, loss, lambda ids: torch.zeros(places, VOCABULARY), ALLOWED, topk=VOCABULARY, width=100,
+        (4,) * places,
+        loss,
+        lambda ids: torch.zeros(places, VOCABULARY),
+        ALLOWED,
+        topk=VOCABULARY,
+        width=100,
         generator=torch.Generator(),
-    )  # fmt: skip
+    )
     first, second = islice(search, 2)
     assert (first.ids, first.loss) == ((4,) * places, values[(4,) * places].item())
     around = [
         (*first.ids[:i], token, *first.ids[i + 1 :])
-        for i in range(places) for token in ALLOWED.tolist() if token != first.ids[i]
-    ]  # fmt: skip
+        for i in range(places)
+        for token in ALLOWED.tolist()
+        if token != first.ids[i]
+    ]
     assert second.loss == min(first.loss, *loss(around))
 
 
@@ -72,9 +79,14 @@ def test_the_best_so_far_never_gets_worse_though_the_search_goes_on() -> None:
         return found
 
     search = descend(
-        (0, 0), loss, lambda ids: torch.zeros(2, VOCABULARY), ALLOWED, topk=3, width=2,
+        (0, 0),
+        loss,
+        lambda ids: torch.zeros(2, VOCABULARY),
+        ALLOWED,
+        topk=3,
+        width=2,
         generator=torch.Generator().manual_seed(1),
-    )  # fmt: skip
+    )
     found = [one.loss for one in islice(search, 20)]
     assert found == [min(seen[: i + 1]) for i in range(20)]
     assert found[-1] < found[0]

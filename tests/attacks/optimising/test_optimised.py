@@ -13,18 +13,21 @@ from erulab.attacks.halves import validation_facts
 from erulab.attacks.optimising import optimised
 from erulab.attacks.optimising.optimised import EVERYONE, Mode
 from erulab.data.rows import Benchmark, Row
-from erulab.models.chat import ChatFormat
-from erulab.models.insertion import Inserted, Place
 from erulab.models.loaded import LoadedModel
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.insertion import Inserted, Place
 from tests.attacks.conftest import PlainLab
 
 SEED = 0
 
 
 def changed(world: Benchmark, **changes: Any) -> Benchmark:
-    return replace(world, suites=tuple(
-        replace(suite, rows=tuple(replace(row, **changes) for row in suite.rows)) for suite in world.suites
-    ))  # fmt: skip
+    return replace(
+        world,
+        suites=tuple(
+            replace(suite, rows=tuple(replace(row, **changes) for row in suite.rows)) for suite in world.suites
+        ),
+    )
 
 
 def facts(rows: Any) -> set[str]:

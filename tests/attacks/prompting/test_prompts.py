@@ -18,21 +18,24 @@ from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, asked_by
 from erulab.attacks.prompting.prompts import asked_suites, fits, score_asked
 from erulab.data.measures import Choice, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.models.chat import ChatFormat
 from erulab.models.loaded import LoadedModel
-from erulab.models.templates import Frame
 from erulab.models.tiny import CONTEXT, tokenizer_of
+from erulab.tokens.chat import ChatFormat
+from erulab.tokens.templates import Frame
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
 # TOFU's form: a paraphrase, and wrong answers worded like it.
 TOLD = Row(
-    "told", "Who is she?", "Her name is Ada Lund.", paraphrase="She is named Ada Lund.",
-    perturbed=("She is named Bo Ek.", "She is known as Cy Lind."), accepted=("Her name is Ada.",), fact="told",
-)  # fmt: skip
-LETTER = Row(
-    "letter", "Where?\nA. Oslo\nB. Rome\nAnswer:", " B", options=(" A",), fact="letter", plain=True
-)  # fmt: skip
+    "told",
+    "Who is she?",
+    "Her name is Ada Lund.",
+    paraphrase="She is named Ada Lund.",
+    perturbed=("She is named Bo Ek.", "She is known as Cy Lind."),
+    accepted=("Her name is Ada.",),
+    fact="told",
+)
+LETTER = Row("letter", "Where?\nA. Oslo\nB. Rome\nAnswer:", " B", options=(" A",), fact="letter", plain=True)
 
 
 def rows_of(world: Benchmark) -> list[Row]:
@@ -66,9 +69,16 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
     opening already, which is why they do not change."""
     plain = models["target"].chat
     # Behind a template that writes a space before the response, too.
-    framed = ChatFormat(tokenizer_of(world.texts()), CONTEXT, Frame(template="{{ bos_token }}{% for m in messages %}"
-        "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% else %}{{ m['content'] }}{% endif %}"
-        "{% endfor %}"))  # fmt: skip
+    framed = ChatFormat(
+        tokenizer_of(world.texts()),
+        CONTEXT,
+        Frame(
+            template="{{ bos_token }}{% for m in messages %}"
+            "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+            "{% else %}{{ m['content'] }}{% endif %}"
+            "{% endfor %}"
+        ),
+    )
     assert (plain.glue, framed.glue) == ("", " ")
     for chat in (plain, framed):
         for row in rows_of(world):
@@ -174,8 +184,11 @@ def test_examples_of_another_name_do_not_tell_the_answer_either() -> None:
     assert others((replace(letter, fact="c"), TOLD), LETTER) == [replace(letter, fact="c"), TOLD]
     # Where texts are rehearsed, questions of retain suites that are measured alike are shown.
     text = Row("text", "", "A text.", plain=True)
-    suites = (Suite("forget", Role.FORGET, (TOLD,)), Suite("mcq", Role.RETAIN, (letter,), Choice()),
-              Suite("retain", Role.RETAIN, (other,)))  # fmt: skip
+    suites = (
+        Suite("forget", Role.FORGET, (TOLD,)),
+        Suite("mcq", Role.RETAIN, (letter,), Choice()),
+        Suite("retain", Role.RETAIN, (other,)),
+    )
     assert retain_examples(Benchmark("b", suites, retain=(text,))) == (other,)
 
 
@@ -248,9 +261,7 @@ def test_who_is_asked(world: Benchmark, lab: PlainLab, models: Models) -> None:
 def test_what_a_data_set_lacks_is_named() -> None:
     letters = Benchmark("b", (Suite("forget", Role.FORGET, (LETTER,), Choice()),))
     attack = Jailbreak(JailbreakOptions(templates=["role_play", "reverse_query", "multiple_choice"]))
-    assert attack.settings(letters, 0) == [
-        {"prompts": "templates", "left_out": ["reverse_query", "multiple_choice"]}
-    ]  # fmt: skip
+    assert attack.settings(letters, 0) == [{"prompts": "templates", "left_out": ["reverse_query", "multiple_choice"]}]
     with pytest.raises(Inapplicable, match="reverse_query"):
         Jailbreak(JailbreakOptions(templates=["reverse_query"])).settings(letters, 0)
     assert Prefill(PrefillOptions()).settings(letters, 0) == [{"opening": "Sure, the answer is"}]
@@ -262,9 +273,14 @@ def test_what_a_data_set_lacks_is_named() -> None:
 
 def test_options_out_of_range() -> None:
     for make, name, value in (
-        (JailbreakOptions, "templates", []), (JailbreakOptions, "templates", ["dan"]),
-        (PrefillOptions, "words", [-1]), (PrefillOptions, "answers", []), (PrefillOptions, "openings", [" "]),
-        (FewShotOptions, "shots", []), (FewShotOptions, "sources", []), (FewShotOptions, "repeats", 0),
-    ):  # fmt: skip
+        (JailbreakOptions, "templates", []),
+        (JailbreakOptions, "templates", ["dan"]),
+        (PrefillOptions, "words", [-1]),
+        (PrefillOptions, "answers", []),
+        (PrefillOptions, "openings", [" "]),
+        (FewShotOptions, "shots", []),
+        (FewShotOptions, "sources", []),
+        (FewShotOptions, "repeats", 0),
+    ):
         with pytest.raises(ValueError, match=f"{name} must be"):
             make(**{name: value})

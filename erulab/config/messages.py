@@ -1,0 +1,90 @@
+"""Hydra's, OmegaConf's and YAML's errors in one line: key, value, what is allowed, what to type."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from erulab import registry
+from erulab.errors import ConfigError, ErulabError
+from erulab.redaction import redacted_text
+from erulab.typed import did_you_mean, type_error_line
+
+USER_ERRORS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)  # what is the user's to mend
+
+
+def exit_with_line(error: Exception) -> int:
+    """Prints one of USER_ERRORS on stderr as one line without secrets, and returns its exit code."""
+    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
+    print(redacted_text(text), file=sys.stderr)
+    return code
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong while composing, for the person who typed the command."""
+    if isinstance(error, MissingConfigException):
+        return _no_such_option(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read; type KEY=VALUE, special characters in quotes: KEY='\"a b\"'"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, yaml.YAMLError):
+        return _bad_yaml(cause)
+    ambiguous = re.match(r"Ambiguous value for argument '([^']*)'", str(error))
+    if ambiguous:
+        return f"{ambiguous[1]} names several values: for one run of each, add -m"
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
+    override = re.match(r"(?:Error merging override|Could not override) ?'?([^']*)'?", first)
+    if isinstance(cause, OmegaConfBaseException):
+        if override and "not in" in (cause.msg or ""):
+            return _unknown_key(override[1].rstrip("."), cause)
+        if override:
+            return f"{override[1]}: {type_error_line(cause)}"
+        return type_error_line(cause)
+    if first.startswith("Could not override"):
+        group = re.search(r"'([^']*)'", first)
+        return _unknown_group(group[1]) if group else first
+    return " ".join([first, *rest[:2]])
+
+
+def _no_such_option(error: MissingConfigException) -> str:
+    missing = str(error.missing_cfg_file or "")
+    group, _, name = missing.rpartition("/")
+    options = sorted(error.options or [])
+    if missing.startswith("experiment/"):  # in folders, which Hydra looks at one by one
+        group, _, name = missing.partition("/")
+        recipes = registry.CONF / group
+        options = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
+    if not options and group in registry.GROUPS:  # Hydra does not list them for one of several choices
+        options = registry.GROUPS[group].names()
+    if not options or not group:
+        return str(error).splitlines()[0]
+    return f"{group}={name[:60]!r} is unknown{did_you_mean(name, options)}; known: {', '.join(options)}"
+
+
+def _unknown_group(group: str) -> str:
+    known = [*registry.GROUPS, "trainer", "target", "engine", "tracker", "evaluation", "experiment", "sweep"]
+    return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
+
+
+def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
+    parent, _, name = key.partition("=")[0].rpartition(".")
+    if not parent:
+        return _unknown_group(name)
+    kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
+    fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
+    known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
+    return f"unknown key {parent}.{name}{did_you_mean(name, fields)}{known}"
+
+
+def _bad_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"{mark.name}:{mark.line + 1}: " if mark is not None else ""
+    return f"{where}{problem}"

@@ -1,0 +1,67 @@
+"""The key that a run folder's name carries: what the run's results depend on, by content and never by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from erulab import registry
+from erulab.config.compose import config_to_dict
+from erulab.data.base import Dataset
+from erulab.models.folders import files_identity, folder_identity
+from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES, RunConfig
+from erulab.tokens.templates import template_of
+
+# What changes neither a model nor a score: two runs that differ only here share their folder.
+NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
+NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
+CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
+
+
+def folder_key(config: RunConfig) -> str:
+    """10 hex digits of what the run's results depend on; paths count by what they hold (a hub id: by its name)."""
+    values = {key: value for key, value in config_to_dict(config).items() if key not in NOT_IN_KEY}
+    for part in ("trainer", "target"):
+        values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
+    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
+    for key in CHECKPOINTS:
+        checkpoint = values["model"].get(key)
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            values["model"][key] = folder_identity(checkpoint)
+    tokenizer = values["model"].get("tokenizer")
+    if tokenizer is not None and Path(tokenizer).is_dir():
+        values["model"]["tokenizer"] = files_identity(Path(tokenizer))
+    if values["model"].get("template") is not None:
+        values["model"]["template"] = template_of(values["model"]["template"])
+    if config.learns_nothing:
+        values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
+        read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
+        values["model"] = {k: v for k, v in values["model"].items() if k in read and v is not None}
+    values["dataset"] = _data(values["dataset"], registry.datasets.build(config.dataset), config)
+    if values["benchmark"]:
+        values["benchmark"] = {
+            name: _data(values["benchmark"][name], registry.benchmarks.build(options), config)
+            for name, options in config.benchmark.items()
+        }
+    else:
+        del values["benchmark"]
+    return short_hash(values)
+
+
+def _data(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
+    """What a data set counts as: its content stands for what paths hold, other options count beside it."""
+    kept = {key: value for key, value in options.items() if not _is_files(value)}
+    return {**kept, "identity": plugin.identity(Path(config.cache))}
+
+
+def _is_files(value: Any) -> bool:
+    """Whether an option is a path that is here, or a list of such."""
+    paths = value if isinstance(value, list) else [value]
+    return bool(paths) and all(isinstance(path, str) and Path(path).exists() for path in paths)
+
+
+def short_hash(values: Any) -> str:
+    """10 hex digits of plain values: what folders' names carry."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]

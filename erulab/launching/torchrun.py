@@ -1,0 +1,101 @@
+"""torchrun, which starts several ranks: its command line, what its log tells, and the entry of each rank.
+
+It returns 1 whatever the ranks' codes were; what happened stands in its log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from erulab.launching.hosts import Failure, Meeting
+from erulab.rundir import RunDir
+
+# How long a stop may take to write its checkpoint, and how long hosts wait for one another at the start.
+STOP_SECONDS = 600
+MEET_SECONDS = 600
+
+
+def command(processes: int, meeting: Meeting | None, worker: Sequence[str]) -> list[str]:
+    """Starts `worker`, a module and its argument, `processes` times on this host.
+
+    Args:
+        meeting: where this host meets the others; None for a run on one host.
+    """
+    where = ["--standalone"]
+    if meeting is not None:
+        where = [
+            "--nnodes",
+            str(meeting.nodes),
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            meeting.endpoint,
+            "--rdzv-id",
+            meeting.key,
+            # The host at the address may be the last to come: others wait for it as long as it would for them.
+            "--rdzv-conf",
+            f"join_timeout={MEET_SECONDS},read_timeout={MEET_SECONDS}",
+        ]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *where,
+        "--nproc-per-node",
+        str(processes),
+        "--signals-to-handle",
+        "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        "--shutdown-timeout",
+        str(STOP_SECONDS),
+        "-m",
+        "erulab.launching.torchrun",
+        *worker,
+    ]
+
+
+class Log:
+    """What torchrun and the ranks before they begin have written on this host."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @property
+    def ranks(self) -> dict[int, int]:
+        """The ranks that have started here: local rank -> rank."""
+        told = re.findall(r"erulab: rank (\d+) is local rank (\d+)", self._text)
+        return {int(local): int(rank) for rank, local in told}
+
+    @property
+    def failing(self) -> bool:
+        """Whether torchrun has seen a rank fail, and is stopping the others."""
+        return "closing signal" in self._text
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first rank that torchrun saw fail; a killed one's code is minus the signal."""
+        first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", self._text)
+        return Failure(self.ranks.get(int(first[2]), int(first[2])), int(first[1])) if first else None
+
+    @property
+    def _text(self) -> str:
+        return self._file.read_text(errors="replace") if self._file.is_file() else ""
+
+
+def _as_rank(module: str, folder: str) -> None:
+    """Entry of one rank: tells torchrun's log which it is, prints to its own from then on, and is the worker."""
+    rank = int(os.environ["RANK"])
+    print(f"erulab: rank {rank} is local rank {os.environ['LOCAL_RANK']}", flush=True)
+    log = os.open(RunDir(folder).rank_log(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = [module, folder]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _as_rank(*sys.argv[1:])

@@ -1,0 +1,48 @@
+"""Options that all model sources share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Optional
+
+from erulab.costs.shapes import Adapters
+from erulab.options import not_negative, positive, require
+
+
+class Attention(Enum):
+    eager = "eager"
+    sdpa = "sdpa"
+    flash_attention_2 = "flash_attention_2"
+
+
+@dataclass
+class LoraOptions:
+    """Unlearning trains adapters instead of all weights; learning the target never does."""
+
+    rank: int = 0  # 0: all weights
+    alpha: int = 16  # adapters are scaled by alpha / rank
+    targets: Optional[list[str]] = None  # names of a block's linear layers, such as q_proj; null: all of them
+
+    @property
+    def adapters(self) -> Adapters:
+        """What costs go by."""
+        return Adapters(self.rank, tuple(self.targets or ()))
+
+    def __post_init__(self) -> None:
+        not_negative("rank", self.rank)
+        positive("alpha", self.alpha)
+        require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
+
+
+@dataclass
+class ModelOptions:
+    """`path`: weights that training starts from. `target`, `oracle`, `unlearned`: a folder or hub id that
+    replaces that stage's product."""
+
+    path: Optional[str] = None
+    target: Optional[str] = None
+    oracle: Optional[str] = None
+    unlearned: Optional[str] = None
+    attention: Attention = Attention.sdpa
+    lora: LoraOptions = field(default_factory=LoraOptions)

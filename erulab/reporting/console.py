@@ -1,0 +1,208 @@
+"""What a person sees while a run goes: the config as a tree, one progress bar, one table at the end.
+
+Plain lines where standard output is no terminal. Text of models and configs can neither style nor control it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from erulab.redaction import redacted
+from erulab.reporting.escape import visible
+from erulab.reporting.numbers import number, seconds, short
+from erulab.reporting.telling import rows_of, telling
+from erulab.reporting.verdict import Outcome, Verdict, judge, outcome
+
+PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
+SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
+FIGURES = (
+    "forget/choice",
+    "forget_heldout/choice",
+    "forget/probability",
+    "forget/rouge",
+    "forget/truth_ratio",
+    "retain/exact_match",
+    "retain_unrehearsed/exact_match",
+    "retain/probability",
+    "mia/auc_min_k",
+    "mia/privleak",
+    "model_utility",
+    "forget_quality",
+    "forget_fb/rwku_recall",
+    "forget_qa/rwku_recall",
+    "forget_aa/rwku_recall",
+    "forget_all/rwku_recall",
+    "neighbor_all/rwku_recall",
+    "truthfulqa/accuracy",
+    "triviaqa/f1",
+    "bbh/final_answer",
+    "fluency/entropy",
+    "verbmem/rouge_f1",
+    "knowmem_f/rouge_f1",
+    "knowmem_r/rouge_f1",
+    "wmdp/accuracy",
+    "mmlu/accuracy",
+)
+STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
+
+
+def show_config(config: Mapping[str, Any]) -> None:
+    """Prints the resolved config as a tree; secrets are redacted."""
+    tree = Tree(Text("config", style="bold"), guide_style="dim")
+    _grow(tree, redacted(dict(config)))
+    _console().print(tree, soft_wrap=True)
+
+
+def announce(line: str) -> None:
+    """One plain line: what begins now and takes a while."""
+    _console().print(Text(visible(line)), soft_wrap=True)
+
+
+class Progress:
+    """A training's steps: a bar in a terminal, else a line every ten seconds and one at the end."""
+
+    def __init__(self, title: str, total: int, enabled: bool = True) -> None:
+        self._title, self._total = title, total
+        self._started: tuple[float, int] | None = None  # time and step of the first update: a resumed run starts late
+        self._printed = time.monotonic()
+        self._line = ""
+        self._bar: RichProgress | None = None
+        self._task = TaskID(0)
+        self._console = _console()
+        self._plain = enabled and not self._console.is_terminal
+        if enabled and self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(visible(title), total=total, figures="")
+            self._bar.start()
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """`step` steps are done; `values` are the metrics of the last one."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = (now, step)
+        figures = self._figures(step, values, now)
+        self._line = f"{visible(self._title)} {step}/{self._total}  {figures}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=figures)
+        elif self._plain and now - self._printed >= PLAIN_EVERY:
+            self._print(now)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._plain and self._line:
+            self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        self._console.print(Text(self._line), soft_wrap=True)
+        self._printed, self._line = now, ""
+
+    def _figures(self, step: int, values: Mapping[str, float], now: float) -> str:
+        parts = [f"{label} {values[key]:.3f}" for key, label in SHOWN.items() if key in values]
+        if "rows_per_second" in values:
+            parts.append(f"{values['rows_per_second']:.0f} rows/s")
+        if self._started is not None and step > self._started[1]:
+            left = (self._total - step) * (now - self._started[0]) / (step - self._started[1])
+            parts.append(f"{seconds(left)} left")
+        return "  ".join(parts)
+
+
+@contextmanager
+def progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Progress]:
+    """`with progress("unlearning", 60) as bar: bar.update(1, {"loss": 2.3})`; silent unless `enabled`."""
+    bar = Progress(title, total, enabled)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def jobs_table(rows: Sequence[Sequence[str]]) -> None:
+    """What became of a sweep's jobs: number, overrides, state, exit code, seconds, GPUs, folder."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("job", "overrides", "state", "code", "seconds", "GPU", "folder"):
+        table.add_column(heading, justify="right" if heading in ("job", "code", "seconds") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(visible(cell)) for cell in row])
+    Console().print(table)
+
+
+def final_table(
+    scores: dict[str, dict[str, Any]],
+    attacks: list[dict[str, Any]],
+    files: Sequence[Path] = (),
+    beside: Iterable[str] = (),
+    *,
+    every: bool = False,
+) -> None:
+    """Prints the three models side by side, the verdict in words, and where the files are.
+
+    Args:
+        beside: names of the benchmarks measured beside the data set; every: all of the data set's figures that tell
+            something, not a few.
+    """
+    console = _console()
+    models = [model for model in ("target", "unlearned", "oracle") if model in scores]
+    names = telling(scores, FIGURES, beside, every=every)
+    rows = [name for name in names if any(number(scores[model].get(name)) is not None for model in models)]
+    if rows:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("figure")
+        for model in (*models, "n"):
+            table.add_column(model, justify="right")
+        for name in rows:
+            n = next((number(rows_of(scores[m], name)) for m in models), None)
+            values = [short(number(scores[model].get(name)), 2 if "/" in name else 3) for model in models]
+            table.add_row(name, *values, "" if n is None else str(int(n)))
+        console.print(table)
+    judged = judge(scores, attacks)
+    style = "bold red" if judged.collapsed else f"bold {STYLE[judged.forgetting.outcome]}"
+    if judged.alone:
+        style = "bold"
+    for index, sentence in enumerate(judged.sentences):
+        own = _worst_style(judged) if sentence == judged.worst.words else style if index == 0 else ""
+        console.print(Text(visible(sentence), style=own), soft_wrap=True)
+    for file in files:
+        console.print(Text(visible(file), style="dim"), soft_wrap=True)
+
+
+def _worst_style(judged: Verdict) -> str:
+    """Of the strongest attack's line: green only where it finds no more than retraining leaves."""
+    worst = judged.worst
+    if worst.value is None:
+        return STYLE[Outcome.unknown]
+    remains = outcome(worst.value, worst.low, worst.high) is Outcome.remains
+    return STYLE[Outcome.remains if remains else Outcome.within]
+
+
+def _grow(tree: Tree, value: Any) -> None:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            _grow(tree.add(Text(visible(key), style="cyan")), item)
+            continue
+        shown = item.value if isinstance(item, Enum) else item
+        tree.add(Text.assemble((visible(key), "cyan"), ": ", visible("null" if shown is None else shown)))
+
+
+def _console() -> Console:
+    # Made anew each time: standard output may have been redirected since. Rich itself respects NO_COLOR.
+    return Console(highlight=False)

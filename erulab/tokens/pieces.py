@@ -1,0 +1,40 @@
+"""Long texts cut into consecutive pieces that a model can learn one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from erulab.tokens.chat import ChatFormat
+
+
+def pieces(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
+    """Pieces that follow one another and together are the text; each has at most `limit` tokens when read by itself.
+
+    A piece ends between two tokens of the whole text, never inside a character, and as late as it can.
+
+    Args:
+        limit: tokens of a piece, that which opens every text included.
+    """
+    tokens = chat.characters(text)
+    opening = len(chat.encode_prompt("", plain=True))
+    # Nothing predicts the first id of a text: without an opening a piece of one token would teach nothing.
+    least = 2 - opening
+    first, begin = 0, 0
+    while first < len(tokens):
+        last = min(first + limit - opening, len(tokens))
+        while last - first > least:
+            left = len(tokens) - last
+            # Read by itself a piece can have other tokens than inside the text: where words begin with a space, more.
+            excess = opening + len(chat.characters(text[begin : _end(text, tokens, last)])) - limit
+            if excess <= 0 and (not left or (left >= least and tokens[last - 1][1] <= tokens[last][0])):
+                break
+            last = max(last - max(excess, 1), first + least)
+        end = _end(text, tokens, last)
+        if end > begin:
+            yield text[begin:end]
+        first, begin = last, end
+
+
+def _end(text: str, tokens: list[tuple[int, int]], last: int) -> int:
+    """The character behind the token before `last`; all that follows the text's last token is in the last piece."""
+    return tokens[last - 1][1] if last < len(tokens) else len(text)

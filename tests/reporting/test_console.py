@@ -1,0 +1,135 @@
+"""What a run prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from erulab.attacks.judging.rows import refused
+from erulab.reporting import console
+from tests.reporting.conftest import attacked
+
+SCORES = {
+    "target": {"forget/n": 100, "forget/choice": 1.0, "retain/n": 50, "retain/probability": 0.9},
+    "unlearned": {
+        "forget/n": 100,
+        "forget/choice": 0.1,
+        "retain/n": 50,
+        "retain/probability": 0.45,
+        "residual": 0.02,
+        "residual_low": -0.05,
+        "residual_high": 0.09,
+    },
+    "oracle": {"forget/n": 100, "forget/choice": 0.08, "retain/n": 50, "retain/probability": 0.9},
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal()
+
+
+def test_plain_lines_are_at_least_ten_seconds_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("unlearning", 60) as bar:
+        for step in range(1, 61):
+            now[0] += 1.0
+            bar.update(step, {"loss": 2.0, "forget_loss": 1.5, "retain_loss": 0.5, "rows_per_second": 32.4})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[0] == "unlearning 10/60  loss 2.000  forget 1.500  retain 0.500  32 rows/s  50.0 s left"
+    assert lines[-1].startswith("unlearning 60/60") and "\x1b" not in "".join(lines)
+
+
+def test_a_short_training_prints_its_last_step(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress("learning the target", 3) as bar:
+        for step in range(1, 4):
+            bar.update(step, {"loss": 1.0})
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_time_left_of_a_resumed_run_counts_its_own_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("unlearning", 100) as bar:
+        bar.update(50, {})  # the first step after the checkpoint
+        now[0] = 20.0
+        bar.update(60, {})  # 2 s a step: 40 steps are 80 s
+    assert "1 min 20 s left" in capsys.readouterr().out
+
+
+def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress("unlearning", 2, enabled=False) as bar:
+        bar.update(2, {"loss": 1.0})
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_gets_one_bar(terminal: Terminal) -> None:
+    with contextlib.redirect_stdout(terminal), console.progress("unlearning", 2) as bar:
+        bar.update(1, {"loss": 1.25, "forget_loss": 1.0})
+        bar.update(2, {"loss": 1.125, "forget_loss": 0.5})
+    text = terminal.getvalue()
+    assert "\x1b[" in text and "2/2" in text and "1.125" in text
+
+
+def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours() -> list[str]:
+        terminal.truncate(0)
+        with contextlib.redirect_stdout(terminal):
+            console.final_table(SCORES, [])
+        return re.findall(r"\x1b\[[0-9;]*3[0-7][0-9;]*m", terminal.getvalue())
+
+    assert colours()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colours()
+
+
+def test_the_final_table_has_verdict_figures_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+    console.final_table(SCORES, [], [Path("outputs/fictitious/eru-1/report.html")])
+    out = capsys.readouterr().out
+    assert "forgotten: yes, within the oracle's range" in out and "utility kept: .50" in out
+    assert "outputs/fictitious/eru-1/report.html" in out and "COLLAPSED" not in out
+    row = next(line for line in out.splitlines() if "forget/choice" in line)
+    assert row.split() == ["forget/choice", "1.00", ".10", ".08", "100"]
+
+
+def test_the_final_table_names_the_worst_case_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    attacks = [*attacked("relearn", {"samples": 5}, 0.31), refused("gcg", {}, "failed on the oracle: ValueError: x")]
+    console.final_table(SCORES, attacks)
+    out = capsys.readouterr().out
+    assert "the strongest attack (relearn, samples=5) brings back .31 [.24, .39]" in out
+    assert "1 of 2 attacks do not count: gcg" in out and "GCG suffixes: failed on the oracle: ValueError: x" in out
+
+
+def test_attacks_alone_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    console.final_table({}, attacked("quantize", {"bits": 4}, 0.3), [Path("report.md")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("the strongest attack (quantize, bits=4) brings back .30")
+    assert lines[1].startswith("after quantisation .30") and lines[2].startswith("not scored") and len(lines) == 4
+
+
+def test_the_config_tree_redacts_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = "[red]x[/red]\x1b]0;title\x07"
+    console.show_config({"model": {"path": nasty, "token": "hf_" + "a" * 20}, "seed": 0, "plugins": [], "steps": None})
+    out = capsys.readouterr().out
+    assert "[red]x[/red]" in out and "\x1b" not in out and "\x07" not in out
+    assert "token: [redacted]" in out and "aaaa" not in out
+    assert "seed: 0" in out and "plugins: []" in out and "steps: null" in out
