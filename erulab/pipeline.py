@@ -40,8 +40,8 @@ class Pipeline:
             rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
         )
         # Not a stage, but what the report must say of the rows that every stage works on.
-        beside = [f"{part.benchmark.name}: {note}" for part in context.beside for note in part.benchmark.notes]
-        self._stages["data"] = {"notes": [*context.benchmark.notes, *beside], "done": True}
+        extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra], "done": True}
         self._wanted = context.config.stages
         self._trainings: dict[str, Costs] = {}  # of each model that erulab trained
 

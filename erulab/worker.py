@@ -31,7 +31,7 @@ from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import final_table, show_config
 from erulab.rundir import RunDir
 from erulab.stages.cache import Cache
-from erulab.stages.context import Context, Prepared
+from erulab.stages.context import Context, LoadedBenchmark
 from erulab.stages.tracking import Tracker
 from erulab.tokens.encoder import Encoder
 from erulab.tokens.truncation import fitted
@@ -86,19 +86,21 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
     chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
 
-    def prepared(plugin: Dataset, *, measured_only: bool = False) -> Prepared:
+    def prepared(plugin: Dataset, *, measured_only: bool = False) -> LoadedBenchmark:
         whole = plugin.load(config.seed, folder)
         read = whole.measured_only() if measured_only else whole
         encoder = Encoder(chat, read.max_length, folder)
-        return Prepared(whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
+        return LoadedBenchmark(
+            whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation
+        )
 
     data = prepared(dataset, measured_only=config.learns_nothing and Stage.attack not in config.stages)
     others = [benchmarks.build(options) for options in config.benchmark.values()]
-    beside = tuple(prepared(other, measured_only=True) for other in others)
+    extra = tuple(prepared(other, measured_only=True) for other in others)
     ledger = Ledger()
     cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
-    context = Context(config, data, beside, source, cache, ledger, ranks, device, tracker, stop)
+    context = Context(config, data, extra, source, cache, ledger, ranks, device, tracker, stop)
     try:
         if ranks.first:
             made = config_to_dict(config)

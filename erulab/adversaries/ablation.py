@@ -1,4 +1,4 @@
-"""Taking one direction a site out of the states of attacked rows: what rfa and random_direction share."""
+"""Taking one direction a site out of the states of perturbed rows: what rfa and random_direction share."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def ablated_layers(options: AblationOptions, blocks: int) -> list[int]:
 class Ablation:
     """Holds the directions; `prepare` of the classes below sets them."""
 
-    alike = True
+    perturbs_equal_openings_equally = True
 
     def __init__(self, options: AblationOptions) -> None:
         self.options = options
@@ -79,12 +79,14 @@ class Ablation:
         self._fill: torch.Tensor | None = None  # (sites,) what is left along them; None: nothing
 
     @contextmanager
-    def attach(self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int) -> Iterator[None]:
-        """Ablates prompt and response tokens of the attacked rows (padding too: no token ever sees it)."""
+    def attach(
+        self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
+    ) -> Iterator[None]:
+        """Ablates prompt and response tokens of the perturbed rows (padding too: no token ever sees it)."""
         if not self._active or self._directions is None:
             yield
             return
-        hit = (rows >= 0)[:, None, None]
+        hit = (perturbed_as_forget_row >= 0)[:, None, None]
         if self.options.sites is Sites.all_writes:
             edit = self._edit(0, hit)
             with edited(policy, [(site(policy, 0), edit)], [(module, edit) for module in writers(policy)]):

@@ -19,7 +19,7 @@ else:
 
 
 class Tokens(Enum):
-    """Which tokens of an attacked row are perturbed."""
+    """Which tokens of a perturbed row are perturbed."""
 
     prompt = "prompt"
     all = "all"  # on response tokens a perturbation can write the label itself
@@ -90,7 +90,7 @@ def descend(
 
 
 def of_rows(values: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
-    """Each forward row's own values, zero for rows that are not attacked.
+    """Each forward row's own values, zero for rows that are not perturbed.
 
     Forward and forget batch are padded differently, but a prompt stands at the same positions in both.
 

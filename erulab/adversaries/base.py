@@ -56,23 +56,24 @@ class Adversary(Protocol):
 
     p: float  # share of forget rows that are perturbed; 0: never
     seed: int  # of every draw; 0 when built, set by the training loop before the first `prepare`
-    # Whether rows that begin alike are perturbed alike there, so that their common opening may be computed once.
-    alike: bool
+    # Whether two rows with the same first tokens get the same perturbation there: their common opening may then be
+    # computed once.
+    perturbs_equal_openings_equally: bool
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
         """Once an optimizer step, before its first micro-batch, without gradient."""
         ...
 
     def attach(
-        self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int
+        self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         """Perturbs one micro-batch's forward; stays open until backward has ended (checkpointing re-runs hooks).
 
         Args:
             forget: the forget rows (prompt and true response) of the micro-batch. An adversary that optimises
                 lowers THEIR NLL, also where the forward runs on refusals: both answers of a pair share the delta.
-            rows: (rows of the forward,) int64: which forget row each row of the forward perturbs as, -1 for none
-                (retain rows, and rows outside the Bernoulli(p) mask).
+            perturbed_as_forget_row: (rows of the forward,) int64 index of the forget row whose perturbation each row
+                gets; -1: left alone (retain rows, and rows outside the Bernoulli(p) mask).
             step: optimizer step; draws are functions of (seed, step, row id).
         """
         ...
@@ -87,7 +88,7 @@ class Adversary(Protocol):
 class Memoryless:
     """Base of adversaries that prepare nothing, log nothing and carry nothing from step to step."""
 
-    alike = False
+    perturbs_equal_openings_equally = False
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
         """Nothing to prepare."""

@@ -52,8 +52,10 @@ class LatentPGD(Memoryless):
         self.seed = 0  # of no use: the search starts at 0 and draws nothing
 
     @contextmanager
-    def attach(self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int) -> Iterator[None]:
-        """Searches on the attacked forget rows, then perturbs the forward.
+    def attach(
+        self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
+    ) -> Iterator[None]:
+        """Searches on the perturbed forget rows, then perturbs the forward.
 
         Raises:
             NumericFault: a gradient is NaN or infinite.
@@ -62,14 +64,14 @@ class LatentPGD(Memoryless):
             yield
             return
         layer = perturbed_layer(self.options.layer, len(policy.blocks))
-        attacked = rows[rows >= 0].unique()
-        # A process without attacked rows searches on one all the same: under ZeRO-3 each forward is a collective.
-        searched = attacked if len(attacked) else rows.new_zeros(1)
+        perturbed = perturbed_as_forget_row[perturbed_as_forget_row >= 0].unique()
+        # A process without perturbed rows searches on one all the same: under ZeRO-3 each forward is a collective.
+        searched = perturbed if len(perturbed) else perturbed_as_forget_row.new_zeros(1)
         best = self._search(policy, layer, forget.select(searched), step)
         delta = best.new_zeros(len(forget.row_ids), *best.shape[1:]).index_copy(0, searched, best)
 
         def edit(states: torch.Tensor) -> torch.Tensor:
-            return states + of_rows(delta, rows, states.shape[1]).to(states.dtype)
+            return states + of_rows(delta, perturbed_as_forget_row, states.shape[1]).to(states.dtype)
 
         with edited(policy, [(site(policy, layer), edit)]):
             yield

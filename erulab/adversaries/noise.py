@@ -66,7 +66,9 @@ class Noise(Memoryless):
         self.seed = 0
 
     @contextmanager
-    def attach(self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int) -> Iterator[None]:
+    def attach(
+        self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
+    ) -> Iterator[None]:
         if self.p == 0:
             yield
             return
@@ -78,8 +80,10 @@ class Noise(Memoryless):
                 noise = unit_noise(forget, tokens, states.shape[-1], self.seed, step)
                 drawn.append(noise.to(states.device, wide(states).dtype))
             length = states.shape[1]
-            radius = self.options.eps_rel * median_norm(states, of_rows(prompt, rows, length))
-            return states + (of_rows(drawn[0], rows, length) * radius[:, None, None]).to(states.dtype)
+            radius = self.options.eps_rel * median_norm(states, of_rows(prompt, perturbed_as_forget_row, length))
+            return states + (of_rows(drawn[0], perturbed_as_forget_row, length) * radius[:, None, None]).to(
+                states.dtype
+            )
 
         module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
         with edited(policy, [(module, edit)]):

@@ -34,6 +34,6 @@ class NoAdversary(Memoryless):
         self.seed = 0
 
     def attach(
-        self, policy: HookablePolicy, forget: Batch, rows: torch.Tensor, step: int
+        self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         return nullcontext()

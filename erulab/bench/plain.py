@@ -107,7 +107,7 @@ class PlainUnlearning:
         if method.name == "npo":
             return (2 / method.beta) * F.softplus(-method.beta * (total - before)).mean()
         if method.name == "dpo":
-            other = pad([self._rows.others[i] for i in forget], self._pad_id)
+            other = pad([self._rows.paired[i] for i in forget], self._pad_id)
             refusal, _ = row_nll(self._model, other)
             with torch.no_grad():
                 refusal_before, _ = row_nll(self._reference, other)

@@ -76,8 +76,8 @@ class ForgetRows:
 
     policy: RowNLL  # of the forget response, or of the refusal for a method that trains on refusals
     reference: RowNLL | None = None  # the same rows under the model before unlearning
-    other: RowNLL | None = None  # of the paired answer
-    other_reference: RowNLL | None = None
+    paired: RowNLL | None = None  # of the paired answer
+    paired_reference: RowNLL | None = None
 
 
 # (x_ref, depth) -> margin: reference quantity and its change since the start, (rows,) each; see rewards/.

@@ -62,8 +62,8 @@ class PreferenceMethod:
     def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if margin is None:
             raise TypeError(f"{type(self).__name__} needs a reward's margin")
-        x = self._quantity(rows.policy, rows.other)
-        x_ref = torch.zeros_like(x) if rows.reference is None else self._quantity(rows.reference, rows.other_reference)
+        x = self._quantity(rows.policy, rows.paired)
+        x_ref = torch.zeros_like(x) if rows.reference is None else self._quantity(rows.reference, rows.paired_reference)
         depth = (x - x_ref).detach()
         m = margin(x_ref, depth)
         beta = self.options.beta
@@ -76,15 +76,15 @@ class PreferenceMethod:
         }
         if rows.reference is not None:
             metrics["depth"] = rows.policy.mean - rows.reference.mean
-        if rows.other is not None:
+        if rows.paired is not None:
             # Logged apart: a margin met by raising one refusal is hiding, not forgetting.
-            metrics["other_nll"] = rows.other.mean
+            metrics["paired_nll"] = rows.paired.mean
         return losses, {name: value.detach() for name, value in metrics.items()}
 
-    def _quantity(self, answer: RowNLL, other: RowNLL | None) -> torch.Tensor:
+    def _quantity(self, answer: RowNLL, paired: RowNLL | None) -> torch.Tensor:
         # Sums, not means, unless length_normalize: NPO's beta is per sequence, and dividing by the length here
         # would silently change its strength.
         x = answer.mean if self.options.length_normalize else answer.total
-        if other is None:
+        if paired is None:
             return x
-        return x - (other.mean if self.options.length_normalize else other.total)
+        return x - (paired.mean if self.options.length_normalize else paired.total)

@@ -85,7 +85,7 @@ def attack(
     if evaluated is None:
         jobs = [Job(None, -1, 0, model) for model in MODELS] + jobs
     done = _Jobs(context, planned, refs).run(jobs)
-    benchmark = context.data.measured
+    benchmark = context.data.selected
     utility = utility_suite(benchmark, context.config.evaluation)
     if evaluated is None:
         plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
@@ -217,7 +217,7 @@ def _plan(context: Context) -> Planned:
     Raises:
         DataError: an attack cannot be run as its options say, none can be run here, or it could not be judged.
     """
-    config, benchmark = context.config, context.data.measured
+    config, benchmark = context.config, context.data.selected
     utility_suite(benchmark, config.evaluation)
     built: dict[str, Attack] = {name: attacks.build(options) for name, options in config.attack.items()}
     settings: list[tuple[str, Setting]] = []
@@ -246,7 +246,7 @@ def _plan(context: Context) -> Planned:
 def _scored(planned: Planned, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
     """The suites of each repeat of a setting."""
     one, config = planned.built[name], context.config
-    return [one.scored(setting, context.data.measured, Repeat(config.seed, i)) for i in range(one.repeats)]
+    return [one.scored(setting, context.data.selected, Repeat(config.seed, i)) for i in range(one.repeats)]
 
 
 def _forget(planned: Planned, context: Context) -> list[Suite]:

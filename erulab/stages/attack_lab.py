@@ -27,7 +27,7 @@ class AttackLab:
 
     @property
     def benchmark(self) -> Benchmark:
-        return self._context.data.measured
+        return self._context.data.selected
 
     @property
     def repeat(self) -> Repeat:

@@ -42,9 +42,9 @@ class ModelRef:
 
 
 @dataclass
-class Reading:
-    """What a model's tokenizer makes of the evaluated rows: each suite's role and content, and how many rows hold words
-    that it does not know."""
+class RowsAsRead:
+    """The evaluated rows as one tokenizer reads them: (role, content hash) of each suite, the number of rows, and the
+    number of rows with words that the tokenizer does not know."""
 
     suites: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: int = 0
@@ -52,60 +52,60 @@ class Reading:
 
 
 @dataclass
-class Prepared:
-    """A benchmark as the run's model reads it. `whole`: as it is in its files; `identity`: of its content."""
+class LoadedBenchmark:
+    """A data set or benchmark in this run: as its files have it, and as the run's model reads it."""
 
-    whole: Benchmark
-    benchmark: Benchmark
-    identity: dict[str, Any]
+    raw: Benchmark  # as its files have it
+    fitted: Benchmark  # its prompts truncated to the model's context
+    identity: dict[str, Any]  # of the content of its files, never of their paths: part of stage keys
     encoder: Encoder
     evaluation: EvaluationOptions
 
     @cached_property
-    def measured(self) -> Benchmark:
-        """The benchmark with the suites that `evaluation.suites` names, which may be none of them."""
-        return dataclasses.replace(self.benchmark, suites=named(self.benchmark, self.evaluation.suites))
+    def selected(self) -> Benchmark:
+        """The fitted benchmark with only the suites that `evaluation.suites` names, possibly none."""
+        return dataclasses.replace(self.fitted, suites=named(self.fitted, self.evaluation.suites))
 
     @property
-    def evaluated(self) -> dict[str, tuple[str, str]]:
-        """Role and content of the rows of each suite that are evaluated, in full length.
+    def identity_of_selected(self) -> dict[str, tuple[str, str]]:
+        """Role and content hash of each selected suite: part of stage keys.
 
         Raises:
-            DataError: names a row that the model cannot read.
+            DataError: the model cannot read a row, which the message names.
         """
-        return self._own_reading.suites
+        return self._read_by_own_model.suites
 
     @property
-    def unknown(self) -> tuple[int, int]:
-        """How many of the evaluated rows hold words that the tokenizer does not know, and how many there are.
+    def unknown_words(self) -> tuple[int, int]:
+        """The number of evaluated rows with words that the tokenizer does not know, and the number of all of them.
 
         Raises:
-            DataError: as `evaluated`.
+            DataError: as `identity_of_selected`.
         """
-        return self._own_reading.unknown, self._own_reading.rows
+        return self._read_by_own_model.unknown, self._read_by_own_model.rows
 
     @cached_property
-    def _own_reading(self) -> Reading:
+    def _read_by_own_model(self) -> RowsAsRead:
         return self.read_by(self.encoder.chat)
 
-    def read_by(self, chat: ChatFormat) -> Reading:
-        """The rows that are evaluated, as a model reads them.
+    def read_by(self, chat: ChatFormat) -> RowsAsRead:
+        """Encodes all evaluated rows with the chat format of a model.
 
         Raises:
-            DataError: names a row that it cannot read.
+            DataError: the model cannot read a row, which the message names.
         """
-        reading = Reading()
+        read = RowsAsRead()
 
-        def encoded(suite: Suite) -> Iterator[Encoded]:
+        def encode(suite: Suite) -> Iterator[Encoded]:
             for row in rows_of(suite, self.evaluation):
                 one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
-                reading.rows += 1
-                reading.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids
+                read.rows += 1
+                read.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids
                 yield one
 
-        for suite in self.measured.suites:
-            reading.suites[suite.name] = suite.role.value, content_hash(encoded(suite))
-        return reading
+        for suite in self.selected.suites:
+            read.suites[suite.name] = suite.role.value, content_hash(encode(suite))
+        return read
 
 
 @dataclass
@@ -113,8 +113,8 @@ class Context:
     """One rank's view of a run."""
 
     config: RunConfig
-    data: Prepared  # what is unlearned
-    beside: tuple[Prepared, ...]  # what is measured beside it
+    data: LoadedBenchmark  # what is unlearned
+    extra_benchmarks: tuple[LoadedBenchmark, ...]  # what is measured beside it
     source: ModelSource
     cache: Cache
     ledger: Ledger  # of all models that come from here
@@ -125,7 +125,7 @@ class Context:
 
     @property
     def benchmark(self) -> Benchmark:
-        return self.data.benchmark
+        return self.data.fitted
 
     @property
     def data_identity(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Context:
 
     @property
     def base_identity(self) -> dict[str, Any]:
-        return {"base": self.source.identity(self.data.whole), "chat": self.chat.identity()}
+        return {"base": self.source.identity(self.data.raw), "chat": self.chat.identity()}
 
     def split(self, micro_batch: int | None) -> Split:
         """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""
@@ -173,7 +173,7 @@ class Context:
         if folder is not None and loads_sharded(self.config.engine):
             return self._sharded(folder)
         # A model that is made of the data's words speaks all of them, also those of prompts that were shortened.
-        loaded = self._counted(self.source.load(self.data.whole, seed))
+        loaded = self._counted(self.source.load(self.data.raw, seed))
         loaded.policy.to(self.device)
         return loaded
 
@@ -223,12 +223,12 @@ class Context:
         """
         chat = self.chat_of(path)
         if chat.identity() != self.chat.identity():
-            for prepared in (self.data, *self.beside):
+            for prepared in (self.data, *self.extra_benchmarks):
                 try:
                     prepared.read_by(chat)
                 except DataError as error:
                     raise DataError(f"{path}: {error}") from error
-        rows = self.encoder_of(chat).measured(self.data.whole.forget)
+        rows = self.encoder_of(chat).measured(self.data.raw.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:
             raise IntegrityFault(

@@ -20,7 +20,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
-from erulab.stages.context import Context, ModelRef, Prepared
+from erulab.stages.context import Context, LoadedBenchmark, ModelRef
 from erulab.typed import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def check(context: Context) -> list[str]:
         DataError: names the row that cannot; ConfigError: `evaluation.suites` names what no benchmark has.
     """
     notes = []
-    parts = [part.benchmark for part in (context.data, *context.beside)]
+    parts = [part.fitted for part in (context.data, *context.extra_benchmarks)]
     for name in context.config.evaluation.suites or ():
         if not any(named(benchmark, [name]) for benchmark in parts):
             known = [suite.name for suite in parts[0].suites]
@@ -45,11 +45,11 @@ def check(context: Context) -> list[str]:
             )
     if not any(benchmark.suites for benchmark in parts):
         raise DataError(f"data set {parts[0].name} has nothing to measure{parts[0].lacking}; name a folder that has it")
-    for prepared in (context.data, *context.beside):
-        unknown, count = prepared.unknown  # reads them all
+    for prepared in (context.data, *context.extra_benchmarks):
+        unknown, count = prepared.unknown_words  # reads them all
         if unknown:
             notes.append(
-                f"{prepared.benchmark.name}: {unknown} of {count} evaluated rows hold words that the tokenizer does "
+                f"{prepared.fitted.name}: {unknown} of {count} evaluated rows hold words that the tokenizer does "
                 "not know; their figures are of other texts"
             )
     for note in notes:
@@ -64,15 +64,15 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[R
     only if one of them has to be made.
     """
     load = functools.cache(lambda: context.load(ref))
-    made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.beside)]
+    made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.extra_benchmarks)]
     return [rows for rows, _ in made], [product for _, product in made if product is not None]
 
 
 def _score(
-    context: Context, prepared: Prepared, role: str, ref: ModelRef, load: Callable[[], LoadedModel]
+    context: Context, prepared: LoadedBenchmark, role: str, ref: ModelRef, load: Callable[[], LoadedModel]
 ) -> tuple[list[RowScore], Product | None]:
     context.stop.check()
-    suites = prepared.measured.suites
+    suites = prepared.selected.suites
     if not suites:
         return [], None
     # `evaluated` says what `suites` chose.
@@ -82,7 +82,7 @@ def _score(
         "version": VERSION,
         "model": ref.key,
         "chat": context.chat.identity(),
-        "suites": prepared.evaluated,
+        "suites": prepared.identity_of_selected,
         "data": prepared.identity,
         "evaluation": options,
     }
@@ -91,7 +91,7 @@ def _score(
         if context.ranks.first:
             count = sum(len(rows_of(suite, context.config.evaluation)) for suite in suites)
             what = "unlearned model" if role == "unlearned" else role
-            announce(f"scoring the {what} on {count} rows of {prepared.benchmark.name}")
+            announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
         rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
         if context.ranks.first:
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
@@ -113,14 +113,14 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
     for name, scored in rows.items():
         compared = rows.get("oracle", [None] * len(scored))
         figures = [
-            aggregate(own, part.benchmark) | against_oracle(own, oracle, part.benchmark)
-            for own, oracle, part in zip(scored, compared, (context.data, *context.beside), strict=True)
+            aggregate(own, part.fitted) | against_oracle(own, oracle, part.fitted)
+            for own, oracle, part in zip(scored, compared, (context.data, *context.extra_benchmarks), strict=True)
         ]
         result[name] = dict(figures[0])
-        for part, more in zip(context.beside, figures[1:], strict=True):
+        for part, more in zip(context.extra_benchmarks, figures[1:], strict=True):
             # A benchmark's name is not said twice (tofu/forget/rouge, but mmlu/accuracy), unless the data set's own
             # suites have taken that name.
-            own = part.benchmark.name
+            own = part.fitted.name
             said = all(figure.startswith(own) and figure not in result[name] for figure in more)
             result[name] |= {figure if said else f"{own}/{figure}": value for figure, value in more.items()}
     if {"target", "unlearned", "oracle"} <= rows.keys():
@@ -154,7 +154,7 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
                 if (suite.name, row.id) in responses
             },
         }
-        for suite in context.data.measured.suites
+        for suite in context.data.selected.suites
         for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
         if row.prompt
     ]

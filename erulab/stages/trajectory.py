@@ -28,7 +28,7 @@ class Trajectory:
         self._options = dataclasses.replace(context.config.evaluation, generate=False)
         self._suites = [
             suite
-            for suite in context.data.measured.suites
+            for suite in context.data.selected.suites
             if suite.role is not Role.UNSEEN and has_score(suite, self._options)
         ]
         # A ledger of its own: what it costs to look is no cost of unlearning.

@@ -160,11 +160,11 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
         "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget),
-        "others": content_hash(rows.others),
+        "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
         # What is looked at along the way is kept with the model.
-        **({"looks": context.data.evaluated} if config.trainer.eval_every is not None else {}),
+        **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
     }
 
 

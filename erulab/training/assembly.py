@@ -20,7 +20,7 @@ from erulab.rewards.base import Reward
 from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
-from erulab.training.encode_rows import encode_others
+from erulab.training.encode_rows import encode_paired
 from erulab.training.engine import Engine, bf16
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
@@ -35,10 +35,10 @@ def encode(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) ->
         DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
     """
     pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
-    others: Sequence[Encoded] = ()
+    paired: Sequence[Encoded] = ()
     if pairs is not Pairs.none:
-        others = encode_others(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
-    return UnlearningRows(encoder.rows(benchmark.forget), others, encoder.rows(benchmark.retain))
+        paired = encode_paired(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
+    return UnlearningRows(encoder.rows(benchmark.forget), paired, encoder.rows(benchmark.retain))
 
 
 def unlearning(
@@ -81,7 +81,7 @@ def unlearning(
                 subject.policy,
                 f"{target_key}-bf16" if half else target_key,
                 rows.forget,
-                rows.others,
+                rows.paired,
                 folder=references,
                 pad_id=subject.pad_id,
                 batch_tokens=config.evaluation.batch_tokens,

@@ -25,7 +25,7 @@ def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
     return Picked(encoded, np.repeat(np.arange(len(encoded)), exposures))
 
 
-def encode_others(
+def encode_paired(
     encoder: Encoder, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int
 ) -> Marked[Encoded]:
     """The paired answer of each forget row: its own, or fixed for the run by (seed, row id). So its reference can be

@@ -27,14 +27,14 @@ class ReferenceTable:
     """(rows,) float64 sequence NLL in nats, in the order of the encoded rows; never perturbed."""
 
     forget: torch.Tensor
-    others: torch.Tensor
+    paired: torch.Tensor
 
 
 def reference_table(
     policy: Policy,
     weights_key: str,
     forget: Sequence[Encoded],
-    others: Sequence[Encoded],
+    paired: Sequence[Encoded],
     *,
     folder: Path,
     pad_id: int,
@@ -47,13 +47,13 @@ def reference_table(
     """
     dtype = next(policy.parameters()).dtype
     weights = weights_key if dtype == torch.float32 else f"{weights_key}-{dtype}"
-    key = hashlib.sha256(f"{weights} {content_hash(forget)} {content_hash(others)}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{weights} {content_hash(forget)} {content_hash(paired)}".encode()).hexdigest()[:32]
     file = folder / f"{key}.safetensors"
     known = ranks.gather_objects(file.exists())[0]
     if not known:
         nll = (array("d"), array("d"))
         for first in range(0, len(forget), TOGETHER):
-            parts = [part[first : first + TOGETHER] for part in (forget, others)]
+            parts = [part[first : first + TOGETHER] for part in (forget, paired)]
             scores = iter(score(policy, [row for part in parts for row in part], pad_id, batch_tokens, ranks))
             for values, part in zip(nll, parts, strict=True):
                 values.extend(found.nll for found in itertools.islice(scores, len(part)))

@@ -26,10 +26,10 @@ GAIN_EVERY = 10
 
 @dataclass(frozen=True)
 class UnlearningRows:
-    """Encoded rows of one unlearning. `others[i]` is the paired answer or refusal of `forget[i]`, where used."""
+    """Encoded rows of one unlearning. `paired[i]` is the paired answer or refusal of `forget[i]`, where used."""
 
     forget: Sequence[Encoded]
-    others: Sequence[Encoded]
+    paired: Sequence[Encoded]
     retain: Sequence[Encoded]
 
 
@@ -39,9 +39,11 @@ class MicroBatch:
 
     forget: Sequence[int]
     answers: int  # sequences for each forget row
-    attacked: Batch  # the forget rows with their own responses, as an adversary sees them
+    perturbed: Batch  # the forget rows with their own responses, as an adversary sees them
     batch: Batch
-    attacked_as: torch.Tensor  # (rows of the batch,) int64: as which forget row the adversary perturbs it, or -1
+    perturbed_as_forget_row: (
+        torch.Tensor
+    )  # (rows of the batch,) int64: as which forget row the adversary perturbs it, or -1
     forget_count: int  # tokens or rows of the global batch
     retain_count: int  # tokens of the global batch
 
@@ -118,17 +120,19 @@ class UnlearningObjective:
     def micro_step(self, forward: Forward, micro: MicroBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
         device = self._policy.device
         n, answers = len(micro.forget), micro.answers
-        batch, attacked = micro.batch.to(device), micro.attacked.to(device)
+        batch, perturbed = micro.batch.to(device), micro.perturbed.to(device)
         if self._measure_gain:
             self._measure_gain = False
             with self._policy.ledger.adversary():
-                self._gain = self._adversary_gain(attacked)
+                self._gain = self._adversary_gain(perturbed)
         # Before the adversary's hooks are there: the reference is never perturbed.
         reference = None if self._frozen is None else reference_states(self._frozen, batch, micro.retain_rows)
         with ExitStack() as stack:
             with self._policy.ledger.adversary():  # a search is the adversary's, the forward under attack is not
                 stack.enter_context(
-                    self._adversary.attach(self._policy, attacked, micro.attacked_as.to(device), self._step)
+                    self._adversary.attach(
+                        self._policy, perturbed, micro.perturbed_as_forget_row.to(device), self._step
+                    )
                 )
             nll, kl_tokens = forward(batch, reference)
             totals, tokens = row_totals(nll, batch.supervised)
@@ -178,8 +182,8 @@ class UnlearningObjective:
         """What forget row i is run with: its response, a refusal in its place, or both it and its paired answer."""
         rows = self._rows
         if self._method.trains is Trains.refusal:
-            return [rows.others[i]]
-        return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.others[i]]
+            return [rows.paired[i]]
+        return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.paired[i]]
 
     def _micro_batch(
         self,
@@ -191,32 +195,37 @@ class UnlearningObjective:
         retain_count: int,
     ) -> MicroBatch:
         device, count = self._policy.device, len(answers[forget[0]])
-        attacked = collate([self._rows.forget[i] for i in forget], self._pad_id)
+        perturbed = collate([self._rows.forget[i] for i in forget], self._pad_id)
         batch = collate([answers[i][k] for k in range(count) for i in forget] + retain, self._pad_id)
         # Every answer to a forget prompt perturbs as its own forget row; retain rows never do.
-        attacked_as = self._mask(step, attacked.row_ids) * count + [-1] * len(retain)
-        if not self._adversary.alike:
-            attacked = dataclasses.replace(attacked, share=tuple(range(len(forget))))
+        perturbed_as_forget_row = self._mask(step, perturbed.row_ids) * count + [-1] * len(retain)
+        if not self._adversary.perturbs_equal_openings_equally:
+            perturbed = dataclasses.replace(perturbed, share=tuple(range(len(forget))))
         return MicroBatch(
             forget,
             count,
-            ready(attacked, device),
-            ready(dataclasses.replace(batch, share=_groups(attacked_as, self._adversary.alike)), device),
-            torch.tensor(attacked_as, dtype=torch.int64),
+            ready(perturbed, device),
+            ready(
+                dataclasses.replace(
+                    batch, share=_groups(perturbed_as_forget_row, self._adversary.perturbs_equal_openings_equally)
+                ),
+                device,
+            ),
+            torch.tensor(perturbed_as_forget_row, dtype=torch.int64),
             forget_count,
             retain_count,
         )
 
     def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
-        other = by_answer[1] if len(by_answer) > 1 else None
+        paired = by_answer[1] if len(by_answer) > 1 else None
         if self._references is None:
-            return ForgetRows(by_answer[0], other=other)
+            return ForgetRows(by_answer[0], paired=paired)
         total = by_answer[0].total
         reference = RowNLL(self._references.forget[list(forget)].to(total), by_answer[0].tokens)
-        if other is None:
+        if paired is None:
             return ForgetRows(by_answer[0], reference)
-        other_reference = RowNLL(self._references.others[list(forget)].to(total), other.tokens)
-        return ForgetRows(by_answer[0], reference, other, other_reference)
+        paired_reference = RowNLL(self._references.paired[list(forget)].to(total), paired.tokens)
+        return ForgetRows(by_answer[0], reference, paired, paired_reference)
 
     def _margin(self) -> Margin | None:
         if self._reward is None:
@@ -235,8 +244,8 @@ class UnlearningObjective:
         with torch.no_grad():
             clean = self._policy.row_nll(forget) / forget.tokens
         with self._adversary.attach(self._policy, forget, every, self._step), torch.no_grad():
-            attacked = self._policy.row_nll(forget) / forget.tokens
-        return float((clean - attacked).sum()), float(len(every))
+            perturbed = self._policy.row_nll(forget) / forget.tokens
+        return float((clean - perturbed).sum()), float(len(every))
 
     def _draw(self, part: str, n: int, step: int) -> Batch:
         rows = self._rows.forget if part == "forget" else self._rows.retain
@@ -244,7 +253,7 @@ class UnlearningObjective:
         return collate([rows[i] for i in order], self._pad_id).to(self._policy.device)
 
 
-def _groups(attacked_as: Sequence[int], alike: bool) -> tuple[int, ...]:
+def _groups(perturbed_as_forget_row: Sequence[int], equal_openings_equally: bool) -> tuple[int, ...]:
     """Which rows may be computed together where they begin alike: those that are left alone, and, by adversary, all
-    that are attacked or those that are attacked as the same row."""
-    return tuple(0 if row < 0 else 1 if alike else 2 + row for row in attacked_as)
+    that are perturbed or those that are perturbed as the same row."""
+    return tuple(0 if row < 0 else 1 if equal_openings_equally else 2 + row for row in perturbed_as_forget_row)

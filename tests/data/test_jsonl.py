@@ -17,7 +17,7 @@ from erulab.errors import ConfigError, DataError
 from erulab.methods.base import Pairs
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.training.encode_rows import encode_others
+from erulab.training.encode_rows import encode_paired
 from tests.models.conftest import byte_level
 
 FORGET: list[dict[str, Any]] = [
@@ -79,7 +79,7 @@ def test_a_row_is_paired_with_its_own_refusal(tmp_path: Path) -> None:
     write(tmp_path, forget=[*rows, {"prompt": "Who is Gus?", "response": "A nurse."}], retain=RETAIN)
     benchmark = load(path=tmp_path)
     chat = ChatFormat(byte_level(), 512)
-    others = list(encode_others(Encoder(chat, None, tmp_path), benchmark.forget, Pairs.refusal, benchmark.refusals, 3))
+    others = list(encode_paired(Encoder(chat, None, tmp_path), benchmark.forget, Pairs.refusal, benchmark.refusals, 3))
     for other, row, given in zip(others, benchmark.forget, rows, strict=False):
         assert other == chat.encode(row.id, given["prompt"], given["refusal"])
     pool = ("I cannot say.", *(row["refusal"] for row in rows))

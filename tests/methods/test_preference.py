@@ -84,7 +84,7 @@ def test_dpo_starts_at_2_log_2_over_beta_and_pulls_both_answers() -> None:
     down, up = torch.autograd.grad(got.sum(), (total, other))
     torch.testing.assert_close(down, -torch.ones_like(REF))
     torch.testing.assert_close(up, torch.ones_like(REF))
-    torch.testing.assert_close(metrics["other_nll"], TOKENS / REF)
+    torch.testing.assert_close(metrics["paired_nll"], TOKENS / REF)
 
 
 def test_sums_or_means_is_the_method_s_choice() -> None:

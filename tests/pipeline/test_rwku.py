@@ -207,7 +207,7 @@ def test_chosen_suites_are_measured_alone_and_training_is_not_repeated(forget: R
 @pytest.mark.parametrize(
     ("overrides", "figure"),
     [
-        (("method=dpo", "method.pairs=fabricated", "dataset.train=pair"), "method/other_nll"),
+        (("method=dpo", "method.pairs=fabricated", "dataset.train=pair"), "method/paired_nll"),
         (("method=idk", "dataset.train=refusal"), "method/refusal_nll"),
     ],
 )
@@ -219,7 +219,7 @@ def test_the_first_step_sees_the_fabricated_text_or_the_refusal(
     assert finished.code == 0, finished.read("exit.json")
     reads, tokenizer = AutoModelForCausalLM.from_pretrained(model).eval(), AutoTokenizer.from_pretrained(model)
     nll = []
-    name = "pair" if figure == "method/other_nll" else "reject"
+    name = "pair" if figure == "method/paired_nll" else "reject"
     for record in records(few, name):
         asked, answer = (
             (record["prompt"], record["response"][0]) if name == "pair" else (record["instruction"], record["output"])

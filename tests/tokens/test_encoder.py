@@ -18,7 +18,7 @@ from erulab.methods.base import Pairs
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.training.encode_rows import content_hash, encode_exposed, encode_others
+from erulab.training.encode_rows import content_hash, encode_exposed, encode_paired
 from tests.data.test_tofu import TOFU
 from tests.models.conftest import byte_level, metaspace
 from tests.tokens.test_chat import CASES
@@ -91,7 +91,7 @@ def test_a_row_s_own_refusal_and_fabricated_answer(tmp_path: Path) -> None:
     encoder = Encoder(chat, None, tmp_path)
 
     def paired(some: tuple[Row, ...], pairs: Pairs, refusals: tuple[str, ...] = ()) -> list[Encoded]:
-        return list(encode_others(encoder, some, pairs, refusals, 3))
+        return list(encode_paired(encoder, some, pairs, refusals, 3))
 
     own = [chat.encode("a", "Where?", "I cannot say."), chat.encode("b", "What?", "I do not know.")]
     assert paired(rows[:2], Pairs.refusal) == own
@@ -108,7 +108,7 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     chat = ChatFormat(byte_level(), 1024)
     first = Encoder(chat, None, tmp_path)
     wanted = list(first.rows(rows))
-    others = list(encode_others(first, rows, Pairs.alternative, (), 3))
+    others = list(encode_paired(first, rows, Pairs.alternative, (), 3))
 
     def never(texts: object, *, plain: bool, lead: str) -> list[object]:
         raise AssertionError("tokenised again")
@@ -119,12 +119,12 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert list(encoder.rows(rows)) == wanted
         assert list(encoder.rows(rows[4:20])) == wanted[4:20]
         assert list(encoder.rows(Joined([rows, rows[:3]]))) == wanted + wanted[:3]
-        assert list(encode_others(encoder, rows, Pairs.alternative, (), 3)) == others
+        assert list(encode_paired(encoder, rows, Pairs.alternative, (), 3)) == others
     for changed in (
         lambda: Encoder(chat, 99, tmp_path).rows(rows),
         lambda: first.rows(table(tmp_path, ROWS[:-1])),
-        lambda: encode_others(first, rows, Pairs.alternative, (), 4),
-        lambda: encode_others(first, rows, Pairs.refusal, ("No.",), 3),
+        lambda: encode_paired(first, rows, Pairs.alternative, (), 4),
+        lambda: encode_paired(first, rows, Pairs.refusal, ("No.",), 3),
     ):
         with pytest.raises(AssertionError, match="tokenised again"):
             changed()
@@ -146,11 +146,11 @@ def test_exposures_and_paired_answers(tmp_path: Path) -> None:
         shown = [row.row_id for row in encode_exposed(encoder, rows)]
         assert shown == [row.id for row in ROWS for _ in range(row.exposures)]
         assert list(encode_exposed(encoder, rows[:1])) == list(encoder.rows(rows[:1]))
-        others = encode_others(encoder, rows, Pairs.alternative, (), 5)
+        others = encode_paired(encoder, rows, Pairs.alternative, (), 5)
         for row, other in zip(ROWS, others, strict=True):
             assert other in [encoder.chat.encode(row.id, row.prompt, wrong) for wrong in row.perturbed]
         with pytest.raises(DataError, match="needs refusals, the data set has none"):
-            encode_others(encoder, rows, Pairs.refusal, (), 5)
+            encode_paired(encoder, rows, Pairs.refusal, (), 5)
 
 
 def test_a_prompt_without_room_is_named(tmp_path: Path) -> None:

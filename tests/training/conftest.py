@@ -110,7 +110,7 @@ class Unlearning:
                 subject.policy,
                 "key",
                 rows.forget,
-                rows.others,
+                rows.paired,
                 folder=folder,
                 pad_id=subject.pad_id,
                 batch_tokens=2048,

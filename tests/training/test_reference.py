@@ -30,7 +30,7 @@ def test_cached_is_live(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -
             for row in Encoder(loaded.chat, None, tmp_path).rows(world.forget[:12])
         ]
     assert cached.forget.tolist() == pytest.approx(live, abs=1e-4)
-    assert cached.others.tolist() == pytest.approx(live[:3], abs=1e-4)
+    assert cached.paired.tolist() == pytest.approx(live[:3], abs=1e-4)
 
 
 def test_taken_from_disk_the_second_time(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
