@@ -1,59 +1,143 @@
-"""`python -m erulab.list methods`: what there is to choose from, one line each. Imports no torch."""
+"""The command `python -m erulab.list`: what there is to choose from, and the options of each choice. Imports no torch.
+
+python -m erulab.list methods             the methods, one line each
+python -m erulab.list methods.npo         the options of one of them
+python -m erulab.list trainer             the options of a part of the run that is no plugin
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import sys
+import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from erulab.config.compose import load_plugins
-from erulab.errors import ErulabError
-from erulab.registry import CONF, GROUPS, Registry
+from erulab.config.option_fields import OptionField, option_fields
+from erulab.errors import ConfigError, ErulabError
+from erulab.options import RunConfig
+from erulab.registry import CONF, GROUPS, LIST_GROUPS, Registry
+from erulab.typed import did_you_mean
 
 PLURALS = {"adversary": "adversaries"}
 KINDS = {PLURALS.get(group, f"{group}s"): registry for group, registry in GROUPS.items()}
-COLUMNS = ("name", "what it is", "paper", "needs")
+FORMATS = ("text", "md")
+RUN = "run"  # the keys of a run that stand in no part
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One table: its columns and rows, and which columns hold code."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    code: int = 1  # this many columns, from the first on, hold what is typed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints one kind of plugins; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m erulab.list", description="What there is to choose from.")
-    parser.add_argument("kind", choices=sorted(KINDS))
+    """Prints what was asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m erulab.list",
+        description="What there is to choose from, and the options of each choice.",
+        epilog=f"WHAT is one of {', '.join(KINDS)}; one of these with a name, such as methods.npo, for its options; or "
+        f"a part of the run: {', '.join(run_parts())}.",
+    )
+    parser.add_argument("what", metavar="WHAT", help="such as methods, methods.npo or trainer")
     parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; md: a Markdown table")
     options = parser.parse_args(arguments)
     try:
         load_plugins(options.plugins)
+        listings = listings_for(options.what)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
-    registry = KINDS[options.kind]
-    rows, presets = rows_of(registry), presets_of(registry)
-    if sys.stdout.isatty():
-        _print_table(COLUMNS, rows)
-        if presets:
-            _print_table(("preset", "what it is"), presets)
-        return 0
-    for row in rows:
-        print("\t".join(row))
-    if presets:
-        print("presets, chosen in the same way:")
-    for preset in presets:
-        print("\t".join(preset))
+    if options.format == "md":
+        print("\n\n".join(markdown_table(listing) for listing in listings))
+    elif sys.stdout.isatty():
+        _print_tables(listings)
+    else:
+        print("\npresets, chosen in the same way:\n".join(_tabbed(listing) for listing in listings))
     return 0
 
 
-def rows_of(registry: Registry) -> list[tuple[str, str, str, str]]:
-    """(name, one line, paper, needs) of every plugin of a group, by name."""
+def listings_for(what: str) -> list[Listing]:
+    """Returns the tables for what a user names: plugins and presets of a group, or the options of one or of a part.
+
+    Raises:
+        ConfigError: nothing has that name.
+    """
+    if what in KINDS:
+        plugins = Listing(("name", "what it is", "paper", "needs"), plugin_rows(KINDS[what]))
+        presets = preset_rows(KINDS[what])
+        return [plugins, Listing(("preset", "what it is"), list(presets))] if presets else [plugins]
+    kind, dot, name = what.partition(".")
+    if dot and kind in KINDS:
+        known = KINDS[kind]
+        if name not in known:
+            near = did_you_mean(name, known.names())
+            raise ConfigError(f"no {known.group} is named {name!r}{near}; known: {', '.join(known.names())}")
+        path = f"{known.group}.{name}" if known.group in LIST_GROUPS else known.group
+        return [_options_listing(option_fields(known[name].options, path))]
+    parts = run_parts()
+    if what == RUN:
+        own = [field for field in option_fields(RunConfig, "") if "." not in field.key and field.key not in GROUPS]
+        return [_options_listing(own)]
+    if what in parts:
+        return [_options_listing(option_fields(parts[what], what))]
+    raise ConfigError(
+        f"{what!r} names nothing to list{did_you_mean(what, [*KINDS, *parts])}; known: {', '.join([*KINDS, *parts])}; "
+        "for the options of one choice add its name, such as methods.npo"
+    )
+
+
+def run_parts() -> dict[str, type]:
+    """Returns name -> options class of the typed parts of a run, and `run` for the keys outside of all parts."""
+    hints = typing.get_type_hints(RunConfig)
+    parts = {key: hint for key, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
+    return {**parts, RUN: RunConfig}
+
+
+def plugin_rows(registry: Registry) -> list[tuple[str, ...]]:
+    """Returns (name, one line, paper, needs) of every plugin of a group, by name."""
     entries = [registry[name] for name in registry.names()]
     return [(entry.name, entry.summary, entry.paper, entry.needs) for entry in entries]
 
 
-def presets_of(registry: Registry) -> list[tuple[str, str]]:
-    """(name, first comment) of a group's options that are no plugin of their own, but settings of one or several."""
+def preset_rows(registry: Registry) -> list[tuple[str, ...]]:
+    """Returns (name, first comment) of the files in conf/GROUP/ that set options of one or several plugins."""
     files = sorted((CONF / registry.group).glob("*.yaml"))
     return [(file.stem, _first_comment(file)) for file in files if file.stem not in (*registry.names(), "none")]
+
+
+def markdown_table(listing: Listing) -> str:
+    """Returns a table in Markdown, without columns that are empty in every row."""
+    filled = [i for i, _ in enumerate(listing.columns) if any(row[i] for row in listing.rows)]
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells[i] for i in filled)} |"
+
+    rows = [[_markdown_cell(text, code=i < listing.code) for i, text in enumerate(row)] for row in listing.rows]
+    return "\n".join([line(listing.columns), line(["---"] * len(listing.columns)), *map(line, rows)])
+
+
+def _options_listing(fields: Sequence[OptionField]) -> Listing:
+    return Listing(("key", "default", "meaning"), [(f.key, f.default, f.meaning) for f in fields], code=2)
+
+
+def _markdown_cell(text: str, *, code: bool) -> str:
+    escaped = text.replace("|", r"\|")
+    if code:
+        return f"`{escaped}`" if text else ""
+    return escaped.replace("*", r"\*").replace("<", "&lt;")
+
+
+def _tabbed(listing: Listing) -> str:
+    return "\n".join("\t".join(row) for row in listing.rows)
 
 
 def _first_comment(file: Path) -> str:
@@ -62,14 +146,16 @@ def _first_comment(file: Path) -> str:
     return " ".join(words)
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_tables(listings: Sequence[Listing]) -> None:
     from rich.console import Console  # only a terminal needs it
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    for listing in listings:
+        table = Table(*listing.columns)
+        for row in listing.rows:
+            table.add_row(*map(escape, row))
+        Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The typed options of a run that are not plugins, and the range checks every options class uses.
+"""The typed options of a run that are not plugins, and the range checks that every options class uses.
 
-Plugins' options stand beside their code (`methods/npo.py`, `attacks/relearn.py`).
+The options of a plugin stand beside its code (`methods/npo.py`, `attacks/relearn.py`). The comment beside or above a
+field is its documentation: `python -m erulab.list trainer` prints it.
 """
 
 from __future__ import annotations
@@ -14,38 +15,41 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 MOST_EPOCHS = 1_000_000
-# Options of `trainer` and `target` that change how a model is trained, but not what comes out.
-NOT_IN_SCORES = ("batch_tokens", "samples")  # options of `evaluation` that change no figure
+# Options of `evaluation` that change no figure.
+NOT_IN_SCORES = ("batch_tokens", "samples")
+# Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
-    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds`."""
+    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true."""
     if not holds:
         raise ValueError(f"{field_name} must be {allowed}, got {value}")
 
 
 def positive(field_name: str, value: float | None) -> None:
-    """Finite and > 0, or null."""
+    """Raises ValueError unless the value is null, or finite and > 0."""
     require(value is None or (math.isfinite(value) and value > 0), field_name, "> 0", value)
 
 
 def not_negative(field_name: str, value: float | None) -> None:
-    """Finite and >= 0, or null."""
+    """Raises ValueError unless the value is null, or finite and >= 0."""
     require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
 
 
 def epochs(field_name: str, value: float) -> None:
-    """Finite, > 0 and few enough to be counted in steps."""
+    """Raises ValueError unless the value is > 0 and small enough to be counted in steps."""
     require(0 < value <= MOST_EPOCHS, field_name, f"> 0 and at most {MOST_EPOCHS}", value)
 
 
 def fraction(field_name: str, value: float) -> None:
-    """In [0, 1]."""
+    """Raises ValueError unless the value is in [0, 1]."""
     require(0 <= value <= 1, field_name, "between 0 and 1", value)
 
 
 class Stage(Enum):
+    """The stages of a run, in the order in which they run."""
+
     target = "target"
     oracle = "oracle"
     unlearn = "unlearn"
@@ -61,14 +65,14 @@ class Schedule(Enum):
 
 
 class Precision(Enum):
-    auto = "auto"
+    auto = "auto"  # bf16 on GPUs that have it, otherwise fp32
     fp32 = "fp32"
     bf16 = "bf16"
 
 
 class EngineName(Enum):
-    auto = "auto"
-    local = "local"
+    auto = "auto"  # local on the CPU or one GPU, zero2 from two GPUs on
+    local = "local"  # plain PyTorch in one process
     zero0 = "zero0"
     zero1 = "zero1"
     zero2 = "zero2"
@@ -88,35 +92,35 @@ class TrackerName(Enum):
 
 class Compat(Enum):
     none = "none"
-    open_unlearning = "open_unlearning"  # its numbers beside the right ones
+    open_unlearning = "open_unlearning"  # its definitions, reported beside ours
 
 
 class SavedModel(Enum):
     full = "full"
-    adapter = "adapter"  # of model.lora, to be put on the target
+    adapter = "adapter"  # the adapter of model.lora alone, to be loaded on top of the target
     none = "none"
 
 
 @dataclass
 class TrainerOptions:
-    """Unlearning and the attacks' fine-tuning. `steps` wins over `epochs`; accumulation is derived."""
+    """Unlearning, and the precision and memory options of every training. Accumulation is derived."""
 
-    lr: float = 1e-5
-    epochs: float = 5
-    steps: Optional[int] = None
-    global_batch: int = 32  # forget rows a step (a pair is one); as many retain rows go with them
-    micro_batch: Optional[int] = None  # forget rows a forward; null: global_batch / processes
-    # Or a budget of tokens a forward, which picks the micro batch by itself; learning and attacks keep to it too.
+    lr: float = 1e-5  # learning rate at its highest, after the warmup
+    epochs: float = 5  # passes over the forget rows
+    steps: Optional[int] = None  # optimiser steps; wins over epochs
+    global_batch: int = 32  # forget rows per step (a pair counts as one); as many retain rows are added
+    micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
+    # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
-    weight_decay: float = 0.01
-    warmup: float = 0.1  # share of the steps
-    schedule: Schedule = Schedule.linear
-    clip: float = 1.0  # gradient norm; 0: no clipping
-    log_every: int = 1
-    save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when stopped
-    eval_every: Optional[int] = None  # steps between looks at what is forgotten and kept so far; null: none
-    precision: Precision = Precision.auto
-    checkpointing: bool = False  # gradient checkpointing
+    weight_decay: float = 0.01  # of AdamW
+    warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
+    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+    log_every: int = 1  # steps between lines of metrics.jsonl
+    save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when the run is stopped
+    eval_every: Optional[int] = None  # steps between evaluations during unlearning (a trajectory); null: none
+    precision: Precision = Precision.auto  # of forward and backward passes
+    checkpointing: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile, block by block
 
     def __post_init__(self) -> None:
@@ -140,15 +144,15 @@ class TrainerOptions:
 class TargetOptions:
     """Learning the target and the oracle: never changed by a sweep over `trainer.*` or `seed`."""
 
-    lr: float = 1e-5
-    epochs: float = 5
-    global_batch: int = 32
-    micro_batch: Optional[int] = None
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    schedule: Schedule = Schedule.linear
-    clip: float = 1.0
-    seed: int = 0
+    lr: float = 1e-5  # learning rate at its highest, after the warmup
+    epochs: float = 5  # passes over the rows that are learned
+    global_batch: int = 32  # rows per step
+    micro_batch: Optional[int] = None  # rows per forward; null: global_batch / processes
+    weight_decay: float = 0.01  # of AdamW
+    warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
+    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+    seed: int = 0  # of the order of rows and, for a model from scratch, of its first weights
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
@@ -165,11 +169,12 @@ class EngineOptions:
     """Where training runs. `auto`: local on CPU or one GPU, zero2 from two GPUs on."""
 
     name: EngineName = EngineName.auto
-    processes: Optional[int] = None  # on each host; null: one a GPU, or 1
-    nodes: int = 1  # hosts; the same command is typed on each
-    rendezvous: Optional[str] = None  # HOST:PORT where they meet, HOST one of them
-    offload: Offload = Offload.none  # optimizer state (zero3: weights too) in host memory; nvme: the state on a disk
-    nvme_path: Optional[str] = None  # folder on that disk
+    processes: Optional[int] = None  # on each host; null: one per GPU, or 1 without GPUs
+    nodes: int = 1  # number of hosts; the same command is typed on each
+    rendezvous: Optional[str] = None  # HOST:PORT where the hosts meet: the name of one of them and a free port of it
+    # cpu: optimizer state (with zero3 the weights too) in host memory; nvme (with zero3): the state on a disk
+    offload: Offload = Offload.none
+    nvme_path: Optional[str] = None  # a folder on that disk
 
     def __post_init__(self) -> None:
         positive("processes", self.processes)
@@ -180,7 +185,7 @@ class EngineOptions:
 
     @property
     def world(self) -> int:
-        """Processes over all hosts; of definite options only."""
+        """Number of processes over all hosts, once `processes` has been chosen (launching.workers.choose_engine)."""
         return self.nodes * (self.processes or 1)
 
 
@@ -189,22 +194,22 @@ class TrackerOptions:
     """wandb, offline where no key is set, or none. metrics.jsonl is always written."""
 
     name: TrackerName = TrackerName.wandb
-    project: str = "erulab"
-    group: Optional[str] = None
-    samples: bool = False  # send generated text to wandb too: it can hold what must be forgotten
+    project: str = "erulab"  # the wandb project
+    group: Optional[str] = None  # the wandb group; null: the jobs of a sweep share one, a single run has none
+    samples: bool = False  # send generated text to wandb too; it can contain what must be forgotten
 
 
 @dataclass
 class EvaluationOptions:
-    batch_tokens: int = 8192  # tokens a forward computes
-    generate: bool = True  # greedy responses, ROUGE-L and exact match
-    max_new_tokens: int = 200
-    rows: Optional[int] = None  # at most this many rows of a suite that is not a forget suite; null: all
-    # Which suites are measured and attacked: names, exact or ending in *, with their benchmark's name in front or not
-    # (forget*, tofu/retain); null: all.
+    batch_tokens: int = 8192  # tokens per forward
+    generate: bool = True  # generate greedy responses, for ROUGE-L and exact match
+    max_new_tokens: int = 200  # longest generated response
+    rows: Optional[int] = None  # at most this many rows of every suite that is not a forget suite; null: all
+    # suites that are measured and attacked: names, exact or ending in *, with or without their benchmark's name in
+    # front, such as [forget*,tofu/retain]; null: all
     suites: Optional[list[str]] = None
-    samples: int = 5  # generations a suite shown in the report
-    compat: Compat = Compat.none  # TOFU's figures once more, as another framework computes them
+    samples: int = 5  # generated responses per suite that the report shows
+    compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
 
     def __post_init__(self) -> None:
         positive("batch_tokens", self.batch_tokens)
@@ -217,7 +222,7 @@ class EvaluationOptions:
 
 @dataclass
 class ArtifactsOptions:
-    model: SavedModel = SavedModel.full
+    model: SavedModel = SavedModel.full  # what RUN_DIR/model holds
 
 
 @dataclass
@@ -230,30 +235,30 @@ class RunConfig:
     reward: Any = MISSING
     adversary: Any = MISSING
     attack: Any = field(default_factory=dict)  # attack name -> its options
-    benchmark: Any = field(default_factory=dict)  # benchmark name -> its options: measured beside the data set
+    benchmark: Any = field(default_factory=dict)  # name -> options of a benchmark measured beside the data set
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     target: TargetOptions = field(default_factory=TargetOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     artifacts: ArtifactsOptions = field(default_factory=ArtifactsOptions)
-    seed: int = 0
-    stages: list[Stage] = field(default_factory=lambda: list(Stage))
-    plugins: list[str] = field(default_factory=list)
-    output: str = "outputs"
-    cache: str = "${output}/.cache"
+    seed: int = 0  # of unlearning and of the attacks
+    stages: list[Stage] = field(default_factory=lambda: list(Stage))  # they run in this order, whatever order is typed
+    plugins: list[str] = field(default_factory=list)  # importable modules with methods, rewards, ... of your own
+    output: str = "outputs"  # folder of the run folders
+    cache: str = "${output}/.cache"  # folder of learned and unlearned models, and of tokenised rows
     rerun: bool = False  # repeat finished stages
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", "between 0 and 2^63 - 1", self.seed)
 
     @property
-    def learned(self) -> list[Stage]:
-        """Those of target and oracle that the run learns from base weights."""
+    def models_to_learn(self) -> list[Stage]:
+        """The stages among target and oracle that the run learns from base weights."""
         given = {Stage.target: self.model.target, Stage.oracle: self.model.oracle}
         return [stage for stage, path in given.items() if stage in self.stages and path is None]
 
     @property
-    def learns_nothing(self) -> bool:
-        """Whether every model is one that the user names: nothing is made, no base model is read."""
-        return self.model.unlearned is not None and not self.learned
+    def only_given_models(self) -> bool:
+        """Whether the user names every model, so that the run trains none and reads no base weights."""
+        return self.model.unlearned is not None and not self.models_to_learn

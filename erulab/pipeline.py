@@ -84,7 +84,7 @@ class Pipeline:
         if stage in self._wanted:
             product = learn.learn(self._context, part)
             self._finished(part, [product])
-        elif config.learns_nothing:  # what happens to lie in the cache is no part of the command
+        elif config.only_given_models:  # what happens to lie in the cache is no part of the command
             return None
         else:
             found = learn.find(self._context, part)
@@ -105,7 +105,7 @@ class Pipeline:
             self._trainings[UNLEARNED] = self._trainings["oracle"]
         refs = {} if ref is None else {UNLEARNED: ref}
         if Stage.unlearn not in self._wanted:
-            if context.config.learns_nothing:
+            if context.config.only_given_models:
                 return refs
             # What an earlier run unlearned is still scored and attacked, like its target.
             return refs or (self._steps(unlearn.find(context, target)) if target is not None else {})

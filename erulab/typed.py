@@ -47,7 +47,7 @@ def fill(kind: type, values: dict[str, Any], path: str, overrides: Sequence[str]
         name = str(error).split()[0]
         key = f"{prefix}{name}"
         typed = " (set on the command line)" if any(o.lstrip("+").startswith(f"{key}=") for o in overrides) else ""
-        hint = default_hint(key, _field_default(fields[name])) if name in fields else ""
+        hint = default_hint(key, field_default(fields[name])) if name in fields else ""
         raise ConfigError(f"{prefix}{error}{typed}{hint}") from None
 
 
@@ -102,9 +102,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _field_default(field: dataclasses.Field[Any]) -> str:
+def field_default(field: dataclasses.Field[Any]) -> str:
+    """Returns a field's default as it is typed on the command line: null, true, [a,b], an Enum's name."""
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{','.join(str(to_plain(item)) for item in value)}]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()

@@ -22,7 +22,7 @@ from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger
 from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
-from erulab.launching.folder_key import NOT_IN_GIVEN
+from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
@@ -84,7 +84,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     folder = Path(config.cache)
     rows = dataset.load(config.seed, folder)
     # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
-    chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
+    chat = chat_of(config.model.unlearned, source.frame) if config.only_given_models else source.chat(rows)
 
     def prepared(plugin: Dataset, *, measured_only: bool = False) -> LoadedBenchmark:
         whole = plugin.load(config.seed, folder)
@@ -94,7 +94,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
             whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation
         )
 
-    data = prepared(dataset, measured_only=config.learns_nothing and Stage.attack not in config.stages)
+    data = prepared(dataset, measured_only=config.only_given_models and Stage.attack not in config.stages)
     others = [benchmarks.build(options) for options in config.benchmark.values()]
     extra = tuple(prepared(other, measured_only=True) for other in others)
     ledger = Ledger()
@@ -105,7 +105,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
         if ranks.first:
             made = config_to_dict(config)
             # Where every model is given, nothing of the rest made one.
-            left_out = NOT_IN_GIVEN if config.learns_nothing else ()
+            left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
             show_config({key: value for key, value in made.items() if key not in left_out})
         Pipeline(context, rundir).run()
         if ranks.first:
@@ -121,7 +121,7 @@ def _show_results(rundir: RunDir, config: RunConfig) -> None:
     if not scores and not attacks:
         return
     files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    final_table(scores, attacks, files, config.benchmark, every=config.learns_nothing)
+    final_table(scores, attacks, files, config.benchmark, every=config.only_given_models)
 
 
 def _device(config: RunConfig, ranks: Ranks) -> torch.device:

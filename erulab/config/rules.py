@@ -185,8 +185,8 @@ def _check_stages(config: RunConfig) -> None:
     stages = config.stages
     if not stages:
         raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
-    if config.learned and isinstance(config.model, HfOptions) and config.model.path is None:
-        learned = [stage.name for stage in config.learned]
+    if config.models_to_learn and isinstance(config.model, HfOptions) and config.model.path is None:
+        learned = [stage.name for stage in config.models_to_learn]
         named = " ".join(f"model.{name}=FOLDER" for name in learned)
         alone = "stages=[evaluate] to score model.unlearned as it is" if config.model.unlearned is not None else named
         raise ConfigError(

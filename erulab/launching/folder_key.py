@@ -16,7 +16,8 @@ from erulab.tokens.templates import template_of
 
 # What changes neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
-NOT_IN_GIVEN = ("method", "reward", "adversary", "target", "trainer")  # where every model is given: they make none
+# Parts of a run that have no effect where the user names every model.
+UNUSED_FOR_GIVEN_MODELS = ("method", "reward", "adversary", "target", "trainer")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights
 
 
@@ -35,8 +36,8 @@ def folder_key(config: RunConfig) -> str:
         values["model"]["tokenizer"] = files_identity(Path(tokenizer))
     if values["model"].get("template") is not None:
         values["model"]["template"] = template_of(values["model"]["template"])
-    if config.learns_nothing:
-        values = {key: value for key, value in values.items() if key not in NOT_IN_GIVEN}
+    if config.only_given_models:
+        values = {key: value for key, value in values.items() if key not in UNUSED_FOR_GIVEN_MODELS}
         read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
         values["model"] = {k: v for k, v in values["model"].items() if k in read and v is not None}
     values["dataset"] = _data(values["dataset"], registry.datasets.build(config.dataset), config)

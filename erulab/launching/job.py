@@ -52,7 +52,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
-    made_by = "checkpoint" if config.learns_nothing else config.method.name
+    made_by = "checkpoint" if config.only_given_models else config.method.name
     return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{made_by}-{key}"), gpus, key)
 
 

@@ -15,7 +15,7 @@ from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching import workers
 from erulab.launching.machine import GPU
 from erulab.options import EngineName, EngineOptions
-from tests.cli.conftest import Answer
+from tests.commands import Answer
 
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("1 unknown choice", ["method=npoo"], ["method='npoo'", "did you mean npo", "simnpo"]),

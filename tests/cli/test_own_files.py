@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Answer
+from tests.commands import Answer
 
 Rows = list[dict[str, Any]] | str
 GOOD: dict[str, Rows] = {

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from erulab import list as listing
 from erulab import registry
 from erulab.config.compose import CONF
 from erulab.errors import EnvironmentFault
@@ -108,15 +107,6 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert "mymethod\tOurs.\tnone yet\tcourage" in listed.stdout
 
 
-@pytest.mark.parametrize("kind", ["methods", "rewards", "adversaries", "attacks", "datasets", "models", "benchmarks"])
-def test_lists_hold_every_plugin(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert listing.main([kind]) == 0
-    lines = capsys.readouterr().out.partition("presets, ")[0].splitlines()
-    known = listing.KINDS[kind]
-    assert [line.split("\t")[0] for line in lines] == known.names()
-    assert all(line.split("\t")[1] for line in lines)
-
-
 def test_every_plugin_says_what_it_is() -> None:
     registry.load_plugins()
     for known in registry.GROUPS.values():
@@ -154,11 +144,3 @@ def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(machine, "DRIVER_SECONDS", 0.2)
     with pytest.raises(EnvironmentFault, match=r"nvidia-smi has not answered.*CUDA_VISIBLE_DEVICES="):
         machine.gpus()
-
-
-def test_presets_are_listed_under_a_line_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert listing.main(["attacks"]) == 0
-    plugins, presets = capsys.readouterr().out.split("presets, chosen in the same way:\n")
-    told = dict(line.split("\t") for line in presets.splitlines())
-    assert {"suite_fast", "suite_full", "relearn_lucki"} <= told.keys() and all(told.values())
-    assert not {"relearn", "none"} & told.keys() and "\nquantize\t" in plugins and "suite_fast" not in plugins

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from erulab.config.compose import CONF, load_config
-from tests.cli.conftest import Answer
+from tests.commands import Answer
 
 ROOT = CONF.parent
 SCRIPT = ROOT / "launch" / "slurm.sh"

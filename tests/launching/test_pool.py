@@ -22,7 +22,7 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.launching import pool
 from erulab.launching.machine import GPU
 from erulab.launching.sweep import Task
-from tests.cli.conftest import Answer
+from tests.commands import Answer
 
 POOL = ("-m", "hydra/launcher=gpu_pool", "method=npo", "attack=none", "engine=local")
 # Each leaves when it worked and with which GPUs; beta 0.2 fails.

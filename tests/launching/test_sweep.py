@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from erulab.config.compose import CONF, load_config
 from erulab.launching.sweep import Sweep
-from tests.cli.conftest import Answer
+from tests.commands import Answer
 
 # A run as reporting reads it; beta 0.2 fails.
 BODY = """
