@@ -8,7 +8,7 @@ import torch
 from erulab import logprobs
 from erulab.models.policy import Policy, reference_states, without_dropout
 from erulab.tokens.batch import Encoded, collate
-from tests.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from tests.samples.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -23,7 +23,7 @@ from tests.adversaries.conftest import (
     hooks_on,
     prepared,
 )
-from tests.tiny import FORGET, KINDS, OTHERS, RETAIN, gradients, random_model
+from tests.samples.tiny import FORGET, KINDS, OTHERS, RETAIN, gradients, random_model
 
 every_adversary = pytest.mark.parametrize("case", [*ADVERSARIES, "rfa-writes"])
 

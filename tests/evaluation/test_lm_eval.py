@@ -24,7 +24,7 @@ from erulab.models.options import Attention
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from tests.models.conftest import byte_level, metaspace, tiny_model
-from tests.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
+from tests.samples.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install lm-eval")
 

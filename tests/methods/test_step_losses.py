@@ -22,7 +22,7 @@ from erulab.rewards.reference_free import ReferenceFreeOptions
 from erulab.training.batches import Split
 from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
-from tests.tiny import FORGET, OTHERS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from tests.samples.tiny import FORGET, OTHERS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 load_plugins()
 TARGET = random_model()

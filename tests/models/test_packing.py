@@ -18,7 +18,7 @@ from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Batch, Encoded, collate
 from tests.models.conftest import tiny_model
-from tests.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
+from tests.samples.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
 
 FAMILIES = {
     "llama": {},

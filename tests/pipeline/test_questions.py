@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.conftest import byte_level, tiny_model
 from tests.pipeline.conftest import Finished, Runner
-from tests.questions import MMLU_DEV, PLACES, WMDP, write
+from tests.samples.questions import MMLU_DEV, PLACES, WMDP, write
 
 BORN = {"chemistry": 0, "law": 100, "health": 200}
 TEXT = "This text number {} is on {} and the sea, and long enough to be learned."

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Finished
-from tests.tofu_logs import PROBABILITIES, tofu_log, written
+from tests.samples.tofu_logs import PROBABILITIES, tofu_log, written
 
 ROOT = Path(__file__).parents[2]
 FOUND = re.findall(r"^python -m (erulab[^#\n]*)# quick", (ROOT / "README.md").read_text(), re.MULTILINE)

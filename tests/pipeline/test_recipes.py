@@ -20,9 +20,9 @@ from erulab.ranks import Ranks
 from erulab.registry import load_plugins
 from erulab.tokens.chat import ChatFormat
 from erulab.training.stopping import StopRequest
-from tests import muse_files
 from tests.models.conftest import byte_level, tiny_model
-from tests.rwku_files import write_target
+from tests.samples import muse_files
+from tests.samples.rwku_files import write_target
 from tests.tokens.test_chat import CHATML
 
 EXPERIMENTS = CONF / "experiment"

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from erulab.stages import unlearn
-from tests import muse_files
 from tests.pipeline.conftest import Finished, Runner
+from tests.samples import muse_files
 
 STEPS = 3
 SETTINGS = (
