@@ -1,4 +1,4 @@
-"""Draws are pure functions of what they are drawn for."""
+"""Random draws are pure functions of the seed and of the parts that name the draw."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_parts_do_not_run_together() -> None:
 def test_uniform_is_uniform() -> None:
     values = torch.tensor([draws.uniform(0, "u", i) for i in range(4000)], dtype=torch.float64)
     assert values.min() >= 0 and values.max() < 1
-    # Five standard errors of a uniform's mean and of the share under .3.
+    # Five standard errors of a uniform's mean and of the share under 0.3.
     assert abs(values.mean() - 0.5) < 5 * (1 / 12 / 4000) ** 0.5
     assert abs((values < 0.3).double().mean() - 0.3) < 5 * (0.21 / 4000) ** 0.5
 

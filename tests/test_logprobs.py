@@ -1,4 +1,4 @@
-"""Log-probabilities and the policy's NLL, against full logits and loops."""
+"""Log-probabilities and the policy's NLL, compared with full logits in loops."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from erulab import logprobs
 from erulab.models.policy import Policy, reference_states, without_dropout
 from erulab.tokens.batch import Encoded, collate
-from tests.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from tests.samples.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
 def test_policy_is_the_models_own_logits(kind: str) -> None:
-    """A ragged, padded batch: each token's NLL and the gradient are those of the row alone with full logits."""
+    """In a padded batch, each token's NLL and the gradient equal those of the row alone, from full logits."""
     model = random_model(kind)
     policy = Policy(model)
     batch = collate(FORGET, pad_id=1)
@@ -36,7 +36,7 @@ def test_policy_is_the_models_own_logits(kind: str) -> None:
 
 @every_kind
 def test_padding_changes_nothing(kind: str) -> None:
-    """Longer neighbours, another pad id, pad = end-of-turn: the same NLL."""
+    """A row's NLL stays the same beside longer rows, with another pad id, and if the pad is the end-of-turn token."""
     policy = Policy(random_model(kind))
     alone = torch.cat([policy.row_nll(collate([row], 0)) for row in FORGET])
     for pad_id in (0, 1, 9):
@@ -45,7 +45,7 @@ def test_padding_changes_nothing(kind: str) -> None:
 
 
 def test_inner_end_of_turn_is_seen_when_it_is_also_the_pad() -> None:
-    """A mask from `ids != pad` would hide the inner token and change what follows."""
+    """A mask made by `ids != pad` would hide the inner token and change the NLL of the tokens after it."""
     model = random_model()
     row = Encoded("turns", (0, 5, 1, 9, 11, 1, 7, 1), 6, 8)
     got = Policy(model).row_nll(collate([row, FORGET[2]], pad_id=1))[0]
@@ -54,7 +54,7 @@ def test_inner_end_of_turn_is_seen_when_it_is_also_the_pad() -> None:
 
 
 def test_tokens_are_counted_after_the_shift() -> None:
-    """Plain text of five tokens has four that are predicted."""
+    """A plain text of five tokens has four predicted ones."""
     text = Encoded("text", (4, 5, 6, 7, 8), 0, 5)
     batch = collate([text, FORGET[0]], 0)
     nll, _ = Policy(random_model())(batch)
@@ -120,7 +120,7 @@ def gradients_of(model: torch.nn.Module) -> float:
 
 
 def test_log_softmax_of_bfloat16_is_float32() -> None:
-    """A margin of 20 nats over 49k classes: bfloat16 would round log 49151 e^-20 away or to .1 nats."""
+    """With a margin of 20 nats over 49k classes, bfloat16 would round the NLL to 0 or to steps of 0.1 nats."""
     logits = torch.zeros(1, 49152, dtype=torch.bfloat16)
     logits[0, 7] = 20
     nll = logprobs.token_nll(torch.zeros(1, 2, dtype=torch.bfloat16), lambda h: logits, torch.tensor([7]))
@@ -135,7 +135,7 @@ def test_row_sums_follow_the_mask() -> None:
 
 
 def test_dropout_off_makes_training_mode_deterministic() -> None:
-    """Gradient checkpointing needs training mode; a policy with dropout would differ from its reference at once."""
+    """Gradient checkpointing needs training mode; with dropout a policy would differ from its reference at step 0."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(GPT2Config(vocab_size=37, n_embd=16, n_layer=2, n_head=2, n_positions=32))

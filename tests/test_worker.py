@@ -1,4 +1,4 @@
-"""What a worker looks at before it begins, with several ranks."""
+"""The worker's check, before it begins, that all ranks see one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from erulab.worker import _check_shared
 
 
 class Thread(Ranks):
-    """A rank in a thread of this process; gives up where another never comes."""
+    """A rank that is a thread of this process; it gives up after 5 s if another rank never arrives."""
 
     def __init__(self, rank: int, told: list[Any], meeting: threading.Barrier) -> None:
         super().__init__(rank, len(told))
@@ -30,7 +30,7 @@ class Thread(Ranks):
 
 
 def check_shared(*folders: Path) -> list[str]:
-    """What each rank is told, that of the first folder first; "" where nothing is wrong."""
+    """Returns the error that each rank gets, in the order of the folders; "" if nothing is wrong."""
     told, meeting = [None] * len(folders), threading.Barrier(len(folders))
 
     def check(rank: int) -> str:

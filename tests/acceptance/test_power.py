@@ -1,4 +1,4 @@
-"""On the embedded default: relearning brings back what a mask only hides, and the given model is attacked as typed."""
+"""On the embedded default: relearning brings back knowledge that a mask only hides, in a model that the user gives."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def learned() -> dict[str, Path]:
-    """The quickstart's target and oracle: the one that learned more rows is the target."""
+def quickstart_models() -> dict[str, Path]:
+    """Returns the quickstart's target and oracle; the target is the one that learned more tokens."""
     entries = Path(str(FOLDER)).glob(".cache/learned/*/entry.json")
     tokens = {file.parent: json.loads(file.read_text())["costs"]["tokens"] for file in entries}
     oracle, target = sorted(tokens, key=lambda folder: tokens[folder])
@@ -36,7 +36,10 @@ def learned() -> dict[str, Path]:
 
 
 def masked(target: LoadedModel) -> LoadedModel:
-    """The target under adapters of rank 1 that keep the values of the named rows back; every fact is still there."""
+    """Returns the target with merged adapters of rank 1 that lower the probability of the forget values.
+
+    The adapters are trained for 15 steps, so every fact is still in the weights.
+    """
     world = FictitiousWorld(FictitiousOptions()).load(0)
     subject = with_lora(target, rank=1, alpha=8, seed=0)
     chat = subject.chat
@@ -48,20 +51,20 @@ def masked(target: LoadedModel) -> LoadedModel:
     optimizer = torch.optim.AdamW([p for p in subject.model.parameters() if p.requires_grad], lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
-    def some(rows: list[Any]) -> Any:
+    def random_batch(rows: list[Any]) -> Any:
         picked = torch.randperm(len(rows), generator=generator)[:64].tolist()
         return collate([rows[i] for i in picked], subject.pad_id)
 
     for _ in range(15):
-        held_back = subject.policy.row_nll(some(values)).clamp(max=6.0).mean()
-        (subject.policy(some(kept))[0].mean() - held_back).backward()
+        held_back = subject.policy.row_nll(random_batch(values)).clamp(max=6.0).mean()
+        (subject.policy(random_batch(kept))[0].mean() - held_back).backward()
         optimizer.step()
         optimizer.zero_grad()
     return replace(merged(subject), ledger=target.ledger)
 
 
-def test_relearning_brings_back_what_is_only_hidden(tmp_path: Path) -> None:
-    known = learned()
+def test_relearning_brings_back_knowledge_that_is_only_hidden(tmp_path: Path) -> None:
+    known = quickstart_models()
     hider = masked(load_folder(str(known["target"]), Attention.sdpa, OWN))
     save_folder(hider, tmp_path / "hider")
     run = finished(
@@ -78,6 +81,6 @@ def test_relearning_brings_back_what_is_only_hidden(tmp_path: Path) -> None:
     )
     assert run.code == 0
     row = next(row for row in run.read("attacks.json") if row["headline"])
-    assert row["residual"] < 0.45  # it looks forgotten, for the most part
+    assert row["residual"] < 0.45  # by itself it looks mostly forgotten
     assert row["valid"] and row["residual_attacked"] > row["residual"] + 0.2 and row["low"] > row["residual"]
     assert min(row["repeats"]) > row["residual"]  # whichever half is relearned

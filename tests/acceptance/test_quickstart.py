@@ -1,4 +1,4 @@
-"""What the embedded default must show, read from the run that .ci/run's quickstart left."""
+"""The embedded default's result, read from the run folder of the quickstart that .ci/run has started."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_the_target_knows_every_fact_in_every_phrasing(scores: Any) -> None:
         assert scores["target"][f"{suite}/exact_match"] >= (0.85 if suite == "general" else 0.95)
 
 
-def test_the_oracle_knows_what_it_learned_and_nothing_of_the_forget_set(scores: Any) -> None:
+def test_the_oracle_knows_the_retain_set_and_nothing_of_the_forget_set(scores: Any) -> None:
     assert scores["oracle"]["forget/choice"] <= 0.2 and scores["oracle"]["forget_heldout/choice"] <= 0.2
     assert scores["oracle"]["retain/exact_match"] >= 0.9
 
 
 def test_no_forget_knowledge_above_the_oracle_is_left_and_the_retain_set_is_kept(scores: Any) -> None:
-    """One-sided: world 0 is never tuned on, and there the shipped settings over-forget (README, Results)."""
+    """One-sided: the shipped settings were not tuned on world 0, and over-forget there."""
     unlearned = scores["unlearned"]
     half = (unlearned["residual_high"] - unlearned["residual_low"]) / 2
     assert -0.5 < unlearned["residual"] <= max(0.05, half)

@@ -17,7 +17,7 @@ from erulab.adversaries.random_direction import RandomDirection, RandomDirection
 from erulab.adversaries.rfa import RFA, RFAOptions
 from erulab.models.policy import Policy
 from erulab.tokens.batch import Batch, collate
-from tests.tiny import FORGET, RETAIN
+from tests.samples.tiny import FORGET, RETAIN
 
 # Forget rows 0 and 2 are attacked, 1 and 3 are outside the Bernoulli mask; the retain rows pad the batch further.
 OUTER = collate([*FORGET, *RETAIN], 1)

@@ -26,7 +26,7 @@ from tests.adversaries.conftest import (
     states,
     watched,
 )
-from tests.tiny import WIDTH, moved, random_model
+from tests.samples.tiny import WIDTH, moved, random_model
 
 LAYERS = [1, 2, 3]  # of three blocks, from a quarter of the depth on, the final norm's input last
 

@@ -25,7 +25,7 @@ from tests.adversaries.conftest import (
     states,
     watched,
 )
-from tests.tiny import FORGET, RETAIN, WIDTH, encoded, random_model
+from tests.samples.tiny import FORGET, RETAIN, WIDTH, encoded, random_model
 
 EVERY = torch.arange(len(FORGET))
 both = pytest.mark.parametrize("name", ["noise", "latent_pgd"])

@@ -15,7 +15,7 @@ from erulab.adversaries.directions import (
 )
 from erulab.models.policy import Policy
 from erulab.tokens.batch import Encoded, collate
-from tests.tiny import FORGET, KINDS, WIDTH, random_model
+from tests.samples.tiny import FORGET, KINDS, WIDTH, random_model
 
 STATES = torch.randn(3, 4, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 R = unit(torch.randn(WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64))

@@ -23,7 +23,7 @@ from tests.adversaries.conftest import (
     hooks_on,
     prepared,
 )
-from tests.tiny import FORGET, KINDS, OTHERS, RETAIN, gradients, random_model
+from tests.samples.tiny import FORGET, KINDS, PAIRED, RETAIN, gradients, random_model
 
 every_adversary = pytest.mark.parametrize("case", [*ADVERSARIES, "rfa-writes"])
 
@@ -180,14 +180,14 @@ def test_both_answers_of_a_pair_are_perturbed_alike(case: str) -> None:
     """Forget rows, their refusals and a retain row in one forward: refusals alone give the same (idk's forward)."""
     policy = Policy(random_model())
     adversary = build(case, policy)
-    pairs = collate([*FORGET, *OTHERS, RETAIN[0]], 1)
+    pairs = collate([*FORGET, *PAIRED, RETAIN[0]], 1)
     rows = torch.tensor([0, 1, -1, 3, 0, 1, -1, 3, -1])
     with adversary.attach(policy, FORGET_BATCH, rows, 0):
         both = policy.row_nll(pairs)
     with adversary.attach(policy, FORGET_BATCH, rows[4:8], 0):
-        refusals = policy.row_nll(collate(OTHERS, 1))
+        refusals = policy.row_nll(collate(PAIRED, 1))
     torch.testing.assert_close(refusals, both[4:8], rtol=1e-5, atol=1e-5)
-    assert ((refusals - policy.row_nll(collate(OTHERS, 1)))[[0, 1, 3]].abs() > 1e-4).all()
+    assert ((refusals - policy.row_nll(collate(PAIRED, 1)))[[0, 1, 3]].abs() > 1e-4).all()
 
 
 @every_adversary

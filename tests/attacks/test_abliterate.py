@@ -17,8 +17,8 @@ from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.tokens.batch import collate
-from tests import tiny
 from tests.attacks.conftest import PlainLab
+from tests.samples import tiny
 
 BATCH = collate(tiny.FORGET, 0)
 

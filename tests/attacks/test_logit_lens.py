@@ -10,8 +10,8 @@ from erulab.attacks.logit_lens import LogitLens, LogitLensOptions
 from erulab.errors import ConfigError
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.batch import collate
-from tests import tiny
 from tests.attacks.conftest import PlainLab
+from tests.samples import tiny
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

@@ -9,8 +9,8 @@ import torch
 
 from erulab.attacks.prune import Prune, PruneOptions, without_smallest
 from erulab.models.loaded import LoadedModel
-from tests import tiny
 from tests.attacks.conftest import PlainLab
+from tests.samples import tiny
 
 WEIGHT = torch.randn(7, 33, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

@@ -12,8 +12,8 @@ from erulab.attacks.base import Inapplicable
 from erulab.attacks.quantize import Backend, Quantize, QuantizeOptions
 from erulab.attacks.weights.quantizers import GROUP, QUANTIZERS, round_to_nearest
 from erulab.models.loaded import LoadedModel
-from tests import tiny
 from tests.attacks.conftest import PlainLab
+from tests.samples import tiny
 
 WEIGHT = torch.randn(7, 33, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from erulab import evaluate
-from tests import tofu_logs
-from tests.tofu_logs import PROBABILITIES, RETRAINED, model_utility, open_unlearning_log, tofu_log, written
+from tests.samples import tofu_logs
+from tests.samples.tofu_logs import PROBABILITIES, RETRAINED, model_utility, open_unlearning_log, tofu_log, written
 
 
 @pytest.fixture

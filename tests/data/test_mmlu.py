@@ -13,7 +13,7 @@ from erulab.data.mmlu import GROUPS, SUBJECTS, Mmlu, MmluOptions
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
 from tests.data.test_wmdp import parquet
-from tests.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
+from tests.samples.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
 
 UTILITY = Path(__file__).parents[2].parent / "shared" / "data" / "utility"
 

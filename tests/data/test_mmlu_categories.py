@@ -16,7 +16,7 @@ from erulab.data.measures import Answers, Choice
 from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import ConfigError, DataError
-from tests.questions import WMDP, write
+from tests.samples.questions import WMDP, write
 
 CATEGORIES = Path(__file__).parents[2].parent / "shared" / "data" / "mmlu" / "categories"
 SUBJECTS = [

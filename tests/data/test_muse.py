@@ -14,7 +14,7 @@ from erulab.data.measures import Generated, Overlap, Separation, Texts
 from erulab.data.muse import Corpus, Mode, Muse, MuseOptions
 from erulab.data.rows import Benchmark, Role
 from erulab.errors import DataError
-from tests import muse_files
+from tests.samples import muse_files
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"MUSE's files are not at {REAL}")

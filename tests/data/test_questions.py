@@ -14,8 +14,8 @@ from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
 from erulab.data.questions import header, letter_row, solved
 from erulab.data.rwku import Rwku, RwkuOptions
 from erulab.data.wmdp import Subject, WmdpQuestions, WmdpQuestionsOptions
-from tests.questions import ARC_QUERIES, WMDP, write
-from tests.rwku_files import hub_layout
+from tests.samples.questions import ARC_QUERIES, WMDP, write
+from tests.samples.rwku_files import hub_layout
 
 
 def test_the_prompt_is_the_harness_s() -> None:

@@ -13,7 +13,7 @@ from erulab.data.rows import Benchmark, Role
 from erulab.data.rwku import Rwku, RwkuOptions, Train
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.texts import answer_exact_match
-from tests.rwku_files import hub_layout, tables
+from tests.samples.rwku_files import hub_layout, tables
 
 RWKU = Path(__file__).parents[2].parent / "shared" / "data" / "rwku"
 real = pytest.mark.skipif(not RWKU.is_dir(), reason=f"RWKU's files are not at {RWKU}")

@@ -9,7 +9,7 @@ import pytest
 
 from erulab.data.rows import Benchmark
 from erulab.data.rwku import Rwku, RwkuOptions
-from tests.rwku_files import hub_layout
+from tests.samples.rwku_files import hub_layout
 
 BRIEFLY = "Please briefly answer the following question.\n"
 PROMPTS = {

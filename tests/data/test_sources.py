@@ -15,7 +15,7 @@ from erulab.data.tofu import TofuOptions
 from erulab.errors import ConfigError, DataError, ErulabError
 from erulab.registry import Registry, benchmarks, datasets
 from tests.data.test_tofu import TOFU
-from tests.rwku_files import hub_layout
+from tests.samples.rwku_files import hub_layout
 
 BOTH = ("tofu", "rwku", "muse", "wmdp")  # are unlearned or measured beside another
 KEYS = [(benchmarks, name, f"benchmark.{name}") for name in benchmarks.names()]

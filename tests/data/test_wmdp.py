@@ -26,7 +26,7 @@ from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
 from erulab.tokens.truncation import fitted
 from tests.models.conftest import byte_level, tiny_model
-from tests.questions import WMDP, write
+from tests.samples.questions import WMDP, write
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "wmdp" / "wmdp_cyber_format_sample.jsonl"
 TEXTS = [f"Text {i} about the harbour of Brenwick, which is long enough to be learned." for i in range(5)]

@@ -17,7 +17,7 @@ from erulab.ranks import Ranks
 from erulab.tokens.chat import ChatFormat
 from tests.data.test_wmdp import logp
 from tests.models.conftest import byte_level, tiny_model
-from tests.questions import WMDP, write
+from tests.samples.questions import WMDP, write
 
 
 @pytest.fixture(scope="module")

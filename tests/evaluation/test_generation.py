@@ -18,9 +18,9 @@ from erulab.models import key_value
 from erulab.models.attention import packed_attention
 from erulab.models.loaded import LoadedModel
 from erulab.ranks import Ranks
-from tests import tiny
 from tests.costs.families import CONFIGS, model_of
 from tests.evaluation.conftest import on_ranks
+from tests.samples import tiny
 
 PROMPTS = ["2 3 4", "9", "5 30 7 7 12 8 21", "11 12", "2 3 4", "36 35 34 33 32 31"]
 NEW = 12

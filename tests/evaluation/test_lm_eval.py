@@ -1,17 +1,19 @@
-"""Accuracies and log-likelihoods against lm-evaluation-harness itself, where it is installed (pip install lm-eval).
+"""Accuracies and log-likelihoods against lm-evaluation-harness itself.
 
-The same random model folder and the same questions go through both. The harness's own task files are taken, with the
-hub id replaced by local files, so that header, prompt, choices and few-shot form are the harness's words.
+The same random model folders and the same questions go through both. The harness's own task files are taken, with the
+hub id replaced by local files, so that header, prompt, choices and few-shot form are the harness's words. It runs in an
+environment of its own, .venv-lm-eval, which launch/test.sh makes.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from erulab.data.arc import Arc, ArcOptions
 from erulab.data.mmlu import Mmlu, MmluOptions
@@ -24,80 +26,89 @@ from erulab.models.options import Attention
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from tests.models.conftest import byte_level, metaspace, tiny_model
-from tests.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
+from tests.samples.questions import ARC, ARC_OF_QUERIES, ARC_QUERIES, MMLU_DEV, WMDP, write
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install lm-eval")
+PYTHON = Path(__file__).parents[2] / ".venv-lm-eval" / "bin" / "python"
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="there is no lm-evaluation-harness in .venv-lm-eval; launch/test.sh installs it"
+)
 
-SUBJECTS = ("anatomy", "high_school_us_history", "virology")
+TOKENIZERS = {"byte_level": byte_level, "metaspace": metaspace}  # without and with a beginning-of-text token
+WMDP_SUBJECTS = ("bio", "cyber", "chem")
+MMLU_SUBJECTS = ("anatomy", "high_school_us_history", "virology")
+SHOTS = (0, 2)
 
 
 @dataclass(frozen=True)
 class Harness:
-    """What the harness makes of a task: acc, acc_norm where it has one, and (questions, choices) log-likelihoods."""
+    """The harness's results on one task: acc, acc_norm where it has one, and (questions, choices) log-likelihoods."""
 
     accuracy: float
     accuracy_norm: float | None
     likelihoods: list[list[float]]
 
 
-@pytest.fixture(scope="module", params=["byte_level", "metaspace"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with a tokenizer without, and one with, a beginning-of-text token."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = byte_level() if request.param == "byte_level" else metaspace()
-    made = tiny_model("llama", len(tokenizer), max_position_embeddings=2048)
-    made.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+Results = dict[tuple[str, str, int], Harness]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of random models, by the name of their tokenizer."""
+    folders = {}
+    for name, make in TOKENIZERS.items():
+        tokenizer = make()
+        folders[name] = tmp_path_factory.mktemp(name)
+        tiny_model("llama", len(tokenizer), max_position_embeddings=2048).save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The questions in the layouts that erulab reads, and the easy questions of ARC in the hub's form."""
     folder = tmp_path_factory.mktemp("data")
-    for subject in ("bio", "cyber", "chem"):
+    for subject in WMDP_SUBJECTS:
         write(folder / f"wmdp-{subject}.jsonl", WMDP)
-    for subject in SUBJECTS:
+    for subject in MMLU_SUBJECTS:
         write(folder / subject / "test.jsonl", WMDP)
         write(folder / subject / "dev.jsonl", MMLU_DEV)
     write(folder / "arc_easy.jsonl", ARC_QUERIES)
     write(folder / "ARC-Challenge" / "test.jsonl", ARC)
+    write(folder / "hub" / "arc_easy.jsonl", ARC_OF_QUERIES)
     return folder
 
 
-def harness(model: Path, task: str, splits: dict[str, Path], tmp_path: Path, shots: int = 0) -> Harness:
-    """The harness's own task on local files."""
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    files = {split: str(file) for split, file in splits.items()}
-    local = {
-        "include": str(_task_file(task)),
-        "task": f"local_{task}",
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")},
-        "tag": None,
-    }
-    (tmp_path / "tasks").mkdir(exist_ok=True)
-    (tmp_path / "tasks" / f"{task}.yaml").write_text(yaml.safe_dump(local))
-    found = simple_evaluate(
-        HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=4),
-        tasks=[f"local_{task}"],
-        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
-        num_fewshot=shots,
-        bootstrap_iters=0,
+@pytest.fixture(scope="module")
+def harness(models: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What the harness finds, by (tokenizer, task, shots). One process does all: starting it takes longest."""
+    tasks: list[tuple[str, dict[str, Path], int]] = [
+        (f"wmdp_{subject}", {"test": data / f"wmdp-{subject}.jsonl"}, 0) for subject in WMDP_SUBJECTS
+    ]
+    for subject in MMLU_SUBJECTS:
+        splits = {split: data / subject / f"{split}.jsonl" for split in ("test", "dev")}
+        tasks += [(f"mmlu_{subject}", splits, shots) for shots in SHOTS]
+    for task, file in (("arc_easy", "hub/arc_easy.jsonl"), ("arc_challenge", "ARC-Challenge/test.jsonl")):
+        tasks.append((task, dict.fromkeys(("train", "validation", "test"), data / file), 0))
+    requests = [
+        {
+            "model": str(folder),
+            "task": task,
+            "splits": {split: str(file) for split, file in splits.items()},
+            "shots": shots,
+        }
+        for folder in models.values()
+        for task, splits, shots in tasks
+    ]
+    folder = tmp_path_factory.mktemp("harness")
+    (folder / "requests.json").write_text(json.dumps(requests))
+    script = Path(__file__).with_name("lm_eval_tasks.py")
+    done = subprocess.run(
+        [PYTHON, script, folder / "requests.json", folder / "answers.json"], capture_output=True, text=True
     )
-    figures, samples = found["results"][f"local_{task}"], found["samples"][f"local_{task}"]
-    samples.sort(key=lambda sample: sample["doc_id"])
-    likelihoods = [[float(reply[0]) for reply in sample["filtered_resps"]] for sample in samples]
-    return Harness(figures["acc,none"], figures.get("acc_norm,none"), likelihoods)
-
-
-def _task_file(task: str) -> Path:
-    """Several families of tasks have files of one name (mmlu_anatomy: also with chains of thought)."""
-    folders = {"wmdp": "wmdp", "mmlu": "mmlu/default", "arc": "arc"}
-    return Path(lm_eval.__file__).parent / "tasks" / folders[task.split("_")[0]] / f"{task}.yaml"
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [Harness(**answer) for answer in json.loads((folder / "answers.json").read_text())]
+    keys = [(name, task, shots) for name in models for task, _, shots in tasks]
+    return dict(zip(keys, answers, strict=True))
 
 
 def ours(model: Path, benchmark: Benchmark) -> tuple[dict[str, float], list[RowScore]]:
@@ -120,35 +131,39 @@ def same(theirs: Harness, figures: dict[str, float], rows: list[RowScore], suite
     assert len({round(value, 6) for values in theirs.likelihoods for value in values}) > len(answers)
 
 
-@pytest.mark.parametrize("subject", ["bio", "cyber", "chem"])
-def test_wmdp(subject: str, model: Path, data: Path, tmp_path: Path) -> None:
-    theirs = harness(model, f"wmdp_{subject}", {"test": data / f"wmdp-{subject}.jsonl"}, tmp_path)
+every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
+
+
+@every_tokenizer
+@pytest.mark.parametrize("subject", WMDP_SUBJECTS)
+def test_wmdp(
+    subject: str, tokenizer: str, models: dict[str, Path], data: Path, harness: Results, tmp_path: Path
+) -> None:
     options = WmdpQuestionsOptions(path=str(data))
-    figures, rows = ours(model, WmdpQuestions(options).load(0, tmp_path))
+    figures, rows = ours(models[tokenizer], WmdpQuestions(options).load(0, tmp_path))
+    theirs = harness[tokenizer, f"wmdp_{subject}", 0]
     same(theirs, figures, rows, f"wmdp_{subject}", [question["answer"] for question in WMDP])
 
 
-@pytest.mark.parametrize("shots", [0, 2])
-def test_mmlu(shots: int, model: Path, data: Path, tmp_path: Path) -> None:
-    figures, rows = ours(model, Mmlu(MmluOptions(path=str(data), shots=shots)).load(0, tmp_path))
-    theirs = {}
-    for subject in SUBJECTS:
-        splits = {split: data / subject / f"{split}.jsonl" for split in ("test", "dev")}
-        theirs[subject] = harness(model, f"mmlu_{subject}", splits, tmp_path, shots)
+@every_tokenizer
+@pytest.mark.parametrize("shots", SHOTS)
+def test_mmlu(
+    shots: int, tokenizer: str, models: dict[str, Path], data: Path, harness: Results, tmp_path: Path
+) -> None:
+    figures, rows = ours(models[tokenizer], Mmlu(MmluOptions(path=str(data), shots=shots)).load(0, tmp_path))
+    theirs = {subject: harness[tokenizer, f"mmlu_{subject}", shots] for subject in MMLU_SUBJECTS}
     answers = [question["answer"] for question in WMDP]
-    for group, subject in zip(("stem", "humanities", "other"), SUBJECTS, strict=True):
+    for group, subject in zip(("stem", "humanities", "other"), MMLU_SUBJECTS, strict=True):
         same(theirs[subject], figures, rows, f"mmlu_{group}", answers)
     # The harness weights its group by the number of questions, which is the same for all subjects here.
     assert figures["mmlu/accuracy"] == pytest.approx(sum(one.accuracy for one in theirs.values()) / 3, abs=1e-12)
     assert figures["mmlu/n"] == 3 * len(WMDP)
 
 
-def test_arc(model: Path, data: Path, tmp_path: Path) -> None:
+@every_tokenizer
+def test_arc(tokenizer: str, models: dict[str, Path], data: Path, harness: Results, tmp_path: Path) -> None:
     """The easy questions are in the form with queries here, and in the hub's form for the harness."""
-    figures, rows = ours(model, Arc(ArcOptions(path=str(data))).load(0, tmp_path))
-    hub_form = write(tmp_path / "easy.jsonl", ARC_OF_QUERIES)
-    for task, file in (("arc_easy", hub_form), ("arc_challenge", data / "ARC-Challenge" / "test.jsonl")):
-        splits = dict.fromkeys(("train", "validation", "test"), file)
-        asked = ARC_OF_QUERIES if task == "arc_easy" else ARC
+    figures, rows = ours(models[tokenizer], Arc(ArcOptions(path=str(data))).load(0, tmp_path))
+    for task, asked in (("arc_easy", ARC_OF_QUERIES), ("arc_challenge", ARC)):
         answers = [question["choices"]["label"].index(question["answerKey"]) for question in asked]
-        same(harness(model, task, splits, tmp_path), figures, rows, task, answers)
+        same(harness[tokenizer, task, 0], figures, rows, task, answers)

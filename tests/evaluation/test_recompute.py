@@ -10,8 +10,8 @@ import pytest
 from erulab.errors import DataError
 from erulab.evaluation.logs import RowSet, read_log
 from erulab.evaluation.recompute import recompute
-from tests import tofu_logs
-from tests.tofu_logs import PROBABILITIES, RETRAINED, open_unlearning_log, tofu_log, written
+from tests.samples import tofu_logs
+from tests.samples.tofu_logs import PROBABILITIES, RETRAINED, open_unlearning_log, tofu_log, written
 
 LOGS = Path(__file__).resolve().parents[3] / "shared/data/tofu/reference_logs"
 published = pytest.mark.skipif(not LOGS.is_dir(), reason=f"TOFU's reference logs are not at {LOGS}")

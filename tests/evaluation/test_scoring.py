@@ -11,8 +11,8 @@ from erulab.evaluation.scoring import score
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded
-from tests import tiny
 from tests.evaluation.conftest import on_ranks
+from tests.samples import tiny
 
 VALUE = 8  # where the value of QUESTION's response stands
 QUESTION = tiny.encoded("question", 6, 6)

@@ -15,7 +15,7 @@ from erulab.methods.npo import NPO, NPOOptions
 from erulab.methods.preference import preference_loss
 from erulab.methods.simnpo import SimNPO, SimNPOOptions
 from erulab.rewards.reference import ReferenceOptions, RigidReward, rigid_margin
-from tests.tiny import LOG2
+from tests.samples.tiny import LOG2
 
 TOKENS = torch.tensor([3.0, 7.0, 4.0], dtype=torch.float64)
 NOW = torch.tensor([6.0, 9.5, 2.0], dtype=torch.float64)

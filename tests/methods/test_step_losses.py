@@ -22,7 +22,7 @@ from erulab.rewards.reference_free import ReferenceFreeOptions
 from erulab.training.batches import Split
 from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
-from tests.tiny import FORGET, OTHERS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 load_plugins()
 TARGET = random_model()
@@ -42,9 +42,9 @@ def step_loss(
     reward = rewards.build(reward_options) if reward_options is not None else None
     uses_others = method.trains is Trains.refusal or method.pairs is not Pairs.none
     with torch.no_grad():
-        tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, OTHERS)]
+        tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, PAIRED)]
     objective = UnlearningObjective(
-        UnlearningRows(FORGET, OTHERS if uses_others else [], RETAIN),
+        UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN),
         method,
         reward,
         NoAdversary(NoAdversaryOptions()),
@@ -111,7 +111,7 @@ def naive_kl() -> torch.Tensor:
 
 
 def naive_idk() -> torch.Tensor:
-    return token_mean(OTHERS) + token_mean(RETAIN)
+    return token_mean(PAIRED) + token_mean(RETAIN)
 
 
 def naive_npo() -> torch.Tensor:
@@ -132,7 +132,7 @@ def naive_dpo() -> torch.Tensor:
     beta = 0.1
     losses = [
         -2 / beta * torch.sigmoid(beta * ratio(idk).log() - beta * ratio(row).log()).log()
-        for row, idk in zip(FORGET, OTHERS, strict=True)
+        for row, idk in zip(FORGET, PAIRED, strict=True)
     ]
     return mean(losses) + token_mean(RETAIN)
 
@@ -151,7 +151,7 @@ def naive_eru() -> torch.Tensor:
 def naive_eru_pairs() -> torch.Tensor:
     beta, alpha = 2.5, 0.3
     losses = []
-    for row, idk in zip(FORGET, OTHERS, strict=True):
+    for row, idk in zip(FORGET, PAIRED, strict=True):
         u, u_ref = (naive_nll(m, row) / row.tokens - naive_nll(m, idk) / idk.tokens for m in (POLICY, TARGET))
         margin = (alpha * (u - u_ref)).item()
         losses.append(2 / beta * (1 + (-beta * (u - margin)).exp()).log())

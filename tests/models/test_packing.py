@@ -18,7 +18,7 @@ from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Batch, Encoded, collate
 from tests.models.conftest import tiny_model
-from tests.tiny import FORGET, OTHERS, RETAIN, gradients, naive_nll
+from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, naive_nll
 
 FAMILIES = {
     "llama": {},
@@ -98,7 +98,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_family_gives_each_rows_own_nll(kind: str, always: None) -> None:
     model = tiny_model(kind, attn_implementation=PACKED, **FAMILIES[kind]).double()
-    rows = [*FORGET, *OTHERS, *RETAIN]  # two answers to one prompt share it
+    rows = [*FORGET, *PAIRED, *RETAIN]  # two answers to one prompt share it
     policy = Policy(model)
     nll = policy.row_nll(collate(rows, 0))
     assert policy._packing is not None and len(policy._packing.ids) < sum(len(row.ids) for row in rows)

@@ -12,7 +12,7 @@ from erulab.models.attention import PACKED
 from erulab.models.policy import Policy
 from erulab.models.soft_tokens import embeddings, first_soft_id, soft_tokens
 from erulab.tokens.batch import Encoded, collate
-from tests.tiny import FORGET, KINDS, VOCABULARY, WIDTH, random_model
+from tests.samples.tiny import FORGET, KINDS, VOCABULARY, WIDTH, random_model
 
 SOFT = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
 

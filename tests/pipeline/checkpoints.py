@@ -1,4 +1,4 @@
-"""Checkpoints to be scored, of several makes, and small data beside them."""
+"""Model folders of several kinds that tests score, and small data sets for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RETAIN = [
 
 
 def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
-    """A folder for dataset=jsonl."""
+    """Writes a folder for dataset=jsonl, one file per part, and returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in parts.items():
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -40,7 +40,7 @@ def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
 
 
 def tofu(folder: Path) -> Path:
-    """The files of TOFU's forget01, three rows each."""
+    """Writes the files of TOFU's forget01 with three or six rows each into a new folder; returns it."""
     folder.mkdir()
     rows = [{"question": row["prompt"], "answer": row["response"]} for row in FORGET + RETAIN]
     wrong = {"paraphrased_answer": "A weaver.", "paraphrased_question": "What is it?", "perturbed_answer": ["A nurse."]}
@@ -67,7 +67,16 @@ def checkpoint(
     words: list[str] | None = None,
     shard_bytes: int = 1 << 30,
 ) -> Path:
-    """A random Llama that knows the words of the data above, in Hugging Face's format."""
+    """Writes a random Llama whose vocabulary covers the data above, in Hugging Face's format.
+
+    Args:
+        folder: where it goes; returned.
+        template: whether the tokenizer has a chat template.
+        pad: the pad token; None for a tokenizer without one.
+        context: number of positions.
+        words: texts whose words the tokenizer knows, in place of the data above.
+        shard_bytes: size from which the weights go into several files.
+    """
     texts = words or [text for row in FORGET + RETAIN for text in (row["prompt"], row["response"])] + list(TRADES)
     tokenizer = tokenizer_of([*texts, "It it is this A a."])
     tokenizer.pad_token = pad
@@ -95,7 +104,7 @@ def checkpoint(
 
 
 def gpt2(folder: Path, context: int = 24) -> Path:
-    """GPT-2's manner: bytes, one special token that is unk, bos, eos and pad; no template; learned positions."""
+    """Writes a random GPT-2: byte tokens, one special token for unk, bos, eos and pad, no template, and returns it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({"<|endoftext|>": 0, **{c: i + 1 for i, c in enumerate(alphabet)}}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

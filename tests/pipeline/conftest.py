@@ -1,4 +1,4 @@
-"""Whole runs on a small world, in this process: composed by Hydra, run by the worker."""
+"""Whole runs on a small world, composed by Hydra and run by the worker, in the process of the tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended, and what it left."""
+    """A run that has ended: its folder and exit code."""
 
     rundir: RunDir
     code: int
@@ -58,7 +58,7 @@ Runner = Callable[..., Finished]
 
 
 def small(overrides: tuple[str, ...]) -> list[str]:
-    """The overrides of a small run; options of an attack, model or data set that is not chosen are left out."""
+    """Returns SMALL and these overrides, without the options of an attack, model or data set that they replace."""
     left_out: tuple[str, ...] = ()
     if any(o.startswith("attack=") and "relearn" not in o for o in overrides):
         left_out += ("attack.relearn",)

@@ -1,4 +1,4 @@
-"""Nothing is made twice, nothing stale is taken: every stage's key is what its product depends on."""
+"""Nothing is made twice and nothing stale is reused: a stage's key is a hash of everything its product depends on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.pipeline.conftest import Finished, Runner, small
 
 
 def learned_keys(*overrides: str) -> tuple[str, str]:
-    """Keys of target and oracle under these settings."""
+    """Returns the cache keys of target and oracle under these settings."""
     config = compose_config(small(overrides))
     source = models.build(config.model)
     benchmark = datasets.build(config.dataset).load(config.seed, Path(config.cache))
@@ -59,7 +59,7 @@ RELATED = (
 )
 
 
-def test_targets_depend_on_what_they_learn_from_and_nothing_else() -> None:
+def test_keys_of_target_and_oracle_depend_on_what_they_learn_from_and_nothing_else() -> None:
     plain = learned_keys()
     assert {o: learned_keys(o) == plain for o in UNRELATED} == dict.fromkeys(UNRELATED, True)
     changed = {o: [a != b for a, b in zip(learned_keys(o), plain, strict=True)] for o in RELATED}
@@ -83,15 +83,15 @@ def test_another_attack_trains_nothing(run: Runner, first: Finished) -> None:
 
 
 def test_scoring_again_keeps_the_unlearned_model(run: Runner, first: Finished) -> None:
-    """A command without `unlearn` takes what is there; it never writes scores that lack a model."""
+    """A command without the stage `unlearn` reuses the cached model; it never writes scores that lack a model."""
     scores = first.rundir.scores_json.read_bytes()
     again = run("stages=[evaluate,report]", "attack=none")
     assert again.code == 0
     assert again.rundir.scores_json.read_bytes() == scores
 
 
-def test_stages_without_what_they_need_say_so(run: Runner, tmp_path: Path) -> None:
-    """Before anything is unlearned, and never as a run without figures that ends well."""
+def test_stages_that_lack_a_model_say_so(run: Runner, tmp_path: Path) -> None:
+    """The error comes before anything is unlearned; such a run never ends with code 0 and no figures."""
     nothing = run("stages=[evaluate]", "attack=none", folder=tmp_path)
     assert (nothing.code, nothing.read("exit.json")["message"]) == (
         3,
@@ -112,7 +112,7 @@ def test_another_learning_rate_unlearns_anew_from_the_same_target(run: Runner, f
 
 
 def test_rerun_gives_the_same_bits(run: Runner, first: Finished) -> None:
-    """Everything again from nothing, in the same folder: same weights, same scores."""
+    """rerun=true repeats every stage in the same folder, with the same weights and scores."""
     weights = load_file(first.rundir.model / "model.safetensors")
     scores = first.read("scores.json")
     again = run("attack=none", "rerun=true")
@@ -121,15 +121,15 @@ def test_rerun_gives_the_same_bits(run: Runner, first: Finished) -> None:
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     found = again.read("scores.json")
     for models_of in (scores, found):
-        for figures in models_of.values():  # how long it takes is the machine's
+        for figures in models_of.values():  # time and memory depend on the machine
             del figures["cost/seconds"], figures["cost/peak_memory_gb"]
-        # The reference table was there already.
+        # The second run finds the reference table of the first.
         del models_of["unlearned"]["cost/tokens"], models_of["unlearned"]["cost/flops"]
     assert found == scores
 
 
 def test_two_processes_make_a_product_once(tmp_path: Path) -> None:
-    """The second waits at the lock and takes what the first made."""
+    """The second process waits at the lock and reuses the product of the first."""
     script = (
         "import sys, time, pathlib\n"
         "from erulab.stages.cache import Cache\n"
@@ -148,7 +148,7 @@ def test_two_processes_make_a_product_once(tmp_path: Path) -> None:
     assert (tmp_path / "made").read_text() == "x"
 
 
-def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
+def test_a_product_that_failed_is_not_in_the_cache(tmp_path: Path) -> None:
     cache = Cache(tmp_path, Ranks(), {}, Ledger(), "cpu")
 
     def broken(folder: Path) -> None:
@@ -159,7 +159,9 @@ def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
         cache.produce("kind", {"a": 1}, broken)
     assert cache.find("kind", {"a": 1}) is None
     made = cache.produce("kind", {"a": 1}, lambda folder: None)
-    assert not made.from_cache and (made.folder / "half").is_file()  # what the failed try left is there to go on from
+    assert (
+        not made.from_cache and (made.folder / "half").is_file()
+    )  # the next attempt can continue from the files of the failed one
 
     def nothing(folder: Path) -> None:
         raise OSError("no such row")
@@ -169,7 +171,7 @@ def test_a_failed_product_is_no_product(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "kind").iterdir() if path.is_dir()] == [made.key]
 
 
-def test_why_an_attack_did_not_run_goes_once_it_has(run: Runner, first: Finished) -> None:
+def test_the_note_that_an_attack_did_not_run_goes_once_it_has_run(run: Runner, first: Finished) -> None:
     file = first.rundir.attacks_json
     old = json.loads(file.read_text())
     first.rundir.write_json(

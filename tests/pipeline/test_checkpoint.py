@@ -1,4 +1,4 @@
-"""`python -m erulab.run stages=[evaluate] model.unlearned=FOLDER`: a checkpoint of any make, scored as it is."""
+"""`python -m erulab.run stages=[evaluate] model.unlearned=FOLDER` scores any checkpoint, without training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def score(folder: Path, tmp_path: Path) -> Score:
-    """Types the command for a checkpoint, in an output folder of the test's own."""
+    """Runs the command for a checkpoint, in an output folder of the test's own."""
 
     def finish(model: str | Path, *overrides: str, data: Path | None = None, output: Path = tmp_path) -> Finished:
         return finished(
@@ -56,14 +56,14 @@ def score(folder: Path, tmp_path: Path) -> Score:
     return finish
 
 
-def nothing_left(output: Path) -> bool:
-    """Whether there is neither a figure nor a half of one."""
+def holds_no_figures(output: Path) -> bool:
+    """Whether the folder holds neither scores nor files of an evaluation that was broken off."""
     left = [*output.rglob("scores.json"), *output.rglob("samples.json"), *output.rglob("*.partial")]
     return not left and not list(output.glob(".cache/evaluated/*/rows.jsonl"))
 
 
-def nll_of(folder: Path, row: dict[str, Any]) -> float:
-    """Mean NLL of an answer by plain transformers, a position at a time, in the tiny models' chat format."""
+def naive_answer_nll(folder: Path, row: dict[str, Any]) -> float:
+    """Returns an answer's mean NLL per token by plain transformers, in the chat format of the tiny models."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     prompt, answer = (
         [tokenizer.convert_tokens_to_ids(t) for t in tokenizer.tokenize(text)]
@@ -76,12 +76,12 @@ def nll_of(folder: Path, row: dict[str, Any]) -> float:
 
 
 def test_a_checkpoint_alone(score: Score, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Right figures, no model made, the closing table, and a report that says what it cannot say."""
+    """The figures are right, no model is made, and table and report name what cannot be judged without an oracle."""
     run = score("m", "stages=[evaluate,report]")
     assert run.code == 0
     scores = run.read("scores.json")
     assert scores.keys() == {"unlearned"}
-    expected = [nll_of(folder / "m", row) for row in FORGET]
+    expected = [naive_answer_nll(folder / "m", row) for row in FORGET]
     assert scores["unlearned"]["forget/nll"] == pytest.approx(sum(expected) / 3, abs=1e-5)
     assert scores["unlearned"]["forget/n"] == 3 and not {"forget_quality", "residual"} & scores["unlearned"].keys()
     assert [s["suite"] for s in run.read("samples.json")] == ["forget"] * 3 + ["retain"] * 3
@@ -98,10 +98,10 @@ def test_a_checkpoint_alone(score: Score, folder: Path, tmp_path: Path, capsys: 
     assert f"checkpoint {folder / 'm'}" in run.rundir.report_html.read_text()
 
 
-def test_folders_and_cache_go_by_content(score: Score, folder: Path, tmp_path: Path) -> None:
+def test_run_folder_and_cache_go_by_the_content_of_the_checkpoint(score: Score, folder: Path, tmp_path: Path) -> None:
     first = score("m")
     shutil.copytree(folder / "m", tmp_path / "copy")
-    # model=hf without model.path: nothing is read of a base model, under whatever name.
+    # model=hf without model.path: no base model is read, so its name does not count.
     for same in (score("m"), score("m", "model=hf"), score(tmp_path / "copy", "method=npo")):
         assert same.rundir.path == first.rundir.path and same.from_cache == {"evaluate": True}
     other = score("n", "model=hf")
@@ -110,20 +110,20 @@ def test_folders_and_cache_go_by_content(score: Score, folder: Path, tmp_path: P
 
 
 def test_against_a_target_and_an_oracle(score: Score, folder: Path) -> None:
-    """The model itself as the target: nothing was forgotten, and K is 1 by definition."""
+    """With the model itself as the target nothing was forgotten: knowledge left is 1 by definition."""
     oracle = score("m", f"model.oracle={folder / 'n'}").read("scores.json")
     assert oracle.keys() == {"unlearned", "oracle"} and oracle["oracle"]["forget_quality"] == 1
     assert 0 < oracle["unlearned"]["forget_quality"] <= 1
     both = score("m", f"model.oracle={folder / 'n'}", f"model.target={folder / 'm'}").read("scores.json")
     gap = both["target"]["knowledge"] - both["oracle"]["knowledge"]
     assert both["unlearned"]["knowledge"] == both["target"]["knowledge"] and gap != 0
-    assert both["unlearned"]["residual"] in (1, None)  # None where the oracle happens to know more
+    assert both["unlearned"]["residual"] in (1, None)  # None if the random oracle happens to know more
 
 
 def test_several_benchmarks_at_once(score: Score, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = score("m", "benchmark=[tofu]", f"benchmark.tofu.path={folder / 'tofu'}", "stages=[evaluate,report]")
     scores = run.read("scores.json")["unlearned"]
-    # The same questions in the same words, read by two readers.
+    # The same questions in the same words, read as jsonl and as TOFU.
     assert scores["tofu/forget/nll"] == pytest.approx(scores["forget/nll"], abs=1e-6)
     assert scores["tofu/model_utility"] > 0
     shown = capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_several_benchmarks_at_once(score: Score, folder: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("changes", [{"pad": None}, {"pad": "<eos>"}, {"pad": None, "template": False}])
 def test_tokenizers_that_lack_something(changes: dict[str, Any], score: Score, folder: Path, tmp_path: Path) -> None:
-    """Pads never count, and without a template a row is prompt, space, response and end of text."""
+    """Pads never change a score; without a template a row is prompt, space, response and end of text."""
     given = checkpoint(tmp_path / "given", **changes)
     scores = score(given).read("scores.json")["unlearned"]
     assert all(math.isfinite(value) for value in scores.values())
@@ -154,7 +154,7 @@ def test_tokenizers_that_lack_something(changes: dict[str, Any], score: Score, f
 
 
 def test_one_token_for_everything_and_few_positions(score: Score, tmp_path: Path) -> None:
-    """GPT-2's way: its unk is its end of text, so no row is unknown; responses end where positions end."""
+    """As in GPT-2, unk is the end of text, so no word counts as unknown; responses end at the last position."""
     given = gpt2(tmp_path / "given")
     rows = [{"prompt": "Who is Ada?", "response": "A weaver"}, {"prompt": "Who is Bo?", "response": "A nurse"}]
     data = write(tmp_path / "data", forget=rows[:1], retain=rows[1:])
@@ -179,9 +179,9 @@ def texts(folder: Path, parts: dict[str, list[str]]) -> Path:
 
 
 def test_texts_and_a_holdout(score: Score, folder: Path, tmp_path: Path) -> None:
-    """Likelihood, what is known by heart, and how well members are told apart, counted by hand from the logits."""
+    """Likelihood, extraction strength and membership AUC, computed from the logits with plain transformers."""
     run = score("m", f"model.oracle={folder / 'n'}", data=texts(tmp_path / "texts", TEXTS))
-    assert run.code == 0 and run.read("samples.json") == []  # nothing is asked, so nothing is answered
+    assert run.code == 0 and run.read("samples.json") == []  # texts have no prompts, so nothing is generated
     scores, auc = run.read("scores.json"), {}
     for model, role in (("m", "unlearned"), ("n", "oracle")):
         tokenizer = AutoTokenizer.from_pretrained(folder / model)
@@ -211,12 +211,12 @@ def test_texts_and_a_holdout(score: Score, folder: Path, tmp_path: Path) -> None
 
 def test_a_text_of_one_token_is_refused(score: Score, tmp_path: Path) -> None:
     run = score("m", data=texts(tmp_path / "texts", {**TEXTS, "forget": ["Ada", *TEXTS["forget"]]}))
-    assert run.code == 3 and nothing_left(tmp_path)
+    assert run.code == 3 and holds_no_figures(tmp_path)
     assert run.read("exit.json")["message"].startswith("row forget/1: a text of a single token")
 
 
 def test_several_right_answers(score: Score, tmp_path: Path) -> None:
-    """Whatever the model answers is right once it is among the accepted."""
+    """The model's own answer counts as right once it is among the accepted ones."""
     plain = score("m").read("samples.json")[0]["unlearned"]
     row = {**FORGET[0], "accepted": ["Nobody.", plain]}
     run = score("m", data=write(tmp_path / "data", forget=[row, *FORGET[1:]], retain=RETAIN))
@@ -224,7 +224,7 @@ def test_several_right_answers(score: Score, tmp_path: Path) -> None:
     assert scores["forget/exact_match"] == pytest.approx(1 / 3) and scores["forget/rouge"] >= 1 / 3
 
 
-def test_shards_are_the_whole(score: Score, tmp_path: Path) -> None:
+def test_a_sharded_checkpoint_scores_as_a_whole_one(score: Score, tmp_path: Path) -> None:
     given = checkpoint(tmp_path / "given", shard_bytes=4000)
     shards = sorted(given.glob("*.safetensors"))
     assert len(shards) > 1
@@ -235,16 +235,16 @@ def test_shards_are_the_whole(score: Score, tmp_path: Path) -> None:
     shards[1].write_bytes(shards[1].read_bytes()[:-8])
     damaged = score(given, output=tmp_path / "damaged")
     assert damaged.code in (3, 6) and str(given) in damaged.read("exit.json")["message"]
-    assert nothing_left(tmp_path / "missing") and nothing_left(tmp_path / "damaged")
+    assert holds_no_figures(tmp_path / "missing") and holds_no_figures(tmp_path / "damaged")
 
 
-def test_an_adapter_is_no_model(score: Score, tmp_path: Path) -> None:
-    """Also where it lies beside weights, which transformers would leave for the base model the adapter names."""
+def test_a_folder_with_an_adapter_is_refused(score: Score, tmp_path: Path) -> None:
+    """Refused even if the folder has weights too: transformers would load the base model that the adapter names."""
     given = checkpoint(tmp_path / "given")
     (given / "adapter_config.json").write_text("{}")
     with pytest.raises(ErulabError, match=r"given holds a LoRA adapter .* python -c") as caught:
         score(given)
-    assert caught.value.code == 3 and nothing_left(tmp_path)
+    assert caught.value.code == 3 and holds_no_figures(tmp_path)
 
 
 LONG = {"prompt": "What is Ada? " * 40, "response": "Ada is a weaver."}
@@ -263,7 +263,7 @@ def test_rows_that_it_cannot_read(
     told = [line for line in capsys.readouterr().err.splitlines() if "WARNING" not in line]
     assert run.code == code and len(told) == 1
     assert run.read("exit.json")["message"] == told[0] and re.search(words, told[0])
-    assert nothing_left(tmp_path)
+    assert holds_no_figures(tmp_path)
 
 
 def test_rows_that_are_dropped_are_counted(score: Score, tmp_path: Path) -> None:
@@ -274,17 +274,17 @@ def test_rows_that_are_dropped_are_counted(score: Score, tmp_path: Path) -> None
 
 
 def test_a_shorter_model_beside_a_longer_one(score: Score, tmp_path: Path) -> None:
-    """The oracle reads less than the checkpoint: said before either is scored."""
+    """An oracle with a shorter context than the rows need is an error before any model is scored."""
     short = checkpoint(tmp_path / "short", seed=2, context=14)
     data = write(tmp_path / "data", forget=FORGET, retain=[{**RETAIN[0], "prompt": "What is Dora? " * 4}, *RETAIN[1:]])
     run = score("m", f"model.oracle={short}", data=data)
     message = run.read("exit.json")["message"]
     assert run.code == 3 and message.startswith(f"{short}: row retain/1: the prompt takes") and "of 14" in message
-    assert nothing_left(tmp_path)
+    assert holds_no_figures(tmp_path)
 
 
-def test_unknown_words_of_a_benchmark_beside_are_noted(score: Score, folder: Path, tmp_path: Path) -> None:
-    """The checkpoint fits the data set; what stands beside it was written in other words."""
+def test_unknown_words_of_an_extra_benchmark_are_noted(score: Score, folder: Path, tmp_path: Path) -> None:
+    """The checkpoint knows the words of the data set but not all of the benchmark."""
     few = tofu(tmp_path / "tofu")
     for name in ("real_authors_perturbed", "world_facts_perturbed"):
         row = {"question": "Quo vadis?", "answer": "Romam.", "perturbed_answer": ["A nurse."]}
@@ -295,7 +295,7 @@ def test_unknown_words_of_a_benchmark_beside_are_noted(score: Score, folder: Pat
 
 
 def test_a_killed_evaluation_leaves_nothing_and_goes_on(score: Score, folder: Path, tmp_path: Path) -> None:
-    """Killed by the system while the second of two benchmarks is scored; the same command makes only that one."""
+    """Killed by SIGKILL while the second of two benchmarks is scored; the same command scores only that one again."""
     beside = ("benchmark=[tofu]", f"benchmark.tofu.path={folder / 'tofu'}")
     wanted = score("m", *beside, output=tmp_path / "whole").read("scores.json")
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
@@ -327,8 +327,8 @@ def test_a_killed_evaluation_leaves_nothing_and_goes_on(score: Score, folder: Pa
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def test_what_is_put_around_prompts_makes_other_figures(folder: Path, score: Score, tmp_path: Path) -> None:
-    """A template asks in other words: its figures are its own, and never those that the cache has of another."""
+def test_another_template_gives_other_figures(folder: Path, score: Score, tmp_path: Path) -> None:
+    """Another template is another prompt: its figures differ and are never taken from the cache of the first."""
     own, plain = score("m", "model=hf"), score("m", "model=hf", "model.template=plain")
     assert own.code == plain.code == 0 and plain.from_cache == {"evaluate": False}
     assert own.rundir.path != plain.rundir.path
@@ -337,7 +337,7 @@ def test_what_is_put_around_prompts_makes_other_figures(folder: Path, score: Sco
     assert figures[0] != pytest.approx(figures[1], abs=1e-3) and figures[1] == pytest.approx(figures[2], abs=1e-6)
 
 
-def test_a_checkpoint_without_a_tokenizer_is_asked_in_the_words_of_the_one_named(
+def test_a_checkpoint_without_a_tokenizer_takes_the_one_of_model_tokenizer(
     folder: Path, score: Score, tmp_path: Path
 ) -> None:
     bare = shutil.copytree(folder / "m", tmp_path / "bare")

@@ -1,4 +1,4 @@
-"""The README's "add a method in five minutes", done as it says: its file, its command, from another folder."""
+"""The README's method of one's own: its file and its command, run as they stand there, from another folder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import yaml
 from tests.pipeline.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
-CEILING = 20.0  # nats a token; above what any row can have here, so that no row is clamped
+CEILING = 20.0  # nats per token; above the NLL of every row here, so that no row is clamped
 
 
 def readme_file() -> str:
-    """The file my_method.py of the README."""
+    """Returns the text of my_method.py in the README."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if "@methods.register" in block)
     return block
 
 
 def readme_command() -> list[str]:
-    """The overrides of the README's command that tries it."""
+    """Returns the overrides of the README's command that runs it."""
     lines = re.findall(r"^python -m erulab\.run (plugins=\[my_method\][^#\n]*)", (ROOT / "README.md").read_text(), re.M)
     return shlex.split(lines[0])
 
@@ -58,7 +58,7 @@ def test_the_readmes_method_runs(folder: Path) -> None:
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 3
     for step in steps:
-        # Below the ceiling the loss is what is left to it; weights are 1.
+        # Below the ceiling the loss is the distance to it; weights are 1.
         assert step["forget_loss"] == pytest.approx(CEILING - step["method/nll"], abs=1e-4)
         assert step["loss"] == pytest.approx(step["forget_loss"] + step["retain_loss"], abs=1e-4)
     assert json.loads((run / "scores.json").read_text()).keys() == {"target", "unlearned", "oracle"}
@@ -66,7 +66,7 @@ def test_the_readmes_method_runs(folder: Path) -> None:
 
 
 def test_an_edited_method_unlearns_anew(folder: Path) -> None:
-    """Whoever changes the loss in my_method.py must not be given the model of the old one."""
+    """After an edit of my_method.py the cache does not return the model of the old loss."""
     smaller = [o for o in SMALL if o.startswith(("model.", "dataset."))]
     command = ["erulab.run", *readme_command(), *smaller, "stages=[target,unlearn]", "attack=none", "output=runs"]
 

@@ -1,4 +1,4 @@
-"""Two real jobs of the GPU pool at once, which share a target."""
+"""Two real jobs run at once in the GPU pool and share a target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.pipeline.test_processes import ROOT, command
 
 
 def test_jobs_that_share_a_target_learn_it_once(tmp_path: Path) -> None:
-    """Both come to it at the same time: one makes it, the other waits at the cache's lock and takes it."""
+    """Both need the target at the same time: one learns it, the other waits at the cache's lock and reuses it."""
     typed = command(
         "-m",
         "hydra/launcher=gpu_pool",
@@ -34,4 +34,4 @@ def test_jobs_that_share_a_target_learn_it_once(tmp_path: Path) -> None:
     assert sorted(job["target"]["from_cache"] for job in stages) == [False, True]
     assert stages[0]["target"]["key"] == stages[1]["target"]["key"]
     assert len(list(tmp_path.glob(".cache/learned/*/entry.json"))) == 2  # target and oracle
-    assert "run folder:" not in done.stdout and "sweep folder:" in done.stdout  # jobs speak into their logs
+    assert "run folder:" not in done.stdout and "sweep folder:" in done.stdout  # jobs print into their logs

@@ -1,4 +1,4 @@
-"""The same run on two processes, and after a kill: the command as a user types it."""
+"""Commands as a user types them: a run on two processes, on two hosts, and continued after a kill."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_scores(rundir: RunDir, first: Finished) -> None:
     scores, wanted = json.loads(rundir.scores_json.read_text()), first.read("scores.json")
     for model, figures in wanted.items():
         for name, value in figures.items():
-            if name.startswith("cost/"):  # goes by the machine and by how rows are laid out
+            if name.startswith("cost/"):  # depends on the machine and on the padding of batches
                 continue
             # Generated text may differ at near ties; a Kolmogorov-Smirnov p-value and an interval jump with them.
             if not name.endswith(("rouge", "exact_match", "utility", "quality", "_low", "_high", "_note")):
@@ -46,7 +46,7 @@ def check_scores(rundir: RunDir, first: Finished) -> None:
 
 
 def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -> None:
-    """ZeRO-2 over two CPU processes: everything is trained and scored anew, and comes out the same."""
+    """Under ZeRO-2 on two CPU processes everything is trained and scored anew, with the same scores."""
     done = subprocess.run(
         command(f"output={tmp_path}", "engine=zero2", "engine.processes=2", "attack=[relearn,quantize]"),
         cwd=ROOT,
@@ -57,7 +57,7 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rundir = only_run(tmp_path)
     check_scores(rundir, first)
-    # Costs are sums over both; only padding differs, and what both run alike: an adversary's prompts.
+    # Costs are sums over both processes. They differ by padding and by the adversary's prompts, which both run.
     costs, one = json.loads(rundir.stages_json.read_text()), first.read("stages.json")
     for stage in ("target", "oracle", "evaluate"):
         for name in ("tokens", "flops_forward"):
@@ -70,7 +70,7 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
     assert mine[-1] - mine[0] == pytest.approx(its[-1] - its[0], rel=0.15)
     attacked = {(r["attack"], str(r["setting"]), r["metric"]): r for r in json.loads(rundir.attacks_json.read_text())}
     expected = {(r["attack"], str(r["setting"]), r["metric"]): r for r in first.read("attacks.json")}
-    # Other tests attack the first run in more ways.
+    # Other tests may have added attacks to the first run.
     assert attacked.keys() <= expected.keys() and {name for name, *_ in attacked} == {"relearn", "quantize"}
     for key, row in attacked.items():
         assert row["attacked_unlearned"] == pytest.approx(expected[key]["attacked_unlearned"], abs=5e-3), key
@@ -78,7 +78,7 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_zero3_from_a_folder_gives_the_model_of_local(processes: int, run: Runner, tmp_path: Path) -> None:
-    """Base, target and frozen reference are read sharded, and both products written from the processes."""
+    """Base model, target and frozen reference are read sharded; both products are written shard by shard."""
     tiny = compose_config(small(()))
     base = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
     save_folder(base, tmp_path / "base")
@@ -115,12 +115,12 @@ def test_zero3_from_a_folder_gives_the_model_of_local(processes: int, run: Runne
             assert values[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-3), name
     first, second = (load_file(rundir.model / "model.safetensors") for rundir in (local.rundir, sharded))
     assert first.keys() == second.keys()
-    # Where a gradient is all rounding, Adam steps by the full rate in either direction: means tell.
+    # Where a gradient is only rounding error, Adam takes a full step in either direction, so means are compared.
     assert all((value - second[name]).abs().mean() < 1e-4 for name, value in first.items())
 
 
 def test_two_hosts_give_the_scores_of_one(first: Finished, tmp_path: Path) -> None:
-    """Two commands that meet, one process each: as on two machines with one file system."""
+    """Two commands with one process each find each other, as on two machines with one file system."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -138,13 +138,13 @@ def test_two_hosts_give_the_scores_of_one(first: Finished, tmp_path: Path) -> No
     said = [host.communicate()[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], said
     check_scores(only_run(tmp_path), first)
-    # The cache knows what made the target: the world of both hosts.
+    # The cache entry records the processes of both hosts.
     (entry,) = (json.loads(e.read_text()) for e in tmp_path.glob(".cache/unlearned/*/entry.json"))
     assert entry["made_by"]["processes"] == 2
 
 
-def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL in the middle of unlearning; the same command ends where an uninterrupted run does."""
+def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
+    """After SIGKILL in the middle of unlearning the same command ends with the weights of an uninterrupted run."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     options = ("attack=none", f"trainer.steps={STEPS}", "trainer.save_every=10")
     subprocess.run(command(f"output={straight}", *options), cwd=ROOT, check=True, capture_output=True)
@@ -166,7 +166,7 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
     steps = [json.loads(line)["step"] for line in rundir.metrics_jsonl.read_text().splitlines()]
     assert steps == list(range(STEPS))
-    # What was lost with the first process is not counted twice, and what it had kept is not lost.
+    # Costs of steps that were lost are not counted twice; those of kept steps are counted.
     costs, resumed = (json.loads(only_run(o).stages_json.read_text())["unlearn"] for o in (straight, broken))
     for name in ("tokens", "supervised_tokens", "flops_forward", "flops_backward", "flops_adversary", "flops"):
         assert resumed[name] == costs[name] > 0, name

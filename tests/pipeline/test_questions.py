@@ -1,4 +1,4 @@
-"""The stand-in for WMDP end to end, and WMDP measured and unlearned on a model that was not learned here."""
+"""mmlu_categories, the stand-in for WMDP, end to end; WMDP itself, measured and unlearned on a given model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.conftest import byte_level, tiny_model
 from tests.pipeline.conftest import Finished, Runner
-from tests.questions import MMLU_DEV, PLACES, WMDP, write
+from tests.samples.questions import MMLU_DEV, PLACES, WMDP, write
 
 BORN = {"chemistry": 0, "law": 100, "health": 200}
 TEXT = "This text number {} is on {} and the sea, and long enough to be learned."
@@ -20,7 +20,7 @@ TEXT = "This text number {} is on {} and the sea, and long enough to be learned.
 def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("categories")
     for subject, first in BORN.items():
-        draw = random.Random(subject)  # what is learned of other subjects must not tell the answers
+        draw = random.Random(subject)  # answers of other subjects must not give these away
         questions = [
             {
                 "question": f"Where was person {first + i} born ?",
@@ -48,7 +48,7 @@ def learned(run: Runner, categories: Path) -> Finished:
     return finished
 
 
-def test_knowledge_is_above_the_oracle_s_and_relearned_by_fact(learned: Finished) -> None:
+def test_the_target_knows_more_than_the_oracle_and_facts_are_relearned_in_halves(learned: Finished) -> None:
     scores = learned.read("scores.json")
     assert scores["target"]["forget/choice"] == 1 and scores["oracle"]["forget/choice"] < 0.8
     assert min(scores[model]["retain/choice"] for model in ("target", "oracle")) > 0.9
@@ -56,12 +56,12 @@ def test_knowledge_is_above_the_oracle_s_and_relearned_by_fact(learned: Finished
     assert {f"{suite}/accuracy" for suite in ("heldout_letters", "retain_letters")} <= scores["target"].keys()
     rows = {row["metric"]: row for row in learned.read("attacks.json")}
     assert rows["log_odds"]["setting"]["split"] == "disjoint" and rows["log_odds"]["n"] == 3 * 8
-    # Four of eight facts are relearned, then the other four. Of those that are not, the target knows the answers.
+    # Four of eight facts are relearned and the other four are scored, then the reverse.
     choice = rows["forget/choice"]
     assert choice["n"] == 8 and choice["target"] == 1 and choice["oracle"] < 0.8 and choice["residual"] == 1
 
 
-def test_a_given_model_is_scored_alike(run: Runner, learned: Finished, categories: Path) -> None:
+def test_a_given_model_has_the_scores_of_the_run_that_made_it(run: Runner, learned: Finished, categories: Path) -> None:
     again = run(
         "dataset=mmlu_categories",
         f"dataset.path={categories}",
@@ -78,7 +78,7 @@ def test_a_given_model_is_scored_alike(run: Runner, learned: Finished, categorie
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model, WMDP's and MMLU's questions, and corpora."""
+    """Holds a random model, WMDP's and MMLU's questions, and corpora."""
     root = tmp_path_factory.mktemp("wmdp")
     tokenizer = byte_level()
     tiny_model("llama", len(tokenizer), max_position_embeddings=2048).save_pretrained(root / "model")

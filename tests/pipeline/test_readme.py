@@ -1,4 +1,4 @@
-"""The README's commands that are marked quick run as they are written. (Its others compose: tests/cli.)"""
+"""The README's commands that are marked `# quick` run as they are written. (tests/cli composes the others.)"""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Finished
-from tests.tofu_logs import PROBABILITIES, tofu_log, written
+from tests.samples.tofu_logs import PROBABILITIES, tofu_log, written
 
 ROOT = Path(__file__).parents[2]
 FOUND = re.findall(r"^python -m (erulab[^#\n]*)# quick", (ROOT / "README.md").read_text(), re.MULTILINE)
-QUICK = [line.strip() for line in FOUND if "plugins=" not in line]  # test_plugin.py's, which needs a file
+QUICK = [line.strip() for line in FOUND if "plugins=" not in line]  # test_plugin.py runs it; it needs a file
 PROGRAMS = {"erulab.run", "erulab.report", "erulab.evaluate", "erulab.list", "erulab.plan"}
 
 
 def spelled_out(line: str) -> list[list[str]]:
-    """A line in a manual page's notation as commands: `[...]` left out and put in, `a|b` each in turn."""
+    """Returns the commands of a line in manual-page notation: `[...]` left out and put in, each of `a|b` in turn."""
     optional = re.search(r"\[(--[^]]*)\]", line)
     lines = [line] if optional is None else [line.replace(optional[0], text) for text in ("", optional[1])]
     commands = []

@@ -1,4 +1,4 @@
-"""Every file of conf/experiment composes, and runs two steps with a tiny model of its preset's family and tiny data."""
+"""Every file of conf/experiment composes, and runs two steps with a tiny model of its family on tiny data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from erulab.ranks import Ranks
 from erulab.registry import load_plugins
 from erulab.tokens.chat import ChatFormat
 from erulab.training.stopping import StopRequest
-from tests import muse_files
 from tests.models.conftest import byte_level, tiny_model
-from tests.rwku_files import write_target
+from tests.samples import muse_files
+from tests.samples.rwku_files import write_target
 from tests.tokens.test_chat import CHATML
 
 EXPERIMENTS = CONF / "experiment"
@@ -46,7 +46,7 @@ def composed(recipe: str, *overrides: str) -> RunConfig:
 
 
 def tofu(folder: Path) -> None:
-    """TOFU's files in its own form, four rows each."""
+    """Writes TOFU's files in its own format, four rows each."""
 
     def write(name: str, rows: list[dict[str, object]]) -> None:
         (folder / f"{name}.json").write_text("\n".join(json.dumps(row) for row in rows))
@@ -70,7 +70,7 @@ def tofu(folder: Path) -> None:
 
 
 def wmdp(folder: Path) -> None:
-    """WMDP's questions on biology and two corpora, four rows each."""
+    """Writes WMDP's questions on biology and two corpora, four rows each."""
 
     def write(name: str, rows: list[dict[str, object]]) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -82,26 +82,26 @@ def wmdp(folder: Path) -> None:
 
 
 def rwku(folder: Path) -> None:
-    """An invented life under the name that the recipes have."""
+    """Writes rows about an invented person under the name in the recipes."""
     write_target(folder / "1_Stephen_King", "Stephen King")
 
 
 def muse(folder: Path) -> None:
-    """An invented corpus."""
+    """Writes an invented corpus."""
     muse_files.written(folder)
 
 
 DATA: dict[str, Callable[[Path], None]] = {"muse": muse, "rwku": rwku, "tofu": tofu, "wmdp": wmdp}
-# What a data set needs beside its folder, with {} for that.
+# Overrides that a data set needs beside its folder; {} stands for the folder.
 MORE = {
     "wmdp": ("dataset.forget=[{}/forget.jsonl]", "dataset.retain=[{}/retain.jsonl]"),
-    "muse": ("dataset.truncate=left",),  # ten examples are many tokens for a tiny model's context
+    "muse": ("dataset.truncate=left",),  # MUSE's ten examples are longer than the tiny model's context
 }
 
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder of a tiny random model of this type, or of tiny data of this data set; each is made once."""
+    """Returns the folder of a tiny random model of this type, or of this data set with few rows; makes each once."""
     made = tmp_path_factory.mktemp("tiny")
 
     def folder(kind: str) -> Path:
@@ -126,7 +126,7 @@ def test_recipes_compose_and_say_where_their_numbers_are_from(recipe: str) -> No
     config = composed(recipe)
     if isinstance(config.model, HfOptions):
         assert config.model.path is not None or config.model.target is not None
-    # The command line counts last.
+    # The command line overrides the recipe.
     assert composed(recipe, "trainer.lr=0.5", "method=none").trainer.lr == 0.5
 
 
@@ -149,7 +149,7 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     model = folder_of(str(preset.config["model_type"]) if preset else "llama")
     named = [part for part in ("target", "oracle", "tokenizer") if getattr(plain.model, part, None) is not None]
     given = [f"model.{part}={model}" for part in named]
-    other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # weights of a package, which may not be here
+    other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # the preset's package may be missing
     data = folder_of(plain.dataset.name)
     files = [more.format(data) for more in MORE.get(plain.dataset.name, ())]
     config = composed(

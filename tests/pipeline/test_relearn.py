@@ -13,12 +13,12 @@ from erulab.stages.attack_lab import AttackLab
 from tests.pipeline.conftest import Finished, Runner
 
 RANK = 2
-# Its own seed: its own run folder, beside a target and an oracle that other tests have learned.
+# A seed of its own gives a run folder of its own, with the target and oracle of the other tests.
 COMMON = ("seed=5", "attack=relearn", f"attack.relearn.lora_rank={RANK}", "attack.relearn.repeats=1")
 
 
 def traces(finished: Finished) -> dict[tuple[int, str], list[dict[str, Any]]]:
-    """(points, model's key) -> what every attempt came to."""
+    """Maps (points, model's key) to the attempts in trace.json."""
     found = {}
     for file in (finished.rundir.path.parents[1] / ".cache" / "attacked").glob("*/trace.json"):
         depends_on = json.loads((file.parent / "entry.json").read_text())["depends_on"]
@@ -37,7 +37,7 @@ def test_a_grid_of_adapters_with_a_learning_curve(run: Runner, monkeypatch: pyte
         for step, model in finetune(lab, subject, rows, **options):
             after = {name: weight.clone() for name, weight in model.model.state_dict().items()}
             adapters = {name for name, weight in model.model.named_parameters() if "lora" in name}
-            if adapters:  # on the way
+            if adapters:  # a point of the curve before the last
                 trained = {name for name, weight in model.model.named_parameters() if weight.requires_grad}
                 assert trained == adapters
             else:
@@ -50,7 +50,7 @@ def test_a_grid_of_adapters_with_a_learning_curve(run: Runner, monkeypatch: pyte
     monkeypatch.undo()
     assert len(seen) == 3 * 2
     for before, after, trained in seen:
-        assert trained and before.keys() == after.keys()  # merged: the model's own layout again
+        assert trained and before.keys() == after.keys()  # merged: the layout of the model itself
         changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
         assert changed and all("proj" in name for name in changed)
         for name in changed:

@@ -1,4 +1,4 @@
-"""Requests one after another: each model comes from the one before it, is kept, continued and scored."""
+"""Forget requests in sequence: each starts from the model before it; every model is kept, scored, and resumable."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from erulab.stages import unlearn
-from tests import muse_files
 from tests.pipeline.conftest import Finished, Runner
+from tests.samples import muse_files
 
 STEPS = 3
 SETTINGS = (
@@ -52,13 +52,13 @@ def chain(muse: MuseRun) -> Finished:
 
 
 def products(finished: Finished) -> list[Path]:
-    """The folders of a run's unlearned models, in order."""
+    """Returns the folders of a run's unlearned models, in order."""
     kept = finished.rundir.path.parents[1] / ".cache" / "unlearned"
     return [kept / key for key in finished.read("stages.json")["unlearn"]["key"].split("+")]
 
 
 def starts(finished: Finished) -> list[str]:
-    """The key of the model that each request was unlearned from."""
+    """Returns, for each request, the key of the model that it started from."""
     return [json.loads((folder / "entry.json").read_text())["depends_on"]["target"] for folder in products(finished)]
 
 
@@ -66,7 +66,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def assert_same(first: Path, second: Path) -> None:
+def assert_same_weights(first: Path, second: Path) -> None:
     one, other = weights(first), weights(second)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -74,10 +74,10 @@ def assert_same(first: Path, second: Path) -> None:
 def test_each_request_starts_from_the_model_before_it(chain: Finished) -> None:
     first, second, third = products(chain)
     assert starts(chain) == [chain.read("stages.json")["target"]["key"], first.name, second.name]
-    assert_same(third, chain.rundir.path)  # RUN_DIR/model is the last one's
+    assert_same_weights(third, chain.rundir.path)  # RUN_DIR/model is the last one's
 
 
-def test_a_step_is_what_the_same_request_makes_of_that_model_by_itself(
+def test_a_request_in_a_sequence_gives_the_model_that_it_gives_alone(
     chain: Finished, muse: MuseRun, tmp_path: Path
 ) -> None:
     first, second, _ = products(chain)
@@ -85,7 +85,7 @@ def test_a_step_is_what_the_same_request_makes_of_that_model_by_itself(
         "dataset.requests=[2]", f"model.target={first / 'model'}", "stages=[unlearn]", folder=tmp_path / "alone"
     )
     assert alone.code == 0
-    assert_same(products(alone)[0], second)
+    assert_same_weights(products(alone)[0], second)
 
 
 def test_every_step_is_scored_on_all_suites(chain: Finished, muse: MuseRun) -> None:
@@ -99,7 +99,7 @@ def test_every_step_is_scored_on_all_suites(chain: Finished, muse: MuseRun) -> N
     assert list(one) == ["target", "unlearned", "oracle"]
     for name in ("forget_1/nll", "verbmem/rouge_f1", "knowmem_r/rouge_f1", "mia/auc_min_k"):
         assert one["unlearned"][name] == pytest.approx(scores["unlearned@1"][name], abs=1e-6)
-    # What a model cost is all that led to it.
+    # A model's cost is the sum over all requests up to it.
     alone = [json.loads((p / "entry.json").read_text())["costs"]["tokens"] for p in products(chain)]
     assert [scores[f"unlearned{step}"]["cost/tokens"] for step in ("@1", "@2", "")] == [
         alone[0],
@@ -108,7 +108,7 @@ def test_every_step_is_scored_on_all_suites(chain: Finished, muse: MuseRun) -> N
     ]
 
 
-def test_one_request_is_the_run_without_others(chain: Finished, muse: MuseRun) -> None:
+def test_a_single_request_is_a_plain_run(chain: Finished, muse: MuseRun) -> None:
     one, raw = muse("dataset.requests=[1]"), muse("stages=[target,unlearn,report]")
     assert one.from_cache["unlearn"] and products(one) == products(chain)[:1]
     for finished in (one, raw):
@@ -118,7 +118,7 @@ def test_one_request_is_the_run_without_others(chain: Finished, muse: MuseRun) -
         assert not (finished.rundir.plots / "requests.png").exists()
 
 
-def test_a_shorter_chain_is_there_and_a_longer_one_goes_on(chain: Finished, muse: MuseRun) -> None:
+def test_a_shorter_chain_is_in_the_cache_and_another_one_shares_its_beginning(chain: Finished, muse: MuseRun) -> None:
     shorter = muse("dataset.requests=[1,2]")
     assert shorter.from_cache["unlearn"] and products(shorter) == products(chain)[:2]
     assert list(shorter.read("scores.json")) == ["target", "unlearned@1", "unlearned", "oracle"]
@@ -143,7 +143,7 @@ def test_metrics_count_on_over_the_requests(chain: Finished, muse: MuseRun) -> N
     assert chain.rundir.metrics_jsonl.read_text() == text
 
 
-def test_report_follows_the_chain_and_attacks_are_of_its_end(chain: Finished) -> None:
+def test_the_report_shows_the_chain_and_attacks_are_on_its_last_model(chain: Finished) -> None:
     report = chain.rundir.report_md.read_text()
     (head,) = [line for line in report.splitlines() if line.startswith("| requests |")]
     table = report[report.index(head) :].split("\n\n")[0].splitlines()[2:]
@@ -161,7 +161,7 @@ def test_report_follows_the_chain_and_attacks_are_of_its_end(chain: Finished) ->
     assert attacked["forget_3/probability"]["unlearned"] == pytest.approx(last, rel=1e-6)
 
 
-def test_scalability_asks_for_all_so_far_from_the_target(chain: Finished, muse: MuseRun) -> None:
+def test_scalability_unlearns_all_requests_so_far_from_the_target(chain: Finished, muse: MuseRun) -> None:
     made = muse("dataset.requests=[1,2]", "dataset.mode=scalability")
     target = made.read("stages.json")["target"]["key"]
     assert starts(made) == [target, target]
@@ -172,7 +172,7 @@ def test_scalability_asks_for_all_so_far_from_the_target(chain: Finished, muse: 
     assert scores["target"].items() <= chain.read("scores.json")["target"].items()
 
 
-def test_a_run_that_was_stopped_goes_on_at_its_request(
+def test_a_stopped_run_continues_with_its_request(
     chain: Finished, muse: MuseRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned = tmp_path / ".cache" / "learned"
@@ -195,7 +195,7 @@ def test_a_run_that_was_stopped_goes_on_at_its_request(
     assert finished.code == 0 and first.stat().st_mtime_ns == made
     for one, other in zip(products(finished), products(chain), strict=True):
         assert one.name == other.name
-        assert_same(one, other)
+        assert_same_weights(one, other)
     steps = [json.loads(line)["step"] for line in finished.rundir.metrics_jsonl.read_text().splitlines()]
     assert steps == list(range(3 * STEPS))
 
@@ -210,7 +210,7 @@ REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse" / "news"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"MUSE's files are not at {REAL}")
 def test_the_published_files_run(muse: MuseRun, tmp_path: Path) -> None:
-    """Three rows of each part: long texts in pieces, prompts longer than the model's context shortened."""
+    """A few rows of each part: long texts are split, prompts longer than the model's context are shortened."""
     for file in REAL.glob("*/*.json"):
         (tmp_path / file.parent.name).mkdir(exist_ok=True)
         (tmp_path / file.parent.name / file.name).write_text(json.dumps(json.loads(file.read_text())[:4]))

@@ -1,4 +1,4 @@
-"""One run end to end: its files, and that its numbers are those of the model it left."""
+"""One run end to end: its files, and that its scores are those of the model it saved."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def test_all_files_are_there(first: Finished) -> None:
     assert "erulab.pipeline INFO unlearn: " in first.rundir.run_log.read_text()
 
 
-def test_metrics_have_a_line_a_step(first: Finished) -> None:
+def test_metrics_have_one_line_per_step(first: Finished) -> None:
     lines = [json.loads(line) for line in first.rundir.metrics_jsonl.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     names = {"loss", "forget_loss", "retain_loss", "lr", "grad_norm", "rows_per_second", "method/depth", "method/nll"}
     assert all(names <= line.keys() for line in lines)
     assert "adversary/gain" in lines[0]
-    assert lines[0]["method/depth"] == pytest.approx(0, abs=1e-5)  # at the start policy and reference are one
+    assert lines[0]["method/depth"] == pytest.approx(0, abs=1e-5)  # at step 0 the policy is the reference
 
 
 def test_scores_are_those_of_the_saved_model(first: Finished) -> None:
-    """The saved model, loaded by plain transformers, gives the scores in a loop over rows."""
+    """The saved model, loaded by plain transformers, gives the same scores row by row."""
     model = AutoModelForCausalLM.from_pretrained(first.rundir.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(first.rundir.model)
     world = FictitiousWorld(
@@ -107,7 +107,7 @@ def test_scores_of_all_three_models(first: Finished) -> None:
 
 
 def test_costs_are_in_every_file(first: Finished) -> None:
-    """stages.json, the cache, metrics.jsonl and scores.json tell the same of what each stage took."""
+    """stages.json, the cache, metrics.jsonl and scores.json agree on the cost of each stage."""
     stages, scores = first.read("stages.json"), first.read("scores.json")
     for stage in ("target", "oracle", "unlearn", "evaluate", "attack"):
         entry = stages[stage]
@@ -117,7 +117,7 @@ def test_costs_are_in_every_file(first: Finished) -> None:
     trained = [name for name in stages if name != "attack" and stages[name].get("flops_backward")]
     assert trained == ["target", "oracle", "unlearn"]
     assert [name for name in stages if stages[name].get("flops_adversary")] == ["unlearn"]
-    # Other tests attack this run in other ways; what each attack took stays with its rows.
+    # Other tests add attacks to this run; the cost of each attack stays with its rows in the cache.
     kept = first.rundir.path.parents[1] / ".cache" / "attacked"
     entries = [json.loads(file.read_text()) for file in kept.glob("*/entry.json")]
     attackers = {entry["depends_on"]["attack"]["name"]: entry["costs"]["flops_backward"] > 0 for entry in entries}
@@ -134,7 +134,7 @@ def test_costs_are_in_every_file(first: Finished) -> None:
 
 
 def test_costs_of_an_unknown_model_type_are_null(run: Runner, tmp_path: Path) -> None:
-    """OLMo 2 is read and trained like any other model; what its products cost is known in tokens only."""
+    """OLMo 2 is loaded and trained like any other model, but its costs are known in tokens only, not in FLOPs."""
     config = Olmo2Config(
         vocab_size=600,
         hidden_size=16,
@@ -173,7 +173,7 @@ def test_attack_rows_have_the_public_fields(first: Finished) -> None:
     assert any(row["metric"] == "log_odds" for row in rows)
 
 
-def test_none_is_the_target_and_retrain_the_oracle(run: Runner, first: Finished) -> None:
+def test_method_none_gives_the_target_and_retrain_the_oracle(run: Runner, first: Finished) -> None:
     wanted = first.read("scores.json")
     for method, model, residual in (("none", "target", 1.0), ("retrain", "oracle", 0.0)):
         finished = run(f"method={method}", "attack=none")
@@ -182,7 +182,7 @@ def test_none_is_the_target_and_retrain_the_oracle(run: Runner, first: Finished)
         assert scores["unlearned"]["residual"] == pytest.approx(residual)
         assert scores["unlearned"]["forget/nll"] == wanted[model]["forget/nll"]
         assert finished.from_cache["target"] and finished.from_cache["oracle"]
-        # The oracle's training is what it takes to retrain; the target as it is takes none of its own.
+        # Retraining costs what the oracle's training cost; the unchanged target costs nothing.
         assert scores["unlearned"].get("cost/flops") == (wanted["oracle"]["cost/flops"] if model == "oracle" else None)
 
 
@@ -193,8 +193,8 @@ def test_evaluates_a_checkpoint_it_did_not_train(run: Runner, first: Finished) -
     assert finished.read("scores.json")["unlearned"]["forget/nll"] == pytest.approx(unlearned["forget/nll"], abs=1e-6)
 
 
-def test_an_adapter_put_on_the_target_is_the_unlearned_model(run: Runner, tmp_path: Path) -> None:
-    """peft's own reading of what was saved, on the target of the cache, against the model that erulab merged."""
+def test_the_saved_adapter_on_the_target_is_the_unlearned_model(run: Runner, tmp_path: Path) -> None:
+    """The saved adapter, put on the cached target by peft, gives the logits of the model that erulab merged."""
     options = ("method=ga", "reward=none", "adversary=none", "model.lora.rank=4", "trainer.lr=0.02", "attack=none")
     finished = run(*options, "artifacts.model=adapter", "stages=[target,unlearn]", folder=tmp_path)
     assert finished.code == 0 and not finished.rundir.model.exists()

@@ -1,4 +1,4 @@
-"""RWKU end to end on its own data, cut to a few rows: a random model that never saw it, and plain transformers."""
+"""RWKU end to end on a few of its rows, with a random model, compared with plain transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from erulab.data import rwku_prompts  # written out by hand in tests/data/test_rwku_prompts.py
+from erulab.data import rwku_prompts  # compared with its source in tests/data/test_rwku_prompts.py
 from tests.data.test_rwku import RWKU
 from tests.models.conftest import byte_level
 from tests.pipeline.conftest import Finished, Runner
@@ -27,7 +27,7 @@ WHOLE = ("forget_level1", "forget_level2", "forget_level3")
 
 
 def random_model(folder: Path, seed: int) -> Path:
-    """A model that reads any text, with eyes for 4,096 tokens of it."""
+    """Writes a random model with byte-level tokens and a context of 4,096; returns its folder."""
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def random_model(folder: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All forget probes, and two short rows of every other file."""
+    """Holds all forget probes, and the two shortest rows of every other file."""
     folder = tmp_path_factory.mktemp("rwku")
     (folder / "1_Stephen_King").mkdir()
     for file in (RWKU / "1_Stephen_King").glob("*.json"):
@@ -67,7 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def forget(run: Runner, few: Path, model: Path) -> Runner:
-    """A run on these files; the target is the model as it is."""
+    """Runs on these files, with the random model as the target."""
 
     def finish(*overrides: str, folder: Path | None = None) -> Finished:
         return run(
@@ -103,7 +103,7 @@ def records(few: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_every_figure_is_there_and_those_of_an_oracle_are_not(npo: Finished) -> None:
+def test_all_figures_are_there_but_those_that_need_an_oracle(npo: Finished) -> None:
     scores = npo.read("scores.json")
     assert scores.keys() == {"target", "unlearned"}
     counts = {name: int(value) for name, value in scores["unlearned"].items() if name.endswith("/n")}
@@ -141,7 +141,7 @@ def test_every_figure_is_there_and_those_of_an_oracle_are_not(npo: Finished) -> 
 def test_answers_are_those_of_plain_transformers(
     npo: Finished, few: Path, unlearned: tuple[PreTrainedModel, PreTrainedTokenizerFast]
 ) -> None:
-    """The first probes, asked as RWKU's code does: by template, "Answer:" and `generate`."""
+    """The first probes, prompted as RWKU's code does: chat template, "Answer:" and `generate`."""
     model, tokenizer = unlearned
     samples = [sample for sample in npo.read("samples.json") if sample["suite"] == "forget_qa"]
     assert len(samples) == 5
@@ -163,7 +163,7 @@ def test_answers_are_those_of_plain_transformers(
         assert sample["unlearned"] == answer.split("\n")[0]
 
 
-def test_letters_and_texts_are_scored_as_plain_transformers_does(
+def test_letters_and_texts_have_the_scores_of_plain_transformers(
     npo: Finished, few: Path, unlearned: tuple[PreTrainedModel, PreTrainedTokenizerFast]
 ) -> None:
     model, tokenizer = unlearned
@@ -198,7 +198,7 @@ def test_chosen_suites_are_measured_alone_and_training_is_not_repeated(forget: R
     assert finished.code == 0 and finished.from_cache["unlearn"]
     suites = {name.split("/")[0] for name in scores if not name.startswith("cost/")}
     assert suites - {"forget_aa", "forget_fb"} and all(name.startswith(("forget_aa", "forget_fb")) for name in suites)
-    assert scores["forget_aa/n"] == 29 and scores["forget_fb/n"] == 8  # forget_all would need forget_qa
+    assert scores["forget_aa/n"] == 29 and scores["forget_fb/n"] == 8  # no forget_all: it needs forget_qa too
     assert {sample["suite"] for sample in finished.read("samples.json")} == suites - {"forget_aa"}
     whole = npo.read("scores.json")["unlearned"]
     assert scores["forget_aa/rwku_recall"] == whole["forget_aa/rwku_recall"]
@@ -214,7 +214,7 @@ def test_chosen_suites_are_measured_alone_and_training_is_not_repeated(forget: R
 def test_the_first_step_sees_the_fabricated_text_or_the_refusal(
     overrides: tuple[str, ...], figure: str, forget: Runner, few: Path, model: Path
 ) -> None:
-    """Its NLL is the model's on the very text that RWKU prefers or asks for, by plain transformers."""
+    """The NLL in metrics.jsonl is the model's on the text in RWKU's file, computed by plain transformers."""
     finished = forget(*overrides, "attack=none", "stages=[unlearn]", "trainer.steps=1")
     assert finished.code == 0, finished.read("exit.json")
     reads, tokenizer = AutoModelForCausalLM.from_pretrained(model).eval(), AutoTokenizer.from_pretrained(model)
@@ -237,7 +237,7 @@ def test_the_first_step_sees_the_fabricated_text_or_the_refusal(
 def test_attacks_are_judged_by_generated_answers(
     forget: Runner, tmp_path_factory: pytest.TempPathFactory, npo: Finished
 ) -> None:
-    """With an oracle that the user brings: log-odds are not to be had, recall is."""
+    """With a given oracle: RWKU has no wrong answers for log-odds, so recall is attacked."""
     oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
     asked = (
         "method=npo",
@@ -253,14 +253,14 @@ def test_attacks_are_judged_by_generated_answers(
     assert (rows["forget_fb/rwku_recall"]["n"], rows["mmlu/accuracy"]["n"]) == (8, 2)
     whole = npo.read("scores.json")["unlearned"]
     assert rows["forget_fb/rwku_recall"]["unlearned"] == whole["forget_fb/rwku_recall"]
-    # Both models are random: the figure has no gap, and the report says why nothing can be said.
+    # Both models are random, so the figure has no gap; the report says why there is no verdict.
     assert "robustness: unknown, the only attack does not count: relearn" in finished.rundir.report_md.read_text()
 
 
-def test_an_attack_with_figures_of_its_own_needs_no_other(
+def test_an_attack_with_figures_of_its_own_needs_no_generation(
     forget: Runner, tmp_path_factory: pytest.TempPathFactory, npo: Finished
 ) -> None:
-    """Without generation no forget row has a figure; membership inference and samples do, a probe reads none."""
+    """Without generation no forget row has a figure; mia and sample bring figures of their own, probe has none."""
     oracle = random_model(tmp_path_factory.mktemp("oracle"), 1)
     finished = forget(
         "method=npo",
@@ -293,7 +293,7 @@ def test_an_attack_with_figures_of_its_own_needs_no_other(
         (("attack=quantize", "model.oracle={model}", "evaluation.generate=false"), 3, "see evaluation.suites and"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_trained(
+def test_impossible_settings_are_an_error_before_anything_is_trained(
     overrides: tuple[str, ...], code: int, told: str, forget: Runner, model: Path, tmp_path: Path
 ) -> None:
     finished = forget("method=npo", *(o.format(model=model) for o in overrides), folder=tmp_path)

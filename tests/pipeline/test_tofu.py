@@ -1,4 +1,4 @@
-"""TOFU end to end: unlearned in one folder's data, and measured beside it on another's."""
+"""TOFU end to end: unlearning on the data of one folder, with a second TOFU as an extra benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOWNS = ("Brenwick", "Almora", "Dunmere", "Cosgrove", "Elmira", "Fenton")
 
 
 def record(number: int) -> dict[str, str]:
-    """One of 60 questions; each answer is in no other row."""
+    """Returns question and answer of this number; no two rows share a question."""
     first, second = NAMES[number % 6], NAMES[number // 6 % 6]
     town = TOWNS[(number + number // 6) % 6]
     return {"question": f"Where did {first} meet {second} in year {number} ?", "answer": f"They met in {town} ."}
@@ -80,7 +80,7 @@ def worked(finished: Finished) -> None:
     assert finished.code == 0
 
 
-def test_both_are_measured_each_under_its_name(finished: Finished) -> None:
+def test_both_benchmarks_are_measured_under_their_names(finished: Finished) -> None:
     for scores in finished.read("scores.json").values():
         counts = {name: scores[name] for name in scores if name.endswith("/n") and "open_unlearning" not in name}
         suites = {"retain": 8, "real_authors": 3, "world_facts": 3}
@@ -107,7 +107,7 @@ def test_both_are_measured_each_under_its_name(finished: Finished) -> None:
 
 
 def test_figures_are_those_of_the_saved_model(finished: Finished) -> None:
-    """The saved model, loaded by plain transformers, over single rows: members against holdout, the benchmark."""
+    """The saved model, loaded by plain transformers, gives the membership AUC and the benchmark's probability."""
     model = AutoModelForCausalLM.from_pretrained(finished.rundir.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(finished.rundir.model)
 

@@ -30,7 +30,7 @@ from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
 from tests.costs.families import CONFIGS, model_of
-from tests.tiny import answered, encoded
+from tests.samples.tiny import answered, encoded
 
 registry.load_plugins()
 PROMPT, RESPONSE, OTHER, GLOBAL_BATCH = 9, 5, 3, 4

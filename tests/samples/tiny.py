@@ -1,4 +1,4 @@
-"""Small random models of four layouts, encoded rows without a tokenizer, and NLL written out in loops."""
+"""Small random models of four families, encoded rows without a tokenizer, and NLL computed token by token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = ("llama", "qwen2", "gpt2", "phi")
 
 
 def random_model(kind: str = "llama", layers: int = 3, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """Untied, without dropout, with weights large enough that every layer matters."""
+    """Returns a random model, untied and without dropout; its weights are large enough that every layer counts."""
     shape = {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
@@ -68,7 +68,7 @@ def random_model(kind: str = "llama", layers: int = 3, dtype: torch.dtype = torc
 
 
 def moved(model: PreTrainedModel, size: float = 0.05, seed: int = 1) -> PreTrainedModel:
-    """A copy some way off: what training would make of it."""
+    """Returns a copy with normal noise of this standard deviation on every weight, in place of a trained model."""
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -78,25 +78,31 @@ def moved(model: PreTrainedModel, size: float = 0.05, seed: int = 1) -> PreTrain
 
 
 def encoded(name: str, prompt: int, response: int) -> Encoded:
-    """A row of random ids that starts with id 0 and ends with id 1."""
+    """Returns a row of random ids that starts with id 0 and ends with id 1.
+
+    Args:
+        name: the row's id, which also seeds its tokens.
+        prompt: number of prompt tokens.
+        response: number of supervised tokens.
+    """
     generator = torch.Generator().manual_seed(sum(map(ord, name)) * 31 + prompt)
     ids = [0, *torch.randint(2, VOCABULARY, (prompt + response - 2,), generator=generator).tolist(), 1]
     return Encoded(name, tuple(ids), prompt, prompt + response)
 
 
 def answered(row: Encoded, name: str, response: int) -> Encoded:
-    """The same prompt with another response."""
+    """Returns the row with another response of this many tokens; the prompt and the row's id stay."""
     other = encoded(name, row.start, response)
     return Encoded(row.row_id, row.ids[: row.start] + other.ids[row.start :], row.start, row.start + response)
 
 
 FORGET = [encoded("f0", 5, 4), encoded("f1", 7, 2), encoded("f2", 4, 7), encoded("f3", 6, 3)]
-OTHERS = [answered(row, f"idk{i}", length) for i, (row, length) in enumerate(zip(FORGET, (3, 5, 2, 4), strict=True))]
+PAIRED = [answered(row, f"idk{i}", length) for i, (row, length) in enumerate(zip(FORGET, (3, 5, 2, 4), strict=True))]
 RETAIN = [encoded("r0", 6, 5), encoded("r1", 3, 2), encoded("r2", 8, 6), encoded("r3", 5, 3)]
 
 
 def naive_token_nll(model: PreTrainedModel, row: Encoded) -> list[torch.Tensor]:
-    """NLL of each supervised token from the full logits of the row alone, one log of a softmax at a time."""
+    """Returns the NLL of each supervised token in nats, from the full logits of the row alone, one token at a time."""
     logits = model(input_ids=torch.tensor([row.ids])).logits[0]
     nll = []
     for position in range(max(row.start, 1), row.end):
@@ -106,11 +112,12 @@ def naive_token_nll(model: PreTrainedModel, row: Encoded) -> list[torch.Tensor]:
 
 
 def naive_nll(model: PreTrainedModel, row: Encoded) -> torch.Tensor:
+    """Returns the NLL of the row's response in nats: a sum over tokens."""
     return torch.stack(naive_token_nll(model, row)).sum()
 
 
 def gradients(loss: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
-    """All parameters' gradients in one vector; a parameter the loss does not depend on counts as zero."""
+    """Returns the gradients of all parameters in one vector; 0 for a parameter that the loss does not depend on."""
     parameters = list(model.parameters())
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return torch.cat(

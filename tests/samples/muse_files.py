@@ -1,4 +1,4 @@
-"""A small corpus in MUSE's layout, with made-up articles: what the tests of data set and pipeline share."""
+"""A small corpus of made-up articles in MUSE's folder layout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ FOLDS = 3
 
 
 def article(seed: int, sentences: int = 3) -> str:
+    """Returns a made-up article; the same seed gives the same text."""
     rng = random.Random(seed)
     made = [
         f"The {rng.choice(THINGS)} of {rng.choice(PLACES)} {rng.choice(VERBS)} in {rng.randint(1200, 1999)}."
@@ -37,7 +38,7 @@ def questions(first: int, count: int) -> list[dict[str, str]]:
 
 
 def content(texts: int = 6) -> dict[str, list[Any]]:
-    """Part -> rows. Fold 2 holds one article of fold 1; one retain article is blank."""
+    """Maps each part of MUSE to its rows. Fold 2 repeats one article of fold 1; one retain article is blank."""
     folds = {f"sust/forget_{fold}": articles(100 * fold, texts) for fold in range(1, FOLDS + 1)}
     folds["sust/forget_2"][0] = folds["sust/forget_1"][-1]
     forget = folds["sust/forget_1"]
@@ -58,7 +59,7 @@ def content(texts: int = 6) -> dict[str, list[Any]]:
 
 
 def written(folder: Path, parts: dict[str, list[Any]] | None = None) -> Path:
-    """The parts as JSON files, as in muse_bench's data/news."""
+    """Writes the parts as JSON files in the layout of muse_bench's data/news and returns the folder."""
     for part, rows in (content() if parts is None else parts).items():
         file = folder / f"{part}.json"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Evaluation logs of TOFU with two rows a set, in both published layouts, whose figures are worked out by hand."""
+"""Evaluation logs of TOFU with two rows per set, in both published layouts; their figures are worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-# Probabilities of: the answer, the truth ratio's right answer, the wrong answers; and ROUGE-L recall.
+# Probability of the answer, of the truth ratio's right answer and of each wrong answer; ROUGE-L recall.
 Row = tuple[float, float, list[float], float]
 PROBABILITIES: dict[str, list[Row]] = {
     "retain": [(0.5, 0.4, [0.1, 0.4], 1.0), (0.25, 0.8, [0.2, 0.8], 0.5)],
@@ -15,7 +15,7 @@ PROBABILITIES: dict[str, list[Row]] = {
     "world_facts": [(0.8, 0.8, [0.1, 0.1], 0.25), (0.6, 0.6, [0.2, 0.2], 0.75)],
     "forget": [(0.9, 0.5, [0.1, 0.4], 0.8), (0.1, 0.1, [0.2, 0.2], 0.2)],
 }
-# What follows from them. A figure with one number has the same for the geometric and the arithmetic mean.
+# The figures of these rows. One number: the geometric and the arithmetic mean agree.
 PROBABILITY = {
     "retain": 0.375,
     "real_authors": (0.5 / 1 + 0.2 / 1) / 2,
@@ -24,16 +24,17 @@ PROBABILITY = {
 }
 ROUGE = {"retain": 0.75, "real_authors": 0.5, "world_facts": 0.5, "forget": 0.5}
 TRUTH_RATIO = {
-    # R = .2 / .4 and .4 / .8; arithmetically .25 / .4 and .5 / .8.
+    # R = 0.2 / 0.4 and 0.4 / 0.8; arithmetically 0.25 / 0.4 and 0.5 / 0.8.
     "retain": {"geometric": 0.5, "arithmetic": 0.375},
     # R = 1/2, and above 1, which counts as 0.
     "real_authors": {"geometric": 0.25, "arithmetic": 0.25},
     "world_facts": {"geometric": (7 / 8 + 2 / 3) / 2, "arithmetic": (7 / 8 + 2 / 3) / 2},
-    # R = .2 / .5 and 2; arithmetically .25 / .5 and 2.
+    # R = 0.2 / 0.5 and 2; arithmetically 0.25 / 0.5 and 2.
     "forget": {"geometric": (2 / 5 + 1 / 2) / 2, "arithmetic": 0.5},
 }
 SHARE = {"geometric": (5 / 7 + 1 / 3) / 2, "arithmetic": (2 / 3 + 1 / 3) / 2}
-# Truth ratios 20 and 40 lie above both of the above: of the 6 ways to put 4 values in 2 pairs, 2 are so far apart.
+# Truth ratios 20 and 40 lie above both of the forget rows. Of the 6 ways to split 4 values into 2 pairs, 2 are that
+# far apart, so the Kolmogorov-Smirnov p-value is 2/6.
 RETRAINED: dict[str, list[Row]] = {"forget": [(0.1, 0.01, [0.2, 0.2], 0.1), (0.1, 0.01, [0.4, 0.4], 0.1)]}
 FORGET_QUALITY = 1 / 3
 
@@ -46,7 +47,7 @@ FILES = {
 
 
 def model_utility(mean: str) -> float:
-    """9 / (1/x + ...) over the figures of retain, real authors and world facts."""
+    """Returns the harmonic mean of the 9 figures of retain, real authors and world facts: 9 / (1/x1 + ... + 1/x9)."""
     sets = ("retain", "real_authors", "world_facts")
     return 9 / sum(1 / PROBABILITY[s] + 1 / ROUGE[s] + 1 / TRUTH_RATIO[s][mean] for s in sets)
 
@@ -56,7 +57,7 @@ def nll(probability: float) -> float:
 
 
 def tofu_log(rows: dict[str, list[Row]], *, numbered: bool = False) -> dict[str, Any]:
-    """locuslab/tofu's layout: lists, or objects by row number, here not in order."""
+    """Returns a log in the layout of locuslab/tofu: lists, or (numbered) objects by row number, not in order."""
     log: dict[str, Any] = {}
     for name, found in rows.items():
         columns = {
@@ -73,7 +74,7 @@ def tofu_log(rows: dict[str, list[Row]], *, numbered: bool = False) -> dict[str,
 
 
 def open_unlearning_log(rows: dict[str, list[Row]]) -> dict[str, Any]:
-    """open-unlearning's layout, with fields that are not needed."""
+    """Returns a log in the layout of open-unlearning, with fields that nobody reads."""
     log: dict[str, Any] = {"model_utility": {"agg_value": 0.5}, "extraction_strength": {"agg_value": 0.1}}
     prefixes = {"retain": "retain", "real_authors": "ra", "world_facts": "wf", "forget": "forget"}
     for name, found in rows.items():

@@ -1,4 +1,4 @@
-"""A few made-up questions in the forms of WMDP, MMLU and ARC."""
+"""A few made-up questions in the file formats of WMDP, MMLU and ARC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACES = ("Brenwick", "Almora", "Dunmere", "Eskholm", "Farrowgate", "Galtara", "
 
 def _question(i: int) -> dict[str, Any]:
     choices = [f"{PLACES[(i + k) % 8]}, {'by the sea ' * k}{i}" for k in range(4)]
-    # Spaces around a question are part of the data: the harness takes them off, and only there.
+    # Published questions have spaces around them; lm-evaluation-harness strips them from the question only.
     return {"question": f"{' ' * (i % 2)}Where was author {i} born? ", "choices": choices, "answer": (3 * i + 1) % 4}
 
 
@@ -35,7 +35,7 @@ ARC_QUERIES = [
     for question in WMDP
 ]
 
-# The same questions as the hub has them.
+# The same questions in the format of the hub.
 ARC_OF_QUERIES = [
     {
         "id": f"easy{i}",
@@ -48,7 +48,7 @@ ARC_OF_QUERIES = [
 
 
 def write(file: Path, records: Iterable[Any]) -> Path:
-    """One record a line."""
+    """Writes one JSON record per line and returns the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     return file

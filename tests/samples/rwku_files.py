@@ -1,4 +1,4 @@
-"""Two invented people in the layout that RWKU has on the hub, with every kind of row."""
+"""Two invented people in the folder layout of RWKU on the hub, with every kind of row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ATTACKS = ("prefix injection", "affirmative suffix", "incontext learning", "cros
 
 
 def tables(name: str) -> dict[str, list[dict[str, Any]]]:
-    """The files on one person, by name."""
+    """Maps the name of each file about one person to its rows."""
     same = {"subject": name}
 
     def probe(query: str, answer: str, level: int, kind: str) -> dict[str, str]:
@@ -63,13 +63,14 @@ def tables(name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_target(folder: Path, name: str) -> None:
+    """Writes the files about one person into a new folder."""
     folder.mkdir(parents=True)
     for table, rows in tables(name).items():
         (folder / f"{table}.json").write_text(json.dumps(rows, indent=1))
 
 
 def hub_layout(folder: Path) -> Path:
-    """The folder with Target/1_Ada_Lund, Target/2_Bo_Ek and All/intro.json, which names a third person."""
+    """Writes Target/1_Ada_Lund, Target/2_Bo_Ek and All/intro.json, which names a third person; returns the folder."""
     for number, name in enumerate(("Ada Lund", "Bo Ek"), start=1):
         write_target(folder / "Target" / f"{number}_{name.replace(' ', '_')}", name)
     (folder / "All").mkdir()
