@@ -1,4 +1,4 @@
-"""Every page is short, its links lead somewhere, its commands compose and its generated tables are those of the code."""
+"""Every page is short, its links lead somewhere, its commands compose, its generated tables are those of the code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,23 @@ from tests.config.test_composition import jobs
 from tests.pages.pages import BEGIN, FENCE, ROOT, commands, filled, name_of, pages, prose, tables, visible
 
 PAGES = pages()
-FOLDERS = (
-    "conf erulab erulab/methods erulab/rewards erulab/adversaries erulab/attacks erulab/data erulab/models "
-    "erulab/evaluation erulab/reporting erulab/bench launch launch/studies tests notebooks"
-).split()
+FOLDERS = [
+    "conf",
+    "erulab",
+    "erulab/methods",
+    "erulab/rewards",
+    "erulab/adversaries",
+    "erulab/attacks",
+    "erulab/data",
+    "erulab/models",
+    "erulab/evaluation",
+    "erulab/reporting",
+    "erulab/bench",
+    "launch",
+    "launch/studies",
+    "tests",
+    "notebooks",
+]
 # Commands that need a file of the reader's own, or run nothing.
 OWN = re.compile(r"plugins=|hydra\.|--help|--cfg|--config-dir|--shell-completion|-sc\b|\.\.\.")
 COMPOSED = sorted({line for page in PAGES for line in commands(page.read_text(), "erulab.run") if not OWN.search(line)})

@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
-from erulab.methods.base import Method, Retain
+from erulab.methods.base import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
@@ -25,10 +25,11 @@ from erulab.planning.rows import DataSizes, Part
 from erulab.planning.spread import Spread
 from erulab.ranks import Ranks
 from erulab.training import unlearning
+from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import References, UnlearningRows
 from tests.costs.families import CONFIGS, model_of
 from tests.samples.tiny import answered, encoded
 
@@ -60,30 +61,14 @@ def measured(config: Any) -> tuple[float, float]:
         plain = LoadedModel(model, None, None)  # type: ignore[arg-type]
         model = with_lora(plain, rank=lora.rank, alpha=8, targets=lora.targets, seed=0).model
     policy = Policy(model, ledger, lora.adapters)
-    method: Method = registry.methods.build(config.method)
-    reward = registry.rewards.build(config.reward) if method.takes_reward else None
     frozen: Any = None
     if config.method.retain is Retain.kl and lora.rank:
         frozen = WithoutAdapters(policy)
     elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
-    objective = UnlearningObjective(
-        UnlearningRows(forget, others, retain),
-        method,
-        reward,
-        registry.adversaries.build(config.adversary),
-        forget_weight=1.0,
-        retain=config.method.retain,
-        retain_weight=1.0,
-        references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()),
-        frozen=frozen,
-        policy=policy,
-        global_batch=GLOBAL_BATCH,
-        split=unlearning_split(config),
-        seed=0,
-        pad_id=0,
-        ranks=Ranks(),
-    )
+    references = References(ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen)
+    rows = UnlearningRows(forget, others, retain)
+    objective = build_objective(config, rows, policy, references, pad_id=0, ranks=Ranks())
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
     with FlopCounterMode(display=False) as counter:
