@@ -183,7 +183,7 @@ class Pipeline:
             write_report(self._rundir)
 
     def _finished(self, stage: str, products: Sequence[Product], **more: Any) -> None:
-        costs = account.in_turn(product.costs for product in products)
+        costs = account.sum_over_products(product.costs for product in products)
         log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),

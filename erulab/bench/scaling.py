@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from erulab.adversaries.none import NoAdversary, NoAdversaryOptions
 from erulab.bench import pipeline
-from erulab.methods.base import Method, Retain
+from erulab.methods.base import GradientMethod, Retain
 from erulab.methods.npo import NPO, NPOOptions
 from erulab.models.attention import implementation
 from erulab.models.options import Attention
@@ -127,7 +127,7 @@ class _Steps:
         forget, retain = ([_row(part, i, length) for i in range(count)] for part in ("forget", "retain"))
         self.tokens = sum(row.tokens for row in (*forget, *retain))
         self.seconds: list[float] = []
-        method: Method = NPO(NPOOptions())
+        method: GradientMethod = NPO(NPOOptions())
         ranks = Ranks()
         with tempfile.TemporaryDirectory() as folder:
             references = reference_table(

@@ -16,7 +16,7 @@ from erulab.bench import measure
 from erulab.bench.plain import PlainUnlearning
 from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Method
+from erulab.methods.base import GradientMethod
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.options import RunConfig
@@ -179,7 +179,7 @@ def _typical(seconds: Sequence[float], config: RunConfig) -> float:
 
 
 def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
-    method: Method = methods.build(config.method)
+    method: GradientMethod = methods.build(config.method)
     _, engine, objective, loop = unlearning(target.copy(), "bench", rows, method, config, Ranks(), references=folder)
     steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
     return lambda: next(steps)[1]["loss"]

@@ -14,7 +14,7 @@ from erulab.costs.account import Costs
 from erulab.costs.shapes import FAMILIES
 from erulab.data.rows import Request
 from erulab.errors import ConfigError, DataError
-from erulab.methods.base import Method, Trains
+from erulab.methods.base import GradientMethod
 from erulab.models import loading
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
@@ -65,9 +65,9 @@ def check(context: Context) -> None:
     family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
     if lora.targets is not None and family is not None:
         check_targets(lora.targets, family.names)
-    method: Method = methods.build(config.method)
-    if method.trains not in (Trains.forget, Trains.refusal):
+    if not methods[config.method.name].factory.trains.has_forget_loss:
         return
+    method: GradientMethod = methods.build(config.method)
     if not benchmark.forget:
         raise DataError(
             f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
@@ -129,7 +129,7 @@ def _in_turn(context: Context, target: ModelRef, make: Callable[[ModelRef, Reque
         product = make(target if before is None else before.ref, request)
         if product is None:
             return
-        costs = product.costs if before is None else account.in_turn([before.costs, product.costs])
+        costs = product.costs if before is None else account.sum_over_products([before.costs, product.costs])
         last = Step(UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}", product, costs)
         yield last
 
@@ -139,8 +139,8 @@ def _steps(context: Context, request: Request) -> int:
     return total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
 
 
-def _rows(context: Context, start: ModelRef, request: Request) -> tuple[Method, UnlearningRows]:
-    method: Method = methods.build(context.config.method)
+def _rows(context: Context, start: ModelRef, request: Request) -> tuple[GradientMethod, UnlearningRows]:
+    method: GradientMethod = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     return method, encode(context.encoder_of(context.chat_of(start.path)), asked, method, context.config.seed)
 
@@ -169,7 +169,7 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
 
 
 def _unlearn(
-    context: Context, target: ModelRef, method: Method, rows: UnlearningRows, folder: Path, title: str
+    context: Context, target: ModelRef, method: GradientMethod, rows: UnlearningRows, folder: Path, title: str
 ) -> None:
     config, ranks = context.config, context.ranks
     trainer = config.trainer

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Reference, without_dropout
@@ -28,7 +28,7 @@ from erulab.training.reference import reference_table
 from erulab.training.unlearning import UnlearningObjective, UnlearningRows
 
 
-def encode(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) -> UnlearningRows:
+def encode(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
     """The rows in the ids of the model that is trained on them: a given target has its own tokenizer and template.
 
     Raises:
@@ -45,7 +45,7 @@ def unlearning(
     subject: LoadedModel,
     target_key: str,
     rows: UnlearningRows,
-    method: Method,
+    method: GradientMethod,
     config: RunConfig,
     ranks: Ranks,
     *,

@@ -11,7 +11,7 @@ import torch
 
 from erulab import draws
 from erulab.adversaries.base import Adversary
-from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
+from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
@@ -61,7 +61,7 @@ class UnlearningObjective:
     def __init__(
         self,
         rows: UnlearningRows,
-        method: Method,
+        method: GradientMethod,
         reward: Reward | None,
         adversary: Adversary,
         *,
