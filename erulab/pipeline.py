@@ -200,7 +200,7 @@ class Pipeline:
 
     def _finish_stage(self, stage: str, products: Sequence[Product], **more: Any) -> None:
         """Notes in stages.json and in the tracker that a stage has ended, with what it cost."""
-        costs = account.in_turn(product.costs for product in products)
+        costs = account.sum_over_products(product.costs for product in products)
         log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),

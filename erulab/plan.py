@@ -1,4 +1,4 @@
-"""`python -m erulab.plan OVERRIDES`: memory, FLOPs and hours of a run, without weights. Imports no torch."""
+"""`python -m erulab.plan OVERRIDES`: estimates memory, FLOPs and hours of a run, without weights and without torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from erulab.costs import devices
 from erulab.errors import ConfigError
 from erulab.planning.estimate import estimate
 from erulab.planning.rows import Overrides
-from erulab.planning.text import as_json, as_text
+from erulab.planning.text import plan_as_json, plan_as_text
 
 FORMATS = ("text", "json")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything of erulab does."""
+    """Reports a wrong command line in one line, as all of erulab does."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see python -m erulab.plan --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the plan of one run; returns the exit code, 2 for what cannot be planned."""
+    """Prints the plan of one run; returns the exit code: 2 if it cannot be planned."""
     try:
         options = _parser().parse_intermixed_args(arguments)
         _check_overrides(options.overrides)
@@ -37,12 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = estimate(config, devices.device(options.device), options.utilization, given)
     except USER_ERRORS as error:
         return exit_with_line(error)
-    sys.stdout.write(json.dumps(as_json(plan), indent=2) + "\n" if options.format == "json" else as_text(plan))
+    sys.stdout.write(
+        json.dumps(plan_as_json(plan), indent=2) + "\n" if options.format == "json" else plan_as_text(plan)
+    )
     return 0
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="python -m erulab.plan", description="What a run would take, without weights or torch.")
+    parser = _Parser(prog="python -m erulab.plan", description="What a run would cost, without weights or torch.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for erulab.run: one run, no sweep")
     parser.add_argument("--device", choices=devices.NAMES, default="h100-80gb", help="default: h100-80gb")
     parser.add_argument(
@@ -50,11 +52,11 @@ def _parser() -> _Parser:
         type=_share,
         default=0.4,
         metavar="SHARE",
-        help="of the device's published peak that the run reaches; default: 0.4, an assumption",
+        help="share of the device's published peak that the run reaches; default: 0.4, an assumption",
     )
     parser.add_argument("--rows", type=_count, metavar="N", help="forget rows, instead of the data set's")
-    parser.add_argument("--tokens", type=_count, metavar="N", help="tokens of a row, prompt and response")
-    parser.add_argument("--supervised", type=_count, metavar="N", help="tokens of a row's response")
+    parser.add_argument("--tokens", type=_count, metavar="N", help="tokens per row, prompt and response together")
+    parser.add_argument("--supervised", type=_count, metavar="N", help="tokens per response")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     return parser
 
@@ -62,9 +64,9 @@ def _parser() -> _Parser:
 def _check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
-            raise ConfigError(f"{override!r} is no KEY=VALUE; see python -m erulab.plan --help")
+            raise ConfigError(f"{override!r} is not KEY=VALUE; see python -m erulab.plan --help")
         if override.startswith("sweep=") and override != "sweep=null":
-            raise ConfigError(f"{override} is many runs, and a plan is of one; leave it out")
+            raise ConfigError(f"{override} is many runs, and a plan covers one run; leave it out")
 
 
 def _share(text: str) -> float:

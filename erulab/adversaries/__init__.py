@@ -1,4 +1,7 @@
-"""Training-time adversaries: context managers around the forget forward."""
+"""Adversaries: perturbations of hidden states while a method unlearns, one file each with its objective and sites.
+
+Attacks on finished models are in attacks/.
+"""
 
 from erulab.adversaries import latent_pgd, noise, none, random_direction, rfa
 

@@ -1,4 +1,9 @@
-"""Taking one direction a site out of the states of perturbed rows: what rfa and random_direction share."""
+"""Directional ablation, shared by rfa and random_direction: removes one direction per site from hidden states.
+
+    h <- h - r (r . h - c)     with the site's unit direction r and fill c (0 unless adversary.fill=retain_mean)
+
+on all prompt and response tokens of the perturbed rows. Ablating the last position alone would leave the loss as it is.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab.adversaries.base import HookablePolicy
-from erulab.adversaries.directions import project_out, wide
-from erulab.adversaries.hooks import Edit, edited, site, writers
+from erulab.adversaries.directions import at_least_float32, project_out
+from erulab.adversaries.hooks import Edit, edit_states, module_at_layer, residual_writers
 from erulab.errors import ConfigError
 from erulab.options import fraction, not_negative, require
 
@@ -26,15 +31,15 @@ else:
 
 
 class Sites(Enum):
-    """Where a direction is taken out."""
+    """The sites at which a direction is removed."""
 
-    block_inputs = "block_inputs"  # a direction of its own from the input of each block and of the final norm
-    all_writes = "all_writes"  # one direction from every write to the residual stream, as abliteration does it
+    block_inputs = "block_inputs"  # the input of each block and of the final norm, each with a direction of its own
+    all_writes = "all_writes"  # every write to the residual stream, all with one direction, as abliteration does it
 
 
 @dataclass
 class AblationOptions:
-    """`layer` is the block whose input gives all_writes its one direction; null: the middle one."""
+    """`layer`: the block whose input gives sites=all_writes its one direction; null: the middle one."""
 
     p: float = 0.5
     warmup: float = 0.1  # share of the steps, from the first, without ablation
@@ -52,10 +57,12 @@ class AblationOptions:
 
 
 def ablated_layers(options: AblationOptions, blocks: int) -> list[int]:
-    """The layers l whose h_l gives a direction; `blocks` stands for the input of the final norm.
+    """Returns the layers l whose h_l gives a direction.
 
+    Args:
+        blocks: number of the model's blocks; as a layer, the input of the final norm.
     Raises:
-        ConfigError: adversary.layer is no layer of the model.
+        ConfigError: adversary.layer is not a layer of the model.
     """
     if options.sites is Sites.block_inputs:
         return list(range(math.ceil(options.layers_from * blocks), blocks + 1))
@@ -66,7 +73,7 @@ def ablated_layers(options: AblationOptions, blocks: int) -> list[int]:
 
 
 class Ablation:
-    """Holds the directions; `prepare` of the classes below sets them."""
+    """Base of adversaries that ablate directions; `prepare` of a subclass sets the directions."""
 
     perturbs_equal_openings_equally = True
 
@@ -75,34 +82,37 @@ class Ablation:
         self.p = options.p
         self.seed = 0
         self._active = False
-        self._directions: torch.Tensor | None = None  # (sites, width), each of length 1 or 0
-        self._fill: torch.Tensor | None = None  # (sites,) what is left along them; None: nothing
+        self._directions: torch.Tensor | None = None  # (sites, width), each of length 1, or 0 for no change
+        self._fill: torch.Tensor | None = None  # (sites,) coordinate along each direction afterwards; None: 0
 
     @contextmanager
     def attach(
         self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
     ) -> Iterator[None]:
-        """Ablates prompt and response tokens of the perturbed rows (padding too: no token ever sees it)."""
+        """Ablates prompt and response tokens of the perturbed rows; padding too, which no token attends to."""
         if not self._active or self._directions is None:
             yield
             return
-        hit = (perturbed_as_forget_row >= 0)[:, None, None]
+        perturbed = (perturbed_as_forget_row >= 0)[:, None, None]
         if self.options.sites is Sites.all_writes:
-            edit = self._edit(0, hit)
-            with edited(policy, [(site(policy, 0), edit)], [(module, edit) for module in writers(policy)]):
+            edit = self._ablation_edit(0, perturbed)
+            outputs = [(module, edit) for module in residual_writers(policy)]
+            with edit_states(policy, [(module_at_layer(policy, 0), edit)], outputs):
                 yield
         else:
             layers = ablated_layers(self.options, len(policy.blocks))
-            with edited(policy, [(site(policy, layer), self._edit(i, hit)) for i, layer in enumerate(layers)]):
+            modules = [module_at_layer(policy, layer) for layer in layers]
+            inputs = [(module, self._ablation_edit(i, perturbed)) for i, module in enumerate(modules)]
+            with edit_states(policy, inputs):
                 yield
 
-    def _edit(self, index: int, hit: torch.Tensor) -> Edit:
+    def _ablation_edit(self, index: int, perturbed: torch.Tensor) -> Edit:
         assert self._directions is not None
         direction, fill = self._directions[index], 0.0 if self._fill is None else self._fill[index]
 
         def edit(states: torch.Tensor) -> torch.Tensor:
             r = direction.to(states.device)
             c = fill.to(states.device) if isinstance(fill, torch.Tensor) else fill
-            return torch.where(hit, project_out(wide(states), r, c).to(states.dtype), states)
+            return torch.where(perturbed, project_out(at_least_float32(states), r, c).to(states.dtype), states)
 
         return edit

@@ -1,4 +1,7 @@
-"""Per-token balls around hidden states: the geometry noise and latent_pgd share."""
+"""Per-token L2 balls around hidden states, shared by noise and latent_pgd.
+
+A row's radius is eps_rel times the median norm of its own prompt states, its first token left out.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.adversaries.directions import unit, wide
+from erulab.adversaries.directions import at_least_float32, unit
 from erulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,15 +22,18 @@ else:
 
 
 class Tokens(Enum):
-    """Which tokens of a perturbed row are perturbed."""
+    """The tokens of a perturbed row that are perturbed."""
 
     prompt = "prompt"
     all = "all"  # on response tokens a perturbation can write the label itself
 
 
 def perturbed_layer(layer: int | None, blocks: int) -> int:
-    """The block whose input is perturbed: a quarter of the depth, at least 1 where there are two, unless given.
+    """Returns the block whose input is perturbed.
 
+    Args:
+        layer: as given; None: a quarter of the depth, but at least block 1 of a model with two blocks or more.
+        blocks: number of the model's blocks.
     Raises:
         ConfigError: the model has no such block.
     """
@@ -39,14 +45,15 @@ def perturbed_layer(layer: int | None, blocks: int) -> int:
 
 
 def perturbed_tokens(batch: Batch, tokens: Tokens) -> torch.Tensor:
-    """(rows, length) bool."""
+    """Returns (rows, length) bool: the tokens of each row that are perturbed."""
     return prompt_tokens(batch) if tokens is Tokens.prompt else batch.attention_mask.bool()
 
 
 def prompt_tokens(batch: Batch) -> torch.Tensor:
-    """(rows, length) bool; of a text without a prompt all tokens but the first, an attention sink.
+    """Returns (rows, length) bool: the tokens of each row's prompt, or of its text where there is no prompt.
 
-    There a perturbation can write the label: a text that is learned as it is has nothing else.
+    The first token of a text is left out, as it is an attention sink. On the other tokens of a text a perturbation can
+    write the label itself, but a text that is learned without a prompt has no other tokens.
     """
     text = batch.without_prompt & batch.attention_mask.bool()
     text[:, 0] = False
@@ -54,48 +61,63 @@ def prompt_tokens(batch: Batch) -> torch.Tensor:
 
 
 def median_norm(states: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-    """(rows,) median norm of each row's own prompt tokens but the first, without gradient.
+    """Returns (rows,) the median norm of each row's prompt states, without gradient.
 
-    The first token is an attention sink whose norm can be a hundred times the others'. A row without other
-    prompt tokens gets 0.
+    The first token is left out: it is an attention sink, whose norm can be a hundred times that of the other tokens. A
+    row without other prompt tokens gets 0.
 
     Args:
-        states: (rows, length, width); prompt: (rows, length) bool.
+        states: (rows, length, width) hidden states.
+        prompt: (rows, length) bool.
     """
-    norms = wide(states.detach()).norm(dim=-1)
+    norms = at_least_float32(states.detach()).norm(dim=-1)
     others = prompt.clone()
     others[:, 0] = False
     return norms.masked_fill(~others, torch.nan).nanquantile(0.5, dim=1).nan_to_num(0.0)
 
 
-def project_ball(delta: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """Shortens each token's vector to at most the row's radius: delta (rows, length, width), radius (rows,)."""
+def project_into_ball(delta: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """Shortens each token's vector to at most its row's radius.
+
+    Args:
+        delta: (rows, length, width).
+        radius: (rows,), in the unit of delta.
+    Returns:
+        (rows, length, width); vectors inside the ball keep their bits.
+    """
     norm = delta.norm(dim=-1, keepdim=True)
     limit = radius[:, None, None]
-    # Divided, not multiplied by the reciprocal of a clamped norm: vectors inside stay as they are, bit for bit.
+    # torch.where, not a multiplication by a clamped ratio: vectors inside the ball keep their bits.
     return torch.where(norm > limit, unit(delta) * limit, delta)
 
 
-def descend(
+def descent_step(
     delta: torch.Tensor, gradient: torch.Tensor, *, radius: torch.Tensor, tokens: torch.Tensor, steps: int
 ) -> torch.Tensor:
-    """One of `steps` steps down a loss: `Proj(delta - eta g/||g||)` a token, eta = 2.5 radius / steps.
+    """Takes one step of projected gradient descent: `Proj(delta - eta g/||g||)` per token, eta = 2.5 radius / steps.
 
     Args:
-        delta, gradient: (rows, length, width); radius: (rows,); tokens: (rows, length) bool, where delta may be.
+        delta, gradient: (rows, length, width).
+        radius: (rows,) radius of each row's balls.
+        tokens: (rows, length) bool: the tokens that may be perturbed; delta is 0 elsewhere.
+        steps: number of steps of the whole descent.
+    Returns:
+        (rows, length, width) the next delta.
     Source: METHODS.md section 6; PGD, Madry et al. 2018, arXiv:1706.06083 (step 2.5 eps / steps).
     """
     eta = (2.5 / steps) * radius[:, None, None]
-    return project_ball(delta - eta * unit(gradient), radius) * tokens.unsqueeze(-1)
+    return project_into_ball(delta - eta * unit(gradient), radius) * tokens.unsqueeze(-1)
 
 
-def of_rows(values: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
-    """Each forward row's own values, zero for rows that are not perturbed.
+def values_of_forward_rows(values: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
+    """Looks up, for each row of a forward, the values of its forget row; zeros for rows that are left alone.
 
-    Forward and forget batch are padded differently, but a prompt stands at the same positions in both.
+    The two batches are padded to different lengths, but a prompt stands at the same positions in both.
 
     Args:
-        values: (forget rows, their length, ...); rows: (forward rows,) int64 forget row, or -1.
+        values: (forget rows, their length, ...).
+        rows: (forward rows,) int64 index of the forget row; -1: left alone.
+        length: of the forward's rows.
     Returns:
         (forward rows, length, ...).
     """

@@ -1,4 +1,14 @@
-"""What an adversary is to the training loop."""
+"""The interface of an adversary: a perturbation of hidden states during the forget forward.
+
+With an adversary, L_forget of a method (methods/base.py) becomes
+
+    L_forget = mean over forget rows of (1 - p) loss(h) + p loss(h + delta)
+
+where p is the share of forget rows that are perturbed in a step, drawn by (seed, step, row id), and delta is meant to
+bring the forgotten answer back: it lowers NLL(answer | h + delta), whatever the method's loss. Retain rows and
+reference values are never perturbed. Layers: h_l is the input of block l, h_L that of the final norm.
+Source: METHODS.md sections 5 and 6.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +28,46 @@ class HookablePolicy(Protocol):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The input of blocks[l] is h_l."""
+        """Returns the blocks; the input of blocks[l] is h_l."""
         ...
 
     @property
     def norm(self) -> nn.Module:
-        """Its input is h_L."""
+        """Returns the final norm; its input is h_L."""
         ...
 
-    def row_nll(self, batch: Batch) -> torch.Tensor: ...
+    def row_nll(self, batch: Batch) -> torch.Tensor:
+        """Returns (rows,) sequence NLL of the responses, nats."""
+        ...
 
-    def hidden(self, batch: Batch) -> torch.Tensor: ...
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Returns (supervised positions, width) final hidden states."""
+        ...
 
-    def from_block(self, layer: int) -> AbstractContextManager[None]:
-        """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
+    def skip_blocks_below(self, layer: int) -> AbstractContextManager[None]:
+        """Skips blocks 0..layer-1. The caller must replace h_layer by a hook, for example with its cached value."""
         ...
 
     def state_gradient(self, loss: torch.Tensor, states: torch.Tensor, layer: int) -> torch.Tensor:
-        """The gradient of `loss` with respect to what was added to h_layer; parameters keep theirs, untouched."""
+        """Returns the gradient of `loss` with respect to `states`; gradients of parameters are left as they are.
+
+        Args:
+            loss: scalar, from a forward in which `states` was added to h_layer.
+            states: (rows, length, width) that require a gradient.
+            layer: the block whose input they were added to.
+        """
         ...
 
     def rows_of(self, states: torch.Tensor) -> torch.Tensor:
-        """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
+        """Returns states inside the latest forward as (rows, length, width), whatever its layout of the rows."""
         ...
 
     def states_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The inverse of `rows_of`."""
+        """Returns (rows, length, width) states in the layout of the latest forward: the inverse of `rows_of`."""
         ...
 
 
-# (part, n, step) -> a batch of n rows of "forget" or "retain", drawn by (seed, step): the same on every rank.
+# (part, n, step) -> a batch of n rows of part "forget" or "retain", drawn by (seed, step): the same on every rank.
 Draw = Callable[[str, int, int], "Batch"]
 
 
@@ -61,37 +81,50 @@ class Adversary(Protocol):
     perturbs_equal_openings_equally: bool
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
-        """Once an optimizer step, before its first micro-batch, without gradient."""
+        """Updates what depends on the policy, once per optimizer step before its first micro-batch, without gradient.
+
+        Args:
+            step: optimizer step from 0, of `total_steps`.
+            draw: draws prompts to estimate from.
+        """
         ...
 
     def attach(
         self, policy: HookablePolicy, forget: Batch, perturbed_as_forget_row: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
-        """Perturbs one micro-batch's forward; stays open until backward has ended (checkpointing re-runs hooks).
+        """Perturbs the forward of one micro-batch; stays open until its backward has ended.
+
+        Under gradient checkpointing the backward runs the hooked blocks again, so the hooks must still be there.
 
         Args:
             forget: the forget rows (prompt and true response) of the micro-batch. An adversary that optimises
-                lowers THEIR NLL, also where the forward runs on refusals: both answers of a pair share the delta.
+                lowers THEIR NLL, also where the forward runs on refusals: both answers of a pair get the same delta.
             perturbed_as_forget_row: (rows of the forward,) int64 index of the forget row whose perturbation each row
                 gets; -1: left alone (retain rows, and rows outside the Bernoulli(p) mask).
             step: optimizer step; draws are functions of (seed, step, row id).
         """
         ...
 
-    def metrics(self) -> dict[str, float]: ...
+    def metrics(self) -> dict[str, float]:
+        """Returns the quantities to log after a step."""
+        ...
 
-    def state_dict(self) -> dict[str, torch.Tensor]: ...
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Returns what a resumed training needs."""
+        ...
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None: ...
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores what `state_dict` returned."""
+        ...
 
 
-class Memoryless:
-    """Base of adversaries that prepare nothing, log nothing and carry nothing from step to step."""
+class StatelessAdversary:
+    """Base of adversaries that keep no state from step to step, prepare nothing and log nothing."""
 
     perturbs_equal_openings_equally = False
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
-        """Nothing to prepare."""
+        """Does nothing: there is nothing to prepare."""
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -100,4 +133,4 @@ class Memoryless:
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Nothing to restore."""
+        """Does nothing: there is no state."""

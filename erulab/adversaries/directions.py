@@ -1,4 +1,4 @@
-"""Directions in latent space: where they come from, how telling they are, and taking them out of states."""
+"""Directions in hidden states: difference of means, a measure against chance, and projection. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.adversaries.base import HookablePolicy
-from erulab.adversaries.hooks import Edit, edited, site
+from erulab.adversaries.hooks import Edit, edit_states, module_at_layer
 
 if TYPE_CHECKING:
     import torch
@@ -19,21 +19,21 @@ else:
     torch = lazy_loader.load("torch")
 
 
-def wide(states: torch.Tensor) -> torch.Tensor:
-    """In float32, or float64 where the states are: directions and norms lose too much in bfloat16."""
+def at_least_float32(states: torch.Tensor) -> torch.Tensor:
+    """Returns the states in float32, or as they are in float64: bfloat16 is too coarse for directions and norms."""
     return states if states.dtype == torch.float64 else states.float()
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Scaled to length 1 over the last axis; a zero vector stays zero."""
+    """Scales vectors to length 1 over the last axis; a zero vector stays zero."""
     tiny = torch.finfo(vectors.dtype).tiny
-    # By the largest entry first: the squares of a well-learned answer's gradient underflow in float32.
+    # First by the largest entry: the gradient of a well-learned answer is so small that its squares underflow.
     scaled = vectors / vectors.abs().amax(-1, keepdim=True).clamp(min=tiny)
     return scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=tiny)
 
 
 def difference_of_means(states: torch.Tensor, first: int) -> torch.Tensor:
-    """Mean of the first `first` rows minus mean of the others: (rows, ...) -> (...).
+    """Returns the mean of the first `first` rows minus the mean of the others: (rows, ...) -> (...).
 
     Source: difference-of-means directions, Arditi et al. 2024, arXiv:2406.11717.
     """
@@ -41,12 +41,14 @@ def difference_of_means(states: torch.Tensor, first: int) -> torch.Tensor:
 
 
 def direction_ratio(states: torch.Tensor, first: int, order: Sequence[int]) -> float:
-    """Norm of the difference of means over that of the same rows with shuffled labels, averaged over sites.
+    """Compares the difference of means with that of shuffled labels: the ratio of their norms, averaged over sites.
 
-    About 1: the two sides do not differ by more than their rows do, and the direction is noise.
+    About 1 means that the two sides differ no more than two random halves of their rows, so the direction is noise.
 
     Args:
-        states: (rows, sites, width), the first `first` of them on one side; order: a permutation of the rows.
+        states: (rows, sites, width) hidden states; rows 0..first-1 are one side, the others the other side.
+        first: rows of the first side.
+        order: permutation of the rows that shuffles the labels.
     """
     shuffled = difference_of_means(states[list(order)], first).norm(dim=-1)
     ratio = difference_of_means(states, first).norm(dim=-1) / shuffled.clamp(min=torch.finfo(states.dtype).tiny)
@@ -54,41 +56,49 @@ def direction_ratio(states: torch.Tensor, first: int, order: Sequence[int]) -> f
 
 
 def project_out(states: torch.Tensor, direction: torch.Tensor, fill: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """`h - r (r.h - fill)`: the states with coordinate `fill` along r.
+    """Returns `h - r (r.h - fill)`: the states with coordinate `fill` along the direction r.
 
     Args:
-        states: (..., width); direction: (width,), of length 1, or zero for no change.
-        fill: what stands along r afterwards, in the states' unit; 0 is refusal feature ablation.
+        states: (..., width) hidden states h.
+        direction: (width,) r, of length 1; or zeros, which change nothing.
+        fill: coordinate along r afterwards, in the unit of the states; 0 is refusal feature ablation.
+    Returns:
+        (..., width).
     Source: METHODS.md section 6; ReFAT, Yu et al. 2024, arXiv:2409.20089.
     """
-    # Not a matrix product: autocast would take that in bfloat16.
+    # A sum of products, not a matrix product: autocast would compute that in bfloat16.
     along = (states * direction).sum(-1, keepdim=True)
     return states - (along - fill) * direction
 
 
 def last_prompt_states(policy: HookablePolicy, batch: Batch, layers: Sequence[int]) -> torch.Tensor:
-    """(rows, layers, width) h_l at the last prompt token, without gradient; responses are not run.
+    """Runs the prompts of a batch, without their responses, and reads h_l at the last prompt token.
 
-    A text without a prompt is read at its last token: there it has all been seen.
+    A text without a prompt is run whole and read at its last token.
+
+    Args:
+        layers: the layers l to read.
+    Returns:
+        (rows, layers, width), at least float32, without gradient.
     """
-    prompts = _prompts(batch)
+    prompts = _without_responses(batch)
     every = torch.arange(len(prompts.row_ids), device=prompts.input_ids.device)
     last = prompts.attention_mask.sum(1) - 1
     seen: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Edit:
         def edit(states: torch.Tensor) -> torch.Tensor:
-            seen[layer] = wide(states[every, last])
+            seen[layer] = at_least_float32(states[every, last])
             return states
 
         return edit
 
-    with torch.no_grad(), edited(policy, [(site(policy, layer), keep(layer)) for layer in layers]):
+    with torch.no_grad(), edit_states(policy, [(module_at_layer(policy, layer), keep(layer)) for layer in layers]):
         policy.hidden(prompts)
     return torch.stack([seen[layer] for layer in layers], 1)
 
 
-def _prompts(batch: Batch) -> Batch:
+def _without_responses(batch: Batch) -> Batch:
     whole = batch.without_prompt & batch.attention_mask.bool()
     lengths = (batch.prompt_mask | whole).sum(1)
     ids = batch.input_ids[:, : int(lengths.max())]

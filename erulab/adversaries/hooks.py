@@ -1,4 +1,4 @@
-"""Edits of hidden states while a context is open: the only adversary code that touches modules."""
+"""Hooks that edit hidden states while a context is open. No other adversary code touches modules."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# (rows, length, width) hidden states -> what the model goes on with; out of place, and the same when it runs again
-# (gradient checkpointing recomputes hooked modules in backward).
+# Maps (rows, length, width) hidden states to those that the model continues with. An edit works out of place and gives
+# the same when it runs again: under gradient checkpointing the backward recomputes hooked modules.
 Edit = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
-def site(policy: HookablePolicy, layer: int) -> nn.Module:
-    """The module whose input is h_layer: block `layer`, or the final norm for layer = number of blocks."""
+def module_at_layer(policy: HookablePolicy, layer: int) -> nn.Module:
+    """Returns the module whose input is h_layer: block `layer`, or the final norm for layer = number of blocks."""
     return policy.norm if layer == len(policy.blocks) else policy.blocks[layer]
 
 
-def writers(policy: HookablePolicy) -> list[nn.Module]:
-    """Attention and MLP of every block: with the embedding, all that is ever added to the residual stream.
+def residual_writers(policy: HookablePolicy) -> list[nn.Module]:
+    """Returns attention and MLP of every block: with the embedding, they write all of the residual stream.
 
     Raises:
-        TypeError: the blocks' layout is not known, or they normalise a write before they add it.
+        TypeError: the layout of the blocks is not known, or they normalise a write before they add it.
     """
     found = []
     for block in policy.blocks:
@@ -42,37 +42,40 @@ def writers(policy: HookablePolicy) -> list[nn.Module]:
 
 
 @contextmanager
-def edited(
+def edit_states(
     policy: HookablePolicy, inputs: Sequence[tuple[nn.Module, Edit]], outputs: Sequence[tuple[nn.Module, Edit]] = ()
 ) -> Iterator[None]:
-    """Edits the first input or the (first) output of modules; hooks are gone afterwards, also after an exception.
+    """Edits the first input or the first output of modules while open; removes its hooks also after an exception.
 
-    Edits see rows, however the policy lays them out for its forward.
+    Args:
+        policy: the model; an edit sees its states as (rows, length, width), whatever the layout of the forward.
+        inputs: modules and the edits of their first input.
+        outputs: modules and the edits of their output, or of its first element where it is a tuple.
     """
     handles = []
     try:
         for module, edit in inputs:
-            handles.append(module.register_forward_pre_hook(_on_input(_as_rows(policy, edit))))
+            handles.append(module.register_forward_pre_hook(_input_hook(_edit_rows(policy, edit))))
         for module, edit in outputs:
-            handles.append(module.register_forward_hook(_on_output(_as_rows(policy, edit))))
+            handles.append(module.register_forward_hook(_output_hook(_edit_rows(policy, edit))))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _as_rows(policy: HookablePolicy, edit: Edit) -> Edit:
+def _edit_rows(policy: HookablePolicy, edit: Edit) -> Edit:
     return lambda states: policy.states_of(edit(policy.rows_of(states)))
 
 
-def _on_input(edit: Edit) -> Callable[..., Any]:
+def _input_hook(edit: Edit) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (edit(args[0]), *args[1:])
 
     return hook
 
 
-def _on_output(edit: Edit) -> Callable[..., Any]:
+def _output_hook(edit: Edit) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
 

@@ -1,4 +1,12 @@
-"""Gaussian noise on hidden states: the control that latent_pgd must beat."""
+"""noise: Gaussian noise on hidden states, the control that latent_pgd must beat.
+
+    delta = radius * n/||n|| per token,   n ~ N(0, I) drawn by (seed, step, row id)
+
+    radius   eps_rel times the median norm of the row's prompt states, its first token left out
+
+There is no objective. Site: that of latent_pgd, the input of one block (a quarter deep by default), on prompt tokens,
+or on all tokens with tokens=all.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +18,17 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.adversaries.balls import Tokens, median_norm, of_rows, perturbed_layer, perturbed_tokens, prompt_tokens
-from erulab.adversaries.base import HookablePolicy, Memoryless
-from erulab.adversaries.directions import unit, wide
-from erulab.adversaries.hooks import edited, site
+from erulab.adversaries.balls import (
+    Tokens,
+    median_norm,
+    perturbed_layer,
+    perturbed_tokens,
+    prompt_tokens,
+    values_of_forward_rows,
+)
+from erulab.adversaries.base import HookablePolicy, StatelessAdversary
+from erulab.adversaries.directions import at_least_float32, unit
+from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.options import fraction, not_negative
 from erulab.registry import adversaries
 
@@ -26,12 +41,13 @@ else:
 
 
 def unit_noise(batch: Batch, tokens: torch.Tensor, width: int, seed: int, step: int) -> torch.Tensor:
-    """(rows, length, width) float32 Gaussian directions of length 1 on `tokens`, zero elsewhere.
-
-    A row's noise is a function of (seed, step, row id), whatever rows stand beside it.
+    """Draws Gaussian directions of length 1. A row's noise is a function of (seed, step, row id) alone.
 
     Args:
-        tokens: (rows, length) bool, on the CPU.
+        tokens: (rows, length) bool, on the CPU: the tokens that get noise.
+        width: of the hidden states.
+    Returns:
+        (rows, length, width) float32, zero where `tokens` is false.
     """
     noise = torch.zeros(*tokens.shape, width)
     for i, row_id in enumerate(batch.row_ids):
@@ -42,7 +58,7 @@ def unit_noise(batch: Batch, tokens: torch.Tensor, width: int, seed: int, step: 
 
 @dataclass
 class NoiseOptions:
-    """`eps_rel`: the noise's norm over the median norm of the row's prompt tokens; `layer` null: a quarter deep."""
+    """`eps_rel`: radius over the median norm of the row's prompt states; `layer` null: a quarter of the depth."""
 
     name: str = "noise"
     p: float = 1.0
@@ -57,8 +73,8 @@ class NoiseOptions:
 
 
 @adversaries.register("noise", NoiseOptions, paper="control for latent_pgd")
-class Noise(Memoryless):
-    """Gaussian noise of latent_pgd's size, at its layer and tokens."""
+class Noise(StatelessAdversary):
+    """Gaussian noise of the size of latent_pgd's ball, at the same layer and tokens."""
 
     def __init__(self, options: NoiseOptions) -> None:
         self.options = options
@@ -76,15 +92,17 @@ class Noise(Memoryless):
         drawn: list[torch.Tensor] = []
 
         def edit(states: torch.Tensor) -> torch.Tensor:
-            if not drawn:  # the width is known here; a recomputed forward sees the same noise
+            if not drawn:  # the width is known only here; a recomputed forward gets the same noise
                 noise = unit_noise(forget, tokens, states.shape[-1], self.seed, step)
-                drawn.append(noise.to(states.device, wide(states).dtype))
+                drawn.append(noise.to(states.device, at_least_float32(states).dtype))
             length = states.shape[1]
-            radius = self.options.eps_rel * median_norm(states, of_rows(prompt, perturbed_as_forget_row, length))
-            return states + (of_rows(drawn[0], perturbed_as_forget_row, length) * radius[:, None, None]).to(
-                states.dtype
+            radius = self.options.eps_rel * median_norm(
+                states, values_of_forward_rows(prompt, perturbed_as_forget_row, length)
             )
+            return states + (
+                values_of_forward_rows(drawn[0], perturbed_as_forget_row, length) * radius[:, None, None]
+            ).to(states.dtype)
 
-        module = site(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
-        with edited(policy, [(module, edit)]):
+        module = module_at_layer(policy, perturbed_layer(self.options.layer, len(policy.blocks)))
+        with edit_states(policy, [(module, edit)]):
             yield

@@ -1,4 +1,4 @@
-"""No adversary: plain unlearning."""
+"""none: no adversary, plain unlearning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.adversaries.base import HookablePolicy, Memoryless
+from erulab.adversaries.base import HookablePolicy, StatelessAdversary
 from erulab.options import require
 from erulab.registry import adversaries
 
@@ -26,8 +26,8 @@ class NoAdversaryOptions:
 
 
 @adversaries.register("none", NoAdversaryOptions)
-class NoAdversary(Memoryless):
-    """Nothing is perturbed."""
+class NoAdversary(StatelessAdversary):
+    """No perturbation."""
 
     def __init__(self, options: NoAdversaryOptions) -> None:
         self.p = 0.0

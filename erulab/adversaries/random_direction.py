@@ -1,4 +1,9 @@
-"""Ablation of random directions: the control that rfa must beat."""
+"""random_direction: ablation of random directions, the control that rfa must beat.
+
+    h <- h - r (r . h)     with r uniform on the unit sphere, one per site, drawn by (seed, layer) once per run
+
+Sites, tokens and the share of rows are those of rfa; no step in the first `warmup` of the training.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ else:
 
 
 def random_unit(width: int, *parts: object) -> torch.Tensor:
-    """(width,) float64, uniform on the sphere, a function of `parts`."""
+    """Draws (width,) float64, uniform on the unit sphere, as a function of `parts`."""
     return unit(torch.randn(width, generator=draws.generator(*parts), dtype=torch.float64))
 
 
@@ -31,7 +36,7 @@ class RandomDirectionOptions(AblationOptions):
 
 @adversaries.register("random_direction", RandomDirectionOptions, paper="control for rfa")
 class RandomDirection(Ablation):
-    """rfa with a random unit direction a site, fixed for the run as rfa's nearly are."""
+    """As rfa, with one random unit direction per site, drawn once per run."""
 
     def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
         self._active = step >= self.options.warmup * total_steps
@@ -48,4 +53,4 @@ class RandomDirection(Ablation):
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Nothing to restore: directions are a function of the seed."""
+        """Does nothing: directions are a function of the seed."""

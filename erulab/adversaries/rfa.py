@@ -1,4 +1,19 @@
-"""Refusal feature ablation as an adversary (ReFAT): the direction that marks forget prompts is taken away."""
+"""rfa: refusal feature ablation as an adversary (ReFAT). Removes the direction that marks forget prompts.
+
+    h_l <- h_l - r_l (r_l . h_l - c)     on all prompt and response tokens of the perturbed rows
+
+    r_l      = d_l / ||d_l||
+    d_l      = mean h_l(forget prompts) - mean h_l(retain prompts)    direction=forget_minus_retain (default)
+             = mean h_l(forget prompts) - mean h_l,target(the same)   direction=policy_minus_target
+    c        = 0 (fill=zero, default), or mean r_l . h_l(retain prompts) (fill=retain_mean)
+
+The means are over n prompts per side, at the last prompt token, under the current policy without hooks, and are taken
+anew every `every` steps. It is one fixed intervention, no maximum over perturbations.
+Sites: inputs of the blocks from `layers_from` of the depth on and of the final norm, each with its own direction; or
+every write to the residual stream with one direction (sites=all_writes). `warmup`: share of the steps, from the first,
+without ablation.
+Source: METHODS.md section 6.
+"""
 
 from __future__ import annotations
 
@@ -21,38 +36,38 @@ else:
     torch = lazy_loader.load("torch")
 
 
-class Fill(Enum):
-    """What stands along the direction afterwards."""
+class AblationFill(Enum):
+    """The coordinate along the direction after the ablation."""
 
     zero = "zero"
-    retain_mean = "retain_mean"  # the retain prompts' mean
+    retain_mean = "retain_mean"  # the mean of the retain prompts
 
 
 class Direction(Enum):
-    """Which two sets of states, at the last prompt token, the direction is the difference of."""
+    """The two sets of states, at the last prompt token, whose means differ by the direction."""
 
-    forget_minus_retain = "forget_minus_retain"  # prompts drawn anew, current model (ReFAT)
-    policy_minus_target = "policy_minus_target"  # the same forget prompts now and before unlearning
+    forget_minus_retain = "forget_minus_retain"  # forget and retain prompts, drawn anew, current model (ReFAT)
+    policy_minus_target = "policy_minus_target"  # the same forget prompts, current model and model before unlearning
 
 
 @dataclass
 class RFAOptions(AblationOptions):
-    """Defaults follow ReFAT; where forget and retain prompts differ by author alone, look at `direction_ratio`."""
+    """Defaults follow ReFAT. Where forget and retain prompts differ by author alone, watch `direction_ratio`."""
 
     name: str = "rfa"
-    n: int = 32  # prompts a side
+    n: int = 32  # prompts per side
     every: int = 4  # optimizer steps between two estimates
-    fill: Fill = Fill.zero
+    fill: AblationFill = AblationFill.zero
     direction: Direction = Direction.forget_minus_retain
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive("n", self.n)
         positive("every", self.every)
-        if self.fill is Fill.retain_mean:
-            # All writes together would add the mean once a write; the other direction draws no retain prompts.
-            plain = self.sites is Sites.block_inputs and self.direction is Direction.forget_minus_retain
-            require(plain, "fill", "zero unless sites=block_inputs and direction=forget_minus_retain", "retain_mean")
+        if self.fill is AblationFill.retain_mean:
+            # all_writes would add the mean once per write; the other direction draws no retain prompts.
+            possible = self.sites is Sites.block_inputs and self.direction is Direction.forget_minus_retain
+            require(possible, "fill", "zero unless sites=block_inputs and direction=forget_minus_retain", "retain_mean")
 
 
 @adversaries.register(
@@ -62,7 +77,7 @@ class RFAOptions(AblationOptions):
     needs="forget and retain prompts",
 )
 class RFA(Ablation):
-    """Refusal feature ablation: what the model tells forget prompts by is projected out of its states."""
+    """Refusal feature ablation: projects out of the states the direction that marks forget prompts."""
 
     options: RFAOptions
 
@@ -75,7 +90,7 @@ class RFA(Ablation):
         o = self.options
         layers = ablated_layers(o, len(policy.blocks))
         if o.direction is Direction.policy_minus_target and self._target is None:
-            # The first step comes before the first update: the policy still is the target.
+            # Step 0 comes before the first update: the policy still is the target.
             self._target = last_prompt_states(policy, draw("forget", o.n, 0), layers)
         self._active = step >= o.warmup * total_steps
         if not self._active or (self._directions is not None and step % o.every):
@@ -89,12 +104,12 @@ class RFA(Ablation):
             second = last_prompt_states(policy, draw("retain", o.n, step), layers)
         states = torch.cat([first, second])
         self._directions = unit(difference_of_means(states, len(first)))
-        if o.fill is Fill.retain_mean:
+        if o.fill is AblationFill.retain_mean:
             self._fill = (second.mean(0) * self._directions).sum(-1)
         self._ratio = direction_ratio(states, len(first), draws.permutation(len(states), self.seed, "halves", step))
 
     def metrics(self) -> dict[str, float]:
-        """`direction_ratio`: the direction's norm over that of label-shuffled halves of the same states."""
+        """Returns `direction_ratio`: norm of the difference over that of label-shuffled halves of the same states."""
         return {} if self._ratio is None or not self._active else {"direction_ratio": self._ratio}
 
     def state_dict(self) -> dict[str, torch.Tensor]:

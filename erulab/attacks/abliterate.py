@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab.adversaries.base import HookablePolicy
-from erulab.adversaries.directions import difference_of_means, project_out, unit, wide
-from erulab.adversaries.hooks import writers
+from erulab.adversaries.directions import at_least_float32, difference_of_means, project_out, unit
+from erulab.adversaries.hooks import residual_writers
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
 from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
@@ -74,7 +74,7 @@ class Abliterate(Attack):
             if self.options.embedding:
                 embedding = changed.model.get_input_embeddings()
                 assert isinstance(embedding, torch.nn.Embedding)
-                embedding.weight.detach().copy_(project_out(wide(embedding.weight.detach()), direction))
+                embedding.weight.detach().copy_(project_out(at_least_float32(embedding.weight.detach()), direction))
             yield Attempt({"layer": layer}, partial(lab.score, changed), changed)
 
     def _directions(self, subject: LoadedModel, lab: Lab, layers: list[int]) -> torch.Tensor:
@@ -105,13 +105,13 @@ def take_out(policy: HookablePolicy, direction: torch.Tensor) -> None:
     Raises:
         TypeError: the blocks' layout is not known.
     """
-    for writer in writers(policy):
+    for writer in residual_writers(policy):
         layer = _last(writer)
         weight = output_first(layer)
         assert weight is not None
-        weight.copy_(project_out(wide(weight.T), direction).T)
+        weight.copy_(project_out(at_least_float32(weight.T), direction).T)
         if isinstance(layer.bias, torch.Tensor):
-            layer.bias.detach().copy_(project_out(wide(layer.bias.detach()), direction))
+            layer.bias.detach().copy_(project_out(at_least_float32(layer.bias.detach()), direction))
 
 
 def _last(writer: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ from erulab.adversaries.rfa import Direction, RFAOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
 from erulab.options import RunConfig, Stage
 from erulab.registry import methods
 
@@ -17,10 +17,10 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: why, and what to type instead.
     """
-    method: Method = methods.build(config.method)
     unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
-    if not unlearns or method.trains not in (Trains.forget, Trains.refusal):
+    if not unlearns or not methods[config.method.name].factory.trains.has_forget_loss:
         return
+    method: GradientMethod = methods.build(config.method)
     if isinstance(config.dataset, RwkuOptions):
         _check_rwku(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions):
@@ -49,7 +49,7 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
         )
 
 
-def _check_rwku(config: RunConfig, options: RwkuOptions, method: Method) -> None:
+def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod) -> None:
     """RWKU's training rows are of four kinds, each for methods of its own; and it has nothing to rehearse."""
     train, refusals = f"dataset.train={options.train.value}", options.train is Train.refusal
     named = f"method={config.method.name}"

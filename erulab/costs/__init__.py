@@ -1,1 +1,1 @@
-"""What a run costs, in closed form: parameters, FLOPs, bytes, and a ledger of what was really done. No torch."""
+"""Costs of a run: parameters, FLOPs and bytes in closed form, and a ledger of the work that was done. No torch."""

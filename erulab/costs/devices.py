@@ -1,4 +1,4 @@
-"""Devices that plans are made for: published peaks of dense matrix products, and memory."""
+"""Devices to plan for: their memory, and published peaks of dense matrix products."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import psutil
 
-# What is left of a GPU's memory when the driver, the libraries' workspaces and fragmentation have had theirs.
+# Share of a GPU's memory that is left beside the driver, the workspaces of libraries and fragmentation.
 USABLE = 0.93
 
-# A guess, for scale only: a core of 3 GHz with AVX2 comes to .096 TFLOP/s at most.
+# A guess, for the order of magnitude only: a core of 3 GHz with AVX2 reaches 0.096 TFLOP/s at most.
 CPU_CORE_TFLOPS = 0.05
 
 
 @dataclass(frozen=True)
 class Device:
-    """`bf16` None: the device has none, and erulab trains in float32 there. Not TF32, which PyTorch leaves off."""
+    """A device with its memory and peaks."""
 
     name: str
     memory: float  # bytes
-    bf16: float | None  # TFLOP/s
-    fp32: float  # TFLOP/s
-    shared: bool = False  # processes share one device (a CPU), instead of one each
+    bf16: float | None  # TFLOP/s; None: no bfloat16, so erulab trains in float32
+    fp32: float  # TFLOP/s, not those of TF32, which PyTorch leaves off
+    shared: bool = False  # whether all processes share one device (a CPU) instead of having one each
 
 
-# NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation. Written
-# down from memory, without a network to look them up.
+# From NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation.
+# Written from memory, without a network to look them up.
 GPUS = {
     gpu.name: gpu
     for gpu in (
@@ -43,10 +43,10 @@ NAMES = (*GPUS, "cpu")
 
 
 def device(name: str) -> Device:
-    """The device of that name; `cpu` is this machine's cores and memory.
+    """Returns the device of a name; `cpu` is this machine with its cores and memory.
 
     Raises:
-        KeyError: not in `NAMES`.
+        KeyError: the name is not in `NAMES`.
     """
     if name == "cpu":
         cores = len(os.sched_getaffinity(0))

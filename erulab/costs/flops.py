@@ -1,9 +1,9 @@
 """FLOPs of forwards and backwards in closed form; a multiplication with its addition counts as 2.
 
-Counted are matrix products: the blocks' linear layers at every position, attention scores and values over the whole
-square of a row (the half that the causal mask hides is computed and thrown away, as torch's own counter has it), and
-the head at supervised positions only, where erulab computes it. Norms, activations, rotary embeddings and the softmax
-are left out: on tiny models they would matter, on models of 100M parameters and more they are below 1 %.
+Counted are matrix products: the linear layers of the blocks at every position, attention scores and values over the
+whole square of a row (the half that the causal mask hides is computed and thrown away; torch's own counter counts it
+too), and the head at supervised positions only, where erulab computes it. Norms, activations, rotary embeddings and the
+softmax are left out: they matter on tiny models, and are below 1 % on models of 100M parameters and more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from erulab.costs.shapes import NO_ADAPTERS, Adapters, Linear, ModelShape, Place
 
 
 class Backward(Enum):
-    """What gradients are wanted of."""
+    """The tensors that a backward computes gradients of."""
 
     full = "full"  # activations and all weights
     lora = "lora"  # activations and adapters
@@ -25,79 +25,89 @@ class Backward(Enum):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that run together, or their mean over steps: sums, so that they add and scale.
+class TokenCounts:
+    """The sizes of a forward that its FLOPs depend on. All are sums over rows, so that they add and scale."""
 
-    `tokens` are positions that are computed, padding included; `squares` the sum of squared lengths, which attention
-    goes by (of pairs that see one another, with a cache); `supervised` the positions that reach the head.
-    """
-
-    count: float = 0.0
-    tokens: float = 0.0
-    squares: float = 0.0
-    supervised: float = 0.0
+    count: float = 0.0  # rows
+    tokens: float = 0.0  # positions that are computed, padding included
+    squares: float = 0.0  # pairs of positions in attention: squared lengths; with a cache new times seen positions
+    supervised: float = 0.0  # positions that reach the head
 
     @classmethod
-    def of(cls, lengths: Sequence[float], supervised: float) -> Rows:
-        """Rows of these lengths; `supervised`: positions of all of them together."""
+    def of(cls, lengths: Sequence[float], supervised: float) -> TokenCounts:
+        """Counts rows of these lengths, with so many supervised positions in all rows together."""
         return cls(len(lengths), sum(lengths), sum(length**2 for length in lengths), supervised)
 
     @classmethod
-    def continued(cls, count: int, new: int, seen: int) -> Rows:
-        """`count` rows of `new` positions with a key-value cache: each position attends to `seen`, padding included.
+    def continued(cls, count: int, new: int, seen: int) -> TokenCounts:
+        """Counts a forward with a key-value cache, of which only the last position of each row reaches the head.
 
-        Only the last position of a row reaches the head.
+        Args:
+            count: rows.
+            new: positions that are computed, per row.
+            seen: positions that each of them attends to, padding included.
         """
         return cls(count, count * new, count * new * seen, count)
 
-    def __add__(self, other: Rows) -> Rows:
-        return Rows(
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        return TokenCounts(
             self.count + other.count,
             self.tokens + other.tokens,
             self.squares + other.squares,
             self.supervised + other.supervised,
         )
 
-    def times(self, factor: float) -> Rows:
-        return Rows(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
+    def times(self, factor: float) -> TokenCounts:
+        """Scales all counts."""
+        return TokenCounts(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
 
 
-def forward(shape: ModelShape, rows: Rows, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS) -> float:
-    """FLOPs of one forward over `rows` through the blocks from `layer` on, with adapters if any."""
+def forward(shape: ModelShape, rows: TokenCounts, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS) -> float:
+    """Returns the FLOPs of one forward.
+
+    Args:
+        rows: the positions that are computed.
+        layer: the first block that is run; the blocks below it are skipped.
+        adapters: of the model, if any.
+    """
     share = (shape.layers - layer) / shape.layers
     weights = shape.linear_weights + shape.adapter_parameters(adapters)
-    return share * (2 * weights * rows.tokens + _attention(shape, rows)) + _head(shape, rows)
+    return share * (2 * weights * rows.tokens + _attention_flops(shape, rows)) + _head_flops(shape, rows)
 
 
-def recompute(shape: ModelShape, rows: Rows, *, adapters: Adapters = NO_ADAPTERS) -> float:
-    """FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
+def recompute(shape: ModelShape, rows: TokenCounts, *, adapters: Adapters = NO_ADAPTERS) -> float:
+    """Returns the FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
 
-    torch stops a recomputation once all that backward needs is there, which is the input of the last matrix: with
-    adapters that of their second one, which peft runs after the weights themselves.
+    torch stops a recomputation as soon as everything that backward needs is there, and the last of it is the input of
+    the last matrix. With adapters it is the input of their second matrix, which peft runs after the weights themselves.
     """
     final = shape.linears[-1]
     last = shape.layers * (adapters.rank * final.outputs if adapters.on(final) else final.weights)
-    headless = Rows(rows.count, rows.tokens, rows.squares)
+    headless = TokenCounts(rows.count, rows.tokens, rows.squares)
     return forward(shape, headless, adapters=adapters) - 2 * last * rows.tokens
 
 
 def backward(
     shape: ModelShape,
-    rows: Rows,
+    rows: TokenCounts,
     kind: Backward,
     *,
     layer: int = 0,
     adapters: Adapters = NO_ADAPTERS,
     checkpointing: bool = False,
 ) -> float:
-    """FLOPs of the backward that belongs to `forward(shape, rows)`.
+    """Returns the FLOPs of the backward that follows `forward(shape, rows)`.
 
-    A matrix product has two gradients, each as dear as itself. Attention has no weights: twice its forward always.
+    A matrix product has two gradients, each as expensive as the product itself. Attention has no weights: its backward
+    always costs twice its forward.
 
     Args:
-        layer: with Backward.activations, the block whose input the gradient is of; only later blocks are gone through.
-        adapters: that the forward ran.
-        checkpointing: peft has the embedding's output want a gradient then.
+        rows: the positions that the forward computed.
+        kind: the tensors that gradients are computed of.
+        layer: with Backward.activations, the block whose input the gradient is of; only blocks from there on count.
+        adapters: of the model in the forward.
+        checkpointing: whether blocks are recomputed. With adapters, peft then makes the embedding's output require a
+            gradient, so the first block passes one on. The recomputation itself is `recompute`.
     """
     if kind is Backward.frozen:
         return 0.0
@@ -106,29 +116,31 @@ def backward(
     if kind is Backward.activations:
         share = (shape.layers - layer) / shape.layers
         weights = shape.linear_weights + shape.adapter_parameters(adapters)
-        return share * (2 * weights * rows.tokens + 2 * _attention(shape, rows)) + _head(shape, rows)
-    # Nothing below the first block's first adapters is trained, so what stands there passes no gradient on.
+        return share * (2 * weights * rows.tokens + 2 * _attention_flops(shape, rows)) + _head_flops(shape, rows)
+    # Nothing below the adapters of the first block is trained, so that block passes no gradient on to its input.
     first, later = (_block_backward(shape, adapters, inputs) for inputs in (checkpointing, True))
     entries, share = (one + (shape.layers - 1) * other for one, other in zip(first, later, strict=True))
-    return 2 * entries * rows.tokens + 2 * share / shape.layers * _attention(shape, rows) + _head(shape, rows)
+    return (
+        2 * entries * rows.tokens + 2 * share / shape.layers * _attention_flops(shape, rows) + _head_flops(shape, rows)
+    )
 
 
 def _block_backward(shape: ModelShape, adapters: Adapters, inputs: bool) -> tuple[float, float]:
-    """What one block's backward goes through where only adapters are trained.
+    """Counts the products in the backward of one block where only adapters are trained.
 
     Args:
-        inputs: whether the block's input wants a gradient.
+        inputs: whether the block's input requires a gradient.
     Returns:
-        Entries of matrices, a product with each of them; the share of attention's backward.
+        The entries of all matrices that take part in a product; the share of attention's backward that is computed.
     """
 
     def trained(place: Place) -> list[bool]:
         return [adapters.on(linear) for linear in shape.linears if linear.place is place]
 
-    queries, keys, values = (inputs or any(part) for part in _thirds(trained(Place.attention_in)))
+    queries, keys, values = (inputs or any(part) for part in _query_key_value(trained(Place.attention_in)))
     attention = queries or keys or values
     middle = inputs if shape.family.parallel else inputs or attention or any(trained(Place.attention_out))
-    wanted = {
+    input_gradient = {
         Place.attention_in: inputs,
         Place.attention_out: attention,
         Place.mlp_in: middle,
@@ -136,25 +148,25 @@ def _block_backward(shape: ModelShape, adapters: Adapters, inputs: bool) -> tupl
     }
 
     def entries(linear: Linear) -> int:
-        passed = linear.weights if wanted[linear.place] else 0
+        passed = linear.weights if input_gradient[linear.place] else 0
         if not adapters.on(linear):
             return passed
-        # Both of an adapter's matrices are trained; the first passes a gradient on only where one is wanted.
-        return passed + adapters.rank * (linear.inputs * (1 + wanted[linear.place]) + 2 * linear.outputs)
+        # Both matrices of an adapter are trained; the first passes a gradient on only where its input requires one.
+        return passed + adapters.rank * (linear.inputs * (1 + input_gradient[linear.place]) + 2 * linear.outputs)
 
-    # Gradients of queries, keys, scores and values.
+    # Four equal products: the gradients of queries, keys, scores and values.
     share = (queries + keys + (queries or keys) + values) / 4
     return sum(map(entries, shape.linears)), share
 
 
-def _thirds(trained: list[bool]) -> list[list[bool]]:
-    """Query, key and value of each of these, or of the one that gives all three."""
+def _query_key_value(trained: list[bool]) -> list[list[bool]]:
+    """Splits the input matrices of attention into query, key and value; a fused matrix stands for all three."""
     return [trained] * 3 if len(trained) == 1 else [[one] for one in trained]
 
 
-def _attention(shape: ModelShape, rows: Rows) -> float:
+def _attention_flops(shape: ModelShape, rows: TokenCounts) -> float:
     return 4 * shape.layers * shape.heads * shape.head_dim * rows.squares
 
 
-def _head(shape: ModelShape, rows: Rows) -> float:
+def _head_flops(shape: ModelShape, rows: TokenCounts) -> float:
     return 2 * shape.head_weights * rows.supervised

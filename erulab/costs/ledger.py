@@ -1,4 +1,4 @@
-"""What one process has really run: tokens and FLOPs by the closed forms, in how many seconds; and its peak memory."""
+"""Adds up the tokens, FLOPs and seconds of one process while it runs, and reads its peak memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.costs import flops
-from erulab.costs.flops import Backward, Rows
+from erulab.costs.flops import Backward, TokenCounts
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.errors import EnvironmentFault
 
@@ -31,16 +31,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Spent:
-    """Sums over what was run. Tokens are positions that were computed, padding included.
+    """Work that was done, as sums. Tokens are computed positions, padding included.
 
-    FLOPs of a model whose type `erulab.costs` does not know are NaN, and so is every sum they are in.
+    FLOPs of a model type that `erulab.costs` does not know are NaN, and so is every sum with them.
     """
 
     tokens: float = 0.0
     supervised_tokens: float = 0.0  # positions that reached the head
     flops_forward: float = 0.0
     flops_backward: float = 0.0
-    flops_adversary: float = 0.0  # all that an adversary ran beside the loss, forward and backward; in no other sum
+    flops_adversary: float = 0.0  # forwards and backwards of an adversary beside the loss; in no other sum
 
     @property
     def flops(self) -> float:
@@ -50,19 +50,19 @@ class Spent:
         return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Spent)))
 
     def plain(self) -> dict[str, float | None]:
-        """By name, with `flops` over all three; what is not known is None."""
+        """Returns the sums by name, with `flops` over all three kinds; unknown values are None."""
         named = {**asdict(self), "flops": self.flops}
         return {name: None if math.isnan(value) else value for name, value in named.items()}
 
     @classmethod
     def read(cls, plain: Mapping[str, float | None]) -> Spent:
-        """The inverse of `plain`; other keys are left alone."""
+        """Makes sums from what `plain` returned; ignores other keys."""
         values = (plain[field.name] for field in fields(cls))
         return cls(*(math.nan if value is None else value for value in values))
 
 
 class Ledger:
-    """Adds up what one process runs, and how long it takes. Sums over processes are the caller's."""
+    """Adds up the work and time of one process. The caller sums over processes."""
 
     def __init__(self) -> None:
         self._spent = Spent()
@@ -71,7 +71,7 @@ class Ledger:
 
     @contextmanager
     def adversary(self) -> Iterator[None]:
-        """What is run inside is the adversary's."""
+        """Counts the work inside as the adversary's."""
         before, self._adversary = self._adversary, True
         try:
             yield
@@ -79,9 +79,9 @@ class Ledger:
             self._adversary = before
 
     def add_forward(
-        self, shape: ModelShape | None, rows: Rows, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS
+        self, shape: ModelShape | None, rows: TokenCounts, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS
     ) -> None:
-        """One forward of the blocks from `layer` on."""
+        """Adds one forward of the blocks from `layer` on; `shape` None: tokens only, as the FLOPs are unknown."""
         if not self._adversary:
             self._spent.tokens += rows.tokens
             self._spent.supervised_tokens += rows.supervised
@@ -94,17 +94,18 @@ class Ledger:
     def add_backward(
         self,
         shape: ModelShape | None,
-        rows: Rows,
+        rows: TokenCounts,
         kind: Backward,
         *,
         layer: int = 0,
         adapters: Adapters = NO_ADAPTERS,
         checkpointing: bool = False,
     ) -> None:
-        """The backward of a forward over the same rows; `layer` with Backward.activations, see `flops.backward`.
+        """Adds the backward of a forward over the same rows.
 
         Args:
-            checkpointing: the blocks from `layer` on run again first.
+            kind, layer: as for `flops.backward`.
+            checkpointing: whether the blocks from `layer` on are run again first; that is added too.
         """
         cost = math.nan
         if shape is not None:
@@ -118,35 +119,37 @@ class Ledger:
 
     @property
     def of_adversary(self) -> bool:
-        """Whether what is run now is the adversary's."""
+        """Whether work counts as the adversary's now."""
         return self._adversary
 
     @property
     def spent(self) -> Spent:
-        """What was added since the last take."""
+        """Returns the work since the last `take`."""
         return replace(self._spent)
 
     @property
     def seconds(self) -> float:
-        """Since the last take, and those carried over."""
+        """Returns the seconds since the last `take`, with those carried over."""
         return time.perf_counter() - self._started
 
     def carry(self, spent: Spent, seconds: float) -> None:
-        """Adds what an earlier process had spent on the same work."""
+        """Adds the work and seconds that an earlier process had spent on the same product."""
         self._spent += spent
         self._started -= seconds
 
     def take(self) -> Spent:
-        """What was added since the last take; counting starts anew."""
+        """Returns the work since the last `take`, and starts counting from zero."""
         spent, self._spent, self._started = self._spent, Spent(), time.perf_counter()
         return spent
 
 
 def peak_memory(device: str) -> int:
-    """Most bytes that this process has held since `forget_peak_memory`: allocated by torch on a GPU, else resident.
+    """Returns the most bytes that this process has held since `forget_peak_memory`.
+
+    On a GPU these are the bytes that torch allocated, on a CPU those resident in memory.
 
     Raises:
-        EnvironmentFault: the system does not tell.
+        EnvironmentFault: the system does not report it.
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
@@ -156,17 +159,17 @@ def peak_memory(device: str) -> int:
     status = Path("/proc/self/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     if found is None:
-        raise EnvironmentFault("/proc/self/status gives no VmHWM, so peak memory cannot be told on this system")
+        raise EnvironmentFault("/proc/self/status has no VmHWM: peak memory cannot be read on this system")
     return int(found[1]) * 1024
 
 
 def forget_peak_memory(device: str) -> None:
-    """Lets the peak begin anew at what is held now; on a CPU only where Linux lets a process do that to itself."""
+    """Restarts the peak at the bytes held now; on a CPU only where Linux lets a process reset its own peak."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform != "darwin":
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError as error:
-            # Some containers have no such file, or not for writing: figures are then of the whole process so far.
+            # Some containers lack the file or forbid writing: the peak is then that of the process so far.
             log.info("peak memory is the process's so far: %s", error)

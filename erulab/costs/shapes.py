@@ -1,4 +1,4 @@
-"""The sizes of a causal language model that its costs depend on, from a Hugging Face config.json."""
+"""Reads the sizes of a causal language model that its costs depend on from a Hugging Face config.json."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from erulab.errors import ConfigError
 
 
 class Norm(Enum):
-    """How the blocks normalise, as far as it changes parameters or what autograd keeps."""
+    """The norm of the blocks, as far as it changes parameters or the activations that autograd keeps."""
 
-    rms = "rms"  # a weight; the normalised states go back to the model's type before it
-    wide_rms = "wide_rms"  # Gemma: all of it in float32
+    rms = "rms"  # a weight; the normalised states are cast back to the format of the model before it
+    wide_rms = "wide_rms"  # Gemma: computed in float32 throughout
     layer = "layer"  # a weight and a bias, one fused operation
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a model type fixes; `tied` and `head_dim` are its defaults where config.json is silent."""
+    """Properties of a model type; `tied` and `head_dim` are its defaults where config.json does not say."""
 
     norm: Norm = Norm.rms
-    gated: bool = True  # down(act(gate(x)) * up(x)), else down(act(up(x)))
+    gated: bool = True  # down(act(gate(x)) * up(x)); otherwise down(act(up(x)))
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -34,8 +34,8 @@ class Family:
     fused_qkv: bool = False  # one projection gives query, key and value
     fused_gate: bool = False  # one projection gives gate and up
     names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    parallel: bool = False  # attention and MLP read the same normalised states: one norm a block
-    partial_rotary: bool = False  # rotary embedding concatenates, which changes the layout attention returns
+    parallel: bool = False  # attention and MLP read the same normalised states: one norm per block
+    partial_rotary: bool = False  # rotary embedding concatenates, which changes the layout of the result of attention
 
 
 FAMILIES = {
@@ -70,7 +70,7 @@ FAMILIES = {
     ),
 }
 
-# GPT-2's config has names of its own.
+# The config of GPT-2 has other names.
 GPT2_KEYS = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -82,7 +82,7 @@ GPT2_KEYS = {
 
 
 class Place(Enum):
-    """Where a matrix stands in its block."""
+    """The place of a matrix in its block."""
 
     attention_in = "attention_in"
     attention_out = "attention_out"
@@ -92,7 +92,7 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class Linear:
-    """One kind of matrix in a block: it maps `inputs` to `outputs`, with a bias or without."""
+    """One kind of matrix in a block, which maps `inputs` numbers to `outputs` numbers."""
 
     name: str  # of its module in transformers
     place: Place
@@ -110,9 +110,10 @@ class Adapters:
     """Low-rank adapters on matrices of every block."""
 
     rank: int = 0  # 0: none
-    targets: tuple[str, ...] = ()  # names of the matrices; none named: all
+    targets: tuple[str, ...] = ()  # names of the matrices; empty: all
 
     def on(self, linear: Linear) -> bool:
+        """Returns whether this matrix has an adapter."""
         return self.rank > 0 and (not self.targets or linear.name in self.targets)
 
 
@@ -121,7 +122,7 @@ NO_ADAPTERS = Adapters()
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A causal language model without its weights: `layers` equal blocks between embedding and head."""
+    """The sizes of a causal language model: `layers` equal blocks between embedding and head."""
 
     family: Family
     layers: int
@@ -140,10 +141,10 @@ class ModelShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """The shape that a config.json describes.
+        """Reads the shape from the content of a config.json.
 
         Raises:
-            ConfigError: the model type is not known here, or a size is missing.
+            ConfigError: the model type is unknown, or a size is missing.
         """
         kind = str(config.get("model_type"))
         if kind not in FAMILIES:
@@ -185,7 +186,7 @@ class ModelShape:
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """The matrices of one block."""
+        """Returns the matrices of one block."""
         d, f, q, kv = self.width, self.mlp_width, self.heads * self.head_dim, self.kv_heads * self.head_dim
         family = self.family
         outputs = (q + 2 * kv,) if family.fused_qkv else (q, kv, kv)
@@ -200,22 +201,22 @@ class ModelShape:
 
     @property
     def norms(self) -> int:
-        """Normalisations of the residual stream in one block."""
+        """Returns the number of norms on the residual stream in one block."""
         return 1 if self.family.parallel else 2
 
     @property
     def linear_weights(self) -> int:
-        """Entries of all blocks' matrices, without biases."""
+        """Returns the number of entries in the matrices of all blocks, without biases."""
         return self.layers * sum(linear.weights for linear in self.linears)
 
     @property
     def head_weights(self) -> int:
-        """Entries of the head's matrix, tied or not."""
+        """Returns the number of entries in the matrix of the head, tied or not."""
         return self.width * self.vocabulary
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers; a tied head counts once."""
+        """Returns the number of trainable parameters; a tied head counts once."""
         family = self.family
         norm = self.width * (2 if family.norm is Norm.layer else 1)
         block = sum(linear.weights + linear.bias * linear.outputs for linear in self.linears) + self.norms * norm
@@ -225,6 +226,6 @@ class ModelShape:
         return self.layers * block + norm + (self.vocabulary + self.positions) * self.width + head
 
     def adapter_parameters(self, adapters: Adapters) -> int:
-        """Parameters of adapters on the blocks' matrices (peft's "all-linear" leaves the head out)."""
+        """Returns the parameters of adapters on the blocks' matrices (peft's "all-linear" leaves the head out)."""
         adapted = [linear for linear in self.linears if adapters.on(linear)]
         return self.layers * sum(adapters.rank * (linear.inputs + linear.outputs) for linear in adapted)

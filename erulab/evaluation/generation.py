@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from erulab import draws
-from erulab.costs.flops import Rows
+from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
 from erulab.models.key_value import cache_for
 from erulab.models.loaded import LoadedModel
@@ -186,7 +186,7 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._meter.forward(Rows.continued(len(ids), ids.shape[1], mask.shape[1]), 0)
+        self._meter.forward(TokenCounts.continued(len(ids), ids.shape[1], mask.shape[1]), 0)
         return out.logits[:, -1], out.past_key_values
 
     def _is_over(self, row: int, token: int) -> bool:

@@ -1,4 +1,9 @@
-"""Unlearning methods: one file each, a pure loss and a thin registered class."""
+"""Unlearning methods: one file each, whose docstring states the whole loss.
+
+Formula, pure loss function, typed options and registered class of a method stand together in its file. The command
+path (`--help`, config errors, plans) imports every such file for its options and must not wait seconds for torch, so
+a method file imports torch lazily (`lazy_loader`), or for annotations only.
+"""
 
 from erulab.methods import dpo, eru, ga, gd, idk, kl, none, npo, retrain, simnpo
 

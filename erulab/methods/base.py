@@ -1,4 +1,22 @@
-"""What a method is given, what it returns, and the options all of them share."""
+"""The interface of a method, what its loss is given, and the options that methods share.
+
+Notation of this package, of rewards/ and of adversaries/:
+
+    s       = -sum_t log p(y_t | x, y_<t)   NLL of a response under the policy, in nats, over its T supervised tokens
+    l       = s / T                         the same per token
+    s_ref, l_ref                            the same under the reference: the model before unlearning, never perturbed
+    sg[...]                                 the value without gradient
+
+Every method that trains on forget rows minimises
+
+    L = forget_weight * L_forget + retain_weight * L_retain
+
+    L_retain = 0                                                                          (retain=none)
+             = sum over retain rows of s / sum over retain rows of T                      (retain=nll)
+             = sum over their supervised tokens of KL(p_ref || p) / sum over rows of T    (retain=kl)
+
+where all sums run over the global batch, whatever its micro-batches and processes.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +32,29 @@ if TYPE_CHECKING:
 
 
 class Retain(Enum):
+    """The term on retain rows: see the module's formula."""
+
     none = "none"
     nll = "nll"
     kl = "kl"
 
 
 class Trains(Enum):
-    """Which rows a method's unlearning runs on."""
+    """The rows that a method trains on."""
 
     forget = "forget"  # forget rows, with retain rows beside them
-    refusal = "refusal"  # forget prompts answered by a refusal
-    retrain = "retrain"  # no unlearning: the base model fine-tuned on retain only
-    nothing = "nothing"  # the target as it is
+    refusal = "refusal"  # forget prompts answered by a refusal, with retain rows beside them
+    retrain = "retrain"  # no unlearning: the base model fine-tuned on retain rows only
+    nothing = "nothing"  # no training: the target as it is
+
+    @property
+    def has_forget_loss(self) -> bool:
+        """Whether the method descends a loss on forget rows, that is, whether it is a `GradientMethod`."""
+        return self in (Trains.forget, Trains.refusal)
 
 
 class Pairs(Enum):
-    """The other answer a forgotten answer is compared with."""
+    """The second answer that a forgotten answer is compared with."""
 
     none = "none"
     refusal = "refusal"
@@ -38,15 +63,15 @@ class Pairs(Enum):
 
 
 class Normalizer(Enum):
-    """What the sum of a method's losses over the global batch is divided by."""
+    """The count over the global batch that the sum of a method's losses is divided by."""
 
-    tokens = "tokens"
-    rows = "rows"
+    tokens = "tokens"  # supervised tokens of the forget responses (or of the refusals)
+    rows = "rows"  # forget rows
 
 
 @dataclass
 class MethodOptions:
-    """Fields of every method that trains on forget rows."""
+    """Options of every method that trains on forget rows."""
 
     forget_weight: float = 1.0
     retain: Retain = Retain.nll
@@ -59,20 +84,20 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class RowNLL:
-    """NLL of some rows' responses: `total` (rows,) in nats, `tokens` (rows,) supervised tokens."""
+    """NLL of the responses of some rows: `total` (rows,) in nats, `tokens` (rows,) supervised tokens."""
 
     total: torch.Tensor
     tokens: torch.Tensor
 
     @property
     def mean(self) -> torch.Tensor:
-        """(rows,) per-token NLL."""
+        """Returns (rows,) NLL in nats per token."""
         return self.total / self.tokens
 
 
 @dataclass(frozen=True)
 class ForgetRows:
-    """The forget side of one micro-batch, as a loss sees it. Reference values carry no gradient."""
+    """The forget rows of one micro-batch as a loss sees them. Reference values carry no gradient."""
 
     policy: RowNLL  # of the forget response, or of the refusal for a method that trains on refusals
     reference: RowNLL | None = None  # the same rows under the model before unlearning
@@ -85,13 +110,28 @@ Margin = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 class Method(Protocol):
-    """A loss on forget rows. The training loop sums `losses` over the global batch and divides by `normalizer`."""
+    """A registered method. `retrain` and `none` state no more than this: they have no loss on forget rows."""
 
     trains: Trains
-    normalizer: Normalizer
-    pairs: Pairs
     takes_reward: bool
 
+
+class GradientMethod(Method, Protocol):
+    """A method that descends a loss on forget rows: one whose `trains.has_forget_loss` is true.
+
+    The training loop sums `losses` over the global batch and divides the sum by `normalizer`: that is L_forget.
+    """
+
+    normalizer: Normalizer
+    pairs: Pairs
+
     def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """(rows,) losses to be summed, and (rows,) quantities to be logged as means over rows."""
+        """Computes the losses of one micro-batch.
+
+        Args:
+            rows: the forget rows of the micro-batch.
+            margin: the reward's margin; None where `takes_reward` is false.
+        Returns:
+            (rows,) losses in nats, to be summed; and (rows,) quantities, logged as means over the rows.
+        """
         ...

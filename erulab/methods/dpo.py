@@ -1,4 +1,21 @@
-"""DPO for unlearning (TOFU, Zhang et al. 2024): a refusal is preferred to the forgotten answer."""
+"""dpo: direct preference optimisation for unlearning (TOFU, Zhang et al. 2024). Prefers a refusal to the answer.
+
+    L = forget_weight * L_forget + retain_weight * L_retain
+
+    L_forget = mean over forget rows of (2/beta) softplus(-beta (u - m)),   u = s(forgotten answer) - s(paired answer)
+    L_retain = sum over retain rows of s / sum over retain rows of T
+    s        = -sum_t log p(y_t | x, y_<t)   NLL of a response in nats, over its T supervised tokens
+    u_ref    the same as u, under the model before unlearning
+
+    m = u_ref                                                  reward=reference (default)
+      = gamma                                                  reward=reference_free
+      = sg[gamma + lambda_ref * u_ref + alpha * Z(u - u_ref)]  reward=elastic (Z: rewards/elastic.py)
+
+With the default reward this is 2/beta times equation 7 of Rafailov et al. with the paired answer preferred; with
+`method.scale=1` it is the equation itself. At the start L_forget is 2 log(2) / beta. The loss falls when the paired
+answer becomes likely as well as when the forgotten one becomes unlikely, and only the latter is forgetting: look at the
+metrics `nll` and `paired_nll` apart. The loss is in preference.py, which also serves npo, simnpo and eru.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""Gradient ascent (Jang et al. 2023): raise the NLL of the forget responses."""
+"""ga: gradient ascent (Jang et al. 2023). Raises the NLL of the forget responses.
+
+    L = forget_weight * L_forget                          (retain=none by default)
+
+    L_forget = - sum over forget rows of s / sum over forget rows of T
+    s        = -sum_t log p(y_t | x, y_<t)   NLL of the response in nats, over its T supervised tokens
+
+The mean is over tokens, not over rows. L_forget has no lower bound: a training that is long enough destroys the model.
+With `method.retain=nll` this is gd, with `method.retain=kl` it is kl.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +22,13 @@ if TYPE_CHECKING:
 
 
 def ascent_loss(nll: torch.Tensor) -> torch.Tensor:
-    """`-NLL`: over the global batch, divided by its tokens, minus the mean token NLL (METHODS.md section 3).
+    """Returns `-nll`, whose descent raises the NLL.
 
     Args:
         nll: (rows,) sequence NLL, nats.
     Returns:
-        (rows,) losses. Unbounded below: the model collapses if it is trained long enough.
+        (rows,) losses, nats; their sum over the global batch is divided by its supervised tokens.
+    Source: METHODS.md section 3.
     """
     return -nll
 

@@ -1,4 +1,13 @@
-"""Gradient difference (Liu et al. 2022; TOFU): gradient ascent with retain NLL."""
+"""gd: gradient difference (Liu et al. 2022; TOFU). Gradient ascent on forget rows, descent on retain rows.
+
+    L = forget_weight * L_forget + retain_weight * L_retain
+
+    L_forget = - sum over forget rows of s / sum over forget rows of T
+    L_retain =   sum over retain rows of s / sum over retain rows of T
+    s        = -sum_t log p(y_t | x, y_<t)   NLL of a response in nats, over its T supervised tokens
+
+Each term is a mean over its own tokens. With retain_weight 0 this is ga. L_forget has no lower bound (see ga.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""IDK / refusal training (TOFU; "RT" in RWKU): answer forget prompts with a refusal."""
+"""idk: refusal training (TOFU; "RT" in RWKU). Learns to answer forget prompts with a refusal.
+
+    L = forget_weight * L_forget + retain_weight * L_retain
+
+    L_forget = sum over forget rows of s(x, refusal) / sum over forget rows of the refusal's T
+    L_retain = sum over retain rows of s / sum over retain rows of T
+    s        = -sum_t log p(y_t | x, y_<t)   NLL of a response in nats, over its T supervised tokens
+
+A row's refusal is its own, or drawn once per run by (seed, row id). The two terms are separate means: one mean over
+both kinds of rows would give the longer responses more weight. The forgotten answer is in no term; an adversary lowers
+its NLL all the same, and perturbs the refusal's forward by the same perturbation.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +33,6 @@ class Refusal:
     """Fine-tuning on refusals to the forget prompts, with retain NLL."""
 
     trains = Trains.refusal
-    # Its own mean over the refusals' tokens, not one mean with the retain rows.
     normalizer = Normalizer.tokens
     pairs = Pairs.none
     takes_reward = False

@@ -1,4 +1,15 @@
-"""Gradient ascent with a KL retain term (TOFU): stay close to the model before unlearning on retain rows."""
+"""kl: gradient ascent with a KL term (TOFU). Stays close to the model before unlearning on retain rows.
+
+    L = forget_weight * L_forget + retain_weight * L_retain
+
+    L_forget = - sum over forget rows of s / sum over forget rows of T
+    L_retain =   sum over tokens t of retain responses of KL(p_ref(. | x, y_<t) || p(. | x, y_<t)) / their number
+    s        = -sum_t log p(y_t | x, y_<t)   NLL of a response in nats, over its T supervised tokens
+    p_ref    the model before unlearning, kept frozen (with LoRA: the model without its adapters)
+
+KL is over the whole vocabulary, at supervised positions only; its value and its gradient are 0 at the start, where
+p = p_ref. L_forget has no lower bound (see ga.py).
+"""
 
 from __future__ import annotations
 

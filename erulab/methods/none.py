@@ -1,11 +1,10 @@
-"""No unlearning: the target as it is, the lower end of every comparison."""
+"""none: no unlearning. The target as it is, the lower end of every comparison. There is no loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from erulab.methods.base import Trains
-from erulab.methods.retrain import Retrain
 from erulab.registry import methods
 
 
@@ -15,7 +14,11 @@ class NoneOptions:
 
 
 @methods.register("none", NoneOptions)
-class NoMethod(Retrain):
+class NoMethod:
     """The target, unchanged."""
 
     trains = Trains.nothing
+    takes_reward = False
+
+    def __init__(self, options: NoneOptions) -> None:
+        self.options = options

@@ -1,6 +1,12 @@
-"""The preference-style loss npo, simnpo, dpo and eru share, and the class they are all instances of.
+"""The loss that npo, simnpo, dpo and eru share. Their files state it in closed form, each with its own x and m:
 
-They differ in the quantity (sum or per-token mean, answer alone or pair) and in the reward's margin.
+    loss of a forget row = scale * softplus(-beta (x - m)),   scale = 2/beta unless given
+
+    x = the NLL that is raised: s or l of the forgotten answer, or its difference to the paired answer's
+    m = the reward's margin, without gradient (rewards/)
+
+The methods differ in defaults only: whether x is a sum (s) or a per-token mean (l), whether there is a paired answer,
+and which reward gives m. Each of these is an option of every one of them.
 """
 
 from __future__ import annotations
@@ -19,15 +25,34 @@ else:
     torch = lazy_loader.load("torch")
 
 
-def preference_loss(x: torch.Tensor, margin: torch.Tensor, *, beta: float, scale: float) -> torch.Tensor:
-    """`scale * softplus(-beta (x - margin))`, nats.
+def raised_nll(answer: RowNLL, paired: RowNLL | None, *, length_normalize: bool) -> torch.Tensor:
+    """Returns x, the quantity that the loss raises: the answer's NLL, less the paired answer's where there is one.
 
     Args:
-        x: (rows,) NLL of the answer to forget (sum or per-token mean), or its difference to the paired answer's.
-        margin: (rows,) without gradient, in the unit of x.
-        beta: inverse temperature; scale: 2/beta (NPO, SimNPO) or 1 (TRL, alpha-DPO).
+        answer: NLL of the answers to forget.
+        paired: NLL of the paired answers, in the same order; None: no pairs.
+        length_normalize: per-token means instead of sums over the sequence.
     Returns:
-        (rows,) losses; gradient to x is -scale * beta * sigmoid(-beta (x - margin)).
+        (rows,) nats, or nats per token.
+    """
+    # Sums, not means, unless length_normalize: NPO's beta is per sequence, and dividing by the length here
+    # would silently change its strength.
+    x = answer.mean if length_normalize else answer.total
+    if paired is None:
+        return x
+    return x - (paired.mean if length_normalize else paired.total)
+
+
+def preference_loss(x: torch.Tensor, margin: torch.Tensor, *, beta: float, scale: float) -> torch.Tensor:
+    """Returns `scale * softplus(-beta (x - margin))`.
+
+    Args:
+        x: (rows,) quantity to raise, nats or nats per token: see `raised_nll`.
+        margin: (rows,) without gradient, in the unit of x.
+        beta: inverse temperature, per unit of x.
+        scale: factor of the loss: 2/beta (NPO, SimNPO) or 1 (TRL, alpha-DPO).
+    Returns:
+        (rows,) losses; their gradient with respect to x is -scale * beta * sigmoid(-beta (x - margin)).
     Source: METHODS.md sections 3 and 4; NPO eq. 3, SimNPO eq. 4.
     """
     return scale * torch.nn.functional.softplus(-beta * (x - margin))
@@ -62,17 +87,19 @@ class PreferenceMethod:
     def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if margin is None:
             raise TypeError(f"{type(self).__name__} needs a reward's margin")
-        x = self._quantity(rows.policy, rows.paired)
-        x_ref = torch.zeros_like(x) if rows.reference is None else self._quantity(rows.reference, rows.paired_reference)
+        o = self.options
+        x = raised_nll(rows.policy, rows.paired, length_normalize=o.length_normalize)
+        x_ref = torch.zeros_like(x)
+        if rows.reference is not None:
+            x_ref = raised_nll(rows.reference, rows.paired_reference, length_normalize=o.length_normalize)
         depth = (x - x_ref).detach()
         m = margin(x_ref, depth)
-        beta = self.options.beta
-        losses = preference_loss(x, m, beta=beta, scale=self.options.scale or 2 / beta)
+        losses = preference_loss(x, m, beta=o.beta, scale=o.scale or 2 / o.beta)
         metrics = {
             "nll": rows.policy.mean,
             "margin": m,
-            "implicit_reward": -beta * (x - m),
-            "weight": 2 * torch.sigmoid(-beta * (x - m)),
+            "implicit_reward": -o.beta * (x - m),
+            "weight": 2 * torch.sigmoid(-o.beta * (x - m)),
         }
         if rows.reference is not None:
             metrics["depth"] = rows.policy.mean - rows.reference.mean
@@ -80,11 +107,3 @@ class PreferenceMethod:
             # Logged apart: a margin met by raising one refusal is hiding, not forgetting.
             metrics["paired_nll"] = rows.paired.mean
         return losses, {name: value.detach() for name, value in metrics.items()}
-
-    def _quantity(self, answer: RowNLL, paired: RowNLL | None) -> torch.Tensor:
-        # Sums, not means, unless length_normalize: NPO's beta is per sequence, and dividing by the length here
-        # would silently change its strength.
-        x = answer.mean if self.options.length_normalize else answer.total
-        if paired is None:
-            return x
-        return x - (paired.mean if self.options.length_normalize else paired.total)

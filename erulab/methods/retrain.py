@@ -1,15 +1,16 @@
-"""Retraining: the base model fine-tuned on retain rows only, the gold standard of forgetting."""
+"""retrain: the oracle as a method. The base model fine-tuned on retain rows only, the gold standard of forgetting.
+
+    L = sum over retain rows of s / sum over retain rows of T,   from the base model, with the options of `target`
+
+There is no unlearning and no forget loss: the run's "unlearned" model is its oracle, under the same cache key.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from erulab.methods.base import ForgetRows, Margin, Normalizer, Pairs, Trains
+from erulab.methods.base import Trains
 from erulab.registry import methods
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass
@@ -22,12 +23,7 @@ class Retrain:
     """The oracle as a method: never sees a forget row."""
 
     trains = Trains.retrain
-    normalizer = Normalizer.tokens
-    pairs = Pairs.none
     takes_reward = False
 
     def __init__(self, options: RetrainOptions) -> None:
         self.options = options
-
-    def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        raise TypeError("retrain has no forget loss")

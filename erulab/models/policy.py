@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from erulab import logprobs
-from erulab.costs.flops import Rows
+from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.attention import PACKED, reads_trees
@@ -59,7 +59,7 @@ class Policy(nn.Module):
         self._meter = Meter(self._causal(), ledger or Ledger(), adapters)
         # Of the latest forward: how its rows were laid out, and what they cost.
         self._packing: Packing | None = None
-        self._rows = Rows()
+        self._rows = TokenCounts()
         self._first_block = 0
         self._compiled = False
 
@@ -147,7 +147,7 @@ class Policy(nn.Module):
         self._meter.forward(self._rows, self._first_block)
 
     @contextmanager
-    def from_block(self, layer: int) -> Iterator[None]:
+    def skip_blocks_below(self, layer: int) -> Iterator[None]:
         """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
         blocks = [self.blocks[i] for i in range(layer)]
         before = [block.__dict__.get("forward") for block in blocks]

@@ -1,4 +1,4 @@
-"""The whole estimate of a run: parameters, memory, FLOPs, hours, and the smallest engine that fits."""
+"""Estimates a whole run: parameters, memory, FLOPs, hours, and the smallest engine that fits the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from erulab.config import rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
-from erulab.costs.memory import Memory, Numbers
+from erulab.costs.memory import Memory, NumberFormat
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
@@ -18,27 +18,26 @@ from erulab.launching import workers
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
-    Answers,
+    TrainedAnswers,
     adapters,
+    forget_rows_per_forward,
+    learned_stages,
     learning_step,
-    learns,
-    memories,
-    micro_batch,
-    numbers,
+    number_format,
     reference_rows,
+    training_memory,
     unlearning_step,
-    unlearns,
 )
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
 MOST_PROCESSES = 64
-SECONDS_AN_HOUR = 3600
+SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One training of the run, over all processes. The reference table has no steps."""
+    """The cost of one training of the run, over all processes; `steps` is 0 for the reference table."""
 
     name: str
     steps: int
@@ -47,18 +46,17 @@ class StageCost:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """An engine that fits the device, as overrides to type, with its peak in bytes, and those in host memory
-    over all processes."""
+class FittingEngine:
+    """An engine with which the run fits the device."""
 
-    overrides: tuple[str, ...]
-    peak: float
-    host: float
+    overrides: tuple[str, ...]  # to type
+    peak: float  # bytes on one device
+    host: float  # bytes in host memory, over all processes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take. `memory`: of each training it holds; `step`: FLOPs of one unlearning step."""
+    """The estimate of a run."""
 
     config: RunConfig
     shape: ModelShape
@@ -66,21 +64,21 @@ class Plan:
     engine: EngineOptions
     device: Device
     utilization: float
-    computes_in: Numbers
+    computes_in: NumberFormat
     micro_batch: int
-    memory: dict[str, Memory]
-    step: StepFlops | None
+    memory: dict[str, Memory]  # of "learning" and "unlearning"
+    step: StepFlops | None  # one step of unlearning
     stages: list[StageCost]
-    smallest: Fit | None
+    smallest: FittingEngine | None
 
     @property
     def tflops(self) -> float:
-        """The device's published peak in the type that the run computes in."""
-        return _tflops(self.device, self.computes_in is not Numbers.fp32)
+        """Returns the device's published peak in the format that the run computes in, TFLOP/s."""
+        return _tflops(self.device, self.computes_in is not NumberFormat.fp32)
 
     @property
     def available(self) -> float:
-        """Bytes that one process can have."""
+        """Returns the bytes that one process can have."""
         return _available(self.device, self.engine.processes or 1)
 
     @property
@@ -93,8 +91,12 @@ class Plan:
 
 
 def estimate(config: RunConfig, device: Device, utilization: float, overrides: Overrides) -> Plan:
-    """The plan of a run on `device`, at `utilization` of its published peak.
+    """Makes the plan of a run.
 
+    Args:
+        device: to run on.
+        utilization: share of the device's published peak that the run reaches.
+        overrides: sizes of the data that the user gives.
     Raises:
         ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
     """
@@ -102,11 +104,11 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     processes = engine.world
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
-    answers = Answers.of(config)
+    answers = TrainedAnswers.of(config)
     sizes, benchmark = data_sizes(config, answers.pairs, overrides)
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if unlearns(answers.trains) and Stage.unlearn in config.stages:
+    if answers.trains.has_forget_loss and Stage.unlearn in config.stages:
         step = step_flops(
             shape,
             unlearning_step(config, sizes, shape.layers, processes),
@@ -115,8 +117,8 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         )
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [
-        StageCost(name, steps, cost, cost / rate / SECONDS_AN_HOUR)
-        for name, steps, cost in _costs(config, shape, sizes, processes, step)
+        StageCost(name, steps, cost, cost / rate / SECONDS_PER_HOUR)
+        for name, steps, cost in _training_flops(config, shape, sizes, processes, step)
     ]
     return Plan(
         config,
@@ -125,17 +127,17 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         engine,
         device,
         utilization,
-        numbers(engine, bf16),
-        micro_batch(config, sizes, processes),
-        memories(config, engine, shape, sizes, bf16),
+        number_format(engine, bf16),
+        forget_rows_per_forward(config, sizes, processes),
+        training_memory(config, engine, shape, sizes, bf16),
         step,
         stages,
-        _smallest(config, shape, sizes, device, bf16),
+        _smallest_fitting_engine(config, shape, sizes, device, bf16),
     )
 
 
 def _bf16(config: RunConfig, device: Device) -> bool:
-    """Whether the run would compute in bfloat16 there."""
+    """Returns whether the run computes in bfloat16 on this device."""
     if config.trainer.precision is Precision.bf16 and device.bf16 is None and not device.shared:
         raise ConfigError(f"trainer.precision=bf16, which {device.name} cannot do; try trainer.precision=fp32")
     if config.trainer.precision is Precision.auto:
@@ -143,13 +145,13 @@ def _bf16(config: RunConfig, device: Device) -> bool:
     return config.trainer.precision is Precision.bf16
 
 
-def _costs(
+def _training_flops(
     config: RunConfig, shape: ModelShape, sizes: DataSizes, processes: int, step: StepFlops | None
 ) -> Iterator[tuple[str, int, float]]:
-    """(name, optimizer steps, FLOPs) of each training."""
+    """Yields (name, optimizer steps, FLOPs) of each training."""
     options = config.target
     learning = step_flops(shape, learning_step(config, sizes, processes), checkpointing=config.trainer.checkpointing)
-    for stage in learns(config):
+    for stage in learned_stages(config):
         rows = sizes.target_rows if stage is Stage.target else sizes.oracle_rows
         steps = total_steps(rows, options.epochs, options.global_batch)
         yield stage.name, steps, steps * learning.total
@@ -157,35 +159,37 @@ def _costs(
         return
     requests = sizes.requests or (sizes.forget.rows,)
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
-        again = sum(requests) / sizes.forget.rows
-        yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * again
+        tables = sum(requests) / sizes.forget.rows
+        yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables
     trainer = config.trainer
     steps = sum(total_steps(rows, trainer.epochs, trainer.global_batch, trainer.steps) for rows in requests)
     yield "unlearn", steps, steps * step.total
 
 
-def _smallest(config: RunConfig, shape: ModelShape, sizes: DataSizes, device: Device, bf16: bool) -> Fit | None:
-    """The fewest processes of one host that fit.
+def _smallest_fitting_engine(
+    config: RunConfig, shape: ModelShape, sizes: DataSizes, device: Device, bf16: bool
+) -> FittingEngine | None:
+    """Searches for the fewest processes of one host with which the run fits.
 
-    For as many, what changes least: no offload, the user's batches, a low stage.
+    Among equally many processes it prefers what changes least: no offload, the user's batches, a low ZeRO stage.
     """
     for processes in (2**n for n in range(MOST_PROCESSES.bit_length())):
         for offload in (Offload.none, Offload.cpu):
-            for changes in _changes(config):
-                for name in _engines(processes, offload):
+            for changes in _batch_changes(config):
+                for name in _engine_names(processes, offload):
                     engine = EngineOptions(name, processes, offload=offload)
                     changed = replace(config, engine=engine, **changes)
-                    if not _divides(changed, processes):
+                    if not _batches_divide(changed, processes):
                         continue
-                    found = memories(changed, engine, shape, sizes, bf16)
+                    found = training_memory(changed, engine, shape, sizes, bf16)
                     if _peak(found) <= _available(device, processes):
                         host = max((part.host for part in found.values()), default=0.0)
-                        return Fit(_typed(config, changed), _peak(found), host * processes)
+                        return FittingEngine(_overrides_to_type(config, changed), _peak(found), host * processes)
     return None
 
 
-def _changes(config: RunConfig) -> Iterator[dict[str, Any]]:
-    """The user's batches, then the same with checkpointing, then one row at a time."""
+def _batch_changes(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """Yields changes of the config: none, then gradient checkpointing, then one row at a time as well."""
     yield {}
     trainer, target = replace(config.trainer, checkpointing=True), config.target
     if not config.trainer.checkpointing:
@@ -196,14 +200,14 @@ def _changes(config: RunConfig) -> Iterator[dict[str, Any]]:
         yield {"trainer": one, "target": replace(target, micro_batch=1)}
 
 
-def _engines(processes: int, offload: Offload) -> tuple[EngineName, ...]:
-    """Alone, sharding saves nothing, but offloading needs it."""
+def _engine_names(processes: int, offload: Offload) -> tuple[EngineName, ...]:
+    """Returns the engines to try: one process gains nothing from sharding, but offloading needs DeepSpeed."""
     if offload is not Offload.none:
         return (EngineName.zero2, EngineName.zero3)
     return (EngineName.local,) if processes == 1 else (EngineName.zero1, EngineName.zero2, EngineName.zero3)
 
 
-def _divides(config: RunConfig, processes: int) -> bool:
+def _batches_divide(config: RunConfig, processes: int) -> bool:
     try:
         rules.check_batches(config, processes)
     except ErulabError:
@@ -211,8 +215,8 @@ def _divides(config: RunConfig, processes: int) -> bool:
     return processes <= min(config.trainer.global_batch, config.target.global_batch)
 
 
-def _typed(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
-    """What to type to get `changed`."""
+def _overrides_to_type(config: RunConfig, changed: RunConfig) -> tuple[str, ...]:
+    """Returns the overrides that turn `config` into `changed`."""
     engine = changed.engine
     offloads = engine.offload is not Offload.none
     preset = offloads and engine.name is EngineName.zero3

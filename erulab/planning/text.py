@@ -1,4 +1,4 @@
-"""A plan as a table for people and as plain values for programs."""
+"""Writes a plan as text for people and as plain values for programs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from erulab.costs.devices import USABLE
 from erulab.options import EngineName, EngineOptions, Offload
 from erulab.planning.estimate import MOST_PROCESSES, Plan
-from erulab.planning.rows import Part
+from erulab.planning.rows import RowLengths
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "loading", "peak")
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """What `--format json` prints: bytes, FLOPs and hours as plain numbers."""
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """Returns what `--format json` prints: bytes, FLOPs and hours as plain numbers."""
     return {
         "model": plan.config.model.name,
         "method": plan.config.method.name,
@@ -30,9 +30,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "utilization": plan.utilization,
         "micro_batch": plan.micro_batch,
         "data": {
-            "forget": _part(plan.sizes.forget),
-            "retain": _part(plan.sizes.retain),
-            "other": _part(plan.sizes.other),
+            "forget": _length_summary(plan.sizes.forget),
+            "retain": _length_summary(plan.sizes.retain),
+            "paired": _length_summary(plan.sizes.paired),
             "basis": plan.sizes.basis,
         },
         "memory": {name: dataclasses.asdict(memory) for name, memory in plan.memory.items()},
@@ -44,7 +44,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _part(part: Part) -> dict[str, float]:
+def _length_summary(part: RowLengths) -> dict[str, float]:
     return {
         "rows": part.rows,
         "tokens": part.tokens,
@@ -53,8 +53,8 @@ def _part(part: Part) -> dict[str, float]:
     }
 
 
-def as_text(plan: Plan) -> str:
-    """The tables, and what they rest on."""
+def plan_as_text(plan: Plan) -> str:
+    """Returns the tables that `--format text` prints, with the assumptions they rest on."""
     processes, device = plan.engine.world, plan.device
     config, sizes = plan.config, plan.sizes
     most = "up to " if config.trainer.micro_tokens is not None else ""
@@ -65,7 +65,8 @@ def as_text(plan: Plan) -> str:
         f"run         method={config.method.name} reward={config.reward.name} adversary={config.adversary.name} "
         f"dataset={config.dataset.name}",
         f"engine      {plan.engine.name.value}, {where}, {plan.computes_in.value}" + _offloaded(plan.engine),
-        f"batch       {config.trainer.global_batch} forget rows a step, {most}{plan.micro_batch} a forward and process",
+        f"batch       {config.trainer.global_batch} forget rows per step, "
+        f"{most}{plan.micro_batch} per forward and process",
         f"data        {sizes.forget.rows} forget rows of {sizes.forget.tokens:.0f} tokens, "
         f"{sizes.forget.supervised:.0f} of them supervised; {sizes.retain.rows} retain rows of "
         f"{sizes.retain.tokens:.0f}",
@@ -76,13 +77,15 @@ def as_text(plan: Plan) -> str:
     if plan.step is not None:
         lines += ["", "FLOPs of one unlearning step, all processes", ""]
         parts = dataclasses.asdict(plan.step) | {"total": plan.step.total}
-        lines += _table([[name, f"{value:.3g}"] for name, value in parts.items() if value or name == "total"])
+        lines += _aligned_columns([[name, f"{value:.3g}"] for name, value in parts.items() if value or name == "total"])
     if plan.stages:
         whose = "together" if device.shared else "each"
         lines += ["", f"hours at {plan.utilization:.0%} of {plan.tflops:g} TFLOP/s {whose}", ""]
         rows = [["training", "steps", "FLOPs", "hours"]]
         rows += [[s.name, str(s.steps) if s.steps else "", f"{s.flops:.3g}", _hours(s.hours)] for s in plan.stages]
-        lines += _table([*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]])
+        lines += _aligned_columns(
+            [*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]]
+        )
         lines += ["", "not counted: scoring, generation and attacks, in memory and time; time to load and save"]
     else:
         lines += ["", "this run trains nothing"]
@@ -114,7 +117,7 @@ def _memory_lines(plan: Plan) -> list[str]:
     return [
         f"GB per {unit} (1e9 bytes); peak is the largest of several moments, not a sum",
         "",
-        *_table(rows),
+        *_aligned_columns(rows),
         "",
         f"fits        {'yes' if plan.fits else 'NO'}: {_gigabytes(plan.available)} GB are there ({USABLE:.0%} of "
         f"{_gigabytes(plan.device.memory)})",
@@ -122,8 +125,8 @@ def _memory_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    """Columns as wide as they need: names to the left, numbers to the right."""
+def _aligned_columns(rows: list[list[str]]) -> list[str]:
+    """Lays out rows in columns as wide as needed: the first aligned to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in pairs).rstrip()

@@ -1,4 +1,29 @@
-"""The elastic reward of ERU: a margin between reference-based and reference-free that moves with the row."""
+"""elastic: the reward of ERU. A margin that rises with how far a row has been forgotten.
+
+    m = sg[gamma + lambda_ref * x_ref + alpha * Z]          depth = x - x_ref
+
+    Z = depth                                               z=raw
+      = clip((depth - mean) / max(sd, sd0), -z_max, z_max)  z=batch: mean, sd over the depths of this global batch
+                                                            z=ema:   moving averages over the steps before this one
+
+z=ema (default) has Z = 0 in the first step; after each step, mean and mean square of its depths, over all ranks, enter
+with weight 1 - decay, corrected for the empty start. sd is the population deviation.
+
+Limits:
+    alpha = lambda_ref = 0                      SimNPO's reference-free reward
+    alpha = 0, lambda_ref = 1                   the rigid reward of NPO and DPO
+    depth = 0 (at the start)                    any alpha equals alpha = 0, also for one row or no deviation
+    z=raw, lambda_ref = 0                       x - m = (1 - alpha) x + alpha x_ref - gamma, a mix of the rigid signals
+    z=raw, no pairs                             row weights of a rigid reward with beta' = (1 - alpha) beta,
+                                                lambda_ref' = (lambda_ref - alpha) / (1 - alpha),
+                                                gamma' = gamma / (1 - alpha)
+    z=raw, alpha = 1                            static weights, gradient ascent that never saturates: refused
+    pairs, z=ema, decay 0.9, scale=1            alpha-DPO (arXiv:2410.10148)
+
+So z=raw without pairs is no new reward; z=batch and z=ema are, because they couple rows. With sd0 >= alpha the loss
+falls as a row is forgotten, the rise of its margin included: its slope in x is -(1 - alpha / sd) times the weight.
+The form for forget rows without pairs is ours: the source has pairs, in which the normaliser cancels.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +45,7 @@ else:
 
 
 class Standardization(Enum):
-    """What Z is: the depth itself, or its z-score over the global batch or an exponential moving average."""
+    """How Z is made from the depth: as it is, or as a z-score over the global batch or over moving averages."""
 
     raw = "raw"
     batch = "batch"
@@ -30,11 +55,11 @@ class Standardization(Enum):
 def elastic_margin(
     x_ref: torch.Tensor, z: torch.Tensor, *, gamma: float, lambda_ref: float, alpha: float
 ) -> torch.Tensor:
-    """`gamma + lambda_ref * x_ref + alpha * z`, without gradient.
+    """Returns `gamma + lambda_ref * x_ref + alpha * z`, without gradient.
 
     Args:
-        x_ref: (rows,) the method's quantity under the reference model, nats.
-        z: (rows,) forget depth, raw (nats) or standardised.
+        x_ref: (rows,) the method's quantity under the reference model, nats or nats per token.
+        z: (rows,) forget depth, raw (in the unit of x_ref) or standardised.
     Returns:
         (rows,) margin in the unit of x_ref.
     Source: METHODS.md section 4; alpha = lambda_ref = 0 is SimNPO's reference-free reward.
@@ -45,16 +70,20 @@ def elastic_margin(
 def standardize(
     depth: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, *, sd0: float, z_max: float
 ) -> torch.Tensor:
-    """`clip((depth - mean) / max(deviation, sd0), +-z_max)`: (rows,), finite also for one row or no deviation."""
+    """Returns `clip((depth - mean) / max(deviation, sd0), -z_max, z_max)`.
+
+    Args:
+        depth: (rows,) forget depth, nats or nats per token.
+        mean, deviation: scalars that it is standardised by.
+    Returns:
+        (rows,) z-scores without unit; finite also for one row, or where all depths are equal.
+    """
     return ((depth - mean) / deviation.clamp(min=sd0)).clamp(-z_max, z_max)
 
 
 @dataclass
 class ElasticOptions:
-    """`decay` null: composition sets .9 for pairs (alpha-DPO), .5 for negatives; `sd0` null: alpha.
-
-    With sd0 >= alpha the loss never rises while a row is forgotten, the margin's own rise included.
-    """
+    """`decay` null: composition sets 0.9 with pairs (as alpha-DPO) and 0.5 without; `sd0` null: alpha."""
 
     name: str = "elastic"
     alpha: float = 0.2
@@ -94,9 +123,9 @@ class ElasticReward:
         self.needs_whole_batch = options.z is Standardization.batch
         self.decay = 0.5 if options.decay is None else options.decay
         self.sd0 = options.sd0 if options.sd0 is not None else max(abs(options.alpha), 1e-6)
-        self._weight = self._mean = self._square = 0.0  # of earlier steps; weight corrects the bias of the start
-        # This step's count, sum and sum of squares; plain numbers, so that a reward can be asked what it needs
-        # where torch is not loaded.
+        # Moving sums over earlier steps; dividing by the weight corrects for the empty start.
+        self._weight = self._mean = self._square = 0.0
+        # This step's count, sum and sum of squares. Plain numbers: the plan of a run builds rewards without torch.
         self._pending = (0.0, 0.0, 0.0)
 
     def margin(self, x_ref: torch.Tensor, depth: torch.Tensor, gather: Gather) -> torch.Tensor:
@@ -104,7 +133,7 @@ class ElasticReward:
         return elastic_margin(x_ref, self._z(depth, gather), gamma=o.gamma, lambda_ref=o.lambda_ref, alpha=o.alpha)
 
     def end_step(self, all_reduce_sum: Gather) -> None:
-        """Adds this step's depths, of all ranks, to the moving statistics."""
+        """Adds this step's depths, of all ranks, to the moving averages."""
         count, total, square = all_reduce_sum(torch.tensor(self._pending, dtype=torch.float64)).tolist()
         self._pending = (0.0, 0.0, 0.0)
         if count:

@@ -1,4 +1,4 @@
-"""No reward: for methods whose loss has no margin."""
+"""none: no reward, for methods whose loss has no margin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NoRewardOptions:
 
 @rewards.register("none", NoRewardOptions)
 class NoReward:
-    """For ga, gd, kl, idk, retrain and none, which have no margin."""
+    """No margin: for ga, gd, kl, idk, retrain and none."""
 
     def __init__(self, options: NoRewardOptions) -> None:
         self.options = options

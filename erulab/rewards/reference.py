@@ -1,4 +1,10 @@
-"""The rigid rewards: reference-based (NPO, DPO) and the form both share."""
+"""reference: the rigid reward of NPO and DPO, with the model before unlearning as reference.
+
+    m = sg[gamma + lambda_ref * x_ref],   lambda_ref 1 and gamma 0 by default
+
+x_ref is s_ref, l_ref or u_ref, as the method has it (methods/base.py). With lambda_ref = 0 it is reference_free, and no
+reference value is computed.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def rigid_margin(x_ref: torch.Tensor, *, gamma: float, lambda_ref: float) -> torch.Tensor:
-    """`gamma + lambda_ref * x_ref`, without gradient.
+    """Returns `gamma + lambda_ref * x_ref`, without gradient.
 
     Args:
-        x_ref: (rows,) the method's quantity under the reference model, nats.
+        x_ref: (rows,) the method's quantity under the reference model, nats or nats per token.
     Returns:
-        (rows,) margin. lambda_ref 1 is NPO/DPO, lambda_ref 0 is SimNPO (METHODS.md section 4).
+        (rows,) margin in the unit of x_ref. lambda_ref 1 is NPO and DPO, lambda_ref 0 is SimNPO.
+    Source: METHODS.md section 4.
     """
     return (gamma + lambda_ref * x_ref).detach()
 
@@ -42,7 +49,7 @@ class ReferenceOptions:
 
 @rewards.register("reference", ReferenceOptions, paper="NPO, arXiv:2404.05868", needs="reference log-probs")
 class RigidReward:
-    """The model before unlearning as reference: NPO's and DPO's rigid reward."""
+    """The model before unlearning as reference: the rigid reward of NPO and DPO."""
 
     needs_whole_batch = False
 
@@ -54,7 +61,7 @@ class RigidReward:
         return rigid_margin(x_ref, gamma=self.options.gamma, lambda_ref=self.options.lambda_ref)
 
     def end_step(self, all_reduce_sum: Gather) -> None:
-        """A rigid margin has no statistics."""
+        """Does nothing: a rigid margin has no statistics."""
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -63,4 +70,4 @@ class RigidReward:
         return {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Nothing to restore."""
+        """Does nothing: there is no state."""

@@ -1,4 +1,9 @@
-"""The reference-free rigid reward of SimNPO: one margin for every row."""
+"""reference_free: the rigid reward of SimNPO. One margin for every row, no reference model.
+
+    m = gamma,   in nats per token with simnpo and eru; the paper's gamma is beta times it
+
+`reward.lambda_ref`, 0 here, is that of rewards/reference.py.
+"""
 
 from __future__ import annotations
 
@@ -16,4 +21,4 @@ class ReferenceFreeOptions(ReferenceOptions):
 
 @rewards.register("reference_free", ReferenceFreeOptions, paper="SimNPO, arXiv:2410.07163")
 class ReferenceFreeReward(RigidReward):
-    """No reference model: SimNPO's rigid reward."""
+    """No reference model: the rigid reward of SimNPO."""

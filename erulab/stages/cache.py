@@ -92,7 +92,7 @@ class Cache:
                         working.rmdir()  # only if nothing was left in it
                 raise
             mine = account.stop(self._ledger, self._device)
-            costs = account.side_by_side(self._ranks.gather_objects(mine))
+            costs = account.sum_over_processes(self._ranks.gather_objects(mine))
             if self._ranks.first:
                 entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by}
                 (working / ENTRY).write_text(json.dumps(entry, indent=1, default=str))

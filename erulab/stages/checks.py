@@ -11,7 +11,7 @@ from erulab.config import data_rules
 from erulab.costs.shapes import FAMILIES
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.evaluate import named
-from erulab.methods.base import Method, Trains
+from erulab.methods.base import GradientMethod, Trains
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
@@ -84,9 +84,9 @@ def check_unlearning(context: Context) -> None:
     family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
     if lora.targets is not None and family is not None:
         check_targets(lora.targets, family.names)
-    method: Method = methods.build(config.method)
-    if method.trains not in (Trains.forget, Trains.refusal):
+    if not methods[config.method.name].factory.trains.has_forget_loss:
         return
+    method: GradientMethod = methods.build(config.method)
     if not benchmark.forget:
         raise DataError(
             f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"

@@ -10,7 +10,7 @@ from typing import Any
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request
-from erulab.methods.base import Method
+from erulab.methods.base import GradientMethod
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
@@ -95,14 +95,16 @@ def _finish_request(
     Args:
         requests: all of the data set's; before: those that are done.
     """
-    costs = account.in_turn([before[-1].costs, product.costs]) if before and request.continues else product.costs
+    costs = (
+        account.sum_over_products([before[-1].costs, product.costs]) if before and request.continues else product.costs
+    )
     role = UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}"
     return UnlearnedRequest(role, product, costs)
 
 
 def _encode_request(context: Context, start: ModelRef, request: Request) -> UnlearningRows:
     """Encodes the rows of a request as the model reads them that it starts from."""
-    method: Method = methods.build(context.config.method)
+    method: GradientMethod = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     return encode_unlearning_rows(encoder, asked, method, context.config.seed)

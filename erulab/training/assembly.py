@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Method, Pairs, Retain, Trains
+from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy, Reference, without_dropout
@@ -40,7 +40,7 @@ class Unlearning:
     loop: LoopOptions
 
 
-def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) -> UnlearningRows:
+def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
     Args:
@@ -67,7 +67,7 @@ def build_objective(
         policy: the model that is trained.
     """
     options, trainer = config.method, config.trainer
-    method: Method = methods.build(options)
+    method: GradientMethod = methods.build(options)
     reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
     adversary = adversaries.build(config.adversary)
     adversary.seed = config.seed

@@ -11,7 +11,7 @@ import torch
 
 from erulab import draws
 from erulab.adversaries.base import Adversary
-from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
+from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Batch, Encoded, collate
@@ -36,7 +36,7 @@ class UnlearningRows:
 class Terms:
     """The terms of the loss: `forget_weight * L_forget + retain_weight * L_retain`, and who perturbs the first one."""
 
-    method: Method
+    method: GradientMethod
     reward: Reward | None
     adversary: Adversary
     retain: Retain

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from erulab import draws
-from erulab.adversaries.hooks import site
+from erulab.adversaries.hooks import module_at_layer
 from erulab.adversaries.latent_pgd import LatentPGD, LatentPGDOptions
 from erulab.adversaries.noise import Noise, NoiseOptions
 from erulab.adversaries.random_direction import RandomDirection, RandomDirectionOptions
@@ -56,7 +56,7 @@ def watched(policy: Policy, layers: list[int]) -> Iterator[dict[int, torch.Tenso
 
         return hook
 
-    handles = [site(policy, layer).register_forward_pre_hook(watch(layer)) for layer in layers]
+    handles = [module_at_layer(policy, layer).register_forward_pre_hook(watch(layer)) for layer in layers]
     try:
         yield seen
     finally:

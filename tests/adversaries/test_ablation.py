@@ -11,7 +11,7 @@ import torch
 from erulab.adversaries.ablation import AblationOptions, Sites, ablated_layers
 from erulab.adversaries.directions import project_out, unit
 from erulab.adversaries.random_direction import RandomDirection
-from erulab.adversaries.rfa import RFA, Direction, Fill, RFAOptions
+from erulab.adversaries.rfa import RFA, AblationFill, Direction, RFAOptions
 from erulab.errors import ConfigError
 from erulab.models.policy import Policy
 from tests.adversaries.conftest import (
@@ -98,7 +98,7 @@ def test_nothing_is_left_along_the_direction_at_any_site(name: str) -> None:
 def test_retain_mean_fills_the_direction() -> None:
     model = random_model()
     policy = Policy(model)
-    adversary = prepared("rfa", policy, fill=Fill.retain_mean)
+    adversary = prepared("rfa", policy, fill=AblationFill.retain_mean)
     seen = attacked_states(policy, adversary, [1, 2])
     for i, layer in enumerate([1, 2]):
         r = directions(adversary)[i]
@@ -109,14 +109,14 @@ def test_retain_mean_fills_the_direction() -> None:
 
 def orthogonalised(model: Any, r: torch.Tensor) -> Any:
     """Abliteration: (I - r r^T) on every weight that writes to the residual stream."""
-    edited = copy.deepcopy(model)
+    ablated = copy.deepcopy(model)
     keep = torch.eye(WIDTH, dtype=torch.float64) - torch.outer(r, r)
     with torch.no_grad():
-        edited.model.embed_tokens.weight.copy_(edited.model.embed_tokens.weight @ keep)
-        for block in edited.model.layers:
+        ablated.model.embed_tokens.weight.copy_(ablated.model.embed_tokens.weight @ keep)
+        for block in ablated.model.layers:
             for matrix in (block.self_attn.o_proj, block.mlp.down_proj):
                 matrix.weight.copy_(keep @ matrix.weight)
-    return edited
+    return ablated
 
 
 @pytest.mark.parametrize("name", ["rfa", "random_direction"])
@@ -204,7 +204,7 @@ def test_target_is_kept_from_the_first_step_also_in_warmup() -> None:
 
 
 def test_rfa_resumes_between_two_estimates() -> None:
-    first, resumed = (ADVERSARIES["rfa"](every=4, fill=Fill.retain_mean) for _ in range(2))
+    first, resumed = (ADVERSARIES["rfa"](every=4, fill=AblationFill.retain_mean) for _ in range(2))
     policy = Policy(random_model())
     first.prepare(4, 10, policy, draw)
     resumed.load_state_dict(first.state_dict())
@@ -233,7 +233,7 @@ def test_random_directions_are_a_function_of_seed_and_layer() -> None:
 def test_published_defaults() -> None:
     o = RFAOptions()
     assert (o.p, o.n, o.every, o.warmup, o.layers_from) == (0.5, 32, 4, 0.1, 0.25)
-    assert (o.sites, o.fill, o.direction) == (Sites.block_inputs, Fill.zero, Direction.forget_minus_retain)
+    assert (o.sites, o.fill, o.direction) == (Sites.block_inputs, AblationFill.zero, Direction.forget_minus_retain)
     assert RFA(o).p == 0.5
 
 
@@ -246,8 +246,8 @@ def test_published_defaults() -> None:
         ("every", {"every": 0}),
         ("layers_from", {"layers_from": -0.1}),
         ("layer", {"layer": -1}),
-        ("fill", {"fill": Fill.retain_mean, "sites": Sites.all_writes}),
-        ("fill", {"fill": Fill.retain_mean, "direction": Direction.policy_minus_target}),
+        ("fill", {"fill": AblationFill.retain_mean, "sites": Sites.all_writes}),
+        ("fill", {"fill": AblationFill.retain_mean, "direction": Direction.policy_minus_target}),
     ],
 )
 def test_values_out_of_range_are_named(field: str, changes: dict[str, Any]) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.adversaries.balls import Tokens, descend, median_norm, of_rows, perturbed_layer, project_ball
+from erulab.adversaries.balls import (
+    Tokens,
+    descent_step,
+    median_norm,
+    perturbed_layer,
+    project_into_ball,
+    values_of_forward_rows,
+)
 from erulab.adversaries.latent_pgd import LatentPGDOptions
 from erulab.adversaries.noise import NoiseOptions, unit_noise
 from erulab.errors import ConfigError, NumericFault
@@ -62,10 +69,10 @@ def test_a_quarter_of_the_depth(blocks: int, layer: int) -> None:
 
 def test_ball_shortens_and_keeps_what_is_inside() -> None:
     vectors = torch.tensor([[[3.0, 4.0], [0.3, 0.4]], [[3.0, 4.0], [0.0, 0.0]]], dtype=torch.float64)
-    got = project_ball(vectors, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    got = project_into_ball(vectors, torch.tensor([1.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close(got[0, 0], torch.tensor([0.6, 0.8], dtype=torch.float64))
     assert torch.equal(got[0, 1], vectors[0, 1]) and (got[1] == 0).all()
-    torch.testing.assert_close(project_ball(got, torch.tensor([1.0, 0.0]).double()), got)
+    torch.testing.assert_close(project_into_ball(got, torch.tensor([1.0, 0.0]).double()), got)
 
 
 def test_step_keeps_ball_and_mask_and_takes_no_step_without_a_gradient() -> None:
@@ -74,8 +81,8 @@ def test_step_keeps_ball_and_mask_and_takes_no_step_without_a_gradient() -> None
     gradient[0, 1] = 0
     radius = torch.tensor([0.5, 0.0, 2.0], dtype=torch.float64)
     tokens = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]).bool()
-    start = project_ball(start, radius) * tokens.unsqueeze(-1)
-    got = descend(start, gradient, radius=radius, tokens=tokens, steps=5)
+    start = project_into_ball(start, radius) * tokens.unsqueeze(-1)
+    got = descent_step(start, gradient, radius=radius, tokens=tokens, steps=5)
     assert (got.norm(dim=-1) <= radius[:, None] * (1 + 1e-12)).all() and (got[~tokens] == 0).all()
     torch.testing.assert_close(got[0, 1], start[0, 1])
     wanted = start[2, 3] - 2.5 * 2.0 / 5 * gradient[2, 3] / gradient[2, 3].norm()
@@ -92,8 +99,8 @@ def test_median_leaves_out_first_token_padding_and_response() -> None:
 def test_of_rows_pads_cuts_and_spares() -> None:
     values = torch.arange(1.0, 7.0).view(2, 3)
     rows = torch.tensor([1, -1, 0, 1])
-    assert of_rows(values, rows, 4).tolist() == [[4, 5, 6, 0], [0] * 4, [1, 2, 3, 0], [4, 5, 6, 0]]
-    assert of_rows(values, rows, 2).tolist() == [[4, 5], [0, 0], [1, 2], [4, 5]]
+    assert values_of_forward_rows(values, rows, 4).tolist() == [[4, 5, 6, 0], [0] * 4, [1, 2, 3, 0], [4, 5, 6, 0]]
+    assert values_of_forward_rows(values, rows, 2).tolist() == [[4, 5], [0, 0], [1, 2], [4, 5]]
 
 
 @both

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from erulab.adversaries.directions import (
+    at_least_float32,
     difference_of_means,
     direction_ratio,
     last_prompt_states,
     project_out,
     unit,
-    wide,
 )
 from erulab.models.policy import Policy
 from erulab.tokens.batch import Encoded, collate
@@ -102,7 +102,9 @@ def test_text_without_a_prompt_is_read_at_its_last_token() -> None:
 
 
 def test_wide_never_narrows() -> None:
-    assert [wide(torch.zeros(1, dtype=t)).dtype for t in (torch.bfloat16, torch.float32, torch.float64)] == [
+    assert [
+        at_least_float32(torch.zeros(1, dtype=t)).dtype for t in (torch.bfloat16, torch.float32, torch.float64)
+    ] == [
         torch.float32,
         torch.float32,
         torch.float64,

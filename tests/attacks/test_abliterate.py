@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from erulab.adversaries.hooks import writers
+from erulab.adversaries.hooks import residual_writers
 from erulab.attacks.abliterate import Abliterate, AbliterateOptions, take_out
 from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
@@ -43,7 +43,7 @@ def test_nothing_is_written_along_the_direction(kind: str) -> None:
         along.append(float((states @ r).abs().max()))
 
     with ExitStack() as stack, torch.no_grad():
-        for module in writers(policy):
+        for module in residual_writers(policy):
             stack.callback(module.register_forward_hook(watch).remove)
         policy(BATCH)
         assert len(along) == 6 and min(along) > 1e-3

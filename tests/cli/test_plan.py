@@ -173,7 +173,7 @@ def test_a_local_folder_needs_no_weights(planned: Planned, tmp_path: Path) -> No
 def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(SEVEN_B) == 0
     text = capsys.readouterr().out
-    assert "6,738,415,616 parameters" in text and "assumed 1.4 tokens a word" in text
+    assert "6,738,415,616 parameters" in text and "assumed 1.4 tokens per word" in text
     assert "not counted: scoring, generation and attacks" in text
     table = text[text.index("             learning") :].split("\n\n")[0].splitlines()
     assert len(table) == 10 and len({len(line) for line in table}) == 1

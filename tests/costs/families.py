@@ -63,7 +63,7 @@ def model_of(config: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel
 
 
 def batch_of(lengths: list[int], supervised: int) -> Batch:
-    """Rows of these lengths, padded to the longest, the last `supervised` tokens of each supervised."""
+    """TokenCounts of these lengths, padded to the longest, the last `supervised` tokens of each supervised."""
     rows = [
         Encoded(f"r{i}", tuple(2 + (7 * i + j) % (VOCABULARY - 2) for j in range(length)), length - supervised, length)
         for i, length in enumerate(lengths)

@@ -12,7 +12,7 @@ import pytest
 
 from erulab.costs import account
 from erulab.costs.account import Costs
-from erulab.costs.flops import Rows
+from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger, Spent
 
 ONE = Costs(3.0, Spent(10, 4, 100, 200, 50), 7_000)
@@ -20,7 +20,7 @@ TWO = Costs(5.0, Spent(20, 6, 300, 600, 0), 4_000)
 
 
 def test_processes_share_the_time_and_products_do_not() -> None:
-    together, in_turn = account.side_by_side([ONE, TWO]), account.in_turn([ONE, TWO])
+    together, in_turn = account.sum_over_processes([ONE, TWO]), account.sum_over_products([ONE, TWO])
     assert together == Costs(5.0, Spent(30, 10, 400, 800, 50), 7_000)
     assert in_turn == Costs(8.0, together.spent, 7_000)
     assert together.plain() == {
@@ -44,7 +44,7 @@ def test_processes_share_the_time_and_products_do_not() -> None:
 
 def test_costs_go_through_json_also_where_flops_are_not_known() -> None:
     assert Costs.read(json.loads(json.dumps(ONE.plain()))) == ONE
-    unknown = account.in_turn([ONE, Costs(1.0, Spent(1, 1, math.nan, math.nan), 1)])
+    unknown = account.sum_over_products([ONE, Costs(1.0, Spent(1, 1, math.nan, math.nan), 1)])
     text = json.dumps(unknown.plain(), allow_nan=False)
     again = Costs.read(json.loads(text))
     assert again.plain() == unknown.plain() and again.spent.tokens == 11
@@ -53,9 +53,9 @@ def test_costs_go_through_json_also_where_flops_are_not_known() -> None:
 
 def test_what_was_run_before_belongs_to_another_product() -> None:
     ledger = Ledger()
-    ledger.add_forward(None, Rows.of([40], 2))
+    ledger.add_forward(None, TokenCounts.of([40], 2))
     account.start(ledger, "cpu")
-    ledger.add_forward(None, Rows.of([4], 2))
+    ledger.add_forward(None, TokenCounts.of([4], 2))
     ledger.carry(Spent(tokens=100), 50.0)
     time.sleep(0.01)
     found = account.stop(ledger, "cpu")

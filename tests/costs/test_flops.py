@@ -15,16 +15,16 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from erulab.adversaries.hooks import edited, site
+from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.costs import flops
-from erulab.costs.flops import Backward, Rows
+from erulab.costs.flops import Backward, TokenCounts
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.models.policy import Policy
 from tests.costs.families import CONFIGS, batch_of, model_of
 
 LENGTHS, SUPERVISED = [24, 22, 20], 8
 BATCH = batch_of(LENGTHS, SUPERVISED)
-ROWS = Rows.of([24, 24, 24], 24)  # padding is computed too
+ROWS = TokenCounts.of([24, 24, 24], 24)  # padding is computed too
 
 
 def counted(run: Callable[[], Any]) -> tuple[int, Any]:
@@ -82,7 +82,7 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
     shape, model = ModelShape.from_config(CONFIGS["llama"]), model_of(CONFIGS["llama"], "eager")
     policy = Policy(with_adapters(model) if rank else model)
     delta = torch.zeros(3, 24, shape.width, requires_grad=True)
-    with edited(policy, [(site(policy, layer), lambda states: states + delta)]):
+    with edit_states(policy, [(module_at_layer(policy, layer), lambda states: states + delta)]):
         nll, _ = policy(BATCH)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
     assert flops.backward(shape, ROWS, Backward.activations, layer=layer, adapters=Adapters(rank)) == back
@@ -103,7 +103,7 @@ def test_nothing_is_free_and_nothing_counts_for_frozen() -> None:
     assert flops.backward(shape, ROWS, Backward.frozen) == 0
     # Six FLOPs a parameter and token, the usual rule, for a wide model on short rows that are supervised throughout.
     wide = ModelShape.from_config(CONFIGS["llama"] | {"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 128})
-    rows = Rows.of([4.0], 4)
+    rows = TokenCounts.of([4.0], 4)
     embedding = wide.vocabulary * wide.width
     whole = flops.forward(wide, rows) + flops.backward(wide, rows, Backward.full)
     assert whole == pytest.approx(6 * (wide.parameters - embedding) * 4, rel=0.01)

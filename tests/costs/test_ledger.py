@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from erulab.adversaries.hooks import edited, site
-from erulab.costs.flops import Backward, Rows
+from erulab.adversaries.hooks import edit_states, module_at_layer
+from erulab.costs.flops import Backward, TokenCounts
 from erulab.costs.ledger import Ledger, Spent, peak_memory
 from erulab.costs.shapes import ModelShape
 from erulab.models import packing
@@ -42,11 +42,11 @@ def test_an_adversarys_own_runs_stand_apart() -> None:
     ledger = Ledger()
     policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
     delta = torch.zeros(2, 12, SHAPE.width, requires_grad=True)
-    perturbed = edited(policy, [(site(policy, 1), lambda states: states + delta)])
+    perturbed = edit_states(policy, [(module_at_layer(policy, 1), lambda states: states + delta)])
     with ledger.adversary(), perturbed, FlopCounterMode(display=False) as counter:
         nll, _ = policy(batch_of([12, 9], 5))
         policy.state_gradient(nll.sum(), delta, 1)
-        with policy.from_block(1):
+        with policy.skip_blocks_below(1):
             policy(batch_of([12, 9], 5))
     found = ledger.take()
     assert found.flops_adversary == counter.get_total_flops() == found.plain()["flops"]
@@ -72,8 +72,8 @@ def test_packed_rows_are_counted_as_they_are_computed(monkeypatch: pytest.Monkey
 
 def test_a_model_of_an_unknown_type_counts_tokens() -> None:
     ledger = Ledger()
-    ledger.add_forward(None, Rows.of([4], 2))
-    ledger.add_backward(None, Rows.of([4], 2), Backward.full)
+    ledger.add_forward(None, TokenCounts.of([4], 2))
+    ledger.add_backward(None, TokenCounts.of([4], 2), Backward.full)
     found = ledger.take()
     assert (found.tokens, found.supervised_tokens) == (4, 2)
     plain = (found + Spent(tokens=1)).plain()

@@ -1,4 +1,4 @@
-"""Memory against what autograd keeps and what torch's allocator hands out on the CPU."""
+"""Estimated memory against the tensors that autograd keeps and the bytes that torch's allocator gives on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from erulab import logprobs
 from erulab.costs import memory as costs
-from erulab.costs.memory import Memory, MicroBatch, Numbers, Sharding, Training, memory
+from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.models.policy import Policy, reference_states
 from erulab.models.smollm2 import ARCHITECTURE
@@ -25,8 +25,8 @@ from tests.costs.families import CONFIGS, batch_of, model_of
 LLAMA = CONFIGS["llama"]
 
 
-def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Numbers) -> int:
-    """Bytes of the storages that a forward keeps for its backward, parameters left out."""
+def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: NumberFormat) -> int:
+    """Returns the bytes of the storages that a forward keeps for its backward, without parameters."""
     parameters = {p.untyped_storage().data_ptr() for p in policy.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 
@@ -36,63 +36,63 @@ def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Nu
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
         return tensor
 
-    autocast = torch.autocast("cpu", torch.bfloat16) if numbers is Numbers.autocast else contextlib.nullcontext()
+    autocast = torch.autocast("cpu", torch.bfloat16) if numbers is NumberFormat.autocast else contextlib.nullcontext()
     with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         policy(batch_of(lengths, supervised))
     return sum(size for size, _ in kept.values())
 
 
-@pytest.mark.parametrize("numbers", Numbers)
+@pytest.mark.parametrize("numbers", NumberFormat)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_a_block_keeps(name: str, numbers: Numbers) -> None:
-    """The difference between a model of four blocks and one of two, so that nothing outside the blocks counts."""
+def test_saved_activations_of_a_block(name: str, numbers: NumberFormat) -> None:
+    """Compares a model of four blocks with one of two, so that nothing outside the blocks counts."""
     rows, length = 4, 22
     found, predicted = [], []
     for layers in (2, 4):
         config = CONFIGS[name] | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
         model = model_of(config)
-        policy = Policy(model.to(torch.bfloat16) if numbers is Numbers.bf16 else model)
+        policy = Policy(model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model)
         found.append(saved_bytes(policy, [length, length - 1] * (rows // 2), 8, numbers))
         shape = ModelShape.from_config(config)
-        made = memory(shape, MicroBatch(rows, length, 8 * rows), Training(numbers))
+        made = estimate_memory(shape, MicroBatch(rows, length, 8 * rows), TrainingSetup(numbers))
         casts = made.weights - shape.parameters * numbers.weight  # autocast keeps a copy of each matrix
         predicted.append(made.activations + casts)
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01)
 
 
-def test_what_eager_attention_keeps() -> None:
+def test_saved_activations_of_eager_attention() -> None:
     found, predicted = [], []
     for layers in (2, 4):
         config = LLAMA | {"num_hidden_layers": layers}
-        found.append(saved_bytes(Policy(model_of(config, "eager")), [30, 29], 8, Numbers.fp32))
-        training = Training(Numbers.fp32, eager_attention=True)
-        predicted.append(memory(ModelShape.from_config(config), MicroBatch(2, 30, 16), training).activations)
+        found.append(saved_bytes(Policy(model_of(config, "eager")), [30, 29], 8, NumberFormat.fp32))
+        training = TrainingSetup(NumberFormat.fp32, eager_attention=True)
+        predicted.append(estimate_memory(ModelShape.from_config(config), MicroBatch(2, 30, 16), training).activations)
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
 
 
 @pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj"), ("o_proj", "down_proj")])
-@pytest.mark.parametrize("numbers", Numbers)
-def test_what_a_block_keeps_for_adapters(numbers: Numbers, targets: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("numbers", NumberFormat)
+def test_saved_activations_of_a_block_with_adapters(numbers: NumberFormat, targets: tuple[str, ...]) -> None:
     found, predicted = [], []
     for layers in (2, 4):
         config = LLAMA | {"num_hidden_layers": layers}
         model: Any = model_of(config)
-        model = model.to(torch.bfloat16) if numbers is Numbers.bf16 else model
+        model = model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model
         options = LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
         adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
         found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
         shape = ModelShape.from_config(config)
         adapters = Adapters(4, targets)
-        made = memory(shape, MicroBatch(4, 22, 32), Training(numbers, adapters=adapters))
+        made = estimate_memory(shape, MicroBatch(4, 22, 32), TrainingSetup(numbers, adapters=adapters))
         casts = made.weights - (shape.parameters + shape.adapter_parameters(adapters)) * numbers.weight
         predicted.append(made.activations + casts)
-    exact = numbers is not Numbers.autocast  # there adapters are cast too
+    exact = numbers is not NumberFormat.autocast  # there adapters are cast too
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01 if exact else 0.1)
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A model and micro-batch whose peak lies somewhere else than the others'."""
+    """A model and micro-batch; each of PEAKS has its peak at another moment of the step."""
 
     config: dict[str, Any]
     rows: int
@@ -122,14 +122,14 @@ PEAKS = {
 
 
 def allocated(
-    peak: Peak, numbers: Numbers, *, checkpointing: bool = False, micro_batches: int = 1, kl_rows: int = 0
+    peak: Peak, numbers: NumberFormat, *, checkpointing: bool = False, micro_batches: int = 1, kl_rows: int = 0
 ) -> tuple[int, int]:
-    """(highest, last) bytes beyond the weights that torch's allocator handed out in one step, before the update."""
+    """Returns (highest, last) bytes beyond the weights that torch's allocator gave in one step, before the update."""
     model = model_of(peak.config)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batch = batch_of([peak.length - i % 2 for i in range(peak.rows)], peak.supervised)
-    precision = Precision.fp32 if numbers is Numbers.fp32 else Precision.bf16
+    precision = Precision.fp32 if numbers is NumberFormat.fp32 else Precision.bf16
     engine = LocalEngine(Policy(model), weight_decay=0.0, clip=1.0, precision=precision)
     frozen = Policy(copy.deepcopy(model)).requires_grad_(False) if kl_rows else None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -147,48 +147,48 @@ def allocated(
 
 
 @pytest.mark.parametrize(("checkpointing", "micro_batches"), [(False, 1), (True, 1), (False, 2)])
-@pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
+@pytest.mark.parametrize("numbers", [NumberFormat.fp32, NumberFormat.autocast])
 @pytest.mark.parametrize("name", PEAKS)
-def test_the_peak_of_a_step(name: str, numbers: Numbers, checkpointing: bool, micro_batches: int) -> None:
+def test_peak_of_a_step(name: str, numbers: NumberFormat, checkpointing: bool, micro_batches: int) -> None:
     peak, shape = PEAKS[name], ModelShape.from_config(PEAKS[name].config)
     highest, last = allocated(peak, numbers, checkpointing=checkpointing, micro_batches=micro_batches)
     micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, alone=micro_batches == 1)
-    made = memory(shape, micro, Training(numbers, checkpointing=checkpointing))
+    made = estimate_memory(shape, micro, TrainingSetup(numbers, checkpointing=checkpointing))
     assert last == made.gradients == 4 * shape.parameters
     assert made.optimizer == 8 * shape.parameters
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["logits", "logits in chunks"])
-@pytest.mark.parametrize("numbers", [Numbers.fp32, Numbers.autocast])
-def test_the_peak_of_a_step_with_kl(name: str, numbers: Numbers) -> None:
+@pytest.mark.parametrize("numbers", [NumberFormat.fp32, NumberFormat.autocast])
+def test_peak_of_a_step_with_kl(name: str, numbers: NumberFormat) -> None:
     peak, kl_rows = PEAKS[name], PEAKS[name].rows // 2
     highest, _ = allocated(peak, numbers, kl_rows=kl_rows)
     shape = ModelShape.from_config(peak.config)
     micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised)
-    made = memory(shape, micro, Training(numbers, frozen_copy=True))
+    made = estimate_memory(shape, micro, TrainingSetup(numbers, frozen_copy=True))
     assert made.peak - made.optimizer - 8 * shape.parameters == pytest.approx(highest, rel=0.1)
 
 
-def test_the_peak_of_smollm2() -> None:
+def test_peak_of_smollm2() -> None:
     """SmolLM2-135M's sizes with random weights, which take as much memory: 8 rows of 128 tokens, 48 supervised."""
     peak = Peak({**LLAMA, **ARCHITECTURE}, 8, 128, 48)
     shape = ModelShape.from_config(ARCHITECTURE)
-    highest, _ = allocated(peak, Numbers.fp32)
-    made = memory(shape, MicroBatch(8, 128, 8 * 48), Training())
+    highest, _ = allocated(peak, NumberFormat.fp32)
+    made = estimate_memory(shape, MicroBatch(8, 128, 8 * 48), TrainingSetup())
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
 
 
-def test_logits_come_in_the_chunks_of_logprobs() -> None:
+def test_logits_have_the_chunk_size_of_logprobs() -> None:
     assert logprobs.CHUNK == costs.CHUNK
 
 
-def test_sharding_divides_what_its_stage_says() -> None:
+def test_sharding_divides_the_parts_of_its_stage() -> None:
     shape = ModelShape.from_config(LLAMA)
     micro, n = MicroBatch(2, 16, 8), shape.parameters
 
     def parts(stage: int) -> tuple[float, float, float]:
-        made = memory(shape, micro, Training(Numbers.bf16, Sharding(stage, 4)))
+        made = estimate_memory(shape, micro, TrainingSetup(NumberFormat.bf16, Sharding(stage, 4)))
         return made.weights, made.gradients, made.optimizer
 
     # bfloat16 weights and gradients; two moments and a master in float32.
@@ -196,26 +196,30 @@ def test_sharding_divides_what_its_stage_says() -> None:
     assert parts(1) == (2 * n, 2 * n, 3 * n)
     assert parts(2) == (2 * n, n / 2, 3 * n)
     assert parts(3) == (n / 2, n / 2, 3 * n)
-    plain, offloaded = (memory(shape, micro, Training(Numbers.bf16, Sharding(2, 4, off))) for off in (False, True))
+    plain, offloaded = (
+        estimate_memory(shape, micro, TrainingSetup(NumberFormat.bf16, Sharding(2, 4, off))) for off in (False, True)
+    )
     assert offloaded.optimizer == 0 and offloaded.peak < plain.peak
-    # In host memory: two moments, a master and the gradient in float32, a quarter each process; before that, the model.
+    # In host memory: two moments, a master and the gradient in float32, a quarter per process; before that, the model.
     assert offloaded.host == plain.host == 4 * n
-    alone = memory(shape, micro, Training(Numbers.bf16, Sharding(2, 1, True)))
+    alone = estimate_memory(shape, micro, TrainingSetup(NumberFormat.bf16, Sharding(2, 1, True)))
     assert alone.host == 16 * n
 
 
 def test_a_model_is_loaded_whole_before_it_is_sharded() -> None:
-    """But for folders under stage 3, where no process ever holds more than its part and a tensor."""
+    """Exception: a folder under stage 3, where each process holds no more than its part and one tensor."""
     shape = ModelShape.from_config(LLAMA | {"num_hidden_layers": 400})
     n, head = shape.parameters, shape.head_weights
     for stage in (1, 2, 3):
-        made = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(stage, 1000)))
+        made = estimate_memory(shape, MicroBatch(1, 2, 1), TrainingSetup(NumberFormat.bf16, Sharding(stage, 1000)))
         assert made.loading == 4 * n <= made.peak
-    # Retain kl keeps it like that.
-    kept = memory(shape, MicroBatch(1, 2, 1), Training(Numbers.bf16, Sharding(2, 1000), frozen_copy=True))
+    # The frozen copy of retain=kl stays whole.
+    kept = estimate_memory(
+        shape, MicroBatch(1, 2, 1), TrainingSetup(NumberFormat.bf16, Sharding(2, 1000), frozen_copy=True)
+    )
     assert kept.reference == 4 * n and kept.loading == 8 * n
-    sharded = Training(Numbers.bf16, Sharding(3, 10), frozen_copy=True, loads_whole=False)
-    made = memory(shape, MicroBatch(1, 2, 1), sharded)
+    sharded = TrainingSetup(NumberFormat.bf16, Sharding(3, 10), frozen_copy=True, loads_whole=False)
+    made = estimate_memory(shape, MicroBatch(1, 2, 1), sharded)
     assert made.reference == pytest.approx(2 * n / 10)
     assert made.loading == pytest.approx(2 * 2 * n / 10 + 2 * head)
     assert made.host == 0
@@ -227,12 +231,14 @@ def test_stage_3_offloads_weights_too() -> None:
 
     def made(offload: bool, disk: bool = False, frozen: bool = False) -> Memory:
         sharding = Sharding(3, 4, offload, disk)
-        return memory(shape, micro, Training(Numbers.bf16, sharding, frozen_copy=frozen, loads_whole=False))
+        return estimate_memory(
+            shape, micro, TrainingSetup(NumberFormat.bf16, sharding, frozen_copy=frozen, loads_whole=False)
+        )
 
     cpu, disk = made(True), made(True, disk=True)
     assert cpu.weights == cpu.gradients == cpu.optimizer == disk.weights == disk.optimizer == 0
     assert made(False).peak - cpu.peak >= (2 + 12) * n / 4
-    # A quarter each process: weights in bfloat16, the gradient in float32, two moments and a master.
+    # A quarter per process: weights in bfloat16, the gradient in float32, two moments and a master.
     assert cpu.host == (2 + 4 + 12) * n / 4
     assert disk.host == (2 + 4) * n / 4
     assert made(True, frozen=True).host == cpu.host + 2 * n / 4 and made(True, frozen=True).reference == 0
@@ -240,9 +246,9 @@ def test_stage_3_offloads_weights_too() -> None:
 
 def test_adapters_train_little_and_need_no_frozen_copy() -> None:
     shape = ModelShape.from_config(LLAMA)
-    made = memory(shape, MicroBatch(2, 16, 8), Training(adapters=Adapters(4), frozen_copy=True))
+    made = estimate_memory(shape, MicroBatch(2, 16, 8), TrainingSetup(adapters=Adapters(4), frozen_copy=True))
     assert made.gradients == 4 * shape.adapter_parameters(Adapters(4))
     assert made.optimizer == 8 * shape.adapter_parameters(Adapters(4))
     assert made.reference == 0
-    whole = memory(shape, MicroBatch(2, 16, 8), Training(frozen_copy=True))
+    whole = estimate_memory(shape, MicroBatch(2, 16, 8), TrainingSetup(frozen_copy=True))
     assert whole.reference == 4 * shape.parameters

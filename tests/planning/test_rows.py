@@ -17,8 +17,8 @@ from erulab.errors import DataError
 from erulab.methods.base import Pairs
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 from erulab.planning import published
-from erulab.planning.rows import Overrides, _counted, data_sizes
-from erulab.planning.spread import Spread
+from erulab.planning.quantiles import Quantiles
+from erulab.planning.rows import Overrides, count_tokens, data_sizes
 
 TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
 needs_tofu = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")
@@ -33,7 +33,7 @@ def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp
     known, nothing = data_sizes(compose_config(choose), pairs, Overrides())
     assert benchmark is not None and nothing is None
     assert (known.target_rows, known.oracle_rows) == (counted.target_rows, counted.oracle_rows)
-    for name in ("forget", "retain") if pairs is Pairs.none else ("other",):
+    for name in ("forget", "retain") if pairs is Pairs.none else ("paired",):
         a, b = getattr(known, name), getattr(counted, name)
         assert a.rows == b.rows
         assert a.tokens == pytest.approx(b.tokens, rel=0.01)
@@ -60,7 +60,7 @@ def test_tokens_are_about_what_a_tokenizer_makes_of_them(tmp_path: Path) -> None
 def test_the_longest_rows_of_chunks_are_those_of_drawn_batches() -> None:
     rng = random.Random(0)
     lengths = [round(20 + 30 * rng.random() ** 3) for _ in range(500)]
-    expected = Spread.of(lengths).padded(16, 4)
+    expected = Quantiles.of(lengths).padded(16, 4)
     seen = []
     for _ in range(2000):
         batch = sorted(rng.sample(lengths, 16))
@@ -70,10 +70,10 @@ def test_the_longest_rows_of_chunks_are_those_of_drawn_batches() -> None:
 
 
 def test_quantiles() -> None:
-    spread = Spread.of([4, 1, 3, 2, 5])
+    spread = Quantiles.of([4, 1, 3, 2, 5])
     assert [spread.at(share) for share in (0, 0.25, 0.375, 1)] == [1, 2, 2.5, 5]
-    assert Spread.constant(7).padded(8, 2) == [7, 7, 7, 7]
-    assert Spread.of([3]).at(0.9) == 3
+    assert Quantiles.constant(7).padded(8, 2) == [7, 7, 7, 7]
+    assert Quantiles.of([3]).at(0.9) == 3
     assert published.RETAIN.rows + published.FORGET[Split.forget05].rows == published.ROWS
 
 
@@ -84,9 +84,9 @@ def test_texts_are_counted_in_pieces_and_requests_one_by_one() -> None:
     benchmark = Benchmark(
         "texts", (), forget=rows, target_rows=rows, max_length=20, requests=(Request("1", rows[:1]), Request("2", rows))
     )
-    sizes = _counted(benchmark, Pairs.none)
+    sizes = count_tokens(benchmark, Pairs.none)
     assert (sizes.forget.rows, sizes.target_rows, sizes.oracle_rows, sizes.requests) == (6, 6, 0, (3, 6))
     assert sizes.forget.tokens == sizes.forget.supervised == pytest.approx(47.2 / 3)
     assert sizes.retain.rows == 0 and sizes.retain.tokens == sizes.forget.tokens
     with pytest.raises(DataError, match="no forget rows to plan with"):
-        _counted(replace(benchmark, forget=()), Pairs.none)
+        count_tokens(replace(benchmark, forget=()), Pairs.none)

@@ -20,9 +20,9 @@ from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
 from erulab.options import Precision, Schedule
 from erulab.planning import training
-from erulab.planning.micro import expected, unlearning_split
-from erulab.planning.rows import DataSizes, Part
-from erulab.planning.spread import Spread
+from erulab.planning.micro import expected_micro_batches, unlearning_split
+from erulab.planning.quantiles import Quantiles
+from erulab.planning.rows import DataSizes, RowLengths
 from erulab.ranks import Ranks
 from erulab.training import unlearning
 from erulab.training.assembly import build_objective
@@ -39,10 +39,10 @@ STEPS = 10  # a multiple of GAIN_EVERY and of rfa's `every` below
 SHAPE = ModelShape.from_config(CONFIGS["llama"])
 
 
-def part(response: int) -> Part:
-    """Rows of one length."""
+def part(response: int) -> RowLengths:
+    """TokenCounts of one length."""
     length = PROMPT + response
-    return Part(4, length, response, response, Spread.constant(length), Spread.constant(PROMPT))
+    return RowLengths(4, length, response, response, Quantiles.constant(length), Quantiles.constant(PROMPT))
 
 
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
@@ -117,15 +117,15 @@ def test_a_gain_is_measured_as_often_as_training_does() -> None:
     assert training.GAIN_EVERY == unlearning.GAIN_EVERY
 
 
-def spread(part: Part) -> Part:
+def spread(part: RowLengths) -> RowLengths:
     """The same rows, of lengths from 4 to 14."""
-    return dataclasses.replace(part, lengths=Spread.of(range(4, 15)))
+    return dataclasses.replace(part, lengths=Quantiles.of(range(4, 15)))
 
 
 def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
-    groups = [[spread(SIZES.forget), spread(SIZES.other)], [spread(SIZES.retain)]]
+    groups = [[spread(SIZES.forget), spread(SIZES.paired)], [spread(SIZES.retain)]]
     config = compose_config(["method=dpo", "trainer.micro_tokens=64"])
-    cut = expected(groups, 24, unlearning_split(config), 2)
+    cut = expected_micro_batches(groups, 24, unlearning_split(config), 2)
     assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
     assert max(micro.rows.tokens for mine in cut for micro in mine) <= 64
     for group in (0, 1):
@@ -133,7 +133,9 @@ def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
     assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
     # Where not even one row of each fits, one row of each runs.
     tight = compose_config(["method=dpo", "trainer.micro_tokens=10"])
-    assert {micro.counts for mine in expected(groups, 24, unlearning_split(tight), 2) for micro in mine} == {(1, 1)}
+    assert {
+        micro.counts for mine in expected_micro_batches(groups, 24, unlearning_split(tight), 2) for micro in mine
+    } == {(1, 1)}
 
 
 def test_prompts_of_rfa_are_run_by_every_process() -> None:

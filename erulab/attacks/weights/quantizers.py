@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.adversaries.directions import wide
+from erulab.adversaries.directions import at_least_float32
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,10 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
         (out, in) the nearest of 2^bits - 1 levels; |weight - result| <= scale / 2, scale = max|row| / (2^(bits-1) - 1).
     """
     levels = 2 ** (bits - 1) - 1
-    given, weight = weight.dtype, wide(weight)  # in bfloat16 the quotient itself would be rounded to another level
+    given, weight = (
+        weight.dtype,
+        at_least_float32(weight),
+    )  # in bfloat16 the quotient itself would be rounded to another level
     scale = weight.abs().amax(1, keepdim=True) / levels
     # A channel of zeros has no scale and stays zero.
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))

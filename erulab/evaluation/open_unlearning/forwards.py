@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from erulab import logprobs
-from erulab.costs.flops import Rows
+from erulab.costs.flops import TokenCounts
 from erulab.evaluation.scoring import Score, Token
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
@@ -92,9 +92,9 @@ def _continued(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int)
         pad_token_id=loaded.tokenizer.eos_token_id,
     )
     meter = Meter(model, loaded.ledger, loaded.adapters)
-    meter.forward(Rows.continued(len(prompts), longest, longest), 0)
+    meter.forward(TokenCounts.continued(len(prompts), longest, longest), 0)
     for length in range(longest + 1, out.shape[1]):
-        meter.forward(Rows.continued(len(prompts), 1, length), 0)
+        meter.forward(TokenCounts.continued(len(prompts), 1, length), 0)
     return [tuple(row) for row in out[:, longest:].tolist()]
 
 
