@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.errors import ErulabError
-from erulab.reporting.tofu_logs import FORMATS, recomputed
+from erulab.reporting.tofu_logs import FORMATS, recomputed_figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,18 +20,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tofu-logs", type=Path, required=True, metavar="LOG", help=named)
     retrained = "the log of the model that learned the retain rows only: adds Forget Quality"
     parser.add_argument("--retain-logs", type=Path, metavar="LOG", help=retrained)
-    parser.add_argument("--rows", type=_count, metavar="N", help="only the first N rows of each set; TOFU's N is 300")
+    parser.add_argument(
+        "--rows", type=_positive_count, metavar="N", help="only the first N rows of each set; TOFU's N is 300"
+    )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(recomputed(options.tofu_logs, options.retain_logs, options.rows, options.format))
+        sys.stdout.write(recomputed_figures(options.tofu_logs, options.retain_logs, options.rows, options.format))
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
     return 0
 
 
-def _count(text: str) -> int:
+def _positive_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)

@@ -20,14 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)
     try:
-        _write(compare(options.paths, options.format), options.output)
+        _write_or_print(compare(options.paths, options.format), options.output)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
     return 0
 
 
-def _write(text: str, file: Path | None) -> None:
+def _write_or_print(text: str, file: Path | None) -> None:
     if file is None:
         sys.stdout.write(text)
         return

@@ -28,7 +28,7 @@ from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
 from erulab.registry import benchmarks, datasets, models
-from erulab.reporting.console import final_table, show_config
+from erulab.reporting.console import show_config, show_final_table
 from erulab.rundir import RunDir
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
@@ -121,7 +121,7 @@ def _show_results(rundir: RunDir, config: RunConfig) -> None:
     if not scores and not attacks:
         return
     files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    final_table(scores, attacks, files, config.benchmark, every=config.only_given_models)
+    show_final_table(scores, attacks, files, config.benchmark, every=config.only_given_models)
 
 
 def _choose_device(config: RunConfig, ranks: Ranks) -> torch.device:

@@ -131,7 +131,7 @@ class Sweep:
     def show(self) -> None:
         """The table of what became of each task, with the overrides that tell it from the others."""
         # Rich is loaded only where there is something to show.
-        from erulab.reporting.console import jobs_table
+        from erulab.reporting.console import show_jobs_table
 
         common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
         rows = []
@@ -139,7 +139,7 @@ class Sweep:
             own = redacted_text(" ".join(one for one in task.overrides if one not in common))
             code, seconds = ("" if value is None else f"{value:.0f}" for value in (task.code, task.seconds))
             rows.append([str(task.number), own, task.state, code, seconds, task.gpus, task.folder])
-        jobs_table(rows)
+        show_jobs_table(rows)
 
     def compare(self) -> None:
         """The table over the jobs that were scored, printed and as report.md and report.html."""

@@ -1,4 +1,4 @@
-"""Run folders read back for people: verdict, tables, plots, report pages. Nothing here loads torch.
+"""Reads run folders back for people: verdict, tables, plots, report pages. Nothing here loads torch.
 
 Notebooks and `python -m erulab.report` use this package and nothing behind it.
 """
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from erulab.reporting.arms import arms
-from erulab.reporting.attack_tables import attack_table, every_attack_row, heat_table
-from erulab.reporting.budget import envelope
+from erulab.reporting.arms import arm_tables
+from erulab.reporting.attack_tables import attack_table, every_attack_row_table, heat_table
+from erulab.reporting.budget import best_by_cost
 from erulab.reporting.load import RunResult, load_run, load_runs
 from erulab.reporting.rendering import FORMATS, Table
-from erulab.reporting.tables import comparison, key_table, score_table
-from erulab.reporting.trajectories import Point, knowledge_at, trajectory_of
-from erulab.reporting.verdict import Outcome, Verdict, judge, verdict
+from erulab.reporting.tables import comparison_table, key_table, score_table
+from erulab.reporting.trajectories import Point, least_knowledge_at, run_trajectory
+from erulab.reporting.verdict import Outcome, Verdict, judge, judge_run
 from erulab.rundir import RunDir
 
 __all__ = [
@@ -27,31 +27,31 @@ __all__ = [
     "RunResult",
     "Table",
     "Verdict",
-    "arms",
+    "arm_tables",
     "attack_table",
+    "best_by_cost",
     "compare",
-    "comparison",
-    "envelope",
-    "every_attack_row",
-    "figures",
+    "comparison_table",
+    "draw_run",
+    "draw_trade_off",
+    "draw_trajectories",
+    "every_attack_row_table",
     "heat_table",
     "judge",
+    "judge_run",
     "key_table",
-    "knowledge_at",
+    "least_knowledge_at",
     "load_run",
     "load_runs",
+    "run_trajectory",
     "score_table",
-    "trade_off",
-    "trajectories",
-    "trajectory_of",
-    "verdict",
     "write_report",
 ]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG that a notebook shows where it is a cell's last value."""
+    """A PNG that a notebook shows if it is the last value of a cell."""
 
     png: bytes
 
@@ -60,45 +60,44 @@ class Picture:
 
 
 def compare(folders: Sequence[Path], format: str = "text") -> str:
-    """A comparison of run and sweep folders in one of FORMATS; html is a whole page with figures.
-
-    Below the runs stand the arms, where runs of several worlds or seeds make some; csv is the table of runs alone.
+    """Compares runs: a table of runs, and a table of arms if runs of several worlds or seeds form arms.
 
     Args:
-        folders: runs, sweeps, or folders that hold runs.
+        folders: run folders, sweep folders, or folders that hold runs.
+        format: one of FORMATS; html is a whole page with plots, csv holds the table of runs only.
     Raises:
-        DataError: a folder is and holds no run or sweep, or a file in it is damaged.
+        DataError: a folder holds no run or sweep, or a file in it is damaged.
     """
     runs = load_runs(folders)
     if format != "html":
-        tables = [comparison(runs), *(arms(runs) if format != "csv" else [])]
+        tables = [comparison_table(runs), *(arm_tables(runs) if format != "csv" else [])]
         return "\n".join(table.render(format) for table in tables)
     from erulab.reporting.page import comparison_page  # matplotlib takes a second, and only html draws
 
     return comparison_page(runs)
 
 
-def figures(run: RunResult) -> dict[str, Picture]:
-    """Name -> figure, for each of the report's figures that the run has numbers for."""
-    from erulab.reporting import plots  # as above
+def draw_run(run: RunResult) -> dict[str, Picture]:
+    """Draws each plot of the report that the run has numbers for: name -> picture."""
+    from erulab.reporting import plots  # loads matplotlib
 
-    return {name: Picture(image) for name, image in plots.run_figures(run).items()}
-
-
-def trade_off(runs: Sequence[RunResult]) -> Picture | None:
-    """Forgetting against utility, a point a run; None where no run has both figures."""
-    return _over(runs, "trade_off")
+    return {name: Picture(image) for name, image in plots.run_images(run).items()}
 
 
-def trajectories(runs: Sequence[RunResult]) -> Picture | None:
-    """Knowledge against utility along training, a line a run; None where no run was measured on the way."""
-    return _over(runs, "trajectories")
+def draw_trade_off(runs: Sequence[RunResult]) -> Picture | None:
+    """Draws knowledge left against utility, one point per run; None if no run has both."""
+    return _draw_comparison(runs, "trade_off")
 
 
-def _over(runs: Sequence[RunResult], stem: str) -> Picture | None:
-    from erulab.reporting import plots  # as above
+def draw_trajectories(runs: Sequence[RunResult]) -> Picture | None:
+    """Draws knowledge left against utility along training, one line per run; None if no run was measured on the way."""
+    return _draw_comparison(runs, "trajectories")
 
-    image = plots.comparison_figure(stem, runs)
+
+def _draw_comparison(runs: Sequence[RunResult], stem: str) -> Picture | None:
+    from erulab.reporting import plots  # loads matplotlib
+
+    image = plots.comparison_image(stem, runs)
     return Picture(image) if image else None
 
 
@@ -108,6 +107,6 @@ def write_report(rundir: RunDir) -> None:
     Raises:
         DataError: the folder is no run, a file in it is damaged, or no stage has finished.
     """
-    from erulab.reporting.page import write  # as above: `import erulab.reporting` stays light
+    from erulab.reporting.page import write_pages  # loads matplotlib and jinja
 
-    write(rundir)
+    write_pages(rundir)

@@ -1,4 +1,4 @@
-"""Methods compared over several worlds and seeds: runs whose settings agree but for these are one arm."""
+"""Compares methods over several worlds and seeds. Runs that differ in world and seed only form one arm."""
 
 from __future__ import annotations
 
@@ -6,154 +6,156 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from erulab.reporting.intervals import Mean, mean, paired_difference
+from erulab.reporting.intervals import Mean, mean_paired_difference, mean_with_interval
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import short
 from erulab.reporting.rendering import Cell, Table
-from erulab.reporting.settings import NOT_SETTINGS, differing, flat
-from erulab.reporting.tables import AFTER, WORST, metric_notes
-from erulab.reporting.trajectories import LEVEL, knowledge_at, trajectory_of
-from erulab.reporting.verdict import verdict
+from erulab.reporting.settings import NOT_SETTINGS, differing_settings, one_line
+from erulab.reporting.tables import AFTER, LEFT, WORST, metric_notes
+from erulab.reporting.trajectories import LEVEL, least_knowledge_at, run_trajectory
+from erulab.reporting.verdict import judge_run
 
 GROUPS = ("method", "reward", "adversary")
 NOTE = (
-    "Means over runs (n) with 95 % t-intervals; runs of one arm differ in world and seed only. K after an attack: its "
-    "strongest valid setting in each run; a run where none is valid is left out of that mean, and counted beside it. "
-    "The least K at a utility: while at least that share of the target's was kept, on lines between measured steps."
+    "Means over runs (n) with 95 % t-intervals; runs of one arm differ in world and seed only. Knowledge left after an "
+    "attack: after its strongest valid setting in each run; a run without a valid setting is left out of that mean and "
+    "counted beside it. Least knowledge left at a utility: the smallest value while the run kept at least that share "
+    "of the target's utility, on straight lines between measured steps."
 )
-Pair = str
+Draw = str  # world, data seed and seed as JSON
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs with the same settings but for world and seed. `config`: their settings, without these."""
+    """Runs that differ in world and seed only. `config`: the settings they share."""
 
     config: dict[str, Any]
     runs: tuple[RunResult, ...]
 
     @property
-    def pairs(self) -> dict[Pair, list[RunResult]]:
-        """World and seed -> runs."""
-        found: dict[Pair, list[RunResult]] = {}
+    def draws(self) -> dict[Draw, list[RunResult]]:
+        """World and seed -> the runs with these."""
+        found: dict[Draw, list[RunResult]] = {}
         for run in self.runs:
-            found.setdefault(_pair(run.config), []).append(run)
+            found.setdefault(_draw(run.config), []).append(run)
         return found
 
 
-def group(runs: Sequence[RunResult]) -> list[Arm]:
-    """The arms of runs, in the order of their first run."""
+def group_into_arms(runs: Sequence[RunResult]) -> list[Arm]:
+    """Groups runs into arms, in the order of each arm's first run."""
     found: dict[str, list[RunResult]] = {}
     for run in runs:
-        found.setdefault(json.dumps(_settings(run.config), sort_keys=True), []).append(run)
-    return [Arm(_settings(own[0].config), tuple(own)) for own in found.values()]
+        found.setdefault(json.dumps(_arm_settings(run.config), sort_keys=True), []).append(run)
+    return [Arm(_arm_settings(own[0].config), tuple(own)) for own in found.values()]
 
 
-def arms(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
-    """The arms' means, one line an arm; and where there are several, their paired differences to the first.
+def arm_tables(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
+    """Returns a table of means, one row per arm, and, for several arms, one of paired differences to the first arm.
 
     Args:
         level: share of the target's utility at which trajectories are compared.
     Returns:
-        No table where no arm has runs of several worlds or seeds.
+        No table if no arm has runs of several worlds or seeds.
     """
-    found = group(runs)
-    if not any(len(arm.pairs) > 1 for arm in found):
+    found = group_into_arms(runs)
+    if not any(len(arm.draws) > 1 for arm in found):
         return []
-    changed = differing([arm.config for arm in found])
-    names = [_named(arm, settings) for arm, settings in zip(found, changed, strict=True)]
-    figures = _figures(runs, level)
-    values = [{heading: _values(arm, read) for heading, read in figures.items()} for arm in found]
-    # An attack that counts in no run keeps its column: it is not to be forgotten that it tells nothing.
+    changed = differing_settings([arm.config for arm in found])
+    names = [_arm_name(arm, settings) for arm, settings in zip(found, changed, strict=True)]
+    figures = _arm_figures(runs, level)
+    values = [{heading: _value_by_draw(arm, read) for heading, read in figures.items()} for arm in found]
+    # An attack without a valid result keeps its column, so that the table shows that it gave none.
     headings = [name for name in figures if name.startswith(AFTER) or any(own[name] for own in values)]
     rows = [
-        (Cell(name), Cell(str(len(arm.pairs))), *(_mean(own[heading], len(arm.pairs)) for heading in headings))
+        (Cell(name), Cell(str(len(arm.draws))), *(_mean_cell(own[heading], len(arm.draws)) for heading in headings))
         for name, arm, own in zip(names, found, values, strict=True)
     ]
     tables = [Table(("arm", "runs", *headings), tuple(rows), (NOTE, *metric_notes(runs)))]
     if len(found) > 1:
         rows = [
-            (Cell(name), Cell(heading), *_difference(own[heading], values[0][heading]))
+            (Cell(name), Cell(heading), *_difference_cells(own[heading], values[0][heading]))
             for name, own in zip(names[1:], values[1:], strict=True)
             for heading in headings
         ]
         note = (
-            f"Each arm minus {names[0]}, paired by world and seed: mean over (n) pairs with its 95 % t-interval. Of "
-            "many differences one in twenty has an interval without 0 by chance alone."
+            f"Each arm minus {names[0]}, paired by world and seed: mean over (n) pairs with its 95 % t-interval. One "
+            "in twenty such intervals excludes 0 by chance alone."
         )
-        tables.append(Table(("arm", "figure", f"minus {names[0]}", "which is"), tuple(rows), (note,)))
+        tables.append(Table(("arm", "figure", f"minus {names[0]}", "conclusion"), tuple(rows), (note,)))
     return tables
 
 
 Read = Callable[[RunResult], float | None]
 
 
-def _figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:
-    """Heading -> how it is read from a run."""
-    attacks = sorted({one.attack for run in runs for one in verdict(run).robustness})
+def _arm_figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:
+    """Maps each column's heading to the function that reads its value from a run."""
+    attacks = sorted({one.attack for run in runs for one in judge_run(run).robustness})
     return {
-        "K": lambda run: verdict(run).forgetting.value,
-        WORST: lambda run: verdict(run).worst.value,
-        **{f"{AFTER}{attack}": _after(attack) for attack in attacks},
-        "utility kept": lambda run: verdict(run).utility.ratio,
-        f"least K at utility {short(level)} or more": lambda run: knowledge_at(trajectory_of(run), level),
+        LEFT: lambda run: judge_run(run).forgetting.value,
+        WORST: lambda run: judge_run(run).worst.value,
+        **{f"{AFTER}{attack}": partial(_value_after, attack) for attack in attacks},
+        "utility kept": lambda run: judge_run(run).utility.ratio,
+        f"least knowledge left at utility {short(level)} or more": lambda run: least_knowledge_at(
+            run_trajectory(run), level
+        ),
     }
 
 
-def _after(attack: str) -> Read:
-    def read(run: RunResult) -> float | None:
-        return next((one.value for one in verdict(run).robustness if one.attack == attack), None)
-
-    return read
+def _value_after(attack: str, run: RunResult) -> float | None:
+    """Returns the knowledge left after an attack's strongest valid setting in a run."""
+    return next((one.value for one in judge_run(run).robustness if one.attack == attack), None)
 
 
-def _values(arm: Arm, read: Read) -> dict[Pair, float]:
-    """Pair -> value, of the pairs that have one."""
-    # Several runs of one pair (copies, other engines) are no independent draws: they count once.
+def _value_by_draw(arm: Arm, read: Read) -> dict[Draw, float]:
+    """Maps each draw that has a value to it."""
+    # Several runs of one draw (copies, other engines) are not independent: their mean counts once.
     found = {}
-    for pair, runs in arm.pairs.items():
-        known = mean([value for run in runs if (value := read(run)) is not None])
+    for draw, runs in arm.draws.items():
+        known = mean_with_interval([value for run in runs if (value := read(run)) is not None])
         if known is not None:
-            found[pair] = known.value
+            found[draw] = known.value
     return found
 
 
-def _mean(values: dict[Pair, float], runs: int) -> Cell:
+def _mean_cell(values: dict[Draw, float], runs: int) -> Cell:
     missing = f"none in {runs - len(values)}" if len(values) < runs else ""
-    return _cell(mean(list(values.values())), missing)
+    return _interval_cell(mean_with_interval(list(values.values())), missing)
 
 
-def _difference(values: dict[Pair, float], first: dict[Pair, float]) -> tuple[Cell, Cell]:
-    """The figure, and what may be said of it."""
-    found = paired_difference(values, first)
+def _difference_cells(values: dict[Draw, float], first: dict[Draw, float]) -> tuple[Cell, Cell]:
+    """Returns the difference, and the conclusion that its interval allows."""
+    found = mean_paired_difference(values, first)
     if found is None or found.holds_zero is None:
-        return _cell(found, ""), Cell("unknown: no two pairs have it")
-    said = "not distinguishable" if found.holds_zero else "higher" if found.value > 0 else "lower"
-    return _cell(found, ""), Cell(said)
+        return _interval_cell(found, ""), Cell("unknown: fewer than two pairs have it")
+    conclusion = "not distinguishable" if found.holds_zero else "higher" if found.value > 0 else "lower"
+    return _interval_cell(found, ""), Cell(conclusion)
 
 
-def _cell(found: Mean | None, text: str) -> Cell:
+def _interval_cell(found: Mean | None, text: str) -> Cell:
     if found is None:
         return Cell(text, is_figure=True)
     return Cell(text, value=found.value, low=found.low, high=found.high, n=found.n, is_figure=True)
 
 
-def _named(arm: Arm, settings: dict[str, object]) -> str:
+def _arm_name(arm: Arm, settings: dict[str, object]) -> str:
     run = arm.runs[0]
     chosen = [run.made_by] if run.checkpoint else [run.choice(name) for name in GROUPS]
-    own = [f"{key}={flat(value)}" for key, value in settings.items()]
+    own = [f"{key}={one_line(value)}" for key, value in settings.items()]
     return " ".join([*(name for name in chosen if name not in ("", "none")), *own]) or "none"
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes an arm: neither world nor seed, nor where a run wrote."""
+def _arm_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that define an arm: all but world, seed, and those that change no result."""
     own = copy.deepcopy({key: value for key, value in config.items() if key not in (*NOT_SETTINGS, "seed")})
     for key in ("world", "seed"):
         own.get("dataset", {}).pop(key, None)
     return own
 
 
-def _pair(config: dict[str, Any]) -> Pair:
+def _draw(config: dict[str, Any]) -> Draw:
     data = config.get("dataset") or {}
     return json.dumps([data.get("world"), data.get("seed"), config.get("seed")])

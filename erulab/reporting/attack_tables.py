@@ -1,4 +1,4 @@
-"""Tables of attacks: the headline of each setting, every row, and K by attack and metric."""
+"""Tables of attacks: the headline of each setting, every row, and knowledge left by attack and metric."""
 
 from __future__ import annotations
 
@@ -11,20 +11,31 @@ from erulab.reporting.numbers import MISSING, number, power, seconds, signed, th
 from erulab.reporting.rendering import Cell, Table
 
 MEANS = (*MODELS, *(f"attacked_{model}" for model in MODELS))
-COMPARED = ("residual", "residual_attacked", "recovered", "maintained_gap", "maintained_error")
+# Figure of attacks.json -> heading.
+COMPARED = {
+    "residual": "knowledge left",
+    "residual_attacked": "after attack",
+    "recovered": "recovered",
+    "maintained_gap": "maintained gap",
+    "maintained_error": "maintained error",
+}
 NOTE = (
-    "Budget: steps, FLOPs and time of the attacker of the unlearned model, of one repeat, without what scoring took. "
-    "Chosen: what the validation half of the facts picked, for each model by itself. Repeats: lowest to highest K."
+    "Steps, FLOPs and time: the attacker's cost on the unlearned model, for one repeat, without scoring. Chosen: the "
+    "attempt that did best on the validation half of the facts, for each model by itself. Repeats: lowest to highest "
+    "knowledge left. Utility kept: share of the unlearned model's utility before the attack."
 )
 HEAT_NOTE = (
-    "K after the attack (1 = target, 0 = oracle). Empty: the attack does not measure this metric. Marked cells say "
-    "nothing about robustness."
+    "Knowledge left after the attack (1 = as the target, 0 = as the oracle). Empty: the attack does not measure this "
+    "metric. Cells with a word in place of a figure say nothing about robustness."
 )
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """K after each attack and setting (rows) on each metric (columns); None where the attack lacks the metric."""
+    """Knowledge left after each attack and setting (rows) on each metric (columns).
+
+    cells: standing and value; None if the attack does not measure the metric.
+    """
 
     rows: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -32,14 +43,14 @@ class HeatMap:
 
 
 def attack_table(run: RunResult) -> Table:
-    """The headline row of each attack and setting."""
+    """Returns the table of headline rows, one per attack and setting."""
     headings = (
         "attack",
         "setting",
         "chosen",
         "metric",
-        "K",
-        "K attacked",
+        "knowledge left",
+        "after attack",
         "repeats",
         "utility kept",
         "steps",
@@ -55,14 +66,14 @@ def attack_table(run: RunResult) -> Table:
             (
                 Cell(str(row["attack"])),
                 Cell(setting_words(row["setting"])),
-                Cell(_chosen(row)),
+                Cell(_chosen_text(row)),
                 Cell(str(row["metric"])),
-                _plain(row, "residual"),
-                _attacked(row),
-                Cell(_repeats(row)),
-                _utility_kept(row),
-                *_budget(row),
-                _count(row),
+                _figure_cell(row, "residual"),
+                _attacked_cell(row),
+                Cell(_repeats_text(row)),
+                _utility_cell(row),
+                *_budget_cells(row),
+                _count_cell(row),
                 Cell(standing(row).value),
                 Cell("" if standing(row) is Standing.counts else why(row)),
             )
@@ -70,13 +81,14 @@ def attack_table(run: RunResult) -> Table:
     return Table(headings, tuple(rows), (NOTE,) if rows else ())
 
 
-def every_attack_row(run: RunResult) -> Table:
-    """Every row of attacks.json with every figure."""
+def every_attack_row_table(run: RunResult) -> Table:
+    """Returns the table of all rows of attacks.json with all their figures."""
     rows = []
     for group in groups(run.attacks):
         for row in (*group.rows, *([group.utility] if group.utility else [])):
             figures = [
-                _attacked(row) if name == "residual_attacked" else _plain(row, name) for name in (*MEANS, *COMPARED)
+                _attacked_cell(row) if name == "residual_attacked" else _figure_cell(row, name)
+                for name in (*MEANS, *COMPARED)
             ]
             valid = "utility" if row is group.utility else standing(row).value
             rows.append(
@@ -85,27 +97,27 @@ def every_attack_row(run: RunResult) -> Table:
                     Cell(setting_words(row["setting"])),
                     Cell(str(row["metric"])),
                     *figures,
-                    _utility_kept(row),
-                    *_budget(row),
-                    _count(row),
+                    _utility_cell(row),
+                    *_budget_cells(row),
+                    _count_cell(row),
                     Cell(valid),
                     Cell(str(row["note"])),
                 )
             )
-    names = [name.replace("_", " ") for name in (*MEANS, *COMPARED)]
+    names = [COMPARED.get(name, name.replace("_", " ")) for name in (*MEANS, *COMPARED)]
     headings = ("attack", "setting", "metric", *names, "utility kept", "steps", "FLOPs", "time", "n", "valid", "note")
     return Table(headings, tuple(rows))
 
 
 def heat_map(run: RunResult) -> HeatMap:
-    """Retain suites are left out: K is of what must be forgotten."""
+    """Collects knowledge left by attack and metric. Retain suites are left out, because they must not be forgotten."""
     found = groups(run.attacks)
     heads = headlines(run.attacks)
     metrics = tuple(dict.fromkeys(str(row["metric"]) for group in found if group.headline["n"] for row in group.rows))
     cells = []
     for group in found:
         own = {str(row["metric"]): row for row in group.rows}
-        if standing(group.headline) is Standing.absent:  # it measured nothing, on no metric
+        if standing(group.headline) is Standing.absent:  # it measured no metric
             own = dict.fromkeys(metrics, group.headline)
         cells.append(
             tuple(
@@ -117,37 +129,37 @@ def heat_map(run: RunResult) -> HeatMap:
 
 
 def heat_table(run: RunResult) -> Table | None:
-    """The heat map as a table; None where no attack measured anything."""
+    """Returns the heat map as a table; None if no attack measured anything."""
     heat = heat_map(run)
     if not heat.metrics:
         return None
     rows = []
     for label, cells in zip(heat.rows, heat.cells, strict=True):
-        rows.append((Cell(label), *(Cell() if cell is None else _heat(*cell) for cell in cells)))
+        rows.append((Cell(label), *(Cell() if cell is None else _heat_cell(*cell) for cell in cells)))
     return Table(("attack", *heat.metrics), tuple(rows), (HEAT_NOTE,))
 
 
-def _heat(which: Standing, value: float | None) -> Cell:
+def _heat_cell(which: Standing, value: float | None) -> Cell:
     if which is Standing.counts:
         return Cell(value=value, is_figure=True, written=signed(value))
     return Cell(which.value, is_figure=True)
 
 
-def _plain(row: Row, name: str) -> Cell:
+def _figure_cell(row: Row, name: str) -> Cell:
     return Cell(value=number(row[name]), is_figure=True)
 
 
-def _attacked(row: Row) -> Cell:
+def _attacked_cell(row: Row) -> Cell:
     value, low, high = (number(row[key]) for key in ("residual_attacked", "low", "high"))
     return Cell(value=value, low=low, high=high, is_figure=True)
 
 
-def _utility_kept(row: Row) -> Cell:
+def _utility_cell(row: Row) -> Cell:
     before, after = number(row["utility"]), number(row["utility_attacked"])
     return Cell(value=after / before if before and after is not None else None, is_figure=True)
 
 
-def _budget(row: Row) -> tuple[Cell, Cell, Cell]:
+def _budget_cells(row: Row) -> tuple[Cell, Cell, Cell]:
     steps, flops, took = (number(row[key]) for key in ("steps", "flops", "seconds"))
     return (
         Cell(value=steps, is_figure=True, written=thousands(steps)),
@@ -156,26 +168,26 @@ def _budget(row: Row) -> tuple[Cell, Cell, Cell]:
     )
 
 
-def _count(row: Row) -> Cell:
+def _count_cell(row: Row) -> Cell:
     n = number(row["n"])
     return Cell(value=n, is_figure=True, written=thousands(n))
 
 
-def _repeats(row: Row) -> str:
-    """`.31 to .34 (3)`, with a dash in place of a repeat under which K is undefined."""
+def _repeats_text(row: Row) -> str:
+    """Writes `0.31 to 0.34 (3)`: lowest and highest knowledge left of the repeats, and how many there were."""
     values = [number(value) for value in row["repeats"]]
     known = [value for value in values if value is not None]
     if not values:
         return ""
-    spread = f"{signed(min(known))} to {signed(max(known))}" if known else MISSING
+    extremes = f"{signed(min(known))} to {signed(max(known))}" if known else MISSING
     undefined = f", {len(values) - len(known)} undefined" if len(known) < len(values) else ""
-    return f"{spread} ({len(values)}{undefined})"
+    return f"{extremes} ({len(values)}{undefined})"
 
 
-def _chosen(row: Row) -> str:
-    """What each model's attacker settled on; one word where all agree. Repeats that differ are all named."""
+def _chosen_text(row: Row) -> str:
+    """Names the attempt chosen for each model, once if all agree; repeats that differ are joined by `or`."""
     chosen: dict[str, list[dict[str, Any]]] = row["chosen"]
-    words = {model: " or ".join(dict.fromkeys(setting_words(one) for one in kept)) for model, kept in chosen.items()}
-    if len(set(words.values())) == 1:
-        return next(iter(words.values()))
-    return "; ".join(f"{model} {words[model]}" for model in MODELS if model in words)
+    texts = {model: " or ".join(dict.fromkeys(setting_words(one) for one in kept)) for model, kept in chosen.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{model} {texts[model]}" for model in MODELS if model in texts)

@@ -1,4 +1,4 @@
-"""What an attacker gets for its budget: every attempt along its steps, and the best there is up to each cost."""
+"""Relates what an attack brings back to its cost: attempts along their steps, and the highest value up to each cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
 BUDGETS = ("flops", "seconds")
-KEPT_GAP = 0.8  # as attacks.figures.validity asks of a row, which cannot be imported here: it wants numpy
+KEPT_GAP = 0.8  # the limit of attacks/judging/figures.py, which needs numpy and is not imported here
 
 
 @dataclass(frozen=True)
-class Spent:
-    """K after an attack that took the attacker `cost`; `label`: attack and setting."""
+class AttackCost:
+    """Knowledge left (`value`) after an attack that took the attacker `cost`.
+
+    label: attack and setting.
+    """
 
     cost: float
     value: float
@@ -25,8 +28,13 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Course:
-    """An attack's attempts that differ in their steps only: model -> headline figure, and K, after each of them."""
+class LearningCurve:
+    """An attack's attempts that differ in their steps only.
+
+    steps: the attacker's steps of each attempt.
+    figures: model -> headline figure after each attempt.
+    residual: knowledge left after each attempt.
+    """
 
     label: str
     metric: str
@@ -36,11 +44,12 @@ class Course:
     residual: tuple[float | None, ...]
 
 
-def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
-    """A point for each headline row that counts, and for each of its attempts that leaves the target its gap.
+def attack_costs(rows: Sequence[Row], budget: str) -> list[AttackCost]:
+    """Collects cost and knowledge left of valid headline rows, and of their attempts that keep the target's gap.
 
     Args:
-        budget: one of BUDGETS.
+        rows: contents of attacks.json.
+        budget: one of BUDGETS: `flops`, or `seconds`.
     """
     heads = headlines(rows)
     found = []
@@ -50,15 +59,15 @@ def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
         for one in (row, *(attempt for attempt in row["attempts"] if _keeps_gap(attempt, row))):
             cost, value = number(one[budget]), number(one["residual_attacked"])
             if cost is not None and value is not None:
-                found.append(Spent(cost, value, named(row, heads)))
+                found.append(AttackCost(cost, value, named(row, heads)))
     return found
 
 
-def envelope(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(cost, value) where the best value so far rises, by cost: what an attacker with that budget can have.
+def best_by_cost(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns (cost, value) wherever the highest value so far rises: what an attacker with that budget can bring back.
 
     Args:
-        points: (cost, value), in any order; of equal costs the best one stands.
+        points: (cost, value) in any order; of equal costs the highest value counts.
     """
     best: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
@@ -67,36 +76,36 @@ def envelope(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def courses(rows: Sequence[Row]) -> list[Course]:
-    """The learning curves that attacks with several attempts left, at least two points each."""
+def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
+    """Collects the curves of attacks that tried several numbers of steps, each with at least two points."""
     heads = headlines(rows)
     found = []
     for row in heads:
         apart: dict[str, list[dict[str, Any]]] = {}
         for one in row["attempts"]:
-            apart.setdefault(json.dumps(_but_steps(one["chosen"]), sort_keys=True), []).append(one)
+            apart.setdefault(json.dumps(_without_steps(one["chosen"]), sort_keys=True), []).append(one)
         for attempts in apart.values():
-            ordered = sorted(attempts, key=_steps)
-            if len({_steps(one) for one in ordered}) > 1:
-                words = setting_words(_but_steps(ordered[0]["chosen"]))
-                found.append(_course(f"{named(row, heads)} {words}".rstrip(), row, ordered))
+            ordered = sorted(attempts, key=_attempt_steps)
+            if len({_attempt_steps(one) for one in ordered}) > 1:
+                words = setting_words(_without_steps(ordered[0]["chosen"]))
+                found.append(_learning_curve(f"{named(row, heads)} {words}".rstrip(), row, ordered))
     return found
 
 
-def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
+def _learning_curve(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> LearningCurve:
     figures = {model: tuple(number(one[f"attacked_{model}"]) for one in attempts) for model in MODELS}
-    return Course(
+    return LearningCurve(
         label,
         str(row["metric"]),
         row["valid"] is True,
-        tuple(_steps(one) for one in attempts),
+        tuple(_attempt_steps(one) for one in attempts),
         figures,
         tuple(number(one["residual_attacked"]) for one in attempts),
     )
 
 
 def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:
-    """Whether an attempt, by the gap of target and oracle, is valid as its row must be; its utility is not written."""
+    """Returns whether the attempt keeps 80 % of the target's gap to the oracle; its utility is not recorded."""
     target, oracle = number(row["target"]), number(row["oracle"])
     attacked = number(attempt["attacked_target"]), number(attempt["attacked_oracle"])
     if target is None or oracle is None or attacked[0] is None or attacked[1] is None:
@@ -104,11 +113,11 @@ def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:
     return attacked[0] - attacked[1] >= KEPT_GAP * (target - oracle)
 
 
-def _steps(attempt: dict[str, Any]) -> float:
-    """Of this attempt alone where it says so; else those that the attacker has taken up to its end."""
+def _attempt_steps(attempt: dict[str, Any]) -> float:
+    """Returns the attempt's own steps if it says so, otherwise the attacker's steps up to its end."""
     own = number(attempt["chosen"].get("steps"))
     return float(attempt["steps"]) if own is None else own
 
 
-def _but_steps(chosen: dict[str, Any]) -> dict[str, Any]:
+def _without_steps(chosen: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in chosen.items() if key != "steps"}

@@ -1,6 +1,6 @@
-"""What a person sees while a run goes: the config as a tree, one progress bar, one table at the end.
+"""Prints what a person sees during a run: the config as a tree, one progress bar, one table at the end.
 
-Plain lines where standard output is no terminal. Text of models and configs can neither style nor control it.
+Without a terminal it prints plain lines. Text of models and configs can neither style nor control a terminal.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rich.tree import Tree
 from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import number, seconds, short
-from erulab.reporting.telling import rows_of, telling
-from erulab.reporting.verdict import Outcome, Verdict, judge, outcome
+from erulab.reporting.shown_figures import figures_worth_showing, row_count
+from erulab.reporting.verdict import Outcome, Verdict, compare_with_oracle, judge
 
-PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between two lines without a terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice",
@@ -62,26 +62,28 @@ STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow"
 def show_config(config: Mapping[str, Any]) -> None:
     """Prints the resolved config as a tree; secrets are redacted."""
     tree = Tree(Text("config", style="bold"), guide_style="dim")
-    _grow(tree, redacted(dict(config)))
-    _console().print(tree, soft_wrap=True)
+    _add_branches(tree, redacted(dict(config)))
+    _new_console().print(tree, soft_wrap=True)
 
 
 def announce(line: str) -> None:
-    """One plain line: what begins now and takes a while."""
-    _console().print(Text(visible(line)), soft_wrap=True)
+    """Prints one plain line about work that begins now and takes a while."""
+    _new_console().print(Text(visible(line)), soft_wrap=True)
 
 
 class Progress:
-    """A training's steps: a bar in a terminal, else a line every ten seconds and one at the end."""
+    """The progress of a training: a bar in a terminal; otherwise a line every ten seconds and one at the end."""
 
     def __init__(self, title: str, total: int, enabled: bool = True) -> None:
         self._title, self._total = title, total
-        self._started: tuple[float, int] | None = None  # time and step of the first update: a resumed run starts late
+        self._started: tuple[float, int] | None = (
+            None  # time and step of the first update; a resumed run does not start at 0
+        )
         self._printed = time.monotonic()
         self._line = ""
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
-        self._console = _console()
+        self._console = _new_console()
         self._plain = enabled and not self._console.is_terminal
         if enabled and self._console.is_terminal:
             self._bar = RichProgress(
@@ -95,7 +97,7 @@ class Progress:
             self._bar.start()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """`step` steps are done; `values` are the metrics of the last one."""
+        """Shows that `step` steps are done; `values` are the metrics of the last one."""
         now = time.monotonic()
         if self._started is None:
             self._started = (now, step)
@@ -128,7 +130,7 @@ class Progress:
 
 @contextmanager
 def progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Progress]:
-    """`with progress("unlearning", 60) as bar: bar.update(1, {"loss": 2.3})`; silent unless `enabled`."""
+    """Opens a Progress: `with progress("unlearning", 60) as bar: bar.update(1, {"loss": 2.3})`."""
     bar = Progress(title, total, enabled)
     try:
         yield bar
@@ -136,8 +138,8 @@ def progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Progre
         bar.close()
 
 
-def jobs_table(rows: Sequence[Sequence[str]]) -> None:
-    """What became of a sweep's jobs: number, overrides, state, exit code, seconds, GPUs, folder."""
+def show_jobs_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints a sweep's jobs: number, overrides, state, exit code, seconds, GPUs, folder."""
     table = Table(box=SIMPLE_HEAD)
     for heading in ("job", "overrides", "state", "code", "seconds", "GPU", "folder"):
         table.add_column(heading, justify="right" if heading in ("job", "code", "seconds") else "left", overflow="fold")
@@ -146,23 +148,25 @@ def jobs_table(rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def final_table(
+def show_final_table(
     scores: dict[str, dict[str, Any]],
     attacks: list[dict[str, Any]],
     files: Sequence[Path] = (),
-    beside: Iterable[str] = (),
+    extra_benchmarks: Iterable[str] = (),
     *,
     every: bool = False,
 ) -> None:
-    """Prints the three models side by side, the verdict in words, and where the files are.
+    """Prints the three models side by side, the verdict in sentences, and the paths of the files.
 
     Args:
-        beside: names of the benchmarks measured beside the data set; every: all of the data set's figures that tell
-            something, not a few.
+        scores, attacks: the contents of scores.json and attacks.json.
+        files: paths to print at the end.
+        extra_benchmarks: names of the benchmarks measured beside the data set.
+        every: show all figures of the data set that are worth showing, instead of the usual few.
     """
-    console = _console()
+    console = _new_console()
     models = [model for model in ("target", "unlearned", "oracle") if model in scores]
-    names = telling(scores, FIGURES, beside, every=every)
+    names = figures_worth_showing(scores, FIGURES, extra_benchmarks, every=every)
     rows = [name for name in names if any(number(scores[model].get(name)) is not None for model in models)]
     if rows:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -170,7 +174,7 @@ def final_table(
         for model in (*models, "n"):
             table.add_column(model, justify="right")
         for name in rows:
-            n = next((number(rows_of(scores[m], name)) for m in models), None)
+            n = next((number(row_count(scores[m], name)) for m in models), None)
             values = [short(number(scores[model].get(name)), 2 if "/" in name else 3) for model in models]
             table.add_row(name, *values, "" if n is None else str(int(n)))
         console.print(table)
@@ -179,30 +183,30 @@ def final_table(
     if judged.alone:
         style = "bold"
     for index, sentence in enumerate(judged.sentences):
-        own = _worst_style(judged) if sentence == judged.worst.words else style if index == 0 else ""
+        own = _strongest_attack_style(judged) if sentence == judged.worst.words else style if index == 0 else ""
         console.print(Text(visible(sentence), style=own), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)
 
 
-def _worst_style(judged: Verdict) -> str:
-    """Of the strongest attack's line: green only where it finds no more than retraining leaves."""
+def _strongest_attack_style(judged: Verdict) -> str:
+    """Returns the colour of the strongest attack's line: green only if it finds no more than in the oracle."""
     worst = judged.worst
     if worst.value is None:
         return STYLE[Outcome.unknown]
-    remains = outcome(worst.value, worst.low, worst.high) is Outcome.remains
+    remains = compare_with_oracle(worst.value, worst.low, worst.high) is Outcome.remains
     return STYLE[Outcome.remains if remains else Outcome.within]
 
 
-def _grow(tree: Tree, value: Any) -> None:
+def _add_branches(tree: Tree, value: Any) -> None:
     for key, item in value.items():
         if isinstance(item, dict) and item:
-            _grow(tree.add(Text(visible(key), style="cyan")), item)
+            _add_branches(tree.add(Text(visible(key), style="cyan")), item)
             continue
         shown = item.value if isinstance(item, Enum) else item
         tree.add(Text.assemble((visible(key), "cyan"), ": ", visible("null" if shown is None else shown)))
 
 
-def _console() -> Console:
-    # Made anew each time: standard output may have been redirected since. Rich itself respects NO_COLOR.
+def _new_console() -> Console:
+    # A new one each time, because standard output may have been redirected. Rich itself respects NO_COLOR.
     return Console(highlight=False)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from erulab.reporting.load import RunResult
-from erulab.reporting.numbers import MISSING, gigabytes, number, power, seconds, thousands
+from erulab.reporting.numbers import MISSING, gigabytes, number, percent, power, seconds, thousands
 from erulab.reporting.rendering import Cell, Table
 
 STAGES = ("target", "oracle", "unlearn", "evaluate", "attack", "report")
-HEADINGS = ("stage", "state", "time to make", "tokens", "FLOPs", "of the adversary", "peak memory")
+HEADINGS = ("stage", "state", "time to make", "tokens", "FLOPs", "adversary's share", "peak memory")
 NOTE = (
-    "What making each product took, also where it was found in the cache. Tokens: computed positions, padding "
-    "included. FLOPs: matrix products, forward and backward, over all processes. Peak memory: of the largest process."
+    "The cost of making each product; for one found in the cache, the cost when it was made. Tokens: computed "
+    "positions, padding included. FLOPs: matrix products, forward and backward, over all processes. Peak memory: of "
+    "the largest process."
 )
 
 
 def cost_table(run: RunResult) -> Table:
-    """Every stage in order, also those that failed, are missing, or were not asked for."""
+    """Returns one row per stage in order, including those that failed, are missing, or were not requested."""
     wanted = [str(stage) for stage in run.config.get("stages", [])]
     rows = []
     for name in STAGES:
@@ -27,14 +28,14 @@ def cost_table(run: RunResult) -> Table:
         elif name in run.missing:
             state = "failed or not reached"
         else:
-            state = "nothing to do" if name in wanted else "not asked for"
-        rows.append((Cell(name), Cell(state), *(Cell(text, is_figure=True) for text in _figures(entry))))
+            state = "nothing to do" if name in wanted else "not requested"
+        rows.append((Cell(name), Cell(state), *(Cell(text, is_figure=True) for text in _cost_texts(entry))))
     return Table(HEADINGS, tuple(rows), (NOTE,))
 
 
-def _figures(entry: dict[str, Any]) -> tuple[str, ...]:
+def _cost_texts(entry: dict[str, Any]) -> tuple[str, ...]:
     work, adversary = number(entry.get("flops")), number(entry.get("flops_adversary"))
-    share = f"{adversary / work:.0%}" if work and adversary is not None else MISSING
+    share = percent(adversary / work) if work and adversary is not None else MISSING
     return (
         seconds(number(entry.get("seconds"))),
         thousands(number(entry.get("tokens"))),

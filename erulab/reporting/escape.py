@@ -1,6 +1,6 @@
-"""Text from a model, a data file or a config, made harmless for where it is shown.
+"""Escapes text from a model, a data file or a config for the place where it is shown.
 
-A forgotten row can hold HTML, terminal escapes, Markdown or a spreadsheet formula: none of it may act.
+A forgotten row can hold HTML, terminal escapes, Markdown or a spreadsheet formula; none of it may take effect.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Characters that turn or hide text without being control characters by category.
+# These characters reverse or hide text, and Unicode does not class them as control characters.
 _TURNING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]!|~$^@#])")
 _MARKDOWN_START = re.compile(r"^(\s*)([-+=>])|^(\s*\d+)([.)])(?=\s|$)")  # lists and headings, at the start of a line
@@ -30,20 +30,22 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
 }
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the full-width ones act in some locales
+# Some locales read the full-width forms as formulas too.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    """Text whose control, bidirectional and lone surrogate characters are written out (`\\x1b`).
+    """Writes out control, bidirectional and lone surrogate characters (`\\x1b`).
 
     Args:
-        lines: keep newlines and tabs; else they become spaces.
+        text: any value; it is converted to text.
+        lines: keep newlines and tabs; otherwise they become spaces.
     """
-    return "".join(_shown(char, lines) for char in str(text))
+    return "".join(_written_out(char, lines) for char in str(text))
 
 
-def _shown(char: str, lines: bool) -> str:
+def _written_out(char: str, lines: bool) -> str:
     if char in "\n\t":
         return char if lines else " "
     if char in _TURNING or unicodedata.category(char) in ("Cc", "Cs"):
@@ -53,7 +55,7 @@ def _shown(char: str, lines: bool) -> str:
 
 
 def markdown(text: object) -> str:
-    """One line of Markdown that shows the text as it is, in a table cell or outside."""
+    """Returns one line of Markdown that shows the text unchanged, in a table cell or outside."""
     escaped = _MARKDOWN_START.sub(_backslashed, _MARKDOWN.sub(r"\\\1", visible(text)))
     escaped = _MARKDOWN_LINK.sub(r"\1\\\2", escaped)
     return "".join(_HTML.get(char, char) for char in escaped)
@@ -65,18 +67,18 @@ def _backslashed(match: re.Match[str]) -> str:
 
 
 def markdown_block(text: object) -> str:
-    """A fenced block; the fence is longer than any run of backticks inside."""
+    """Returns a fenced block; the fence is longer than any run of backticks inside."""
     shown = visible(text, lines=True)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}"
 
 
 def csv_cell(text: object) -> str:
-    """Text that no spreadsheet takes for a formula: a quote goes before `= + - @`. Not for numbers."""
+    """Puts a quote before text that a spreadsheet would read as a formula (`= + - @`). Not for numbers."""
     shown = visible(text)
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def latex(text: object) -> str:
-    """Text that LaTeX sets as it is: no command, no mathematics, no comment."""
+    """Escapes text for LaTeX: no command, no mathematics, no comment."""
     return "".join(_LATEX.get(char, char) for char in visible(text))

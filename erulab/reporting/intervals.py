@@ -1,4 +1,4 @@
-"""Means over runs with intervals, and paired differences. Pure functions."""
+"""Means over runs with 95 % intervals, and paired differences. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of `n` values with its 95 % interval; None where one value or none leaves no interval."""
+    """A mean of `n` values with its 95 % interval; `low` and `high` are None for a single value."""
 
     value: float
     low: float | None
@@ -18,12 +18,15 @@ class Mean:
 
     @property
     def holds_zero(self) -> bool | None:
-        """Whether 0 is within the interval; None without one."""
+        """Whether 0 lies within the interval; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
 
-def mean(values: Sequence[float]) -> Mean | None:
-    """The mean of independent values, with Student's t-interval: mean +- t(.975, n - 1) s / sqrt(n)."""
+def mean_with_interval(values: Sequence[float]) -> Mean | None:
+    """Returns the mean of independent values with Student's t-interval; None for no values.
+
+    The interval is mean +- t(0.975, n - 1) s / sqrt(n).
+    """
     n = len(values)
     if n == 0:
         return None
@@ -37,10 +40,10 @@ def mean(values: Sequence[float]) -> Mean | None:
     return Mean(middle, middle - half, middle + half, n)
 
 
-def paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> Mean | None:
-    """The mean of `one` minus `other` over the pairs that both have; None where they share none.
+def mean_paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> Mean | None:
+    """Returns the mean of `one` minus `other` over the pairs that both have; None if they share none.
 
     Args:
-        one, other: what makes a pair (world and seed) -> value.
+        one, other: pair (world and seed) -> value.
     """
-    return mean([value - other[pair] for pair, value in one.items() if pair in other])
+    return mean_with_interval([value - other[pair] for pair, value in one.items() if pair in other])

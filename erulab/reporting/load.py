@@ -1,4 +1,4 @@
-"""Run folders, read back: what is there is given as it is, what is not there is named, nothing is made up."""
+"""Reads run folders back. Nothing is made up: a missing file is empty, and `missing` names unfinished stages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
 ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "n", "note"}  # of every row of attacks.json
-NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
+NO_RESULT = ("data", "report")  # entries of stages.json that are about no model
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run folder. A file that is missing is an empty dict or list here; `missing` says what that means."""
+    """The contents of one run folder. A missing file is an empty dict or list."""
 
     path: Path
     config: dict[str, Any]
@@ -31,7 +31,7 @@ class RunResult:
     samples: list[dict[str, Any]]
     stages: dict[str, dict[str, Any]]
     env: dict[str, Any]
-    metrics: list[dict[str, Any]]  # of unlearning, in order of step
+    metrics: list[dict[str, Any]]  # unlearning steps, in order
     ended: dict[str, Any]  # exit.json: code, message, rank
 
     @property
@@ -39,33 +39,33 @@ class RunResult:
         return self.path.name
 
     def choice(self, group: str) -> str:
-        """The name chosen for a config group (`method`, `reward`, ...)."""
+        """Returns the name chosen for a config group (`method`, `reward`, ...), or an empty text."""
         options = self.config.get(group)
         return str(options["name"]) if isinstance(options, dict) and "name" in options else ""
 
     @property
     def checkpoint(self) -> str:
-        """The checkpoint that was given in place of an unlearned model: no method of the config made it. Else ""."""
+        """The checkpoint given in place of an unlearned model; empty if the method of the config made the model."""
         return str((self.config.get("model") or {}).get("unlearned") or "")
 
     @property
     def made_by(self) -> str:
-        """The method, or that the unlearned model was given."""
+        """The method that made the unlearned model, or `given`."""
         return "given" if self.checkpoint else self.choice("method")
 
     @property
     def has_results(self) -> bool:
-        """Whether any stage left something to report."""
+        """Whether any stage has made something to report."""
         finished = [name for name, entry in self.stages.items() if entry.get("done") and name not in NO_RESULT]
         return bool(self.scores or self.attacks or finished)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Stages that the config asks for and that have not finished."""
+        """Stages that the config requests and that have not finished."""
         wanted = [str(stage) for stage in self.config.get("stages", [])]
         if not self.config.get("attack"):
             wanted = [stage for stage in wanted if stage != "attack"]
-        # Nothing is trained for these: the product is the oracle or the target.
+        # These methods train nothing: their unlearned model is the oracle or the target.
         if self.choice("method") in ("retrain", "none"):
             wanted = [stage for stage in wanted if stage != "unlearn"]
         model = self.config.get("model") or {}
@@ -78,7 +78,7 @@ class RunResult:
 
 
 def load_run(folder: Path) -> RunResult:
-    """One run folder.
+    """Reads one run folder.
 
     Raises:
         DataError: the folder is no run, or a file in it is damaged.
@@ -88,28 +88,28 @@ def load_run(folder: Path) -> RunResult:
         raise DataError(f"{folder} is no run folder: it has no run.yaml; name a folder that erulab.run made")
     return RunResult(
         path=folder,
-        config=_config(rundir.run_yaml),
-        scores=_json(rundir.scores_json, {}),
-        attacks=_attacks(rundir.attacks_json),
-        samples=_json(rundir.samples_json, []),
-        stages=_json(rundir.stages_json, {}),
-        env=redacted(_json(rundir.env_json, {})),
-        metrics=_lines(rundir.metrics_jsonl),
-        ended=_json(rundir.exit_json, {}),
+        config=_read_config(rundir.run_yaml),
+        scores=_read_json_file(rundir.scores_json, {}),
+        attacks=_read_attack_rows(rundir.attacks_json),
+        samples=_read_json_file(rundir.samples_json, []),
+        stages=_read_json_file(rundir.stages_json, {}),
+        env=redacted(_read_json_file(rundir.env_json, {})),
+        metrics=_read_json_lines(rundir.metrics_jsonl),
+        ended=_read_json_file(rundir.exit_json, {}),
     )
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunResult]:
-    """Runs of run and sweep folders, in the order given; a run named twice comes once.
+    """Reads the runs of several folders, in the order given; a run that is named twice comes once.
 
     Args:
-        folders: a folder that is neither stands for every run below it, by name.
+        folders: run folders, sweep folders, or folders that stand for every run below them, in order of name.
     Raises:
-        DataError: a folder neither is nor holds a run or sweep, or a file in it is damaged.
+        DataError: a folder holds no run or sweep, or a file in it is damaged.
     """
     runs: dict[Path, RunResult] = {}
     for folder in folders:
-        for job in _jobs(Path(folder)):
+        for job in _run_folders(Path(folder)):
             runs.setdefault(job.resolve(), load_run(job))
     if not runs:
         raise DataError(
@@ -118,20 +118,21 @@ def load_runs(folders: Sequence[Path]) -> list[RunResult]:
     return list(runs.values())
 
 
-def _jobs(folder: Path) -> list[Path]:
+def _run_folders(folder: Path) -> list[Path]:
+    """Returns the run folders that a run folder, sweep folder or parent folder stands for."""
     sweep = folder / "sweep.json"
     if not sweep.is_file():
-        runs = list(_below(folder))
+        runs = list(_runs_below(folder))
         if not runs:
             raise DataError(f"{folder} is no run or sweep folder: neither run.yaml nor sweep.json is in it or below it")
         return runs
-    # A job that never started has no folder yet: the others can be compared all the same.
-    named = [Path(job["folder"]) for job in _json(sweep, {})["jobs"]]
-    return [job for job in (_found(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
+    # A job that never started has no folder; the others are compared without it.
+    named = [Path(job["folder"]) for job in _read_json_file(sweep, {})["jobs"]]
+    return [job for job in (_job_folder(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """The run folders that a folder is or holds; hidden ones (caches) hold none."""
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Yields the run folders at and below a folder; hidden folders (caches) are skipped."""
     for path, folders, files in os.walk(folder):
         if RunDir(path).run_yaml.name in files:
             folders.clear()
@@ -139,13 +140,13 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
-def _found(job: Path, sweep: Path) -> Path:
-    """A job's folder. Its path was written in the folder the sweep was typed in; outputs may have been moved since."""
+def _job_folder(job: Path, sweep: Path) -> Path:
+    """Returns a sweep job's folder, also if the output folder was moved after the sweep wrote its path."""
     moved = sweep.resolve().parent.parent / job.parent.name / job.name
     return moved if not RunDir(job).run_yaml.is_file() else job
 
 
-def _config(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -156,8 +157,8 @@ def _config(file: Path) -> dict[str, Any]:
     return plain
 
 
-def _attacks(file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _json(file, [])
+def _read_attack_rows(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _read_json_file(file, [])
     if not all(isinstance(row, dict) and row.keys() >= ATTACK_KEYS for row in rows):
         raise DataError(
             f"{file} has rows without {', '.join(sorted(ATTACK_KEYS))}: another version of erulab wrote them; "
@@ -166,7 +167,7 @@ def _attacks(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _json(file: Path, empty: Any) -> Any:
+def _read_json_file(file: Path, empty: Any) -> Any:
     if not file.is_file():
         return empty
     try:
@@ -178,12 +179,12 @@ def _json(file: Path, empty: Any) -> Any:
     return value
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _read_json_lines(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")
     rows = []
-    # What follows the last newline is a line that a crash cut short, or nothing.
+    # A crash can leave a cut line after the last newline; it is ignored.
     for number, line in enumerate(lines[:-1], 1):
         try:
             rows.append(json.loads(line))

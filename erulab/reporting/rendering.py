@@ -1,4 +1,4 @@
-"""A table of figures and texts, written as text, Markdown, CSV, LaTeX or HTML, each with its own escaping."""
+"""Renders a table of figures and texts as text, Markdown, CSV, LaTeX or HTML, each with its own escaping."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FORMATS = ("text", "md", "csv", "latex", "html")
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, or a figure with its interval and the number of rows it was measured on.
+    """A text, or a figure with its interval and the number of rows it was measured on.
 
-    written: how a person reads a figure that two digits do not suit.
+    written: how the figure is shown, if two digits do not suit it.
     """
 
     text: str = ""
@@ -33,10 +33,10 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The figure as a person reads it: value, interval, n in parentheses. Text as it is, not yet escaped."""
+        """The figure as it is shown: value, interval, n in parentheses. Texts are not yet escaped."""
         if not self.is_figure or self.value is None:
             return self.text
-        # A figure with an interval is a K, whose sign matters more than powers of ten near 0.
+        # Knowledge left has an interval; its sign matters more than powers of ten near 0.
         value = signed(self.value) if self.low is not None else self.written or short(self.value, self.digits)
         parts = [value, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
         return " ".join(part for part in parts if part)
@@ -44,23 +44,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headings; `notes` say what the figures mean."""
+    """Rows of cells under headings; `notes` explain the figures."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
     def render(self, format: str) -> str:
-        """The table in one of FORMATS, everything that is not ours escaped for it."""
-        return {"text": _text, "md": _markdown, "csv": _csv, "latex": _latex, "html": _html}[format](self)
+        """Returns the table in one of FORMATS, with every text escaped for it."""
+        return {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "latex": _as_latex, "html": _as_html}[format](
+            self
+        )
 
     def _repr_html_(self) -> str:
-        """How a notebook shows the table."""
+        """Shows the table in a notebook."""
         return self.render("html")
 
 
-def _n_in_headings(table: Table) -> Table:
-    """The same table with n in the heading of a column whose figures share it."""
+def _with_n_in_headings(table: Table) -> Table:
+    """Moves n into the heading of each column whose figures share it."""
     headings, columns = [], []
     for heading, column in zip(table.headings, _columns(table), strict=True):
         counts = {cell.n for cell in column if cell.value is not None}
@@ -74,9 +76,9 @@ def _columns(table: Table) -> list[tuple[Cell, ...]]:
     return [tuple(row[i] for row in table.rows) for i in range(len(table.headings))]
 
 
-def _text(table: Table) -> str:
-    """Headings are set one word a line, so that columns stay as narrow as their figures."""
-    table = _n_in_headings(table)
+def _as_text(table: Table) -> str:
+    """Renders the table as text. Headings have one word per line, so that columns are as narrow as their figures."""
+    table = _with_n_in_headings(table)
     words = [escape.visible(heading).split(" ") for heading in table.headings]
     height = max(len(column) for column in words)
     grid = [[[""] * (height - len(column)) + column for column in words][i] for i in range(len(words))]
@@ -95,21 +97,21 @@ def _text(table: Table) -> str:
     return "\n".join([*lines, *map(escape.visible, table.notes)]) + "\n"
 
 
-def _markdown(table: Table) -> str:
+def _as_markdown(table: Table) -> str:
     def line(texts: Sequence[str]) -> str:
         return f"| {' | '.join(texts)} |"
 
-    table = _n_in_headings(table)
+    table = _with_n_in_headings(table)
     lines = [line([escape.markdown(h) for h in table.headings]), line(["---"] * len(table.headings))]
     for row in table.rows:
-        # Our own figures need no escaping and read better without.
+        # Figures are our own text: they need no escaping and are easier to read without it.
         lines.append(line([cell.shown if cell.is_figure else escape.markdown(cell.shown) for cell in row]))
     notes = [f"\n{escape.markdown(note)}" for note in table.notes]
     return "\n".join([*lines, *notes]) + "\n"
 
 
-def _csv(table: Table) -> str:
-    """Figures in full precision; interval and n get columns of their own where there are any."""
+def _as_csv(table: Table) -> str:
+    """Renders the table as CSV. Figures have full precision; interval and n have columns of their own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = [_csv_parts(column) for column in _columns(table)]
@@ -145,19 +147,19 @@ def _csv_value(cell: Cell, part: str) -> str:
     return "" if value is None else repr(value)
 
 
-def _latex(table: Table) -> str:
-    table = _n_in_headings(table)
+def _as_latex(table: Table) -> str:
+    table = _with_n_in_headings(table)
     columns = "".join("r" if any(row[i].is_figure for row in table.rows) else "l" for i in range(len(table.headings)))
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines.append(" & ".join(escape.latex(h) for h in table.headings) + r" \\")
     lines.append(r"\midrule")
-    # A cell that opens with a bracket would be read as the argument of the line end before it.
+    # LaTeX would read a cell that opens with a bracket as an argument of the line end before it.
     lines += [" & ".join(f"{{}}{escape.latex(cell.shown)}" for cell in row) + r" \\" for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*lines, *(f"% {escape.visible(note)}" for note in table.notes)]) + "\n"
 
 
-def _html(table: Table) -> str:
+def _as_html(table: Table) -> str:
     def cells(tag: str, items: Sequence[tuple[str, bool]]) -> Markup:
         return Markup("").join(
             Markup("<{tag}{style}>{text}</{tag}>").format(
@@ -166,7 +168,7 @@ def _html(table: Table) -> str:
             for text, figure in items
         )
 
-    table = _n_in_headings(table)
+    table = _with_n_in_headings(table)
     headings = [(h, any(row[i].is_figure for row in table.rows)) for i, h in enumerate(table.headings)]
     head = Markup("<thead><tr>{}</tr></thead>").format(cells("th", headings))
     body = Markup("\n").join(

@@ -125,7 +125,7 @@ def before_attacks(rows: Sequence[Row]) -> float | None:
 
 
 def with_interval(value: float, low: float | None, high: float | None) -> str:
-    """`.31 [.22, .40]`."""
+    """`0.31 [0.22, 0.40]`."""
     return f"{signed(value)} {interval(low, high)}".rstrip()
 
 

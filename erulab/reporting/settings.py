@@ -1,4 +1,4 @@
-"""Configs as flat settings, and what sets the runs of a comparison apart."""
+"""Flattens configs into settings, and finds the settings in which compared runs differ."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-# Where a run wrote and on what it ran: no part of what was asked.
+# Where a run wrote and on what machine it ran; these change no result.
 NOT_SETTINGS = ("output", "cache", "tracker", "engine", "rerun", "stages", "plugins", "artifacts")
 PLUGIN_GROUPS = ("model", "dataset", "method", "reward", "adversary")
 
 
-def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys -> values, in the config's order."""
+def flat_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config's values by dotted key, in the config's order."""
     out: dict[str, Any] = {}
-    _flatten(config, "", out)
+    _collect_settings(config, "", out)
     return out
 
 
-def flat(value: object) -> str:
-    """A setting's value on one line."""
+def one_line(value: object) -> str:
+    """Writes a setting's value on one line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def differing(configs: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
-    """For each config the settings in which it differs from another one that chose the same plugin.
+def differing_settings(configs: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
+    """Returns, for each config, the settings in which it differs from another config with the same plugin.
 
-    method, reward and adversary names are left out: a table has columns for them. Without the rule on plugins every
-    option of every method would count as a difference in a comparison of methods.
+    Names of method, reward and adversary are left out, because tables have columns for them. Options of a plugin are
+    compared only among runs that chose it; otherwise every option of every method would count as a difference.
     """
-    flats = [settings({k: v for k, v in config.items() if k not in NOT_SETTINGS}) for config in configs]
+    flats = [flat_settings({k: v for k, v in config.items() if k not in NOT_SETTINGS}) for config in configs]
     result: list[dict[str, object]] = []
     for config, own in zip(configs, flats, strict=True):
         mine: dict[str, object] = {}
@@ -41,7 +41,7 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
             peers = [
                 other
                 for other_config, other in zip(configs, flats, strict=True)
-                if all_count or _name(other_config, group) == _name(config, group)
+                if all_count or _chosen_plugin(other_config, group) == _chosen_plugin(config, group)
             ]
             if any(other.get(key, value) != value for other in peers):
                 mine[key] = value
@@ -49,14 +49,14 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
     return result
 
 
-def _name(config: dict[str, Any], group: str) -> object:
+def _chosen_plugin(config: dict[str, Any], group: str) -> object:
     options = config.get(group)
     return options.get("name") if isinstance(options, dict) else None
 
 
-def _flatten(value: Any, key: str, out: dict[str, Any]) -> None:
+def _collect_settings(value: Any, key: str, out: dict[str, Any]) -> None:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            _flatten(item, f"{key}.{name}" if key else str(name), out)
+            _collect_settings(item, f"{key}.{name}" if key else str(name), out)
     else:
         out[key] = value

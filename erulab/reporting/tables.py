@@ -1,4 +1,4 @@
-"""The tables of a report: runs compared, one run's figures, its requests."""
+"""The tables of a report: several runs compared, one run's figures, its requests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.rendering import Cell, Table
-from erulab.reporting.settings import differing, flat
-from erulab.reporting.telling import COST, RESIDUAL, rows_of, telling
-from erulab.reporting.verdict import verdict
+from erulab.reporting.settings import differing_settings, one_line
+from erulab.reporting.shown_figures import COST, RESIDUAL, figures_worth_showing, row_count
+from erulab.reporting.verdict import judge_run
 
 CHOICES = ("run", "method", "reward", "adversary", "settings")
-AFTER, WORST = "K after ", "K at worst"
-# (heading, metric of scores.json); a column that no run has is left out.
+LEFT, AFTER, WORST = "knowledge left", "knowledge left after ", "knowledge left at worst"
+# (heading, metric of scores.json); a column is left out if no run has it.
 FIGURES = (
     ("log-odds forget", "forget/log_odds"),
     ("choice forget", "forget/choice"),
@@ -39,25 +39,26 @@ FIGURES = (
     ("WMDP", "wmdp/accuracy"),
     ("MMLU", "mmlu/accuracy"),
 )
-# What stands for a suite in the table of successive requests: the first of these that it has.
+# In the table of successive requests a suite is shown by the first of these figures that it has.
 MAIN = ("choice", "accuracy", "rouge_f1", "rouge", "probability")
 OVERALL = ("model_utility", "mia/privleak")
 
 
-def comparison(runs: Sequence[RunResult]) -> Table:
-    """One row a run; targets and oracles come once each, where several runs share them."""
-    changed = differing([run.config for run in runs])
-    figures = _compared(runs)
-    rows = [_run_row(run, settings, figures) for run, settings in zip(runs, changed, strict=True)]
+def comparison_table(runs: Sequence[RunResult]) -> Table:
+    """Returns one row per run; targets and oracles that several runs share have one row each."""
+    changed = differing_settings([run.config for run in runs])
+    figures = _compared_figures(runs)
+    rows = [_run_cells(run, settings, figures) for run, settings in zip(runs, changed, strict=True)]
     attacks = sorted({heading for row in rows for heading in row if heading.startswith(AFTER)})
-    headings = [*CHOICES, "verdict", "K", WORST, *attacks, "utility kept", *(heading for heading, _ in figures)]
-    rows = [_reference_row(model, run, figures) for model, run in _references(runs)] + rows
+    headings = [*CHOICES, "verdict", LEFT, WORST, *attacks, "utility kept", *(heading for heading, _ in figures)]
+    rows = [_reference_cells(model, run, figures) for model, run in _distinct_references(runs)] + rows
     table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
     shown = [i for i in range(len(headings)) if any(row[i].text or row[i].value is not None for row in table)]
     notes = [
-        "K: knowledge of the forget set above the oracle, on log-odds (1 = target, 0 = oracle, below 0 = "
-        "over-forgotten), with its 95 % interval; after an attack: its strongest valid setting; at worst: the "
-        "strongest attack. (n): rows measured, in a heading where all share it."
+        "Knowledge left (K): share of what unlearning should remove that is still there, on log-odds (1 = as the "
+        "target, 0 = as the oracle, below 0 = over-forgotten), with its 95 % interval; after an attack: after its "
+        "strongest valid setting; at worst: after the strongest attack. Utility kept: share of the target's. (n): rows "
+        "measured, in the heading if all share it."
     ]
     notes += metric_notes(runs)
     notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
@@ -65,22 +66,22 @@ def comparison(runs: Sequence[RunResult]) -> Table:
 
 
 def key_table(run: RunResult) -> Table:
-    """The figures of the comparison for one run: figures down, target, unlearned and oracle across.
+    """Returns the comparison's figures for one run: one row per figure; target, unlearned model and oracle in columns.
 
-    All that tell something, by name, of a checkpoint that was given, of benchmarks beside the data set, and of a data
-    set with none of the comparison's.
+    A given checkpoint, extra benchmarks, and a data set with none of the comparison's figures show all that are worth
+    showing, by their names in scores.json.
     """
     models = [model for model in MODELS if model in run.scores]
     few = {name: heading for heading, name in FIGURES}
-    names = telling(run.scores, list(few), run.config.get("benchmark") or (), every=bool(run.checkpoint))
+    names = figures_worth_showing(run.scores, list(few), run.config.get("benchmark") or (), every=bool(run.checkpoint))
     headings = {} if run.checkpoint else few
-    rows = [(Cell(headings.get(name, name)), *(_figure(run, model, name) for model in models)) for name in names]
+    rows = [(Cell(headings.get(name, name)), *(_score_cell(run, model, name) for model in models)) for name in names]
     known = tuple(row for row in rows if any(cell.value is not None for cell in row))
     return Table(("figure", *models), known)
 
 
 def score_table(run: RunResult) -> Table:
-    """Every figure of scores.json by suite, the three models side by side, n beside each."""
+    """Returns all figures of scores.json by suite, the three models side by side, with n."""
     models = [model for model in MODELS if model in run.scores]
     names = dict.fromkeys(name for model in models for name in run.scores[model])
     rows = []
@@ -88,12 +89,12 @@ def score_table(run: RunResult) -> Table:
         if name.endswith("/n") or name.startswith((RESIDUAL, COST)):
             continue
         suite, _, figure = name.rpartition("/")
-        rows.append((Cell(suite), Cell(figure), *(_figure(run, model, name) for model in models)))
+        rows.append((Cell(suite), Cell(figure), *(_score_cell(run, model, name) for model in models)))
     return Table(("suite", "figure", *models), tuple(rows))
 
 
-def steps_of(run: RunResult) -> list[tuple[str, str]]:
-    """(words, model of scores.json) from before the first of several requests to after the last; else nothing."""
+def request_steps(run: RunResult) -> list[tuple[str, str]]:
+    """Returns (label, model of scores.json) from before the first request to after the last; empty for one request."""
     between = [model for model in run.scores if model.startswith("unlearned@")]
     if not between:
         return []
@@ -101,34 +102,34 @@ def steps_of(run: RunResult) -> list[tuple[str, str]]:
     return [(words, model) for words, model in (*steps, ("after the last", "unlearned")) if model in run.scores]
 
 
-def step_figures(run: RunResult) -> list[str]:
-    """One figure a suite, and those over several suites: how a chain of requests is followed."""
-    names = dict.fromkeys(name for _, model in steps_of(run) for name in run.scores[model])
+def request_figures(run: RunResult) -> list[str]:
+    """Returns one figure per suite, and those over several suites, for following a chain of requests."""
+    names = dict.fromkeys(name for _, model in request_steps(run) for name in run.scores[model])
     suites = dict.fromkeys(name.split("/")[0] for name in names if name.endswith("/n"))
     found = [next((f"{suite}/{figure}" for figure in MAIN if f"{suite}/{figure}" in names), None) for suite in suites]
     return [name for name in (*found, *OVERALL) if name in names]
 
 
 def request_table(run: RunResult) -> Table | None:
-    """The model after each of several requests, a row a step, beside target and oracle; None where there is one."""
-    steps = steps_of(run)
+    """Returns one row per step of several requests, and the oracle; None for a single request."""
+    steps = request_steps(run)
     if not steps:
         return None
-    names = step_figures(run)
+    names = request_figures(run)
     models = [*steps, *([("oracle", "oracle")] if "oracle" in run.scores else [])]
-    rows = tuple((Cell(words), *(_figure(run, model, name) for name in names)) for words, model in models)
-    note = "Each model is scored on all requests' rows, also of later ones; attacks and verdict are of the last."
+    rows = tuple((Cell(words), *(_score_cell(run, model, name) for name in names)) for words, model in models)
+    note = "Each model is scored on the rows of all requests, also later ones. Attacks and verdict: the last model."
     return Table(("requests", *names), rows, (note,))
 
 
 def metric_notes(runs: Sequence[RunResult]) -> list[str]:
-    """A line for each attack whose K is not on log-odds."""
-    found = {one.attack: one.metric for run in runs for one in verdict(run).robustness if one.metric != HEADLINE}
+    """Returns one line for each attack whose knowledge left is not measured on log-odds."""
+    found = {one.attack: one.metric for run in runs for one in judge_run(run).robustness if one.metric != HEADLINE}
     return [f"{AFTER}{attack} is measured on {metric}." for attack, metric in found.items()]
 
 
-def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
-    """(model, a run that has it) for every distinct target and oracle."""
+def _distinct_references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
+    """Returns (model, a run that has it) for every distinct target and oracle."""
     seen: dict[str, tuple[str, RunResult]] = {}
     for model in ("target", "oracle"):
         for run in runs:
@@ -138,34 +139,36 @@ def _references(runs: Sequence[RunResult]) -> list[tuple[str, RunResult]]:
     return list(seen.values())
 
 
-def _reference_row(model: str, run: RunResult, figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
-    return {"run": Cell(model)} | {heading: _figure(run, model, name) for heading, name in figures}
+def _reference_cells(model: str, run: RunResult, figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+    return {"run": Cell(model)} | {heading: _score_cell(run, model, name) for heading, name in figures}
 
 
-def _compared(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """(heading, metric) of what runs are compared by: beside the usual figures those of benchmarks and checkpoints."""
+def _compared_figures(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """Returns (heading, metric) of the usual figures, and of those of extra benchmarks and checkpoints."""
     few = [name for _, name in FIGURES]
     more = dict.fromkeys(
         name
         for run in runs
-        for name in telling(run.scores, few, run.config.get("benchmark") or (), every=bool(run.checkpoint))
+        for name in figures_worth_showing(
+            run.scores, few, run.config.get("benchmark") or (), every=bool(run.checkpoint)
+        )
         if name not in few
     )
     return [*FIGURES, *((name, name) for name in more)]
 
 
-def _run_row(run: RunResult, settings: dict[str, object], figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
-    judged = verdict(run)
+def _run_cells(run: RunResult, settings: dict[str, object], figures: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+    judged = judge_run(run)
     forgetting = judged.forgetting
     row = {"run": Cell(run.name)}
     row["method"] = Cell(run.made_by)
     if not run.checkpoint:
         row |= {group: Cell(run.choice(group)) for group in CHOICES[2:4]}
-    row["settings"] = Cell(" ".join(f"{key}={flat(value)}" for key, value in settings.items()))
-    row["K"] = Cell(
-        value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_rows(run), is_figure=True
+    row["settings"] = Cell(" ".join(f"{key}={one_line(value)}" for key, value in settings.items()))
+    row[LEFT] = Cell(
+        value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_row_count(run), is_figure=True
     )
-    row |= {heading: _figure(run, "unlearned", name) for heading, name in figures}
+    row |= {heading: _score_cell(run, "unlearned", name) for heading, name in figures}
     row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
     for attack in judged.robustness:
         note = "" if attack.value is not None else attack.standing.value
@@ -178,18 +181,18 @@ def _run_row(run: RunResult, settings: dict[str, object], figures: Sequence[tupl
     return row
 
 
-def _figure(run: RunResult, model: str, name: str) -> Cell:
+def _score_cell(run: RunResult, model: str, name: str) -> Cell:
     scores = run.scores.get(model, {})
     value = number(scores.get(name))
-    n = number(rows_of(scores, name))
+    n = number(row_count(scores, name))
     if value is None:
         return Cell(is_figure=True)
     digits = 3 if name in ("model_utility", "forget_quality") else 2
     return Cell(value=value, n=None if n is None else int(n), is_figure=True, digits=digits)
 
 
-def _forget_rows(run: RunResult) -> int | None:
-    """K is measured on the rows of forget and held-out suites together."""
+def _forget_row_count(run: RunResult) -> int | None:
+    """Counts the rows that knowledge left is measured on: those of forget and held-out suites together."""
     scores = run.scores.get("unlearned", {})
     counts = [number(scores.get(f"{suite}/n")) for suite in ("forget", "forget_heldout")]
     known = [int(count) for count in counts if count is not None]

@@ -1,4 +1,4 @@
-"""Knowledge against utility along an unlearning run, from what was measured every `trainer.eval_every` steps.
+"""Knowledge left against utility along an unlearning run, measured every `trainer.eval_every` steps.
 
 Pure functions of metrics.jsonl and scores.json.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
-from erulab.reporting.telling import rows_of
+from erulab.reporting.shown_figures import row_count
 
 PREFIX = "eval/"
 UNREHEARSED = "retain_unrehearsed"
@@ -20,43 +20,43 @@ LEVEL = 0.97  # share of the target's utility at which methods are compared
 
 @dataclass(frozen=True)
 class Point:
-    """After `step` optimizer steps: K, and the share of the target's utility."""
+    """Knowledge left, and utility as a share of the target's, after `step` optimizer steps."""
 
     step: int
     knowledge: float
     utility: float
 
 
-def trajectory_of(run: RunResult) -> tuple[Point, ...]:
-    """The trajectory of a run; empty where it measured none, or target or oracle has no scores."""
-    return trajectory(run.metrics, run.scores.get("target", {}), run.scores.get("oracle", {}))
+def run_trajectory(run: RunResult) -> tuple[Point, ...]:
+    """Returns the trajectory of a run; empty if none was measured, or target or oracle has no scores."""
+    return trajectory_points(run.metrics, run.scores.get("target", {}), run.scores.get("oracle", {}))
 
 
-def trajectory(
+def trajectory_points(
     metrics: Sequence[Mapping[str, Any]], target: Mapping[str, Any], oracle: Mapping[str, Any]
 ) -> tuple[Point, ...]:
-    """K and utility before the first step, where both are 1, and after each number of steps that was measured.
+    """Returns knowledge left and utility before the first step, where both are 1, and after each measured step.
 
-    K = (model - oracle) / (target - oracle) of log-odds, each the mean over all rows of the forget suites. Utility is
-    the share of rows of a retain suite whose true value is chosen, relative to the target's: `retain_unrehearsed`
-    where it is measured, else the first suite.
+    Knowledge left is (model - oracle) / (target - oracle) of log-odds, each the mean over all rows of the forget
+    suites. Utility is the share of rows of a retain suite whose true value is chosen, relative to the target's. The
+    suite is `retain_unrehearsed` if it is measured, otherwise the first one.
 
     Args:
-        metrics: lines of metrics.jsonl; those with `eval/<suite>/log_odds` (forget suites) and `eval/<suite>/choice`.
-        target, oracle: their figures of scores.json.
+        metrics: lines of metrics.jsonl with `eval/<suite>/log_odds` (forget suites) and `eval/<suite>/choice`.
+        target, oracle: their figures in scores.json.
     """
-    forget = _suites(metrics, "log_odds")
-    kept = [suite for suite in _suites(metrics, "choice") if suite not in forget]
+    forget = _measured_suites(metrics, "log_odds")
+    kept = [suite for suite in _measured_suites(metrics, "choice") if suite not in forget]
     retain = UNREHEARSED if UNREHEARSED in kept else next(iter(kept), None)
     before = number(target.get(f"{retain}/choice"))
-    counts = {suite: number(rows_of(target, f"{suite}/log_odds")) or 0.0 for suite in forget}
-    top = _pooled(target, counts, "")
-    bottom = _pooled(oracle, counts, "")
+    counts = {suite: number(row_count(target, f"{suite}/log_odds")) or 0.0 for suite in forget}
+    top = _pooled_log_odds(target, counts, "")
+    bottom = _pooled_log_odds(oracle, counts, "")
     if top is None or bottom is None or not top > bottom or not before:
         return ()
     points = [Point(0, 1.0, 1.0)]  # the target
     for line in metrics:
-        known = _pooled(line, counts, PREFIX)
+        known = _pooled_log_odds(line, counts, PREFIX)
         utility = number(line.get(f"{PREFIX}{retain}/choice"))
         if known is not None and utility is not None:
             # A line is written after its step, and steps count from 0.
@@ -64,11 +64,10 @@ def trajectory(
     return tuple(sorted(points, key=lambda point: point.step)) if len(points) > 1 else ()
 
 
-def knowledge_at(points: Sequence[Point], utility: float) -> float | None:
-    """The least K of a trajectory where at least this utility is kept, on straight lines between measured steps.
+def least_knowledge_at(points: Sequence[Point], utility: float) -> float | None:
+    """Returns the least knowledge left while at least this utility is kept, on straight lines between measured steps.
 
-    So every run has one that has a trajectory: one that keeps more to its end has the least K that it came to.
-    None for no points, and where less is kept throughout.
+    Returns None if there are no points, or less utility is kept throughout.
     """
     found = [point.knowledge for point in points if point.utility >= utility]
     for earlier, later in zip(points, points[1:], strict=False):
@@ -79,14 +78,14 @@ def knowledge_at(points: Sequence[Point], utility: float) -> float | None:
     return min(found, default=None)
 
 
-def _suites(metrics: Iterable[Mapping[str, Any]], figure: str) -> list[str]:
-    """Suites of which a figure was measured along the run."""
+def _measured_suites(metrics: Iterable[Mapping[str, Any]], figure: str) -> list[str]:
+    """Returns the suites on which a figure was measured along the run."""
     names = dict.fromkeys(name for line in metrics for name in line if name.startswith(PREFIX))
     return [name.removeprefix(PREFIX).removesuffix(f"/{figure}") for name in names if name.endswith(f"/{figure}")]
 
 
-def _pooled(figures: Mapping[str, Any], counts: Mapping[str, float], prefix: str) -> float | None:
-    """Mean log-odds over the rows of all suites; None where one of them lacks it or there are no rows."""
+def _pooled_log_odds(figures: Mapping[str, Any], counts: Mapping[str, float], prefix: str) -> float | None:
+    """Returns the mean log-odds over the rows of all suites; None if a suite lacks it or there are no rows."""
     values = {suite: number(figures.get(f"{prefix}{suite}/log_odds")) for suite in counts}
     rows = sum(counts.values())
     if not rows or any(value is None for value in values.values()):

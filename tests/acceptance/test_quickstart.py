@@ -57,5 +57,9 @@ def test_the_attacks_ran_and_relearning_is_scored_on_other_facts(run: Path) -> N
 def test_the_report_says_which_side_of_the_oracle_it_is(run: Path, scores: Any) -> None:
     unlearned = scores["unlearned"]
     within = abs(unlearned["residual"]) <= max(0.05, (unlearned["residual_high"] - unlearned["residual_low"]) / 2)
-    words = "forgotten: yes, within the oracle's range" if within else "over-forgotten: K = "
+    words = (
+        "forgotten: yes, within the oracle's range"
+        if within
+        else "over-forgotten: the model knows less than the oracle"
+    )
     assert words in (run / "report.md").read_text()

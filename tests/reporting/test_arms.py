@@ -1,4 +1,4 @@
-"""Arms: runs that differ in world and seed only, compared pair by pair."""
+"""Arms (runs that differ in world and seed only) are compared pair by pair."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from erulab.attacks.judging.rows import refused
-from erulab.reporting import arms, compare, load_runs
-from erulab.reporting.arms import group
+from erulab.reporting import arm_tables, compare, load_runs
+from erulab.reporting.arms import group_into_arms
 from erulab.reporting.rendering import Cell, Table
 from tests.reporting.conftest import SCORES, MakeRun, attacked
 from tests.reporting.test_trajectories import ORACLE, TARGET, line
@@ -44,64 +44,70 @@ def test_runs_that_differ_in_world_and_seed_are_one_arm(make_run: MakeRun) -> No
         make_run("c", config={"trainer.lr": 0.1}),
         make_run("d", config={"dataset.world": 1, "seed": 2}),
     ]
-    found = group(load_runs(made))
+    found = group_into_arms(load_runs(made))
     assert [[run.name for run in arm.runs] for arm in found] == [["a", "b", "d"], ["c"]]
-    assert len(found[0].pairs) == 2  # a and d are one draw
+    assert len(found[0].draws) == 2  # a and d are one draw
 
 
 def test_means_and_paired_differences(make_run: MakeRun) -> None:
-    means, differences = arms(load_runs(folders(make_run)))
+    means, differences = arm_tables(load_runs(folders(make_run)))
     assert [row[0].text for row in means.rows] == ["eru elastic rfa", "npo elastic rfa"]
     own = cells(means, 1)
     low, high = stats.t.interval(0.95, 2, loc=0.92 / 3, scale=stats.sem(K["npo"]))
-    assert own["runs"].text == "3" and own["K"].n == 3
-    assert (own["K"].value, own["K"].low, own["K"].high) == pytest.approx((0.92 / 3, low, high))
-    # npo's attack on world 0 is not valid: no robustness, and not left out silently.
-    assert own["K after relearn"].n == 2 and own["K after relearn"].text == "none in 1"
+    assert own["runs"].text == "3" and own["knowledge left"].n == 3
+    assert (own["knowledge left"].value, own["knowledge left"].low, own["knowledge left"].high) == pytest.approx(
+        (0.92 / 3, low, high)
+    )
+    # npo's attack on world 0 is not valid: it is left out of the mean, and the cell says so.
+    assert own["knowledge left after relearn"].n == 2 and own["knowledge left after relearn"].text == "none in 1"
     found = {figure.text: (value, said.text) for _, figure, value, said in differences.rows}
     by_hand = stats.ttest_rel(K["npo"], K["eru"]).confidence_interval()
-    value, said = found["K"]
+    value, said = found["knowledge left"]
     assert (value.low, value.high) == pytest.approx((by_hand.low, by_hand.high)) and said == "higher"
     value, said = found["utility kept"]
     assert value.value == 0 and said == "not distinguishable"
-    assert found["K after relearn"][0].n == 2
+    assert found["knowledge left after relearn"][0].n == 2
     assert differences.headings[2] == "minus eru elastic rfa" and differences.rows[0][0].text == "npo elastic rfa"
 
 
-def test_an_attack_that_never_counts_keeps_its_column(make_run: MakeRun) -> None:
+def test_an_attack_without_a_valid_result_keeps_its_column(make_run: MakeRun) -> None:
     made = folders(make_run, worlds=2, attacks=[refused("gcg", {}, "not run: no GPU")])
-    means, differences = arms(load_runs(made))
-    assert cells(means, 0)["K after gcg"].text == "none in 2"
-    said = [row[3].text for row in differences.rows if row[1].text == "K after gcg"]
-    assert said == ["unknown: no two pairs have it"]
+    means, differences = arm_tables(load_runs(made))
+    assert cells(means, 0)["knowledge left after gcg"].text == "none in 2"
+    said = [row[3].text for row in differences.rows if row[1].text == "knowledge left after gcg"]
+    assert said == ["unknown: fewer than two pairs have it"]
 
 
-def test_no_table_with_one_run_an_arm(make_run: MakeRun) -> None:
+def test_no_table_if_each_arm_has_one_run(make_run: MakeRun) -> None:
     made = folders(make_run, worlds=1)
-    assert arms(load_runs(made)) == [] and "runs of one arm" not in compare(made)
+    assert arm_tables(load_runs(made)) == [] and "runs of one arm" not in compare(made)
 
 
-def test_copies_of_a_run_are_no_more_evidence(make_run: MakeRun) -> None:
+def test_copies_of_a_run_do_not_form_an_arm(make_run: MakeRun) -> None:
     made = [make_run("a", config={"output": "x"}), make_run("b", config={"output": "y"})]
-    assert arms(load_runs(made)) == []
+    assert arm_tables(load_runs(made)) == []
 
 
 @pytest.mark.parametrize("format", ["text", "md", "latex", "html"])
-def test_the_comparison_prints_them(make_run: MakeRun, format: str) -> None:
+def test_the_comparison_shows_the_arms(make_run: MakeRun, format: str) -> None:
     text = compare(folders(make_run, worlds=2), format)
     assert "not distinguishable" in text and "runs of one arm" in text
 
 
-def test_csv_is_one_table(make_run: MakeRun) -> None:
+def test_csv_holds_the_table_of_runs_only(make_run: MakeRun) -> None:
     assert "runs of one arm" not in compare(folders(make_run, worlds=2), "csv")
 
 
-def test_arms_are_compared_at_a_utility(make_run: MakeRun) -> None:
+def test_arms_are_compared_at_matched_utility(make_run: MakeRun) -> None:
     scores = {"target": TARGET, "unlearned": SCORES["unlearned"], "oracle": ORACLE}
-    # Utility 1 -> .5 while pooled log-odds go 2.5 -> .75, that is K 1 -> .65.
+    # Utility falls from 1 to 0.5 while pooled log-odds fall from 2.5 to 0.75, that is K from 1 to 0.65.
     lines = [line(0, 4.0, 2.0, 1.0, 0.8), line(9, 0.0, 1.0, 1.0, 0.4)]
     runs = load_runs(folders(make_run, worlds=2, metrics=lines, scores=scores))
-    assert cells(arms(runs)[0], 0)["least K at utility .97 or more"].value == pytest.approx(1 - 0.35 * 0.03 / 0.5)
-    assert cells(arms(runs, 0.75)[0], 0)["least K at utility .75 or more"].value == pytest.approx(0.825)
+    assert cells(arm_tables(runs)[0], 0)["least knowledge left at utility 0.97 or more"].value == pytest.approx(
+        1 - 0.35 * 0.03 / 0.5
+    )
+    assert cells(arm_tables(runs, 0.75)[0], 0)["least knowledge left at utility 0.75 or more"].value == pytest.approx(
+        0.825
+    )
     html = compare([run.path for run in runs], "html")
     assert html.count("data:image/png;base64,") == 2  # trade-off and trajectories

@@ -1,4 +1,4 @@
-"""The attack table and the heat map."""
+"""The attack table and the heat map of knowledge left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(run: RunResult) -> list[dict[str, str]]:
     return [dict(zip(table.headings, (cell.shown for cell in row), strict=True)) for row in table.rows]
 
 
-def test_one_line_an_attack_and_setting(make_run: MakeRun) -> None:
+def test_one_row_per_attack_and_setting(make_run: MakeRun) -> None:
     chosen = {
         "target": [{"layer": 3}, {"layer": 3}],
         "unlearned": [{"layer": 2}, {"layer": 3}],
@@ -39,9 +39,9 @@ def test_one_line_an_attack_and_setting(make_run: MakeRun) -> None:
     lines = shown(run_with(make_run, rows))
     assert len(lines) == 8
     assert lines[0]["chosen"] == "target layer=3; unlearned layer=2 or layer=3; oracle layer=3"
-    assert lines[0]["repeats"] == ".10 to .25 (3, 1 undefined)" and lines[0]["utility kept"] == ".75"
+    assert lines[0]["repeats"] == "0.10 to 0.25 (3, 1 undefined)" and lines[0]["utility kept"] == "0.75"
     assert (lines[0]["steps"], lines[0]["FLOPs"], lines[0]["time"]) == ("38", "5.10e10", "3.5 s")
-    assert lines[1]["chosen"] == "share=0.1" and lines[1]["FLOPs"] == "0" and lines[1]["repeats"] == ".05 to .10 (2)"
+    assert lines[1]["chosen"] == "share=0.1" and lines[1]["FLOPs"] == "0" and lines[1]["repeats"] == "0.05 to 0.10 (2)"
     assert [line["valid"] for line in lines[2:]] == ["yes", "yes", "not valid", "yes", "undefined", "no figures"]
     assert lines[-1]["why not"] == "not run: no GPU" and lines[2]["why not"] == ""
 
@@ -52,7 +52,7 @@ def test_csv_keeps_budgets_as_numbers(make_run: MakeRun) -> None:
     assert float(line["FLOPs"]) == 51098717440.0
 
 
-def test_the_heat_map_has_a_colour_only_for_what_counts(make_run: MakeRun) -> None:
+def test_heat_map_cells_have_values_only_if_the_row_counts(make_run: MakeRun) -> None:
     rows = [
         *attacked("relearn", {"samples": 5}, 0.2),
         *attacked("prune", {"share": 0.5}, 0.9, valid=False),
@@ -73,7 +73,7 @@ def test_the_heat_map_has_a_colour_only_for_what_counts(make_run: MakeRun) -> No
     table = heat_table(run)
     assert table is not None
     md = table.render("md").splitlines()
-    assert "| prune share=0.5 | not valid | not valid |  |" in md and "| mia |  |  | .10 |" in md
+    assert "| prune share=0.5 | not valid | not valid |  |" in md and "| mia |  |  | 0.10 |" in md
     assert heat_table(run_with_nothing(run)) is None
 
 

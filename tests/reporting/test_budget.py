@@ -1,11 +1,11 @@
-"""What an attacker can have for a budget."""
+"""What an attacker brings back for its budget."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-from erulab.reporting.budget import courses, envelope, spent
+from erulab.reporting.budget import attack_costs, best_by_cost, learning_curves
 from tests.reporting.conftest import attack_row, choice_row
 
 
@@ -24,20 +24,20 @@ def attempt(residual: float | None, flops: float, **chosen: Any) -> dict[str, An
     }
 
 
-def test_the_envelope_is_the_running_maximum() -> None:
+def test_best_by_cost_is_the_running_maximum() -> None:
     draw = random.Random(0)
     points = [(draw.randrange(20), draw.random()) for _ in range(60)]
-    best = envelope(points)
-    # By hand: at every cost the best of all that cost no more.
+    best = best_by_cost(points)
+    # Computed directly: at every cost, the highest value among the points that cost no more.
     for cost in range(20):
         affordable = [value for other, value in points if other <= cost]
-        told = [value for other, value in best if other <= cost]
-        assert max(affordable) == max(told) == told[-1]
+        shown = [value for other, value in best if other <= cost]
+        assert max(affordable) == max(shown) == shown[-1]
     assert best == sorted(best) and len({cost for cost, _ in best}) == len(best)
-    assert envelope([]) == []
+    assert best_by_cost([]) == []
 
 
-def test_only_what_counts_is_a_point() -> None:
+def test_only_valid_rows_and_attempts_are_points() -> None:
     rows = [
         attack_row("relearn", {"samples": 5}, 0.2, flops=5.0, attempts=[attempt(0.1, 1.0), attempt(None, 2.0)]),
         choice_row("relearn", {"samples": 5}, 0.9),
@@ -47,21 +47,21 @@ def test_only_what_counts_is_a_point() -> None:
     ]
     rows[0] |= {"target": 2.5, "oracle": -2.5}  # 5, of which 4 are 80 %
     rows[0]["attempts"].append(attempt(0.9, 4.0) | {"attacked_target": 2.9})  # destroys the target: 3.9
-    found = spent(rows, "flops")
+    found = attack_costs(rows, "flops")
     assert [(point.cost, point.value, point.label) for point in found] == [
         (5.0, 0.2, "relearn samples=5"),
         (1.0, 0.1, "relearn samples=5"),
     ]
-    assert [point.cost for point in spent(rows, "seconds")] == [3.5, 0.1, 3.5]
+    assert [point.cost for point in attack_costs(rows, "seconds")] == [3.5, 0.1, 3.5]
 
 
-def test_learning_curves_are_of_attempts_that_differ_in_steps() -> None:
+def test_a_learning_curve_joins_attempts_that_differ_in_steps_only() -> None:
     attempts = [attempt(0.3, 9.0, lr=0.1, steps=8), attempt(0.1, 1.0, lr=0.1, steps=4)]
     attempts.append(attempt(0.2, 1.0, lr=1, steps=4))  # alone
     rows = [
         attack_row("relearn", {"samples": 5}, 0.3, attempts=attempts),
         attack_row("probe", {}, 0.3, attempts=[attempt(0.1, 1.0, layer=1), attempt(0.2, 2.0, layer=2)]),
     ]
-    (course,) = courses(rows)
-    assert course.label == "relearn samples=5 lr=0.1" and course.steps == (4, 8) and course.residual == (0.1, 0.3)
-    assert course.figures["target"] == (3.0, 3.0) and course.valid
+    (curve,) = learning_curves(rows)
+    assert curve.label == "relearn samples=5 lr=0.1" and curve.steps == (4, 8) and curve.residual == (0.1, 0.3)
+    assert curve.figures["target"] == (3.0, 3.0) and curve.valid

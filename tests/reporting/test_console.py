@@ -1,4 +1,4 @@
-"""What a run prints."""
+"""The console output of a run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_short_training_prints_its_last_step(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_time_left_of_a_resumed_run_counts_its_own_steps(
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -94,7 +94,7 @@ def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPat
     def colours() -> list[str]:
         terminal.truncate(0)
         with contextlib.redirect_stdout(terminal):
-            console.final_table(SCORES, [])
+            console.show_final_table(SCORES, [])
         return re.findall(r"\x1b\[[0-9;]*3[0-7][0-9;]*m", terminal.getvalue())
 
     assert colours()
@@ -103,30 +103,30 @@ def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_final_table_has_verdict_figures_and_files(capsys: pytest.CaptureFixture[str]) -> None:
-    console.final_table(SCORES, [], [Path("outputs/fictitious/eru-1/report.html")])
+    console.show_final_table(SCORES, [], [Path("outputs/fictitious/eru-1/report.html")])
     out = capsys.readouterr().out
-    assert "forgotten: yes, within the oracle's range" in out and "utility kept: .50" in out
+    assert "forgotten: yes, within the oracle's range" in out and "utility kept: 50 %" in out
     assert "outputs/fictitious/eru-1/report.html" in out and "COLLAPSED" not in out
     row = next(line for line in out.splitlines() if "forget/choice" in line)
-    assert row.split() == ["forget/choice", "1.00", ".10", ".08", "100"]
+    assert row.split() == ["forget/choice", "1.00", "0.10", "0.08", "100"]
 
 
 def test_the_final_table_names_the_worst_case_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     attacks = [*attacked("relearn", {"samples": 5}, 0.31), refused("gcg", {}, "failed on the oracle: ValueError: x")]
-    console.final_table(SCORES, attacks)
+    console.show_final_table(SCORES, attacks)
     out = capsys.readouterr().out
-    assert "the strongest attack (relearn, samples=5) brings back .31 [.24, .39]" in out
+    assert "the strongest attack (relearn, samples=5) brings back 0.31 [0.24, 0.39]" in out
     assert "1 of 2 attacks do not count: gcg" in out and "GCG suffixes: failed on the oracle: ValueError: x" in out
 
 
-def test_attacks_alone_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    console.final_table({}, attacked("quantize", {"bits": 4}, 0.3), [Path("report.md")])
+def test_attacks_without_scores_are_described(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_final_table({}, attacked("quantize", {"bits": 4}, 0.3), [Path("report.md")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("the strongest attack (quantize, bits=4) brings back .30")
-    assert lines[1].startswith("after quantisation .30") and lines[2].startswith("not scored") and len(lines) == 4
+    assert lines[0].startswith("the strongest attack (quantize, bits=4) brings back 0.30")
+    assert lines[1].startswith("after quantisation 0.30") and lines[2].startswith("not scored") and len(lines) == 4
 
 
-def test_the_config_tree_redacts_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_tree_redacts_secrets_and_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     nasty = "[red]x[/red]\x1b]0;title\x07"
     console.show_config({"model": {"path": nasty, "token": "hf_" + "a" * 20}, "seed": 0, "plugins": [], "steps": None})
     out = capsys.readouterr().out

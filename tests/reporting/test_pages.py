@@ -1,4 +1,4 @@
-"""report.md, report.html and the figures."""
+"""report.md, report.html and the plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from erulab.errors import DataError
-from erulab.reporting import compare, figures, load_run, write_report
+from erulab.reporting import compare, draw_run, load_run, write_report
 from erulab.reporting.page import html_page
 from erulab.rundir import RunDir
 from tests.reporting.conftest import ATTACKS, SAMPLES, SCORES, MakeRun, attack_row, attacked
@@ -27,13 +27,13 @@ def report(folder: Path) -> tuple[str, str]:
     return rundir.report_md.read_text(encoding="utf-8"), rundir.report_html.read_text(encoding="utf-8")
 
 
-def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
+def test_a_report_describes_the_whole_run(make_run: MakeRun) -> None:
     folder = make_run()
     md, html = report(folder)
     document = Document(html)
     for text in (md, document.text):
         assert "forgotten: yes, within the oracle's range" in text
-        assert "utility kept: .97" in text
+        assert "utility kept: 97 %" in text
         assert "python -m erulab.run method=eru" in text
         assert "Bela Ronu was born in Tiro." in text
         assert "found in the cache" in text and "4.2 s" in text
@@ -57,7 +57,7 @@ def test_a_report_tells_the_whole_run(make_run: MakeRun) -> None:
     assert all((folder / link).is_file() for link in re.findall(r"\]\((plots/[^)]+)\)", md))
 
 
-def test_costs_are_told_by_stage(make_run: MakeRun) -> None:
+def test_costs_are_shown_by_stage(make_run: MakeRun) -> None:
     known = {"tokens": 1234567, "flops": 4e14, "flops_adversary": 1e14, "peak_memory_bytes": 5.2e8, "seconds": 90.0}
     stages = {
         "target": {"done": True, "from_cache": True, "key": "k", **known},
@@ -66,14 +66,14 @@ def test_costs_are_told_by_stage(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
     scores["target"]["cost/tokens"] = 1234567
     md, html = report(make_run(stages=stages, scores=scores))
-    assert "| target | found in the cache | 1 min 30 s | 1,234,567 | 4.00e14 | 25% | .52 GB |" in md
-    assert "| oracle | done | 1 min 30 s | 1,234,567 | – | – | .52 GB |" in md
+    assert "| target | found in the cache | 1 min 30 s | 1,234,567 | 4.00e14 | 25 % | 0.52 GB |" in md
+    assert "| oracle | done | 1 min 30 s | 1,234,567 | – | – | 0.52 GB |" in md
     assert "| unlearn | failed or not reached | – | – | – | – | – |" in md
     assert "4.00e14" in Document(html).text
-    assert "cost/" not in md  # scores are of what models can do
+    assert "cost/" not in md  # costs are not shown among the scores
 
 
-def test_targets_that_took_other_times_are_one(make_run: MakeRun) -> None:
+def test_targets_that_differ_only_in_cost_share_a_row(make_run: MakeRun) -> None:
     runs = []
     for seconds in (10.0, 11.0):
         scores = copy.deepcopy(SCORES)
@@ -82,7 +82,7 @@ def test_targets_that_took_other_times_are_one(make_run: MakeRun) -> None:
     assert compare(runs, "csv").count("\ntarget,") + compare(runs, "csv").startswith("target,") == 1
 
 
-def test_what_is_wrong_with_the_data_is_said(make_run: MakeRun) -> None:
+def test_problems_of_the_data_are_shown(make_run: MakeRun) -> None:
     folder = make_run()
     rundir = RunDir(folder)
     note = "2 forget rows (1, 2) overlap with retain rows"
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_the_data_is_said(make_run: MakeRun) -> None:
     assert "Data: 2 forget rows" in md and note in Document(html).text
 
 
-def test_model_text_does_nothing(make_run: MakeRun) -> None:
+def test_text_of_a_model_has_no_effect(make_run: MakeRun) -> None:
     samples = [{**SAMPLES[0], "prompt": NASTY, "unlearned": NASTY + "\n```\n# heading\n\ud800"}]
     attacks = [{**ATTACKS[0], "note": NASTY, "attack": NASTY, "setting": {"samples": 5, NASTY: NASTY}}]
     scores = copy.deepcopy(SCORES)
@@ -110,7 +110,7 @@ def test_model_text_does_nothing(make_run: MakeRun) -> None:
     assert "<script" not in outside and "# heading" not in outside and "alert(1)" in outside
 
 
-def test_figures_of_an_earlier_run_go(make_run: MakeRun) -> None:
+def test_plots_of_an_earlier_run_are_removed(make_run: MakeRun) -> None:
     folder = make_run()
     report(folder)
     (folder / "attacks.json").write_text("[]")
@@ -119,8 +119,8 @@ def test_figures_of_an_earlier_run_go(make_run: MakeRun) -> None:
     assert "plots/training.png" in md and "relearning.png" not in md
 
 
-def test_nothing_made_nothing_to_report(make_run: MakeRun) -> None:
-    # What `stages=[report]` finds in a folder where no stage has run.
+def test_a_run_without_results_has_nothing_to_report(make_run: MakeRun) -> None:
+    # The folder that `stages=[report]` finds if no stage has run.
     folder = make_run(
         stages={"data": {"notes": [], "done": True}, "report": {"done": True}},
         metrics=[],
@@ -131,12 +131,15 @@ def test_nothing_made_nothing_to_report(make_run: MakeRun) -> None:
     assert not (folder / "report.md").exists()
 
 
-def test_over_forgetting_is_said(make_run: MakeRun) -> None:
+def test_over_forgetting_is_reported(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
     scores["unlearned"] |= {"residual": -0.3, "residual_low": -0.4, "residual_high": -0.2}
     md, html = report(make_run(scores=scores))
     for text in (md, Document(html).text):
-        assert "over-forgotten: K = -.30" in text.replace("\\", "") and "Over-forgetting is a failure too" in text
+        assert (
+            "over-forgotten: the model knows less than the oracle (knowledge left -0.30" in text.replace("\\", "")
+            and "Over-forgetting is a failure too" in text
+        )
 
 
 def test_a_run_that_failed_is_reported_as_such(make_run: MakeRun) -> None:
@@ -145,8 +148,8 @@ def test_a_run_that_failed_is_reported_as_such(make_run: MakeRun) -> None:
     md, html = report(make_run(stages=stages, exit=ended, metrics=[], without=("scores", "attacks", "samples", "env")))
     for text in (md, Document(html).text):
         assert "Not finished: oracle, unlearn, evaluate, attack, report." in text
-        assert "loss is nan at step 3" in text and "Nothing was scored." in text
-        assert "No attack was run: nothing is known about robustness." in text
+        assert "loss is nan at step 3" in text and "No model was scored." in text
+        assert "No attack was run, so nothing is known about robustness." in text
         assert "failed or not reached" in text and "1 min 30 s" in text
         assert "forgotten: unknown" in text
     assert "<img" not in html
@@ -165,7 +168,7 @@ def test_a_report_of_attacks_alone(make_run: MakeRun) -> None:
     write_report(RunDir(folder))
     text = (folder / "report.md").read_text()
     assert text.splitlines()[2].startswith("- **the strongest attack (relearn, samples=100)")
-    assert "- not scored: " in text and "Nothing was scored." in text and "forgotten:" not in text
+    assert "- not scored: " in text and "No model was scored." in text and "forgotten:" not in text
     assert "Utility:" not in text and (folder / "plots" / "robustness.png").is_file()
 
 
@@ -175,14 +178,14 @@ def test_the_comparison_page_is_one_file(make_run: MakeRun) -> None:
     assert "Comparison of 2 runs" in html
 
 
-def test_curves_are_drawn_where_a_run_has_them(make_run: MakeRun) -> None:
+def test_curves_are_drawn_if_the_run_has_them(make_run: MakeRun) -> None:
     kept = {"attacked_target": 5.0, "attacked_oracle": -2.0}
     tried = [attempt(0.1, 1.0, steps=4) | kept, attempt(0.3, 2.0, steps=8) | kept]
     rows = [attack_row("relearn", {"samples": 5}, 0.3, attempts=tried)]
     scores = {"target": TARGET, "unlearned": SCORES["unlearned"], "oracle": ORACLE}
     lines = [line(0, 4.0, 2.0, 1.0, 0.8), line(9, 0.0, 1.0, 1.0, 0.4)]
     run = load_run(make_run(attacks=rows, scores=scores, metrics=lines))
-    assert {"learning", "trajectory", "budget"} < set(figures(run))
+    assert {"learning", "trajectory", "budget"} < set(draw_run(run))
 
 
 @pytest.mark.parametrize(
@@ -194,5 +197,7 @@ def test_curves_are_drawn_where_a_run_has_them(make_run: MakeRun) -> None:
         ([], "mixed"),
     ],
 )
-def test_green_needs_an_attack_that_was_withstood(make_run: MakeRun, attacks: list[dict[str, Any]], tone: str) -> None:
+def test_green_needs_a_valid_attack_that_was_withstood(
+    make_run: MakeRun, attacks: list[dict[str, Any]], tone: str
+) -> None:
     assert f'class="verdict {tone}"' in html_page(load_run(make_run(attacks=attacks)), {})

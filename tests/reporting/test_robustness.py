@@ -44,7 +44,7 @@ def test_the_worst_case_is_over_all_attacks() -> None:
     # A choice row is no headline, however high.
     rows.insert(1, attack_row("quantize", {"bits": 8}, 0.99, metric="forget/choice", headline=False))
     assert worst(rows) == (
-        "the strongest attack (relearn, samples=100) brings back .31 [.24, .39] of what retraining would not know; "
+        "the strongest attack (relearn, samples=100) brings back 0.31 [0.24, 0.39] of what retraining would not know; "
         "1 of 3 attacks do not count: prune"
     )
 
@@ -52,13 +52,13 @@ def test_the_worst_case_is_over_all_attacks() -> None:
 def test_nothing_brought_back_is_said_with_its_figure() -> None:
     assert worst(attacked("quantize", {"bits": 8}, -0.02), -0.02) == (
         "the strongest attack (quantize, bits=8) brings back nothing that retraining would not know "
-        "(K = -.02 [-.09, .06])"
+        "(K = -0.02 [-0.09, 0.06])"
     )
 
 
 def test_an_attack_weaker_than_a_question_is_no_robustness() -> None:
     assert worst(attacked("relearn", {"samples": 5}, 0.3), 0.5).endswith(
-        "of what retraining would not know, less than is there without an attack (.50)"
+        "of what retraining would not know, less than is there without an attack (0.50)"
     )
 
 
@@ -84,14 +84,14 @@ def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
         attack_row("mia", {}, -0.1, metric="forget/auc_min_k"),
     ]
     assert worst(rows) == (
-        "the strongest attack (sample, n=8) brings back .40 [.33, .48] of what retraining would not know, "
+        "the strongest attack (sample, n=8) brings back 0.40 [0.33, 0.48] of what retraining would not know, "
         "measured on forget/leak_8"
     )
     assert sentences(rows)[0] == (
-        "after sampling .40 [.33, .48] of the knowledge above the oracle is there, measured on forget/leak_8"
+        "after sampling 0.40 [0.33, 0.48] of the knowledge above the oracle is there, measured on forget/leak_8"
     )
     assert sentences(rows)[2] == (
-        "after membership inference nothing above the oracle is there (K = -.10 [-.17, -.02]), "
+        "after membership inference nothing above the oracle is there (K = -0.10 [-0.17, -0.02]), "
         "measured on forget/auc_min_k"
     )
 
@@ -106,7 +106,7 @@ def test_every_attack_that_did_not_run_is_named_with_its_reason() -> None:
     assert sentences(rows) == (
         "few-shot prompts: not run: the data set has one row",
         "GCG suffixes: failed on the oracle: ValueError: x; y",
-        "after relearning .10 [.03, .18] of the knowledge above the oracle is back",
+        "after relearning 0.10 [0.03, 0.18] of the knowledge above the oracle is back",
         "relearning, samples=100: failed on the target: loss is nan",
     )
     assert worst(rows).endswith("2 of 3 attacks do not count: few_shot, gcg")
@@ -114,7 +114,7 @@ def test_every_attack_that_did_not_run_is_named_with_its_reason() -> None:
 
 def test_the_strongest_valid_setting_counts() -> None:
     relearn, quantize = judge(SCORES, ATTACKS).robustness
-    # .64 is not valid; the choice row is no headline.
+    # 0.64 is not valid; the choice row is no headline.
     assert (relearn.value, relearn.settings, relearn.valid) == (0.12, 3, 2)
     assert relearn.setting == {"samples": 100, "split": "fact"}
     assert "(1 of 3 settings not valid)" in relearn.words

@@ -1,4 +1,4 @@
-"""The verdict's thresholds, taken from the contract."""
+"""The verdict's thresholds and sentences."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def residual(value: float | None, low: float | None, high: float | None) -> dict
 @pytest.mark.parametrize(
     ("value", "low", "high", "outcome"),
     [
-        (0.05, 0.04, 0.06, Outcome.within),  # |K| <= .05 whatever the interval
+        (0.05, 0.04, 0.06, Outcome.within),  # |K| <= 0.05 whatever the interval
         (-0.05, -0.06, -0.04, Outcome.within),
         (0.0501, 0.04, 0.06, Outcome.remains),
         (-0.0501, -0.06, -0.04, Outcome.over),
-        (0.10, 0.0, 0.2, Outcome.within),  # |K| <= half-width .10
-        (0.10, 0.01, 0.2, Outcome.remains),  # half-width .095
+        (0.10, 0.0, 0.2, Outcome.within),  # |K| <= half-width 0.10
+        (0.10, 0.01, 0.2, Outcome.remains),  # half-width 0.095
         (-0.10, -0.19, 0.0, Outcome.over),
         (0.04, None, None, Outcome.within),
         (0.06, None, None, Outcome.remains),
@@ -45,15 +45,16 @@ def test_within_the_oracles_range(value: float, low: float | None, high: float |
 
 def test_words() -> None:
     assert judge(SCORES, ATTACKS[:6]).words == (
-        "forgotten: yes, within the oracle's range (K = .02 [-.03, .07]); utility kept: .97; "
-        "the strongest attack (relearn, samples=100) brings back .12 [.05, .20] of what retraining would not know; "
-        "after relearning .12 [.05, .20] of the knowledge above the oracle is back"
+        "forgotten: yes, within the oracle's range (knowledge left 0.02, 95 % interval [-0.03, 0.07]); "
+        "utility kept: 97 %; "
+        "the strongest attack (relearn, samples=100) brings back 0.12 [0.05, 0.20] of what retraining would not know; "
+        "after relearning 0.12 [0.05, 0.20] of the knowledge above the oracle is back"
     )
     assert judge(residual(0.5, 0.4, 0.62), []).sentences[0] == (
-        "forgotten: no, .50 [.40, .62] of the knowledge above the oracle remains"
+        "forgotten: no (knowledge left 0.50, 95 % interval [0.40, 0.62])"
     )
     assert judge(residual(-0.3, -0.4, -0.2), []).sentences[0] == (
-        "over-forgotten: K = -.30 [-.40, -.20], below the oracle"
+        "over-forgotten: the model knows less than the oracle (knowledge left -0.30, 95 % interval [-0.40, -0.20])"
     )
 
 
@@ -64,15 +65,15 @@ def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
     ]
     judged = judge({}, rows)
     assert judged.sentences == (
-        "the strongest attack (quantize, bits=4) brings back .70 [.63, .78] of what retraining would not know, less "
-        "than is there without an attack (.80)",
-        "after quantisation .70 [.63, .78] of the knowledge above the oracle is there",
-        "after relearning .60 [.53, .68] of the knowledge above the oracle is back",
-        "not scored: whether something was forgotten, and what was kept, is not judged; on the attacks' rows K without "
-        "an attack is .80",
+        "the strongest attack (quantize, bits=4) brings back 0.70 [0.63, 0.78] of what retraining would not know, less "
+        "than is there without an attack (0.80)",
+        "after quantisation 0.70 [0.63, 0.78] of the knowledge above the oracle is there",
+        "after relearning 0.60 [0.53, 0.68] of the knowledge above the oracle is back",
+        "not scored: forgetting and utility are not judged; on the attacks' rows knowledge left without an attack is "
+        "0.80",
     )
     assert judged.forgetting.outcome is Outcome.unknown and judged.utility.ratio is None
-    assert judge({}, [refused("gcg", {}, "not run: x")]).sentences[-1].endswith("is not judged")
+    assert judge({}, [refused("gcg", {}, "not run: x")]).sentences[-1].endswith("are not judged")
 
 
 def test_no_oracle_no_verdict() -> None:

@@ -35,7 +35,9 @@ def test_a_study_tunes_reports_and_goes_on_where_it_was(tmp_path: Path, capsys: 
     command = [str(file), f"output={tmp_path / 'o'}"]
     assert main(command) == 0
     (folder,) = (tmp_path / "o" / "studies").iterdir()
-    assert str(folder) in capsys.readouterr().out and "K after quantize" in (folder / "report.md").read_text()
+    assert (
+        str(folder) in capsys.readouterr().out and "knowledge left after quantize" in (folder / "report.md").read_text()
+    )
     arms = json.loads((folder / "study.json").read_text())["arms"]
     assert [arm["arm"] for arm in arms] == ["method=simnpo", "method=gd"]
     assert arms[0]["trials"][0]["overrides"] == arms[1]["trials"][0]["overrides"]

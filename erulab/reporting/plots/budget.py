@@ -1,4 +1,4 @@
-"""What attackers get for what they spend."""
+"""Plots of what attackers bring back for their budget."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from erulab.reporting.budget import BUDGETS, Course, courses, envelope, spent
+from erulab.reporting.budget import BUDGETS, LearningCurve, attack_costs, best_by_cost, learning_curves
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.plots.style import COLOUR, CYCLE, MARKER, MARKERS, title, unit
-from erulab.reporting.verdict import verdict
+from erulab.reporting.plots.style import COLOUR, CYCLE, MARKER, MARKERS, metric_title, metric_unit
+from erulab.reporting.verdict import judge_run
 
-UNITS = {"flops": "FLOPs of the attacker", "seconds": "seconds of the attacker"}
+UNITS = {"flops": "the attacker's cost, FLOPs", "seconds": "the attacker's cost, s"}
 LINES = ("-", "--", ":", "-.")
-PANELS = 4  # learning curves side by side
+PANELS = 4  # at most this many learning curves side by side
 
 
-def best_so_far(run: RunResult) -> Figure | None:
-    """Each setting and attempt that counts by its cost, and the best K that an attacker with that budget can have."""
-    found = {budget: spent(run.attacks, budget) for budget in BUDGETS}
+def plot_budget(run: RunResult) -> Figure | None:
+    """Plots knowledge left after each valid setting and attempt against its cost, and the highest up to each cost."""
+    found = {budget: attack_costs(run.attacks, budget) for budget in BUDGETS}
     drawn = [budget for budget in BUDGETS if len({point.cost for point in found[budget]}) > 1]
     if not drawn:
         return None
-    before = verdict(run).worst.before
+    before = judge_run(run).worst.before
     labels = list(dict.fromkeys(point.label for budget in drawn for point in found[budget]))
     figure = Figure(figsize=(4.4 * len(drawn), 3.4), layout="constrained")
     for axes, budget in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
@@ -41,37 +41,37 @@ def best_so_far(run: RunResult) -> Figure | None:
                 alpha=0.8,
                 label=visible(label),
             )
-        best = envelope((point.cost, point.value) for point in points)
+        best = best_by_cost((point.cost, point.value) for point in points)
         last = max(point.cost for point in points)
         costs, values = [*(cost for cost, _ in best), last], [*(value for _, value in best), best[-1][1]]
         axes.step(costs, values, where="post", color="#000000", linewidth=1.6, label="best so far")
         if before is not None:
             axes.axhline(before, color=COLOUR["unlearned"], linewidth=1, linestyle=":", label="no attack")
-        _scale(axes, [point.cost for point in points])
-        axes.set(xlabel=UNITS[budget], ylabel="K after the attack")
+        _set_cost_scale(axes, [point.cost for point in points])
+        axes.set(xlabel=UNITS[budget], ylabel="knowledge left after the attack")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=7)
-    figure.suptitle("What an attacker can have for a budget", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure.suptitle("What an attacker brings back for its budget", x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
-def _scale(axes: Axes, costs: Sequence[float]) -> None:
-    """Powers of ten; where an attack runs no model and costs nothing, linear below the least that any other costs."""
+def _set_cost_scale(axes: Axes, costs: Sequence[float]) -> None:
+    """Sets a logarithmic cost axis; it is linear below the smallest positive cost if an attack costs nothing."""
     positive = [cost for cost in costs if cost > 0]
     axes.margins(x=0.08)
     if len(positive) == len(costs):
         axes.set_xscale("log")
     else:
         axes.set_xscale("symlog", linthresh=min(positive))
-    # matplotlib's own labels are mathematics, which the style turns off.
+    # matplotlib's own labels need its mathematics parser, which the style turns off.
     axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:.0e}".replace("e+", "e") if cost else "0")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def learning(run: RunResult) -> Figure | None:
-    """The three models along the steps of attacks that tried several numbers of them."""
-    by_attack: dict[str, list[Course]] = {}
-    for course in courses(run.attacks):
-        by_attack.setdefault(f"{course.label.split(' ')[0]}: {title(course.metric)}", []).append(course)
+def plot_learning_curves(run: RunResult) -> Figure | None:
+    """Plots the three models against the attacker's steps, for attacks that tried several numbers of steps."""
+    by_attack: dict[str, list[LearningCurve]] = {}
+    for course in learning_curves(run.attacks):
+        by_attack.setdefault(f"{course.label.split(' ')[0]}: {metric_title(course.metric)}", []).append(course)
     if not by_attack:
         return None
     panels = list(by_attack.items())[:PANELS]
@@ -96,6 +96,6 @@ def learning(run: RunResult) -> Figure | None:
                         label=visible(f"{model} {words}".rstrip()),
                     )
         shown = "" if len(found) <= len(LINES) else f" ({len(LINES)} of {len(found)} curves)"
-        axes.set(title=visible(heading) + shown, xlabel="the attacker's steps", ylabel=unit(found[0].metric))
+        axes.set(title=visible(heading) + shown, xlabel="the attacker's steps", ylabel=metric_unit(found[0].metric))
         axes.legend(fontsize=7)
     return figure

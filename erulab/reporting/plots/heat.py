@@ -1,4 +1,4 @@
-"""K by attack and metric; what says nothing about robustness has no colour."""
+"""Heat map of knowledge left by attack and metric; cells that say nothing about robustness have no colour."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from erulab.reporting.plots.style import COLOUR
 
 MARKS = {Standing.invalid: "×", Standing.undefined: "?", Standing.absent: "!"}
 HATCHES = {Standing.invalid: "////", Standing.undefined: "....", Standing.absent: "xxxx"}
-LONGEST = 44  # characters of a row's label
+LONGEST = 44  # characters at which a row's label is cut
 
 
-def heat(run: RunResult) -> Figure | None:
-    """Rows: attack and setting; columns: metric. White at the oracle, orange at the target, blue below the oracle."""
+def plot_heat_map(run: RunResult) -> Figure | None:
+    """Plots one row per attack and setting, one column per metric.
+
+    White is the oracle's level, orange the target's, blue below the oracle's.
+    """
     found = heat_map(run)
     if not found.metrics:
         return None

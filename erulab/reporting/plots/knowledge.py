@@ -1,4 +1,4 @@
-"""What the models know, suite by suite."""
+"""Bars of what the three models know, by suite."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from erulab.reporting.numbers import number, short
 from erulab.reporting.plots.style import COLOUR, HATCH
 
 
-def knowledge(run: RunResult) -> Figure | None:
-    """What the three models know, suite by suite: choice among candidates, and exact match."""
+def plot_knowledge(run: RunResult) -> Figure | None:
+    """Plots each suite's choice among candidates and exact match; its probability if neither was measured."""
     models = [model for model in MODELS if model in run.scores]
     panels: list[tuple[str, str, list[str]]] = []
     for metric, title in (
@@ -20,7 +20,9 @@ def knowledge(run: RunResult) -> Figure | None:
         ("exact_match", "Answer exactly right"),
         ("probability", "Probability of the answer"),
     ):
-        suites = [s for s in _suites(run) if any(_score(run, model, s, metric) is not None for model in models)]
+        suites = [
+            s for s in _scored_suites(run) if any(_suite_score(run, model, s, metric) is not None for model in models)
+        ]
         if suites and (metric != "probability" or not panels):
             panels.append((metric, title, suites))
     if not panels:
@@ -28,16 +30,16 @@ def knowledge(run: RunResult) -> Figure | None:
     rows = max(len(suites) for _, _, suites in panels)
     figure = Figure(figsize=(4.2 * len(panels), 1.1 + 0.62 * rows), layout="constrained")
     for axes, (metric, title, suites) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _bars(axes, run, models, metric, suites)
+        _draw_bars(axes, run, models, metric, suites)
         axes.set(title=title, xlabel="share of rows" if metric != "probability" else "mean per-token probability")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
     return figure
 
 
-def _bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: list[str]) -> None:
+def _draw_bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: list[str]) -> None:
     height = 0.8 / len(models)
     for index, model in enumerate(models):
-        scored = [(row, _score(run, model, suite, metric)) for row, suite in enumerate(suites)]
+        scored = [(row, _suite_score(run, model, suite, metric)) for row, suite in enumerate(suites)]
         known = [(row, value) for row, value in scored if value is not None]
         places = [row - 0.4 + (index + 0.5) * height for row, _ in known]
         values = [value for _, value in known]
@@ -55,7 +57,7 @@ def _bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: li
             axes.annotate(
                 short(value), (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
             )
-    counts = [_score(run, models[0], suite, "n") for suite in suites]
+    counts = [_suite_score(run, models[0], suite, "n") for suite in suites]
     names = [visible(s).replace("_", " ") for s in suites]
     axes.set_yticks(
         range(len(suites)),
@@ -66,10 +68,10 @@ def _bars(axes: Axes, run: RunResult, models: list[str], metric: str, suites: li
     axes.grid(axis="y", visible=False)
 
 
-def _score(run: RunResult, model: str, suite: str, metric: str) -> float | None:
+def _suite_score(run: RunResult, model: str, suite: str, metric: str) -> float | None:
     return number(run.scores[model].get(f"{suite}/{metric}"))
 
 
-def _suites(run: RunResult) -> list[str]:
+def _scored_suites(run: RunResult) -> list[str]:
     names = (name.split("/")[0] for scores in run.scores.values() for name in scores if "/" in name)
     return list(dict.fromkeys(names))

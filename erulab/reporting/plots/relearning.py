@@ -1,4 +1,4 @@
-"""What retraining on more and more rows brings back."""
+"""Plot of what relearning brings back, by the number of rows relearned."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from erulab.reporting.attack_rows import HEADLINE, groups, setting_words
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
-from erulab.reporting.plots.style import COLOUR, MARKER, title, unit
+from erulab.reporting.plots.style import COLOUR, MARKER, metric_title, metric_unit
 
-PANELS = 3  # the headline metric and two of its suites' figures
+PANELS = 3  # the headline metric and two figures of single suites
 Series = list[tuple[str, list[tuple[float, dict[str, float | None]]]]]
 
 
-def relearning(run: RunResult) -> Figure | None:
-    """The three models before and after relearning on more and more rows."""
+def plot_relearning(run: RunResult) -> Figure | None:
+    """Plots the three models before and after relearning, by the number of rows relearned."""
     found = [row for group in groups(run.attacks) for row in group.rows]
     rows = [row for row in found if row["attack"] == "relearn" and "samples" in row["setting"] and row["n"]]
     metrics = sorted(dict.fromkeys(str(row["metric"]) for row in rows), key=lambda name: name != HEADLINE)
-    panels = [(name, _series([row for row in rows if row["metric"] == name])) for name in metrics[:PANELS]]
+    panels = [(name, _relearning_series([row for row in rows if row["metric"] == name])) for name in metrics[:PANELS]]
     if not panels:
         return None
     figure = Figure(figsize=(3.8 * len(panels), 3.1), layout="constrained")
@@ -40,7 +40,9 @@ def relearning(run: RunResult) -> Figure | None:
                         label=model if line == "-" else None,
                     )
         axes.set_xticks(range(len(ticks)), ["0" if x == 0 else f"{x:g}" for x in ticks])
-        axes.set(title=visible(title(metric)), ylabel=unit(metric), xlabel="rows relearned (0: no attack)")
+        axes.set(
+            title=visible(metric_title(metric)), ylabel=metric_unit(metric), xlabel="rows relearned (0: no attack)"
+        )
     figure.axes[0].legend(fontsize=8)
     if len(panels[0][1]) > 1:
         styles = ("solid:", "dashed:", "dotted:", "dash-dot:")
@@ -49,8 +51,8 @@ def relearning(run: RunResult) -> Figure | None:
     return figure
 
 
-def _series(rows: list[dict[str, Any]]) -> Series:
-    """Attacked values by rows relearned, one series for each other setting; starts at the unattacked values."""
+def _relearning_series(rows: list[dict[str, Any]]) -> Series:
+    """Groups the rows by their settings other than `samples`: one series per group, from 0 rows (no attack) on."""
     series: dict[str, dict[float, dict[str, float | None]]] = {}
     for row in rows:
         samples = number(row["setting"]["samples"])

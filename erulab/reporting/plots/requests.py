@@ -1,4 +1,4 @@
-"""Several requests, one after another."""
+"""Plot of several forget requests, made one after another."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.plots.style import CYCLE, MARKERS
-from erulab.reporting.tables import step_figures, steps_of
+from erulab.reporting.tables import request_figures, request_steps
 
 
-def requests(run: RunResult) -> Figure | None:
-    """Shares before the first and after each of several requests, a line a suite; the oracle's at the right edge."""
-    steps = steps_of(run)
-    names = [name for name in step_figures(run) if name != "mia/privleak"]  # percent, below and above 0
+def plot_requests(run: RunResult) -> Figure | None:
+    """Plots one line per suite from before the first request to after the last; the oracle stands at the right edge."""
+    steps = request_steps(run)
+    names = [name for name in request_figures(run) if name != "mia/privleak"]  # in percent, and not a share
     if not steps or not names:
         return None
     figure = Figure(figsize=(7.6, 3.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What is left without an attack, and after each one."""
+"""Plot of knowledge left without an attack and after each one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, signed
 from erulab.reporting.plots.style import COLOUR
-from erulab.reporting.verdict import ORACLE_RANGE, verdict
+from erulab.reporting.verdict import ORACLE_RANGE, judge_run
 
 
-def robustness(run: RunResult) -> Figure | None:
-    """K without and after every attack, with 95 % intervals and the oracle's range."""
-    judged = verdict(run)
+def plot_robustness(run: RunResult) -> Figure | None:
+    """Plots knowledge left without an attack and after every attack, with 95 % intervals and the oracle's range."""
+    judged = judge_run(run)
     rows: list[tuple[str, float, float | None, float | None, bool]] = []
     before = judged.forgetting
     if before.value is not None:
         rows.append(("no attack", before.value, before.low, before.high, True))
-    elif not judged.scored and judged.worst.before is not None:  # of the attacks' rows, which have no interval for it
+    elif not judged.scored and judged.worst.before is not None:  # from the attacks' rows, which have no interval for it
         rows.append(("no attack", judged.worst.before, None, None, True))
     heads = headlines(run.attacks)
     for row in heads:
@@ -49,10 +49,10 @@ def robustness(run: RunResult) -> Figure | None:
     axes.set_ylim(len(rows) - 0.5, -0.7)
     axes.grid(axis="y", visible=False)
     ends = [x for _, value, low, high, _ in rows for x in (value, low, high) if x is not None]
-    # An interval without end must not press everything else into a point.
+    # A very wide interval must not press everything else into a point.
     axes.set_xlim(max(-1.5, min(-0.25, *ends) - 0.05), min(2.5, max(1.05, *ends) + 0.05))
-    axes.set(xlabel="K: knowledge above the oracle; bars: 95 % interval")
+    axes.set(xlabel="knowledge left (0: as the oracle, 1: as the target); bars: 95 % interval")
     for place, model in ((0, "oracle"), (1, "target")):
         axes.text(place, -0.72, model, color=COLOUR[model], ha="center", va="bottom", fontsize=8)
-    axes.set_title("What is left, and what comes back", pad=16)
+    axes.set_title("Knowledge left, and what attacks bring back", pad=16)
     return figure

@@ -1,6 +1,7 @@
-"""How every figure looks: matplotlib without a display; colours are told apart by everyone.
+"""The style of every plot. matplotlib draws without a display.
 
-Colours: Okabe and Ito's set. Models differ in marker and hatch as well, so that a grey print still reads.
+The colours are Okabe and Ito's set, which colour-blind readers can tell apart. Models differ in marker and hatch too,
+so that a grey print can be read.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ STYLE: dict[str, Any] = {
 }
 
 
-def png(make: Callable[..., Figure | None], *arguments: Any) -> bytes | None:
-    """A figure made and drawn in our style; None where there is nothing to draw."""
-    # `$` in a text is no mathematics, and what a config or model wrote must not raise: parse_math is off.
+def render_png(plot: Callable[..., Figure | None], *arguments: Any) -> bytes | None:
+    """Calls a plot function and renders its figure as a PNG; None if it has nothing to draw."""
+    # parse_math is off: a `$` in the text of a config or model must neither become mathematics nor raise.
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = make(*arguments)
+        figure = plot(*arguments)
         if figure is None:
             return None
         out = io.BytesIO()
@@ -53,11 +54,11 @@ def png(make: Callable[..., Figure | None], *arguments: Any) -> bytes | None:
         return out.getvalue()
 
 
-def title(metric: str) -> str:
-    """A metric of attacks.json over a panel."""
+def metric_title(metric: str) -> str:
+    """Names a metric of attacks.json in the title of a panel."""
     return "Log-odds of the true value" if metric == "log_odds" else metric.replace("_", " ")
 
 
-def unit(metric: str) -> str:
-    """The unit of a metric of attacks.json."""
+def metric_unit(metric: str) -> str:
+    """Returns the unit of a metric of attacks.json."""
     return "nats" if metric == "log_odds" else "share"

@@ -1,4 +1,4 @@
-"""Forgetting against utility over runs."""
+"""Plot of knowledge left against utility, over runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
-from erulab.reporting.verdict import ORACLE_RANGE, verdict
+from erulab.reporting.verdict import ORACLE_RANGE, judge_run
 
 
-def trade_off(runs: Sequence[RunResult]) -> Figure | None:
-    """Forgetting against utility, a point a run: the best place is at K = 0 and full utility."""
-    points = [(run, judged) for run in runs if (judged := verdict(run)).forgetting.value is not None]
+def plot_trade_off(runs: Sequence[RunResult]) -> Figure | None:
+    """Plots one point per run; the best place is at no knowledge left and full utility."""
+    points = [(run, judged) for run in runs if (judged := judge_run(run)).forgetting.value is not None]
     points = [(run, judged) for run, judged in points if judged.utility.ratio is not None]
     if not points:
         return None
@@ -42,8 +42,8 @@ def trade_off(runs: Sequence[RunResult]) -> Figure | None:
         )
         named.add(method)
     axes.set(
-        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target); bars: 95 % interval",
-        ylabel="utility kept, share of the target's",
+        xlabel="knowledge left (0: as the oracle, 1: as the target); bars: 95 % interval",
+        ylabel="utility kept (share of the target's)",
         title="Forgetting and utility",
     )
     axes.set_ylim(0, max(1.05, *(judged.utility.ratio or 0 for _, judged in points)) + 0.02)

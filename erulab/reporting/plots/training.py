@@ -1,4 +1,4 @@
-"""The unlearning run, step by step."""
+"""Plot of the unlearning run, step by step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
 
 
-def training(run: RunResult) -> Figure | None:
-    """Losses, depth and adversary gain over the steps of unlearning."""
+def plot_training(run: RunResult) -> Figure | None:
+    """Plots losses, forget depth and the adversary's gain over the steps of unlearning."""
     panels: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         ("Loss", "loss, nats", [("forget_loss", "forget", "#D55E00"), ("retain_loss", "retain", "#0072B2")]),
         (
@@ -20,24 +20,24 @@ def training(run: RunResult) -> Figure | None:
                 ("method/depth", "depth (NLL minus the target's)", "#CC79A7"),
             ],
         ),
-        ("Adversary", "nats per token", [("adversary/gain", "NLL taken back", "#000000")]),
+        ("Adversary", "nats per token", [("adversary/gain", "decrease of the NLL", "#000000")]),
     ]
-    drawn = [panel for panel in panels if any(_curve(run, key)[0] for key, _, _ in panel[2])]
+    drawn = [panel for panel in panels if any(_read_curve(run, key)[0] for key, _, _ in panel[2])]
     if not drawn:
         return None
     figure = Figure(figsize=(3.4 * len(drawn), 2.7), layout="constrained")
     for axes, (title, unit, lines) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         for key, label, colour in lines:
-            steps, values = _curve(run, key)
+            steps, values = _read_curve(run, key)
             if steps:
                 axes.plot(
                     steps, values, color=colour, label=label, linewidth=1.5, marker="." if len(steps) < 30 else ""
                 )
-        axes.set(title=title, xlabel="optimiser step", ylabel=unit)
+        axes.set(title=title, xlabel="optimizer step", ylabel=unit)
         axes.legend(fontsize=8)
     return figure
 
 
-def _curve(run: RunResult, key: str) -> tuple[list[float], list[float]]:
+def _read_curve(run: RunResult, key: str) -> tuple[list[float], list[float]]:
     pairs = [(float(row["step"]), value) for row in run.metrics if (value := number(row.get(key))) is not None]
     return [step for step, _ in pairs], [value for _, value in pairs]

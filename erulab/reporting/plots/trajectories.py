@@ -1,4 +1,4 @@
-"""Knowledge against utility along unlearning."""
+"""Plot of knowledge left against utility along unlearning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
-from erulab.reporting.trajectories import trajectory_of
+from erulab.reporting.trajectories import run_trajectory
 from erulab.reporting.verdict import ORACLE_RANGE
 
 
-def trajectories(runs: Sequence[RunResult]) -> Figure | None:
-    """A line a run, a colour a method, from before training (right) to its end (marked large)."""
-    found = [(run, points) for run in runs if len(points := trajectory_of(run)) > 1]
+def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
+    """Plots one line per run and one colour per method, from before training (right) to its end (the large mark)."""
+    found = [(run, points) for run in runs if len(points := run_trajectory(run)) > 1]
     if not found:
         return None
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -41,9 +41,9 @@ def trajectories(runs: Sequence[RunResult]) -> Figure | None:
                 )
         named.add(run.made_by)
     axes.set(
-        xlabel="K: knowledge above the oracle (0 = oracle, 1 = target)",
-        ylabel="utility kept, share of the target's",
-        title="Along unlearning" + (", with the optimiser's steps" if len(found) == 1 else ""),
+        xlabel="knowledge left (0: as the oracle, 1: as the target)",
+        ylabel="utility kept (share of the target's)",
+        title="Along unlearning" + (", with the optimizer's steps" if len(found) == 1 else ""),
     )
     axes.legend(fontsize=8, loc="lower right")
     return figure

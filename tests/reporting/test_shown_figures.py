@@ -1,8 +1,8 @@
-"""Which figures a closing table shows, of data sets and benchmarks whose suites it has never heard of."""
+"""The figures that a closing table shows for data sets and benchmarks with unknown suites."""
 
 from __future__ import annotations
 
-from erulab.reporting.telling import rows_of, telling
+from erulab.reporting.shown_figures import figures_worth_showing, row_count
 
 SCORES = {
     "unlearned": {
@@ -41,17 +41,19 @@ OWN = [
 BESIDE = ["mmlu/accuracy", "tofu/forget/choice"]
 
 
-def test_the_chosen_few_of_the_data_set_and_all_of_the_benchmarks_beside_it() -> None:
+def test_shows_the_chosen_figures_of_the_data_set_and_all_of_extra_benchmarks() -> None:
     chosen = ["forget/choice", "retain/choice", "model_utility"]
-    assert telling(SCORES, chosen, ["mmlu", "tofu"]) == ["forget/choice", "model_utility", *BESIDE]
+    assert figures_worth_showing(SCORES, chosen, ["mmlu", "tofu"]) == ["forget/choice", "model_utility", *BESIDE]
 
 
-def test_all_that_tell_something_where_that_is_asked_or_none_was_chosen() -> None:
-    assert sorted(telling(SCORES, ["forget/choice"], ["mmlu", "tofu"], every=True)) == sorted([*OWN, *BESIDE])
-    assert sorted(telling(SCORES, ["retain/choice"])) == sorted([*OWN, *BESIDE])
+def test_shows_all_figures_if_asked_to_or_if_none_was_chosen() -> None:
+    assert sorted(figures_worth_showing(SCORES, ["forget/choice"], ["mmlu", "tofu"], every=True)) == sorted(
+        [*OWN, *BESIDE]
+    )
+    assert sorted(figures_worth_showing(SCORES, ["retain/choice"])) == sorted([*OWN, *BESIDE])
 
 
-def test_rows_are_those_of_the_figures_own_suite() -> None:
+def test_row_count_is_that_of_the_figures_own_suite() -> None:
     figures = SCORES["unlearned"]
-    assert [rows_of(figures, name) for name in ("forget/choice", "tofu/forget/choice", "mmlu/accuracy")] == [3, 4, 9]
-    assert rows_of(figures, "model_utility") is rows_of(figures, "leak/privleak") is None
+    assert [row_count(figures, name) for name in ("forget/choice", "tofu/forget/choice", "mmlu/accuracy")] == [3, 4, 9]
+    assert row_count(figures, "model_utility") is row_count(figures, "leak/privleak") is None
