@@ -30,7 +30,7 @@ class HookablePolicy(Protocol):
 
     def hidden(self, batch: Batch) -> torch.Tensor: ...
 
-    def from_block(self, layer: int) -> AbstractContextManager[None]:
+    def skip_blocks_below(self, layer: int) -> AbstractContextManager[None]:
         """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
         ...
 
@@ -38,12 +38,12 @@ class HookablePolicy(Protocol):
         """The gradient of `loss` with respect to what was added to h_layer; parameters keep theirs, untouched."""
         ...
 
-    def rows_of(self, states: torch.Tensor) -> torch.Tensor:
+    def unpack_states(self, states: torch.Tensor) -> torch.Tensor:
         """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
         ...
 
-    def states_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The inverse of `rows_of`."""
+    def pack_states(self, rows: torch.Tensor) -> torch.Tensor:
+        """The inverse of `unpack_states`."""
         ...
 
 

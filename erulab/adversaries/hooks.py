@@ -62,7 +62,7 @@ def edited(
 
 
 def _as_rows(policy: HookablePolicy, edit: Edit) -> Edit:
-    return lambda states: policy.states_of(edit(policy.rows_of(states)))
+    return lambda states: policy.pack_states(edit(policy.unpack_states(states)))
 
 
 def _on_input(edit: Edit) -> Callable[..., Any]:

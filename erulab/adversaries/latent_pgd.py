@@ -96,7 +96,7 @@ class LatentPGD(Memoryless):
             nll = policy.row_nll(forget)
             assert delta is not None and radius is not None
             best, best_nll = delta.detach(), nll.detach()
-            with policy.from_block(layer):
+            with policy.skip_blocks_below(layer):
                 for k in range(o.steps):
                     gradient = policy.state_gradient(nll.sum(), delta, layer)
                     delta = descend(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps)

@@ -46,7 +46,7 @@ def test_an_adversarys_own_runs_stand_apart() -> None:
     with ledger.adversary(), perturbed, FlopCounterMode(display=False) as counter:
         nll, _ = policy(batch_of([12, 9], 5))
         policy.state_gradient(nll.sum(), delta, 1)
-        with policy.from_block(1):
+        with policy.skip_blocks_below(1):
             policy(batch_of([12, 9], 5))
     found = ledger.take()
     assert found.flops_adversary == counter.get_total_flops() == found.plain()["flops"]
