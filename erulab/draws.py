@@ -1,4 +1,4 @@
-"""Private random numbers: every draw is a pure function of a seed and of what it is drawn for.
+"""Random numbers as pure functions of a seed and a purpose, such as `uniform(seed, "mask", step, row_id)`.
 
 No global generator is used, so row order, masks and noise are the same on any number of processes and after a resume.
 """
@@ -17,31 +17,31 @@ else:
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed from any printable parts: `seed_of(seed, "mask", step, row_id)`."""
+    """Returns a 63-bit seed that depends on all parts; any value with a `str` may be one."""
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def uniform(*parts: object) -> float:
-    """One number in [0, 1)."""
+    """Draws a number in [0, 1)."""
     return seed_of(*parts) / 2.0**63
 
 
 def choice(n: int, *parts: object) -> int:
-    """One index in 0..n-1."""
+    """Draws an index in 0..n-1."""
     return seed_of(*parts) % n
 
 
 def order(n: int, *parts: object) -> torch.Tensor:
-    """(n,) int64, a random order of 0..n-1."""
+    """Draws a random order of 0..n-1, as an (n,) int64 tensor."""
     return torch.randperm(n, generator=generator(*parts))
 
 
 def permutation(n: int, *parts: object) -> list[int]:
-    """`order` as a list."""
+    """Draws a random order of 0..n-1, as a list."""
     return order(n, *parts).tolist()
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A fresh CPU generator."""
+    """Returns a new CPU generator, for tensors of random numbers."""
     return torch.Generator().manual_seed(seed_of(*parts))

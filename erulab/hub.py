@@ -1,4 +1,4 @@
-"""The Hugging Face hub: one snapshot of a repository as a local folder, or one line that says why not."""
+"""The Hugging Face hub: a snapshot of a repository as a local folder, or one line that says why there is none."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether `source` has the form owner/name (or name), and is no path into a folder that is here."""
+    """Tells whether `source` has the form owner/name (or name) and is no path into a local folder."""
     return HUB_ID.fullmatch(source) is not None and not is_missing_folder(source)
 
 
 def is_missing_folder(source: str) -> bool:
-    """Whether `source` = a/b is a misspelt path: folder a is here, b is not in it, nor has the hub's a/b been fetched.
+    """Tells whether `source` = a/b is a misspelt path: folder a exists without b, and the hub's a/b was never fetched.
 
-    A hub id in a folder that happens to hold one of its owner's name still works once it was fetched (hf download).
+    A hub id whose owner happens to be the name of a local folder works once it was fetched (hf download).
     """
     path = Path(source)
     if HUB_ID.fullmatch(source) is None or "/" not in source or not path.parent.is_dir() or path.is_dir():
         return False
-    from huggingface_hub import constants  # rarely needed, and slow to load
+    from huggingface_hub import constants  # slow to load, and rarely needed
 
     fetched = [Path(constants.HF_HUB_CACHE) / f"{kind}--{source.replace('/', '--')}" for kind in ("models", "datasets")]
     return not any(folder.is_dir() for folder in fetched)
 
 
 def fetched(hub_id: str, file: str) -> Path | None:
-    """A model repository's file in the local cache; None where it was never fetched. Asks no network."""
-    import huggingface_hub  # loads slowly, and most runs need no hub
+    """Returns a file of a model repository in the local cache, None if it was never fetched; uses no network."""
+    import huggingface_hub  # slow to load, and most runs need no hub
 
     found = huggingface_hub.try_to_load_from_cache(hub_id, file)
     return Path(found) if isinstance(found, str) else None
 
 
 def snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
-    """The repository's files that match; the folder is named by the commit. Offline, the local cache's copy.
+    """Fetches files of a repository, offline from the local cache; returns their folder, which the commit names.
 
     Args:
         kind: "model" or "dataset".
-        parts, skip: patterns of the files wanted, and of those among them that are not.
+        parts: patterns of the files to fetch.
+        skip: patterns of files among them to leave out.
     Raises:
-        EnvironmentFault: hub unreachable, repository gated or missing; says whether a token is set, never its value.
+        EnvironmentFault: the hub is unreachable, the repository gated or missing; says whether a token is set, and
+            never its value.
     """
-    import huggingface_hub  # loads slowly, and most runs need no hub
+    import huggingface_hub  # slow to load, and most runs need no hub
     from huggingface_hub import errors
 
     token = "a token is set" if huggingface_hub.get_token() else "no token is set (HF_TOKEN)"

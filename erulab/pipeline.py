@@ -22,10 +22,11 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
-from erulab.stages import attack, evaluate, learn, unlearn
+from erulab.stages import attack, checks, evaluate, learn, unlearn
 from erulab.stages.cache import Product
-from erulab.stages.context import Context, ModelRef
-from erulab.stages.unlearn import UNLEARNED, Step
+from erulab.stages.context import Context
+from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
+from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
@@ -39,108 +40,116 @@ class Pipeline:
         self._stages: dict[str, dict[str, Any]] = (
             rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
         )
-        # Not a stage, but what the report must say of the rows that every stage works on.
-        extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra], "done": True}
         self._wanted = context.config.stages
-        self._trainings: dict[str, Costs] = {}  # of each model that erulab trained
+        self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
 
     def run(self) -> None:
-        attacked = Stage.attack in self._wanted and bool(self._context.config.attack)
-        self._check(attacked)
-        target = self._learned("target", Stage.target)
-        oracle = self._learned("oracle", Stage.oracle)
-        if attacked:  # before hours of unlearning
-            self._needed("oracle", oracle)
-        unlearned = self._unlearned(target, oracle)
-        refs = {"target": target, **unlearned, "oracle": oracle}
-        known = {role: ref for role, ref in refs.items() if ref is not None}
+        context = self._context
+        checks.check_stages(context)
+        self._note_data()
+        target = self._learned_model("target", context.config.model.target, Stage.target)
+        oracle = self._learned_model("oracle", context.config.model.oracle, Stage.oracle)
+        if context.attacks:  # before hours of unlearning
+            self._require("oracle", oracle)
+        unlearned = self._unlearned_models(target, oracle)
+        models = {"target": target, **unlearned, "oracle": oracle}
+        known = {role: ref for role, ref in models.items() if ref is not None}
         evaluated = self._evaluate(known) if Stage.evaluate in self._wanted else None
-        if attacked:
+        if context.attacks:
             self._attack(known, evaluated)
         if Stage.report in self._wanted:
             self._report()
 
-    def _check(self, attacked: bool) -> None:
-        """Finds what would stop a later stage, before hours of learning."""
-        self._stages["data"]["notes"] += evaluate.check(self._context)
-        config, wanted = self._context.config, self._wanted
-        unlearns = Stage.unlearn in wanted and config.model.unlearned is None
-        retrains = methods[config.method.name].factory.trains is Trains.retrain and unlearns
-        if config.model.target is None and (Stage.target in wanted or unlearns):
-            learn.check(self._context, "target")
-        if config.model.oracle is None and (Stage.oracle in wanted or attacked or retrains):
-            learn.check(self._context, "oracle")
-        if unlearns:
-            unlearn.check(self._context)
-        if attacked:
-            attack.check(self._context)
+    def _note_data(self) -> None:
+        """Keeps the notes on the data for the report, as an entry beside those of the stages."""
+        context = self._context
+        extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
+        unknown = checks.notes_on_unknown_words(context)
+        for note in unknown:
+            log.warning("%s", note)
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *unknown], "done": True}
 
-    def _learned(self, part: str, stage: Stage) -> ModelRef | None:
-        config = self._context.config
-        given = config.model.target if part == "target" else config.model.oracle
+    def _learned_model(self, role: str, given: str | None, stage: Stage) -> ModelRef | None:
+        """Returns the target or oracle: given, learned now or in an earlier run; None if there is none."""
         if given is not None:
-            return self._context.given(given)
+            return self._given_model(given)
         if stage in self._wanted:
-            product = learn.learn(self._context, part)
-            self._finished(part, [product])
-        elif config.learns_nothing:  # what happens to lie in the cache is no part of the command
+            product = learn.learn(self._context, role)
+            self._finish_stage(role, [product])
+        elif self._context.config.learns_nothing:  # a model that happens to lie in the cache is no part of the command
             return None
         else:
-            found = learn.find(self._context, part)
+            found = learn.find_learned(self._context, role)
             if found is None:
                 return None
             product = found
-        self._trainings[part] = product.costs
+        self._trainings[role] = product.costs
         return ModelRef(product.key, str(product.folder / "model"))
 
-    def _unlearned(self, target: ModelRef | None, oracle: ModelRef | None) -> dict[str, ModelRef]:
-        """The unlearned model by its role; after several requests, the model after each."""
-        context = self._context
-        if context.config.model.unlearned is not None:
-            return {UNLEARNED: context.given(context.config.model.unlearned)}
-        trains = methods[context.config.method.name].factory.trains
-        ref = {Trains.retrain: oracle, Trains.nothing: target}.get(trains)
-        if trains is Trains.retrain and "oracle" in self._trainings:
-            self._trainings[UNLEARNED] = self._trainings["oracle"]
-        refs = {} if ref is None else {UNLEARNED: ref}
-        if Stage.unlearn not in self._wanted:
-            if context.config.learns_nothing:
-                return refs
+    def _given_model(self, path: str) -> ModelRef:
+        checks.check_given_model(self._context, path)
+        return self._context.loader.given(path)
+
+    def _unlearned_models(self, target: ModelRef | None, oracle: ModelRef | None) -> dict[str, ModelRef]:
+        """Returns the unlearned model by its role, "unlearned"; after several requests, the model after each."""
+        config = self._context.config
+        if config.model.unlearned is not None:
+            return {UNLEARNED: self._given_model(config.model.unlearned)}
+        trains = methods[config.method.name].factory.trains
+        if trains is Trains.nothing:
+            models = self._taken_as_unlearned("target", target)
+        elif trains is Trains.retrain:
+            models = self._taken_as_unlearned("oracle", oracle)
+        elif self._context.unlearns:
+            done = unlearn.unlearn(self._context, self._require("target", target))
+            self._finish_stage("unlearn", [request.product for request in done])
+            models = self._add_requests(done)
+        else:
             # What an earlier run unlearned is still scored and attacked, like its target.
-            return refs or (self._steps(unlearn.find(context, target)) if target is not None else {})
-        if not refs:
-            if trains is Trains.retrain:
-                self._needed("oracle", None)
-            steps = unlearn.unlearn(context, self._needed("target", target))
-            self._finished("unlearn", [step.product for step in steps])
-            refs = self._steps(steps)
-        saved, last = context.config.artifacts.model, Path(refs[UNLEARNED].path)
-        if context.ranks.first and saved is SavedModel.full:
-            link_folder(last, self._rundir.model)
-        if context.ranks.first and saved is SavedModel.adapter:
-            link_folder(last.with_name("adapter"), self._rundir.adapter)
-        return refs
+            models = {} if target is None else self._add_requests(unlearn.find_unlearned(self._context, target))
+        if self._context.unlearns:
+            self._link_model(models[UNLEARNED])
+        return models
 
-    def _steps(self, steps: Sequence[Step]) -> dict[str, ModelRef]:
-        self._trainings |= {step.role: step.costs for step in steps}
-        return {step.role: step.ref for step in steps}
+    def _taken_as_unlearned(self, role: str, ref: ModelRef | None) -> dict[str, ModelRef]:
+        """Takes the target (method none) or the oracle (method retrain) for the unlearned model."""
+        if self._context.unlearns:
+            ref = self._require(role, ref)
+        if role == "oracle" and role in self._trainings:
+            self._trainings[UNLEARNED] = self._trainings[role]
+        return {} if ref is None else {UNLEARNED: ref}
 
-    def _needed(self, part: str, ref: ModelRef | None) -> ModelRef:
+    def _add_requests(self, done: Sequence[UnlearnedRequest]) -> dict[str, ModelRef]:
+        self._trainings |= {request.role: request.costs for request in done}
+        return {request.role: request.ref for request in done}
+
+    def _link_model(self, ref: ModelRef) -> None:
+        """Puts the unlearned model, or its adapter, into the run folder."""
+        saved, folder = self._context.config.artifacts.model, Path(ref.path)
+        if self._context.ranks.first and saved is SavedModel.full:
+            link_folder(folder, self._rundir.model)
+        if self._context.ranks.first and saved is SavedModel.adapter:
+            link_folder(folder.with_name("adapter"), self._rundir.adapter)
+
+    def _require(self, role: str, ref: ModelRef | None) -> ModelRef:
+        """
+        Raises:
+            DataError: there is no such model; says how to get or name one.
+        """
         if ref is None:
-            stage = {UNLEARNED: Stage.unlearn.value}.get(part, part)
-            judged = "; a checkpoint that is only to be scored is model.unlearned=" if part == "target" else ""
+            stage = {UNLEARNED: Stage.unlearn.value}.get(role, role)
+            judged = "; a checkpoint that is only to be scored is model.unlearned=" if role == "target" else ""
             raise DataError(
-                f"no {part} has been learned with these settings; add {stage} to stages, or name one with model.{part}="
+                f"no {role} has been learned with these settings; add {stage} to stages, or name one with model.{role}="
                 f"{judged}"
             )
         return ref
 
-    def _evaluate(self, refs: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
-        if not refs:
-            self._needed("target", None)
+    def _evaluate(self, models: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
+        if not models:
+            self._require("target", None)
         rows, products = {}, []
-        for role, ref in refs.items():
+        for role, ref in models.items():
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
@@ -151,29 +160,34 @@ class Pipeline:
             self._rundir.write_json(self._rundir.scores_json, result)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
-        self._finished("evaluate", products)
+        self._finish_stage("evaluate", products)
         return {role: scored[0] for role, scored in rows.items()}
 
-    def _attack(self, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
-        refs = {role: self._needed(role, refs.get(role)) for role in ("target", UNLEARNED, "oracle")}
-        attacked = {role: ref.key for role, ref in refs.items()}
-        rows, products = attack.attack(self._context, refs, evaluated)
+    def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
+        models = {role: self._require(role, models.get(role)) for role in ("target", UNLEARNED, "oracle")}
+        keys = {role: ref.key for role, ref in models.items()}
+        rows, products = attack.attack(self._context, models, evaluated)
         if self._context.ranks.first:
-            self._rundir.write_json(self._rundir.attacks_json, self._earlier(rows, attacked) + rows)
-        self._finished("attack", products, models=attacked)
+            self._rundir.write_json(self._rundir.attacks_json, self._earlier_attack_rows(rows, keys) + rows)
+        self._finish_stage("attack", products, models=keys)
 
-    def _earlier(self, rows: list[dict[str, Any]], attacked: dict[str, str]) -> list[dict[str, Any]]:
-        """Rows of attacks.json that another command left on these very models, but those made anew, and why an attack
-        had none before it had some."""
-        if not self._rundir.attacks_json.is_file() or self._stages.get("attack", {}).get("models") != attacked:
+    def _earlier_attack_rows(self, rows: list[dict[str, Any]], keys: dict[str, str]) -> list[dict[str, Any]]:
+        """Reads the rows of attacks.json that an earlier command wrote for the same three models.
+
+        Rows that are computed now are left out, and so are 'not run' placeholders of attacks that now have results.
+
+        Args:
+            rows: those computed now; keys: of the three models.
+        """
+        if not self._rundir.attacks_json.is_file() or self._stages.get("attack", {}).get("models") != keys:
             return []
-        made = [(row["attack"], row["setting"]) for row in rows]
-        again = {row["attack"] for row in rows}
-        old: list[dict[str, Any]] = self._rundir.read_json(self._rundir.attacks_json)
+        settings = [(row["attack"], row["setting"]) for row in rows]
+        names = {row["attack"] for row in rows}
+        earlier: list[dict[str, Any]] = self._rundir.read_json(self._rundir.attacks_json)
         return [
             row
-            for row in old
-            if (row["attack"], row["setting"]) not in made and not (row["attack"] in again and not row["n"])
+            for row in earlier
+            if (row["attack"], row["setting"]) not in settings and not (row["attack"] in names and not row["n"])
         ]
 
     def _report(self) -> None:
@@ -182,7 +196,8 @@ class Pipeline:
             self._rundir.write_json(self._rundir.stages_json, self._stages)
             write_report(self._rundir)
 
-    def _finished(self, stage: str, products: Sequence[Product], **more: Any) -> None:
+    def _finish_stage(self, stage: str, products: Sequence[Product], **more: Any) -> None:
+        """Notes in stages.json and in the tracker that a stage has ended, with what it cost."""
         costs = account.sum_over_products(product.costs for product in products)
         log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {
@@ -198,7 +213,7 @@ class Pipeline:
 
 
 def link_folder(source: Path, destination: Path) -> None:
-    """Hard links of a folder's files, or copies across file systems; replaces what was there, whole or not at all."""
+    """Hard-links a folder's files, or copies them across file systems; replaces `destination`, whole or not at all."""
     working = destination.with_name(f".{destination.name}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)

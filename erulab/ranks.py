@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, and how they exchange values."""
+"""The ranks (processes) of a run: which one this is, and how they exchange values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process among `world` equals. With one process every exchange is the identity."""
+    """This process among the `world` processes of a run. With one process every exchange is the identity."""
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
@@ -22,17 +22,17 @@ class Ranks:
         return self.rank == 0
 
     def mine(self, items: Sequence[T]) -> list[T]:
-        """This rank's share: every world-th item."""
+        """Returns this rank's share of the items: every world-th one."""
         return list(items[self.rank :: self.world])
 
     def join(self, mine: list[T]) -> list[T]:
-        """The shares of all ranks, back in the order `mine` took them from."""
+        """Joins the shares of all ranks in the order that `mine` took them from."""
         shares = self.gather_objects(mine)
         total = sum(len(share) for share in shares)
         return [shares[i % self.world][i // self.world] for i in range(total)]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Every rank's value, in rank order."""
+        """Returns the values of all ranks, in rank order."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -40,11 +40,11 @@ class Ranks:
         return values
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """(n of all ranks, ...) concatenated in rank order."""
+        """Concatenates the (n, ...) tensors of all ranks along the first axis, in rank order; n may differ."""
         return torch.cat([v.to(values.device) for v in self.gather_objects(values.detach().cpu())])
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over ranks; a new tensor."""
+        """Returns the sum over ranks, as a new tensor."""
         total = values.clone()
         if self.world > 1:
             dist.all_reduce(total)

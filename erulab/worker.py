@@ -1,4 +1,4 @@
-"""One process of a run: reads RUN_DIR/run.yaml (typed, no Hydra), starts tracking, runs the pipeline."""
+"""One process of a run: reads RUN_DIR/run.yaml (typed, without Hydra), starts tracking and runs the pipeline."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import final_table, show_config
 from erulab.rundir import RunDir
 from erulab.stages.cache import Cache
-from erulab.stages.context import Context, LoadedBenchmark
+from erulab.stages.context import Context, fit_benchmark
 from erulab.stages.tracking import Tracker
-from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.training.loader import ModelLoader
 from erulab.training.stopping import StopRequest
 
 log = logging.getLogger("erulab.worker")
@@ -53,69 +52,70 @@ def main(argv: list[str]) -> int:
     try:
         run(rundir, load_config(rundir.run_yaml), ranks, stop)
     except ErulabError as error:
-        return _ended(rundir, ranks, error.code, str(error))
+        return _report_exit(rundir, ranks, error.code, str(error))
     except torch.OutOfMemoryError as error:
         hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
-        return _ended(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
+        return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
     except Exception as error:
         traceback.print_exc()
         log.exception("failed")
-        return _ended(rundir, ranks, 1, f"{type(error).__name__}: {error}")
+        return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return _ended(rundir, ranks, 0, "") if ranks.first else 0
+    return _report_exit(rundir, ranks, 0, "") if ranks.first else 0
 
 
 def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
-    """One rank's whole run.
+    """Runs all stages of one rank.
 
     Raises:
         ErulabError: one line for the user, with an exit code.
     """
-    device = _device(config, ranks)
+    device = _choose_device(config, ranks)
     if config.engine.nodes > 1:
         for folder in (rundir.path, Path(config.cache)):
             _check_shared(folder, ranks)
-    # Nothing draws from the global generator on purpose; fixed all the same for libraries that do.
+    # erulab never draws from the global generator; it is seeded for libraries that do.
     torch.manual_seed(config.seed)
-    source = models.build(config.model)
-    dataset = datasets.build(config.dataset)
-    folder = Path(config.cache)
-    rows = dataset.load(config.seed, folder)
-    # Nothing may be known of a base model where none is needed; the model that is judged says what a row is.
-    chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(rows)
-
-    def prepared(plugin: Dataset, *, measured_only: bool = False) -> LoadedBenchmark:
-        whole = plugin.load(config.seed, folder)
-        read = whole.measured_only() if measured_only else whole
-        encoder = Encoder(chat, read.max_length, folder)
-        return LoadedBenchmark(
-            whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation
-        )
-
-    data = prepared(dataset, measured_only=config.learns_nothing and Stage.attack not in config.stages)
-    others = [benchmarks.build(options) for options in config.benchmark.values()]
-    extra = tuple(prepared(other, measured_only=True) for other in others)
-    ledger = Ledger()
-    cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
-    tracker = Tracker(rundir, config, ranks)
-    context = Context(config, data, extra, source, cache, ledger, ranks, device, tracker, stop)
+    context = build_context(rundir, config, ranks, device, stop)
     try:
         if ranks.first:
-            made = config_to_dict(config)
-            # Where every model is given, nothing of the rest made one.
+            typed = config_to_dict(config)
+            # Where every model is given, the options that only make models say nothing.
             left_out = NOT_IN_GIVEN if config.learns_nothing else ()
-            show_config({key: value for key, value in made.items() if key not in left_out})
+            show_config({key: value for key, value in typed.items() if key not in left_out})
         Pipeline(context, rundir).run()
         if ranks.first:
             _show_results(rundir, config)
     finally:
-        tracker.finish()
+        context.tracker.finish()
+
+
+def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device, stop: StopRequest) -> Context:
+    """Reads the run's data, makes what its stages share, and starts tracking."""
+    folder = Path(config.cache)
+    source = models.build(config.model)
+    dataset: Dataset = datasets.build(config.dataset)
+    raw = dataset.load(config.seed, folder)
+    # Without a base model, the chat format is that of the model that is judged.
+    chat = chat_of(config.model.unlearned, source.frame) if config.learns_nothing else source.chat(raw)
+    measured_only = config.learns_nothing and Stage.attack not in config.stages
+    data = fit_benchmark(raw, dataset.identity(folder), chat, config, measured_only=measured_only)
+    extra = []
+    for options in config.benchmark.values():
+        plugin: Dataset = benchmarks.build(options)
+        raw = plugin.load(config.seed, folder)
+        extra.append(fit_benchmark(raw, plugin.identity(folder), chat, config, measured_only=True))
+    ledger = Ledger()
+    loader = ModelLoader(config, source, ledger, device)
+    cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
+    tracker = Tracker(rundir, config, ranks)
+    return Context(config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop)
 
 
 def _show_results(rundir: RunDir, config: RunConfig) -> None:
-    """The closing table of a run that was evaluated or attacked, with where the report and the model are."""
+    """Prints the closing table of a run that was evaluated or attacked, and where report and model are."""
     scores = rundir.read_json(rundir.scores_json) if rundir.scores_json.is_file() else {}
     attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
     if not scores and not attacks:
@@ -124,8 +124,8 @@ def _show_results(rundir: RunDir, config: RunConfig) -> None:
     final_table(scores, attacks, files, config.benchmark, every=config.learns_nothing)
 
 
-def _device(config: RunConfig, ranks: Ranks) -> torch.device:
-    """This rank's device; joins the process group where there is more than one process, or DeepSpeed wants one."""
+def _choose_device(config: RunConfig, ranks: Ranks) -> torch.device:
+    """Returns this rank's device; joins the process group if there are several processes or DeepSpeed needs one."""
     gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
@@ -135,16 +135,16 @@ def _device(config: RunConfig, ranks: Ranks) -> torch.device:
     if ranks.world > 1:
         dist.init_process_group(backend, timeout=PATIENCE)
     elif config.engine.name not in (EngineName.auto, EngineName.local):
-        os.environ.setdefault("LOCAL_RANK", "0")  # ZeRO-3 asks for it, and nobody sets it without torchrun
+        os.environ.setdefault("LOCAL_RANK", "0")  # ZeRO-3 needs it, and only torchrun sets it
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return device
 
 
 def _check_shared(folder: Path, ranks: Ranks) -> None:
-    """Whether a folder is the same one on all hosts: what the first rank writes there, all others must find.
+    """Checks that a folder is the same on all hosts: all ranks must find the file that the first one writes there.
 
     Raises:
-        EnvironmentFault: on all ranks, naming a host that has another folder, or cannot write there.
+        EnvironmentFault: on all ranks; names a host that has another folder, or cannot write there.
     """
     sign = folder / ranks.gather_objects(f".shared-{uuid.uuid4().hex}")[0]
     fault = None
@@ -152,7 +152,7 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if ranks.first:
             sign.touch()
-    except OSError as error:  # the others must hear of it: they would wait for this rank
+    except OSError as error:  # told to the other ranks, which would wait for this one otherwise
         fault = f"cannot write to {folder} on {socket.gethostname()}: {error.strerror}"
     faults = [one for one in ranks.gather_objects(fault) if one is not None]
     found = ranks.gather_objects((socket.gethostname(), os.path.isfile(sign)))
@@ -160,15 +160,16 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
         sign.unlink()
     if faults:
         raise EnvironmentFault(f"{faults[0]}; try another output=FOLDER or cache=FOLDER")
-    without = next((host for host, there in found if not there), None)
-    if without is not None:
+    stranger = next((host for host, there in found if not there), None)
+    if stranger is not None:
         raise EnvironmentFault(
-            f"{folder} on {without} is not the folder of that name on {found[0][0]}: with engine.nodes, output= and "
+            f"{folder} on {stranger} is not the folder of that name on {found[0][0]}: with engine.nodes, output= and "
             "cache= must be on a file system that all hosts share"
         )
 
 
 def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
+    """Returns what does not change a cached product and is recorded with it all the same."""
     return {
         "engine": asdict(config.engine),
         "processes": ranks.world,
@@ -180,6 +181,7 @@ def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str,
 
 
 def _log_to(file: Path | None) -> None:
+    """Sends the log to a file, and warnings to standard error; without a file, warnings only."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
         handlers.append(logging.FileHandler(file))
@@ -191,8 +193,11 @@ def _log_to(file: Path | None) -> None:
     transformers.logging.disable_progress_bar()
 
 
-def _ended(rundir: RunDir, ranks: Ranks, code: int, message: str) -> int:
-    """torchrun returns 1 whatever the code was: the real one goes into exit.json. The first fault is kept."""
+def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str) -> int:
+    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
+
+    The first fault of all ranks is kept. The message, if there is one, is printed too.
+    """
     known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
     if known is None or known["code"] == 0:
         rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank})

@@ -58,12 +58,12 @@ class HookablePolicy(Protocol):
         """
         ...
 
-    def rows_of(self, states: torch.Tensor) -> torch.Tensor:
+    def unpack_states(self, states: torch.Tensor) -> torch.Tensor:
         """Returns states inside the latest forward as (rows, length, width), whatever its layout of the rows."""
         ...
 
-    def states_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns (rows, length, width) states in the layout of the latest forward: the inverse of `rows_of`."""
+    def pack_states(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns (rows, length, width) states in the layout of the latest forward: the inverse of `unpack_states`."""
         ...
 
 

@@ -65,7 +65,7 @@ def edit_states(
 
 
 def _edit_rows(policy: HookablePolicy, edit: Edit) -> Edit:
-    return lambda states: policy.states_of(edit(policy.rows_of(states)))
+    return lambda states: policy.pack_states(edit(policy.unpack_states(states)))
 
 
 def _input_hook(edit: Edit) -> Callable[..., Any]:

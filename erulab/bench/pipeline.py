@@ -23,7 +23,7 @@ from erulab.tokens.encoder import Encoder
 from erulab.tokens.truncation import fitted
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash, encode_exposed
-from erulab.training.objective import FinetuneObjective
+from erulab.training.objective import BatchPlan, FinetuneObjective
 
 BATCHES, GLOBAL_BATCH = 50, 64
 FORGET_SHARE = 10  # one row in ten is to be forgotten
@@ -113,15 +113,8 @@ def measure_pass(folder: Path, cache: Path) -> PassCost:
         content_hash(encoded)
         tokens = int(encoded.field("end").sum(dtype="int64"))
         encode = time.perf_counter()
-        objective = FinetuneObjective(
-            encoded,
-            global_batch=GLOBAL_BATCH,
-            split=Split(),
-            seed=0,
-            pad_id=chat.pad_id,
-            ranks=Ranks(),
-            device=torch.device("cpu"),
-        )
+        plan = BatchPlan(GLOBAL_BATCH, Split(), seed=0, pad_id=chat.pad_id, ranks=Ranks())
+        objective = FinetuneObjective(encoded, plan, torch.device("cpu"))
         for step in range(BATCHES):
             objective.micro_batches(step)
         batches = time.perf_counter()

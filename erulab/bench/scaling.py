@@ -15,22 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from erulab.adversaries.none import NoAdversary, NoAdversaryOptions
+from erulab.adversaries.none import NoAdversaryOptions
 from erulab.bench import pipeline
-from erulab.methods.base import GradientMethod, Retain
-from erulab.methods.npo import NPO, NPOOptions
+from erulab.methods.npo import NPOOptions
 from erulab.models.attention import implementation
 from erulab.models.options import Attention
 from erulab.models.policy import Policy
-from erulab.options import Precision, Schedule
+from erulab.options import Precision, RunConfig, Schedule, TrainerOptions
 from erulab.ranks import Ranks
-from erulab.rewards.reference import ReferenceOptions, RigidReward
+from erulab.rewards.reference import ReferenceOptions
 from erulab.tokens.batch import Encoded
-from erulab.training.batches import Split
+from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import reference_table
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import References, UnlearningRows
 
 VOCABULARY = 2048
 # Rows a step at one length, and lengths at one number of rows. A third of a row is its prompt.
@@ -127,29 +126,19 @@ class _Steps:
         forget, retain = ([_row(part, i, length) for i in range(count)] for part in ("forget", "retain"))
         self.tokens = sum(row.tokens for row in (*forget, *retain))
         self.seconds: list[float] = []
-        method: GradientMethod = NPO(NPOOptions())
         ranks = Ranks()
         with tempfile.TemporaryDirectory() as folder:
-            references = reference_table(
+            table = reference_table(
                 policy, "bench", forget, [], folder=Path(folder), pad_id=0, batch_tokens=8192, ranks=ranks
             )
-        objective = UnlearningObjective(
-            UnlearningRows(forget, [], retain),
-            method,
-            RigidReward(ReferenceOptions()),
-            NoAdversary(NoAdversaryOptions()),
-            forget_weight=1.0,
-            retain=Retain.nll,
-            retain_weight=1.0,
-            references=references,
-            frozen=None,
-            policy=policy,
-            global_batch=count,
-            split=Split(micro_tokens=2048),
-            seed=0,
-            pad_id=0,
-            ranks=ranks,
+        config = RunConfig(
+            method=NPOOptions(),
+            reward=ReferenceOptions(),
+            adversary=NoAdversaryOptions(),
+            trainer=TrainerOptions(global_batch=count, micro_tokens=2048),
         )
+        rows = UnlearningRows(forget, [], retain)
+        objective = build_objective(config, rows, policy, References(table), pad_id=0, ranks=ranks)
         engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
         self._clock = time.perf_counter if policy.device.type == "cuda" else time.process_time
         self._steps = train(engine, objective, LoopOptions(1e-6, steps, 0.0, Schedule.constant, count), ranks)

@@ -16,7 +16,6 @@ from erulab.bench import measure
 from erulab.bench.plain import PlainUnlearning
 from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
-from erulab.methods.base import GradientMethod
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.options import RunConfig
@@ -24,7 +23,8 @@ from erulab.ranks import Ranks
 from erulab.registry import datasets, methods, models
 from erulab.tokens.encoder import Encoder
 from erulab.tokens.truncation import fitted
-from erulab.training.assembly import encode, unlearning
+from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
+from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import train
 from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
 
@@ -123,7 +123,7 @@ def _table_cells(
     plain: bool,
 ) -> list[str]:
     """Measures one case at one size and returns its cells of the table."""
-    rows = encode(encoder, benchmark, methods.build(config.method), config.seed)
+    rows = encode_unlearning_rows(encoder, benchmark, methods.build(config.method), config.seed)
     with tempfile.TemporaryDirectory() as folder:
         ours = TimedSteps(_erulab_step(config, target, rows, Path(folder)))
         npo = TimedSteps(_erulab_step(npo_config, target, rows, Path(folder)))
@@ -182,9 +182,11 @@ def _typical_seconds(seconds: Sequence[float], config: RunConfig) -> float:
 
 
 def _erulab_step(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
-    method: GradientMethod = methods.build(config.method)
-    _, engine, objective, loop = unlearning(target.copy(), "bench", rows, method, config, Ranks(), references=folder)
-    steps: Iterator[tuple[int, dict[str, float]]] = train(engine, objective, loop, Ranks())
+    loader = ModelLoader(config, models.build(config.model), target.ledger, target.policy.device)
+    unlearning = assemble_unlearning(config, loader, ModelRef("bench", ""), target.copy(), rows, Ranks(), folder)
+    steps: Iterator[tuple[int, dict[str, float]]] = train(
+        unlearning.engine, unlearning.objective, unlearning.loop, Ranks()
+    )
     return lambda: next(steps)[1]["loss"]
 
 

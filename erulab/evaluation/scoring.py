@@ -190,5 +190,5 @@ def _moments(logp: torch.Tensor, rows: list[int]) -> dict[int, tuple[float, floa
     """Row -> mean and deviation of the log-probability of a token drawn from its distribution."""
     if not rows:
         return {}
-    mean, deviation = logprobs.spread(logp[rows])
+    mean, deviation = logprobs.log_prob_moments(logp[rows])
     return dict(zip(rows, zip(mean.tolist(), deviation.tolist(), strict=True), strict=True))

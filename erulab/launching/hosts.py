@@ -153,7 +153,7 @@ def joined(rundir: RunDir, meeting: Meeting | None) -> Iterator[Host]:
                 held = stack.enter_context(rundir.locked(party))
             except InUse:
                 holder = rundir.holder()
-                foreign = holder is not None and holder.get("party", party) != party
+                foreign = holder is not None and holder.get("run_id", party) != party
                 if meeting is None or foreign or time.monotonic() > deadline:
                     raise
                 if holder and _ready(rundir, holder):
@@ -215,7 +215,7 @@ def _ready(rundir: RunDir, holder: dict[str, Any]) -> bool:
 def _check_nobody_is_left(rundir: RunDir) -> None:
     """Hosts of an earlier start, whose first host is gone, may still be ending."""
     for old in rundir.path.glob("lock[1-9]*"):
-        with rundir.locked(seat=int(old.name.removeprefix("lock"))):
+        with rundir.locked(host_index=int(old.name.removeprefix("lock"))):
             pass
 
 

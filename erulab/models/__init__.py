@@ -1,4 +1,4 @@
-"""Model sources: where base weights, tokenizer and chat format come from."""
+"""Models: sources of base weights, loading and saving, adapters, packing, and the policy that training runs."""
 
 from erulab.models import hf, smollm2, tiny
 

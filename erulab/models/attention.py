@@ -1,4 +1,4 @@
-"""Attention over packed rows, registered with transformers beside its own; padded forwards go to its SDPA as ever."""
+"""Attention over packed rows, registered with transformers; padded forwards still go to its own SDPA."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from erulab.models.options import Attention
 from erulab.models.packing import Piece
 
 PACKED = "packed_sdpa"
-# Model types that read packed rows right (a test compares each). Others may have layers that know nothing of pieces.
+# Model types whose packed rows give the same states (a test compares each). Others may have layers that ignore pieces.
 PACKING = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "gpt2"})
 
 
 def implementation(attention: Attention, model_type: str) -> str:
-    """What transformers is told for `model.attention`: its SDPA, able to read packed rows too, or the name itself."""
+    """Returns transformers' name for `model.attention`: for sdpa, our function where the model type can be packed."""
     return PACKED if attention is Attention.sdpa and model_type in PACKING else attention.value
 
 
 def reads_trees(config: PreTrainedConfig, length: int) -> bool:
-    """Whether a model of this config takes packed rows of up to `length` tokens with a mask in place of pieces."""
+    """Tells whether a model can run packed rows of up to `length` tokens in one call with a tree mask."""
     window = getattr(config, "sliding_window", None)
     return (
         config.model_type in PACKING
         and config._attn_implementation in (PACKED, Attention.sdpa.value)
-        # The mask would lift the window.
+        # The tree mask has no sliding window.
         and (window is None or length <= window)
     )
 
@@ -49,17 +49,20 @@ def packed_attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Causal attention of each piece to itself and to the pieces before it.
+    """Computes causal attention of each piece to itself and to the pieces before it.
+
+    The signature is that of transformers' attention functions, which calls this one by keyword.
 
     Args:
-        query: (1, heads, packed, head width); key, value: (1, key-value heads, packed, head width).
-        pieces: None for a padded batch, which transformers' own function takes.
+        query: (1, heads, packed, head width).
+        key, value: (1, key-value heads, packed, head width).
+        pieces: of the packed sequence; None for a padded batch, which goes to transformers' own function.
         sliding_window: tokens that a token sees, itself included; None: all before it.
     Returns:
         (1, packed, heads, head width), None.
     """
     if pieces is None and query.shape[2] == 1 and query.device.type == "cpu" and not torch.is_grad_enabled():
-        return _one_token(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5), None
+        return _attend_from_one_token(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5), None
     if pieces is None:
         return sdpa_attention_forward(
             module,
@@ -79,7 +82,7 @@ def packed_attention(
         seen = (*piece.before, i)
         k, v = (x[i] if len(seen) == 1 else torch.cat([x[j] for j in seen], 2) for x in (keys, values))
         windowed = sliding_window is not None and sliding_window < k.shape[2]
-        mask = _mask(queries[i], k, sliding_window) if windowed or piece.before else None
+        mask = _causal_mask(queries[i], k, sliding_window) if windowed or piece.before else None
         results.append(
             F.scaled_dot_product_attention(
                 queries[i], k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
@@ -88,16 +91,19 @@ def packed_attention(
     return torch.cat(results, 2).transpose(1, 2), None
 
 
-def _one_token(
+def _attend_from_one_token(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """(rows, 1, heads, head width): attention of the one token that generation is at.
+    """Computes attention of the one token that generation is at.
 
     SDPA would copy keys and values for each head that shares them, which takes longer than all the rest.
 
     Args:
-        query: (rows, heads, 1, width); key, value: (rows, key-value heads, positions, width).
-        mask: (rows, 1, 1, positions), bool (seen) or float (added); None: all are seen.
+        query: (rows, heads, 1, head width).
+        key, value: (rows, key-value heads, positions, head width).
+        mask: (rows, 1, 1, positions), bool (seen) or float (added); None: all positions are seen.
+    Returns:
+        (rows, 1, heads, head width).
     """
     rows, heads, _, width = query.shape
     scores = query.reshape(rows, key.shape[1], -1, width) @ key.transpose(2, 3) * scaling
@@ -106,8 +112,11 @@ def _one_token(
     return (scores.softmax(-1) @ value).reshape(rows, 1, heads, width)
 
 
-def _mask(query: torch.Tensor, key: torch.Tensor, window: int | None) -> torch.Tensor:
-    """(queries, keys) float, 0 where a query sees a key: the last query stands where the last key does."""
+def _causal_mask(query: torch.Tensor, key: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Returns a (queries, keys) float mask: 0 where a query sees a key, otherwise -inf.
+
+    The last query stands at the position of the last key.
+    """
     n, m = query.shape[2], key.shape[2]
     distance = torch.arange(m - n, m, device=query.device)[:, None] - torch.arange(m, device=query.device)
     seen = distance >= 0

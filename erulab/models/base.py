@@ -1,4 +1,4 @@
-"""What a model source offers."""
+"""The protocol of a model source."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class ModelSource(Protocol):
-    """Where base weights come from."""
+    """A source of base weights, with their tokenizer and chat format."""
 
     @property
     def folder(self) -> Optional[str]:
-        """The folder or hub id that `load` reads, which engine=zero3 reads sharded; None where weights are made."""
+        """The folder or hub id that `load` reads, and engine=zero3 reads sharded; None if weights are made in place."""
         ...
 
     @property
     def frame(self) -> Frame:
-        """What is put around prompts in place of the tokenizer's own template, in every model of the run."""
+        """The chat template and system turn of every model of the run, in place of the tokenizer's own."""
         ...
 
     def validate(self) -> None:
-        """Cheap checks at composition time, without torch.
+        """Checks the options cheaply at composition time, without torch.
 
         Raises:
             ConfigError, EnvironmentFault: one line each.
@@ -35,27 +35,32 @@ class ModelSource(Protocol):
         ...
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
-        """The chat format alone, without weights."""
+        """Returns the chat format without loading weights."""
         ...
 
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
-        """The model's sizes in the words of a config.json, without weights, torch or network: what costs go by.
+        """Returns the model's sizes under the keys of a config.json, for costs; needs no weights, torch or network.
 
         Args:
-            benchmark: None where its files are not on this machine.
+            benchmark: None if its files are not on this machine.
         Raises:
-            ConfigError: not known without the network; EnvironmentFault, DataError: no usable config.json.
+            ConfigError: the sizes are not known without the network.
+            EnvironmentFault, DataError: there is no usable config.json.
         """
         ...
 
     def identity(self, benchmark: Benchmark) -> dict[str, Any]:
-        """What the base weights, tokenizer and template depend on, by content (never a path): part of stage keys."""
+        """Returns what weights, tokenizer and template depend on, by content and never by a path, for cache keys."""
         ...
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
-        """The base model in float32 on the CPU, with tokenizer and chat format. `seed` only where weights are random.
+        """Loads the base model in float32 on the CPU, with tokenizer and chat format.
 
+        Args:
+            seed: of weights that are drawn at random; unused otherwise.
         Raises:
-            EnvironmentFault: weights or a package are missing; IntegrityFault: unsafe to load; DataError: unusable.
+            EnvironmentFault: weights or a package are missing.
+            IntegrityFault: the weights are unsafe to load.
+            DataError: erulab cannot work with the model.
         """
         ...

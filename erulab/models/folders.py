@@ -1,4 +1,4 @@
-"""Where a checkpoint lies (folder or hub id), whether it is safe to load, and what it is by content. No torch."""
+"""Finds a checkpoint (folder or hub id), checks that it is safe to load, and hashes its content. Without torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from erulab import hub
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.options import ModelOptions
 
-# What a checkpoint is made of: everything else in a repository (README, pickles, code) is neither fetched nor hashed.
-WORDS = ("*.json", "*.jinja", "*.model", "*.txt")  # of which a tokenizer
-PARTS = ("*.safetensors", *WORDS)
+# The files of a checkpoint. Everything else in a repository (README, pickles, code) is neither fetched nor hashed.
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+CHECKPOINT_FILES = ("*.safetensors", *TOKENIZER_FILES)
 CONVERT = (
     "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
     "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"
@@ -26,7 +26,7 @@ MERGE = (
 
 
 def validate_given(options: ModelOptions) -> None:
-    """Checks the folders that `model.target`, `model.oracle` and `model.unlearned` name, as far as a look tells.
+    """Checks the folders that `model.target`, `model.oracle` and `model.unlearned` name, without loading anything.
 
     Raises:
         EnvironmentFault, IntegrityFault, DataError: one line each.
@@ -37,10 +37,12 @@ def validate_given(options: ModelOptions) -> None:
 
 
 def check_source(source: str) -> None:
-    """Cheap checks of a folder; a hub id is only checked for its form (nothing is fetched).
+    """Checks a folder without loading anything; of a hub id only the form is checked, and nothing is fetched.
 
     Raises:
-        EnvironmentFault: neither a folder nor a hub id; IntegrityFault: unsafe; DataError: config.json is damaged.
+        EnvironmentFault: it is neither a folder nor a hub id.
+        IntegrityFault: it is unsafe to load.
+        DataError: config.json is damaged.
     """
     if Path(source).is_dir():
         check_folder(Path(source))
@@ -54,11 +56,12 @@ def check_source(source: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses what could run code, without loading anything.
+    """Refuses folders that could run code or hold no whole model, without loading anything.
 
     Raises:
-        EnvironmentFault: no config.json; IntegrityFault: pickle weights or code of its own; DataError: damaged JSON, or
-            an adapter without its base model.
+        EnvironmentFault: there is no config.json.
+        IntegrityFault: the weights are pickles, or the folder brings code of its own.
+        DataError: a JSON file is damaged, or the folder holds an adapter without its base model.
     """
     if (folder / "adapter_config.json").is_file():
         # transformers would load the base model that the file names in place of the folder's own weights.
@@ -70,7 +73,7 @@ def check_folder(folder: Path) -> None:
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
     for name in ("config.json", "tokenizer_config.json"):
         file = folder / name
-        if file.is_file() and "auto_map" in _json(file):
+        if file.is_file() and "auto_map" in _read_object(file):
             raise IntegrityFault(
                 f"{file} names code of its own (auto_map), which erulab never runs; if transformers knows this "
                 "architecture, remove auto_map from the file"
@@ -83,10 +86,10 @@ def check_folder(folder: Path) -> None:
 
 
 def check_tokenizer(source: str) -> None:
-    """Cheap checks of a tokenizer's folder; a hub id is only checked for its form.
+    """Checks a tokenizer's folder without loading it; of a hub id only the form is checked.
 
     Raises:
-        EnvironmentFault: neither a folder with a tokenizer nor a hub id.
+        EnvironmentFault: it is neither a folder with a tokenizer nor a hub id.
     """
     folder = Path(source)
     files = ("tokenizer.json", "tokenizer_config.json")
@@ -100,47 +103,48 @@ def check_tokenizer(source: str) -> None:
 
 @functools.cache
 def tokenizer_folder(source: str) -> Path:
-    """The tokenizer's folder on this machine, fetched from the hub without weights if need be.
+    """Returns the tokenizer's folder on this machine, after fetching it from the hub (without weights) if needed.
 
     Raises:
-        EnvironmentFault: as `check_tokenizer`; hub unreachable, repository gated or missing.
+        EnvironmentFault: as `check_tokenizer`; or the hub is unreachable, the repository gated or missing.
     """
     check_tokenizer(source)
-    return Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", WORDS, skip=("*/*",))
+    return Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", TOKENIZER_FILES, skip=("*/*",))
 
 
 def read_config(source: str) -> dict[str, object] | None:
-    """config.json of a folder, or of a hub id that was fetched before; None for other hub ids. Nothing is fetched.
+    """Reads config.json of a folder, or of a hub id that was fetched before; returns None for other hub ids.
 
     Raises:
-        EnvironmentFault: neither a folder with config.json nor a hub id; DataError: config.json is damaged.
+        EnvironmentFault: it is neither a folder with config.json nor a hub id.
+        DataError: config.json is damaged.
     """
     folder = Path(source)
     if not folder.is_dir():
         check_source(source)
         fetched = hub.fetched(source, "config.json")
-        return None if fetched is None else _json(fetched)
+        return None if fetched is None else _read_object(fetched)
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
-    return _json(folder / "config.json")
+    return _read_object(folder / "config.json")
 
 
 @functools.cache
 def local_folder(source: str) -> Path:
-    """The checkpoint's folder on this machine, fetched from the hub if need be, and found safe to load.
+    """Returns a checkpoint's folder on this machine, after fetching it from the hub if needed and checking it.
 
     Raises:
-        EnvironmentFault: folder missing; hub unreachable, repository gated or missing; IntegrityFault, DataError: as
-            `check_folder`.
+        EnvironmentFault: the folder is missing; or the hub is unreachable, the repository gated or missing.
+        IntegrityFault, DataError: as `check_folder`.
     """
     check_source(source)
-    folder = Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", PARTS, skip=("*/*",))
+    folder = Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", CHECKPOINT_FILES, skip=("*/*",))
     check_folder(folder)
     return folder
 
 
 def folder_identity(source: str) -> str:
-    """What a checkpoint is by content: a hub id gives its revision's commit, a folder the hash of its files."""
+    """Returns a checkpoint's identity by content: the commit of a hub id, or the hash of a folder's files."""
     folder = local_folder(source)
     if folder != Path(source):
         return f"commit:{folder.name}"  # the hub's cache names a snapshot's folder by its commit
@@ -148,20 +152,21 @@ def folder_identity(source: str) -> str:
 
 
 def files_identity(folder: Path) -> str:
-    """The hash of a folder's files, as far as they are parts of a checkpoint."""
+    """Hashes the files of a folder that are parts of a checkpoint."""
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in PARTS for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}\x1f{_hash(file, file.stat().st_mtime_ns)}\x1f".encode())
+    for file in sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}):
+        digest.update(f"{file.name}\x1f{_hash_file(file, file.stat().st_mtime_ns)}\x1f".encode())
     return digest.hexdigest()[:32]
 
 
 @functools.cache
-def _hash(file: Path, changed: int) -> str:
+def _hash_file(file: Path, changed: int) -> str:
+    """Hashes a file once per process; `changed`, its time of change, makes it anew after a change."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _json(file: Path) -> dict[str, object]:
+def _read_object(file: Path) -> dict[str, object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

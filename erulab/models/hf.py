@@ -1,4 +1,4 @@
-"""Any causal language model of a folder or the Hugging Face hub."""
+"""The model source of folders and of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @dataclass
 class HfOptions(ModelOptions):
     name: str = "hf"
-    template: Optional[str] = None  # a name of `templates.py`, or a file of Jinja; null: the tokenizer's own
-    system: Optional[str] = None  # system turn before every prompt; null: none but the template's own
-    tokenizer: Optional[str] = None  # folder or hub id, where checkpoints hold no tokenizer; null: each model's own
+    template: Optional[str] = None  # name of a built-in template, or a Jinja file; null: the tokenizer's own
+    system: Optional[str] = None  # system turn before every prompt; null: the template's own, if it has one
+    tokenizer: Optional[str] = None  # folder or hub id, for checkpoints without a tokenizer; null: each model's own
 
 
 @models.register("hf", HfOptions, needs="model.path: a folder or hub id with safetensors weights")
@@ -38,7 +38,7 @@ class HfModel:
 
     @property
     def source(self) -> str:
-        """Folder or hub id; a run that is given its models needs no base weights, only a tokenizer."""
+        """The folder or hub id; a run that is given its models needs no base weights, only a tokenizer."""
         source = self.options.path or self.options.target or self.options.unlearned
         if source is None:
             raise ConfigError(
@@ -68,7 +68,7 @@ class HfModel:
     def architecture(self, benchmark: Benchmark | None) -> Mapping[str, Any]:
         source = self.source
         published = next((preset for preset in PRESETS.values() if preset.hub_id == source), None)
-        if self.options.path is None:  # a given target of the preset's own model
+        if self.options.path is None:  # then the source is a given target, of the preset's architecture
             published = PRESETS.get(self.options.name)
         if published is not None and not Path(source).is_dir():
             return published.config
@@ -92,8 +92,8 @@ class HfModel:
         return load_folder(self.source, self.options.attention, self.frame)
 
 
-def _register(name: str, preset: Preset) -> None:
-    """`model=<name>`: the same model source, whose path is the preset's hub id unless the user names a folder."""
+def _register_preset(name: str, preset: Preset) -> None:
+    """Registers `model=<name>`: HfModel, with the preset's hub id as path unless the user names a folder."""
     options = dataclasses.make_dataclass(
         f"{name}_options",
         [("name", str, name), ("path", Optional[str], preset.hub_id), ("template", Optional[str], preset.template)],
@@ -104,4 +104,4 @@ def _register(name: str, preset: Preset) -> None:
 
 
 for _name, _preset in PRESETS.items():
-    _register(_name, _preset)
+    _register_preset(_name, _preset)

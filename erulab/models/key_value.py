@@ -1,4 +1,4 @@
-"""A key-value cache that grows in place: transformers' own copies all that it holds with every token."""
+"""A key-value cache that grows in place; transformers' own copies all of its content with every token."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-ROOM = 128  # positions that are made at least when a layer runs out of them
+ROOM = 128  # positions to allocate at least when a layer has no room left
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer at the beginning of larger tensors."""
+class GrowingLayer(DynamicLayer):
+    """Keys and values of one layer, held at the beginning of larger tensors."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -21,13 +21,16 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(rows, heads, positions, width) keys and values with the new ones behind them."""
+        """Appends new keys and values; returns all of them, (rows, heads, positions, width)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         held = self.get_seq_length()
         total = held + key_states.shape[2]
         if self._room is None or self._room[0].shape[2] < total:
-            self._room = _larger(key_states, self.keys, held, total), _larger(value_states, self.values, held, total)
+            self._room = (
+                _allocate(key_states, self.keys, held, total),
+                _allocate(value_states, self.values, held, total),
+            )
         for room, new in zip(self._room, (key_states, value_states), strict=True):
             room[:, :, held:total] = new
         self.keys, self.values = (room[:, :, :total] for room in self._room)
@@ -42,8 +45,12 @@ class RoomyLayer(DynamicLayer):
         self._room = None
 
 
-def _larger(new: torch.Tensor, held: torch.Tensor | None, count: int, total: int) -> torch.Tensor:
-    """Room for `total` positions and more, with the `count` that are held at its beginning."""
+def _allocate(new: torch.Tensor, held: torch.Tensor | None, count: int, total: int) -> torch.Tensor:
+    """Allocates a tensor for `total` positions and more, and copies the `count` positions that are held into it.
+
+    Args:
+        new: (rows, heads, positions, width), for shape and type; held: the same, or None at the start.
+    """
     rows, heads, _, width = new.shape
     room = new.new_empty(rows, heads, total + max(ROOM, total // 2), width)
     if held is not None and count:
@@ -52,8 +59,8 @@ def _larger(new: torch.Tensor, held: torch.Tensor | None, count: int, total: int
 
 
 def cache_for(config: PreTrainedConfig) -> Cache | None:
-    """A cache for generation; None where the model's layers need kinds of their own (sliding windows)."""
+    """Returns a cache for generation; None if the model's layers need other kinds of cache (sliding windows)."""
     text = config.get_text_config()
     if getattr(text, "sliding_window", None) is not None or getattr(text, "layer_types", None) is not None:
         return None
-    return Cache(layer_class_to_replicate=RoomyLayer)
+    return Cache(layer_class_to_replicate=GrowingLayer)

@@ -1,4 +1,4 @@
-"""A model together with the tokenizer and chat format it speaks."""
+"""A model with its tokenizer and chat format."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadedModel:
-    """Weights, tokenizer and chat format."""
+    """Weights, tokenizer and chat format of one model."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
-    ledger: Ledger = field(default_factory=Ledger)  # where all that is run with the model is added up
-    adapters: Adapters = NO_ADAPTERS  # that the model carries
+    ledger: Ledger = field(default_factory=Ledger)  # adds up the cost of all that is run with the model
+    adapters: Adapters = NO_ADAPTERS  # in the model
 
     @property
     def policy(self) -> Policy:
@@ -36,14 +36,16 @@ class LoadedModel:
         return self.chat.pad_id
 
     def copy(self) -> LoadedModel:
-        """Own weights, shared tokenizer: what is done to the copy never reaches this model."""
+        """Copies the weights and shares the tokenizer: changes to the copy never reach this model."""
         return dataclasses.replace(self, model=copy.deepcopy(self.model))
 
     def first_blocks(self, count: int) -> LoadedModel:
-        """The model without the blocks behind the first `count`: norm and head read h_count. Weights are this model's.
+        """Returns a view of the model without the blocks after the first `count`, so that norm and head read h_count.
+
+        The view shares its weights with this model.
 
         Args:
-            count: between 1 and the number of blocks, where it is the whole model.
+            count: between 1 and the number of blocks.
         """
         tensors = (*self.model.parameters(), *self.model.buffers())
         view = dataclasses.replace(self, model=copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors}))

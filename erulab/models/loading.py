@@ -1,4 +1,4 @@
-"""Checkpoints from and to disk, in Hugging Face's format: safetensors only, no code but our own."""
+"""Reads and writes checkpoints in Hugging Face's format: safetensors only; code in a checkpoint is never run."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_fol
 
 log = logging.getLogger(__name__)
 
-# A forward of a larger model costs more than the check is worth; of those, what their config says is believed.
+# The logits of larger models are not checked by a forward, which would take too long; only their config is.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
-# Gemma 2, Granite and Cohere, each with the value that changes nothing.
+# Keys of Gemma 2, Granite and Cohere that change logits after the head, each with the value that changes nothing.
 LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
 def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
-    """A folder's or hub id's model in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
+    """Loads a folder or hub id in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
 
     Raises: as `read_folder` and `check_layout`.
     """
@@ -54,11 +54,12 @@ def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> Loaded
 def read_folder(
     source: str, attention: Attention, frame: Frame = OWN, dtype: torch.dtype = torch.float32
 ) -> LoadedModel:
-    """As `load_folder`, without a look at the layout, which takes a forward.
+    """Loads a folder or hub id as `load_folder`, without checking its layout, which takes a forward.
 
     Raises:
-        EnvironmentFault: missing, hub unreachable, attention package missing; IntegrityFault: pickle weights, code of
-            its own, damaged or incomplete weights; DataError: erulab cannot work with this model or tokenizer.
+        EnvironmentFault: the folder or the attention's package is missing, or the hub is unreachable.
+        IntegrityFault: weights are pickles, damaged or incomplete, or the folder brings code of its own.
+        DataError: erulab cannot work with this model or tokenizer.
     """
     folder = local_folder(source)
     try:
@@ -84,30 +85,31 @@ def read_folder(
     model, info = read
     absent = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if absent:
-        # transformers would draw them at random and go on.
+        # transformers would draw missing weights at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
-    tokenizer = _tokenizer(frame.tokenizer or source)
+    tokenizer = _load_tokenizer(frame.tokenizer or source)
     return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
 
 
 def chat_of(source: str, frame: Frame = OWN) -> ChatFormat:
-    """The chat format of a folder or hub id, without its weights."""
-    tokenizer = _tokenizer(frame.tokenizer or source)
+    """Returns the chat format of a folder or hub id, without loading its weights."""
+    tokenizer = _load_tokenizer(frame.tokenizer or source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
     return ChatFormat(tokenizer, context_of(config, tokenizer), frame)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens the model can read: its position embeddings, or what the tokenizer says of models without a limit."""
+    """Returns the tokens that a model can read: its position embeddings, otherwise the tokenizer's own limit."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(positions or tokenizer.model_max_length)
 
 
 def check_layout(loaded: LoadedModel, source: str) -> None:
-    """Refuses, before training, a model that `Policy` would misread: other modules, scaled or capped logits.
+    """Refuses a model that `Policy` would misread: unknown modules, scaled or capped logits.
 
     Raises:
-        DataError: tokenizer larger than the embeddings, layout unknown, or Policy's NLL is not that of the logits.
+        DataError: the tokenizer has more ids than the model embeddings, the layout is unknown, or the policy's NLL
+            differs from that of the model's logits.
     """
     model, kind = loaded.model, type(loaded.model).__name__
     embedding: Any = model.get_input_embeddings()
@@ -123,7 +125,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     key = next((key for key, nothing in LOGIT_KEYS.items() if config.get(key) not in (None, nothing)), None)
     if key is not None:
         raise DataError(f"{source}: {changes}: {key}={config[key]} in its config.json; take another architecture")
-    # A weight that DeepSpeed has cut says its size elsewhere.
+    # DeepSpeed keeps the size of a sharded weight in another attribute.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
         return
@@ -131,17 +133,17 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     batch = collate([Encoded("layout", ids, 1, len(ids))], loaded.pad_id).to(loaded.policy.device)
     with torch.no_grad():
         try:
-            read, _ = loaded.policy(batch)
+            policy_nll, _ = loaded.policy(batch)
             _ = loaded.policy.blocks, loaded.policy.norm
         except (TypeError, AttributeError) as error:
             raise DataError(f"{source}: erulab does not know the layout of {kind} ({_first_line(error)})") from error
         logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
-    true = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
+    true_nll = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
     # bfloat16 holds three digits, and its matrix products depend on how many rows they have.
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
-    if not torch.allclose(read, true, rtol=tolerance, atol=tolerance):
+    if not torch.allclose(policy_nll, true_nll, rtol=tolerance, atol=tolerance):
         raise DataError(
-            f"{source}: {changes}: NLL {read.mean():.4f} against {true.mean():.4f}; take another architecture"
+            f"{source}: {changes}: NLL {policy_nll.mean():.4f} against {true_nll.mean():.4f}; take another architecture"
         )
 
 
@@ -157,9 +159,9 @@ def save_folder(
 
     Args:
         folder: replaced if it exists.
-        weights: `Engine.weights` after a training: taken one at a time and written in files of `shard_bytes`, under the
-            names of transformers' modules. None: the model's own.
-        write: false on the ranks that only help to gather the weights.
+        weights: `Engine.weights` after a training, written one at a time in files of `shard_bytes`; None: the
+            model's own.
+        write: False on the ranks that only help to gather the weights.
     """
     if not write:
         for _ in weights or ():
@@ -173,7 +175,7 @@ def save_folder(
         else:
             working.mkdir(parents=True)
             write_shards(weights, working, "model", shard_bytes)
-            # Under ZeRO-3 the model's weights are elsewhere, and save_pretrained would look at them.
+            # Under ZeRO-3 the model holds no whole weights, which save_pretrained would read.
             config = loaded.model.config
             config.architectures, config.dtype = [type(loaded.model).__name__], loaded.model.dtype
             config.save_pretrained(working)
@@ -188,10 +190,10 @@ def save_folder(
         shutil.rmtree(working, ignore_errors=True)
 
 
-def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     folder = tokenizer_folder(source)
-    # AutoTokenizer rebuilds some model types' tokenizers from their class and drops what tokenizer.json says of
-    # pieces and merges (transformers 5): ids would not be those the model was trained with.
+    # AutoTokenizer builds the tokenizers of some model types anew from their class and ignores the pre-tokenizer and
+    # merges of tokenizer.json (transformers 5): ids would not be those that the model was trained with.
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

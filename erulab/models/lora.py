@@ -1,4 +1,4 @@
-"""Low-rank adapters: a model whose weights stay, and few new ones that are trained in their place (Hu et al. 2022)."""
+"""Low-rank adapters (LoRA, Hu et al. 2022): the weights stay, and few new ones are trained in their place."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 def with_lora(
     subject: LoadedModel, *, rank: int, alpha: int, seed: int, targets: Sequence[str] | None = None
 ) -> LoadedModel:
-    """The model with adapters of `rank` on linear layers; only they are trained.
+    """Puts adapters on linear layers of a model, in place; only the adapters are trained.
 
     Args:
         alpha: adapters are scaled by alpha / rank.
-        targets: names of the layers in their blocks; None: all but the head.
+        seed: of their initial values.
+        targets: names of the linear layers in a block; None: all layers but the head.
     Raises:
         ConfigError: the model has no linear layer of such a name.
     """
@@ -48,16 +49,17 @@ def with_lora(
         target_modules="all-linear" if targets is None else list(targets),
         task_type="CAUSAL_LM",
     )
-    # peft draws its matrices from the global generator: fixed here, and restored afterwards.
+    # peft draws initial values from the global generator: seeded here, and restored afterwards.
     with torch.random.fork_rng():
         torch.manual_seed(draws.seed_of(seed, "lora"))
-        # A PeftModel answers as the model it wraps.
+        # A PeftModel behaves as the model that it wraps.
         wrapped = cast("PreTrainedModel", get_peft_model(subject.model, config))
     return dataclasses.replace(subject, model=wrapped, adapters=Adapters(rank, tuple(targets or ())))
 
 
 def check_targets(targets: Sequence[str], names: Sequence[str]) -> None:
-    """
+    """Checks that `model.lora.targets` names linear layers of the model.
+
     Args:
         names: of the linear layers in a block.
     Raises:
@@ -72,7 +74,7 @@ def check_targets(targets: Sequence[str], names: Sequence[str]) -> None:
 
 
 def merged(subject: LoadedModel) -> LoadedModel:
-    """The model with its adapters added to its weights, in its own layout again, all of which can be trained."""
+    """Adds the adapters to the weights; returns the model in its own layout, with all weights trainable."""
     model = cast("PeftModel", subject.model).merge_and_unload().requires_grad_(True)  # peft had frozen them
     return dataclasses.replace(subject, model=model, adapters=NO_ADAPTERS)
 
@@ -83,10 +85,10 @@ def save_adapter(subject: LoadedModel, folder: Path) -> None:
 
 
 class WithoutAdapters:
-    """The model before unlearning, where the policy trains adapters on it: no copy is needed."""
+    """The model before unlearning, if the policy trains adapters: the policy without them, and no copy."""
 
     def __init__(self, policy: Policy) -> None:
-        # The same modules; counted without what adapters cost.
+        # The same modules; their costs are counted without adapters.
         self._policy = Policy(policy.model, policy.ledger)
 
     @property
@@ -94,6 +96,6 @@ class WithoutAdapters:
         return self._policy.head
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """(tokens, width) states of the supervised tokens."""
+        """Computes the (tokens, width) states that supervised tokens are predicted from."""
         with cast("PeftModel", self._policy.model).disable_adapter():
             return self._policy.hidden(batch)

@@ -1,4 +1,4 @@
-"""Counting what a policy runs: from the rows of a forward to the run's ledger."""
+"""Counts the tokens and FLOPs that a policy runs, and adds them to the run's ledger."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from erulab.models.packing import Packing
 from erulab.tokens.batch import Batch
 
 
-def rows_of(batch: Batch, packing: Packing | None, by_pieces: bool) -> TokenCounts:
-    """What a forward over the batch computes: padded, packed with a mask, or by pieces."""
+def token_counts(batch: Batch, packing: Packing | None, by_pieces: bool) -> TokenCounts:
+    """Counts what a forward over a batch computes.
+
+    Args:
+        packing: None for padded rows.
+        by_pieces: whether packed rows run with one attention call per piece, otherwise with one masked call.
+    """
     supervised = int(batch.supervised[:, 1:].sum())
     if packing is None:
         rows, length = batch.input_ids.shape
@@ -28,25 +33,25 @@ class Meter:
     """Writes one model's forwards and backwards into a ledger."""
 
     def __init__(self, model: PreTrainedModel, ledger: Ledger, adapters: Adapters) -> None:
-        """`model`: the causal model itself; `adapters`: that it carries."""
+        """`model`: the causal model itself, not a wrapper; `adapters`: those in it."""
         self._model, self.ledger, self._adapters = model, ledger, adapters
         config = model.config
         known = config.model_type in FAMILIES
         self._shape = ModelShape.from_config(config.to_dict()) if known else None
 
     def forward(self, rows: TokenCounts, layer: int) -> None:
-        """A forward through the blocks from `layer` on."""
+        """Adds a forward through the blocks from `layer` on."""
         self.ledger.add_forward(self._shape, rows, layer=layer, adapters=self._adapters)
 
     def training(self, rows: TokenCounts) -> None:
-        """The backward that a training forward will be followed by."""
+        """Adds the backward that follows a training forward."""
         if not self.ledger.of_adversary:
             kind = Backward.lora if self._adapters.rank else Backward.full
             again = self._model.is_activation_checkpointing
             self.ledger.add_backward(self._shape, rows, kind, adapters=self._adapters, checkpointing=again)
 
     def state_gradient(self, rows: TokenCounts, layer: int) -> None:
-        """The gradient of a state at the input of block `layer`."""
+        """Adds a backward down to the input of block `layer`, for the gradient of a state there."""
         self.ledger.add_backward(
             self._shape,
             rows,
@@ -57,7 +62,7 @@ class Meter:
         )
 
     def head_again(self, positions: int) -> None:
-        """The head alone, at positions it has been at before, with its gradient."""
+        """Adds one more forward and backward of the head alone at so many positions."""
         rows = TokenCounts(supervised=positions)
         self.ledger.add_forward(self._shape, rows)
         self.ledger.add_backward(self._shape, rows, Backward.lora if self._adapters.rank else Backward.full)

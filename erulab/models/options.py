@@ -26,7 +26,7 @@ class LoraOptions:
 
     @property
     def adapters(self) -> Adapters:
-        """What costs go by."""
+        """The adapters' size, for costs."""
         return Adapters(self.rank, tuple(self.targets or ()))
 
     def __post_init__(self) -> None:
@@ -37,12 +37,9 @@ class LoraOptions:
 
 @dataclass
 class ModelOptions:
-    """`path`: weights that training starts from. `target`, `oracle`, `unlearned`: a folder or hub id that
-    replaces that stage's product."""
-
-    path: Optional[str] = None
-    target: Optional[str] = None
-    oracle: Optional[str] = None
-    unlearned: Optional[str] = None
-    attention: Attention = Attention.sdpa
+    path: Optional[str] = None  # folder or hub id of the base weights
+    target: Optional[str] = None  # folder or hub id of a model that knows the forget set; null: it is learned
+    oracle: Optional[str] = None  # folder or hub id of a model that never saw the forget set; null: it is learned
+    unlearned: Optional[str] = None  # folder or hub id of an unlearned model that is only scored; null: it is made
+    attention: Attention = Attention.sdpa  # transformers' implementation; sdpa runs packed rows where it can
     lora: LoraOptions = field(default_factory=LoraOptions)

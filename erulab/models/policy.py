@@ -1,4 +1,4 @@
-"""The model as training and evaluation see it: rows in, NLL of supervised tokens out."""
+"""The model as training and evaluation run it: rows in, NLL of supervised tokens out."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.attention import PACKED, reads_trees
-from erulab.models.meter import Meter, rows_of
+from erulab.models.meter import Meter, token_counts
 from erulab.models.packing import Packing, pack
 from erulab.tokens.batch import Batch
 
 
 @dataclass(frozen=True)
 class ReferenceStates:
-    """What a frozen model makes of some rows: (tokens, width) states of their supervised tokens, and its head."""
+    """The states that a frozen model predicts some rows' supervised tokens from, and its head."""
 
-    hidden: torch.Tensor
+    hidden: torch.Tensor  # (tokens, width), row-major
     head: logprobs.Head
 
 
 class Reference(Protocol):
-    """The frozen model before unlearning, for retain kl: a copy, or the policy without its adapters."""
+    """The frozen model before unlearning, for retain=kl: a copy, or the policy without its adapters."""
 
     @property
     def head(self) -> logprobs.Head: ...
@@ -38,8 +38,16 @@ class Reference(Protocol):
     def hidden(self, batch: Batch) -> torch.Tensor: ...
 
 
+@dataclass(frozen=True)
+class ForwardLayout:
+    """How the rows of one forward are laid out, and what the forward computes."""
+
+    packing: Packing | None  # None: padded rows
+    counts: TokenCounts
+
+
 def reference_states(reference: Reference, batch: Batch, rows: int) -> ReferenceStates:
-    """What the reference makes of the batch's last rows, without gradient."""
+    """Runs a frozen model on the last `rows` rows of a batch, without gradient."""
     last = torch.arange(len(batch.row_ids) - rows, len(batch.row_ids), device=batch.input_ids.device)
     with torch.no_grad():
         return ReferenceStates(reference.hidden(batch.select(last)), reference.head)
@@ -48,18 +56,22 @@ def reference_states(reference: Reference, batch: Batch, rows: int) -> Reference
 class Policy(nn.Module):
     """A causal language model whose forward gives the NLL of supervised tokens only.
 
-    It is the module an engine wraps, so that ZeRO's hooks see one ordinary forward. `blocks` and `norm` are
-    where adversaries hook: the input of block l is h_l, the input of `norm` is h_L.
+    It is the module that an engine wraps, so that ZeRO's hooks see one ordinary forward. Adversaries hook `blocks` and
+    `norm`: the input of block l is h_l, the input of `norm` is h_L.
     """
 
     def __init__(self, model: PreTrainedModel, ledger: Ledger | None = None, adapters: Adapters = NO_ADAPTERS) -> None:
-        """`ledger`: where all that is run here is added up; `adapters`: that the model carries."""
+        """
+        Args:
+            ledger: adds up the cost of all forwards and backwards.
+            adapters: of the model, if it has any; costs depend on them.
+        """
         super().__init__()
         self.model = model
         self._meter = Meter(self._causal(), ledger or Ledger(), adapters)
-        # Of the latest forward: how its rows were laid out, and what they cost.
-        self._packing: Packing | None = None
-        self._rows = TokenCounts()
+        # Of the latest forward. Hooks inside the model see only its states, and gradient checkpointing runs them again
+        # during backward: the layout must be known here until the next forward begins.
+        self._latest = ForwardLayout(None, TokenCounts())
         self._first_block = 0
         self._compiled = False
 
@@ -73,13 +85,13 @@ class Policy(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks = _find(self._inner(), ("layers", "h"))
+        blocks = _submodule(self._inner(), ("layers", "h"))
         assert isinstance(blocks, nn.ModuleList)
         return blocks
 
     @property
     def norm(self) -> nn.Module:
-        return _find(self._inner(), ("norm", "final_layernorm", "ln_f"))
+        return _submodule(self._inner(), ("norm", "final_layernorm", "ln_f"))
 
     @property
     def head(self) -> logprobs.Head:
@@ -89,18 +101,18 @@ class Policy(nn.Module):
     def forward(
         self, batch: Batch, reference: ReferenceStates | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """NLL of the batch's supervised tokens, and KL to a frozen reference over the last of them.
+        """Computes the NLL of the batch's supervised tokens, and KL(reference || policy) at the last of them.
 
         Args:
             batch: on this module's device.
-            reference: the frozen model's states for the batch's last rows, for retain kl.
+            reference: the frozen model's states for the batch's last rows, for retain=kl.
         Returns:
-            (tokens,) NLL in nats in row-major order; (tokens of the reference,) KL, or None.
+            (tokens,) NLL in nats, row-major; (tokens of the reference,) KL in nats, or None without a reference.
         """
         hidden = self.hidden(batch)
         nll = logprobs.token_nll(hidden, self.head, batch.input_ids[batch.supervised])
         if torch.is_grad_enabled():
-            self._meter.training(self._rows)
+            self._meter.training(self._latest.counts)
         if reference is None:
             return nll, None
         states = hidden[len(hidden) - len(reference.hidden) :]
@@ -108,18 +120,20 @@ class Policy(nn.Module):
         return nll, logprobs.token_kl(reference.hidden, reference.head, states, self.head)
 
     def hidden(self, batch: Batch, *, scoring: bool = False) -> torch.Tensor:
-        """(tokens, width): the state each supervised token is predicted from, row-major.
+        """Computes the state that each supervised token is predicted from.
 
         Args:
-            scoring: no gradient is wanted, and nobody edits states on the way.
+            scoring: whether neither gradients are needed nor hooks edit states, so that more layouts are possible.
+        Returns:
+            (tokens, width), row-major.
         """
-        packing = self._pack(batch, scoring)
+        packing = self._choose_packing(batch, scoring)
         if packing is None:
-            return self.padded(batch)
+            return self.hidden_padded(batch)
         by_pieces = self._by_pieces()
-        self._begin(batch, packing, by_pieces)
+        self._begin_forward(batch, packing, by_pieces)
         device = batch.input_ids.device
-        # A mask of four axes is taken as it is. Attention by pieces never looks at it.
+        # transformers takes a mask with four axes as it is. Attention by pieces does not read it.
         how = (
             {"attention_mask": torch.zeros(1, 1, 1, 1), "pieces": packing.pieces}
             if by_pieces
@@ -133,27 +147,29 @@ class Policy(nn.Module):
         ).last_hidden_state
         return states[0][packing.index.to(device)[:, :-1][batch.supervised[:, 1:]]]
 
-    def padded(self, batch: Batch) -> torch.Tensor:
-        """As `hidden`, from rows that are padded as they stand, under the batch's own mask: that may have holes."""
-        self._begin(batch, None, by_pieces=False)
+    def hidden_padded(self, batch: Batch) -> torch.Tensor:
+        """Computes `hidden` from padded rows, under the batch's own attention mask, which may have gaps."""
+        self._begin_forward(batch, None, by_pieces=False)
         states = self._inner()(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
         ).last_hidden_state
         return states[:, :-1][batch.supervised[:, 1:]]
 
-    def _begin(self, batch: Batch, packing: Packing | None, by_pieces: bool) -> None:
-        self._packing = packing
-        self._rows = rows_of(batch, packing, by_pieces)
-        self._meter.forward(self._rows, self._first_block)
+    def _begin_forward(self, batch: Batch, packing: Packing | None, by_pieces: bool) -> None:
+        self._latest = ForwardLayout(packing, token_counts(batch, packing, by_pieces))
+        self._meter.forward(self._latest.counts, self._first_block)
 
     @contextmanager
     def skip_blocks_below(self, layer: int) -> Iterator[None]:
-        """Forwards inside run no block below `layer`: whoever edits h_layer puts there what those would give."""
+        """Skips blocks 0..layer-1 inside the context.
+
+        The caller must replace h_layer by a hook, for example with its cached value.
+        """
         blocks = [self.blocks[i] for i in range(layer)]
         before = [block.__dict__.get("forward") for block in blocks]
         try:
             for block in blocks:
-                block.forward = _hand_on
+                block.forward = _identity_block
             self._first_block = layer
             yield
         finally:
@@ -164,39 +180,44 @@ class Policy(nn.Module):
                     block.forward = forward
 
     def state_gradient(self, loss: torch.Tensor, states: torch.Tensor, layer: int) -> torch.Tensor:
-        """The gradient of `loss` with respect to what was added to h_layer; parameters keep theirs, untouched."""
-        self._meter.state_gradient(self._rows, layer)
+        """Computes the gradient of `loss` with respect to `states`, which were added to h_layer.
+
+        The gradients of parameters stay untouched.
+        """
+        self._meter.state_gradient(self._latest.counts, layer)
         return torch.autograd.grad(loss, states)[0]
 
-    def rows_of(self, states: torch.Tensor) -> torch.Tensor:
-        """States inside the latest forward as (rows, length, width), however the rows were laid out for it."""
-        return states if self._packing is None else self._packing.rows(states)
+    def unpack_states(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns states inside the latest forward as (rows, length, width), whatever its layout."""
+        packing = self._latest.packing
+        return states if packing is None else packing.unpack(states)
 
-    def states_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """(rows, length, width) in the layout of the latest forward: the inverse of `rows_of`."""
-        return rows if self._packing is None else self._packing.packed(rows)
+    def pack_states(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns (rows, length, width) states in the layout of the latest forward: the inverse of `unpack_states`."""
+        packing = self._latest.packing
+        return rows if packing is None else packing.pack(rows)
 
     def compile_blocks(self) -> None:
-        """Compiles each block by itself: hooks on blocks and all between them stay as they are.
+        """Compiles each block by itself, so that hooks on blocks, and what runs between blocks, stay as they are.
 
-        Rows are padded from now on: the pieces of packed ones would be compiled in anew for every batch.
+        From now on rows are padded, because a block would be compiled again for the pieces of every packed batch.
         """
         self._compiled = True
         for block in self.blocks:
             block.forward = torch.compile(block.forward, dynamic=True)
 
     def row_nll(self, batch: Batch) -> torch.Tensor:
-        """(rows,) sequence NLL in nats."""
+        """Computes the (rows,) sequence NLL in nats."""
         nll, _ = self(batch)
         return logprobs.row_sums(nll, batch.supervised)
 
     def shares_openings(self, length: int) -> bool:
-        """Whether scoring computes what rows of up to `length` tokens have in common once; otherwise it pads them."""
+        """Tells whether scoring computes a common opening of rows of up to `length` tokens once; otherwise it pads."""
         config = self._causal().config
         return not self._compiled and (self._by_pieces() or reads_trees(config, length))
 
-    def _pack(self, batch: Batch, scoring: bool) -> Packing | None:
-        """How to lay out the rows without padding; None where padded rows are as fast."""
+    def _choose_packing(self, batch: Batch, scoring: bool) -> Packing | None:
+        """Returns how to lay out the rows without padding; None if padded rows are as fast."""
         width = self._causal().config.hidden_size
         if self._compiled:
             return None
@@ -209,11 +230,11 @@ class Policy(nn.Module):
         return packing if packing.worth_in_one_call(width) else None
 
     def _by_pieces(self) -> bool:
-        """Whether packed rows run with an attention call a piece. On GPUs one call, masked or padded, is faster."""
+        """Tells whether packed rows run with one attention call per piece. On GPUs one call over all is faster."""
         return self.device.type == "cpu" and self._causal().config._attn_implementation == PACKED
 
     def _causal(self) -> PreTrainedModel:
-        # A peft wrapper keeps the causal model one floor down.
+        # peft wraps the causal model.
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -222,11 +243,11 @@ class Policy(nn.Module):
         return getattr(causal, causal.base_model_prefix)
 
 
-def _hand_on(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+def _identity_block(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     return states
 
 
-def _find(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
+def _submodule(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
     for name in names:
         found = getattr(module, name, None)
         if isinstance(found, nn.Module):

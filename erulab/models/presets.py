@@ -1,4 +1,4 @@
-"""Published models that have a name of their own (`hf.py` registers them), and the sizes in each one's config.json.
+"""Published models with a name of their own (`hf.py` registers them), and the sizes in their config.json files.
 
 The sizes let `erulab.plan` answer without a network; a run reads the model's own config.json.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A model on the hub, and what its config.json says of its architecture."""
+    """A model on the hub, and its sizes under the keys of its config.json."""
 
     hub_id: str
     config: Mapping[str, Any]
-    # Of `templates.py`: where the tokenizer has no template, or published unlearning of this model goes by another one.
+    # A name of tokens/templates.py, if the tokenizer has no template, or if published unlearning uses another one.
     template: str | None = None
 
 

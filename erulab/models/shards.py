@@ -1,4 +1,4 @@
-"""Safetensors files written from a stream of tensors: never more than one file's worth in memory."""
+"""Writes safetensors files from a stream of tensors, with at most one file's content in memory."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-SHARD_BYTES = 5_000_000_000  # as Hugging Face cuts files
+SHARD_BYTES = 5_000_000_000  # per file, as Hugging Face writes them
 
 
 def write_shards(
     tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, stem: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes `<stem>.safetensors`, or where that is too large, numbered files and Hugging Face's index of them.
+    """Writes `<stem>.safetensors`; if that is too large, numbered files and Hugging Face's index of them.
 
     Args:
         tensors: names and contiguous tensors on the CPU, taken one at a time.
-        shard_bytes: of a file; a larger tensor gets a file of its own.
+        shard_bytes: the most per file, unless a single tensor is larger.
     """
     shards: list[list[str]] = []
     pending: dict[str, torch.Tensor] = {}
     size = total = 0
 
     def write() -> None:
-        save_file(pending, folder / _part(stem, len(shards)), metadata={"format": "pt"})
+        save_file(pending, folder / _part_file(stem, len(shards)), metadata={"format": "pt"})
         shards.append(list(pending))
         pending.clear()
 
@@ -39,16 +39,16 @@ def write_shards(
         total += tensor.nbytes
     write()
     if len(shards) == 1:
-        (folder / _part(stem, 0)).rename(folder / f"{stem}.safetensors")
+        (folder / _part_file(stem, 0)).rename(folder / f"{stem}.safetensors")
         return
     index: dict[str, str] = {}
-    for number, names in enumerate(shards):  # how many there are is known only now
+    for number, names in enumerate(shards):  # file names hold the number of files, which is known only now
         final = f"{stem}-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / _part(stem, number)).rename(folder / final)
+        (folder / _part_file(stem, number)).rename(folder / final)
         index |= dict.fromkeys(names, final)
     content = {"metadata": {"total_size": total}, "weight_map": index}
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(content, indent=2))
 
 
-def _part(stem: str, number: int) -> str:
+def _part_file(stem: str, number: int) -> str:
     return f"{stem}-{number + 1:05d}.part"

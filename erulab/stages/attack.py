@@ -27,7 +27,8 @@ from erulab.registry import attacks
 from erulab.reporting.console import announce
 from erulab.stages.attack_lab import AttackLab
 from erulab.stages.cache import Cache, Product, key_of
-from erulab.stages.context import Context, ModelRef
+from erulab.stages.context import Context
+from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +56,6 @@ class Planned:
     refused: dict[str, str]
 
 
-def check(context: Context) -> None:
-    """Whether the attacks can be run and judged, before anything is trained.
-
-    Raises:
-        DataError: one cannot, or none is applicable to this data set.
-    """
-    _plan(context)
-
-
 def attack(
     context: Context, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None
 ) -> tuple[list[dict[str, Any]], list[Product]]:
@@ -75,7 +67,7 @@ def attack(
     Args:
         evaluated: the models' row scores without an attack, where this run has them.
     """
-    planned = _plan(context)
+    planned = plan_attacks(context)
     jobs = [
         Job(name, index, number, model)
         for index, (name, _) in enumerate(planned.settings)
@@ -124,7 +116,7 @@ class _Jobs:
         self._context, self._planned, self._refs = context, planned, refs
         # A job is one rank's alone: no other rank waits for it.
         self._cache: Cache = context.cache.alone()
-        self._load: Callable[[str], LoadedModel] = functools.cache(lambda model: context.load(refs[model]))
+        self._load: Callable[[str], LoadedModel] = functools.cache(lambda model: context.loader.load(refs[model]))
 
     def run(self, jobs: Sequence[Job]) -> _Done:
         ranks, rerun = self._context.ranks, self._context.config.rerun
@@ -192,7 +184,7 @@ class _Jobs:
             "model": self._refs[job.model].key,
             "seed": config.seed,
             "chat": context.chat.identity(),
-            "data": context.data_identity,
+            "data": context.data.identity,
             "evaluation": evaluation,
         }
         if job.attack is None:
@@ -212,8 +204,9 @@ class _Jobs:
         }
 
 
-def _plan(context: Context) -> Planned:
-    """
+def plan_attacks(context: Context) -> Planned:
+    """Builds the attacks of a run with their settings.
+
     Raises:
         DataError: an attack cannot be run as its options say, none can be run here, or it could not be judged.
     """

@@ -14,7 +14,7 @@ from erulab.models.policy import without_dropout
 from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
 from erulab.stages.context import Context
-from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.loop import train
 
 
@@ -80,7 +80,9 @@ class AttackLab:
             steps=steps,
         )
         encoded = self._context.encoder_of(subject.chat).rows(rows)
-        engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())
+        engine, objective, loop = assemble_finetuning(
+            subject, encoded, options, EngineOptions(EngineName.local), Ranks()
+        )
         stops = {round(loop.steps * (i + 1) / points) for i in range(points - 1)} - {0, loop.steps}
         subject.model.train()
         for step, _ in train(engine, objective, loop, Ranks()):

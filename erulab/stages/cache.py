@@ -1,4 +1,4 @@
-"""Products of stages, kept under a hash of exactly what they depend on, so that nothing is made twice or is stale."""
+"""The cache: products of stages under a hash of exactly what they depend on, so that none is made twice or stale."""
 
 from __future__ import annotations
 
@@ -20,58 +20,65 @@ from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
 
 ENTRY = "entry.json"
-FORMAT = 2  # of entry.json: what is written otherwise has other keys
+FORMAT = 2  # of entry.json; part of every key
 
 
 def key_of(depends_on: dict[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of canonical JSON."""
+    """Returns 16 hex digits of the SHA-256 of canonical JSON."""
     text = json.dumps({"entry": FORMAT, **depends_on}, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Product:
-    """A finished entry: its key, its folder, what making it cost, and whether that was now."""
+    """A finished entry of the cache."""
 
     key: str
     folder: Path
-    costs: Costs
-    from_cache: bool
+    costs: Costs  # of making it
+    from_cache: bool  # False if it was made just now
 
 
 class Cache:
-    """Folders `<root>/<kind>/<key>`. An entry exists once its entry.json does; that is written last."""
+    """Folders `<root>/<kind>/<key>`. An entry exists once its entry.json does, which is written last."""
 
     def __init__(self, root: Path, ranks: Ranks, made_by: dict[str, Any], ledger: Ledger, device: str) -> None:
         """
         Args:
-            made_by: what does not change a product but is worth recording: engine, processes, hardware.
-            ledger: where this process adds up what it runs; device: whose memory it uses.
+            made_by: recorded with each product, though it does not change it: engine, processes, hardware.
+            ledger: in which this process adds up its costs.
+            device: whose peak memory is measured.
         """
         self._root, self._ranks, self._made_by = root, ranks, made_by
         self._ledger, self._device = ledger, device
 
     def folder(self, kind: str) -> Path:
+        """Returns the folder of all entries of one kind."""
         return self._root / kind
 
     def alone(self) -> Cache:
-        """The same entries, for what this rank makes by itself."""
+        """Returns a cache of the same entries, for products that this rank makes without the other ranks."""
         return Cache(self._root, Ranks(), self._made_by, self._ledger, self._device)
 
     def find(self, kind: str, depends_on: dict[str, Any]) -> Product | None:
-        """The finished product, or None. Rank 0 looks for all ranks."""
+        """Finds a finished product; None if there is none. Rank 0 looks for all ranks."""
         key = key_of(depends_on)
         folder = self._root / kind / key
-        costs = self._ranks.gather_objects(_costs(folder))[0]
+        costs = self._ranks.gather_objects(_read_costs(folder))[0]
         return None if costs is None else Product(key, folder, costs, from_cache=True)
 
     def produce(
         self, kind: str, depends_on: dict[str, Any], make: Callable[[Path], None], *, rerun: bool = False
     ) -> Product:
-        """The product of `depends_on`, made by `make(folder)` on all ranks unless it is there.
+        """Returns the product of `depends_on`, after making it on all ranks if it is missing.
 
-        Two runs that need the same product at once make it once: the second waits at a lock. What `make` leaves in
-        its working folder when it fails (checkpoints) is found there by the next try; an empty one goes.
+        Two runs that need the same product at once make it once: the second one waits at a lock. If `make` fails, its
+        working folder stays for the next try to find its checkpoints, unless it is empty.
+
+        Args:
+            depends_on: all that the product depends on, as plain values.
+            make: writes the product into the folder that it is given.
+            rerun: makes the product anew even if it is there.
         """
         key = key_of(depends_on)
         final = self._root / kind / key
@@ -112,6 +119,6 @@ class Cache:
             yield
 
 
-def _costs(folder: Path) -> Costs | None:
+def _read_costs(folder: Path) -> Costs | None:
     file = folder / ENTRY
     return Costs.read(json.loads(file.read_text())["costs"]) if file.is_file() else None

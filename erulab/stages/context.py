@@ -1,10 +1,9 @@
-"""What every stage works with, and how stages come by models."""
+"""The data sets and the settings that all stages of a run share."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,31 +13,20 @@ import torch
 
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
-from erulab.errors import DataError, IntegrityFault
 from erulab.evaluation.evaluate import named, rows_of
-from erulab.models import loading
 from erulab.models.base import ModelSource
-from erulab.models.loaded import LoadedModel
-from erulab.models.policy import Policy
-from erulab.options import EvaluationOptions, RunConfig
+from erulab.options import EvaluationOptions, RunConfig, Stage
 from erulab.ranks import Ranks
 from erulab.stages.cache import Cache
 from erulab.stages.tracking import Tracker
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
+from erulab.tokens.truncation import fitted
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash
+from erulab.training.loader import ModelLoader
 from erulab.training.stopping import StopRequest
-from erulab.training.zero_config import loads_sharded
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """A model on disk, and the key of the weights in it."""
-
-    key: str
-    path: str
 
 
 @dataclass
@@ -108,16 +96,32 @@ class LoadedBenchmark:
         return read
 
 
+def fit_benchmark(
+    raw: Benchmark, identity: dict[str, Any], chat: ChatFormat, config: RunConfig, *, measured_only: bool
+) -> LoadedBenchmark:
+    """Truncates the prompts of a data set or benchmark to the context of the run's model.
+
+    Args:
+        raw: as its files have it; identity: of their content.
+        measured_only: leaves out the rows that are only trained on.
+    """
+    read = raw.measured_only() if measured_only else raw
+    cache = Path(config.cache)
+    encoder = Encoder(chat, read.max_length, cache)
+    return LoadedBenchmark(raw, fitted(read, encoder, cache), identity, encoder, config.evaluation)
+
+
 @dataclass
 class Context:
     """One rank's view of a run."""
 
     config: RunConfig
-    data: LoadedBenchmark  # what is unlearned
-    extra_benchmarks: tuple[LoadedBenchmark, ...]  # what is measured beside it
+    data: LoadedBenchmark  # the data set that is unlearned
+    extra_benchmarks: tuple[LoadedBenchmark, ...]  # measured beside it
     source: ModelSource
+    loader: ModelLoader
     cache: Cache
-    ledger: Ledger  # of all models that come from here
+    ledger: Ledger  # of all models that the loader loads
     ranks: Ranks
     device: torch.device
     tracker: Tracker
@@ -125,11 +129,13 @@ class Context:
 
     @property
     def benchmark(self) -> Benchmark:
+        """The data set that is unlearned, as the run's model reads it."""
         return self.data.fitted
 
     @property
-    def data_identity(self) -> dict[str, Any]:
-        return self.data.identity
+    def benchmarks(self) -> tuple[LoadedBenchmark, ...]:
+        """The data set that is unlearned, and the benchmarks measured beside it."""
+        return (self.data, *self.extra_benchmarks)
 
     @property
     def encoder(self) -> Encoder:
@@ -139,100 +145,22 @@ class Context:
     def chat(self) -> ChatFormat:
         return self.encoder.chat
 
-    def chat_of(self, path: str) -> ChatFormat:
-        """The chat format of a model on disk, by the run's own template and system turn where it has them."""
-        return loading.chat_of(path, self.source.frame)
+    @property
+    def unlearns(self) -> bool:
+        """Whether this run makes the unlearned model, or takes target or oracle for it (methods none and retrain)."""
+        return Stage.unlearn in self.config.stages and self.config.model.unlearned is None
+
+    @property
+    def attacks(self) -> bool:
+        """Whether this run attacks its models."""
+        return Stage.attack in self.config.stages and bool(self.config.attack)
 
     def encoder_of(self, chat: ChatFormat) -> Encoder:
-        """The run's own encoder, unless a given model speaks another chat format."""
+        """Returns the run's own encoder, unless a given model has another chat format."""
         if chat.identity() == self.chat.identity():
             return self.encoder
         return Encoder(chat, self.benchmark.max_length, Path(self.config.cache))
 
-    @property
-    def base_identity(self) -> dict[str, Any]:
-        return {"base": self.source.identity(self.data.raw), "chat": self.chat.identity()}
-
     def split(self, micro_batch: int | None) -> Split:
-        """How a stage that trains cuts its global batches: by its own micro batch, or by the trainer's budget."""
+        """Returns how a stage cuts its global batches: by its own micro batch if set, else by the trainer's budget."""
         return Split(micro_batch, self.config.trainer.micro_tokens if micro_batch is None else None)
-
-    def load(self, ref: ModelRef) -> LoadedModel:
-        """The model of a reference, on this rank's device, in evaluation mode."""
-        loaded = self._counted(loading.load_folder(ref.path, self.config.model.attention, self.source.frame))
-        loaded.policy.to(self.device).eval()
-        return loaded
-
-    def load_to_train(self, ref: ModelRef) -> LoadedModel:
-        """The model of a reference for an engine: under zero3 sharded, with nothing whole on any rank."""
-        return self._sharded(ref.path) if loads_sharded(self.config.engine) else self.load(ref)
-
-    def load_base(self, seed: int) -> LoadedModel:
-        """The base model for an engine; what is read from a folder is sharded under zero3."""
-        folder = self.source.folder
-        if folder is not None and loads_sharded(self.config.engine):
-            return self._sharded(folder)
-        # A model that is made of the data's words speaks all of them, also those of prompts that were shortened.
-        loaded = self._counted(self.source.load(self.data.raw, seed))
-        loaded.policy.to(self.device)
-        return loaded
-
-    def forwards(self, loaded: LoadedModel) -> AbstractContextManager[None]:
-        """Forwards of a model from `load_to_train` before its engine is built."""
-        if not loads_sharded(self.config.engine):
-            return nullcontext()
-        from erulab.training.sharded import forwards
-
-        return forwards(loaded.model, self.config.engine, self.device, self.config.trainer.precision)
-
-    def frozen(self, ref: ModelRef, loaded: LoadedModel) -> Policy:
-        """The model of a reference as it is before training; `loaded` is that model, not yet trained."""
-        if not loads_sharded(self.config.engine):
-            return loaded.copy().policy.requires_grad_(False)
-        from erulab.training.sharded import ShardedPolicy
-
-        model = self._sharded(ref.path).model.requires_grad_(False)
-        return ShardedPolicy(model, self.config.engine, self.device, self.config.trainer.precision, self.ledger)
-
-    def _sharded(self, source: str) -> LoadedModel:
-        # DeepSpeed takes seconds to import, and only Linux has it.
-        from erulab.training.sharded import load_sharded
-
-        config = self.config
-        return self._counted(
-            load_sharded(
-                source,
-                config.model.attention,
-                config.engine,
-                self.device,
-                config.trainer.precision,
-                self.source.frame,
-            )
-        )
-
-    def _counted(self, loaded: LoadedModel) -> LoadedModel:
-        """The model, writing in this run's ledger; the look at its layout while it was loaded is left out."""
-        return dataclasses.replace(loaded, ledger=self.ledger)
-
-    def given(self, path: str) -> ModelRef:
-        """A checkpoint that the user names in place of a stage's product.
-
-        Raises:
-            IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
-            DataError: a row that the run's own model reads is too long for this one.
-        """
-        chat = self.chat_of(path)
-        if chat.identity() != self.chat.identity():
-            for prepared in (self.data, *self.extra_benchmarks):
-                try:
-                    prepared.read_by(chat)
-                except DataError as error:
-                    raise DataError(f"{path}: {error}") from error
-        rows = self.encoder_of(chat).measured(self.data.raw.forget)
-        unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
-        if unknown:
-            raise IntegrityFault(
-                f"{path} cannot read {unknown} of {len(rows)} forget rows (words unknown to its tokenizer); "
-                "give a model that was trained on this data set"
-            )
-        return ModelRef(loading.folder_identity(path), path)

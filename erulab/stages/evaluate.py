@@ -12,49 +12,19 @@ from typing import Any
 
 from erulab.data.measures import Answers, Generated
 from erulab.data.rows import Suite
-from erulab.errors import ConfigError, DataError
 from erulab.evaluation.aggregate import against_oracle, aggregate
-from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
+from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
 from erulab.evaluation.knowledge import knowledge_of, residual
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
-from erulab.stages.context import Context, LoadedBenchmark, ModelRef
-from erulab.typed import did_you_mean
+from erulab.stages.context import Context, LoadedBenchmark
+from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of what this stage computes: a change scores every model anew
-
-
-def check(context: Context) -> list[str]:
-    """Whether every row can be read by the model, before anything is trained; notes on words that it does not know.
-
-    Raises:
-        DataError: names the row that cannot; ConfigError: `evaluation.suites` names what no benchmark has.
-    """
-    notes = []
-    parts = [part.fitted for part in (context.data, *context.extra_benchmarks)]
-    for name in context.config.evaluation.suites or ():
-        if not any(named(benchmark, [name]) for benchmark in parts):
-            known = [suite.name for suite in parts[0].suites]
-            known += [f"{benchmark.name}/{suite.name}" for benchmark in parts[1:] for suite in benchmark.suites]
-            raise ConfigError(
-                f"evaluation.suites={name}: no such suite{did_you_mean(name, known)}; there are {', '.join(known)}"
-            )
-    if not any(benchmark.suites for benchmark in parts):
-        raise DataError(f"data set {parts[0].name} has nothing to measure{parts[0].lacking}; name a folder that has it")
-    for prepared in (context.data, *context.extra_benchmarks):
-        unknown, count = prepared.unknown_words  # reads them all
-        if unknown:
-            notes.append(
-                f"{prepared.fitted.name}: {unknown} of {count} evaluated rows hold words that the tokenizer does "
-                "not know; their figures are of other texts"
-            )
-    for note in notes:
-        log.warning("%s", note)
-    return notes
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[RowScore]], list[Product]]:
@@ -63,7 +33,7 @@ def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[R
     Kept under the model's key, the rows' content and the options: never under a path. The model is loaded once, and
     only if one of them has to be made.
     """
-    load = functools.cache(lambda: context.load(ref))
+    load = functools.cache(lambda: context.loader.load(ref))
     made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.extra_benchmarks)]
     return [rows for rows, _ in made], [product for _, product in made if product is not None]
 

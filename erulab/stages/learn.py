@@ -1,15 +1,13 @@
-"""Learning the target (knows the forget set) and the oracle (never saw it)."""
+"""Learning the target (which knows the forget set) and the oracle (which never saw it)."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from erulab.data.rows import Row
-from erulab.errors import DataError
 from erulab.models.loading import save_folder
 from erulab.models.policy import without_dropout
 from erulab.options import TargetOptions
@@ -18,66 +16,51 @@ from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash, encode_exposed
-from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.loop import train
 
-log = logging.getLogger(__name__)
+VERSION = 1  # of this stage's results: a change makes every target anew
+KIND = "learned"
 
-VERSION = 1  # of what this stage computes: a change makes every target anew
 
-
-def check(context: Context, part: str) -> None:
-    """Whether the data set has what a target or oracle would learn. One of a pretrained model's knowledge has not.
-
-    Raises:
-        DataError: it has not; says what to name in its place.
-    """
-    if _rows(context, part):
-        return
-    lacks = f"data set {context.benchmark.name} has no rows for the {part} to learn{context.benchmark.lacking}"
-    if part == "target":
-        raise DataError(f"{lacks}; name the model with model.target=FOLDER_OR_HUB_ID")
-    raise DataError(
-        f"{lacks}; leave out what needs one (stages oracle and attack, method=retrain): type "
-        "stages=[unlearn,evaluate,report], or name one with model.oracle=FOLDER_OR_HUB_ID"
-    )
+def learned_rows(context: Context, part: str) -> Sequence[Row]:
+    """Returns the rows that the "target" or "oracle" learns; data sets on pretrained models' knowledge have none."""
+    return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
 
 
 def learn(context: Context, part: str) -> Product:
-    """The base model fine-tuned on `benchmark.target_rows` or `benchmark.oracle_rows`."""
+    """Fine-tunes the base model on the rows of the "target" or the "oracle", unless the cache has the result."""
     return context.cache.produce(
-        "learned", depends_on(context, part), lambda folder: _learn(context, part, folder), rerun=context.config.rerun
+        KIND, depends_on(context, part), lambda folder: _train(context, part, folder), rerun=context.config.rerun
     )
 
 
+def find_learned(context: Context, part: str) -> Product | None:
+    """Finds the target or oracle that an earlier run learned; reads no base model if there are no rows to learn."""
+    return context.cache.find(KIND, depends_on(context, part)) if learned_rows(context, part) else None
+
+
 def depends_on(context: Context, part: str) -> dict[str, Any]:
-    """Never the rows' files or paths: their token ids and label masks."""
+    """Returns all that the learned weights depend on: rows by their token ids and label masks, never by a path."""
     settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
-    rows = encode_exposed(context.encoder, _rows(context, part))
+    rows = encode_exposed(context.encoder, learned_rows(context, part))
     return {
         "stage": "learn",
         "version": VERSION,
-        **context.base_identity,
+        "base": context.source.identity(context.data.raw),
+        "chat": context.chat.identity(),
         "rows": content_hash(rows),
         "target": settings,
         "precision": context.config.trainer.precision,
     }
 
 
-def find(context: Context, part: str) -> Product | None:
-    """The product if an earlier run made it; the base model is not looked at where nothing would be learned."""
-    return context.cache.find("learned", depends_on(context, part)) if _rows(context, part) else None
-
-
-def _rows(context: Context, part: str) -> Sequence[Row]:
-    return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
-
-
-def _learn(context: Context, part: str, folder: Path) -> None:
+def _train(context: Context, part: str, folder: Path) -> None:
     options: TargetOptions = context.config.target
-    loaded = context.load_base(options.seed)
-    rows = encode_exposed(context.encoder, _rows(context, part))
-    engine, objective, loop = finetuning(
+    trainer, ranks = context.config.trainer, context.ranks
+    loaded = context.loader.load_base(context.data.raw, options.seed)
+    rows = encode_exposed(context.encoder, learned_rows(context, part))
+    engine, objective, loop = assemble_finetuning(
         loaded,
         rows,
         FinetuneOptions(
@@ -90,17 +73,15 @@ def _learn(context: Context, part: str, folder: Path) -> None:
             schedule=options.schedule,
             clip=options.clip,
             seed=options.seed,
-            precision=context.config.trainer.precision,
+            precision=trainer.precision,
         ),
         context.config.engine,
-        context.ranks,
+        ranks,
     )
-    trainer = context.config.trainer
     if trainer.checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     without_dropout(loaded.model)
     loaded.model.train()
-    ranks = context.ranks
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     loop = replace(loop, save_every=trainer.save_every)
     with progress(f"learning the {part}", loop.steps, enabled=ranks.first) as bar:

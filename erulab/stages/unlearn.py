@@ -2,157 +2,123 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erulab.config import data_rules
 from erulab.costs import account
 from erulab.costs.account import Costs
-from erulab.costs.shapes import FAMILIES
 from erulab.data.rows import Request
-from erulab.errors import ConfigError, DataError
 from erulab.methods.base import GradientMethod
-from erulab.models import loading
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
-from erulab.models.lora import check_targets, merged, save_adapter, with_lora
-from erulab.options import NOT_IN_PRODUCT, SavedModel
+from erulab.models.lora import merged, save_adapter, with_lora
+from erulab.options import NOT_IN_PRODUCT
 from erulab.registry import adversaries, methods, rewards
 from erulab.reporting.console import progress
 from erulab.stages.cache import Product
-from erulab.stages.context import Context, ModelRef
+from erulab.stages.context import Context
 from erulab.stages.trajectory import Trajectory
-from erulab.training.assembly import encode, unlearning
+from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
 from erulab.training.batches import total_steps
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash
 from erulab.training.engine import Engine
+from erulab.training.loader import ModelRef
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
 
-log = logging.getLogger(__name__)
-
-VERSION = 1  # of what this stage computes: a change makes every unlearned model anew
+VERSION = 1  # of this stage's results: a change makes every unlearned model anew
+KIND = "unlearned"
 UNLEARNED = "unlearned"  # the role of the last request's model
 METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One request that has been unlearned. `costs`: of all that led from the target to its model."""
+class UnlearnedRequest:
+    """One request that has been unlearned."""
 
-    role: str
+    role: str  # of its model: "unlearned" for the last request, "unlearned@<request>" for those before
     product: Product
-    costs: Costs
+    costs: Costs  # of all requests that led from the target to its model
 
     @property
     def ref(self) -> ModelRef:
         return ModelRef(self.product.key, str(self.product.folder / "model"))
 
 
-def check(context: Context) -> None:
-    """What can be wrong with this unlearning and is known before anything is trained.
-
-    Raises:
-        DataError: the data set lacks forget rows, or what the method's pairs need; ConfigError: what its retain term,
-            the adversary or adapters need.
-    """
-    config, benchmark = context.config, context.benchmark
-    lora = config.model.lora
-    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
-    if lora.targets is not None and family is not None:
-        check_targets(lora.targets, family.names)
-    if not methods[config.method.name].factory.trains.has_forget_loss:
-        return
-    method: GradientMethod = methods.build(config.method)
-    if not benchmark.forget:
-        raise DataError(
-            f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
-            f"{benchmark.lacking}; name a folder that has them"
-        )
-    if config.artifacts.model is SavedModel.adapter and any(one.continues for one in benchmark.requests[1:]):
-        raise ConfigError(
-            "artifacts.model=adapter keeps one adapter to put on the target, and of several requests each is put on "
-            "the model before it; type artifacts.model=full"
-        )
-    if not benchmark.retain:
-        data_rules.check_without_retain(config, benchmark.lacking)
-    encode(context.encoder, benchmark, method, config.seed)
-
-
-def unlearn(context: Context, target: ModelRef) -> list[Step]:
-    """Every request in turn, each cached like a target; `metrics.jsonl` of its training is kept beside it.
-
-    Returns:
-        The last one's model is the role "unlearned", those of the others "unlearned@<request>".
-    """
-    first_step = 0
-
-    def make(start: ModelRef, request: Request) -> Product:
-        nonlocal first_step
-        several = len(context.benchmark.requests) > 1
-        context.tracker.begin(request.name if several else "", first_step)
-        first_step += _steps(context, request)
-        method, rows = _rows(context, start, request)
-        title = f"unlearning request {request.name}" if several else "unlearning"
-        product = context.cache.produce(
-            "unlearned",
-            _depends_on(context, start, rows),
-            lambda folder: _unlearn(context, start, method, rows, folder, title),
-            rerun=context.config.rerun,
-        )
+def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
+    """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it."""
+    requests = _requests(context)
+    done: list[UnlearnedRequest] = []
+    first_step = 0  # of the request, over all steps of this run
+    for request in requests:
+        start = done[-1].ref if done and request.continues else target
+        context.tracker.begin(request.name if len(requests) > 1 else "", first_step)
+        product = _unlearn_request(context, start, request, title=_title(request, requests))
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
-        return product
-
-    return list(_in_turn(context, target, make))
-
-
-def find(context: Context, target: ModelRef) -> list[Step]:
-    """The requests that an earlier run unlearned, up to the first that is not there."""
-
-    def look(start: ModelRef, request: Request) -> Product | None:
-        return context.cache.find("unlearned", _depends_on(context, start, _rows(context, start, request)[1]))
-
-    return list(_in_turn(context, target, look))
+        done.append(_finish_request(request, product, requests, done))
+        trainer = context.config.trainer
+        first_step += total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    return done
 
 
-def _in_turn(context: Context, target: ModelRef, make: Callable[[ModelRef, Request], Product | None]) -> Iterator[Step]:
-    """Each request from the model it starts from; ends where there is no product."""
-    requests = context.benchmark.requests or (Request("", context.benchmark.forget),)
-    last: Step | None = None
+def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
+    """Finds the requests that an earlier run unlearned, up to the first one that the cache does not have."""
+    requests = _requests(context)
+    done: list[UnlearnedRequest] = []
     for request in requests:
-        before = last if request.continues else None
-        product = make(target if before is None else before.ref, request)
+        start = done[-1].ref if done and request.continues else target
+        product = context.cache.find(KIND, _depends_on(context, start, _encode_request(context, start, request)))
         if product is None:
-            return
-        costs = product.costs if before is None else account.sum_over_products([before.costs, product.costs])
-        last = Step(UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}", product, costs)
-        yield last
+            break
+        done.append(_finish_request(request, product, requests, done))
+    return done
 
 
-def _steps(context: Context, request: Request) -> int:
-    trainer = context.config.trainer
-    return total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+def _requests(context: Context) -> Sequence[Request]:
+    """Returns the data set's requests; without any, all forget rows are one request without a name."""
+    return context.benchmark.requests or (Request("", context.benchmark.forget),)
 
 
-def _rows(context: Context, start: ModelRef, request: Request) -> tuple[GradientMethod, UnlearningRows]:
+def _title(request: Request, requests: Sequence[Request]) -> str:
+    return f"unlearning request {request.name}" if len(requests) > 1 else "unlearning"
+
+
+def _finish_request(
+    request: Request, product: Product, requests: Sequence[Request], before: Sequence[UnlearnedRequest]
+) -> UnlearnedRequest:
+    """Names the role of a request's model, and adds the costs of the requests that it continues.
+
+    Args:
+        requests: all of the data set's; before: those that are done.
+    """
+    costs = (
+        account.sum_over_products([before[-1].costs, product.costs]) if before and request.continues else product.costs
+    )
+    role = UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}"
+    return UnlearnedRequest(role, product, costs)
+
+
+def _encode_request(context: Context, start: ModelRef, request: Request) -> UnlearningRows:
+    """Encodes the rows of a request as the model reads them that it starts from."""
     method: GradientMethod = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
-    return method, encode(context.encoder_of(context.chat_of(start.path)), asked, method, context.config.seed)
+    encoder = context.encoder_of(context.loader.chat_of(start.path))
+    return encode_unlearning_rows(encoder, asked, method, context.config.seed)
 
 
-def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+def _depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+    """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
     plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
     code = [plugin.code for plugin in plugins if plugin.code]
     return {
         "stage": "unlearn",
         "version": VERSION,
-        "target": target.key,
+        "target": start.key,
         "seed": config.seed,
         "method": asdict(config.method),
         "reward": asdict(config.reward),
@@ -163,57 +129,63 @@ def _depends_on(context: Context, target: ModelRef, rows: UnlearningRows) -> dic
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
-        # What is looked at along the way is kept with the model.
+        # The figures of `trainer.eval_every` are kept with the model, so the rows that they are of count too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
     }
 
 
-def _unlearn(
-    context: Context, target: ModelRef, method: GradientMethod, rows: UnlearningRows, folder: Path, title: str
-) -> None:
-    config, ranks = context.config, context.ranks
-    trainer = config.trainer
-    loaded, engine, objective, loop = unlearning(
-        context.load_to_train(target),
-        target.key,
-        rows,
-        method,
-        config,
-        ranks,
-        references=context.cache.folder("references"),
-        forwards=context.forwards,
-        frozen=lambda loaded: context.frozen(target, loaded),
+def _unlearn_request(context: Context, start: ModelRef, request: Request, title: str) -> Product:
+    rows = _encode_request(context, start, request)
+    return context.cache.produce(
+        KIND,
+        _depends_on(context, start, rows),
+        lambda folder: _train(context, start, rows, folder, title),
+        rerun=context.config.rerun,
     )
+
+
+def _train(context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str) -> None:
+    """Unlearns one request's rows, and leaves the model and its metrics in `folder`."""
+    config, ranks, tracker = context.config, context.ranks, context.tracker
+    trainer = config.trainer
+    subject = context.loader.load_to_train(start)
+    references = context.cache.folder("references")
+    unlearning = assemble_unlearning(config, context.loader, start, subject, rows, ranks, references)
+    engine, loop = unlearning.engine, unlearning.loop
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     kept = folder / METRICS
-    context.tracker.resume(kept)
-    trajectory = Trajectory(context, loaded, engine)
+    tracker.resume(kept)
+    trajectory = Trajectory(context, unlearning.model, engine)
     try:
         with progress(title, loop.steps, enabled=ranks.first) as bar:
-            for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
+            for step, metrics in train(engine, unlearning.objective, loop, ranks, checkpoints, context.stop):
                 bar.update(step + 1, metrics)
                 seen = trajectory.after(step + 1)
                 if step % trainer.log_every == 0 or step == loop.steps - 1 or seen:
-                    context.tracker.log(step, metrics | seen)
+                    tracker.log(step, metrics | seen)
                 if trainer.save_every and (step + 1) % trainer.save_every == 0:
-                    context.tracker.keep(kept)
+                    tracker.keep(kept)
     finally:
-        context.tracker.keep(kept)
-    _save(context, target, loaded, engine, folder)
+        tracker.keep(kept)
+    _save(context, start, unlearning.model, engine, folder)
     checkpoints.clear()
 
 
-def _save(context: Context, target: ModelRef, trained: LoadedModel, engine: Engine, folder: Path) -> None:
+def _save(context: Context, start: ModelRef, trained: LoadedModel, engine: Engine, folder: Path) -> None:
+    """Writes the unlearned model; with LoRA the adapter beside it, and the model with the adapter merged into it."""
     lora, first = context.config.model.lora, context.ranks.first
     if not lora.rank:
         save_folder(trained, folder / "model", engine.weights(), write=first)
         return
     adapters = dict(engine.weights(trained_only=True))
     if first:
-        # On the target anew, in host memory: under zero3 no rank holds the whole model that was trained.
-        target_model = loading.load_folder(target.path, context.config.model.attention, context.source.frame)
+        # Put on the start model anew, in host memory: under zero3 no rank holds all of the model that was trained.
         whole = with_lora(
-            target_model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=context.config.seed
+            context.loader.load_on_cpu(start),
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.targets,
+            seed=context.config.seed,
         )
         missing, unexpected = whole.model.load_state_dict(adapters, strict=False)
         assert not unexpected and not any("lora_" in name for name in missing), (missing, unexpected)

@@ -1,9 +1,9 @@
-"""An unlearning put together from a config: engine, objective and loop, ready for `loop.train`."""
+"""An unlearning put together from a run's options: rows, references, objective and engine, ready for `loop.train`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,25 +12,40 @@ from erulab.data.rows import Benchmark
 from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
-from erulab.models.policy import Reference, without_dropout
+from erulab.models.policy import Policy, Reference, without_dropout
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
-from erulab.registry import adversaries, rewards
+from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
 from erulab.training.encode_rows import encode_paired
-from erulab.training.engine import Engine, bf16
+from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
+from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import LoopOptions
-from erulab.training.reference import reference_table
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.objective import BatchPlan
+from erulab.training.reference import ReferenceTable, reference_table
+from erulab.training.unlearning import References, Terms, UnlearningObjective, UnlearningRows
 
 
-def encode(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
-    """The rows in the ids of the model that is trained on them: a given target has its own tokenizer and template.
+@dataclass(frozen=True)
+class Unlearning:
+    """One unlearning, ready for `loop.train`."""
 
+    model: LoadedModel  # the one that is trained: the target, with adapters where `model.lora` wants them
+    engine: Engine
+    objective: UnlearningObjective
+    loop: LoopOptions
+
+
+def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
+    """Encodes the rows that a method trains on.
+
+    Args:
+        encoder: of the model that is trained: a given target may have its own tokenizer and template.
+        seed: of the draw of paired answers.
     Raises:
         DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
     """
@@ -41,59 +56,65 @@ def encode(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed:
     return UnlearningRows(encoder.rows(benchmark.forget), paired, encoder.rows(benchmark.retain))
 
 
-def unlearning(
-    subject: LoadedModel,
-    target_key: str,
-    rows: UnlearningRows,
-    method: GradientMethod,
-    config: RunConfig,
-    ranks: Ranks,
-    *,
-    references: Path,
-    forwards: Callable[[LoadedModel], AbstractContextManager[None]] = lambda whole: nullcontext(),
-    frozen: Callable[[LoadedModel], Reference] = lambda whole: whole.copy().policy.requires_grad_(False),
-) -> tuple[LoadedModel, Engine, UnlearningObjective, LoopOptions]:
-    """What `loop.train` needs to unlearn with this config.
+def build_objective(
+    config: RunConfig, rows: UnlearningRows, policy: Policy, references: References, *, pad_id: int, ranks: Ranks
+) -> UnlearningObjective:
+    """Builds the objective that a run's options describe, with a fresh method, reward and adversary.
 
     Args:
-        subject: the target, which is trained in place; target_key: of its weights.
-        references: folder where reference log-probs are kept.
-        forwards: what forwards of the subject need around them before there is an engine.
-        frozen: makes the reference of retain kl from the subject, where no adapters can be taken off it.
-    Returns:
-        First the model that is trained: the subject, with adapters where `model.lora` wants them.
+        config: read are `method`, `reward` (if the method takes one), `adversary`, `seed` and, of `trainer`, the sizes
+            of global batch and micro-batch.
+        policy: the model that is trained.
+    """
+    options, trainer = config.method, config.trainer
+    method: GradientMethod = methods.build(options)
+    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
+    adversary = adversaries.build(config.adversary)
+    adversary.seed = config.seed
+    terms = Terms(method, reward, adversary, options.retain, options.forget_weight, options.retain_weight)
+    split = Split(trainer.micro_batch, trainer.micro_tokens)
+    plan = BatchPlan(trainer.global_batch, split, config.seed, pad_id, ranks)
+    return UnlearningObjective(rows, policy, terms, references, plan)
+
+
+def needs_reference_table(config: RunConfig) -> bool:
+    """Whether the run's reward compares the policy's NLL with the NLL of the model before unlearning."""
+    return methods.build(config.method).takes_reward and rewards.build(config.reward).needs_reference
+
+
+def assemble_unlearning(
+    config: RunConfig,
+    loader: ModelLoader,
+    target: ModelRef,
+    subject: LoadedModel,
+    rows: UnlearningRows,
+    ranks: Ranks,
+    references: Path,
+) -> Unlearning:
+    """Puts together what `loop.train` needs to unlearn by a run's options.
+
+    Args:
+        target: the model that unlearning starts from; its key is part of the reference table's.
+        subject: that model as `loader.load_to_train` gives it; it is trained in place.
+        references: the folder where reference tables are kept.
     """
     trainer, lora = config.trainer, config.model.lora
     if trainer.checkpointing:
         subject.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # Policy and reference are compared: dropout in one of them would be taken for forgetting.
     without_dropout(subject.model)
-    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
-    adversary = adversaries.build(config.adversary)
-    adversary.seed = config.seed
     table = None
-    if reward is not None and reward.needs_reference:
-        # In the precision of training: else depth would not be 0 before the first step.
-        device = subject.policy.device
-        half = bf16(trainer.precision, device)
-        with forwards(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            table = reference_table(
-                subject.policy,
-                f"{target_key}-bf16" if half else target_key,
-                rows.forget,
-                rows.paired,
-                folder=references,
-                pad_id=subject.pad_id,
-                batch_tokens=config.evaluation.batch_tokens,
-                ranks=ranks,
-            )
-    kl = config.method.retain is Retain.kl
-    reference = frozen(subject) if kl and not lora.rank else None
+    if needs_reference_table(config):
+        table = _reference_table(config, loader, target, subject, rows, ranks, references)
+    frozen: Reference | None = None
+    compares_live = config.method.retain is Retain.kl
+    if compares_live and not lora.rank:
+        frozen = loader.frozen_copy(target, subject)
     if lora.rank:
         subject = with_lora(subject, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=config.seed)
     policy = subject.policy
-    if kl and lora.rank:
-        reference = WithoutAdapters(policy)
+    if compares_live and lora.rank:
+        frozen = WithoutAdapters(policy)
     if trainer.compile:
         policy.compile_blocks()
     engine = build_engine(
@@ -104,24 +125,33 @@ def unlearning(
         clip=trainer.clip,
         precision=trainer.precision,
     )
-    objective = UnlearningObjective(
-        rows,
-        method,
-        reward,
-        adversary,
-        forget_weight=config.method.forget_weight,
-        retain=config.method.retain,
-        retain_weight=config.method.retain_weight,
-        references=table,
-        frozen=reference,
-        policy=policy,
-        global_batch=trainer.global_batch,
-        split=Split(trainer.micro_batch, trainer.micro_tokens),
-        seed=config.seed,
-        pad_id=subject.pad_id,
-        ranks=ranks,
-    )
+    objective = build_objective(config, rows, policy, References(table, frozen), pad_id=subject.pad_id, ranks=ranks)
     steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
     loop = LoopOptions(trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every)
     subject.model.train()
-    return subject, engine, objective, loop
+    return Unlearning(subject, engine, objective, loop)
+
+
+def _reference_table(
+    config: RunConfig,
+    loader: ModelLoader,
+    target: ModelRef,
+    subject: LoadedModel,
+    rows: UnlearningRows,
+    ranks: Ranks,
+    folder: Path,
+) -> ReferenceTable:
+    # In the precision of training: otherwise depth would not be 0 before the first step.
+    device = subject.policy.device
+    half = runs_in_bf16(config.trainer.precision, device)
+    with loader.forwards_before_engine(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return reference_table(
+            subject.policy,
+            f"{target.key}-bf16" if half else target.key,
+            rows.forget,
+            rows.paired,
+            folder=folder,
+            pad_id=subject.pad_id,
+            batch_tokens=config.evaluation.batch_tokens,
+            ranks=ranks,
+        )

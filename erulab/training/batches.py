@@ -1,4 +1,4 @@
-"""Which rows a step sees: a pure function of seed, epoch and position, the same on any number of processes."""
+"""The rows of each step: a pure function of seed, epoch and position, the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from erulab import draws
 
 if TYPE_CHECKING:
-    import torch  # for the annotations only: a plan counts steps without torch
+    import torch  # for annotations only: `erulab.plan` counts steps without torch
 
 
 def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
-    """Row indices at positions start .. start+count-1 of an endless stream of shuffled epochs.
+    """Returns the row indices at positions start .. start+count-1 of an endless stream of shuffled epochs.
 
     Args:
-        part: names the stream ("forget", "retain"); n: rows an epoch.
+        part: names the stream ("forget", "retain", "learn").
+        n: rows per epoch.
     """
     rows: list[int] = []
     for epoch in range(start // n, (start + count - 1) // n + 1):
@@ -27,13 +28,16 @@ def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
     return rows
 
 
-@functools.lru_cache(maxsize=4)  # forget and retain, at the border of two epochs
+@functools.lru_cache(maxsize=4)  # forget and retain rows, each at the border of two epochs
 def _order(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
     return draws.order(n, seed, "order", part, epoch)
 
 
 def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None = None) -> int:
-    """Optimizer steps of a training; `steps` wins. The last step wraps into the next epoch to stay full."""
+    """Returns the number of optimizer steps of a training: `steps` if given, otherwise enough for all epochs.
+
+    The last step wraps into the next epoch, so that its batch is full.
+    """
     return steps if steps is not None else max(1, math.ceil(rows * epochs / global_batch))
 
 
@@ -41,30 +45,33 @@ def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None =
 class Split:
     """How a global batch is cut into micro-batches: by rows, by a budget of tokens, or not at all."""
 
-    micro_batch: int | None = None  # forget rows a forward
-    micro_tokens: int | None = None  # padded tokens a forward, at the most; one row of each part, at the least
+    micro_batch: int | None = None  # forget rows per forward
+    micro_tokens: int | None = None  # at most so many padded tokens per forward, but at least one row of each part
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one kind in a global batch: indices, and how many tokens each takes."""
+    """The rows of one kind in a global batch: their indices, and the number of tokens of each."""
 
     rows: Sequence[int]
-    lengths: Sequence[int] = field(repr=False)  # of each row (of its longest answer)
-    answers: int = 1  # sequences a row is run as: two where it has a paired answer
+    lengths: Sequence[int] = field(repr=False)  # tokens of each row (of its longest answer)
+    answers: int = 1  # sequences per row: two where it has a paired answer
 
 
 def micro_batches(parts: Sequence[Part], split: Split, rank: int, world: int) -> list[tuple[list[int], ...]]:
-    """This rank's micro-batches of one global batch: the rows of each part in each of them.
+    """Cuts one global batch into micro-batches.
 
-    Rows of like length go together; lengths permute rows only inside the global batch, so what a step learns from
-    never depends on them. Every rank gets the same number of micro-batches, none of them without rows of a part that
-    has any: under ZeRO each forward is a collective.
+    Rows of similar length go together. Lengths permute rows inside the global batch only, so the rows that a step
+    learns from never depend on them. Every rank gets the same number of micro-batches, and each micro-batch has rows
+    of every part that has any: under ZeRO each forward is a collective.
+
+    Returns:
+        This rank's micro-batches, each a tuple with the rows of every part.
     """
     sorted_parts = [_by_length(part) for part in parts if part.rows]
-    most = min(len(part.rows) for part in sorted_parts) // world
+    most = min(len(part.rows) for part in sorted_parts) // world  # micro-batches per rank
     if split.micro_tokens is not None:
-        count = _fewest(sorted_parts, split.micro_tokens, most, world)
+        count = _fewest_micro_batches(sorted_parts, split.micro_tokens, most, world)
     elif split.micro_batch is not None:
         count = math.ceil(len(parts[0].rows) / (split.micro_batch * world))
     else:
@@ -80,17 +87,18 @@ def _by_length(part: Part) -> Part:
     return Part([part.rows[i] for i in order], [part.lengths[i] for i in order], part.answers)
 
 
-def _fewest(parts: Sequence[Part], budget: int, most: int, world: int) -> int:
-    """The fewest micro-batches a rank whose padded tokens all stay within the budget; `most` where none do."""
+def _fewest_micro_batches(parts: Sequence[Part], budget: int, most: int, world: int) -> int:
+    """Returns the fewest micro-batches per rank that all stay within the token budget, or `most` if none do."""
     total = sum(sum(part.lengths) * part.answers for part in parts)
     for count in range(min(max(1, total // (budget * world)), most), most):
         bounds = [_bounds(part, count * world, by_tokens=True) for part in parts]
-        if max(_cost(parts, [b[i : i + 2] for b in bounds]) for i in range(count * world)) <= budget:
+        if max(_padded_tokens(parts, [b[i : i + 2] for b in bounds]) for i in range(count * world)) <= budget:
             return count
     return most
 
 
-def _cost(parts: Sequence[Part], ranges: Sequence[Sequence[int]]) -> int:
+def _padded_tokens(parts: Sequence[Part], ranges: Sequence[Sequence[int]]) -> int:
+    """Returns the padded tokens of a micro-batch that holds rows first .. last-1 of each sorted part."""
     sequences = sum((last - first) * part.answers for part, (first, last) in zip(parts, ranges, strict=True))
     return sequences * max(part.lengths[last - 1] for part, (_, last) in zip(parts, ranges, strict=True))
 
@@ -101,13 +109,13 @@ def _cut(part: Part, count: int, by_tokens: bool) -> list[list[int]]:
 
 
 def _bounds(part: Part, count: int, by_tokens: bool) -> list[int]:
-    """Where `count` runs of the sorted rows begin and end: of like numbers of rows, or of tokens; none is empty."""
+    """Returns the bounds of `count` runs of sorted rows with similar numbers of rows or of tokens; none is empty."""
     n = len(part.rows)
     if not by_tokens:
         return [n * i // count for i in range(count + 1)]
     total, bounds, passed = sum(part.lengths), [0], 0
     for i, length in enumerate(part.lengths):
-        # A row belongs to the run that its middle token falls into, as long as enough rows are left for the others.
+        # A row belongs to the run that its middle token falls into, as long as each later run still gets a row.
         while len(bounds) < count and (
             n - i == count - len(bounds) or (i > bounds[-1] and (passed + length / 2) * count >= total * len(bounds))
         ):

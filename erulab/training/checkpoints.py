@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from erulab.costs.ledger import Ledger, Spent
+from erulab.costs.ledger import Spent
 from erulab.errors import IntegrityFault
 from erulab.ranks import Ranks
 from erulab.training.engine import Engine
@@ -19,23 +19,27 @@ from erulab.training.objective import Objective
 log = logging.getLogger(__name__)
 
 KEEP = 2
-# Raised when what is in a checkpoint changes. What a training depends on is in the name of its folder (cache.py).
+# Changes with the content of a checkpoint. The folder's name (stages/cache.py) stands for what a training depends on.
 FORMAT = "training-state-2"
 
 
 class Checkpoints:
     """The checkpoints of one training, in `folder/step-<n>`, each with a manifest of its files' hashes.
 
-    Loaded are only folders whose manifest carries this training's key. Any engine on any number of processes continues
-    what another has left (`training_state`).
+    Only folders whose manifest carries this training's key are loaded. Any engine on any number of processes continues
+    a checkpoint of any other (`training_state`).
     """
 
     def __init__(self, folder: Path, key: str, ranks: Ranks) -> None:
-        """`folder`: of one training, named by all it depends on; `key`: the layout of its checkpoints, FORMAT."""
+        """
+        Args:
+            folder: of this training alone; its name holds the hash of all that the training depends on.
+            key: FORMAT, the layout of the checkpoints.
+        """
         self._folder, self._key, self._ranks = folder, key, ranks
 
     def save(self, step: int, engine: Engine, objective: Objective) -> None:
-        """Writes the state after `step` optimizer steps; older ones but the last are removed."""
+        """Writes the state after `step` optimizer steps, and removes all but the KEEP newest checkpoints."""
         final = self._folder / f"step-{step:08d}"
         writing = self._folder / f".writing-{step:08d}"
         if self._ranks.first:
@@ -57,20 +61,23 @@ class Checkpoints:
         self._ranks.barrier()
 
     def restore(self, engine: Engine, objective: Objective) -> int:
-        """Loads the newest valid checkpoint; returns its step, or 0 where there is none.
+        """Loads the newest valid checkpoint and returns its step; returns 0 if there is no checkpoint.
 
         Raises:
-            IntegrityFault: checkpoints exist but none can be used; training never silently restarts from step 0.
+            IntegrityFault: checkpoints exist but none can be used: training never silently restarts from step 0.
         """
         found = sorted(self._folder.glob("step-*"), reverse=True)
         faults = []
         for folder in found:
-            fault = self._fault(folder)
+            fault = self._find_fault(folder)
             if fault is None:
                 engine.load(folder / "engine")
                 objective.load_state_dict(load_file(folder / "objective.safetensors"))
                 manifest = json.loads((folder / "manifest.json").read_text())
-                self._carry(manifest["costs"], engine.policy.ledger)
+                if self._ranks.first:
+                    # The costs of all processes go on in the first one's ledger, so that sums over ranks stay right.
+                    costs = manifest["costs"]
+                    engine.policy.ledger.carry(Spent.read(costs), costs["seconds"] or 0.0)
                 return int(manifest["step"])
             log.warning("checkpoint %s is not used: %s", folder, fault)
             faults.append(f"{folder.name}: {fault}")
@@ -79,17 +86,13 @@ class Checkpoints:
             raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove it to start anew")
         return 0
 
-    def _carry(self, costs: dict[str, float | None], ledger: Ledger) -> None:
-        """What all processes had spent goes on in the first one's ledger: sums over ranks stay what they were."""
-        if self._ranks.first:
-            ledger.carry(Spent.read(costs), costs["seconds"] or 0.0)
-
     def clear(self) -> None:
-        """Removes all: the training has ended and its product is kept elsewhere."""
+        """Removes all checkpoints, once the training has ended and its product is kept elsewhere."""
         if self._ranks.first:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _fault(self, folder: Path) -> str | None:
+    def _find_fault(self, folder: Path) -> str | None:
+        """Returns why a checkpoint cannot be used; None if it can."""
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Rows of a benchmark as token ids, ready for training."""
+"""Token ids of the rows that a training reads, and their hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from erulab.tokens.encoder import Encoder, digest_of
 
 
 def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
-    """Each row's prompt and response as often as an epoch shows it."""
+    """Encodes rows, each repeated as often as one epoch shows it."""
     encoded, exposures = encoder.rows(rows), field_of(rows, "exposures")
     if (exposures == 1).all():
         return encoded
@@ -28,11 +28,15 @@ def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
 def encode_paired(
     encoder: Encoder, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int
 ) -> Marked[Encoded]:
-    """The paired answer of each forget row: its own, or fixed for the run by (seed, row id). So its reference can be
-    cached.
+    """Encodes the paired answer of each forget row.
 
+    Where a row has several, one is drawn by (seed, row id): the same for the whole run, so that its reference NLL can
+    be cached.
+
+    Args:
+        refusals: of the data set, for rows without a refusal of their own.
     Raises:
-        DataError: the data set has no refusals, or a row no wrong or fabricated answer, or no prompt to be refused.
+        DataError: the data set has no refusals, or a row has no wrong or fabricated answer, or no prompt to refuse.
     """
 
     def response(row: Row) -> str:
@@ -43,14 +47,14 @@ def encode_paired(
                 "refusals, such as method=npo, or write the text as prompt and response"
             )
         if pairs is Pairs.refusal:
-            wanted, choices = "refusals", refusals if row.refusal is None else (row.refusal,)
+            kind, choices = "refusals", refusals if row.refusal is None else (row.refusal,)
         elif pairs is Pairs.fabricated:
-            wanted = f"a fabricated answer for row {row.id}"
+            kind = f"a fabricated answer for row {row.id}"
             choices = () if row.fabricated is None else (row.fabricated,)
         else:
-            wanted, choices = f"wrong answers for row {row.id}", row.perturbed
+            kind, choices = f"wrong answers for row {row.id}", row.perturbed
         if not choices:
-            raise DataError(f"method.pairs={pairs.value} needs {wanted}, the data set has none; try method.pairs=none")
+            raise DataError(f"method.pairs={pairs.value} needs {kind}, the data set has none; try method.pairs=none")
         return choices[draws.choice(len(choices), seed, "pair", row.id)]
 
     texts = hashlib.sha256(repr(tuple(refusals)).encode()).hexdigest() if pairs is Pairs.refusal else ""
@@ -58,7 +62,7 @@ def encode_paired(
 
 
 def content_hash(rows: Iterable[Encoded]) -> str:
-    """Hash of token ids and label masks, in order: what a training really learns from."""
+    """Hashes row ids, token ids and label masks, in order: all of the rows that a training can depend on."""
     if isinstance(rows, Marked):
         return hash_of(rows.digests())
     total = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine."""
+"""The protocol of an engine, and what all engines share."""
 
 from __future__ import annotations
 
@@ -15,51 +15,57 @@ from erulab.options import Precision
 
 
 class Engine(Protocol):
-    """Owns the policy's training state. One optimizer step is n backwards and one step."""
+    """Runs and updates a policy, and owns its optimizer. An optimizer step is one or more backwards and one `step`."""
 
     policy: Policy
 
     def __call__(self, *args: Any) -> Any:
-        """The policy's forward, as training runs it (autocast, ZeRO's hooks)."""
+        """Runs the policy's forward as in training (autocast, ZeRO's hooks)."""
         ...
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forwards that run around this engine: an adversary's own."""
+        """Opens a context with this engine's precision, for forwards of the policy outside `__call__`."""
         ...
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
-        """Adds the gradient of `loss`, this rank's share of the global loss; `last` in its optimizer step."""
+        """Adds the gradient of a loss.
+
+        Args:
+            loss: this rank's share of the global loss.
+            last: whether it is the last backward before `step`.
+        """
         ...
 
     def step(self, lr: float) -> float:
-        """Clips, updates, clears gradients; returns the gradient norm before clipping (over all ranks)."""
+        """Clips, updates and clears the gradients; returns their norm before clipping, over all ranks."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes what any engine, on any number of processes, needs to continue (`training_state`); on all ranks."""
+        """Writes the state from which any engine on any number of processes continues; all ranks must call it."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Takes what an engine has written: bit for bit what it was, if it was this engine on as many processes."""
+        """Restores a saved state: bit for bit, if the same engine on as many processes saved it."""
         ...
 
     def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and whole weights of the wrapped model on the CPU, one at a time; a tied weight once.
+        """Yields names and whole weights of the model on the CPU, one at a time, a tied weight once.
 
-        With `trained_only` those alone that an optimizer changes: the adapters of a model that carries some.
+        All ranks must iterate to the end; only rank 0 gets any.
 
-        All ranks must go through all of it; only rank 0 is given any.
+        Args:
+            trained_only: only the weights that the optimizer changes, such as adapters.
         """
         ...
 
 
-def trained(policy: Policy) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that an optimizer changes, by name; a tied weight once."""
+def trained_parameters(policy: Policy) -> list[tuple[str, nn.Parameter]]:
+    """Lists the parameters that an optimizer changes, with their names; a tied weight once."""
     return [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only: biases and norms go without, as Hugging Face's Trainer does it."""
+    """Groups the trained parameters: matrices get weight decay, biases and norms do not (as Hugging Face's Trainer)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -67,8 +73,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether forwards run in bfloat16: by default on GPUs that have it, never on CPUs (100 times slower there)."""
+def runs_in_bf16(precision: Precision, device: torch.device) -> bool:
+    """Tells whether forwards run in bfloat16. `auto`: on GPUs that have it, never on CPUs (100 times slower there)."""
     if precision is Precision.auto:
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision is Precision.bf16

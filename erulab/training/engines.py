@@ -1,4 +1,4 @@
-"""The engines by name."""
+"""The choice of the engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ def build_engine(
     clip: float,
     precision: Precision,
 ) -> Engine:
-    """The engine `options.name` names, around a policy that is already on this rank's device."""
+    """Builds the engine that `options.name` names.
+
+    Args:
+        policy: on this rank's device.
+        clip: gradient norm; 0: no clipping.
+    """
     if options.name in (EngineName.auto, EngineName.local):
         return LocalEngine(policy, weight_decay=weight_decay, clip=clip, precision=precision)
     # DeepSpeed takes seconds to import, and only Linux has it.

@@ -1,4 +1,4 @@
-"""Fine-tuning on rows: how target and oracle learn, and how a relearning attacker does."""
+"""Fine-tuning on rows, by which target, oracle and relearning attackers learn."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from erulab.training.batches import Split, total_steps
 from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
 from erulab.training.loop import LoopOptions
-from erulab.training.objective import FinetuneObjective
+from erulab.training.objective import BatchPlan, FinetuneObjective
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
+    """Settings of one fine-tuning; `steps` wins over `epochs`."""
+
     lr: float
     epochs: float
-    global_batch: int
+    global_batch: int  # rows per step
     split: Split
     weight_decay: float
-    warmup: float
+    warmup: float  # share of the steps
     schedule: Schedule
-    clip: float
+    clip: float  # gradient norm; 0: no clipping
     seed: int
     precision: Precision = Precision.auto
     steps: int | None = None
 
 
-def finetuning(
+def assemble_finetuning(
     subject: LoadedModel,
     rows: Sequence[Encoded],
     options: FinetuneOptions,
     engine_options: EngineOptions,
     ranks: Ranks,
 ) -> tuple[Engine, FinetuneObjective, LoopOptions]:
-    """What `loop.train` needs to train the subject's model on these rows by mean token NLL."""
+    """Puts together what `loop.train` needs to train the subject's model, in place, on the mean token NLL of rows."""
     policy = subject.policy
     engine = build_engine(
         policy,
@@ -48,14 +50,7 @@ def finetuning(
         clip=options.clip,
         precision=options.precision,
     )
-    objective = FinetuneObjective(
-        rows,
-        global_batch=options.global_batch,
-        split=options.split,
-        seed=options.seed,
-        pad_id=subject.pad_id,
-        ranks=ranks,
-        device=policy.device,
-    )
+    plan = BatchPlan(options.global_batch, options.split, options.seed, subject.pad_id, ranks)
+    objective = FinetuneObjective(rows, plan, policy.device)
     steps = total_steps(len(rows), options.epochs, options.global_batch, options.steps)
     return engine, objective, LoopOptions(options.lr, steps, options.warmup, options.schedule, options.global_batch)

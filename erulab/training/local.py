@@ -12,7 +12,7 @@ from torch import nn
 
 from erulab.models.policy import Policy
 from erulab.options import Precision
-from erulab.training.engine import bf16, parameter_groups, trained
+from erulab.training.engine import parameter_groups, runs_in_bf16, trained_parameters
 from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
 
 
@@ -24,7 +24,7 @@ class LocalEngine:
         self._clip = clip
         groups = [group for group in parameter_groups(policy, weight_decay) if group["params"]]
         self._optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-        self._autocast = bf16(precision, policy.device)
+        self._autocast = runs_in_bf16(precision, policy.device)
 
     def __call__(self, *args: Any) -> Any:
         with self.autocast():
@@ -40,17 +40,17 @@ class LocalEngine:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self._clip or float("inf"))
-        if bool(norm.isfinite()):  # else the loop stops, with the weights as they were
+        if bool(norm.isfinite()):  # otherwise the loop stops, with the weights of the step before
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
     def save(self, folder: Path) -> None:
-        write_state(whole_states(trained(self.policy), self._optimizer), folder)
+        write_state(whole_states(trained_parameters(self.policy), self._optimizer), folder)
 
     def load(self, folder: Path) -> None:
         with StateReader(folder) as reader:
-            load_whole_states(trained(self.policy), self._optimizer, reader)
+            load_whole_states(trained_parameters(self.policy), self._optimizer, reader)
 
     def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model

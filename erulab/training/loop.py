@@ -1,4 +1,4 @@
-"""The training loop: one for learning, unlearning and attacks, on every engine."""
+"""The training loop of learning, unlearning and attacks, on every engine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ COSTS = ("cost/tokens", "cost/flops", "cost/flops_adversary")
 
 @dataclass(frozen=True)
 class LoopOptions:
+    """Settings of the loop that no objective or engine needs to know."""
+
     lr: float
     steps: int
-    warmup: float
+    warmup: float  # share of the steps
     schedule: Schedule
-    global_batch: int
-    save_every: int | None = None
+    global_batch: int  # rows per step, for the rate that is logged
+    save_every: int | None = None  # steps between checkpoints
 
 
 def train(
@@ -43,14 +45,14 @@ def train(
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Runs all steps and yields (step, metrics) after each; continues from the newest checkpoint if there is one.
 
-    The metrics in COSTS are running totals over all processes, of all that the policy's ledger holds.
+    The metrics in COSTS are running totals of the policy's ledger over all processes.
 
     Args:
-        checkpoints: where to save every `save_every` steps and when stopped; None for trainings too short to resume.
+        checkpoints: saved every `save_every` steps and when stopped; None for trainings too short to resume.
         stop: set by a signal; the loop then saves and raises.
     Raises:
-        NumericFault: a loss or gradient norm is not finite, on any rank. Nothing is updated or saved with it, but for
-            DeepSpeed's weights in memory, whose norm is known after the update only.
+        NumericFault: a loss or gradient norm is not finite, on any rank. No update is taken. Exception: DeepSpeed
+            reports the norm after its update; the weights in memory are then useless, the last checkpoint is intact.
         Interrupted: stopped by a signal, after a checkpoint.
     """
     first = checkpoints.restore(engine, objective) if checkpoints else 0
@@ -64,7 +66,7 @@ def train(
                 engine.backward(loss, last=number == len(micros) - 1)
             for name, value in micro_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
-        totals = _over_ranks(sums | _costs(engine.policy.ledger), ranks)
+        totals = _sum_over_ranks(sums | _cost_sums(engine.policy.ledger), ranks)
         costs = {name: totals.pop(name) for name in COSTS}
         metrics = objective.end_step(totals)
         if not math.isfinite(metrics["loss"]):
@@ -78,7 +80,7 @@ def train(
         yield step, {**metrics, **figures, **costs}
         if checkpoints:
             done = step + 1
-            # One rank's signal stops all: a rank alone in a collective would hang the others.
+            # A signal to one rank stops all ranks: a rank alone in a collective would hang there.
             stopping = stop is not None and any(ranks.gather_objects(stop.requested))
             if stopping or (options.save_every and done % options.save_every == 0 and done < options.steps):
                 checkpoints.save(done, engine, objective)
@@ -87,14 +89,14 @@ def train(
         started = time.perf_counter()
 
 
-def _costs(ledger: Ledger) -> dict[str, torch.Tensor]:
-    """This rank's share of the metrics in COSTS."""
+def _cost_sums(ledger: Ledger) -> dict[str, torch.Tensor]:
+    """Returns this rank's share of the metrics in COSTS."""
     spent = ledger.spent
     values = (spent.tokens, spent.flops, spent.flops_adversary)
     return dict(zip(COSTS, torch.tensor(values, dtype=torch.float64), strict=True))
 
 
-def _over_ranks(sums: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
+def _sum_over_ranks(sums: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
     names = sorted(sums)
     values = torch.stack([sums[name].detach().double().cpu() for name in names])
     return dict(zip(names, ranks.all_reduce_sum(values).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What a training minimises: fine-tuning on rows, or unlearning. Both normalise over the global batch."""
+"""The objective that a training minimises, and fine-tuning's; `unlearning.py` has the other one."""
 
 from __future__ import annotations
 
@@ -19,26 +19,37 @@ Forward = Callable[..., Any]
 Sums = dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the global batch of each step is drawn and cut into micro-batches."""
+
+    global_batch: int  # rows per step, over all ranks
+    split: Split
+    seed: int  # of the row order and of every draw
+    pad_id: int
+    ranks: Ranks
+
+
 class Objective(Protocol):
-    """A loss over global batches, taken one micro-batch at a time."""
+    """A loss over global batches, computed one micro-batch at a time."""
 
     def micro_batches(self, step: int) -> Sequence[Any]:
-        """This rank's micro-batches of a step: a pure function of the step, called ahead of time in a thread."""
+        """Returns this rank's micro-batches: a pure function of the step, called ahead of time in another thread."""
         ...
 
     def start_step(self, step: int, total: int) -> None:
-        """Before the first micro-batch of step `step` of `total`."""
+        """Prepares step `step` of `total`, before its first micro-batch."""
         ...
 
     def micro_step(self, forward: Forward, micro: Any) -> AbstractContextManager[tuple[torch.Tensor, Sums]]:
-        """One micro-batch's share of the global loss, and sums to be added over micro-batches and ranks.
+        """Yields one micro-batch's share of the global loss, and sums to be added over micro-batches and ranks.
 
-        The context stays open until backward has ended: an adversary's hooks run again under checkpointing.
+        The context stays open until backward has ended, because an adversary's hooks run again under checkpointing.
         """
         ...
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
-        """Metrics of the step from sums over all micro-batches and ranks; updates moving statistics."""
+        """Returns the step's metrics from sums over all micro-batches and ranks, and updates moving statistics."""
         ...
 
     def state_dict(self) -> dict[str, torch.Tensor]: ...
@@ -57,29 +68,19 @@ class FinetuneBatch:
 class FinetuneObjective:
     """Mean NLL over the supervised tokens of the global batch: how target, oracle and attackers learn."""
 
-    def __init__(
-        self,
-        rows: Sequence[Encoded],
-        *,
-        global_batch: int,
-        split: Split,
-        seed: int,
-        pad_id: int,
-        ranks: Ranks,
-        device: torch.device,
-    ) -> None:
-        self._rows = rows
-        self._global_batch, self._split = global_batch, split
-        self._seed, self._pad_id, self._ranks, self._device = seed, pad_id, ranks, device
+    def __init__(self, rows: Sequence[Encoded], plan: BatchPlan, device: torch.device) -> None:
+        """`device`: of the policy's weights."""
+        self._rows, self._plan, self._device = rows, plan, device
 
     def micro_batches(self, step: int) -> Sequence[FinetuneBatch]:
-        indices = stream(self._seed, "learn", len(self._rows), step * self._global_batch, self._global_batch)
+        plan = self._plan
+        indices = stream(plan.seed, "learn", len(self._rows), step * plan.global_batch, plan.global_batch)
         rows = {i: self._rows[i] for i in indices}
         part = Part(indices, [len(rows[i].ids) for i in indices])
         tokens = sum(rows[i].tokens for i in indices)
-        micros = micro_batches([part], self._split, self._ranks.rank, self._ranks.world)
+        micros = micro_batches([part], plan.split, plan.ranks.rank, plan.ranks.world)
         return [
-            FinetuneBatch(ready(collate([rows[i] for i in micro], self._pad_id), self._device), tokens)
+            FinetuneBatch(pinned(collate([rows[i] for i in micro], plan.pad_id), self._device), tokens)
             for (micro,) in micros
         ]
 
@@ -102,11 +103,17 @@ class FinetuneObjective:
         """Row order is a function of the step: nothing to restore."""
 
 
-def ready(batch: Batch, device: torch.device) -> Batch:
-    """The batch where a copy to the device need not wait for it."""
+def pinned(batch: Batch, device: torch.device) -> Batch:
+    """Returns the batch in pinned memory if `device` is a GPU, so that copying it there overlaps with computing."""
     return batch.pin_memory() if device.type == "cuda" else batch
 
 
 def row_totals(nll: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows,) summed NLL and (rows,) token counts, from per-token values in row-major order."""
+    """Sums per-token NLL by row.
+
+    Args:
+        nll: (tokens,) nats, in row-major order of the supervised tokens; supervised: (rows, length) bool.
+    Returns:
+        (rows,) summed NLL in nats, (rows,) number of supervised tokens.
+    """
     return logprobs.row_sums(nll, supervised), supervised.sum(1).to(nll.dtype)

@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[tuple[int, T]]:
-    """(step, make(step)) for first <= step < last; one step ahead, in a thread of its own.
+    """Yields (step, make(step)) for first <= step < last, and makes one step ahead in a thread of its own.
 
-    `make` must be a pure function of the step: it runs before the step before it has ended.
+    Args:
+        make: a pure function of the step, because it runs while the step before is still training.
     """
     if first >= last:
         return

@@ -19,7 +19,7 @@ from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded
 from erulab.training.encode_rows import content_hash
 
-TOGETHER = 4096  # rows that are scored at once: what is in memory of a large data set
+TOGETHER = 4096  # rows of a large data set that are in memory and scored at once
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ def reference_table(
     batch_tokens: int,
     ranks: Ranks,
 ) -> ReferenceTable:
-    """The table for these rows, from `folder` where it is kept under weights, token ids and label masks.
+    """Reads the table of these rows from `folder`, or computes and keeps it there.
 
-    Under ZeRO-3 the weights may be in bfloat16, which is another reference.
+    Args:
+        policy: the model before unlearning.
+        weights_key: of its weights and the precision of its forwards. With the token ids and label masks of the rows
+            it names the table's file. Under ZeRO-3 the weights may be in bfloat16, which makes another table.
+        paired: as many rows as `forget`, or none.
+        batch_tokens: tokens per forward.
     """
     dtype = next(policy.parameters()).dtype
     weights = weights_key if dtype == torch.float32 else f"{weights_key}-{dtype}"
@@ -59,7 +64,7 @@ def reference_table(
                 values.extend(found.nll for found in itertools.islice(scores, len(part)))
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
-            # Two runs from one target may write this table at once: each its own file, the last one stays.
+            # Two runs from one target may write this table at once: each writes its own file, and the last one stays.
             temporary = file.with_suffix(f".{os.getpid()}.tmp")
             save_file({"nll": torch.tensor(nll[0] + nll[1], dtype=torch.float64)}, temporary)
             temporary.replace(file)

@@ -1,4 +1,4 @@
-"""Learning rate over a training."""
+"""The learning rate of each step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from erulab.options import Schedule
 
 
 def learning_rate(peak: float, step: int, total: int, warmup: float, schedule: Schedule) -> float:
-    """Rate of optimizer step `step` (0-based) of `total`: linear warm-up over a share of the steps, then `schedule`.
+    """Returns the rate of one optimizer step: linear warm-up, then `schedule`.
 
-    The first step already moves; linear and cosine end near zero.
+    The first step already has a rate above 0; linear and cosine end near 0.
+
+    Args:
+        peak: the rate at the end of warm-up.
+        step: 0-based, of `total` steps.
+        warmup: share of the steps.
     """
     rising = math.ceil(warmup * total)
     if step < rising:

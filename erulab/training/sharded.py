@@ -1,4 +1,4 @@
-"""Models that never lie whole on a process: read, and run without training, under ZeRO-3."""
+"""Models that no process ever holds whole: read and run, without training, under ZeRO-3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from erulab.models.options import Attention
 from erulab.models.policy import Policy
 from erulab.options import EngineOptions, Offload, Precision
 from erulab.tokens.templates import OWN, Frame
-from erulab.training.engine import bf16
+from erulab.training.engine import runs_in_bf16
 from erulab.training.zero_config import zero_config
 
 
@@ -30,12 +30,17 @@ def load_sharded(
     precision: Precision,
     frame: Frame = OWN,
 ) -> LoadedModel:
-    """As `loading.load_folder`, with every weight cut over the ranks as it is read; in the precision of training.
+    """Loads a folder as `loading.load_folder`, in the precision of training, and shards each weight as it is read.
 
-    transformers makes the modules under `deepspeed.zero.Init` and hands over one module's tensors after another: rank 0
-    maps the files into memory and copies from there what is gathered just then, the others know only the shapes.
+    transformers makes the modules under `deepspeed.zero.Init` and hands over the tensors of one module after another.
+    Rank 0 maps the files into memory and copies the tensors that are gathered at the moment; the other ranks know only
+    the shapes.
+
+    Args:
+        source: a folder or hub id.
+        frame: chat template and system turn, in place of the tokenizer's own.
     """
-    dtype = torch.bfloat16 if bf16(precision, device) else torch.float32
+    dtype = torch.bfloat16 if runs_in_bf16(precision, device) else torch.float32
     # transformers looks for the settings through a weak reference to this object.
     settings = HfDeepSpeedConfig(zero_config(options, device, precision))
     try:
@@ -43,16 +48,16 @@ def load_sharded(
     finally:
         unset_hf_deepspeed_config()
         del settings
-    with forwards(loaded.model, options, device, precision):
+    with sharded_forwards(loaded.model, options, device, precision):
         check_layout(loaded, source)
     return loaded
 
 
 @contextmanager
-def forwards(
+def sharded_forwards(
     model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision
 ) -> Iterator[None]:
-    """While it is open, forwards of a sharded model gather what they need; all ranks must run equally many."""
+    """Opens a context in which forwards of a sharded model gather its weights; all ranks must run equally many."""
     policy = ShardedPolicy(model, options, device, precision)
     try:
         yield
@@ -76,15 +81,15 @@ class ShardedPolicy(Policy):
         if options.offload is not Offload.none:
             del config["zero_optimization"]["offload_optimizer"]
         engine, *_ = deepspeed.initialize(model=model, config=config)
-        # It lets go of its hooks when it is collected. A tuple, since it is no module of the model that it wraps.
+        # Its hooks go when it is collected. Kept in a tuple, because it is not a submodule of the model that it wraps.
         self._hooks = (engine,)
         head: Any = self.head
-        # Called once a chunk of tokens, of which ranks have different numbers: gathered once, it stays (DeepSpeed
-        # lets go of no weight that it takes to be used outside of its module).
+        # Ranks call the head different numbers of times, once per chunk of tokens: once gathered, it must
+        # stay. DeepSpeed never releases a weight that it believes to be used outside of its module.
         head.weight.is_external_param = True
 
     def release(self) -> None:
-        """Cuts every weight over the ranks again and leaves the model to another engine."""
+        """Shards every weight again and leaves the model to another engine."""
         (engine,) = self._hooks
         head: Any = self.head
         head.weight.is_external_param = False

@@ -1,4 +1,4 @@
-"""Stopping on a signal: the first asks for a checkpoint, the second ends at once."""
+"""Stopping on a signal: the first one asks for a checkpoint, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Installed once in a worker. `requested` is read by the loop after each step."""
+    """Notes that a signal has come. Installed once in a worker; the loop reads `requested` after each step."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,11 +22,12 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def check(self) -> None:
-        """Between pieces of work that keep nothing to lose: raises Interrupted if a signal has come."""
+        """Raises Interrupted if a signal has come; called between pieces of work, where nothing would be lost."""
         if self.requested:
             self.interrupt("stopped between stages")
 
     def interrupt(self, where: str) -> None:
+        """Raises Interrupted with a line that says where the run stopped."""
         raise Interrupted(f"{where}; the same command continues from here")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

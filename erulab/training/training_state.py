@@ -1,8 +1,8 @@
-"""The checkpoint of a training, the same from every engine: each trained weight in float32 with its Adam statistics.
+"""The state of a training on disk, the same for every engine: each trained weight in float32, its Adam statistics.
 
-DeepSpeed's own checkpoints are pickles, of as many processes as wrote them; its universal ones are made by a second
-program and are pickles too. Whole tensors in safetensors files run no code, and any engine on any number of processes
-takes its part of them.
+DeepSpeed's own checkpoints are pickles that only as many processes can read as wrote them; its universal checkpoints
+are made by a second program and are pickles too. Whole tensors in safetensors files run no code, and any engine on any
+number of processes reads its part of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from erulab.errors import IntegrityFault
 from erulab.models.shards import SHARD_BYTES, write_shards
 
-# The kinds of tensor that belong to a parameter; `step` is a scalar, the updates its statistics have seen.
+# The kinds of tensor that belong to a parameter; `step` is a scalar, the number of updates in its statistics.
 WEIGHT, STEP = "weight", "step"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KINDS = (WEIGHT, *MOMENTS, STEP)
@@ -26,7 +26,11 @@ KINDS = (WEIGHT, *MOMENTS, STEP)
 def write_state(
     states: Iterable[tuple[str, dict[str, torch.Tensor]]], folder: Path, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes what one engine says of its parameters; a parameter that never had a gradient has a weight only."""
+    """Writes the states of an engine's parameters.
+
+    Args:
+        states: (name, kind -> tensor) of each parameter; one that never had a gradient has a weight only.
+    """
 
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
         for name, state in states:
@@ -38,7 +42,7 @@ def write_state(
 
 
 class StateReader:
-    """Reads a parameter at a time; a context manager that holds the files open."""
+    """Reads the states of one parameter at a time; a context manager that holds the files open."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,15 +59,15 @@ class StateReader:
         self._files.close()
 
     def step(self, name: str) -> torch.Tensor:
-        """The updates that a parameter's statistics have seen: a scalar, 0 where it has none."""
+        """Returns the number of updates in a parameter's statistics: a scalar, 0 if it has none."""
         file = self._places.get(f"{STEP}/{name}")
         return torch.zeros(()) if file is None else file.get_tensor(f"{STEP}/{name}")
 
-    def of(self, name: str) -> dict[str, torch.Tensor]:
-        """What is kept of a parameter, by kind.
+    def state_of(self, name: str) -> dict[str, torch.Tensor]:
+        """Returns the saved tensors of a parameter, by kind.
 
         Raises:
-            IntegrityFault: nothing is: the checkpoint is of another model.
+            IntegrityFault: there are none, because the checkpoint is of another model.
         """
         found = {kind: self._places[f"{kind}/{name}"] for kind in KINDS if f"{kind}/{name}" in self._places}
         if WEIGHT not in found:
@@ -74,7 +78,7 @@ class StateReader:
 def whole_states(
     parameters: Iterable[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """The states of parameters that a torch optimizer holds whole."""
+    """Yields the states of parameters that a torch optimizer holds whole."""
     for name, parameter in parameters:
         kept = optimizer.state.get(parameter, {})
         yield name, {WEIGHT: parameter} | {kind: kept[kind] for kind in (*MOMENTS, STEP) if kind in kept}
@@ -83,12 +87,12 @@ def whole_states(
 def load_whole_states(
     parameters: Iterable[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer, reader: StateReader
 ) -> None:
-    """Puts the states back into parameters and the torch optimizer that holds them whole."""
+    """Restores parameters and their states in a torch optimizer that holds them whole."""
     for name, parameter in parameters:
-        kept = reader.of(name)
+        kept = reader.state_of(name)
         with torch.no_grad():
             parameter.copy_(kept.pop(WEIGHT))
-        # torch's fused AdamW counts on the parameter's device; its statistics have the parameter's type.
+        # torch's fused AdamW keeps its step count on the parameter's device, and its moments in the parameter's type.
         optimizer.state[parameter] = {
             kind: value.to(parameter.device, torch.float32 if kind == STEP else parameter.dtype)
             for kind, value in kept.items()

@@ -1,4 +1,4 @@
-"""The unlearning objective: method, reward, adversary and retain term on one forward a micro-batch."""
+"""The unlearning objective: method, reward, adversary and retain term in one forward per micro-batch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from erulab import draws
 from erulab.adversaries.base import Adversary
 from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
-from erulab.ranks import Ranks
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Batch, Encoded, collate
-from erulab.training.batches import Part, Split, micro_batches, stream
-from erulab.training.objective import Forward, Sums, ready, row_totals
+from erulab.training.batches import Part, micro_batches, stream
+from erulab.training.objective import BatchPlan, Forward, Sums, pinned, row_totals
 from erulab.training.reference import ReferenceTable
 
-# How often the adversary's effect is measured: two more forwards of one micro-batch.
+# Steps between two measurements of the adversary's effect, each of which takes two more forwards of one micro-batch.
 GAIN_EVERY = 10
 
 
 @dataclass(frozen=True)
 class UnlearningRows:
-    """Encoded rows of one unlearning. `paired[i]` is the paired answer or refusal of `forget[i]`, where used."""
+    """Encoded rows of one unlearning. `paired[i]` is the paired answer or refusal of `forget[i]`, where one is used."""
 
     forget: Sequence[Encoded]
     paired: Sequence[Encoded]
@@ -34,18 +33,50 @@ class UnlearningRows:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """The terms of the loss: `forget_weight * L_forget + retain_weight * L_retain`, and who perturbs the first one."""
+
+    method: GradientMethod
+    reward: Reward | None
+    adversary: Adversary
+    retain: Retain
+    forget_weight: float
+    retain_weight: float
+
+
+@dataclass(frozen=True)
+class References:
+    """The model before unlearning, as far as the terms compare the policy with it."""
+
+    table: ReferenceTable | None = None  # its NLL of forget rows and paired answers, for rewards
+    frozen: Reference | None = None  # the model itself, for retain=kl
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """The rows of one optimizer step, over all ranks."""
+
+    step: int
+    answers: dict[int, list[Encoded]]  # forget row -> the sequences that it is run as
+    retain: dict[int, Encoded]
+    forget_count: int  # tokens or rows, whichever the method's losses are divided by
+    retain_count: int  # tokens
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """Rows of one forward: forget rows, their paired answers, retain rows; and the counts losses are divided by."""
 
+    step: int
     forget: Sequence[int]
-    answers: int  # sequences for each forget row
+    answers: int  # sequences per forget row
     perturbed: Batch  # the forget rows with their own responses, as an adversary sees them
     batch: Batch
-    perturbed_as_forget_row: (
-        torch.Tensor
-    )  # (rows of the batch,) int64: as which forget row the adversary perturbs it, or -1
+    # (rows of the batch,) int64: index of the forget row whose perturbation this row gets; -1: left alone.
+    perturbed_as_forget_row: torch.Tensor
     forget_count: int  # tokens or rows of the global batch
     retain_count: int  # tokens of the global batch
+    measures_gain: bool  # whether the adversary's effect is measured on these rows
 
     @property
     def retain_rows(self) -> int:
@@ -56,116 +87,95 @@ class UnlearningObjective:
     """`forget_weight * L_forget + retain_weight * L_retain`, each over its own count in the global batch.
 
     Forget rows, their paired answers and retain rows run in one forward; the adversary's hooks act on the first two.
+    `assembly.build_objective` makes one from the options of a run.
     """
 
     def __init__(
-        self,
-        rows: UnlearningRows,
-        method: GradientMethod,
-        reward: Reward | None,
-        adversary: Adversary,
-        *,
-        forget_weight: float,
-        retain: Retain,
-        retain_weight: float,
-        references: ReferenceTable | None,
-        frozen: Reference | None,
-        policy: Policy,
-        global_batch: int,
-        split: Split,
-        seed: int,
-        pad_id: int,
-        ranks: Ranks,
+        self, rows: UnlearningRows, policy: Policy, terms: Terms, references: References, plan: BatchPlan
     ) -> None:
-        """`references` serves rewards that need the model before unlearning; `frozen` is that model, for retain kl."""
-        self._rows, self._method, self._reward, self._adversary = rows, method, reward, adversary
-        self._forget_weight, self._retain, self._retain_weight = forget_weight, retain, retain_weight
-        self._references, self._frozen, self._policy = references, frozen, policy
-        self._global_batch, self._split = global_batch, split
-        self._seed, self._pad_id, self._ranks = seed, pad_id, ranks
-        self._step = 0
-        self._gain: tuple[float, float] = (0.0, 0.0)  # this step's sum of NLL drops and its rows
-        self._measure_gain = False
+        self._rows, self._policy, self._terms = rows, policy, terms
+        self._references, self._plan = references, plan
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
-        rows, size = self._rows, self._global_batch
-        forget = stream(self._seed, "forget", len(rows.forget), step * size, size)
+        rows, plan, terms = self._rows, self._plan, self._terms
+        size = plan.global_batch
+        forget = stream(plan.seed, "forget", len(rows.forget), step * size, size)
         retain = []
-        if self._retain is not Retain.none:
-            retain = stream(self._seed, "retain", len(rows.retain), step * size, size)
+        if terms.retain is not Retain.none:
+            retain = stream(plan.seed, "retain", len(rows.retain), step * size, size)
         answers = {i: self._answers(i) for i in forget}
         kept = {i: rows.retain[i] for i in retain}
-        by_tokens = self._method.normalizer is Normalizer.tokens
+        by_tokens = terms.method.normalizer is Normalizer.tokens
         # A method that sums over tokens trains on one answer: the forgotten one, or the refusal in its place.
         forget_count = sum(answers[i][0].tokens for i in forget) if by_tokens else len(forget)
-        retain_count = sum(kept[i].tokens for i in retain)
+        whole = GlobalBatch(step, answers, kept, forget_count, sum(kept[i].tokens for i in retain))
         lengths = [max(len(answer.ids) for answer in answers[i]) for i in forget]
         parts = (
             Part(forget, lengths, len(answers[forget[0]])),
             Part(retain, [len(kept[i].ids) for i in retain]),
         )
-        micros = micro_batches(parts, self._split, self._ranks.rank, self._ranks.world)
-        return [
-            self._micro_batch(step, f, [kept[i] for i in r], answers, forget_count, retain_count) for f, r in micros
-        ]
+        micros = micro_batches(parts, plan.split, plan.ranks.rank, plan.ranks.world)
+        return [self._micro_batch(whole, f, r, first=number == 0) for number, (f, r) in enumerate(micros)]
 
     def start_step(self, step: int, total: int) -> None:
-        self._step = step
-        if self._adversary.p > 0:
+        adversary = self._terms.adversary
+        if adversary.p > 0:
             with self._policy.ledger.adversary():
-                self._adversary.prepare(step, total, self._policy, self._draw)
-        self._gain, self._measure_gain = (0.0, 0.0), self._adversary.p > 0 and step % GAIN_EVERY == 0
+                adversary.prepare(step, total, self._policy, self._draw_prompts)
 
     @contextmanager
     def micro_step(self, forward: Forward, micro: MicroBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
+        terms, frozen = self._terms, self._references.frozen
         device = self._policy.device
         n, answers = len(micro.forget), micro.answers
         batch, perturbed = micro.batch.to(device), micro.perturbed.to(device)
-        if self._measure_gain:
-            self._measure_gain = False
+        gain: Sums = {}
+        if micro.measures_gain:
             with self._policy.ledger.adversary():
-                self._gain = self._adversary_gain(perturbed)
+                gain = self._adversary_gain(perturbed, micro.step)
         # Before the adversary's hooks are there: the reference is never perturbed.
-        reference = None if self._frozen is None else reference_states(self._frozen, batch, micro.retain_rows)
+        reference = None if frozen is None else reference_states(frozen, batch, micro.retain_rows)
         with ExitStack() as stack:
-            with self._policy.ledger.adversary():  # a search is the adversary's, the forward under attack is not
+            # The search for a perturbation is counted as the adversary's cost, the forward under it as training's.
+            with self._policy.ledger.adversary():
                 stack.enter_context(
-                    self._adversary.attach(
-                        self._policy, perturbed, micro.perturbed_as_forget_row.to(device), self._step
+                    terms.adversary.attach(
+                        self._policy, perturbed, micro.perturbed_as_forget_row.to(device), micro.step
                     )
                 )
             nll, kl_tokens = forward(batch, reference)
             totals, tokens = row_totals(nll, batch.supervised)
             by_answer = [RowNLL(totals[i * n : (i + 1) * n], tokens[i * n : (i + 1) * n]) for i in range(answers)]
-            losses, row_metrics = self._method.losses(self._forget_rows(micro.forget, by_answer), self._margin())
+            losses, row_metrics = terms.method.losses(self._forget_rows(micro.forget, by_answer), self._margin())
             forget_loss = losses.sum() / micro.forget_count
-            loss = self._forget_weight * forget_loss
+            loss = terms.forget_weight * forget_loss
             sums: Sums = {f"method/{name}": values.detach().sum() for name, values in row_metrics.items()}
             if micro.retain_rows:
                 retain_sum = totals[answers * n :].sum() if kl_tokens is None else kl_tokens.sum()
                 retain_loss = retain_sum / micro.retain_count
-                loss = loss + self._retain_weight * retain_loss
+                loss = loss + terms.retain_weight * retain_loss
                 sums["retain_loss"] = retain_loss.detach()
-            sums |= {"loss": loss.detach(), "forget_loss": forget_loss.detach()}
+            sums |= {"loss": loss.detach(), "forget_loss": forget_loss.detach(), **gain}
             yield loss, sums
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
-        metrics = {k: v / self._global_batch if k.startswith("method/") else v for k, v in sums.items()}
-        if self._reward is not None:
-            self._reward.end_step(self._ranks.all_reduce_sum)
-            metrics |= {f"reward/{name}": value for name, value in self._reward.metrics().items()}
-        if self._adversary.p > 0:
-            metrics |= {f"adversary/{name}": value for name, value in self._adversary.metrics().items()}
-            if self._step % GAIN_EVERY == 0:
-                drop, count = self._ranks.all_reduce_sum(torch.tensor(self._gain, dtype=torch.float64)).tolist()
-                if count:
-                    metrics["adversary/gain"] = drop / count
+        reward, adversary, plan = self._terms.reward, self._terms.adversary, self._plan
+        metrics = {k: v / plan.global_batch if k.startswith("method/") else v for k, v in sums.items()}
+        drop, rows = metrics.pop("gain/drop", 0.0), metrics.pop("gain/rows", 0.0)
+        if reward is not None:
+            reward.end_step(plan.ranks.all_reduce_sum)
+            metrics |= {f"reward/{name}": value for name, value in reward.metrics().items()}
+        if adversary.p > 0:
+            metrics |= {f"adversary/{name}": value for name, value in adversary.metrics().items()}
+        if rows:
+            metrics["adversary/gain"] = drop / rows
         return metrics
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        state = {f"adversary.{name}": value for name, value in self._adversary.state_dict().items()}
-        if self._reward is not None:
-            values = self._reward.state_dict()
+        reward = self._terms.reward
+        state = {f"adversary.{name}": value for name, value in self._terms.adversary.state_dict().items()}
+        if reward is not None:
+            values = reward.state_dict()
             state |= {f"reward.{k}": torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
         return state
 
@@ -174,86 +184,85 @@ class UnlearningObjective:
         for key, value in state.items():
             part, name = key.split(".", 1)
             parts[part][name] = value
-        self._adversary.load_state_dict(parts["adversary"])
-        if self._reward is not None:
-            self._reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
+        self._terms.adversary.load_state_dict(parts["adversary"])
+        if self._terms.reward is not None:
+            self._terms.reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
     def _answers(self, i: int) -> list[Encoded]:
-        """What forget row i is run with: its response, a refusal in its place, or both it and its paired answer."""
-        rows = self._rows
-        if self._method.trains is Trains.refusal:
+        """Returns what forget row i is run as: its response, a refusal in its place, or response and paired answer."""
+        rows, method = self._rows, self._terms.method
+        if method.trains is Trains.refusal:
             return [rows.paired[i]]
-        return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.paired[i]]
+        return [rows.forget[i]] if method.pairs is Pairs.none else [rows.forget[i], rows.paired[i]]
 
-    def _micro_batch(
-        self,
-        step: int,
-        forget: list[int],
-        retain: list[Encoded],
-        answers: dict[int, list[Encoded]],
-        forget_count: int,
-        retain_count: int,
-    ) -> MicroBatch:
-        device, count = self._policy.device, len(answers[forget[0]])
-        perturbed = collate([self._rows.forget[i] for i in forget], self._pad_id)
-        batch = collate([answers[i][k] for k in range(count) for i in forget] + retain, self._pad_id)
-        # Every answer to a forget prompt perturbs as its own forget row; retain rows never do.
-        perturbed_as_forget_row = self._mask(step, perturbed.row_ids) * count + [-1] * len(retain)
-        if not self._adversary.perturbs_equal_openings_equally:
+    def _micro_batch(self, whole: GlobalBatch, forget: list[int], retain: list[int], *, first: bool) -> MicroBatch:
+        """One micro-batch of these rows; `first` of this rank's in the step."""
+        pad_id, adversary, device = self._plan.pad_id, self._terms.adversary, self._policy.device
+        count = len(whole.answers[forget[0]])
+        perturbed = collate([self._rows.forget[i] for i in forget], pad_id)
+        answers = [whole.answers[i][k] for k in range(count) for i in forget]
+        batch = collate(answers + [whole.retain[i] for i in retain], pad_id)
+        # Every answer to a forget prompt gets the perturbation of its own forget row; retain rows never get one.
+        as_forget_row = self._perturbed_rows(whole.step, perturbed.row_ids) * count + [-1] * len(retain)
+        if not adversary.perturbs_equal_openings_equally:
             perturbed = dataclasses.replace(perturbed, share=tuple(range(len(forget))))
+        groups = _prefix_groups(as_forget_row, adversary.perturbs_equal_openings_equally)
         return MicroBatch(
-            forget,
-            count,
-            ready(perturbed, device),
-            ready(
-                dataclasses.replace(
-                    batch, share=_groups(perturbed_as_forget_row, self._adversary.perturbs_equal_openings_equally)
-                ),
-                device,
-            ),
-            torch.tensor(perturbed_as_forget_row, dtype=torch.int64),
-            forget_count,
-            retain_count,
+            step=whole.step,
+            forget=forget,
+            answers=count,
+            perturbed=pinned(perturbed, device),
+            batch=pinned(dataclasses.replace(batch, share=groups), device),
+            perturbed_as_forget_row=torch.tensor(as_forget_row, dtype=torch.int64),
+            forget_count=whole.forget_count,
+            retain_count=whole.retain_count,
+            measures_gain=first and adversary.p > 0 and whole.step % GAIN_EVERY == 0,
         )
 
     def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
+        """The method's view of the forget rows: their NLL and that of their paired answers, with the reference's."""
+        table = self._references.table
         paired = by_answer[1] if len(by_answer) > 1 else None
-        if self._references is None:
+        if table is None:
             return ForgetRows(by_answer[0], paired=paired)
         total = by_answer[0].total
-        reference = RowNLL(self._references.forget[list(forget)].to(total), by_answer[0].tokens)
+        reference = RowNLL(table.forget[list(forget)].to(total), by_answer[0].tokens)
         if paired is None:
             return ForgetRows(by_answer[0], reference)
-        paired_reference = RowNLL(self._references.paired[list(forget)].to(total), paired.tokens)
+        paired_reference = RowNLL(table.paired[list(forget)].to(total), paired.tokens)
         return ForgetRows(by_answer[0], reference, paired, paired_reference)
 
     def _margin(self) -> Margin | None:
-        if self._reward is None:
+        reward = self._terms.reward
+        if reward is None:
             return None
-        reward = self._reward
-        return lambda x_ref, depth: reward.margin(x_ref, depth, self._ranks.gather)
+        return lambda x_ref, depth: reward.margin(x_ref, depth, self._plan.ranks.gather)
 
-    def _mask(self, step: int, row_ids: Sequence[str]) -> list[int]:
-        """For each row its own index where the adversary acts on it in this step, -1 elsewhere."""
-        p = self._adversary.p
-        return [i if draws.uniform(self._seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
+    def _perturbed_rows(self, step: int, row_ids: Sequence[str]) -> list[int]:
+        """For each row its own index where the adversary perturbs it in this step, otherwise -1."""
+        p, seed = self._terms.adversary.p, self._plan.seed
+        return [i if draws.uniform(seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
 
-    def _adversary_gain(self, forget: Batch) -> tuple[float, float]:
-        """Summed drop of the forget rows' per-token NLL under attack, and their number."""
+    def _adversary_gain(self, forget: Batch, step: int) -> Sums:
+        """Sum over the forget rows of the drop of their per-token NLL when all are perturbed, and their number."""
         every = torch.arange(len(forget.row_ids), device=self._policy.device)
         with torch.no_grad():
             clean = self._policy.row_nll(forget) / forget.tokens
-        with self._adversary.attach(self._policy, forget, every, self._step), torch.no_grad():
+        with self._terms.adversary.attach(self._policy, forget, every, step), torch.no_grad():
             perturbed = self._policy.row_nll(forget) / forget.tokens
-        return float((clean - perturbed).sum()), float(len(every))
+        return {"gain/drop": (clean - perturbed).sum(), "gain/rows": torch.tensor(float(len(every)))}
 
-    def _draw(self, part: str, n: int, step: int) -> Batch:
+    def _draw_prompts(self, part: str, n: int, step: int) -> Batch:
+        """A batch of n rows of "forget" or "retain" drawn by (seed, step), for an adversary that looks at prompts."""
         rows = self._rows.forget if part == "forget" else self._rows.retain
-        order = draws.order(len(rows), self._seed, "prompts", part, step)[:n].tolist()
-        return collate([rows[i] for i in order], self._pad_id).to(self._policy.device)
+        order = draws.order(len(rows), self._plan.seed, "prompts", part, step)[:n].tolist()
+        return collate([rows[i] for i in order], self._plan.pad_id).to(self._policy.device)
 
 
-def _groups(perturbed_as_forget_row: Sequence[int], equal_openings_equally: bool) -> tuple[int, ...]:
-    """Which rows may be computed together where they begin alike: those that are left alone, and, by adversary, all
-    that are perturbed or those that are perturbed as the same row."""
+def _prefix_groups(perturbed_as_forget_row: Sequence[int], equal_openings_equally: bool) -> tuple[int, ...]:
+    """The group of each row; rows of one group may compute a common opening together.
+
+    Rows that are left alone are one group. Perturbed rows are one group if the adversary perturbs equal openings
+    equally; otherwise those that get the perturbation of the same forget row are.
+    """
     return tuple(0 if row < 0 else 1 if equal_openings_equally else 2 + row for row in perturbed_as_forget_row)

@@ -14,17 +14,17 @@ from erulab.errors import EnvironmentFault
 from erulab.models.policy import Policy
 from erulab.options import EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
-from erulab.training.engine import bf16, parameter_groups, trained
+from erulab.training.engine import parameter_groups, runs_in_bf16, trained_parameters
 from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
 from erulab.training.zero_config import stage_of, zero_config
-from erulab.training.zero_state import load_states, states
+from erulab.training.zero_state import gather_states, load_partitioned_states
 
 
 class ZeroEngine:
-    """A policy sharded by DeepSpeed.
+    """A policy under DeepSpeed.
 
-    Losses arrive normalised over the global batch, and the loop sets accumulation boundaries by hand, so DeepSpeed is
-    told of no accumulation; its mean over ranks is undone by the factor `world`.
+    Losses are normalised over the global batch before they come here, and `backward` marks the end of accumulation, so
+    DeepSpeed's own setting for accumulation is 1. The factor `world` undoes its mean over ranks.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class ZeroEngine:
         clip: float,
         precision: Precision,
     ) -> None:
-        """`policy`: whole on this rank's device, or already sharded (`load_sharded`)."""
+        """`policy`: whole on this rank's device, or sharded already (`load_sharded`)."""
         self.policy = policy
         self._ranks = ranks
         self._stage, self._offload = stage_of(options), options.offload
-        self._autocast = bf16(precision, policy.device) and self._stage == 0
+        self._autocast = runs_in_bf16(precision, policy.device) and self._stage == 0
         config = {
             **zero_config(options, policy.device, precision),
             "gradient_accumulation_steps": 1,
             "gradient_clipping": clip,
-            # The optimizer is ours: torch's own, with the arithmetic of the local engine, also for offloaded states.
+            # The optimizer is torch's own, as in the local engine, also for offloaded states.
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
         }
@@ -54,8 +54,8 @@ class ZeroEngine:
         optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
         self._engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
         if self._stage == 3:
-            # A forward calls the head once a chunk of tokens, and processes have different numbers of tokens: gathered
-            # with the policy itself, the head is no collective of its own.
+            # A forward calls the head once per chunk of tokens, and processes have different numbers of chunks.
+            # Registered with the policy, the head is gathered together with it and needs no collective of its own.
             head: Any = policy.head
             deepspeed.zero.register_external_parameter(policy, head.weight)
 
@@ -83,12 +83,12 @@ class ZeroEngine:
         return torch.nn.utils.get_total_norm(p.grad for p in self.policy.parameters() if p.grad is not None)
 
     def save(self, folder: Path) -> None:
-        named, optimizer = trained(self.policy), self._engine.optimizer
-        found = states(named, optimizer, self._stage) if self._stage else whole_states(named, optimizer)
+        named, optimizer = trained_parameters(self.policy), self._engine.optimizer
+        found = gather_states(named, optimizer, self._stage) if self._stage else whole_states(named, optimizer)
         if self._ranks.first:
             write_state(found, folder)
         else:
-            for _ in found:  # each parameter is gathered from all ranks
+            for _ in found:  # gathering a parameter is a collective
                 pass
         self._ranks.barrier()
 
@@ -97,16 +97,16 @@ class ZeroEngine:
             raise EnvironmentFault(
                 "a checkpoint cannot be read into an optimizer on a disk (engine.offload=nvme); type engine.offload=cpu"
             )
-        named, optimizer = trained(self.policy), self._engine.optimizer
+        named, optimizer = trained_parameters(self.policy), self._engine.optimizer
         with StateReader(folder) as reader:
             if self._stage:
-                load_states(named, optimizer, self._stage, reader, self._ranks.rank)
+                load_partitioned_states(named, optimizer, self._stage, reader, self._ranks.rank)
             else:
                 load_whole_states(named, optimizer, reader)
 
     def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model
-        # One parameter at a time: gathering all at once would hold a full copy on every rank.
+        # One parameter at a time: gathering all at once would put a full copy on every rank.
         for name, parameter in model.named_parameters():
             if trained_only and not parameter.requires_grad:
                 continue

@@ -1,7 +1,7 @@
-"""A parameter's float32 weight and Adam statistics, whole, out of and into what ZeRO 1-3 keeps of them.
+"""Gathers each parameter's float32 weight and Adam statistics from ZeRO 1-3, and puts them back.
 
-The statistics lie in flat tensors that DeepSpeed makes of many parameters and cuts over the ranks; torch's AdamW makes
-them in its first step only, so that an engine that has not trained yet gets them here.
+DeepSpeed flattens many parameters into one tensor and partitions it over the ranks; the statistics are partitioned the
+same way. torch's AdamW makes them in its first step, so an engine that has not trained yet gets them here.
 """
 
 from __future__ import annotations
@@ -26,42 +26,47 @@ from erulab.training.training_state import MOMENTS, STEP, WEIGHT, StateReader
 Named = Iterable[tuple[str, torch.nn.Parameter]]
 
 
-def states(named: Named, optimizer: Any, stage: int) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Every parameter's state, gathered one at a time: all ranks must take all of them.
+def gather_states(named: Named, optimizer: Any, stage: int) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Yields (name, kind -> whole tensor) of each parameter, gathered one at a time; all ranks must iterate to the end.
 
     Args:
-        optimizer: DeepSpeed's, of `stage` 1 to 3, after at least one step.
+        optimizer: DeepSpeed's, after at least one step.
+        stage: 1 to 3.
     """
     if stage < 3:
-        _link(optimizer)
-    step = optimizer.optimizer.state[_flat(optimizer, stage)[0]][STEP]
+        _link_statistics(optimizer)
+    step = optimizer.optimizer.state[_flat_parameters(optimizer, stage)[0]][STEP]
     for name, parameter in named:
         moments = {kind: safe_get_full_optimizer_state(parameter, kind) for kind in MOMENTS}
         yield name, {WEIGHT: safe_get_full_fp32_param(parameter), **moments, STEP: step.clone()}
 
 
-def load_states(named: Named, optimizer: Any, stage: int, reader: StateReader, rank: int) -> None:
-    """Sets every parameter's weight and state; each rank reads the files and keeps its part."""
+def load_partitioned_states(named: Named, optimizer: Any, stage: int, reader: StateReader, rank: int) -> None:
+    """Sets the weight and state of every parameter; each rank reads the files and keeps its part.
+
+    Args:
+        optimizer: DeepSpeed's, of `stage` 1 to 3.
+    """
     named = list(named)
     _make_statistics(optimizer, stage, max(reader.step(name) for name, _ in named))
     for name, parameter in named:
-        kept = reader.of(name)
+        kept = reader.state_of(name)
         moments = {kind: kept[kind] for kind in MOMENTS if kind in kept}
         if stage == 3:
-            safe_set_local_fp32_param(parameter, _part(parameter, kept[WEIGHT], rank))
+            safe_set_local_fp32_param(parameter, _partition(parameter, kept[WEIGHT], rank))
             for kind, value in moments.items():
-                safe_set_local_optimizer_state(parameter, _part(parameter, value, rank), kind)
+                safe_set_local_optimizer_state(parameter, _partition(parameter, value, rank), kind)
         else:
             safe_set_full_fp32_param(parameter, kept[WEIGHT])
             for kind, value in moments.items():
                 safe_set_full_optimizer_state(parameter, value, kind)
-        # The weights that forwards read are another copy of the float32 ones.
+        # Forwards read another copy of the weights than the float32 one.
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=stage == 3), torch.no_grad():
             parameter.copy_(kept[WEIGHT])
 
 
-def _flat(optimizer: Any, stage: int) -> list[torch.Tensor]:
-    """This rank's flat float32 parameters, which the statistics are kept of."""
+def _flat_parameters(optimizer: Any, stage: int) -> list[torch.Tensor]:
+    """Returns this rank's flat float32 parameters, by which the optimizer keeps its statistics."""
     flat: list[torch.Tensor] = (
         optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
     )
@@ -69,26 +74,26 @@ def _flat(optimizer: Any, stage: int) -> list[torch.Tensor]:
 
 
 def _make_statistics(optimizer: Any, stage: int, step: torch.Tensor) -> None:
-    for flat in _flat(optimizer, stage):
+    for flat in _flat_parameters(optimizer, stage):
         optimizer.optimizer.state[flat] = {
             STEP: step.to(flat.device, copy=True),
             **{kind: torch.zeros_like(flat).detach() for kind in MOMENTS},
         }
     if stage < 3:
-        _link(optimizer)
+        _link_statistics(optimizer)
 
 
-def _link(optimizer: Any) -> None:
-    """Tells the parameters of ZeRO 1 and 2 where their statistics lie.
+def _link_statistics(optimizer: Any) -> None:
+    """Makes the statistics known to the parameters of ZeRO 1 and 2.
 
-    DeepSpeed does so after the first parameter group's first step, when the other groups have none yet.
+    DeepSpeed does this after the first step of the first parameter group, when the other groups have none yet.
     """
     for group, flat in zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True):
         lazy_init_hp_params_optimizer_state(group, flat, optimizer.optimizer.state)
 
 
-def _part(parameter: Any, value: torch.Tensor, rank: int) -> torch.Tensor:
-    """This rank's elements of a whole tensor, padded to the size that all ranks have (ZeRO-3)."""
+def _partition(parameter: Any, value: torch.Tensor, rank: int) -> torch.Tensor:
+    """Returns this rank's elements of a whole tensor, padded to the size that all ranks have (ZeRO-3)."""
     size = parameter.ds_tensor.numel()
     part = value.flatten()[rank * size : (rank + 1) * size]
     return torch.nn.functional.pad(part, (0, size - part.numel()))

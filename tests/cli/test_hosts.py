@@ -246,7 +246,7 @@ def test_another_run_is_told_that_the_folder_is_in_use(here: Path) -> None:
 
 def test_an_earlier_host_that_is_still_ending_holds_the_folder(here: Path) -> None:
     rundir = RunDir(here)
-    with rundir.locked(seat=1), pytest.raises(InUse), joined(rundir, None):
+    with rundir.locked(host_index=1), pytest.raises(InUse), joined(rundir, None):
         pass
     with joined(rundir, None) as host:
         assert host.first

@@ -6,22 +6,24 @@ logits and writes each paper's formula down as the paper does.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from erulab.adversaries.none import NoAdversary, NoAdversaryOptions
+from erulab.adversaries.none import NoAdversaryOptions
 from erulab.methods.base import Pairs, Retain, Trains
 from erulab.models.policy import Policy
+from erulab.options import RunConfig, TrainerOptions
 from erulab.ranks import Ranks
-from erulab.registry import load_plugins, methods, rewards
+from erulab.registry import load_plugins, methods
 from erulab.rewards.elastic import ElasticOptions, Standardization
 from erulab.rewards.reference import ReferenceOptions
 from erulab.rewards.reference_free import ReferenceFreeOptions
-from erulab.training.batches import Split
+from erulab.training.assembly import build_objective
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import References, UnlearningRows
 from tests.tiny import FORGET, OTHERS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 load_plugins()
@@ -39,27 +41,23 @@ def step_loss(
 ) -> tuple[float, torch.Tensor, dict[str, float]]:
     """Loss, gradient and metrics of one optimizer step over all rows, as the training loop takes it."""
     method = methods.build(options)
-    reward = rewards.build(reward_options) if reward_options is not None else None
     uses_others = method.trains is Trains.refusal or method.pairs is not Pairs.none
     with torch.no_grad():
         tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, OTHERS)]
-    objective = UnlearningObjective(
-        UnlearningRows(FORGET, OTHERS if uses_others else [], RETAIN),
-        method,
-        reward,
-        NoAdversary(NoAdversaryOptions()),
-        retain=options.retain,
-        references=ReferenceTable(*tables),
-        forget_weight=options.forget_weight if forget_weight is None else forget_weight,
-        retain_weight=options.retain_weight if retain_weight is None else retain_weight,
-        frozen=Policy(TARGET) if options.retain is Retain.kl else None,
-        policy=Policy(model),
-        global_batch=4,
-        split=Split(micro_batch),
-        seed=0,
-        pad_id=1,
-        ranks=Ranks(),
+    config = RunConfig(
+        method=dataclasses.replace(
+            options,
+            forget_weight=options.forget_weight if forget_weight is None else forget_weight,
+            retain_weight=options.retain_weight if retain_weight is None else retain_weight,
+        ),
+        reward=reward_options,
+        adversary=NoAdversaryOptions(),
+        trainer=TrainerOptions(global_batch=4, micro_batch=micro_batch),
     )
+    rows = UnlearningRows(FORGET, OTHERS if uses_others else [], RETAIN)
+    frozen = Policy(TARGET) if options.retain is Retain.kl else None
+    references = References(ReferenceTable(*tables), frozen)
+    objective = build_objective(config, rows, Policy(model), references, pad_id=1, ranks=Ranks())
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
     for micro in objective.micro_batches(0):

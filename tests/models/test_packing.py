@@ -77,10 +77,10 @@ def test_common_openings_stand_once() -> None:
 def test_states_go_to_rows_and_back() -> None:
     packed = pack(batch_of([5, 6, 7, 8, 9, 5, 6, 7, 8, 1], [5, 6, 7, 8, 9, 5, 6, 7, 8, 2], [3, 4]))
     states = torch.randn(1, len(packed.ids), 4)
-    rows = packed.rows(states)
+    rows = packed.unpack(states)
     assert rows.shape == (3, 10, 4)
     assert torch.equal(rows[0, :9], rows[1, :9]) and not torch.equal(rows[0, 9], rows[1, 9])
-    assert torch.equal(packed.packed(rows), states)
+    assert torch.equal(packed.pack(rows), states)
 
 
 def test_what_packs_is_what_is_compared_here() -> None:
@@ -101,7 +101,8 @@ def test_every_family_gives_each_rows_own_nll(kind: str, always: None) -> None:
     rows = [*FORGET, *OTHERS, *RETAIN]  # two answers to one prompt share it
     policy = Policy(model)
     nll = policy.row_nll(collate(rows, 0))
-    assert policy._packing is not None and len(policy._packing.ids) < sum(len(row.ids) for row in rows)
+    layout = policy._latest.packing
+    assert layout is not None and len(layout.ids) < sum(len(row.ids) for row in rows)
     expected = torch.stack([naive_nll(model, row) for row in rows])
     torch.testing.assert_close(nll, expected, rtol=1e-9, atol=1e-9)
     weights = torch.linspace(-1, 1, len(rows), dtype=torch.float64)

@@ -29,8 +29,8 @@ def learned_keys(*overrides: str) -> tuple[str, str]:
     source = models.build(config.model)
     benchmark = datasets.build(config.dataset).load(config.seed, Path(config.cache))
     encoder = Encoder(source.chat(benchmark), benchmark.max_length, Path(config.cache))
-    base = {"base": source.identity(benchmark), "chat": encoder.chat.identity()}
-    context = SimpleNamespace(config=config, benchmark=benchmark, encoder=encoder, base_identity=base)
+    data, chat = SimpleNamespace(raw=benchmark), encoder.chat
+    context = SimpleNamespace(config=config, benchmark=benchmark, data=data, encoder=encoder, chat=chat, source=source)
     return key_of(depends_on(context, "target")), key_of(depends_on(context, "oracle"))  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
-from erulab.methods.base import GradientMethod, Retain
+from erulab.methods.base import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
@@ -25,10 +25,11 @@ from erulab.planning.quantiles import Quantiles
 from erulab.planning.rows import DataSizes, RowLengths
 from erulab.ranks import Ranks
 from erulab.training import unlearning
+from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import References, UnlearningRows
 from tests.costs.families import CONFIGS, model_of
 from tests.tiny import answered, encoded
 
@@ -39,7 +40,7 @@ SHAPE = ModelShape.from_config(CONFIGS["llama"])
 
 
 def part(response: int) -> RowLengths:
-    """TokenCounts of one length."""
+    """Rows of one length."""
     length = PROMPT + response
     return RowLengths(4, length, response, response, Quantiles.constant(length), Quantiles.constant(PROMPT))
 
@@ -60,30 +61,14 @@ def measured(config: Any) -> tuple[float, float]:
         plain = LoadedModel(model, None, None)  # type: ignore[arg-type]
         model = with_lora(plain, rank=lora.rank, alpha=8, targets=lora.targets, seed=0).model
     policy = Policy(model, ledger, lora.adapters)
-    method: GradientMethod = registry.methods.build(config.method)
-    reward = registry.rewards.build(config.reward) if method.takes_reward else None
     frozen: Any = None
     if config.method.retain is Retain.kl and lora.rank:
         frozen = WithoutAdapters(policy)
     elif config.method.retain is Retain.kl:
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
-    objective = UnlearningObjective(
-        UnlearningRows(forget, others, retain),
-        method,
-        reward,
-        registry.adversaries.build(config.adversary),
-        forget_weight=1.0,
-        retain=config.method.retain,
-        retain_weight=1.0,
-        references=ReferenceTable(torch.ones(4).double(), torch.ones(4).double()),
-        frozen=frozen,
-        policy=policy,
-        global_batch=GLOBAL_BATCH,
-        split=unlearning_split(config),
-        seed=0,
-        pad_id=0,
-        ranks=Ranks(),
-    )
+    references = References(ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen)
+    rows = UnlearningRows(forget, others, retain)
+    objective = build_objective(config, rows, policy, references, pad_id=0, ranks=Ranks())
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
     with FlopCounterMode(display=False) as counter:
@@ -132,13 +117,13 @@ def test_a_gain_is_measured_as_often_as_training_does() -> None:
     assert training.GAIN_EVERY == unlearning.GAIN_EVERY
 
 
-def spread(part: RowLengths) -> RowLengths:
+def of_many_lengths(part: RowLengths) -> RowLengths:
     """The same rows, of lengths from 4 to 14."""
     return dataclasses.replace(part, lengths=Quantiles.of(range(4, 15)))
 
 
 def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
-    groups = [[spread(SIZES.forget), spread(SIZES.paired)], [spread(SIZES.retain)]]
+    groups = [[of_many_lengths(SIZES.forget), of_many_lengths(SIZES.paired)], [of_many_lengths(SIZES.retain)]]
     config = compose_config(["method=dpo", "trainer.micro_tokens=64"])
     cut = expected_micro_batches(groups, 24, unlearning_split(config), 2)
     assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
@@ -148,9 +133,8 @@ def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
     assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
     # Where not even one row of each fits, one row of each runs.
     tight = compose_config(["method=dpo", "trainer.micro_tokens=10"])
-    assert {
-        micro.counts for mine in expected_micro_batches(groups, 24, unlearning_split(tight), 2) for micro in mine
-    } == {(1, 1)}
+    cut = expected_micro_batches(groups, 24, unlearning_split(tight), 2)
+    assert {micro.counts for mine in cut for micro in mine} == {(1, 1)}
 
 
 def test_prompts_of_rfa_are_run_by_every_process() -> None:

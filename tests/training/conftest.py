@@ -17,17 +17,17 @@ from erulab.data.rows import Benchmark
 from erulab.methods.base import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
-from erulab.options import EngineName, EngineOptions, Precision, Schedule
+from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Schedule, TrainerOptions
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
 from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import encode
+from erulab.training.assembly import build_objective, encode_unlearning_rows, needs_reference_table
 from erulab.training.batches import Split
-from erulab.training.finetune import FinetuneOptions, finetuning
+from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
-from erulab.training.unlearning import UnlearningObjective, UnlearningRows
+from erulab.training.unlearning import References, UnlearningObjective
 from tests.cases import Case
 
 load_plugins()
@@ -60,7 +60,7 @@ def small_model(world: Benchmark) -> LoadedModel:
         seed=5,
     )
     rows = Encoder(loaded.chat, None, Path()).rows(world.target_rows)
-    for _ in train(*finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
+    for _ in train(*assemble_finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
         pass
     return loaded
 
@@ -90,23 +90,23 @@ class Unlearning:
     pad_id: int | None = None
     ranks: Ranks = dataclasses.field(default_factory=Ranks)
 
-    def rows(self, method: Any) -> UnlearningRows:
-        return encode(Encoder(self.loaded.chat, None, Path()), self.world, method, self.seed)
-
     def build(self, folder: Path) -> tuple[Any, UnlearningObjective, LoopOptions, LoadedModel]:
         case, ranks = self.case, self.ranks
         subject = dataclasses.replace(self.loaded.copy(), ledger=Ledger())
-        method_options = options_of(methods, case.method, case.method_options)
-        method = methods.build(method_options)
-        reward = None
-        if method.takes_reward:
-            reward = rewards.build(options_of(rewards, case.reward, case.reward_options))
-        adversary = adversaries.build(options_of(adversaries, case.adversary, case.adversary_options))
-        adversary.seed = self.seed
-        rows = self.rows(method)
-        references: ReferenceTable | None = None
-        if reward is not None and reward.needs_reference:
-            references = reference_table(
+        config = RunConfig(
+            method=options_of(methods, case.method, case.method_options),
+            reward=options_of(rewards, case.reward, case.reward_options),
+            adversary=options_of(adversaries, case.adversary, case.adversary_options),
+            trainer=TrainerOptions(
+                global_batch=self.global_batch, micro_batch=self.micro_batch, micro_tokens=self.micro_tokens
+            ),
+            seed=self.seed,
+        )
+        encoder = Encoder(self.loaded.chat, None, Path())
+        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed)
+        table: ReferenceTable | None = None
+        if needs_reference_table(config):
+            table = reference_table(
                 subject.policy,
                 "key",
                 rows.forget,
@@ -116,26 +116,11 @@ class Unlearning:
                 batch_tokens=2048,
                 ranks=ranks,
             )
-        retain = method_options.retain
-        frozen = subject.copy().policy.requires_grad_(False) if retain is Retain.kl else None
+        compares_live = config.method.retain is Retain.kl
+        frozen = subject.copy().policy.requires_grad_(False) if compares_live else None
         policy = subject.policy
-        objective = UnlearningObjective(
-            rows,
-            method,
-            reward,
-            adversary,
-            forget_weight=1.0,
-            retain=retain,
-            retain_weight=1.0,
-            references=references,
-            frozen=frozen,
-            policy=policy,
-            global_batch=self.global_batch,
-            split=Split(self.micro_batch, self.micro_tokens),
-            seed=self.seed,
-            pad_id=subject.pad_id if self.pad_id is None else self.pad_id,
-            ranks=ranks,
-        )
+        pad_id = subject.pad_id if self.pad_id is None else self.pad_id
+        objective = build_objective(config, rows, policy, References(table, frozen), pad_id=pad_id, ranks=ranks)
         loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)
         return policy, objective, loop, subject
 

@@ -24,7 +24,7 @@ from erulab.tokens.batch import collate
 from erulab.tokens.encoder import Encoder
 from erulab.training.engines import build_engine
 from erulab.training.reference import reference_table
-from erulab.training.sharded import ShardedPolicy, forwards, load_sharded
+from erulab.training.sharded import ShardedPolicy, load_sharded, sharded_forwards
 from tests.training.conftest import small_world
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     loaded = load_sharded(source, Attention.sdpa, options, CPU, Precision.fp32)
     whole_now = sum(p.nbytes for p in loaded.model.parameters())
     rows = Encoder(loaded.chat, None, Path()).rows(small_world().forget[:ROWS])
-    with forwards(loaded.model, options, CPU, Precision.fp32):
+    with sharded_forwards(loaded.model, options, CPU, Precision.fp32):
         table = reference_table(
             loaded.policy, name, rows, [], folder=folder, pad_id=loaded.pad_id, batch_tokens=BATCH_TOKENS, ranks=ranks
         )

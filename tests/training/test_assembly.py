@@ -13,10 +13,11 @@ from erulab.data.rows import Benchmark
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, merged, save_adapter, with_lora
 from erulab.ranks import Ranks
-from erulab.registry import methods
+from erulab.registry import models
 from erulab.tokens.batch import collate
 from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import unlearning
+from erulab.training.assembly import assemble_unlearning
+from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
 from tests.training.test_contract import assert_close
@@ -31,16 +32,12 @@ def run(
     common = [f"trainer.steps={STEPS}", "trainer.global_batch=8", "trainer.lr=1e-3", "tracker=none"]
     config = compose_config([*common, *overrides])
     rows = [Encoder(loaded.chat, None, Path()).rows(part) for part in (world.forget, world.retain)]
-    subject, engine, objective, loop = unlearning(
-        loaded.copy(),
-        "key",
-        UnlearningRows(rows[0], [], rows[1]),
-        methods.build(config.method),
-        config,
-        Ranks(),
-        references=folder,
+    loader = ModelLoader(config, models.build(config.model), loaded.ledger, loaded.policy.device)
+    unlearning = assemble_unlearning(
+        config, loader, ModelRef("key", ""), loaded.copy(), UnlearningRows(rows[0], [], rows[1]), Ranks(), folder
     )
-    return [metrics for _, metrics in train(engine, objective, loop, Ranks())], subject
+    steps = train(unlearning.engine, unlearning.objective, unlearning.loop, Ranks())
+    return [metrics for _, metrics in steps], unlearning.model
 
 
 def test_adapters_are_all_that_is_trained(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:

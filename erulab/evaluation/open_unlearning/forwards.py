@@ -62,7 +62,7 @@ def _scores(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
     labels = batch.input_ids[batch.supervised]
     tokens: list[Token] = []
     with torch.no_grad():
-        states = policy.padded(batch)
+        states = policy.hidden_padded(batch)
         for some, true in zip(states.split(logprobs.CHUNK), labels.split(logprobs.CHUNK), strict=True):
             logp = logprobs.log_softmax(policy.head(some))
             nll = -logp.gather(1, true[:, None]).squeeze(1)

@@ -1,0 +1,171 @@
+"""The checks that need the data: what would stop a later stage is found before hours of learning.
+
+`config/rules.py` has the checks that need only the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from erulab.config import data_rules
+from erulab.costs.shapes import FAMILIES
+from erulab.errors import ConfigError, DataError, IntegrityFault
+from erulab.evaluation.evaluate import named
+from erulab.methods.base import GradientMethod
+from erulab.models.lora import check_targets
+from erulab.options import SavedModel, Stage
+from erulab.registry import methods
+from erulab.stages.attack import plan_attacks
+from erulab.stages.context import Context
+from erulab.stages.learn import learned_rows
+from erulab.training.assembly import encode_unlearning_rows
+from erulab.typed import did_you_mean
+
+
+def check_evaluation(context: Context) -> None:
+    """Checks that every suite that is named exists, that there is one, and that the model can read every row.
+
+    Raises:
+        DataError: there is nothing to measure, or the model cannot read a row, which the message names.
+        ConfigError: `evaluation.suites` names a suite that no benchmark has.
+    """
+    parts = [part.fitted for part in context.benchmarks]
+    for name in context.config.evaluation.suites or ():
+        if not any(named(benchmark, [name]) for benchmark in parts):
+            known = [suite.name for suite in parts[0].suites]
+            known += [f"{benchmark.name}/{suite.name}" for benchmark in parts[1:] for suite in benchmark.suites]
+            raise ConfigError(
+                f"evaluation.suites={name}: no such suite{did_you_mean(name, known)}; there are {', '.join(known)}"
+            )
+    if not any(benchmark.suites for benchmark in parts):
+        raise DataError(f"data set {parts[0].name} has nothing to measure{parts[0].lacking}; name a folder that has it")
+    for part in context.benchmarks:
+        _ = part.identity_of_selected  # reads all rows
+
+
+def check_target(context: Context) -> None:
+    """Checks that the data set has rows for the target, unless it is given or not needed.
+
+    Raises:
+        DataError: it has none, as the data sets that ask for a pretrained model's knowledge.
+    """
+    needed = Stage.target in context.config.stages or context.unlearns
+    if context.config.model.target is None and needed and not learned_rows(context, "target"):
+        raise DataError(f"{_lacks_rows(context, 'target')}; name the model with model.target=FOLDER_OR_HUB_ID")
+
+
+def check_oracle(context: Context) -> None:
+    """Checks that the data set has rows for the oracle, unless it is given or not needed.
+
+    Raises:
+        DataError: it has none.
+    """
+    retrains = context.unlearns and methods[context.config.method.name].factory.trains is Trains.retrain
+    needed = Stage.oracle in context.config.stages or context.attacks or retrains
+    if context.config.model.oracle is None and needed and not learned_rows(context, "oracle"):
+        raise DataError(
+            f"{_lacks_rows(context, 'oracle')}; leave out what needs one (stages oracle and attack, method=retrain): "
+            "type stages=[unlearn,evaluate,report], or name one with model.oracle=FOLDER_OR_HUB_ID"
+        )
+
+
+def check_unlearning(context: Context) -> None:
+    """Checks that the data set and the model have what method, adversary, retain term and adapters need.
+
+    Raises:
+        DataError: the data set lacks forget rows, or what the method's pairs need.
+        ConfigError: adapters name no layer of the model, cannot be kept for several requests, or there are no retain
+            rows for the retain term or the adversary.
+    """
+    if not context.unlearns:
+        return
+    config, benchmark = context.config, context.benchmark
+    lora = config.model.lora
+    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
+    if lora.targets is not None and family is not None:
+        check_targets(lora.targets, family.names)
+    if not methods[config.method.name].factory.trains.has_forget_loss:
+        return
+    method: GradientMethod = methods.build(config.method)
+    if not benchmark.forget:
+        raise DataError(
+            f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
+            f"{benchmark.lacking}; name a folder that has them"
+        )
+    if config.artifacts.model is SavedModel.adapter and any(one.continues for one in benchmark.requests[1:]):
+        raise ConfigError(
+            "artifacts.model=adapter keeps one adapter to put on the target, and of several requests each is put on "
+            "the model before it; type artifacts.model=full"
+        )
+    if not benchmark.retain:
+        data_rules.check_without_retain(config, benchmark.lacking)
+    encode_unlearning_rows(context.encoder, benchmark, method, config.seed)
+
+
+def check_attacks(context: Context) -> None:
+    """Checks that the attacks can be run and judged on this data set.
+
+    Raises:
+        DataError: one cannot, or none is applicable to this data set.
+    """
+    if context.attacks:
+        plan_attacks(context)
+
+
+STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
+    check_evaluation,
+    check_target,
+    check_oracle,
+    check_unlearning,
+    check_attacks,
+)
+
+
+def check_stages(context: Context) -> None:
+    """Runs STAGE_CHECKS in order; the first that fails is the one the user is told of.
+
+    Raises:
+        DataError, ConfigError: one line that says what is missing and what to type.
+    """
+    for check in STAGE_CHECKS:
+        check(context)
+
+
+def check_given_model(context: Context, path: str) -> None:
+    """Checks that a checkpoint that the user names can read the data set.
+
+    Raises:
+        IntegrityFault: its tokenizer does not know the data set's words, so every figure would be of other texts.
+        DataError: a row that the run's own model reads is too long for this one.
+    """
+    chat = context.loader.chat_of(path)
+    if chat.identity() != context.chat.identity():
+        for part in context.benchmarks:
+            try:
+                part.read_by(chat)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from error
+    rows = context.encoder_of(chat).measured(context.data.raw.forget)
+    unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
+    if unknown:
+        raise IntegrityFault(
+            f"{path} cannot read {unknown} of {len(rows)} forget rows (words unknown to its tokenizer); "
+            "give a model that was trained on this data set"
+        )
+
+
+def notes_on_unknown_words(context: Context) -> list[str]:
+    """Returns a note on each benchmark with evaluated rows that hold words unknown to the tokenizer."""
+    notes = []
+    for part in context.benchmarks:
+        unknown, count = part.unknown_words
+        if unknown:
+            notes.append(
+                f"{part.fitted.name}: {unknown} of {count} evaluated rows hold words that the tokenizer does not know; "
+                "their figures are of other texts"
+            )
+    return notes
+
+
+def _lacks_rows(context: Context, part: str) -> str:
+    return f"data set {context.benchmark.name} has no rows for the {part} to learn{context.benchmark.lacking}"

@@ -1,0 +1,117 @@
+"""Models from disk onto this rank's device: whole, or sharded over the ranks under engine=zero3."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from erulab.costs.ledger import Ledger
+from erulab.data.rows import Benchmark
+from erulab.models import loading
+from erulab.models.base import ModelSource
+from erulab.models.loaded import LoadedModel
+from erulab.models.policy import Policy
+from erulab.options import RunConfig
+from erulab.tokens.chat import ChatFormat
+from erulab.training.zero_config import loads_sharded
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model on disk, and the key of its weights."""
+
+    key: str
+    path: str
+
+
+class ModelLoader:
+    """Loads the models of one run. All forwards and backwards of the loaded models are added up in one ledger."""
+
+    def __init__(self, config: RunConfig, source: ModelSource, ledger: Ledger, device: torch.device) -> None:
+        """
+        Args:
+            source: of the base weights; its chat template and system turn are put around the prompts of every model.
+            device: this rank's.
+        """
+        self._config, self._source, self._ledger, self._device = config, source, ledger, device
+        self._sharded = loads_sharded(config.engine)
+
+    def given(self, path: str) -> ModelRef:
+        """Refers to a checkpoint that the user names in place of a stage's product."""
+        return ModelRef(loading.folder_identity(path), path)
+
+    def chat_of(self, path: str) -> ChatFormat:
+        """Returns the chat format of a model on disk, without loading its weights."""
+        return loading.chat_of(path, self._source.frame)
+
+    def load_on_cpu(self, ref: ModelRef) -> LoadedModel:
+        """Loads a model in float32 on the CPU, in evaluation mode; it writes in no run's ledger."""
+        return loading.load_folder(ref.path, self._config.model.attention, self._source.frame)
+
+    def load(self, ref: ModelRef) -> LoadedModel:
+        """Loads a model onto this rank's device, whole and in evaluation mode."""
+        loaded = self._counted(self.load_on_cpu(ref))
+        loaded.policy.to(self._device).eval()
+        return loaded
+
+    def load_to_train(self, ref: ModelRef) -> LoadedModel:
+        """Loads a model for an engine: sharded under zero3, so that no rank ever holds all of it."""
+        return self._load_sharded(ref.path) if self._sharded else self.load(ref)
+
+    def load_base(self, benchmark: Benchmark, seed: int) -> LoadedModel:
+        """Loads or makes the base model for an engine; weights that lie in a folder are sharded under zero3.
+
+        Args:
+            benchmark: the data set as its files have it: an embedded model's vocabulary is made of its words, also
+                of those in prompts that are truncated later.
+            seed: of weights that are drawn at random.
+        """
+        if self._source.folder is not None and self._sharded:
+            return self._load_sharded(self._source.folder)
+        loaded = self._counted(self._source.load(benchmark, seed))
+        loaded.policy.to(self._device)
+        return loaded
+
+    def forwards_before_engine(self, loaded: LoadedModel) -> AbstractContextManager[None]:
+        """Opens a context in which a model from `load_to_train` can run before its engine is built."""
+        if not self._sharded:
+            return nullcontext()
+        from erulab.training.sharded import sharded_forwards
+
+        return sharded_forwards(loaded.model, self._config.engine, self._device, self._config.trainer.precision)
+
+    def frozen_copy(self, ref: ModelRef, loaded: LoadedModel) -> Policy:
+        """Returns the frozen model that unlearning starts from, beside the one that is trained.
+
+        Args:
+            loaded: the model of `ref`, not yet trained: copied, or read once more under zero3.
+        """
+        if not self._sharded:
+            return loaded.copy().policy.requires_grad_(False)
+        from erulab.training.sharded import ShardedPolicy
+
+        model = self._load_sharded(ref.path).model.requires_grad_(False)
+        return ShardedPolicy(model, self._config.engine, self._device, self._config.trainer.precision, self._ledger)
+
+    def _load_sharded(self, source: str) -> LoadedModel:
+        # DeepSpeed takes seconds to import, and only Linux has it.
+        from erulab.training.sharded import load_sharded
+
+        config = self._config
+        return self._counted(
+            load_sharded(
+                source,
+                config.model.attention,
+                config.engine,
+                self._device,
+                config.trainer.precision,
+                self._source.frame,
+            )
+        )
+
+    def _counted(self, loaded: LoadedModel) -> LoadedModel:
+        """Returns the model with this run's ledger, in which the forward that checked its layout is not counted."""
+        return dataclasses.replace(loaded, ledger=self._ledger)
