@@ -11,7 +11,7 @@ from erulab.config import data_rules
 from erulab.costs.shapes import FAMILIES
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.evaluate import named
-from erulab.methods.base import GradientMethod
+from erulab.methods.base import GradientMethod, Trains
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
