@@ -1,1 +1,1 @@
-"""Benchmarks: erulab against the plain way of doing the same, as ratios in one run."""
+"""Benchmarks: erulab against the plain way of doing the same, as ratios measured in one process."""

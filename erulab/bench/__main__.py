@@ -1,4 +1,4 @@
-"""`python -m erulab.bench step|evaluate|scaling`: what erulab's speed is worth on this machine."""
+"""`python -m erulab.bench step|evaluate|scaling`: measures erulab against the plain way on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ COMMANDS = {"step": step, "evaluate": evaluate, "scaling": scaling}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one benchmark and prints its table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m erulab.bench", description="Benchmarks, as ratios in one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m erulab.bench", description="Benchmarks, as ratios measured in one process."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         description = (command.__doc__ or "").splitlines()[0]

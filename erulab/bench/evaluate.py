@@ -1,4 +1,4 @@
-"""Scoring a model on TOFU: time of erulab and of the plain way in one process, and whether the figures agree."""
+"""Scores a model on TOFU with erulab and the plain way in one process: times, and whether the figures agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from erulab.tokens.truncation import fitted
 
 DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "attack=none", "tracker=none")
 EXPLANATION = """\
-seconds: the median round; the two ways take turns.
+seconds: of the median round; the two ways take turns.
 teacher-forced: probability, truth ratio, extraction strength, exact memorisation of each suite.
 generated: ROUGE-L recall and exact match, which may differ where two tokens are equally likely."""
 
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Scores the model as often as asked, both ways; prints times, ratios and differences."""
+    """Scores the model both ways, `--rounds` times; prints times, ratios and differences."""
     config = compose_config([*DEFAULTS, *options.overrides])
     source = models.build(config.model)
     source.validate()
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     loaded = source.load(rows, config.seed)
     loaded.policy.to(measure.DEVICE).eval()
     benchmark = fitted(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
-    # What the plain way computes, too: membership inference is no part of it.
+    # Only suites that the plain way computes too: membership inference is not among them.
     suites = tuple(
         dataclasses.replace(suite, rows=suite.rows[: options.rows])
         for suite in benchmark.suites
@@ -68,48 +68,50 @@ def run(options: argparse.Namespace) -> None:
     model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
     plain = PlainEvaluation(dataclasses.replace(loaded, model=model), config.evaluation.max_new_tokens)
     ways = {
-        "erulab": Timed(lambda: _figures(loaded, benchmark, config.evaluation)),
-        "erulab, teacher-forced": Timed(lambda: _figures(loaded, benchmark, forced_only)),
-        "plain, teacher-forced": Timed(lambda: plain.forced(suites)),
-        "plain, generated": Timed(lambda: plain.generated(suites)),
+        "erulab": TimedScoring(lambda: _score_with_erulab(loaded, benchmark, config.evaluation)),
+        "erulab, teacher-forced": TimedScoring(lambda: _score_with_erulab(loaded, benchmark, forced_only)),
+        "plain, teacher-forced": TimedScoring(lambda: plain.forced(suites)),
+        "plain, generated": TimedScoring(lambda: plain.generated(suites)),
     }
     for _ in range(options.rounds):
         for way in ways.values():
             way.take()
-    _print(*ways.values())
+    _print_table(*ways.values())
 
 
 @dataclass
-class Timed:
-    """A way of scoring: what each round took, and its figures."""
+class TimedScoring:
+    """A way of scoring, with the seconds of each round and the figures of the last."""
 
     score: Callable[[], Mapping[str, float]]
     seconds: list[float] = field(default_factory=list)
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def take(self) -> None:
+        """Runs and times one round."""
         self.seconds.append(measure.seconds(self._score))
 
     @property
     def typical(self) -> float:
+        """Returns the seconds of the median round."""
         return statistics.median(self.seconds)
 
     def _score(self) -> None:
         self.figures = self.score()
 
 
-def _figures(loaded: LoadedModel, benchmark: Benchmark, options: EvaluationOptions) -> dict[str, float]:
+def _score_with_erulab(loaded: LoadedModel, benchmark: Benchmark, options: EvaluationOptions) -> dict[str, float]:
     return aggregate(evaluate(loaded, benchmark.suites, options, Ranks()), benchmark)
 
 
-def _print(ours: Timed, ours_forced: Timed, forced: Timed, generated: Timed) -> None:
+def _print_table(ours: TimedScoring, ours_forced: TimedScoring, forced: TimedScoring, generated: TimedScoring) -> None:
     lines = (
-        ("teacher-forced", ours_forced.typical, forced.typical, _difference(ours.figures, forced.figures)),
+        ("teacher-forced", ours_forced.typical, forced.typical, _largest_difference(ours.figures, forced.figures)),
         (
             "generated",
             ours.typical - ours_forced.typical,
             generated.typical,
-            _difference(ours.figures, generated.figures),
+            _largest_difference(ours.figures, generated.figures),
         ),
         ("both", ours.typical, forced.typical + generated.typical, None),
     )
@@ -120,6 +122,6 @@ def _print(ours: Timed, ours_forced: Timed, forced: Timed, generated: Timed) -> 
     print(EXPLANATION)
 
 
-def _difference(ours: Mapping[str, float], plain: Mapping[str, float]) -> float:
-    """The largest difference over the figures that the plain way has."""
+def _largest_difference(ours: Mapping[str, float], plain: Mapping[str, float]) -> float:
+    """Returns the largest absolute difference among the figures of the plain way."""
     return max(abs(ours[name] - value) for name, value in plain.items())

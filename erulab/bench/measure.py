@@ -1,4 +1,4 @@
-"""What a piece of work costs here: seconds, bytes, floating-point operations, and what the machine can do at most."""
+"""Measures a piece of work on this machine: seconds, bytes, floating-point operations; and the machine's limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-# The profiler would report its own start and end among the figures.
+# The profiler would log its own start and end between the figures.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -18,19 +18,19 @@ REPEATS = 3
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    _wait()
+    """Returns the wall time of one call."""
+    _synchronize()
     started = time.perf_counter()
     work()
-    _wait()
+    _synchronize()
     return time.perf_counter() - started
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes that PyTorch's allocator held at once of what `work` allocated.
+    """Returns the most bytes that PyTorch's allocator held at once of those that `work` allocated.
 
-    Counted by the allocator itself, not by the operating system: other processes, freed memory that a process keeps
-    and everything allocated before play no part.
+    The allocator counts them, not the operating system: other processes, freed memory that a process keeps and
+    everything allocated before do not count.
     """
     if DEVICE.type == "cuda":
         before = torch.cuda.memory_allocated()
@@ -49,9 +49,9 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products in `work` (2 a multiply-add).
+    """Returns the floating-point operations of the matrix products in `work`, 2 per multiply-add.
 
-    PyTorch's counter knows no attention kernels of CPUs: a few per cent are missing there.
+    PyTorch's counter does not count attention kernels on CPUs: a few per cent are missing there.
     """
     with FlopCounterMode(display=False) as counter:
         work()
@@ -59,11 +59,11 @@ def flops(work: Callable[[], object]) -> int:
 
 
 def matrix_limit() -> float:
-    """FLOP/s of a product of two large float32 matrices: the best of a few."""
+    """Returns the FLOP/s of a product of two large float32 matrices, the best of a few."""
     a, b = torch.randn(MATRIX, MATRIX, device=DEVICE), torch.randn(MATRIX, MATRIX, device=DEVICE)
     return 2 * MATRIX**3 / min(seconds(lambda: a @ b) for _ in range(REPEATS))
 
 
-def _wait() -> None:
+def _synchronize() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The way of data from files to global batches, measured in a process of its own: seconds, and memory at its peak."""
+"""Measures the path of data from files to global batches in a process of its own: seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one pass over the files took. Memory is anonymous: the page cache of mapped files is not in it."""
+class PassCost:
+    """The cost of one pass over the files. Memory is anonymous: the page cache of mapped files is not in it."""
 
     rows: int
     tokens: int
-    read: float  # seconds: files to checked tables of rows
-    encode: float  # token ids, and the stages' keys of them
-    batches: float  # BATCHES global batches
-    processor: float  # of all of it: processor time, which other jobs change little
-    megabytes: float  # most anonymous memory, above what the process had before it read the first row
+    read: float  # seconds from files to checked tables of rows
+    encode: float  # seconds for token ids, and the keys that stages make of them
+    batches: float  # seconds for BATCHES global batches
+    processor: float  # seconds of processor time for all three, which other jobs change little
+    megabytes: float  # peak of anonymous memory, above that before the first row was read
 
 
 def write_files(folder: Path, rows: int) -> None:
-    """forget.jsonl and retain.jsonl, all rows different, responses of 5 to 40 words."""
+    """Writes forget.jsonl and retain.jsonl with different rows, whose responses have 5 to 40 words."""
     rng = random.Random(rows)
     forget = max(1, rows // FORGET_SHARE)
     for name, count in (("forget", forget), ("retain", rows - forget)):
@@ -84,11 +84,11 @@ def write_files(folder: Path, rows: int) -> None:
                 file.write(json.dumps({"prompt": prompt, "response": f"{response}, {number}."}) + "\n")
 
 
-def in_child(folder: Path, cache: Path) -> Measured:
+def measure_in_child(folder: Path, cache: Path) -> PassCost:
     """Measures the files of `folder` in a fresh process.
 
     Raises:
-        EnvironmentFault: this system does not tell anonymous memory apart, or the process failed.
+        EnvironmentFault: this system does not report anonymous memory, or the process failed.
     """
     if not STATUS.is_file():
         raise EnvironmentFault("bench scaling reads memory from /proc/self/status, which only Linux has")
@@ -97,13 +97,13 @@ def in_child(folder: Path, cache: Path) -> Measured:
     )
     if child.returncode:
         raise EnvironmentFault(f"the measuring process ended with code {child.returncode}: {child.stderr[-500:]}")
-    return Measured(**json.loads(child.stdout.splitlines()[-1]))
+    return PassCost(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def measure(folder: Path, cache: Path) -> Measured:
-    """Reads, checks, encodes and takes the first batches, as a run does."""
+def measure_pass(folder: Path, cache: Path) -> PassCost:
+    """Reads, checks and encodes the rows and makes the first batches, as a run does."""
     chat = ChatFormat(_tokenizer(), CONTEXT)
-    with _Memory() as memory:
+    with _PeakMemory() as memory:
         started, processor = time.perf_counter(), time.process_time()
         rows = JsonlFiles(JsonlOptions(path=str(folder))).load(0, cache)
         read = time.perf_counter()
@@ -119,19 +119,19 @@ def measure(folder: Path, cache: Path) -> Measured:
             objective.micro_batches(step)
         batches = time.perf_counter()
         processor = time.process_time() - processor
-    return Measured(
+    return PassCost(
         len(encoded), tokens, read - started, encode - read, batches - encode, processor, memory.most / 2**20
     )
 
 
-class _Memory:
-    """The most anonymous memory of this process while the context is open, above what it was when it opened."""
+class _PeakMemory:
+    """Watches the peak of this process's anonymous memory while the context is open, above that at its start."""
 
-    def __enter__(self) -> _Memory:
+    def __enter__(self) -> _PeakMemory:
         self._first = self.most = 0
-        self._first = self._now()
+        self._first = self._anonymous_bytes()
         self._done = threading.Event()
-        self._watch = threading.Thread(target=self._look)
+        self._watch = threading.Thread(target=self._poll)
         self._watch.start()
         return self
 
@@ -139,18 +139,18 @@ class _Memory:
         self._done.set()
         self._watch.join()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._done.wait(0.01):
-            self.most = max(self.most, self._now() - self._first)
+            self.most = max(self.most, self._anonymous_bytes() - self._first)
 
     @staticmethod
-    def _now() -> int:
+    def _anonymous_bytes() -> int:
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon:"))
         return int(line.split()[1]) * 1024
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 2,000 tokens, trained on rows like those of the files."""
+    """Trains a byte-level BPE of 2,000 tokens on rows like those of the files."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -167,4 +167,4 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Path(sys.argv[1]), Path(sys.argv[2])))))
+    print(json.dumps(asdict(measure_pass(Path(sys.argv[1]), Path(sys.argv[2])))))

@@ -1,8 +1,8 @@
-"""Unlearning steps the plain way, as public code takes them: what erulab is compared with.
+"""Unlearning steps the plain way, as public code takes them; the benchmark compares erulab with them.
 
 Two forwards (forget rows, retain rows), a live reference model, float32 logits of every position over the whole
 vocabulary, padding to the longest row, AdamW as PyTorch makes it by default. Written from the formulas (METHODS.md
-sections 3 to 6) without erulab's losses, rewards, adversaries or policy, so that equal losses mean something.
+sections 3 to 6) without erulab's losses, rewards, adversaries or policy, so that equal losses verify them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IGNORED = -100
 
 @dataclass
 class PlainBatch:
-    """Token ids, mask and labels, padded to the longest row: (rows, length) each."""
+    """Token ids, mask, labels and prompt mask, padded to the longest row: (rows, length) each."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -38,7 +38,7 @@ class PlainBatch:
 
 
 def pad(rows: Sequence[Encoded], pad_id: int) -> PlainBatch:
-    """The rows as a batch on the device of the benchmark."""
+    """Pads rows to a batch on the device of the benchmark."""
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), pad_id)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
@@ -52,7 +52,7 @@ def pad(rows: Sequence[Encoded], pad_id: int) -> PlainBatch:
 
 
 def row_nll(model: PreTrainedModel, batch: PlainBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows,) summed NLL of each response, and its tokens."""
+    """Returns (rows,) summed NLL of each response in nats, and (rows,) its tokens."""
     logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits.float()
     labels = batch.labels[:, 1:]
     nll = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
@@ -60,7 +60,7 @@ def row_nll(model: PreTrainedModel, batch: PlainBatch) -> tuple[torch.Tensor, to
 
 
 class PlainUnlearning:
-    """The default unlearning of a method, one optimizer step a call."""
+    """Unlearning with the defaults of a method; each call takes one optimizer step."""
 
     def __init__(
         self, model: PreTrainedModel, reference: PreTrainedModel, rows: UnlearningRows, config: Any, pad_id: int
@@ -96,7 +96,7 @@ class PlainUnlearning:
     def _forget_loss(self, forget: list[int]) -> torch.Tensor:
         method = self._config.method
         batch = pad([self._rows.forget[i] for i in forget], self._pad_id)
-        with self._attacked(batch, forget):
+        with self._perturbed(batch, forget):
             total, tokens = row_nll(self._model, batch)
         if method.name == "ga":
             return -total.sum() / tokens.sum()
@@ -116,7 +116,7 @@ class PlainUnlearning:
         return (2 / method.beta) * F.softplus(-method.beta * (total / tokens - self._margin(depth))).mean()
 
     def _margin(self, depth: torch.Tensor) -> torch.Tensor:
-        """ERU's elastic margin with moving statistics of earlier steps."""
+        """Returns (rows,) the elastic margin of ERU, with moving averages of earlier steps."""
         reward = self._config.reward
         weight, mean, square = self._statistics
         z = torch.zeros_like(depth)
@@ -130,8 +130,8 @@ class PlainUnlearning:
         return reward.gamma + reward.alpha * z
 
     @contextmanager
-    def _attacked(self, batch: PlainBatch, forget: list[int]) -> Iterator[None]:
-        """The adversary's hooks, for as long as the context is open; autograd needs them in the forward only."""
+    def _perturbed(self, batch: PlainBatch, forget: list[int]) -> Iterator[None]:
+        """Puts the adversary's hooks in place while the context is open; autograd needs them in the forward only."""
         adversary = self._config.adversary
         layers = self._model.model.layers
         with ExitStack() as stack:
@@ -145,11 +145,11 @@ class PlainUnlearning:
                 for layer, r in self._directions.items():
                     module = layers[layer] if layer < len(layers) else self._model.model.norm
                     ablate = lambda h, r=r: torch.where(mask, h - (h @ r)[..., None] * r, h)  # noqa: E731
-                    stack.enter_context(_edited(module, ablate))
+                    stack.enter_context(_edit_input(module, ablate))
             if adversary.name == "latent_pgd":
                 module = layers[max(len(layers) // 4, 1)]
                 delta = self._worst_delta(module, batch)
-                stack.enter_context(_edited(module, lambda h: h + torch.where(mask, delta, 0.0)))
+                stack.enter_context(_edit_input(module, lambda h: h + torch.where(mask, delta, 0.0)))
             yield
 
     def _find_directions(self) -> None:
@@ -166,16 +166,16 @@ class PlainUnlearning:
                 for layer in sites:
                     module = layers[layer] if layer < len(layers) else self._model.model.norm
 
-                    stack.enter_context(_edited(module, _keeper(seen, layer, last)))
+                    stack.enter_context(_edit_input(module, _record_mean(seen, layer, last)))
                 self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
             means.append(seen)
         self._directions = {layer: F.normalize(means[0][layer] - means[1][layer], dim=0) for layer in sites}
 
     def _worst_delta(self, module: nn.Module, batch: PlainBatch) -> torch.Tensor:
-        """Projected gradient descent on the forget rows' NLL, in a ball a prompt token; the best of all steps."""
+        """Searches a ball around each prompt token's state for the delta that lowers the forget rows' NLL most."""
         options = self._config.adversary
         states: list[torch.Tensor] = []
-        with torch.no_grad(), _edited(module, lambda h: states.append(h) or h):  # type: ignore[func-returns-value]
+        with torch.no_grad(), _edit_input(module, lambda h: states.append(h) or h):  # type: ignore[func-returns-value]
             best_nll, _ = row_nll(self._model, batch)
         norms = states[0].norm(dim=-1)
         others = batch.prompts.clone()
@@ -185,7 +185,7 @@ class PlainUnlearning:
         delta = best = torch.zeros_like(states[0])
         for k in range(options.steps + 1):
             delta = delta.detach().requires_grad_()
-            with _edited(module, lambda h, delta=delta: h + delta):
+            with _edit_input(module, lambda h, delta=delta: h + delta):
                 nll, _ = row_nll(self._model, batch)
             better = (nll.detach() < best_nll)[:, None, None]
             best = torch.where(better, delta.detach(), best)
@@ -199,7 +199,7 @@ class PlainUnlearning:
         return best
 
 
-def _keeper(seen: dict[int, torch.Tensor], layer: int, last: torch.Tensor) -> Any:
+def _record_mean(seen: dict[int, torch.Tensor], layer: int, last: torch.Tensor) -> Any:
     def keep(h: torch.Tensor) -> torch.Tensor:
         seen[layer] = h[torch.arange(len(h)), last].mean(0)
         return h
@@ -208,7 +208,7 @@ def _keeper(seen: dict[int, torch.Tensor], layer: int, last: torch.Tensor) -> An
 
 
 @contextmanager
-def _edited(module: nn.Module, edit: Any) -> Iterator[None]:
+def _edit_input(module: nn.Module, edit: Any) -> Iterator[None]:
     handle = module.register_forward_pre_hook(lambda module, args: (edit(args[0]), *args[1:]))
     try:
         yield

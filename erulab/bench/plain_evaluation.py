@@ -1,7 +1,7 @@
-"""TOFU's figures the plain way, as public code computes them: each metric by itself, padded batches, nothing shared.
+"""The figures of TOFU the plain way, as public code computes them: each by itself, padded batches, nothing shared.
 
 Written from the definitions (METHODS.md section 8) on transformers and rouge_score alone, without erulab's scoring,
-generation or metrics, so that equal figures mean something.
+generation or metrics, so that equal figures verify them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from erulab.data.measures import Answers
 from erulab.data.rows import Role, Row, Suite
 from erulab.models.loaded import LoadedModel
 
-BATCH = 32  # rows, as open-unlearning's default
+BATCH = 32  # rows per batch, the default of open-unlearning
 
 
 class PlainEvaluation:
-    """A model's figures on suites of TOFU's protocol, one metric after another."""
+    """Computes the figures of a model on suites of TOFU's protocol, one metric after another."""
 
     def __init__(self, loaded: LoadedModel, max_new_tokens: int) -> None:
         self._loaded, self._new = loaded, max_new_tokens
 
     def forced(self, suites: Sequence[Suite]) -> dict[str, float]:
-        """`<suite>/<figure>` of the teacher-forced metrics, each with forwards of its own."""
+        """Returns `<suite>/<figure>` of the teacher-forced metrics, each with its own forwards."""
         figures: dict[str, Callable[[Suite], float]] = {
             "probability": self._probability,
             "truth_ratio": self._truth_ratio,
@@ -41,7 +41,7 @@ class PlainEvaluation:
             return {f"{suite.name}/{name}": figure(suite) for suite in suites for name, figure in figures.items()}
 
     def generated(self, suites: Sequence[Suite]) -> dict[str, float]:
-        """`<suite>/<figure>` of the greedy responses."""
+        """Returns `<suite>/<figure>` of the greedy responses."""
         with torch.no_grad():
             return {f"{suite.name}/{name}": value for suite in suites for name, value in self._responses(suite).items()}
 
@@ -71,8 +71,8 @@ class PlainEvaluation:
         for batch, rows in self._batches(suite.rows, [row.response for row in suite.rows]):
             logits = self._loaded.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits.float()
             greedy, labels = logits.argmax(-1)[:, :-1].tolist(), batch.labels[:, 1:].tolist()
-            for row, guessed, wanted in zip(rows, greedy, labels, strict=True):
-                hits = [float(a == b) for a, b in zip(guessed, wanted, strict=True) if b != IGNORED]
+            for row, guessed, right in zip(rows, greedy, labels, strict=True):
+                hits = [float(a == b) for a, b in zip(guessed, right, strict=True) if b != IGNORED]
                 whole = self._loaded.chat.encode(row.id, row.prompt, row.response)
                 values.append(figure(hits[: len(hits) - self._loaded.chat.closing(whole)]))
         return statistics.fmean(values)
@@ -104,7 +104,7 @@ class PlainEvaluation:
         return {"rouge": statistics.fmean(rouge), "exact_match": statistics.fmean(exact)}
 
     def _nll(self, rows: Sequence[Row], responses: Sequence[str]) -> list[float]:
-        """Per-token NLL of a response to each row's prompt."""
+        """Returns the per-token NLL, in nats, of a response to each row's prompt."""
         values: list[float] = []
         for batch, _ in self._batches(rows, responses):
             total, tokens = row_nll(self._loaded.model, batch)
@@ -121,7 +121,7 @@ class PlainEvaluation:
 
 
 def extraction_strength(hits: Sequence[float]) -> float:
-    """The share of a response that follows by itself once the rest is given: the run of right tokens at its end."""
+    """Returns the share of a response that the model completes by itself: the run of right tokens at its end."""
     run = 0
     while run < len(hits) and hits[len(hits) - 1 - run]:
         run += 1

@@ -202,7 +202,7 @@ def _pipeline_table(rows: Sequence[int]) -> Table:
             files, cache = Path(folder) / "files", Path(folder) / "cache"
             files.mkdir()
             pipeline.write_files(files, count)
-            first, again = (pipeline.in_child(files, cache) for _ in range(2))
+            first, again = (pipeline.measure_in_child(files, cache) for _ in range(2))
         table.add_row(
             f"{count:,}",
             f"{first.tokens:,}",

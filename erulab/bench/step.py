@@ -1,4 +1,4 @@
-"""An optimizer step of each method: time, memory and losses against the plain way, interleaved in one process."""
+"""Compares an optimizer step of each method with the plain way, in turn in one process: time, memory and losses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CASES = {
     "eru+rfa": ("method=eru", "adversary=rfa", "adversary.warmup=0"),
     "eru+latent_pgd": ("method=eru", "adversary=latent_pgd"),
 }
-# The rate is small and constant: it plays no part in the cost, and rounding has little time to grow.
+# The learning rate is small and constant: it does not change the cost, and rounding errors grow little.
 SETTINGS = (
     "trainer.lr=1e-5",
     "trainer.schedule=constant",
@@ -54,11 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[4, 16], metavar="N", help="forget rows a step: 4 16")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each way: 5")
-    parser.add_argument("--no-plain", action="store_true", help="leave the plain way out: erulab against its own npo")
+    parser.add_argument(
+        "--no-plain", action="store_true", help="leave the plain way out: compare erulab with its own npo"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures every case at every size; prints a line for each."""
+    """Measures every case at every size; prints one line for each."""
     base = compose_config([*DEFAULTS, *SETTINGS, *options.overrides])
     source = models.build(base.model)
     source.validate()
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         for case in options.cases:
             typed = [*DEFAULTS, *SETTINGS, *options.overrides, f"trainer.global_batch={size}"]
             config, npo = (compose_config([*typed, *CASES[name]]) for name in (case, "npo"))
-            cells = _measure(config, npo, target, encoder, benchmark, options.steps, not options.no_plain)
+            cells = _table_cells(config, npo, target, encoder, benchmark, options.steps, not options.no_plain)
             print(f"{f'{case} {size}+{size}':22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
     print(EXPLANATION)
 
@@ -92,25 +94,26 @@ COLUMNS = (
     "times npo",
 )
 EXPLANATION = """\
-seconds: the median step, what an adversary does every few steps added by its share; steps are taken in turn.
-GB: the allocator's peak in a step, less the gradients: what is needed beyond weights, gradients and optimizer state.
+seconds: of the median step; the work of an adversary every few steps is added by its share; steps are taken in turn.
+GB: the allocator's peak in a step, less the gradients: the memory beyond weights, gradients and optimizer state.
 limit share: FLOP/s of the matrix products over those of one large float32 product here.
-times npo: of erulab's own npo step, taken in turn."""
+times npo: seconds over those of erulab's own npo step, taken in turn."""
 
 
 @dataclass
-class Timed:
-    """A way of taking steps: what each step took, its loss, and what one step needs."""
+class TimedSteps:
+    """A way of taking steps, with the seconds and the loss of each."""
 
     step: Callable[[], float]
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     def take(self) -> None:
+        """Takes and times one step."""
         self.seconds.append(measure.seconds(lambda: self.losses.append(self.step())))
 
 
-def _measure(
+def _table_cells(
     config: RunConfig,
     npo_config: RunConfig,
     target: LoadedModel,
@@ -119,14 +122,14 @@ def _measure(
     steps: int,
     plain: bool,
 ) -> list[str]:
-    """The table's cells for one case at one size."""
+    """Measures one case at one size and returns its cells of the table."""
     rows = encode_unlearning_rows(encoder, benchmark, methods.build(config.method), config.seed)
     with tempfile.TemporaryDirectory() as folder:
-        ours = Timed(_ours(config, target, rows, Path(folder)))
-        npo = Timed(_ours(npo_config, target, rows, Path(folder)))
-    other = Timed(_plain(config, target, rows)) if plain else None
+        ours = TimedSteps(_erulab_step(config, target, rows, Path(folder)))
+        npo = TimedSteps(_erulab_step(npo_config, target, rows, Path(folder)))
+    other = TimedSteps(_plain_step(config, target, rows)) if plain else None
     limit = 0.0
-    # The first steps are not timed; an adversary goes on to the step that measures its gain.
+    # The first step is not timed; with an adversary it goes on to the step that measures the gain.
     for number in range(max(steps, GAIN_EVERY if config.adversary.name != "none" else 0) + 1):
         ours.take()
         if number <= steps:
@@ -134,12 +137,12 @@ def _measure(
             npo.take()
             if other is not None:
                 other.take()
-    seconds, share, memory = _figures(ours, config, target, limit)
+    seconds, share, memory = _step_cost(ours, config, target, limit)
     times_npo = seconds / statistics.median(npo.seconds[1:])
     if other is None:
         own = (f"{seconds:.3g}", "-", "-", f"{memory / 1e9:.3g}", "-", "-", f"{share:.2f}")
         return [*own, "-", "-", f"{times_npo:.2f}"]
-    plain_seconds, plain_share, plain_memory = _figures(other, config, target, limit)
+    plain_seconds, plain_share, plain_memory = _step_cost(other, config, target, limit)
     difference = max(abs(a - b) for a, b in zip(ours.losses, other.losses, strict=False))
     return [
         f"{seconds:.3g}",
@@ -155,16 +158,16 @@ def _measure(
     ]
 
 
-def _figures(way: Timed, config: RunConfig, target: LoadedModel, limit: float) -> tuple[float, float, int]:
-    """Seconds of a step, its share of the machine's limit, and its bytes beyond the gradients."""
-    # FLOPs first: the step after the timed ones does none of an adversary's periodic work.
+def _step_cost(way: TimedSteps, config: RunConfig, target: LoadedModel, limit: float) -> tuple[float, float, int]:
+    """Returns the seconds of a step, its share of the machine's limit, and its bytes beyond the gradients."""
+    # FLOPs first: the step after the timed ones has none of an adversary's periodic work.
     share = measure.flops(way.step) / statistics.median(way.seconds[1:]) / limit
     gradients = sum(p.numel() * p.element_size() for p in target.model.parameters())
-    return _typical(way.seconds, config), share, measure.peak_bytes(way.step) - gradients
+    return _typical_seconds(way.seconds, config), share, measure.peak_bytes(way.step) - gradients
 
 
-def _typical(seconds: Sequence[float], config: RunConfig) -> float:
-    """The median step, with what an adversary does every few steps by its share."""
+def _typical_seconds(seconds: Sequence[float], config: RunConfig) -> float:
+    """Returns the seconds of the median step, plus the share of an adversary's work every few steps."""
     name = config.adversary.name
     every = config.adversary.every if name == "rfa" else 0
     prepared = [s for step, s in enumerate(seconds) if step and every and step % every == 0]
@@ -178,7 +181,7 @@ def _typical(seconds: Sequence[float], config: RunConfig) -> float:
     return ordinary + sum(more)
 
 
-def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
+def _erulab_step(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: Path) -> Callable[[], float]:
     loader = ModelLoader(config, models.build(config.model), target.ledger, target.policy.device)
     unlearning = assemble_unlearning(config, loader, ModelRef("bench", ""), target.copy(), rows, Ranks(), folder)
     steps: Iterator[tuple[int, dict[str, float]]] = train(
@@ -187,7 +190,7 @@ def _ours(config: RunConfig, target: LoadedModel, rows: UnlearningRows, folder: 
     return lambda: next(steps)[1]["loss"]
 
 
-def _plain(config: RunConfig, target: LoadedModel, rows: UnlearningRows) -> Callable[[], float]:
+def _plain_step(config: RunConfig, target: LoadedModel, rows: UnlearningRows) -> Callable[[], float]:
     model = copy.deepcopy(target.model)
     model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
     reference = copy.deepcopy(model).requires_grad_(False)

@@ -18,7 +18,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         folder = tmp_path / str(rows)
         folder.mkdir()
         pipeline.write_files(folder, rows)
-        measured = pipeline.in_child(folder, tmp_path / "cache")
+        measured = pipeline.measure_in_child(folder, tmp_path / "cache")
         assert measured.rows == rows and measured.tokens > 20 * rows
         most[rows] = measured.megabytes
     assert most[50_000] - most[5_000] < 15, most

@@ -40,7 +40,7 @@ SHAPE = ModelShape.from_config(CONFIGS["llama"])
 
 
 def part(response: int) -> RowLengths:
-    """TokenCounts of one length."""
+    """Rows of one length."""
     length = PROMPT + response
     return RowLengths(4, length, response, response, Quantiles.constant(length), Quantiles.constant(PROMPT))
 
@@ -117,13 +117,13 @@ def test_a_gain_is_measured_as_often_as_training_does() -> None:
     assert training.GAIN_EVERY == unlearning.GAIN_EVERY
 
 
-def spread(part: RowLengths) -> RowLengths:
+def of_many_lengths(part: RowLengths) -> RowLengths:
     """The same rows, of lengths from 4 to 14."""
     return dataclasses.replace(part, lengths=Quantiles.of(range(4, 15)))
 
 
 def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
-    groups = [[spread(SIZES.forget), spread(SIZES.paired)], [spread(SIZES.retain)]]
+    groups = [[of_many_lengths(SIZES.forget), of_many_lengths(SIZES.paired)], [of_many_lengths(SIZES.retain)]]
     config = compose_config(["method=dpo", "trainer.micro_tokens=64"])
     cut = expected_micro_batches(groups, 24, unlearning_split(config), 2)
     assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
@@ -133,9 +133,8 @@ def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
     assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
     # Where not even one row of each fits, one row of each runs.
     tight = compose_config(["method=dpo", "trainer.micro_tokens=10"])
-    assert {
-        micro.counts for mine in expected_micro_batches(groups, 24, unlearning_split(tight), 2) for micro in mine
-    } == {(1, 1)}
+    cut = expected_micro_batches(groups, 24, unlearning_split(tight), 2)
+    assert {micro.counts for mine in cut for micro in mine} == {(1, 1)}
 
 
 def test_prompts_of_rfa_are_run_by_every_process() -> None:
