@@ -1,4 +1,4 @@
-"""`python -m erulab.evaluate --tofu-logs LOG.json`: TOFU's figures, computed anew from published evaluation logs."""
+"""`python -m erulab.evaluate --tofu-logs LOG.json`: recomputes TOFU's figures from published evaluation logs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from erulab.reporting.tofu_logs import FORMATS, recomputed_figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the figures; returns the exit code, 3 for a file that is no such log."""
+    """Prints the figures; returns the exit code (3: a file is no such log)."""
     parser = argparse.ArgumentParser(
-        prog="python -m erulab.evaluate", description="Computes TOFU's figures anew from published evaluation logs."
+        prog="python -m erulab.evaluate", description="Recomputes TOFU's figures from published evaluation logs."
     )
-    named = "eval_log_aggregated.json of locuslab/tofu, or TOFU_EVAL.json of open-unlearning"
-    parser.add_argument("--tofu-logs", type=Path, required=True, metavar="LOG", help=named)
-    retrained = "the log of the model that learned the retain rows only: adds Forget Quality"
+    known = "eval_log_aggregated.json of locuslab/tofu, or TOFU_EVAL.json of open-unlearning"
+    parser.add_argument("--tofu-logs", type=Path, required=True, metavar="LOG", help=known)
+    retrained = "log of the model that learned the retain rows only; adds Forget Quality"
     parser.add_argument("--retain-logs", type=Path, metavar="LOG", help=retrained)
     parser.add_argument(
-        "--rows", type=_positive_count, metavar="N", help="only the first N rows of each set; TOFU's N is 300"
+        "--rows", type=_positive_count, metavar="N", help="use the first N rows of each set; TOFU's own N is 300"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     options = parser.parse_args(arguments)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _positive_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number > 0, got {text!r}")
     return int(text)
 
 

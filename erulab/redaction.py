@@ -1,4 +1,4 @@
-"""Secrets kept out of everything that is written, printed or uploaded."""
+"""Removes secrets from everything that is written, printed or uploaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 REDACTED = "[redacted]"
 
 _SECRET_NAME = re.compile(r"(^|[^a-z])(api_?key|key|token|secret|password|passwd|credential)s?$", re.IGNORECASE)
-# A commit is 40 hex digits too, and it is what makes a run repeatable.
+# A commit has 40 hex digits, as a wandb key has; it is kept, because a run cannot be repeated without it.
 _COMMIT_NAME = re.compile(r"(revision|commit|git|sha)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(
     r"hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|wandb_v1_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{16}"
@@ -19,10 +19,14 @@ _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
 def redacted(value: Any, name: str = "") -> Any:
-    """The same tree of dicts, lists and scalars with "[redacted]" in place of what looks like a secret.
+    """Returns the tree of dicts, lists and scalars with "[redacted]" in place of secrets.
 
-    A string is secret by its name (`api_key`, `token`, `secret`, `password`), by its form (hf_..., sk-..., 40 hex
-    digits, a password in a URL), or because an environment variable with such a name holds it.
+    A string is a secret if its name says so (`api_key`, `token`, `secret`, `password`), by its form (hf_..., sk-..., 40
+    hex digits, a password in a URL), or if an environment variable with such a name holds it.
+
+    Args:
+        value: the tree.
+        name: the key that the value stands under.
     """
     if isinstance(value, dict):
         return {key: redacted(item, str(key)) for key, item in value.items()}
@@ -36,7 +40,12 @@ def redacted(value: Any, name: str = "") -> Any:
 
 
 def redacted_text(text: str, *, commits: bool = False) -> str:
-    """Text with every secret-looking part replaced; `commits`: 40 hex digits are a commit here."""
+    """Replaces every part of a text that looks like a secret.
+
+    Args:
+        text: any text.
+        commits: keep 40 hex digits, because they are a commit here.
+    """
     for name, secret in os.environ.items():
         if len(secret) >= 8 and _SECRET_NAME.search(name):
             text = text.replace(secret, REDACTED)

@@ -1,4 +1,4 @@
-"""`python -m erulab.report PATHS...`: compares any run or sweep folders."""
+"""`python -m erulab.report PATHS...`: compares run and sweep folders."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from erulab.reporting import FORMATS, compare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints or writes the comparison; returns the exit code, 3 for a folder that is no run."""
+    """Prints or writes the comparison; returns the exit code (3: a folder is no run)."""
     parser = argparse.ArgumentParser(prog="python -m erulab.report", description="Compares run and sweep folders.")
-    named = "a run folder, a sweep folder, or a folder that holds runs"
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=named)
+    help_text = "a run folder, a sweep folder, or a folder that holds runs"
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=help_text)
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)

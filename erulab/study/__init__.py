@@ -1,1 +1,1 @@
-"""Methods compared after the same tuning: each arm's trials, the best of them, its runs under attack."""
+"""Compares methods after the same tuning: trials of each arm, the best of them, and its runs under attack."""

@@ -1,4 +1,4 @@
-"""`python -m erulab.study FILE`: every arm of a study tuned with one budget, then run and attacked."""
+"""`python -m erulab.study FILE`: tunes every arm of a study with one budget, then runs and attacks the best trials."""
 
 from __future__ import annotations
 
@@ -18,48 +18,50 @@ from erulab.launching.job import Job
 from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
-from erulab.study.choose import Tried, best, standing, tried
+from erulab.study.choose import TrialRun, average_runs, best_trials, read_trial_run
 from erulab.study.spec import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a study to its end, or as far as it was not before; returns the exit code."""
+    """Runs a study, or continues it; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m erulab.study",
         description="Compares methods after the same tuning.",
-        epilog="The same command goes on where it stopped; typed in several terminals, they share the runs.",
+        epilog="The same command continues a stopped study. Typed in several terminals, it shares the runs among them.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="such as launch/studies/embedded.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, such as output=FOLDER")
-    parser.add_argument("--reverse", action="store_true", help="the last arm first: for a second terminal")
-    parser.add_argument("--tune-only", action="store_true", help="stop before the runs that are reported")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="overrides for every run, such as output=FOLDER"
+    )
+    parser.add_argument("--reverse", action="store_true", help="begin with the last arm, in a second terminal")
+    parser.add_argument("--tune-only", action="store_true", help="stop before the reported runs")
     options = parser.parse_args(arguments)
     try:
-        _run(spec.read(options.file), options)
+        _run_study(spec.read_study(options.file), options)
     except USER_ERRORS as error:
         return exit_with_line(error)
-    except KeyboardInterrupt:  # while it composes or waits; a run that is stopped says so itself
-        return exit_with_line(Interrupted("stopped; type the same command to go on"))
+    except KeyboardInterrupt:  # while composing or waiting; a stopped run prints its own message
+        return exit_with_line(Interrupted("stopped; type the same command to continue"))
     return 0
 
 
-def _run(study: Study, options: argparse.Namespace) -> None:
-    arms = spec.arms(study)
+def _run_study(study: Study, options: argparse.Namespace) -> None:
+    arms = spec.list_arms(study)
     for arm in arms:
-        _check(study, arm, options.overrides)
+        _compose_first_runs(study, arm, options.overrides)
     numbered = list(enumerate(arms))[:: -1 if options.reverse else 1]
-    tuned = {number: _tune(study, arm, options.overrides) for number, arm in numbered}
+    tuned = {number: _tune_arm(study, arm, options.overrides) for number, arm in numbered}
     if options.tune_only:
         return
     jobs: dict[int, list[Job]] = {}
     for number, arm in numbered:
         jobs[number] = []
         if tuned[number]["best"] is None:
-            print(f"{' '.join(arm)}: no trial ended with a number, so there is none to report", flush=True)
+            print(f"{' '.join(arm)}: no trial ended with a number, so it has no reported runs", flush=True)
             continue
         common = [*arm, *study.common.split(), *study.report.common.split(), *tuned[number]["best"], *options.overrides]
-        jobs[number] = [work.plan([*common, *one]) for one in spec.each(study.report.runs)]
-        for job in work.run(jobs[number]):
+        jobs[number] = [work.plan_run([*common, *one]) for one in spec.expand_sweep(study.report.runs)]
+        for job in work.run_jobs(jobs[number]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
     rows = [
         {"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
@@ -71,7 +73,7 @@ def _run(study: Study, options: argparse.Namespace) -> None:
     key = short_hash([asdict(study), options.overrides])
     rundir = RunDir(Path(reported[0].config.output) / "studies" / f"{options.file.stem}-{key}")
     rundir.make()
-    # The runs of a study are compared as those of a sweep are: sweep.json names them.
+    # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
     rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.command(), "jobs": named})
     rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
@@ -81,39 +83,43 @@ def _run(study: Study, options: argparse.Namespace) -> None:
     print(f"study folder: {rundir.path}")
 
 
-def _check(study: Study, arm: list[str], more: list[str]) -> None:
-    """Composes a trial and a reported run of an arm: a mistake in the last arm must not show after hours.
+def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
+    """Composes a trial and a reported run of an arm, so that a mistake in the last arm shows before the first run.
 
     Raises:
-        ConfigError and others of USER_ERRORS: one does not compose.
+        ConfigError and others of USER_ERRORS: a run does not compose.
     """
     common, tuning, report = study.common.split(), study.tuning, study.report
-    point = spec.trials(tuning)[0]
-    work.plan([*arm, *common, *tuning.common.split(), *point, *more, *spec.each(tuning.rounds[0].runs)[0]])
-    work.plan([*arm, *common, *report.common.split(), *point, *more, *spec.each(report.runs)[0]])
+    point = spec.draw_trials(tuning)[0]
+    work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
+    work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
 
 
-def _tune(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
-    """The arm's trials with what became of them, and the overrides of the best; None where every trial diverged."""
+def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
+    """Runs the arm's trials; returns their figures and the overrides of the best, which are None if all diverged."""
     tuning = study.tuning
-    points = spec.trials(tuning)
-    seen: list[list[Tried]] = [[] for _ in points]
+    points = spec.draw_trials(tuning)
+    seen: list[list[TrialRun]] = [[] for _ in points]
     alive = list(range(len(points)))
     for stage in tuning.rounds:
-        alive = [alive[i] for i in best([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
+        alive = (
+            [alive[i] for i in best_trials([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
+        )
         common = [*arm, *study.common.split(), *tuning.common.split()]
         jobs = {
-            i: [work.plan([*common, *points[i], *more, *one], "trial") for one in spec.each(stage.runs)] for i in alive
+            i: [work.plan_run([*common, *points[i], *more, *one], "trial") for one in spec.expand_sweep(stage.runs)]
+            for i in alive
         }
-        # All of the round at once: where another process has one of them, there are others to go on with.
-        for job in work.run([job for own in jobs.values() for job in own]):
+        # All jobs of the round at once: while another process works on one of them, this one works on the others.
+        for job in work.run_jobs([job for own in jobs.values() for job in own]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
         for i, own in jobs.items():
-            seen[i] += [tried(work.scores(job), tuning.utility) for job in own]
-            now = standing(seen[i])
-            print(f"{' '.join(arm)} {' '.join(points[i])}: |K| {now.distance:.3f}, kept {now.kept:.3f}", flush=True)
-    chosen = alive[best([seen[i] for i in alive], tuning.kept, 1)[0]]
-    made = standing(seen[chosen])
+            seen[i] += [read_trial_run(work.read_scores(job), tuning.utility) for job in own]
+            now = average_runs(seen[i])
+            figures = f"|knowledge left| {now.distance:.3f}, utility kept {now.kept:.3f}"
+            print(f"{' '.join(arm)} {' '.join(points[i])}: {figures}", flush=True)
+    chosen = alive[best_trials([seen[i] for i in alive], tuning.kept, 1)[0]]
+    made = average_runs(seen[chosen])
     return {
         "best": points[chosen] if math.isfinite(made.distance) else None,
         "distance": made.distance,

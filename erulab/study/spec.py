@@ -1,4 +1,4 @@
-"""A study as its YAML file says it: arms, the budget for tuning each, and the runs that are reported."""
+"""Reads a study from its YAML file: arms, the budget for tuning each, and the reported runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from erulab.options import require
 
 @dataclass
 class Round:
-    """`trials`: how many go on into it. `runs`: what each of them is run on, written as a sweep."""
+    """One round of tuning.
+
+    trials: how many trials take part.
+    runs: the overrides that each trial is run with, written as a sweep.
+    """
 
     trials: int = MISSING
     runs: str = MISSING
@@ -27,7 +31,9 @@ class Round:
 
 @dataclass
 class Tuning:
-    space: dict[str, list[float]] = field(default_factory=dict)  # key -> lowest and highest value, log-uniform
+    space: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # key -> lowest and highest value; trials are log-uniform between them
     rounds: list[Round] = field(default_factory=list)
     utility: str = MISSING  # a figure of scores.json
     kept: float = 0.97  # share of the target's figure that an eligible trial keeps
@@ -53,7 +59,10 @@ class Report:
 
 @dataclass
 class Study:
-    """Overrides are written as on the command line, `a=1 b=2`; where a value is a list (`a=1,2`), one of each."""
+    """The contents of a study's YAML file.
+
+    Overrides are written as on the command line: `a=1 b=2`. A list of values (`a=1,2`) stands for one of each.
+    """
 
     arms: list[str] = MISSING
     tuning: Tuning = field(default_factory=lambda: Tuning(space={"trainer.lr": [1e-5, 1e-3]}, rounds=[Round(1, "")]))
@@ -64,13 +73,15 @@ class Study:
         require(bool(self.arms), "arms", "a list of overrides", self.arms)
 
 
-def read(file: Path) -> Study:
-    """
+def read_study(file: Path) -> Study:
+    """Reads a study.
+
     Raises:
-        ConfigError: the file is not there or no study; yaml.YAMLError: see `config.messages`.
+        ConfigError: the file does not exist or holds no study.
+        yaml.YAMLError: the file is no YAML.
     """
     if not file.is_file():
-        raise ConfigError(f"no study {file}; name a YAML file such as launch/studies/embedded.yaml")
+        raise ConfigError(f"{file} does not exist; name a YAML file such as launch/studies/embedded.yaml")
     try:
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
@@ -84,13 +95,13 @@ def read(file: Path) -> Study:
     return study
 
 
-def arms(study: Study) -> list[list[str]]:
-    """The overrides of each arm, in order."""
-    return [arm for line in study.arms for arm in each(line)]
+def list_arms(study: Study) -> list[list[str]]:
+    """Returns the overrides of each arm, in order."""
+    return [arm for line in study.arms for arm in expand_sweep(line)]
 
 
-def each(line: str) -> list[list[str]]:
-    """`a=1,2 b=3` -> [[a=1, b=3], [a=2, b=3]], as Hydra's own sweeper takes it."""
+def expand_sweep(line: str) -> list[list[str]]:
+    """Expands a line as Hydra's sweeper does: `a=1,2 b=3` -> [[a=1, b=3], [a=2, b=3]]."""
     combinations: list[list[str]] = [[]]
     for override in OverridesParser.create().parse_overrides(line.split()):
         key = override.get_key_element()
@@ -100,8 +111,8 @@ def each(line: str) -> list[list[str]]:
     return combinations
 
 
-def trials(tuning: Tuning) -> list[list[str]]:
-    """Each trial's overrides: points of a scrambled Sobol sequence, log-uniform within the bounds."""
+def draw_trials(tuning: Tuning) -> list[list[str]]:
+    """Returns each trial's overrides: points of a scrambled Sobol sequence, log-uniform within the bounds."""
     sampler = qmc.Sobol(len(tuning.space), scramble=True, rng=tuning.seed)
     points = sampler.random(tuning.rounds[0].trials)
     return [

@@ -1,4 +1,4 @@
-"""Runs of a study in this process: one that learns for ten seconds cannot wait as long for its imports."""
+"""Runs the jobs of a study one after another in this process, so that short runs do not wait for imports."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from erulab.launching.job import Job, is_finished, plan_job
 from erulab.rundir import InUse, RunDir
 from erulab.training.stopping import SIGNALS
 
-WAIT = 2.0  # seconds until a run that another process has is looked at again
+WAIT = 2.0  # seconds between two looks at a run that another process works on
 
 
-def plan(overrides: Sequence[str], part: str = "") -> Job:
-    """The job of a command line.
+def plan_run(overrides: Sequence[str], part: str = "") -> Job:
+    """Plans the job of a command line.
 
     Args:
-        part: of the study, in the folder's name: a trial may differ from a reported run in its stages only.
+        overrides: as on the command line.
+        part: a suffix of the folder's name, because a trial may differ from a reported run in its stages only.
     Raises:
-        ConfigError: as `configuration.compose`, and where it wants several processes: a study starts none.
+        ConfigError: the overrides do not compose, or request several processes, which a study does not start.
     """
     job = plan_job(compose_config(overrides))
     if job.config.engine.world > 1:
@@ -35,20 +36,20 @@ def plan(overrides: Sequence[str], part: str = "") -> Job:
     return replace(job, rundir=RunDir(f"{job.rundir.path}-{part}")) if part else job
 
 
-def run(wanted: Sequence[Job]) -> Iterator[Job]:
-    """Runs what is not finished, and gives each job as it is; several processes of one study share the work.
+def run_jobs(wanted: Sequence[Job]) -> Iterator[Job]:
+    """Runs the jobs that are not finished, and yields each job when it is. Several processes of a study share the work.
 
     Raises:
-        ErulabError: a run was stopped, or failed for a reason that is not its settings' own: to count it as a bad
-            trial would let a full disk choose.
+        ErulabError: a run was stopped, or failed for a reason other than its settings. It is not counted as a bad
+            trial, because a full disk must not choose the best one.
     """
     left = list(wanted)
     while left:
         waiting = []
         for job in left:
             try:
-                if not _over(job):
-                    _run(job)
+                if not _has_ended(job):
+                    _run_in_this_process(job)
             except InUse:
                 waiting.append(job)
             else:
@@ -58,28 +59,28 @@ def run(wanted: Sequence[Job]) -> Iterator[Job]:
             time.sleep(WAIT)
 
 
-def scores(job: Job) -> dict[str, dict[str, Any]] | None:
-    """scores.json of a run that ended well."""
+def read_scores(job: Job) -> dict[str, dict[str, Any]] | None:
+    """Returns scores.json of a finished run; None if the run failed."""
     return job.rundir.read_json(job.rundir.scores_json) if is_finished(job) else None
 
 
-def _over(job: Job) -> bool:
-    """Whether the run ended, well or for a reason that it will have again (its loss is no number)."""
+def _has_ended(job: Job) -> bool:
+    """Returns whether the run is finished, or failed in a way that it would fail again (its loss is not a number)."""
     ended = job.rundir.read_json(job.rundir.exit_json) if job.rundir.exit_json.is_file() else {"code": 75}
     return is_finished(job) or ended["code"] == NumericFault.code
 
 
-def _run(job: Job) -> None:
+def _run_in_this_process(job: Job) -> None:
     rundir = job.rundir
     rundir.make()
     with rundir.locked():
-        if _over(job):  # by another process, before the lock was had
+        if _has_ended(job):  # another process ran it before this one took the lock
             return
         rundir.clear()
         save_config(job.config, rundir.run_yaml)
         rundir.write_json(rundir.env_json, machine.describe(job.gpus))
         with contextlib.ExitStack() as around:
-            around.enter_context(_as_it_was())
+            around.enter_context(_restored_signals_and_log())
             log = around.enter_context(rundir.rank_log(0).open("a"))
             around.enter_context(contextlib.redirect_stdout(log))
             around.enter_context(contextlib.redirect_stderr(log))
@@ -92,8 +93,8 @@ def _run(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """A worker takes signals and the log for itself, and leaves them to the end of its process."""
+def _restored_signals_and_log() -> Iterator[None]:
+    """Restores signal handlers and logging after a run, which a worker sets for the rest of its process."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

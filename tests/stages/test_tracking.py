@@ -18,13 +18,14 @@ from erulab.methods.npo import NPOOptions
 from erulab.options import RunConfig, TrackerName, TrackerOptions
 from erulab.redaction import redacted
 from erulab.rundir import RunDir
-from erulab.stages.tracking import Tracker, run_id
+from erulab.stages.tracking import Tracker
+from erulab.stages.wandb_mirror import run_id
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # 40 digits, as wandb's keys are
 
 
 class Rank:
-    """What the tracker asks of `Ranks`, without torch."""
+    """Stands for `Ranks`, without torch."""
 
     def __init__(self, first: bool = True) -> None:
         self.first = first
@@ -71,7 +72,7 @@ def test_every_logged_step_is_a_json_line(rundir: RunDir) -> None:
     log.log(1, {"loss": 2.25, "grad_norm": float("inf"), "method/depth": float("nan")})
     first, second = lines(rundir)
     assert first["step"] == 0 and first["loss"] == 2.5 and first["stage"] == "unlearn"
-    # JSON has no NaN: a strict reader must be able to read the file.
+    # JSON has no NaN, and strict readers must be able to read the file.
     assert second["grad_norm"] is None and second["method/depth"] is None
     assert "NaN" not in rundir.metrics_jsonl.read_text()
 
@@ -131,7 +132,7 @@ def test_wandb_works_offline_without_a_key(
     assert len(lines(rundir)) == 1
 
 
-def test_a_wandb_run_is_of_one_folder_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wandb_run_belongs_to_one_folder_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keyed = "npo-0123456789"
     first = run_id(RunDir(tmp_path / keyed))
     monkeypatch.chdir(tmp_path)
@@ -141,7 +142,7 @@ def test_a_wandb_run_is_of_one_folder_on_one_machine(tmp_path: Path, monkeypatch
     assert run_id(RunDir(tmp_path / keyed)) != first
 
 
-def test_samples_go_to_wandb_only_on_demand(rundir: RunDir, no_key: None) -> None:
+def test_samples_are_sent_to_wandb_only_if_asked_for(rundir: RunDir, no_key: None) -> None:
     rundir.write_json(rundir.samples_json, [{"suite": "forget", "prompt": "SHOWNPROMPT", "unlearned": "x"}])
     Tracker(rundir, config(TrackerName.wandb, samples=True), Rank()).finish()  # type: ignore[arg-type]
     stored = b"".join(file.read_bytes() for file in (rundir.path / "wandb").rglob("*") if file.is_file())
@@ -169,7 +170,7 @@ def test_the_attack_table_takes_nested_columns(rundir: RunDir, no_key: None, cap
     ]
     rundir.write_json(rundir.attacks_json, rows)
     Tracker(rundir, config(TrackerName.wandb), Rank()).finish()  # type: ignore[arg-type]
-    assert not [record for record in caplog.records if record.name == "erulab.stages.tracking"]
+    assert not [record for record in caplog.records if record.name == "erulab.stages.wandb_mirror"]
     (file,) = (rundir.path / "wandb").rglob("attacks*.table.json")
     table = json.loads(file.read_text())
     first, second = (dict(zip(table["columns"], row, strict=True)) for row in table["data"])
@@ -177,7 +178,7 @@ def test_the_attack_table_takes_nested_columns(rundir: RunDir, no_key: None, cap
     assert json.loads(second["setting"]) == {"bits": "x"} and second["attempts"] == "[]"
 
 
-# A worker of its own, so that the exit of the process is tested too.
+# A separate process, so that its exit is tested too.
 WORKER = """
 import sys
 sys.path.insert(0, {root!r})
@@ -185,9 +186,9 @@ from tests.stages.test_tracking import Rank, TrackerName, config
 import logging
 from pathlib import Path
 from erulab.rundir import RunDir
-from erulab.stages import tracking
+from erulab.stages import tracking, wandb_mirror
 logging.basicConfig(level=logging.WARNING)
-tracking.CONNECT_SECONDS = 2
+wandb_mirror.CONNECT_SECONDS = 2
 log = tracking.Tracker(RunDir(Path(sys.argv[1])), config(TrackerName.wandb), Rank())
 for step in range(3):
     log.log(step, {{"loss": float(step)}})
@@ -201,7 +202,7 @@ def test_an_unreachable_wandb_changes_nothing(rundir: RunDir, no_key: None, answ
         server.bind(("127.0.0.1", 0))
         if answers:
             server.listen(16)
-        # The service that wandb started for the tests above is not this worker's.
+        # This worker must not use the service that wandb started for the tests above.
         environment = {
             **{k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"},
             "WANDB_API_KEY": KEY,
@@ -239,11 +240,11 @@ def test_a_wandb_that_breaks_later_gets_one_warning(
         for step in range(3):
             log.log(step, {"loss": 1.0})
     assert len(lines(rundir)) == 3
-    assert [r.levelname for r in caplog.records if r.name == "erulab.stages.tracking"] == ["WARNING"]
+    assert [r.levelname for r in caplog.records if r.name == "erulab.stages.wandb_mirror"] == ["WARNING"]
     assert log.finish() is not None
 
 
-def test_what_is_secret_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redacts_secrets_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SERVICE_PASSWORD", "correct-horse")
     shown = redacted(
         {

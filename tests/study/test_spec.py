@@ -1,4 +1,4 @@
-"""Arms and trials of a study: every arm has the same trials, and what is wrong is said in one line."""
+"""Arms and trials of a study: every arm has the same trials, and errors are one line."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def written(folder: Path, text: str) -> Path:
     return folder / "study.yaml"
 
 
-def test_lines_are_read_as_sweeps_are_typed(tmp_path: Path) -> None:
-    study = spec.read(written(tmp_path, STUDY))
-    assert spec.arms(study) == [
+def test_lines_expand_like_sweeps(tmp_path: Path) -> None:
+    study = spec.read_study(written(tmp_path, STUDY))
+    assert spec.list_arms(study) == [
         ["method=npo"],
         ["method=simnpo"],
         ["method=eru", "reward.z=ema", "adversary=none"],
         ["method=eru", "reward.z=raw", "adversary=none"],
     ]
-    assert spec.each("a=1,2 b=[x,y] c=3,4") == [
+    assert spec.expand_sweep("a=1,2 b=[x,y] c=3,4") == [
         ["a=1", "b=[x,y]", "c=3"],
         ["a=1", "b=[x,y]", "c=4"],
         ["a=2", "b=[x,y]", "c=3"],
         ["a=2", "b=[x,y]", "c=4"],
     ]
-    assert spec.each("") == [[]]
+    assert spec.expand_sweep("") == [[]]
 
 
 def test_trials_fill_the_space_evenly_on_a_log_scale(tmp_path: Path) -> None:
-    tuning = spec.read(written(tmp_path, STUDY)).tuning
-    points = [dict(override.split("=") for override in point) for point in spec.trials(tuning)]
-    assert len(points) == 8 and spec.trials(tuning) == spec.trials(tuning)
-    # A Sobol sequence of 8 points has one in each eighth of every axis.
+    tuning = spec.read_study(written(tmp_path, STUDY)).tuning
+    points = [dict(override.split("=") for override in point) for point in spec.draw_trials(tuning)]
+    assert len(points) == 8 and spec.draw_trials(tuning) == spec.draw_trials(tuning)
+    # A Sobol sequence of 8 points has one point in each eighth of every axis.
     eighths = sorted(int(math.log(float(point["trainer.lr"]) / 1e-5, 100) * 8) for point in points)
     assert eighths == list(range(8))
     assert all(0.5 <= float(point["method.retain_weight"]) <= 2.0 for point in points)
@@ -63,28 +63,28 @@ def test_trials_fill_the_space_evenly_on_a_log_scale(tmp_path: Path) -> None:
         ("utility:", "kept: 2.0\n  utility:", "kept must be"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_errors_name_the_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError, match=f"study.yaml: .*{said}"):
-        spec.read(written(tmp_path, STUDY.replace(old, new)))
-    with pytest.raises(ConfigError, match="no study"):
-        spec.read(tmp_path / "absent.yaml")
+        spec.read_study(written(tmp_path, STUDY.replace(old, new)))
+    with pytest.raises(ConfigError, match="does not exist"):
+        spec.read_study(tmp_path / "absent.yaml")
 
 
-def test_other_files_are_no_study(tmp_path: Path) -> None:
+def test_files_that_hold_no_study_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a list"):
-        spec.read(written(tmp_path, "- method=gd"))
+        spec.read_study(written(tmp_path, "- method=gd"))
     (tmp_path / "study.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="utf-8"):
-        spec.read(tmp_path / "study.yaml")
+        spec.read_study(tmp_path / "study.yaml")
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
-    study = spec.read(file)
-    point = spec.trials(study.tuning)[0]
-    arms, tuning, report = spec.arms(study), study.tuning, study.report
-    commands = [[*arm, *report.common.split(), *spec.each(report.runs)[0]] for arm in arms]
-    commands.append([*arms[0], *tuning.common.split(), *spec.each(tuning.rounds[0].runs)[0]])
+    study = spec.read_study(file)
+    point = spec.draw_trials(study.tuning)[0]
+    arms, tuning, report = spec.list_arms(study), study.tuning, study.report
+    commands = [[*arm, *report.common.split(), *spec.expand_sweep(report.runs)[0]] for arm in arms]
+    commands.append([*arms[0], *tuning.common.split(), *spec.expand_sweep(tuning.rounds[0].runs)[0]])
     for command in commands:
         composed = compose_config([*study.common.split(), *point, *command])
         assert f"method={composed.method.name}" in command and point[0] == f"trainer.lr={composed.trainer.lr:.3g}"

@@ -1,4 +1,4 @@
-"""A whole study on a small world: tuned, reported, and not run again."""
+"""A whole study on a small world: tuned, reported, and not run a second time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ report: {{runs: "seed=0,1", common: "attack=quantize stages=[target,oracle,unlea
 """
 
 
-def test_a_study_tunes_reports_and_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_tunes_reports_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(STUDY)
     command = [str(file), f"output={tmp_path / 'o'}"]
@@ -60,10 +60,10 @@ def test_a_mistake_in_the_last_arm_shows_before_the_first_run(
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "o" / "fictitious").exists()
 
 
-def test_only_a_diverging_trial_is_a_bad_one(
+def test_only_a_diverging_trial_counts_as_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A full disk ends the study: it must not choose among the trials. Ctrl-C works between runs as before them."""
+    """A full disk ends the study, because it must not choose among the trials. Ctrl-C still works after a run."""
 
     def failing(code: int) -> Callable[[list[str]], int]:
         def run(argv: list[str]) -> int:
@@ -83,12 +83,12 @@ def test_only_a_diverging_trial_is_a_bad_one(
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(worker, "main", failing(5))
     assert main([str(file), f"output={tmp_path / 'o'}", "--tune-only"]) == 0
-    assert capsys.readouterr().out.count("kept -inf") == 4
+    assert capsys.readouterr().out.count("utility kept -inf") == 4
     assert main([str(file), f"output={tmp_path / 'o'}"]) == 5  # there is nothing to report
     assert "no trial of any arm ended with a number" in capsys.readouterr().err
 
 
-def test_several_processes_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_per_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(STUDY)
     assert main([str(file), f"output={tmp_path}", "engine=zero2", "engine.processes=2"]) == 2
