@@ -70,7 +70,7 @@ def _read_whole(source: str) -> LoadedModel:
 
 
 def sharded(folder: Path, name: str, ranks: Ranks) -> None:
-    """Writes the figures that test_sharded.py checks (bytes, reference NLL, loss, KL), and the model in several files."""
+    """Writes what test_sharded.py checks (bytes, reference NLL, loss, KL), and the model in several files."""
     options = EngineOptions(EngineName.zero3, offload=Offload.cpu if name == "tied" else Offload.none)
     source = str(folder / name)
     loaded = load_sharded(source, Attention.sdpa, options, CPU, Precision.fp32)
