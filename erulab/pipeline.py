@@ -134,9 +134,10 @@ class Pipeline:
             link_folder(folder.with_name("adapter"), self._rundir.adapter)
 
     def _require(self, role: str, ref: ModelRef | None) -> ModelRef:
-        """
+        """Returns the model of a role.
+
         Raises:
-            DataError: there is no such model; says how to get or name one.
+            DataError: there is none; says how to get or name one.
         """
         if ref is None:
             stage = {UNLEARNED: Stage.unlearn.value}.get(role, role)

@@ -55,7 +55,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 def metaspace() -> PreTrainedTokenizerFast:
-    """SentencePiece-like, as Llama 2: every text begins with a space mark."""
+    """A tokenizer like SentencePiece in Llama 2: every text begins with a space mark."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Metaspace(prepend_scheme="first")
@@ -65,8 +65,10 @@ def metaspace() -> PreTrainedTokenizerFast:
 
 
 def prepending() -> PreTrainedTokenizerFast:
-    """As the files of Llama 2, Mistral and Phi-3: each text, and what follows a special token, begins with a space
-    mark; a newline is a byte; a text begins with <s>."""
+    """A tokenizer as in the files of Llama 2, Mistral and Phi-3.
+
+    Each text, and each piece after a special token, begins with a space mark. A newline is a byte, and <s> comes first.
+    """
     pieces = trainers.BpeTrainer(
         vocab_size=230,
         special_tokens=["<unk>", "<s>", "</s>", "<0x0A>"],
@@ -89,7 +91,7 @@ def prepending() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTrainedModel:
-    """A model of two narrow layers; weights wide enough that logits are not all alike."""
+    """A model of two narrow layers, with initial weights large enough that logits differ."""
     sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "vocab_size": vocabulary}
     if kind != "gpt2":
         sizes |= {"intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8}

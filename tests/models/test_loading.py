@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused before anything is loaded, and the one line each refusal gives."""
+"""Checkpoints: saving and loading, and the one line that refuses each checkpoint that cannot be used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(folder: Path, fault: type[ErulabError], attention: Attention = Atten
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "phi3", "gemma", "mistral"])
-def test_what_is_saved_comes_back_and_policy_reads_it_as_transformers_does(kind: str, tmp_path: Path) -> None:
+def test_a_saved_model_loads_equal_and_its_nll_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
     saved = of_kind(kind, pad_token_id=0, bos_token_id=0, eos_token_id=0)
     save_folder(saved, tmp_path / "model")
     loaded = load_folder(str(tmp_path / "model"), Attention.eager)
@@ -62,18 +62,18 @@ def test_what_is_saved_comes_back_and_policy_reads_it_as_transformers_does(kind:
     assert not loaded.model.training and loaded.model.dtype is torch.float32
 
 
-def test_the_embedded_model_comes_back_with_its_tokenizer(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_the_embedded_model_loads_equal_with_its_tokenizer(benchmark: Benchmark, tmp_path: Path) -> None:
     saved = TinyModel(TinyOptions(layers=1, width=16, heads=2)).load(benchmark, 0)
     save_folder(saved, tmp_path / "model")
     loaded = load_folder(str(tmp_path / "model"), Attention.sdpa)
-    # Not only the same ids: AutoTokenizer may rebuild a known model type's tokenizer and lose its pieces.
+    # The identity too, not only the ids: AutoTokenizer may rebuild the tokenizer of a known model type and change it.
     assert loaded.chat.identity() == saved.chat.identity() == chat_of(str(tmp_path / "model")).identity()
     row = saved.chat.encode("r", QUESTION, ANSWER)
     assert loaded.chat.encode("r", QUESTION, ANSWER) == row
     assert loaded.chat.decode(row.ids[row.start :]) == ANSWER
 
 
-def test_weights_of_an_engine_are_saved_instead_of_the_models_own(tmp_path: Path) -> None:
+def test_the_weights_of_an_engine_are_saved_in_place_of_the_models_own(tmp_path: Path) -> None:
     loaded = of_kind("llama", tie_word_embeddings=True)
     weights = {name: value.detach() + 1 for name, value in loaded.model.named_parameters()}
     save_folder(loaded, tmp_path / "model", iter(weights.items()))
@@ -89,8 +89,8 @@ def test_weights_of_an_engine_are_saved_instead_of_the_models_own(tmp_path: Path
     assert not (tmp_path / "other").exists() and next(taken, None) is None
 
 
-def test_a_large_model_is_saved_in_files_of_a_size(tmp_path: Path) -> None:
-    """More than one file, each within the size, and an index by which from_pretrained finds every tensor."""
+def test_a_large_model_is_saved_in_files_of_limited_size(tmp_path: Path) -> None:
+    """There are several files, each within the limit, and an index by which from_pretrained finds every tensor."""
     loaded = of_kind("llama")
     weights = dict(loaded.model.named_parameters())
     save_folder(loaded, tmp_path / "model", iter(weights.items()), shard_bytes=30_000)
@@ -125,7 +125,7 @@ def test_saving_replaces_a_folder_whole_or_not_at_all(folder: Path, monkeypatch:
     assert folder_identity(str(folder)) != before
 
 
-def test_identity_is_of_content_not_of_path_or_readme(folder: Path, tmp_path: Path) -> None:
+def test_the_identity_depends_on_content_and_not_on_path_or_readme(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     (copy / "README.md").write_text("notes")
     assert folder_identity(str(copy)) == folder_identity(str(folder))
@@ -135,7 +135,7 @@ def test_identity_is_of_content_not_of_path_or_readme(folder: Path, tmp_path: Pa
     assert folder_identity(str(copy)) != folder_identity(str(folder))
 
 
-def test_pickles_are_refused_with_the_way_to_convert(folder: Path) -> None:
+def test_pickles_are_refused_with_the_command_that_converts_them(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     message = refused(folder, IntegrityFault)
@@ -169,14 +169,14 @@ def test_overlapping_offsets_are_refused(folder: Path) -> None:
     assert "damaged" in refused(folder, IntegrityFault)
 
 
-def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
+def test_missing_weights_are_refused_and_not_drawn_at_random(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert "model.layers.1.mlp.up_proj.weight" in refused(folder, IntegrityFault)
 
 
-def test_a_folder_without_config_or_with_broken_config(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_or_with_a_broken_config_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     assert "config.json" in refused(folder, DataError)
     (tmp_path / "empty").mkdir()
@@ -208,19 +208,17 @@ def test_architectures_that_policy_would_misread_are_refused(
     assert re.search(words, refused(tmp_path / "model", DataError, Attention.eager))
 
 
-def test_capped_logits_are_seen_in_large_models_and_in_the_logits_themselves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_capped_logits_are_refused_by_config_and_by_a_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     specials = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
     save_folder(of_kind("gemma2", final_logit_softcapping=1.0, **specials), tmp_path / "model")
-    monkeypatch.setattr(loading, "LAYOUT_CHECK_PARAMETERS", 0)  # as for Gemma-2-2b, whose forward is not compared
+    monkeypatch.setattr(loading, "LAYOUT_CHECK_PARAMETERS", 0)  # as for Gemma-2-2b, which is too large for the forward
     assert "final_logit_softcapping" in refused(tmp_path / "model", DataError, Attention.eager)
     monkeypatch.undo()
     monkeypatch.setattr(loading, "LOGIT_KEYS", {})
     assert "NLL" in refused(tmp_path / "model", DataError, Attention.eager)
 
 
-def test_an_attention_that_cannot_be_had_is_named(folder: Path) -> None:
+def test_an_unavailable_attention_is_named_in_the_error(folder: Path) -> None:
     if importlib.util.find_spec("flash_attn") is not None:
         pytest.skip("flash_attn is installed")
     with pytest.raises((EnvironmentFault, DataError), match=r"model\.attention=") as caught:
@@ -228,12 +226,12 @@ def test_an_attention_that_cannot_be_had_is_named(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_context_is_the_models(tmp_path: Path) -> None:
+def test_the_context_is_that_of_the_models_config(tmp_path: Path) -> None:
     save_folder(of_kind("llama", max_position_embeddings=32), tmp_path / "model")
     assert chat_of(str(tmp_path / "model")).identity()["context"] == 32
 
 
-def test_a_checkpoint_without_a_tokenizer_speaks_the_one_that_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_tokenizer_takes_the_named_one(folder: Path, tmp_path: Path) -> None:
     known = load_folder(str(folder), Attention.sdpa).chat.identity()
     (tmp_path / "words").mkdir()
     for file in folder.glob("*token*"):

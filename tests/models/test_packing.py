@@ -1,4 +1,4 @@
-"""Packed rows give what each row gives alone: the layout, every family of models, values and gradients."""
+"""Packed rows give the same values and gradients as each row alone, for every family of models."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_row_is_a_path_through_the_pieces(rows: list[list[int]], alone: bo
         places = packed.index[row, : len(ids)].tolist()
         assert path(packed, row, len(ids)) == ids
         assert [packed.positions[i] for i in places] == list(range(len(ids)))
-        # What a token sees by its piece and the pieces before is the row up to it, in order.
+        # The tokens of its piece and of the pieces before it are the row up to the token, in order.
         last = next(p for p in packed.pieces if p.start <= places[-1] < p.start + p.length)
         before = [packed.pieces[i] for i in last.before]
         behind = [i for piece in before for i in range(piece.start, piece.start + piece.length)]
@@ -74,7 +74,7 @@ def test_common_openings_stand_once() -> None:
     assert len(pack(batch_of([*range(few), 90], [*range(few), 91])).ids) == 2 * (few + 1)
 
 
-def test_states_go_to_rows_and_back() -> None:
+def test_states_are_unpacked_to_rows_and_packed_again() -> None:
     packed = pack(batch_of([5, 6, 7, 8, 9, 5, 6, 7, 8, 1], [5, 6, 7, 8, 9, 5, 6, 7, 8, 2], [3, 4]))
     states = torch.randn(1, len(packed.ids), 4)
     rows = packed.unpack(states)
@@ -83,14 +83,14 @@ def test_states_go_to_rows_and_back() -> None:
     assert torch.equal(packed.pack(rows), states)
 
 
-def test_what_packs_is_what_is_compared_here() -> None:
+def test_all_families_that_are_packed_are_compared_here() -> None:
     assert FAMILIES.keys() == PACKING
     assert implementation(Attention.sdpa, "falcon") == "sdpa"
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packs however small the model is, and shares openings of two tokens."""
+    """Packs even the smallest model, and shares openings of two tokens."""
     monkeypatch.setattr(packing, "CALL", -1)
     monkeypatch.setattr(packing, "SHORTEST_SHARED", 2)
 
@@ -112,15 +112,15 @@ def test_every_family_gives_each_rows_own_nll(kind: str, always: None) -> None:
 
 
 def test_a_small_model_is_padded_and_a_wide_one_packed() -> None:
-    """One attention call more must be worth it: 100 saved tokens are, at width 576, not at width 64."""
+    """Two more attention calls cost less than 100 saved tokens at width 576, and more at width 64."""
     packed = pack(batch_of(list(range(60)), list(range(60, 70)), list(range(70, 80))))
     assert packed.index.numel() - len(packed.ids) == 100
     assert packed.worth(576) and not packed.worth(64)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scoring_in_one_call_with_a_mask_in_place_of_pieces(family: str) -> None:
-    """As on GPUs: one question with its answers is one tree, run in one call; each row scores as it does alone."""
+def test_scoring_in_one_call_with_a_tree_mask(family: str) -> None:
+    """As on GPUs: a question with its answers is one tree and runs in one call; each row scores as it does alone."""
     changed = FAMILIES[family] | ({"sliding_window": 64} if family == "mistral" else {})
     policy = Policy(tiny_model(family, attn_implementation="sdpa", **changed))
     question = tuple(range(2, 22))
@@ -133,7 +133,7 @@ def test_scoring_in_one_call_with_a_mask_in_place_of_pieces(family: str) -> None
     assert sizes == [len(question) + 5 + sum(range(1, 6))]
     with torch.no_grad():
         assert together == pytest.approx([float(naive_nll(policy.model, row)) for row in rows], abs=1e-5)
-    # Training pads rows as ever, and so does scoring where a mask would lift a window.
+    # Training pads rows, and so does scoring if the tree mask would remove a sliding window.
     sizes.clear()
     policy.row_nll(collate(rows, 0)).sum().backward()
     assert sizes == [5 * max(len(row.ids) for row in rows)]
@@ -142,7 +142,7 @@ def test_scoring_in_one_call_with_a_mask_in_place_of_pieces(family: str) -> None
         assert not reads_trees(policy.model.config, 20)
 
 
-def test_models_that_read_no_trees_are_given_batches_that_fit_when_padded() -> None:
+def test_models_without_tree_masks_get_padded_batches_within_the_token_budget() -> None:
     policy = Policy(tiny_model("llama", attn_implementation="eager"))
     opening = tuple(range(2, 50))
     rows = [Encoded(str(i), (*opening, 60 + i, 5), len(opening), len(opening) + 2) for i in range(20)]
@@ -155,10 +155,10 @@ def test_models_that_read_no_trees_are_given_batches_that_fit_when_padded() -> N
     assert max(count * length for count, length in shapes) <= 200 and len(shapes) == 5
 
 
-def test_one_call_is_worth_it_where_little_would_be_held_against_what_it_never_sees() -> None:
-    """A question with few answers; not many questions that have nothing in common."""
+def test_one_call_is_worth_it_if_most_packed_tokens_see_each_other() -> None:
+    """It is for one question with a few answers, and is not for many questions that have nothing in common."""
     opening = list(range(100, 400))
-    alike = pack(batch_of(*[[*opening, i] for i in range(8)]))
-    apart = pack(batch_of(*[[i] * 60 for i in range(200)]))
-    assert alike.worth_in_one_call(64) and alike.worth_in_one_call(4096)
-    assert not apart.worth_in_one_call(64)
+    related = pack(batch_of(*[[*opening, i] for i in range(8)]))
+    unrelated = pack(batch_of(*[[i] * 60 for i in range(200)]))
+    assert related.worth_in_one_call(64) and related.worth_in_one_call(4096)
+    assert not unrelated.worth_in_one_call(64)

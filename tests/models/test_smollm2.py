@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of its package, against a known loss."""
+"""SmolLM2-135M-Instruct from its package, against a known loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors for ids beyond the vocabulary: the same as tokens where they are tokens' embeddings, in every layout."""
+"""Soft tokens with the embeddings of real tokens act as those tokens, in every layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOFT = (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
 
 
 def with_ids(ids: tuple[int, ...]) -> list[Encoded]:
-    """Rows with three further ids before the response, all of one opening so that packed rows share it."""
+    """Rows with three more ids before the response, and with a common opening that packed rows share."""
     opening = (0, 5, 7, 9, 4, 6, 8, 3)
     return [
         Encoded(row.row_id, (*opening, *ids, *row.ids[row.start :]), 11, 11 + row.end - row.start) for row in FORGET
@@ -31,7 +31,7 @@ def nll(model: PreTrainedModel, rows: list[Encoded], *, scoring: bool = False) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_embeddings_of_tokens_are_those_tokens(kind: str) -> None:
+def test_soft_tokens_with_embeddings_of_tokens_act_as_those_tokens(kind: str) -> None:
     model = random_model(kind)
     assert first_soft_id(model) == VOCABULARY
     vectors = embeddings(model)[[11, 12, 13]]
@@ -43,7 +43,7 @@ def test_embeddings_of_tokens_are_those_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_packed_and_padded_rows_give_the_same_values_and_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "CALL", 0)  # else rows of so narrow a model would be padded
+    monkeypatch.setattr(packing, "CALL", 0)  # otherwise rows of so narrow a model are padded
     found, computed = [], []
     for implementation in ("sdpa", PACKED):
         model = random_model(kind)
@@ -63,13 +63,13 @@ def test_packed_and_padded_rows_give_the_same_values_and_gradients(kind: str, mo
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
-def test_the_model_is_as_before_also_after_an_exception() -> None:
+def test_the_model_is_restored_after_an_exception_too() -> None:
     model = random_model()
     before = nll(model, FORGET)
     embedding = model.get_input_embeddings()
     with pytest.raises(RuntimeError, match="stop"), soft_tokens(model, torch.zeros(1, WIDTH)):
         raise RuntimeError("stop")
     assert "forward" not in vars(embedding)
-    with pytest.raises(IndexError):  # no id beyond the vocabulary means anything now
+    with pytest.raises(IndexError):  # ids beyond the vocabulary are errors again
         nll(model, with_ids(SOFT))
     assert torch.equal(nll(model, FORGET), before)

@@ -1,7 +1,8 @@
-"""Model sources: what they check before torch is loaded, and the hub's faults."""
+"""Model sources: their checks before torch is loaded, and the errors of the hub."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from huggingface_hub import errors
 
 from erulab import hub
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
 from erulab.data.tofu import Tofu, TofuOptions
 from erulab.errors import ConfigError, DataError, EnvironmentFault, IntegrityFault
@@ -23,6 +25,8 @@ from erulab.models.loading import save_folder
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.registry import models
+
+PAGE = Path(__file__).parents[2] / "erulab" / "models" / "README.md"
 
 
 def test_hf_serves_a_folder(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -36,7 +40,7 @@ def test_hf_serves_a_folder(benchmark: Benchmark, tmp_path: Path) -> None:
     assert HfModel(HfOptions(target=str(tmp_path / "model"))).source == str(tmp_path / "model")
 
 
-def test_what_is_found_wrong_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_bad_options_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.path"):
         HfModel(HfOptions()).validate()
     with pytest.raises(EnvironmentFault, match="does not exist"):
@@ -50,7 +54,7 @@ def test_what_is_found_wrong_before_torch_is_loaded(tmp_path: Path) -> None:
         SmolLM2(SmolLM2Options(path="x")).validate()
 
 
-def test_a_misspelt_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_folder_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     HfModel(HfOptions(path="owner/name")).validate()
@@ -59,7 +63,7 @@ def test_a_misspelt_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.Monk
         HfModel(HfOptions(path="owner/name")).validate()
     with pytest.raises(DataError, match=r"dataset\.path=owner/name is no folder"):
         Tofu(TofuOptions(path="owner/name")).validate()
-    # Fetched before, it is a hub id all the same.
+    # If the hub id was fetched before, it is taken as one.
     (tmp_path / "hub" / "models--owner--name").mkdir(parents=True)
     HfModel(HfOptions(path="owner/name")).validate()
     (tmp_path / "hub" / "datasets--owner--name").mkdir()
@@ -83,6 +87,20 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
         SmolLM2(SmolLM2Options()).validate()
 
 
+def test_the_models_page_adds_a_model(benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin file of erulab/models/README.md, as it stands there: its name composes, and a folder loads by it."""
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "my_model.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models, "_entries", dict(models._entries))  # the name is gone after this test
+    save_folder(TinyModel(TinyOptions(layers=1, width=16, heads=2)).load(benchmark, 0), tmp_path / "model")
+    config = compose_config(["plugins=[my_model]", "model=mymodel", f"model.path={tmp_path / 'model'}"])
+    assert (config.model.name, config.model.template) == ("mymodel", "plain")
+    loaded = models.build(config.model).load(benchmark, 0)
+    row = loaded.chat.encode("r", "What does Bela write?", "Bela writes satire.")
+    assert loaded.chat.decode(row.ids[row.start :]) == "Bela writes satire."
+
+
 def _response(status: int) -> Any:
     return SimpleNamespace(status_code=status, headers={}, request=None)
 
@@ -96,7 +114,7 @@ def _response(status: int) -> Any:
         (lambda: errors.GatedRepoError("403", response=_response(403)), "gated"),
     ],
 )
-def test_the_hubs_faults_name_the_token_state_never_its_value(
+def test_errors_of_the_hub_say_whether_a_token_is_set_and_never_its_value(
     fault: Callable[[], Exception], words: str, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> str:
@@ -113,5 +131,5 @@ def test_the_hubs_faults_name_the_token_state_never_its_value(
 
 
 @pytest.mark.parametrize(("text", "is_id"), [("owner/name", True), ("gpt2", True), ("../x", False), ("a/b/c", False)])
-def test_what_looks_like_a_hub_id(text: str, is_id: bool) -> None:
+def test_the_form_of_a_hub_id(text: str, is_id: bool) -> None:
     assert hub.is_hub_id(text) is is_id

@@ -1,4 +1,4 @@
-"""The embedded model: words are tokens, decoding is exact, weights depend on nothing but options, words and seed."""
+"""The embedded model: words are tokens, decoding is exact, weights depend only on options, words and seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def world() -> Benchmark:
     return FictitiousWorld(FictitiousOptions(forget_authors=2, retain_authors=2)).load(0)
 
 
-def test_vocabulary_by_hand() -> None:
+def test_the_vocabulary_of_two_texts() -> None:
     assert vocabulary(["Ada won.", " a\nb"]) == [
         "<pad>",
         "<bos>",
@@ -38,7 +38,7 @@ def test_vocabulary_by_hand() -> None:
     ]
 
 
-def test_decoding_gives_every_text_back(world: Benchmark) -> None:
+def test_decoding_gives_back_every_text(world: Benchmark) -> None:
     texts = [*world.texts(), "Ada's  test — (x)\n\n ünïcode,\tend "]
     tokenizer = tokenizer_of(texts)
     for text in texts:

@@ -1,4 +1,4 @@
-"""A small world, a small random model, and unlearnings on them built from the table of cases."""
+"""A small world, a small model, and unlearnings on them that are built from the table of cases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def untrained_model(world: Benchmark) -> LoadedModel:
 
 
 def small_model(world: Benchmark) -> LoadedModel:
-    """A model that has begun to know the world: there is something to forget, and gradients are not saturated."""
+    """A model that has learned a part of the world: it can forget, and its gradients are not saturated."""
     loaded = untrained_model(world)
     options = FinetuneOptions(
         lr=1e-2,
@@ -66,7 +66,7 @@ def small_model(world: Benchmark) -> LoadedModel:
 
 
 def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
-    """A plugin's options with changes given as plain values, enums by their name."""
+    """Returns a plugin's options with changes as plain values; enums are given by name."""
     default = registry[name].options()
     plain = {
         key: type(getattr(default, key))(value) if isinstance(getattr(default, key), Enum) else value
@@ -77,7 +77,7 @@ def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
 
 @dataclasses.dataclass
 class Unlearning:
-    """One unlearning, ready to train: a fresh copy of the model every time."""
+    """The settings of one unlearning; every `build` starts from a new copy of the model."""
 
     case: Case
     world: Benchmark
@@ -125,7 +125,7 @@ class Unlearning:
         return policy, objective, loop, subject
 
     def run(self, folder: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-        """Trains all steps on the local engine; metrics of each, and the final weights."""
+        """Trains all steps on the local engine; returns the metrics of each step and the final weights."""
         policy, objective, loop, subject = self.build(folder)
         engine = LocalEngine(policy, weight_decay=0.01, clip=1.0, precision=Precision.fp32)
         metrics = [values for _, values in train(engine, objective, loop, self.ranks)]
@@ -144,7 +144,7 @@ def loaded(world: Benchmark) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def ranks_folder(tmp_path_factory: pytest.TempPathFactory, world: Benchmark, loaded: LoadedModel) -> Path:
-    """What processes under DeepSpeed wrote, for test_zero.py and test_sharded.py."""
+    """The folder that processes under DeepSpeed wrote, for test_zero.py and test_sharded.py."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed (it is for Linux only)")
     from tests.training.zero_launch import run_all  # needs this file's classes

@@ -1,4 +1,4 @@
-"""Run by zero_ranks.py: a folder read sharded, scored, trained a step against its frozen self, and written again."""
+"""Run by zero_ranks.py: loads a folder sharded, scores it, trains one step against a frozen copy, and writes it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ ROWS, BATCH_TOKENS = 7, 40  # too few tokens a batch for ranks to have equally m
 
 
 def peak_growth(make: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
-    """What `make` makes, and by how many bytes this process's memory grew meanwhile, at most: its own, and with files.
+    """Runs `make`; returns its result, and by how many bytes the process's memory grew meanwhile at its peak.
 
-    With MALLOC_MMAP_THRESHOLD_ below a tensor's size, what is freed leaves the process at once.
+    "own" is memory without mapped files, "all" with them. With MALLOC_MMAP_THRESHOLD_ below a tensor's size, freed
+    tensors leave the process at once.
     """
-    gc.collect()  # what goes meanwhile would hide what comes
+    gc.collect()  # memory that is freed meanwhile would hide growth
     before, peak, done = _resident(), _resident(), threading.Event()
 
     def look() -> None:
@@ -57,19 +58,19 @@ def peak_growth(make: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
 
 
 def _resident() -> dict[str, int]:
-    """Bytes of the process's own memory, and with the mapped files that it has touched."""
+    """Bytes of the process's own memory, and with the pages of mapped files that it has read."""
     own, files = re.findall(r"Rss(?:Anon|File):\s+(\d+) kB", Path("/proc/self/status").read_text())
     return {"own": int(own) * 1024, "all": (int(own) + int(files)) * 1024}
 
 
 def _read_whole(source: str) -> LoadedModel:
     loaded = read_folder(source, Attention.sdpa)
-    sum(float(p.sum()) for p in loaded.model.parameters())  # mapped pages come when they are touched
+    sum(float(p.sum()) for p in loaded.model.parameters())  # mapped pages are read when they are accessed
     return loaded
 
 
 def sharded(folder: Path, name: str, ranks: Ranks) -> None:
-    """Writes what test_sharded.py looks at: bytes, reference NLL, loss and KL, and the model in several files."""
+    """Writes what test_sharded.py checks (bytes, reference NLL, loss, KL), and the model in several files."""
     options = EngineOptions(EngineName.zero3, offload=Offload.cpu if name == "tied" else Offload.none)
     source = str(folder / name)
     loaded = load_sharded(source, Attention.sdpa, options, CPU, Precision.fp32)
@@ -95,7 +96,7 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     logprobs.CHUNK = before
     values = [nll.sum().item(), kl.abs().max().item(), engine.step(0.0)]
     save_folder(loaded, folder / f"{name}-{ranks.world}", engine.weights(), write=ranks.first, shard_bytes=4_000_000)
-    said = {
+    figures = {
         "sharded": peak,
         "read": read,
         "copied": copied,
@@ -105,4 +106,4 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
         "kl": values[1],
         "norm": values[2],
     }
-    (folder / f"{name}.rank{ranks.rank}.json").write_text(json.dumps(said))
+    (folder / f"{name}.rank{ranks.rank}.json").write_text(json.dumps(figures))

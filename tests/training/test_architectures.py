@@ -1,4 +1,4 @@
-"""Every model family of the presets: its blocks and norm are found, adapters and hooks sit where they should."""
+"""Every model family of the presets: blocks and norm are found, adapters and hooks are at the right modules."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def of_kind(kind: str) -> LoadedModel:
     return LoadedModel(model, tokenizer, ChatFormat(tokenizer, 256))
 
 
-def test_the_presets_families_are_here() -> None:
+def test_all_families_of_the_presets_are_tested_here() -> None:
     assert {preset.config["model_type"] for preset in PRESETS.values()} <= FAMILIES.keys()
 
 
 @every_family
 def test_blocks_norm_and_head_are_those_of_transformers(kind: str, world: Benchmark) -> None:
-    """h_l of every l is what transformers gives as hidden states, and head(norm(h_L)) its logits."""
+    """Each h_l equals transformers' hidden state, and head(norm(h_L)) its logits."""
     loaded = of_kind(kind)
     check_layout(loaded, kind)
     policy = loaded.policy

@@ -1,4 +1,4 @@
-"""Unlearnings put together from a config: what adapters, gradient checkpointing and compiled blocks change."""
+"""Unlearnings assembled from a config, with adapters, gradient checkpointing and compiled blocks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 4
 def run(
     world: Benchmark, loaded: LoadedModel, folder: Path, *overrides: str
 ) -> tuple[list[dict[str, float]], LoadedModel]:
-    """Metrics of every step, and the trained model."""
+    """Trains STEPS steps; returns the metrics of every step, and the trained model."""
     common = [f"trainer.steps={STEPS}", "trainer.global_batch=8", "trainer.lr=1e-3", "tracker=none"]
     config = compose_config([*common, *overrides])
     rows = [Encoder(loaded.chat, None, Path()).rows(part) for part in (world.forget, world.retain)]
@@ -40,7 +40,7 @@ def run(
     return [metrics for _, metrics in steps], unlearning.model
 
 
-def test_adapters_are_all_that_is_trained(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_only_adapters_are_trained(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     curve, subject = run(world, loaded, tmp_path, "method=ga", "model.lora.rank=4", "trainer.lr=0.02")
     assert curve[-1]["forget_loss"] < curve[0]["forget_loss"]
     before = loaded.model.state_dict()
@@ -52,7 +52,7 @@ def test_adapters_are_all_that_is_trained(world: Benchmark, loaded: LoadedModel,
     assert any(bool(value.any()) for name, value in subject.model.named_parameters() if "lora_B" in name)
 
 
-def test_merged_adapters_answer_as_adapters(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_merged_adapters_give_the_same_nll(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     _, subject = run(world, loaded, tmp_path, "method=npo", "model.lora.rank=4", "model.lora.alpha=64")
     batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:8]), loaded.pad_id)
     with torch.no_grad():
@@ -88,8 +88,10 @@ def test_the_policy_without_adapters_is_the_target(world: Benchmark, loaded: Loa
     ],
     ids=["checkpointing", "checkpointing-lora", "compile"],
 )
-def test_the_same_curve(changed: tuple[str, ...], world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
-    """Under an adversary that hooks blocks, on all rows, from the first step."""
+def test_checkpointing_and_compiling_keep_the_curve(
+    changed: tuple[str, ...], world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """The adversary hooks blocks and perturbs all rows from the first step."""
     shared = ("method=eru", "adversary=rfa", "adversary.warmup=0", "adversary.p=1", "adversary.n=8")
     lora = tuple(o for o in changed if o.startswith("model."))
     expected, _ = run(world, loaded, tmp_path, *shared, *lora)

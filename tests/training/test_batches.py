@@ -14,8 +14,8 @@ def test_every_epoch_shows_every_row_once() -> None:
     assert rows[:7] != rows[7:14]
 
 
-def test_position_alone_decides() -> None:
-    """Cutting the stream into other batches, or starting in its middle, gives the same rows."""
+def test_rows_depend_on_the_position_alone() -> None:
+    """Other batch sizes, or a start in the middle of the stream, give the same rows."""
     whole = stream(5, "forget", 10, 0, 40)
     for size in (1, 3, 8, 40):
         pieces = [stream(5, "forget", 10, start, min(size, 40 - start)) for start in range(0, 40, size)]
@@ -29,7 +29,7 @@ def part(lengths: list[int], answers: int = 1) -> Part:
 
 
 def shared(parts: list[Part], split: Split, world: int) -> list[list[tuple[list[int], ...]]]:
-    """Every rank's micro-batches; each row is in exactly one of them, and ranks have equally many."""
+    """Returns every rank's micro-batches; checks that each row is in exactly one, and that ranks have equally many."""
     shares = [micro_batches(parts, split, rank, world) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     for i, one in enumerate(parts):
@@ -45,7 +45,7 @@ def test_ranks_share_a_global_batch_evenly() -> None:
     assert [len(share) for share in shared(parts, Split(), 2)] == [1, 1]
 
 
-def test_like_lengths_go_together() -> None:
+def test_rows_of_equal_length_go_together() -> None:
     lengths = [9, 3, 9, 3, 9, 3]
     chunks = micro_batches([part(lengths)], Split(3), 0, 1)
     assert [{lengths[i] for i in chunk} for (chunk,) in chunks] == [{3}, {9}]
@@ -58,8 +58,8 @@ def test_like_lengths_go_together() -> None:
     st.integers(1, 3),
     st.sampled_from([30, 300, 1000, 10**6]),
 )
-def test_a_budget_of_tokens(forget: list[int], retain: list[int], answers: int, world: int, budget: int) -> None:
-    """No forward takes more padded tokens than the budget, unless it is one row of each part; none is empty."""
+def test_a_token_budget_is_kept(forget: list[int], retain: list[int], answers: int, world: int, budget: int) -> None:
+    """No forward has more padded tokens than the budget, unless it has one row of each part; none is empty."""
     n = min(len(forget), len(retain))
     assume(n >= world)
     parts = [part(forget[:n], answers), part(retain[:n])]
@@ -70,13 +70,13 @@ def test_a_budget_of_tokens(forget: list[int], retain: list[int], answers: int, 
             assert padded <= budget or len(share) == n // world
 
 
-def test_a_budget_takes_no_more_micro_batches_than_it_needs() -> None:
+def test_a_token_budget_makes_no_more_micro_batches_than_it_needs() -> None:
     even = [part([10] * 8), part([10] * 8)]
     assert [len(micro_batches(even, Split(micro_tokens=b), 0, 1)) for b in (160, 80, 40, 20)] == [1, 2, 4, 8]
     assert micro_batches([part([5, 5]), Part([], [])], Split(micro_tokens=5), 0, 1) == [([0], []), ([1], [])]
 
 
-def test_steps_of_a_training() -> None:
+def test_the_number_of_steps_of_a_training() -> None:
     assert total_steps(100, 2, 32) == 7  # 200 rows in batches of 32
     assert total_steps(100, 2, 32, steps=5) == 5
     assert total_steps(3, 0.5, 32) == 1

@@ -1,4 +1,4 @@
-"""What every method, reward and adversary must keep, over the one table of cases."""
+"""The contract of every method, reward and adversary, over the one table of cases."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def assert_close(first: list[dict[str, float]], second: list[dict[str, float]], tolerance: float = 1e-5) -> None:
     assert [m.keys() for m in first] == [m.keys() for m in second]
     for a, b in zip(first, second, strict=True):
-        for name in a.keys() - {"rows_per_second", "adversary/gain", *COSTS}:  # COSTS go by how rows are laid out
+        for name in a.keys() - {"rows_per_second", "adversary/gain", *COSTS}:  # COSTS depend on the layout of rows
             assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance), name
 
 
 @every_case
 def test_learns_and_stays_finite(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
-    """The forget loss falls on the rows it is taken on, and every metric is a number."""
+    """The forget loss falls on the rows that it trains on, and every metric is a finite number."""
     unlearning = Unlearning(case, world, loaded, steps=12, global_batch=24, micro_batch=24)
     metrics, _ = unlearning.run(tmp_path)
     assert all(math.isfinite(value) for values in metrics for value in values.values())
@@ -51,7 +51,7 @@ def test_accumulation_changes_nothing(case: Case, world: Benchmark, loaded: Load
 
 @every_case
 def test_padding_id_changes_nothing(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
-    """Masks come from lengths: pad may be any token, the end-of-turn token included."""
+    """Masks come from lengths, so the pad token may be any token, the end-of-turn token too."""
     plain = Unlearning(case, world, loaded)
     first, weights = plain.run(tmp_path)
     second, same = dataclasses.replace(plain, pad_id=loaded.chat.stop_ids[0]).run(tmp_path)
@@ -62,8 +62,8 @@ def test_padding_id_changes_nothing(case: Case, world: Benchmark, loaded: Loaded
 @every_case
 def test_same_seed_same_bits(case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     first, weights = Unlearning(case, world, loaded).run(tmp_path / "first")
-    torch.rand(5)  # the global generator is nobody's source
-    # In another folder: a reference table that is found there costs nothing.
+    torch.rand(5)  # nothing draws from the global generator
+    # In another folder: a reference table that lies in the same one would cost nothing.
     second, same = Unlearning(case, world, loaded).run(tmp_path / "second")
     for values in (*first, *second):
         del values["rows_per_second"]
@@ -72,10 +72,10 @@ def test_same_seed_same_bits(case: Case, world: Benchmark, loaded: LoadedModel, 
 
 
 @every_case
-def test_stopped_and_continued_is_uninterrupted(
+def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(
     case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    """A signal after step 3, a new process' worth of objects, the rest: the same bits as in one go."""
+    """A signal comes after step 3, and new objects, as in a new process, train the rest: to the same bits."""
     unlearning = Unlearning(case, world, loaded)
     straight, weights = unlearning.run(tmp_path / "straight")
     checkpoints = Checkpoints(tmp_path / "checkpoints", "key", Ranks())
@@ -94,7 +94,7 @@ def test_stopped_and_continued_is_uninterrupted(
         attempt(3)
     resumed, same = attempt(None)
     assert len(resumed) == unlearning.steps - 3
-    # random_direction has nothing to restore, and looks once more how wide the states are.
+    # random_direction has no state to restore, and runs one more forward to find the width of the states.
     costs = COSTS if case.adversary != "random_direction" else COSTS[:1]
     for name in ("loss", *costs):
         assert [m[name] for m in resumed] == [m[name] for m in straight[3:]], name
@@ -105,16 +105,16 @@ def test_stopped_and_continued_is_uninterrupted(
 def test_row_order_inside_a_batch_changes_nothing(
     case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    """One global batch of all rows, and the data set backwards: the same loss and metrics."""
+    """One global batch of all rows gives the same loss and metrics with the data set in reverse order."""
     everything = dict(steps=1, global_batch=60, micro_batch=60)
     if case.adversary == "rfa":
-        # It draws its prompts from the data set's order: here it takes all of them.
+        # It draws prompts by their position in the data set: here it takes all of them.
         case = dataclasses.replace(case, adversary_options={**case.adversary_options, "n": 60})
     backwards = dataclasses.replace(world, forget=world.forget[::-1], retain=world.retain[::-1])
     first, _ = Unlearning(case, world, loaded, **everything).run(tmp_path)
     second, _ = Unlearning(case, backwards, loaded, **everything).run(tmp_path)
     for metrics in (*first, *second):
-        metrics.pop("adversary/direction_ratio", None)  # compared with halves that are drawn by position
+        metrics.pop("adversary/direction_ratio", None)  # its shuffled halves are drawn by position
     assert_close(first, second)
 
 
@@ -122,12 +122,12 @@ def test_row_order_inside_a_batch_changes_nothing(
 def test_packed_rows_and_a_token_budget_change_nothing(
     case: Case, world: Benchmark, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without padding, with common openings computed once, in other micro-batches: the same curve."""
+    """Rows without padding, common openings computed once, and other micro-batches give the same curve."""
     padded = Unlearning(case, world, loaded)
     expected, weights = padded.run(tmp_path)
     monkeypatch.setattr(packing, "CALL", -1)
     monkeypatch.setattr(packing, "SHORTEST_SHARED", 2)
-    # The gradient of retain kl is zero at the start: Adam takes full steps along its rounding, and paths part soon.
+    # The gradient of retain=kl is 0 at the start: Adam takes full steps along its rounding errors, and curves diverge.
     steps, tolerance = (2, 1e-3) if case.method == "kl" else (padded.steps, 1e-5)
     assert_close(padded.run(tmp_path)[0][:steps], expected[:steps], tolerance)
     found, same = dataclasses.replace(padded, micro_batch=None, micro_tokens=80).run(tmp_path)

@@ -1,4 +1,4 @@
-"""The loop's own promises: nothing is updated by a NaN, and damaged checkpoints are never taken for good."""
+"""The training loop: a NaN updates nothing, and damaged checkpoints are never used."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.training.conftest import Unlearning
 CASE = Case("npo", "reference")
 
 
-class Poisoned:
+class WithNaN:
     """An unlearning whose loss is NaN at one step."""
 
     def __init__(self, objective: UnlearningObjective, step: int) -> None:
-        self._objective, self._bad, self._step = objective, step, 0
+        self._objective, self._nan_step, self._step = objective, step, 0
 
     def micro_batches(self, step: int) -> Sequence[Any]:
         return self._objective.micro_batches(step)
@@ -41,19 +41,19 @@ class Poisoned:
     @contextmanager
     def micro_step(self, forward: Any, micro: Any) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         with self._objective.micro_step(forward, micro) as (loss, sums):
-            bad = float("nan") if self._step == self._bad else 1.0
-            yield loss * bad, {name: value * bad for name, value in sums.items()}
+            factor = float("nan") if self._step == self._nan_step else 1.0
+            yield loss * factor, {name: value * factor for name, value in sums.items()}
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
         return self._objective.end_step(sums)
 
 
-def test_nan_stops_before_the_update(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_a_nan_stops_the_loop_before_the_update(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     policy, objective, loop, subject = Unlearning(CASE, world, loaded).build(tmp_path)
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     before: dict[str, torch.Tensor] = {}
     with pytest.raises(NumericFault, match="loss is nan at step 2"):
-        for _ in train(engine, Poisoned(objective, 2), loop, Ranks()):  # type: ignore[arg-type]
+        for _ in train(engine, WithNaN(objective, 2), loop, Ranks()):  # type: ignore[arg-type]
             before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     after = subject.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -81,7 +81,9 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
     assert checkpoints.restore(engine, objective) == 2
 
 
-def test_no_usable_checkpoint_is_an_error_not_step_zero(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_unusable_checkpoints_are_an_error_and_no_restart_from_step_zero(
+    world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
     for manifest in (tmp_path / "checkpoints").glob("*/manifest.json"):
         manifest.unlink()

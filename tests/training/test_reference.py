@@ -1,4 +1,4 @@
-"""Reference log-probabilities: those of the cache are those of the live model, for exactly these rows and weights."""
+"""Reference tables: equal to the live model's NLL, and kept by exactly these rows and weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table(loaded: LoadedModel, world: Benchmark, folder: Path, key: str = "weigh
     )
 
 
-def test_cached_is_live(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_the_table_equals_the_live_models_nll(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     cached = table(loaded, world, tmp_path)
     with torch.no_grad():
         live = [
@@ -33,7 +33,7 @@ def test_cached_is_live(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -
     assert cached.paired.tolist() == pytest.approx(live[:3], abs=1e-4)
 
 
-def test_taken_from_disk_the_second_time(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_the_table_is_read_from_disk_the_second_time(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     first = table(loaded, world, tmp_path)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
@@ -41,7 +41,7 @@ def test_taken_from_disk_the_second_time(world: Benchmark, loaded: LoadedModel, 
     assert [f.stat().st_mtime_ns for f in tmp_path.iterdir()] == [written]
 
 
-def test_other_weights_or_rows_are_other_tables(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_other_weights_or_rows_make_another_table(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     table(loaded, world, tmp_path)
     table(loaded, world, tmp_path, key="other weights")
     table(loaded, world, tmp_path, last=11)

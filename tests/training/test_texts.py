@@ -1,4 +1,4 @@
-"""Running text is learned and unlearned as conversations are: every method, reward and adversary, without a prompt."""
+"""Running text, which has no prompt, is learned and unlearned by every method, reward and adversary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.training.test_contract import assert_close
 
 
 def refuses(case: Case) -> bool:
-    """Whether the case answers prompts by refusals: a text has no prompt."""
+    """Tells whether the case answers prompts by refusals; a text has no prompt."""
     return case.method == "idk" or case.method_options.get("pairs", {"dpo": "refusal"}.get(case.method)) == "refusal"
 
 
@@ -66,7 +66,7 @@ def test_texts_are_forgotten(case: Case, texts: Benchmark, loaded: LoadedModel, 
     if case.adversary in ("noise", "latent_pgd"):
         assert metrics[0]["adversary/gain"] != 0
     parts, same = dataclasses.replace(unlearning, micro_batch=3).run(tmp_path)
-    # The gradient of retain kl is zero at the start: Adam takes full steps along its rounding, and paths part soon.
+    # The gradient of retain=kl is 0 at the start: Adam takes full steps along its rounding errors, and curves diverge.
     if case.method != "kl":
         assert_close(parts, metrics)
         assert all(torch.allclose(weights[name], same[name], atol=1e-4) for name in weights)

@@ -1,4 +1,4 @@
-"""DeepSpeed over CPU processes gives what one process gives: losses, metrics, weights, also across a checkpoint."""
+"""DeepSpeed over CPU processes gives the losses, metrics and weights of one process, also across a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Expected = tuple[Curve, dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 @pytest.fixture(scope="module")
 def local(loaded: LoadedModel, world: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run], Expected]:
-    """Curve, weights and the state of reward and adversary of a run on one process, in one micro-batch a step."""
+    """Curve, weights, and state of reward and adversary, of a run on one process with one micro-batch per step."""
 
     known: dict[str, Expected] = {}
 
@@ -55,7 +55,7 @@ def assert_same_curve(curve: Curve, wanted: Curve) -> None:
     assert len(curve) == len(wanted)
     for values, one in zip(curve, wanted, strict=True):
         assert values.keys() == one.keys()
-        for key in one.keys() - {"rows_per_second", "adversary/gain", *COSTS}:  # COSTS go by how rows are laid out
+        for key in one.keys() - {"rows_per_second", "adversary/gain", *COSTS}:  # COSTS depend on the layout of rows
             assert values[key] == pytest.approx(one[key], rel=1e-4, abs=1e-4), key
 
 
@@ -68,7 +68,7 @@ def test_same_curve_and_weights_as_one_process(run: Run, ranks_folder: Path, loc
     expected = local(run)
     assert_same(ranks_folder, f"whole-{run.name}", expected)
     if run.clip < 1:
-        assert min(values["grad_norm"] for values in expected[0]) > run.clip  # it bites in every step
+        assert min(values["grad_norm"] for values in expected[0]) > run.clip  # clipping takes effect in every step
 
 
 @pytest.mark.parametrize("run", WIDE, ids=of_run)
@@ -80,14 +80,14 @@ def test_four_processes_too(run: Run, ranks_folder: Path, local: Callable[[Run],
     ("processes", "run"),
     [pytest.param(n, run, id=f"{n}-{run.name}") for n, runs in GOES_ON.items() for run in runs],
 )
-def test_a_cut_run_goes_on_with_other_numbers_of_processes(
+def test_a_stopped_run_continues_with_other_numbers_of_processes(
     processes: int, run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
     assert_same(ranks_folder, f"{run.name}-{processes}", local(run), CUT)
 
 
 @pytest.mark.parametrize("run", CUTS, ids=of_run)
-def test_with_as_many_processes_it_goes_on_to_the_same_bits(run: Run, ranks_folder: Path) -> None:
+def test_a_run_continued_with_as_many_processes_has_the_same_bits(run: Run, ranks_folder: Path) -> None:
     straight, resumed = (json.loads((ranks_folder / f"{name}.json").read_text()) for name in names(run))
     for values in (*straight, *resumed):
         del values["rows_per_second"]
@@ -101,14 +101,14 @@ def names(run: Run) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_what_the_local_engine_began_goes_on_under_zero(
+def test_a_run_of_the_local_engine_continues_under_zero(
     processes: int, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
     assert_same(ranks_folder, f"local-{processes}", local(ZERO2), CUT)
 
 
 @pytest.mark.parametrize("run", CUTS, ids=of_run)
-def test_what_zero_began_goes_on_in_the_local_engine(
+def test_a_run_under_zero_continues_in_the_local_engine(
     run: Run,
     ranks_folder: Path,
     world: Benchmark,
@@ -127,7 +127,7 @@ def test_what_zero_began_goes_on_in_the_local_engine(
 def test_directions_and_statistics_are_equal_on_all_ranks(
     run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
-    """RFA's directions and the elastic reward's moving statistics: the same bits, and those of one process."""
+    """RFA's directions and the elastic reward's statistics have equal bits on both ranks, close to one process."""
     first, second = (load_file(ranks_folder / f"whole-{run.name}.rank{rank}.safetensors") for rank in (0, 1))
     wanted = local(run)[2]
     assert first.keys() == second.keys() == wanted.keys()

@@ -1,4 +1,4 @@
-"""What DeepSpeed is compared with the local engine on: read by the test and by the ranks that run it."""
+"""The runs that compare DeepSpeed with the local engine, for the test and for the ranks that run them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOCAL = EngineOptions(EngineName.local)
 
 @dataclass(frozen=True)
 class Run:
-    """One unlearning under ZeRO. A clip below the gradients' norm of about 1 bites in every step."""
+    """One unlearning under ZeRO. A clip below the gradients' norm of about 1 takes effect in every step."""
 
     case: Case
     stage: int
@@ -63,7 +63,7 @@ RUNS = (
     Run(KL, 3),
     Run(RFA, 3, checkpointing=True),
 )
-# The same over four processes, with two rows each.
+# On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
 # Cut after step 3 by two processes, and continued by one and two; some by four, which share two cores in the tests.
 CUTS = tuple(run for run in RUNS if run.case is RFA and not run.checkpointing)
@@ -82,7 +82,11 @@ def train_part(
     last: int = STEPS,
     checkpoints: Path | None = None,
 ) -> tuple[list[dict[str, float]], Engine, UnlearningObjective]:
-    """Steps `first` to `last` of a run; goes on from `checkpoints` after step 0, and leaves one before the end."""
+    """Trains steps `first` to `last` of a run.
+
+    Args:
+        checkpoints: continued from if `first` is above 0, and written to if `last` is before the end.
+    """
     unlearning = Unlearning(run.case, world, loaded, micro_batch=run.micro_batch, ranks=ranks)
     policy, objective, loop, subject = unlearning.build(folder)
     if run.checkpointing:

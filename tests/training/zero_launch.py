@@ -1,4 +1,4 @@
-"""Starts zero_ranks.py under torchrun, once for all tests of DeepSpeed: starting it takes longer than the runs do."""
+"""Starts zero_ranks.py under torchrun, once for all tests of DeepSpeed, because a start takes longer than the runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARDED = ("untied", "tied")
 
 
 def run_all(folder: Path, world: Benchmark, loaded: LoadedModel) -> None:
-    """Two processes from beginning to end and in two parts; then one and four that go on from there."""
+    """Runs two processes from beginning to end and in two parts; then one and four continue the first part."""
     save_file(loaded.model.state_dict(), folder / "model.safetensors")
     for name in SHARDED:
         save_folder(_large_model(world, tied=name == "tied"), folder / name)

@@ -1,7 +1,7 @@
-"""Run by test_zero.py under torchrun: unlearnings under ZeRO 0-3; rank 0 writes what they gave.
+"""Run by test_zero.py under torchrun: unlearnings under ZeRO 0-3, whose curves and weights rank 0 writes.
 
-Arguments: a folder with the model all start from, and parts: `whole` and `wide` (from beginning to end), `cut` (up to
-step 3), `resume` (from there to the end), `sharded`.
+Arguments: a folder with the model that all start from, and parts: `whole` and `wide` (from beginning to end), `cut`
+(up to step 3), `resume` (from there to the end), `sharded`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.training.sharded_ranks import sharded
 from tests.training.zero_cases import CUT, CUTS, GOES_ON, RUNS, WIDE, ZERO2, Run, train_part
 
 
-def part(name: str, folder: Path, ranks: Ranks) -> None:
+def run_part(name: str, folder: Path, ranks: Ranks) -> None:
     if name == "sharded":
         for source in ("untied", "tied"):
             sharded(folder, source, ranks)
@@ -35,15 +35,15 @@ def part(name: str, folder: Path, ranks: Ranks) -> None:
     if name == "cut":
         for run in CUTS:
             kept = folder / "checkpoints" / run.name
-            train_part(run, run.engine, world, loaded, ranks, tables(folder, run), last=CUT, checkpoints=kept)
+            train_part(run, run.engine, world, loaded, ranks, reference_folder(folder, run), last=CUT, checkpoints=kept)
     if name == "resume":
         for run in GOES_ON[ranks.world]:
             finish(run, f"{run.name}-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / run.name)
         finish(ZERO2, f"local-{ranks.world}", folder, loaded, ranks, folder / "checkpoints" / "local")
 
 
-def tables(folder: Path, run: Run) -> Path:
-    """Where a run that is cut keeps its reference table: made once by it, as by one that is not."""
+def reference_folder(folder: Path, run: Run) -> Path:
+    """The folder for the reference table of a run in two parts, which the first part makes."""
     return folder / "references" / f"cut-{run.name}"
 
 
@@ -52,7 +52,7 @@ def finish(
 ) -> None:
     """Trains to the end; writes the curve, the weights, and each rank's state of reward and adversary."""
     first = CUT if checkpoints is not None else 0
-    references = tables(folder, run) if first else folder / "references" / name
+    references = reference_folder(folder, run) if first else folder / "references" / name
     curve, engine, objective = train_part(
         run, run.engine, small_world(), loaded, ranks, references, first, checkpoints=checkpoints
     )
@@ -66,7 +66,7 @@ def finish(
 def main() -> None:
     dist.init_process_group("gloo")
     for name in sys.argv[2].split(","):
-        part(name, Path(sys.argv[1]), Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
+        run_part(name, Path(sys.argv[1]), Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
     dist.destroy_process_group()
 
 
