@@ -189,7 +189,7 @@ def test_nll_is_never_higher_than_without_perturbation(eps_rel: float, steps: in
 
 
 def test_last_iterate_alone_would_be_worse() -> None:
-    """In a huge ball the last iterate is worse than the best for some row: without keep-best the test above would fail."""
+    """In a huge ball the last iterate is not the best for some row: the test above would fail without keep-best."""
     policy = Policy(random_model(layers=4))
     module = policy.blocks[1]
     adversary = ADVERSARIES["latent_pgd"](eps_rel=5.0, steps=6)

@@ -78,7 +78,7 @@ def test_quantiles() -> None:
 
 
 def test_texts_are_counted_in_pieces_and_requests_apart() -> None:
-    """33 words at 1.4 tokens per word and one more are 47.2 tokens: three rows of at most 20, no prompt, no template."""
+    """33 words at 1.4 tokens per word and one more are 47.2 tokens: three rows of at most 20, no prompt or template."""
     text = Row("t", "", "word " * 33, plain=True)
     rows = (text, replace(text, id="u"))
     benchmark = Benchmark(
