@@ -1,4 +1,4 @@
-"""A forward batch with attacked, spared and retain rows, and ways to see what an adversary did to it."""
+"""A forward batch with perturbed rows, rows left alone and retain rows; and hooks that read the states of modules."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from erulab.models.policy import Policy
 from erulab.tokens.batch import Batch, collate
 from tests.samples.tiny import FORGET, RETAIN
 
-# Forget rows 0 and 2 are attacked, 1 and 3 are outside the Bernoulli mask; the retain rows pad the batch further.
+# Forget rows 0 and 2 are perturbed, 1 and 3 are outside the Bernoulli mask; retain rows make the padding longer.
 OUTER = collate([*FORGET, *RETAIN], 1)
 FORGET_BATCH = collate(FORGET, 1)
 ROWS = torch.tensor([0, -1, 2, -1, -1, -1, -1, -1])
-ATTACKED, SPARED = [0, 2], [1, 3, 4, 5, 6, 7]
+PERTURBED, LEFT_ALONE = [0, 2], [1, 3, 4, 5, 6, 7]
 
 ADVERSARIES: dict[str, Callable[..., Any]] = {
     "rfa": lambda **o: RFA(RFAOptions(**{"n": 3, "warmup": 0.0, **o})),
@@ -47,7 +47,7 @@ def prepared(name: str, policy: Policy, **options: Any) -> Any:
 
 @contextmanager
 def watched(policy: Policy, layers: list[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """What the sites' modules are given, after every hook attached before this one."""
+    """Records the inputs of the modules at these layers, after all hooks that were attached before."""
     seen: dict[int, torch.Tensor] = {}
 
     def watch(layer: int) -> Any:

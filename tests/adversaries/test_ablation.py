@@ -1,4 +1,4 @@
-"""rfa and random_direction: where directions come from, when they act, and what is left along them."""
+"""rfa and random_direction: estimation of directions, warm-up, and the coordinate left along them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from erulab.errors import ConfigError
 from erulab.models.policy import Policy
 from tests.adversaries.conftest import (
     ADVERSARIES,
-    ATTACKED,
     FORGET_BATCH,
+    LEFT_ALONE,
     OUTER,
+    PERTURBED,
     ROWS,
-    SPARED,
     draw,
     prepared,
     states,
@@ -46,8 +46,8 @@ def directions(adversary: Any) -> torch.Tensor:
     return adversary._directions
 
 
-def attacked_states(policy: Policy, adversary: Any, layers: list[int]) -> dict[int, torch.Tensor]:
-    """What the sites' modules get, all hooks applied."""
+def perturbed_states(policy: Policy, adversary: Any, layers: list[int]) -> dict[int, torch.Tensor]:
+    """Returns the inputs of the modules at these layers, with all hooks applied."""
     with adversary.attach(policy, FORGET_BATCH, ROWS, 0), torch.no_grad(), watched(policy, layers) as seen:
         policy.row_nll(OUTER)
     return seen
@@ -84,27 +84,27 @@ def test_nothing_is_left_along_the_direction_at_any_site(name: str) -> None:
     """On prompt AND response tokens: ablating the last position alone changes nothing in the loss."""
     policy = Policy(random_model())
     adversary = prepared(name, policy)
-    plain, seen = states(policy, OUTER, LAYERS), attacked_states(policy, adversary, LAYERS)
+    plain, seen = states(policy, OUTER, LAYERS), perturbed_states(policy, adversary, LAYERS)
     for i, layer in enumerate(LAYERS):
         r = directions(adversary)[i]
-        real = OUTER.attention_mask[ATTACKED].bool()
-        assert (plain[layer][ATTACKED][real] @ r).abs().min() > 1e-6
-        assert (seen[layer][ATTACKED][real] @ r).abs().max() < 1e-12
-        assert torch.equal(seen[layer][SPARED], plain[layer][SPARED])
-    first = project_out(plain[1][ATTACKED], directions(adversary)[0])
-    torch.testing.assert_close(seen[1][ATTACKED], first)
+        real = OUTER.attention_mask[PERTURBED].bool()
+        assert (plain[layer][PERTURBED][real] @ r).abs().min() > 1e-6
+        assert (seen[layer][PERTURBED][real] @ r).abs().max() < 1e-12
+        assert torch.equal(seen[layer][LEFT_ALONE], plain[layer][LEFT_ALONE])
+    first = project_out(plain[1][PERTURBED], directions(adversary)[0])
+    torch.testing.assert_close(seen[1][PERTURBED], first)
 
 
 def test_retain_mean_fills_the_direction() -> None:
     model = random_model()
     policy = Policy(model)
     adversary = prepared("rfa", policy, fill=AblationFill.retain_mean)
-    seen = attacked_states(policy, adversary, [1, 2])
+    seen = perturbed_states(policy, adversary, [1, 2])
     for i, layer in enumerate([1, 2]):
         r = directions(adversary)[i]
-        wanted = last_states(model, "retain", 3, 0, layer).mean(0) @ r
-        got = seen[layer][ATTACKED] @ r
-        torch.testing.assert_close(got, wanted.expand_as(got), rtol=1e-5, atol=1e-6)
+        expected = last_states(model, "retain", 3, 0, layer).mean(0) @ r
+        got = seen[layer][PERTURBED] @ r
+        torch.testing.assert_close(got, expected.expand_as(got), rtol=1e-5, atol=1e-6)
 
 
 def orthogonalised(model: Any, r: torch.Tensor) -> Any:
@@ -121,18 +121,18 @@ def orthogonalised(model: Any, r: torch.Tensor) -> Any:
 
 @pytest.mark.parametrize("name", ["rfa", "random_direction"])
 def test_all_writes_are_orthogonalised_weights(name: str) -> None:
-    """One direction, untied embeddings: hooks on an attacked row and abliterated weights are the same model."""
+    """One direction, untied embeddings: hooks on an perturbed row and abliterated weights are the same model."""
     model = random_model()
     policy = Policy(model)
     adversary = prepared(name, policy, sites=Sites.all_writes)
     abliterated = Policy(orthogonalised(model, directions(adversary)[0]))
     with adversary.attach(policy, FORGET_BATCH, ROWS, 0):
         got = policy.row_nll(OUTER)
-    torch.testing.assert_close(got[ATTACKED], abliterated.row_nll(OUTER)[ATTACKED], rtol=1e-6, atol=1e-6)
-    assert torch.equal(got[SPARED], policy.row_nll(OUTER)[SPARED])
+    torch.testing.assert_close(got[PERTURBED], abliterated.row_nll(OUTER)[PERTURBED], rtol=1e-6, atol=1e-6)
+    assert torch.equal(got[LEFT_ALONE], policy.row_nll(OUTER)[LEFT_ALONE])
 
 
-def test_all_writes_names_a_layout_it_does_not_know() -> None:
+def test_all_writes_refuses_an_unknown_layout() -> None:
     policy = Policy(random_model())
     del policy.blocks[0].mlp
     adversary = ADVERSARIES["random_direction"](sites=Sites.all_writes)
@@ -156,7 +156,7 @@ def test_warmup_is_a_share_of_the_steps(name: str) -> None:
             assert torch.equal(policy.row_nll(OUTER), plain) is not active
 
 
-def test_estimated_anew_every_so_many_steps_with_new_prompts() -> None:
+def test_directions_are_estimated_again_every_few_steps_with_new_prompts() -> None:
     """The first estimate comes when warm-up ends, whatever `every`."""
     policy = Policy(random_model())
     adversary = ADVERSARIES["rfa"](warmup=0.1, every=4, n=2)
@@ -175,8 +175,8 @@ def test_policy_minus_target_is_zero_before_training_and_changes_no_bit() -> Non
     adversary = prepared("rfa", policy, direction=Direction.policy_minus_target)
     with adversary.attach(policy, FORGET_BATCH, ROWS, 0):
         assert torch.equal(policy.row_nll(OUTER), policy.row_nll(OUTER)) and (directions(adversary) == 0).all()
-        attacked = policy.row_nll(OUTER)
-    assert torch.equal(attacked, policy.row_nll(OUTER))
+        perturbed = policy.row_nll(OUTER)
+    assert torch.equal(perturbed, policy.row_nll(OUTER))
     assert adversary.metrics() == {"direction_ratio": 0.0}
 
 
@@ -194,7 +194,7 @@ def test_policy_minus_target_is_what_training_added() -> None:
             torch.testing.assert_close(directions(subject)[i], unit(r), rtol=1e-5, atol=1e-6)
 
 
-def test_target_is_kept_from_the_first_step_also_in_warmup() -> None:
+def test_states_of_the_target_are_kept_from_step_0_also_in_warmup() -> None:
     """The first step comes before the first update; later the policy is no longer the target."""
     adversary = ADVERSARIES["rfa"](direction=Direction.policy_minus_target, warmup=0.5)
     adversary.prepare(0, 10, Policy(random_model()), draw)
@@ -221,7 +221,7 @@ def test_rfa_resumes_between_two_estimates() -> None:
 def test_random_directions_are_a_function_of_seed_and_layer() -> None:
     policy, other = Policy(random_model()), Policy(moved(random_model()))
     first, second = (directions(prepared("random_direction", p)) for p in (policy, other))
-    assert torch.equal(first, second), "not of the weights"
+    assert torch.equal(first, second), "directions depend on the weights"
     torch.testing.assert_close(first.norm(dim=-1), torch.ones(3).double())
     assert (first @ first.T - torch.eye(3)).abs().max() < 0.9
     reseeded: RandomDirection = ADVERSARIES["random_direction"]()

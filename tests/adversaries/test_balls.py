@@ -1,4 +1,4 @@
-"""noise and latent_pgd: ball, mask, size, and that the inner player wins."""
+"""noise and latent_pgd: ball, mask, radius; latent_pgd lowers the NLL and beats noise."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from erulab.models.policy import Policy
 from erulab.tokens.batch import Batch, Encoded, collate
 from tests.adversaries.conftest import (
     ADVERSARIES,
-    ATTACKED,
     FORGET_BATCH,
+    LEFT_ALONE,
     OUTER,
+    PERTURBED,
     ROWS,
-    SPARED,
     hooks_on,
     prepared,
     states,
@@ -41,7 +41,7 @@ both = pytest.mark.parametrize("name", ["noise", "latent_pgd"])
 def delta(
     policy: Policy, adversary: Any, forget: Batch, outer: Batch, rows: torch.Tensor, layer: int = 1
 ) -> torch.Tensor:
-    """What the adversary adds to the input of its block."""
+    """Returns what the adversary adds to the input of its block."""
     plain = states(policy, outer, [layer])[layer]
     with adversary.attach(policy, forget, rows, 0), torch.no_grad(), watched(policy, [layer]) as seen:
         policy.row_nll(outer)
@@ -49,7 +49,7 @@ def delta(
 
 
 def radii(policy: Policy, eps_rel: float, layer: int = 1) -> list[float]:
-    """eps_rel times the median norm over each forget row's own prompt tokens but the first."""
+    """Returns eps_rel times the median norm of each forget row's prompt states, without the first token."""
     plain = states(policy, FORGET_BATCH, [layer])[layer]
     found = []
     for i, row in enumerate(FORGET):
@@ -60,14 +60,14 @@ def radii(policy: Policy, eps_rel: float, layer: int = 1) -> list[float]:
 
 
 @pytest.mark.parametrize(("blocks", "layer"), [(1, 0), (2, 1), (3, 1), (4, 1), (8, 2), (16, 4), (32, 8)])
-def test_a_quarter_of_the_depth(blocks: int, layer: int) -> None:
+def test_default_layer_is_at_a_quarter_of_the_depth(blocks: int, layer: int) -> None:
     assert perturbed_layer(None, blocks) == layer
     assert perturbed_layer(blocks - 1, blocks) == blocks - 1
     with pytest.raises(ConfigError, match=f"between 0 and {blocks - 1} for this model"):
         perturbed_layer(blocks, blocks)
 
 
-def test_ball_shortens_and_keeps_what_is_inside() -> None:
+def test_projection_shortens_and_keeps_vectors_inside_the_ball() -> None:
     vectors = torch.tensor([[[3.0, 4.0], [0.3, 0.4]], [[3.0, 4.0], [0.0, 0.0]]], dtype=torch.float64)
     got = project_into_ball(vectors, torch.tensor([1.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close(got[0, 0], torch.tensor([0.6, 0.8], dtype=torch.float64))
@@ -85,8 +85,8 @@ def test_step_keeps_ball_and_mask_and_takes_no_step_without_a_gradient() -> None
     got = descent_step(start, gradient, radius=radius, tokens=tokens, steps=5)
     assert (got.norm(dim=-1) <= radius[:, None] * (1 + 1e-12)).all() and (got[~tokens] == 0).all()
     torch.testing.assert_close(got[0, 1], start[0, 1])
-    wanted = start[2, 3] - 2.5 * 2.0 / 5 * gradient[2, 3] / gradient[2, 3].norm()
-    torch.testing.assert_close(got[2, 3], wanted / max(1.0, wanted.norm() / 2.0))
+    expected = start[2, 3] - 2.5 * 2.0 / 5 * gradient[2, 3] / gradient[2, 3].norm()
+    torch.testing.assert_close(got[2, 3], expected / max(1.0, expected.norm() / 2.0))
 
 
 def test_median_leaves_out_first_token_padding_and_response() -> None:
@@ -96,7 +96,7 @@ def test_median_leaves_out_first_token_padding_and_response() -> None:
     assert median_norm(values, prompt).tolist() == [2.0, 7.0, 0.0]
 
 
-def test_of_rows_pads_cuts_and_spares() -> None:
+def test_values_of_forward_rows_pads_cuts_and_leaves_zeros() -> None:
     values = torch.arange(1.0, 7.0).view(2, 3)
     rows = torch.tensor([1, -1, 0, 1])
     assert values_of_forward_rows(values, rows, 4).tolist() == [[4, 5, 6, 0], [0] * 4, [1, 2, 3, 0], [4, 5, 6, 0]]
@@ -106,12 +106,12 @@ def test_of_rows_pads_cuts_and_spares() -> None:
 @both
 @pytest.mark.parametrize("tokens", list(Tokens))
 def test_perturbation_keeps_ball_and_mask(name: str, tokens: Tokens) -> None:
-    """Noise fills its ball, PGD stays in it; response, padding, spared and retain rows get nothing, to the bit."""
+    """Noise fills its ball, PGD stays in it; response, padding and rows left alone keep every bit."""
     policy = Policy(random_model())
     adversary = ADVERSARIES[name](eps_rel=0.2, tokens=tokens)
     got = delta(policy, adversary, FORGET_BATCH, OUTER, ROWS).norm(dim=-1)
-    assert (got[SPARED] == 0).all()
-    for i in ATTACKED:
+    assert (got[LEFT_ALONE] == 0).all()
+    for i in PERTURBED:
         end = FORGET[i].start if tokens is Tokens.prompt else FORGET[i].end
         assert (got[i, end:] == 0).all()
         radius = radii(policy, 0.2)[i]
@@ -124,7 +124,7 @@ def test_perturbation_keeps_ball_and_mask(name: str, tokens: Tokens) -> None:
 
 @both
 def test_a_text_is_perturbed_at_all_its_tokens_but_the_first(name: str) -> None:
-    """It has no prompt; beside a row that has one, in the ball of its own median norm."""
+    """A text has no prompt. The batch holds a row with a prompt too; each row has the ball of its own median norm."""
     policy = Policy(random_model())
     text = Encoded("text", FORGET[1].ids, 0, len(FORGET[1].ids))
     batch = collate([text, FORGET[0]], 1)
@@ -137,7 +137,7 @@ def test_a_text_is_perturbed_at_all_its_tokens_but_the_first(name: str) -> None:
 
 
 @both
-def test_acts_at_its_layer(name: str) -> None:
+def test_perturbs_the_input_of_its_layer_only(name: str) -> None:
     policy = Policy(random_model())
     adversary = ADVERSARIES[name](layer=2)
     assert delta(policy, adversary, FORGET_BATCH, OUTER, ROWS, layer=1).abs().max() == 0
@@ -178,18 +178,18 @@ def test_noise_is_a_function_of_seed_step_and_row() -> None:
 
 @pytest.mark.parametrize("eps_rel", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("steps", [1, 2, 6])
-def test_keep_best_never_loses(eps_rel: float, steps: int) -> None:
+def test_nll_is_never_higher_than_without_perturbation(eps_rel: float, steps: int) -> None:
     """NLL(adv) <= NLL(clean) for every row, also where steps overshoot: per-row best of delta_0 .. delta_K."""
     policy = Policy(random_model(layers=4))
     adversary = ADVERSARIES["latent_pgd"](eps_rel=eps_rel, steps=steps)
     clean = policy.row_nll(FORGET_BATCH)
     with adversary.attach(policy, FORGET_BATCH, EVERY, 0):
-        attacked = policy.row_nll(FORGET_BATCH)
-    assert (attacked <= clean + 1e-9).all()
+        perturbed = policy.row_nll(FORGET_BATCH)
+    assert (perturbed <= clean + 1e-9).all()
 
 
-def test_keep_best_is_needed() -> None:
-    """In a huge ball the last iterate is worse than the best for some row: what the test above would miss else."""
+def test_last_iterate_alone_would_be_worse() -> None:
+    """In a huge ball the last iterate is not the best for some row: the test above would fail without keep-best."""
     policy = Policy(random_model(layers=4))
     module = policy.blocks[1]
     adversary = ADVERSARIES["latent_pgd"](eps_rel=5.0, steps=6)
@@ -249,7 +249,7 @@ def test_lowers_the_forgotten_answer_also_where_the_forward_holds_refusals() -> 
     torch.testing.assert_close(on_refusals, on_answers[:, :length], rtol=1e-9, atol=1e-9)
 
 
-def test_a_row_that_is_spared_costs_no_search_but_a_process_without_attacked_rows_still_runs() -> None:
+def test_a_process_without_perturbed_rows_runs_as_many_forwards() -> None:
     """Under ZeRO-3 each forward is a collective: every process makes the same number of them."""
     policy = Policy(random_model())
     counts = []

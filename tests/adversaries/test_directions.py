@@ -1,4 +1,4 @@
-"""Projection, difference of means and how telling a direction is, as pure functions; states against the model's own."""
+"""Pure functions (projection, difference of means, ratio to shuffled labels); states against those of the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_projection_changes_only_the_direction() -> None:
     torch.testing.assert_close(project_out(STATES, R), STATES @ (torch.eye(WIDTH).double() - torch.outer(R, R)))
 
 
-def test_fill_is_what_stands_along_the_direction() -> None:
+def test_fill_is_the_coordinate_along_the_direction() -> None:
     got = project_out(STATES, R, 1.7)
     torch.testing.assert_close(got @ R, torch.full((3, 4), 1.7).double())
     torch.testing.assert_close(project_out(got, R), project_out(STATES, R))
@@ -101,7 +101,7 @@ def test_text_without_a_prompt_is_read_at_its_last_token() -> None:
             torch.testing.assert_close(got[i, 0], own[2][0, -1])
 
 
-def test_wide_never_narrows() -> None:
+def test_at_least_float32_never_narrows() -> None:
     assert [
         at_least_float32(torch.zeros(1, dtype=t)).dtype for t in (torch.bfloat16, torch.float32, torch.float64)
     ] == [

@@ -1,4 +1,4 @@
-"""What all adversaries keep: spared rows, parameters, hooks, checkpointing, and nothing at zero strength."""
+"""Contracts of every adversary: rows left alone, parameters, hooks, checkpointing, and no effect at zero strength."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from erulab.models.policy import Policy
 from erulab.tokens.batch import collate
 from tests.adversaries.conftest import (
     ADVERSARIES,
-    ATTACKED,
     FORGET_BATCH,
+    LEFT_ALONE,
     OUTER,
+    PERTURBED,
     ROWS,
-    SPARED,
     draw,
     hooks_on,
     prepared,
@@ -36,22 +36,22 @@ def build(case: str, policy: Policy, **options: Any) -> Any:
     return prepared(case, policy, **options)
 
 
-def attacked_nll(policy: Policy, adversary: Any, batch: Any = OUTER, rows: torch.Tensor = ROWS) -> torch.Tensor:
+def perturbed_nll(policy: Policy, adversary: Any, batch: Any = OUTER, rows: torch.Tensor = ROWS) -> torch.Tensor:
     with adversary.attach(policy, FORGET_BATCH, rows, 0):
         return policy.row_nll(batch)
 
 
 @every_adversary
 @pytest.mark.parametrize("kind", KINDS)
-def test_attacked_rows_change_and_no_other_bit_does(case: str, kind: str) -> None:
+def test_perturbed_rows_change_and_other_rows_keep_every_bit(case: str, kind: str) -> None:
     policy = Policy(random_model(kind))
-    plain, got = policy.row_nll(OUTER), attacked_nll(policy, build(case, policy))
-    assert torch.equal(got[SPARED], plain[SPARED])
-    assert ((got - plain)[ATTACKED].abs() > 1e-3).all()
+    plain, got = policy.row_nll(OUTER), perturbed_nll(policy, build(case, policy))
+    assert torch.equal(got[LEFT_ALONE], plain[LEFT_ALONE])
+    assert ((got - plain)[PERTURBED].abs() > 1e-3).all()
 
 
 @every_adversary
-def test_spared_rows_keep_their_gradient(case: str) -> None:
+def test_rows_left_alone_keep_their_gradient(case: str) -> None:
     policy = Policy(random_model())
     nobody = torch.full_like(ROWS, -1)
     plain = gradients(policy.row_nll(OUTER).sum(), policy.model)
@@ -65,27 +65,27 @@ def test_spared_rows_keep_their_gradient(case: str) -> None:
     ("name", "options"),
     [("noise", {"p": 0.0}), ("noise", {"eps_rel": 0.0}), ("latent_pgd", {"p": 0.0}), ("latent_pgd", {"eps_rel": 0.0})],
 )
-def test_zero_strength_is_plain(name: str, options: dict[str, float]) -> None:
+def test_zero_strength_changes_nothing(name: str, options: dict[str, float]) -> None:
     policy = Policy(random_model())
-    assert torch.equal(attacked_nll(policy, prepared(name, policy, **options)), policy.row_nll(OUTER))
+    assert torch.equal(perturbed_nll(policy, prepared(name, policy, **options)), policy.row_nll(OUTER))
 
 
-def test_none_is_plain() -> None:
+def test_none_changes_nothing() -> None:
     policy = Policy(random_model())
     adversary = NoAdversary(NoAdversaryOptions())
     adversary.prepare(0, 10, policy, draw)
-    assert adversary.p == 0 and torch.equal(attacked_nll(policy, adversary), policy.row_nll(OUTER))
+    assert adversary.p == 0 and torch.equal(perturbed_nll(policy, adversary), policy.row_nll(OUTER))
     with pytest.raises(ValueError, match="p must be 0 without an adversary"):
         NoAdversaryOptions(p=0.5)
 
 
 @every_adversary
-def test_unprepared_or_p_zero_never_acts(case: str) -> None:
+def test_with_p_zero_an_adversary_is_never_prepared_and_changes_nothing(case: str) -> None:
     """With p = 0 the loop never calls prepare and marks no row."""
     policy = Policy(random_model())
     name = case.removesuffix("-writes")
     adversary = ADVERSARIES[name](p=0.0)
-    got = attacked_nll(policy, adversary, rows=torch.full_like(ROWS, -1))
+    got = perturbed_nll(policy, adversary, rows=torch.full_like(ROWS, -1))
     assert torch.equal(got, policy.row_nll(OUTER))
 
 
@@ -122,7 +122,7 @@ def test_hooks_are_gone_when_a_forward_of_its_own_fails(case: str) -> None:
 
 
 @every_adversary
-def test_parameters_are_left_alone(case: str) -> None:
+def test_parameters_and_their_gradients_stay_as_they_are(case: str) -> None:
     """Accumulated gradients and requires_grad survive prepare and the inner loop; frozen parameters stay frozen."""
     policy = Policy(random_model())
     frozen = policy.model.get_input_embeddings().weight
@@ -159,16 +159,16 @@ def test_works_without_gradients_too(case: str) -> None:
     policy = Policy(random_model())
     adversary = build(case, policy)
     with torch.no_grad():
-        got = attacked_nll(policy, adversary)
-    torch.testing.assert_close(got, attacked_nll(policy, adversary).detach(), rtol=0, atol=0)
+        got = perturbed_nll(policy, adversary)
+    torch.testing.assert_close(got, perturbed_nll(policy, adversary).detach(), rtol=0, atol=0)
 
 
 @every_adversary
-def test_composition_of_the_batch_changes_nothing(case: str) -> None:
+def test_other_rows_of_the_batch_change_nothing(case: str) -> None:
     """A row's perturbation is a function of seed, step and row: alone, in another order, padded differently."""
     policy = Policy(random_model())
     adversary = build(case, policy)
-    together = attacked_nll(policy, adversary, collate([*FORGET, RETAIN[2]], 1), torch.tensor([0, 1, 2, 3, -1]))
+    together = perturbed_nll(policy, adversary, collate([*FORGET, RETAIN[2]], 1), torch.tensor([0, 1, 2, 3, -1]))
     for i, row in enumerate(FORGET):
         alone = collate([row], 1)
         with adversary.attach(policy, alone, torch.tensor([0]), 0):
@@ -176,7 +176,7 @@ def test_composition_of_the_batch_changes_nothing(case: str) -> None:
 
 
 @every_adversary
-def test_both_answers_of_a_pair_are_perturbed_alike(case: str) -> None:
+def test_both_answers_of_a_pair_get_the_same_perturbation(case: str) -> None:
     """Forget rows, their refusals and a retain row in one forward: refusals alone give the same (idk's forward)."""
     policy = Policy(random_model())
     adversary = build(case, policy)
@@ -193,9 +193,9 @@ def test_both_answers_of_a_pair_are_perturbed_alike(case: str) -> None:
 @every_adversary
 def test_half_precision_models_keep_their_type(case: str) -> None:
     policy = Policy(random_model(dtype=torch.bfloat16))
-    got = attacked_nll(policy, build(case, policy))
+    got = perturbed_nll(policy, build(case, policy))
     assert got.dtype == torch.float32 and got.isfinite().all()
-    assert torch.equal(got[SPARED], policy.row_nll(OUTER)[SPARED])
+    assert torch.equal(got[LEFT_ALONE], policy.row_nll(OUTER)[LEFT_ALONE])
 
 
 @every_adversary
@@ -206,8 +206,8 @@ def test_lora_changes_nothing(case: str) -> None:
     plain = Policy(random_model())
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     wrapped = Policy(get_peft_model(random_model(), config))
-    got = attacked_nll(wrapped, build(case, wrapped))
-    torch.testing.assert_close(got, attacked_nll(plain, build(case, plain)), rtol=1e-9, atol=1e-9)
+    got = perturbed_nll(wrapped, build(case, wrapped))
+    torch.testing.assert_close(got, perturbed_nll(plain, build(case, plain)), rtol=1e-9, atol=1e-9)
     got.sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in wrapped.parameters())
 

@@ -1,4 +1,4 @@
-"""The evaluation benchmark: its plain way is written from the definitions, so equal figures check erulab's."""
+"""The evaluation benchmark: its plain way is written from the definitions, so equal figures verify those of erulab."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from erulab.bench import __main__ as bench
 from tests.bench.test_step import TINY
 
 
-def test_the_plain_way_has_erulabs_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plain_way_gives_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """An untrained model answers at random, so its figures are far from 0 and 1 only where the definitions agree."""
     assert bench.main(["evaluate", *TINY, "evaluation.max_new_tokens=12", "--rows", "5"]) == 0
     lines = {line[:16].strip(): line[16:].split() for line in capsys.readouterr().out.splitlines()}

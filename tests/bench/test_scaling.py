@@ -1,4 +1,4 @@
-"""The memory of the data pipeline does not grow with the rows, and the line of the step benchmark is the right one."""
+"""The memory of the data pipeline does not grow with the rows; the line of the scaling benchmark is right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     assert most[50_000] - most[5_000] < 15, most
 
 
-def test_the_line_is_that_of_least_squares() -> None:
+def test_the_line_is_a_least_squares_fit() -> None:
     exact = linear([1, 2, 3, 4], [3, 5, 7, 9])
     assert (exact.fixed, exact.slope, exact.r_squared, exact.deviation) == pytest.approx((1, 2, 1, 0), abs=1e-9)
     # By hand: means 2 and 7/3, slope 3/2, so the line is -2/3 + 1.5 x and misses 1, 2, 4 by 1/6, -1/3, 1/6.

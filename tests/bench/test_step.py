@@ -1,4 +1,4 @@
-"""The step benchmark: its plain way is written from the formulas alone, so equal losses check erulab's step."""
+"""The step benchmark: its plain way is written from the formulas alone, so equal losses verify those of erulab."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_wrong_key_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"[^\n]*trainer\.lr[^\n]*\n", capsys.readouterr().err)
 
 
-def test_peak_memory_is_what_was_held_at_once() -> None:
+def test_peak_memory_counts_bytes_held_at_once() -> None:
     def work() -> None:
         first = torch.empty(1000, 1000)
         second = torch.empty(2000, 1000)

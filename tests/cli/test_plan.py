@@ -197,7 +197,7 @@ def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFix
         (["method=npoo"], ["method='npoo'", "did you mean npo"]),
         (["method.beta=-1"], ["method.beta must be > 0"]),
         (["method=npo,ga"], ["method=npo,ga"]),
-        (["sweep=methods"], ["sweep=methods", "of one"]),
+        (["sweep=methods"], ["sweep=methods", "one run"]),
         (["trainer.global_batch=30", "engine=zero2", "engine.processes=4"], ["30 is not 7 x n x 4"]),
         (["model=hf", "model.path=owner/unheard-of"], ["owner/unheard-of", "config.json", "model.path=FOLDER"]),
         (["model=tiny", "dataset=tofu"], ["model=tiny", "dataset.path=FOLDER"]),

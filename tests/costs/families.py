@@ -1,4 +1,4 @@
-"""Config dicts of narrow models of every family the costs know, and the models transformers makes of them."""
+"""Configs of narrow models of every family in erulab.costs, and models that transformers builds from them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def model_of(config: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel:
-    """Random weights in float32, in training mode without dropout, as erulab trains."""
+    """Builds a model with random float32 weights, in training mode without dropout, as erulab trains."""
     made = transformers.AutoConfig.for_model(**config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Costs of products: over processes, over products, in files; and the peak of one stage after another."""
+"""Costs of products: summed over processes and products, written to files; and the peak memory of single stages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_processes_share_the_time_and_products_do_not() -> None:
     }
 
 
-def test_costs_go_through_json_also_where_flops_are_not_known() -> None:
+def test_costs_survive_json_also_with_unknown_flops() -> None:
     assert Costs.read(json.loads(json.dumps(ONE.plain()))) == ONE
     unknown = account.sum_over_products([ONE, Costs(1.0, Spent(1, 1, math.nan, math.nan), 1)])
     text = json.dumps(unknown.plain(), allow_nan=False)
@@ -51,7 +51,7 @@ def test_costs_go_through_json_also_where_flops_are_not_known() -> None:
     assert again.of_training()["cost/flops"] is None and again.of_training()["cost/flops_adversary"] == 50
 
 
-def test_what_was_run_before_belongs_to_another_product() -> None:
+def test_work_before_start_belongs_to_another_product() -> None:
     ledger = Ledger()
     ledger.add_forward(None, TokenCounts.of([40], 2))
     account.start(ledger, "cpu")
@@ -65,7 +65,7 @@ def test_what_was_run_before_belongs_to_another_product() -> None:
 
 
 def test_each_stage_has_a_peak_of_its_own() -> None:
-    """In a process of its own, where the system lets it begin anew: in some containers it does not."""
+    """Runs in a process of its own; skipped in containers that do not let a process reset its peak."""
     code = """
 from pathlib import Path
 from erulab.costs.ledger import forget_peak_memory, peak_memory

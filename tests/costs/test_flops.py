@@ -98,10 +98,10 @@ def test_checkpointing_runs_the_blocks_again(name: str) -> None:
     assert flops.recompute(shape, ROWS) == back - flops.backward(shape, ROWS, Backward.full)
 
 
-def test_nothing_is_free_and_nothing_counts_for_frozen() -> None:
+def test_frozen_costs_nothing_and_training_six_flops_per_parameter_and_token() -> None:
     shape = ModelShape.from_config(CONFIGS["llama"])
     assert flops.backward(shape, ROWS, Backward.frozen) == 0
-    # Six FLOPs a parameter and token, the usual rule, for a wide model on short rows that are supervised throughout.
+    # Six FLOPs per parameter and token, the usual rule, for a wide model on short rows with supervised tokens only.
     wide = ModelShape.from_config(CONFIGS["llama"] | {"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 128})
     rows = TokenCounts.of([4.0], 4)
     embedding = wide.vocabulary * wide.width

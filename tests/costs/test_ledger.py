@@ -20,7 +20,7 @@ from tests.costs.families import CONFIGS, batch_of, model_of
 SHAPE = ModelShape.from_config(CONFIGS["llama"])
 
 
-def test_what_was_run_is_what_torch_counts() -> None:
+def test_ledger_agrees_with_torch_counter() -> None:
     """Forwards, the backward that follows a forward with gradients, and nothing where there are none."""
     ledger = Ledger()
     policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
@@ -38,7 +38,7 @@ def test_what_was_run_is_what_torch_counts() -> None:
     assert ledger.take() == Spent()
 
 
-def test_an_adversarys_own_runs_stand_apart() -> None:
+def test_work_of_an_adversary_is_counted_apart() -> None:
     ledger = Ledger()
     policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
     delta = torch.zeros(2, 12, SHAPE.width, requires_grad=True)
@@ -78,12 +78,14 @@ def test_a_model_of_an_unknown_type_counts_tokens() -> None:
     assert (found.tokens, found.supervised_tokens) == (4, 2)
     plain = (found + Spent(tokens=1)).plain()
     assert plain["tokens"] == 5
-    assert plain["flops_forward"] is plain["flops_backward"] is plain["flops"] is None  # not known, and so is any sum
+    assert (
+        plain["flops_forward"] is plain["flops_backward"] is plain["flops"] is None
+    )  # unknown, and so is every sum with them
     assert Spent.read(plain).plain() == plain
 
 
 def test_peak_memory_is_this_processes_own_high_water_mark_in_bytes() -> None:
-    held = bytearray(b"x") * 300_000_000  # of the parent: getrusage would count it for the child
+    held = bytearray(b"x") * 300_000_000  # held by the parent: getrusage would count it for the child
     code = (
         "from erulab.costs.ledger import peak_memory\n"
         "before = peak_memory('cpu'); block = bytearray(b'x') * 200_000_000; del block\n"

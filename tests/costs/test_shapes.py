@@ -1,4 +1,4 @@
-"""Parameters: against models that transformers builds, and against published counts."""
+"""Parameter counts against models that transformers builds and against published counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from erulab.models.presets import PRESETS
 from erulab.models.smollm2 import ARCHITECTURE
 from tests.costs.families import CONFIGS, model_of
 
-# As the models' pages on the hub give them.
+# From the pages of the models on the hub.
 PUBLISHED = {
     "llama2_7b_chat": 6_738_415_616,
     "llama3_8b_instruct": 8_030_261_248,
@@ -36,7 +36,7 @@ def test_parameters_of_every_family(name: str) -> None:
     model = model_of(CONFIGS[name])
     shape = ModelShape.from_config(CONFIGS[name])
     assert shape.parameters == sum(p.numel() for p in model.parameters())
-    # The same from the file that transformers writes of it, which names every size in its own way.
+    # The same from the config that transformers writes, in which every size is named.
     assert ModelShape.from_config(model.config.to_dict()) == shape
     adapters = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert shape.adapter_parameters(Adapters(4)) == sum(p.numel() for p in adapters.parameters() if p.requires_grad)
@@ -56,7 +56,7 @@ def test_published_parameters() -> None:
         ({"vocab_size": "many"}, "vocab_size must be a whole number > 0, got many"),
     ],
 )
-def test_a_config_that_says_too_little(change: dict[str, Any], words: str) -> None:
+def test_an_incomplete_config_is_an_error(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         ModelShape.from_config(CONFIGS["llama"] | change)
     assert "\n" not in str(caught.value)

@@ -39,7 +39,7 @@ def slope(method: Any, margin: Any, total: torch.Tensor, ref: torch.Tensor | Non
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.1, 1.0, 5.0])
-def test_npo_starts_at_2_log_2_over_beta_with_ga_s_gradient(beta: float) -> None:
+def test_npo_starts_at_2_log_2_over_beta_with_the_gradient_of_ga(beta: float) -> None:
     """At s = s_ref: softplus(0) = log 2 and the row weight 2 sigma(0) is 1, whatever beta."""
     npo, ga = NPO(NPOOptions(beta=beta)), GradientAscent(GAOptions())
     torch.testing.assert_close(losses(npo, margin_of(1.0), REF), torch.full_like(REF, 2 * LOG2 / beta))
@@ -55,7 +55,7 @@ def test_npo_with_small_beta_is_ga_anywhere() -> None:
     torch.testing.assert_close(losses(npo, margin_of(1.0), NOW) - 2 * LOG2 / beta, -(NOW - REF), rtol=0, atol=1e-6)
 
 
-def test_npo_weighs_rows_by_2_sigma() -> None:
+def test_row_weight_of_npo_is_2_sigma() -> None:
     beta = 0.4
     got = slope(NPO(NPOOptions(beta=beta)), margin_of(1.0), NOW)
     torch.testing.assert_close(got, -2 / (1 + (beta * (NOW - REF)).exp()))
@@ -71,7 +71,7 @@ def test_simnpo_needs_no_reference() -> None:
     torch.testing.assert_close(losses(simnpo, margin_of(0.0), NOW, None), losses(simnpo, margin_of(0.0), NOW, REF))
 
 
-def test_dpo_without_the_other_answer_is_npo() -> None:
+def test_dpo_without_a_paired_answer_is_npo() -> None:
     dpo, npo = DPO(DPOOptions(beta=0.3)), NPO(NPOOptions(beta=0.3))
     assert torch.equal(losses(dpo, margin_of(1.0), NOW), losses(npo, margin_of(1.0), NOW))
 
@@ -87,7 +87,7 @@ def test_dpo_starts_at_2_log_2_over_beta_and_pulls_both_answers() -> None:
     torch.testing.assert_close(metrics["paired_nll"], TOKENS / REF)
 
 
-def test_sums_or_means_is_the_method_s_choice() -> None:
+def test_length_normalize_belongs_to_the_method() -> None:
     """Per-token NPO on rows of T tokens is NPO on sums with beta / T and T times smaller losses."""
     per_token = NPO(NPOOptions(beta=2.0, length_normalize=True))
     got = losses(per_token, margin_of(1.0), NOW)
@@ -112,8 +112,8 @@ def test_loss_slope_is_the_logged_weight(scale: float) -> None:
     torch.testing.assert_close(got, -scale * beta / (1 + (beta * (NOW - m)).exp()))
 
 
-def test_loss_is_finite_far_out() -> None:
-    """log(1 + exp(z)) written out overflows at z = 89 in float32."""
+def test_loss_is_finite_for_large_nll() -> None:
+    """log(1 + exp(z)), computed as written, overflows at z = 89 in float32."""
     x = torch.tensor([-1e4, 1e4], requires_grad=True)
     loss = preference_loss(x, torch.zeros(2), beta=2.5, scale=0.8)
     (got,) = torch.autograd.grad(loss.sum(), x)
@@ -122,7 +122,7 @@ def test_loss_is_finite_far_out() -> None:
 
 
 def test_logged_quantities() -> None:
-    """r = -beta (x - m), W = 2 sigma(r), depth in nats per token also where the loss takes sums."""
+    """r = -beta (x - m), W = 2 sigma(r); depth is in nats per token also where the loss takes sums."""
     rows = ForgetRows(RowNLL(NOW, TOKENS), RowNLL(REF, TOKENS))
     _, metrics = NPO(NPOOptions(beta=0.4)).losses(rows, margin_of(1.0))
     torch.testing.assert_close(metrics["implicit_reward"], -0.4 * (NOW - REF))

@@ -82,7 +82,7 @@ def mean(values: Any) -> torch.Tensor:
 
 
 def token_mean(rows: Any) -> torch.Tensor:
-    """Mean NLL over the tokens of all rows: not the mean of the rows' means."""
+    """Returns the mean NLL over the tokens of all rows, not the mean of the rows' means."""
     return mean(nll for row in rows for nll in naive_token_nll(POLICY, row))
 
 
@@ -182,7 +182,7 @@ def test_step_loss_is_the_papers(name: str, micro_batch: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["gd", "kl", "npo", "eru"])
-def test_weights_weigh_their_own_part(name: str) -> None:
+def test_forget_and_retain_weight_scale_their_own_term(name: str) -> None:
     """L = forget_weight L_forget + retain_weight L_retain; metrics hold the parts unweighted."""
     options, reward, _ = CASES[name]
     loss, _, metrics = step_loss(options, reward, forget_weight=0.5, retain_weight=3.0)

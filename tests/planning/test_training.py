@@ -49,7 +49,7 @@ SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows
 
 
 def measured(config: Any) -> tuple[float, float]:
-    """Mean FLOPs of a step of the unlearning that the config describes: by torch's counter, and by the run's ledger."""
+    """Returns the mean FLOPs of an unlearning step of this config: by torch's counter, and by the run's ledger."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
     retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]

@@ -62,8 +62,8 @@ def test_raw_is_a_convex_mix_of_the_two_rigid_signals() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "lambda_ref", "gamma"), [(0.3, 0.0, 0.0), (-0.5, 0.4, 0.1), (0.8, 1.0, -0.2)])
-def test_raw_is_a_rigid_reward_in_disguise(alpha: float, lambda_ref: float, gamma: float) -> None:
-    """Row weights and gradient are those of beta', lambda', gamma': why raw matters only where l_ref varies."""
+def test_raw_equals_a_rigid_reward_with_other_constants(alpha: float, lambda_ref: float, gamma: float) -> None:
+    """Row weights and gradient are those of beta', lambda', gamma'; so raw matters only where l_ref varies."""
     _, elastic = loss_and_slope(with_raw(alpha=alpha, lambda_ref=lambda_ref, gamma=gamma))
     rigid_beta = (1 - alpha) * BETA
     margin = rigid_margin(REF, gamma=gamma / (1 - alpha), lambda_ref=(lambda_ref - alpha) / (1 - alpha))
@@ -128,7 +128,7 @@ def test_clipped_and_floored() -> None:
 
 def test_default_floor_is_alpha() -> None:
     elastic = reward(z=Standardization.batch, alpha=0.4)
-    depth = torch.tensor([1.0, 1.1], dtype=torch.float64)  # deviation .05, under the floor
+    depth = torch.tensor([1.0, 1.1], dtype=torch.float64)  # deviation 0.05, under the floor
     got = elastic.margin(torch.zeros_like(depth), depth, alone)
     torch.testing.assert_close(got, 0.4 * (depth - 1.05) / 0.4)
     with pytest.raises(ValueError, match="sd0 must be >= alpha"):
@@ -221,8 +221,8 @@ def test_margins_carry_no_gradient() -> None:
         assert not reward(z=z).margin(REF, x - REF, alone).requires_grad
 
 
-def test_what_each_reward_needs() -> None:
-    """A reference that no margin reads would be a forward over the data for nothing."""
+def test_needs_of_each_reward() -> None:
+    """A reference that no margin reads would cost a forward over the data for nothing."""
     assert RigidReward(ReferenceOptions()).needs_reference
     assert not ReferenceFreeReward(ReferenceFreeOptions()).needs_reference
     assert [reward(z=z).needs_whole_batch for z in Standardization] == [False, True, False]
