@@ -50,6 +50,14 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
+    def without_empty_columns(self) -> Table:
+        """Returns the table without the columns in which every cell is empty."""
+        kept = [
+            i for i, column in enumerate(_columns(self)) if any(cell.text or cell.value is not None for cell in column)
+        ]
+        headings = tuple(self.headings[i] for i in kept)
+        return replace(self, headings=headings, rows=tuple(tuple(row[i] for i in kept) for row in self.rows))
+
     def render(self, format: str) -> str:
         """Returns the table in one of FORMATS, with every text escaped for it."""
         return {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "latex": _as_latex, "html": _as_html}[format](

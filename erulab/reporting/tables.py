@@ -53,7 +53,6 @@ def comparison_table(runs: Sequence[RunResult]) -> Table:
     headings = [*CHOICES, "verdict", LEFT, WORST, *attacks, "utility kept", *(heading for heading, _ in figures)]
     rows = [_reference_cells(model, run, figures) for model, run in _distinct_references(runs)] + rows
     table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
-    shown = [i for i in range(len(headings)) if any(row[i].text or row[i].value is not None for row in table)]
     notes = [
         "Knowledge left (K): share of what unlearning should remove that is still there, on log-odds (1 = as the "
         "target, 0 = as the oracle, below 0 = over-forgotten), with its 95 % interval; after an attack: after its "
@@ -62,7 +61,7 @@ def comparison_table(runs: Sequence[RunResult]) -> Table:
     ]
     notes += metric_notes(runs)
     notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
-    return Table(tuple(headings[i] for i in shown), tuple(tuple(row[i] for i in shown) for row in table), tuple(notes))
+    return Table(tuple(headings), tuple(table), tuple(notes)).without_empty_columns()
 
 
 def key_table(run: RunResult) -> Table:
