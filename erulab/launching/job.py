@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from erulab.config.compose import check_named_files, config_to_dict, load_config, rules, save_config
+from erulab.config.compose import config_to_dict, load_config, save_config
+from erulab.config.rules import check_job
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
 from erulab.launching import hosts, machine, workers
 from erulab.launching.folder_key import folder_key
@@ -45,9 +46,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     """
     gpus = machine.gpus() if gpus is None else gpus
     config = dataclasses.replace(config, engine=workers.choose_engine(config.engine, len(gpus)))
-    rules.check_engine(config)
-    rules.check_batches(config, config.engine.world)
-    check_named_files(config)
+    check_job(config)
     workers.check_machine(config, gpus)
     key = folder_key(config)
     if folder is not None:
