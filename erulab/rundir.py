@@ -1,4 +1,4 @@
-"""The files of a run: the only place that knows their names."""
+"""The files of a run folder: the only place that knows their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from erulab.errors import EnvironmentFault, IntegrityFault
 
-# Whoever asks who holds a lock has it for a moment: so long somebody who wants it tries again.
+# holder() takes the lock for an instant to look; _take_lock retries for this long before it reports InUse.
 PROBE_SECONDS = 0.2
 
 
@@ -32,12 +32,12 @@ class RunDir:
         self.run_yaml = self.path / "run.yaml"  # the resolved config
         self.env_json = self.path / "env.json"  # versions, git, hardware, command
         self.run_log = self.path / "run.log"  # rank 0's log
-        self.metrics_jsonl = self.path / "metrics.jsonl"  # one object a logged unlearning step
+        self.metrics_jsonl = self.path / "metrics.jsonl"  # one object per logged unlearning step
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
-        self.adapter = self.path / "adapter"  # in its place with artifacts.model=adapter, in peft's format
+        self.adapter = self.path / "adapter"  # instead, with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
         self.attacks_json = self.path / "attacks.json"
-        self.samples_json = self.path / "samples.json"  # generations: can hold what must be forgotten
+        self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.stages_json = self.path / "stages.json"
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"
@@ -45,26 +45,26 @@ class RunDir:
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
 
     def rank_log(self, rank: int) -> Path:
-        """Everything rank `rank` printed."""
+        """The file with all output of one rank."""
         return self.path / f"rank{rank}.log"
 
-    def launcher_log(self, seat: int = 0) -> Path:
-        """What started several ranks on the host of that seat; only where there are several."""
-        return self._of_seat("torchrun", seat, ".log")
+    def launcher_log(self, host_index: int = 0) -> Path:
+        """The log of torchrun on one host; only where there are several ranks."""
+        return self._file_of_host("torchrun", host_index, ".log")
 
-    def lock(self, seat: int = 0) -> Path:
-        """Held by the run; other hosts of the same run hold one each beside it."""
-        return self._of_seat("lock", seat)
+    def lock(self, host_index: int = 0) -> Path:
+        """The lock that the run holds; with several hosts each holds one of its own."""
+        return self._file_of_host("lock", host_index)
 
-    def host_note(self, seat: int) -> Path:
-        """What the host of that seat tells the others while a run on several hosts goes on."""
-        return self.path / f"host{seat}.json"
+    def host_note(self, host_index: int) -> Path:
+        """The file in which one host tells the others its state, during a run on several hosts."""
+        return self.path / f"host{host_index}.json"
 
-    def _of_seat(self, name: str, seat: int, suffix: str = "") -> Path:
-        return self.path / f"{name}{seat or ''}{suffix}"
+    def _file_of_host(self, name: str, host_index: int, suffix: str = "") -> Path:
+        return self.path / f"{name}{host_index or ''}{suffix}"
 
     def clear(self) -> None:
-        """Removes what the last start said of itself, so that nothing of it is taken for this one's."""
+        """Removes logs and exit.json of the last start, so that they are not taken for those of this one."""
         for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log")]:
             old.unlink(missing_ok=True)
         self.rank_log(0).touch()
@@ -89,7 +89,7 @@ class RunDir:
         self.write_bytes(path, text.encode())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """As `write_text`, of an image."""
+        """Writes a binary file, such as an image, as `write_text` does."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -97,7 +97,7 @@ class RunDir:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp's files are private; these are for whoever may read the folder.
+            # mkstemp's files are private; these get the usual permissions.
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
@@ -105,11 +105,12 @@ class RunDir:
             raise
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Figures that are not finite become null: NaN is no JSON."""
-        self.write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+        """Writes a value as JSON; figures that are not finite become null, because NaN is no JSON."""
+        self.write_text(path, json.dumps(_replace_not_finite(value), indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
-        """
+        """Reads a JSON file.
+
         Raises:
             IntegrityFault: the file is no JSON.
         """
@@ -119,32 +120,33 @@ class RunDir:
             raise IntegrityFault(f"{path} is damaged ({error}); delete it, or repeat the run with rerun=true") from None
 
     @contextlib.contextmanager
-    def locked(self, party: str | None = None, seat: int = 0) -> Iterator[int]:
+    def locked(self, run_id: str | None = None, host_index: int = 0) -> Iterator[int]:
         """Holds the folder for one run; yields the lock's file descriptor, for workers to inherit.
 
         The operating system drops the lock with the last process that holds the descriptor, so a run that was
         killed leaves nothing to clean up, and a worker that outlives its parent still holds it.
 
         Args:
-            party: what hosts of the same run know each other by; each holds a `seat` of its own.
+            run_id: the same on all hosts of a run.
+            host_index: of this host, which holds a lock of its own.
         Raises:
             InUse: another run holds it.
         """
-        handle = self._take_lock(seat)
+        handle = self._take_lock(host_index)
         try:
-            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "party": party})
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "run_id": run_id})
             os.ftruncate(handle, 0)
             os.pwrite(handle, holder.encode(), 0)
             os.fsync(handle)  # for other hosts
             yield handle
         finally:
-            self.lock(seat).unlink(missing_ok=True)
+            self.lock(host_index).unlink(missing_ok=True)
             os.close(handle)
 
-    def holder(self, seat: int = 0) -> dict[str, Any] | None:
-        """Who holds the lock (pid, host, party): empty while it writes that down, None where nobody does."""
+    def holder(self, host_index: int = 0) -> dict[str, Any] | None:
+        """Returns who holds the lock (pid, host, run_id): None if nobody does, empty while it is being written."""
         try:
-            handle = os.open(self.lock(seat), os.O_RDONLY)
+            handle = os.open(self.lock(host_index), os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -155,14 +157,14 @@ class RunDir:
             os.close(handle)
         return None
 
-    def _take_lock(self, seat: int) -> int:
-        lock = self.lock(seat)
+    def _take_lock(self, host_index: int) -> int:
+        lock = self.lock(host_index)
         deadline = time.monotonic() + PROBE_SECONDS
         while True:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A holder that has just ended removed the file: then this lock is on a file nobody else can see.
+                # A holder that has just ended has removed the file: then this lock is on a file that nobody can open.
                 if lock.exists() and os.path.samestat(os.fstat(handle), os.stat(lock)):
                     return handle
             except OSError:
@@ -187,11 +189,11 @@ class RunDir:
         return holder
 
 
-def _finite(value: Any) -> Any:
+def _replace_not_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_not_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_not_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
