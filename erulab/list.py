@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from erulab.config.compose import load_plugins
+from erulab.config.compose import import_plugins
 from erulab.config.option_fields import OptionField, option_fields
 from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
-from erulab.registry import CONF, GROUPS, LIST_GROUPS, Registry
+from erulab.registry import GROUPS, LIST_GROUPS, Registry, conf_folders
 from erulab.typed import did_you_mean
 
 PLURALS = {"adversary": "adversaries"}
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; md: a Markdown table")
     options = parser.parse_args(arguments)
     try:
-        load_plugins(options.plugins)
+        import_plugins(options.plugins)
         listings = listings_for(options.what)
     except ErulabError as error:
         print(error, file=sys.stderr)
@@ -110,8 +110,10 @@ def plugin_rows(registry: Registry) -> list[tuple[str, ...]]:
 
 def preset_rows(registry: Registry) -> list[tuple[str, ...]]:
     """Returns (name, first comment) of the files in conf/GROUP/ that set options of one or several plugins."""
-    files = sorted((CONF / registry.group).glob("*.yaml"))
-    return [(file.stem, _first_comment(file)) for file in files if file.stem not in (*registry.names(), "none")]
+    # The user's own folder comes first in conf_folders: of two files with one name it is the one that counts.
+    files = {file.stem: file for folder in conf_folders()[::-1] for file in (folder / registry.group).glob("*.yaml")}
+    names = sorted(files.keys() - {*registry.names(), "none"})
+    return [(name, _first_comment(files[name])) for name in names]
 
 
 def markdown_table(listing: Listing) -> str:

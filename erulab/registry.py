@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,10 @@ from hydra.core.config_store import ConfigStore
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+_PACKAGE = Path(__file__).resolve().parent
+# A checkout has conf/ and launch/ beside the package; an installed wheel has them inside it.
+CONF = (_PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent) / "conf"
+OWN_CONF = "ERULAB_CONF"  # environment variable that names the user's own conf folder; --config-dir sets it
 # Groups of which a run may choose several, each packaged at <group>.<name>.
 LIST_GROUPS = ("attack", "benchmark")
 BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks")
@@ -84,7 +88,7 @@ class Registry:
             store = ConfigStore.instance()
             store.store(name=schema, node=options)
             # Hydra refuses a YAML file and a stored choice of one name (it takes the latter for the former's schema).
-            if (CONF / self.group / f"{name}.yaml").is_file():
+            if any((folder / self.group / f"{name}.yaml").is_file() for folder in conf_folders()):
                 return factory
             node = {"defaults": [f"/{schema}@_here_", "_self_", *[_default(line) for line in defaults]], "name": name}
             package = f"{self.group}.{name}" if self.group in LIST_GROUPS else self.group
@@ -107,6 +111,12 @@ class Registry:
     def build(self, options: Any) -> Any:
         """The plugin that `options.name` names, made from its options."""
         return self[options.name].factory(options)
+
+
+def conf_folders() -> list[Path]:
+    """Returns the folders that configs are read from, the first counts: the user's own (if any), then conf/."""
+    own = os.environ.get(OWN_CONF)
+    return [Path(own), CONF] if own else [CONF]
 
 
 def _default(line: str) -> dict[str, str] | str:

@@ -8,51 +8,72 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve
+from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import Interrupted
-from erulab.launching.exit_code import record, recorded
+from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
+
+OWN_CONF_FLAGS = ("--config-dir", "-cd")
+# Hydra's flags that are followed by a value.
+FLAGS_WITH_VALUE = (*OWN_CONF_FLAGS, "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
 
 
 @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
 def main(composed: DictConfig) -> None:
-    """One run. Hydra calls this outside sweeps only; those go to launch/hydra_plugins."""
+    """Runs one job. Hydra calls this outside of sweeps only; those go to launch/hydra_plugins."""
     hydra_config = HydraConfig.get()
     named = None if hydra_config.run.dir == "." else hydra_config.run.dir
     try:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
-        record(run_job(plan_job(config, named)).code)
+        record_code(run_job(plan_job(config, named)).code)
     except USER_ERRORS as error:  # Hydra would add lines of its own
-        record(exit_with_line(error))
+        record_code(exit_with_line(error))
 
 
 def cli() -> int:
-    """Runs the command line; returns the exit code. Configuration errors take one line on stderr.
+    """Runs the command line and returns the exit code. Configuration errors take one line on stderr.
 
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Hydra's parser takes no override behind a flag that stands among them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = flags_first(sys.argv[1:])
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
     try:
+        for flag, value in zip(sys.argv[1:], sys.argv[2:], strict=False):
+            if flag in OWN_CONF_FLAGS:
+                use_own_conf(value)
         prepare_command_line(sys.argv[1:])
         with tempfile.TemporaryDirectory(prefix="erulab-") as scratch:
             os.environ["ERULAB_SCRATCH"] = scratch
             main()
     except USER_ERRORS as error:
         return exit_with_line(error)
-    except KeyboardInterrupt:  # before a worker runs; afterwards dispatch sees to signals
+    except KeyboardInterrupt:  # before a worker runs; afterwards launching.workers handles signals
         print("stopped; nothing was running", file=sys.stderr)
         return Interrupted.code
-    return recorded()
+    return recorded_code()
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with flags, and the values of flags, in front of the overrides.
+
+    Hydra's parser accepts no override behind a flag that stands among overrides.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        (flags if takes_value or argument.startswith("-") else overrides).append(argument)
+        takes_value = not takes_value and argument in FLAGS_WITH_VALUE
+    return [*flags, *overrides]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from erulab import run
 from erulab.launching import exit_code
+from erulab.registry import OWN_CONF
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """`python -m erulab.run ARGUMENTS` in this process."""
     monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv(OWN_CONF, "")  # the command may set it; put back after the test
 
     def type_in(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["erulab.run", *arguments])

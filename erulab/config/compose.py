@@ -1,9 +1,13 @@
-"""From Hydra's composition to one typed RunConfig, or one clear error; and run.yaml. DictConfig stays in this file."""
+"""Turns a Hydra composition into one typed RunConfig or one clear error, and writes and reads run.yaml.
+
+DictConfig, Hydra's untyped form of a config, is used in this file only.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +24,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from erulab import registry
-from erulab.attacks.relearn import RelearnOptions
-from erulab.attacks.relearn_rows import check_file
-from erulab.attacks.sequence import every_options
-from erulab.config import rules
+from erulab.config.rules import check_config
+from erulab.config.text_rules import check_overrides, check_texts
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import Pairs
 from erulab.options import RunConfig, Stage
@@ -37,16 +39,16 @@ LAUNCH = CONF.parent / "launch"
 ConfigStore.instance().store(name="schema_run", node=RunConfig)
 
 
-def _pick(key: Any, table: Mapping[str, Any]) -> Any:
-    """`${pick:${dataset.split},{small:10,large:1000}}` in a recipe: the table's value for what another key holds."""
+def _pick_value(key: Any, table: Mapping[str, Any]) -> Any:
+    """Returns the table's value for `key`: `${pick:${dataset.split},{small:10,large:1000}}` in a recipe."""
     return table[key.name if isinstance(key, Enum) else key]
 
 
-OmegaConf.register_new_resolver("pick", _pick, replace=True)
+OmegaConf.register_new_resolver("pick", _pick_value, replace=True)
 
 
-def plugins_of(arguments: Iterable[str]) -> list[str]:
-    """The modules that a command line's `plugins=` names; they have to be imported before composition.
+def plugin_modules(arguments: Iterable[str]) -> list[str]:
+    """Returns the modules that `plugins=` names on a command line; they have to be imported before composition.
 
     Raises:
         ConfigError: the value is no list of names.
@@ -64,8 +66,8 @@ def plugins_of(arguments: Iterable[str]) -> list[str]:
     return modules
 
 
-def load_plugins(modules: Iterable[str]) -> None:
-    """Registers erulab's plugins and the user's.
+def import_plugins(modules: Iterable[str]) -> None:
+    """Registers erulab's plugins and those of the user's modules.
 
     Raises:
         ConfigError: a user's module cannot be imported.
@@ -84,33 +86,45 @@ def load_plugins(modules: Iterable[str]) -> None:
 
 
 def prepare_command_line(arguments: Sequence[str]) -> None:
-    """What a command line needs before it is composed: its plugins imported, and what Hydra cannot read refused.
+    """Prepares the composition of a command line: launchers found, plugins imported, unreadable overrides refused.
 
     Raises:
-        ConfigError
+        ConfigError: a plugin cannot be imported, or an override cannot be read.
     """
-    # Hydra finds our launchers as the namespace package `hydra_plugins` in launch/. Last, since of two launchers of one
-    # name it takes the later: our submitit_slurm checks all jobs first, the installed plugin's does not.
+    # Hydra finds our launchers as the namespace package `hydra_plugins` in launch/. Last, because of two launchers with
+    # one name it takes the later: our submitit_slurm checks all jobs first, the installed plugin's does not.
     if str(LAUNCH) not in sys.path:
         sys.path.append(str(LAUNCH))
-    load_plugins(plugins_of(arguments))
-    rules.check_overrides(arguments)
+    import_plugins(plugin_modules(arguments))
+    check_overrides(arguments)
 
 
-def compose_config(overrides: Sequence[str] = (), config_dir: Path = CONF) -> RunConfig:
-    """The RunConfig of a command line, for tests and notebooks.
+def use_own_conf(folder: str) -> None:
+    """Puts the user's own conf folder in front of conf/, in this process and in those it starts.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    path = Path(folder).absolute()
+    if not path.is_dir():
+        raise ConfigError(f"--config-dir {folder}: no such folder; name one that holds method/, experiment/, ...")
+    os.environ[registry.OWN_CONF] = str(path)
+
+
+def compose_config(overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns the RunConfig of a command line without running it: for plans, studies, tests and notebooks.
 
     Raises:
         ConfigError: as `resolve`; HydraException, OmegaConfBaseException, yaml.YAMLError: see `config.messages`.
     """
     prepare_command_line(overrides)
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra_compose("run", list(overrides), return_hydra_config=True)
     return resolve_composed(composed, overrides)
 
 
 def resolve_composed(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
-    """`resolve` for a composition that still holds Hydra's own node."""
+    """Returns the RunConfig of a composition that still has Hydra's own node."""
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     assert isinstance(choices, dict)
     run = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -118,11 +132,12 @@ def resolve_composed(composed: DictConfig, overrides: Sequence[str] = ()) -> Run
 
 
 def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """One typed, checked RunConfig.
+    """Returns a composition as a typed RunConfig that has passed all checks.
 
     Args:
+        composed: the config without Hydra's own node.
         choices: config group -> the option chosen for it (Hydra's `runtime.choices`).
-        overrides: what the user typed, to say where a wrong value comes from and which plugins are loaded.
+        overrides: what the user typed, so that a message can say where a wrong value comes from.
     Raises:
         ConfigError: one line with key, value, what is allowed and what to type.
     """
@@ -136,30 +151,15 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any], overrides: Sequenc
             raise ConfigError(
                 f"{group}.name={name} does not choose another {group} ({chosen} is chosen); type {group}={wish}"
             )
-    config = _filled_run({str(key): value for key, value in plain.items()}, overrides)
-    if config.plugins != plugins_of(overrides):
+    config = _fill_run({str(key): value for key, value in plain.items()}, overrides)
+    if config.plugins != plugin_modules(overrides):
         raise ConfigError(f"plugins={config.plugins} counts on the command line only; type plugins=[my_module] there")
-    rules.check(config)
+    check_config(config)
     return config
 
 
-def check_named_files(config: RunConfig) -> None:
-    """Looks at the files that model, dataset and attacks name, without loading anything.
-
-    Raises:
-        ErulabError: one line, of the code that fits.
-    """
-    parts = [(registry.models, config.model), (registry.datasets, config.dataset)]
-    parts += [(registry.benchmarks, options) for options in config.benchmark.values()]
-    for plugins, options in parts:
-        plugins.build(options).validate()
-    for options in every_options(config.attack):
-        if isinstance(options, RelearnOptions):
-            check_file(options.texts)
-
-
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as dicts, lists and scalars: what run.yaml holds."""
+    """Returns the config as dicts, lists and scalars, as run.yaml holds it."""
     result: dict[str, Any] = to_plain(dataclasses.asdict(config))
     return result
 
@@ -170,7 +170,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 
 def load_config(path: Path) -> RunConfig:
-    """The RunConfig of a run.yaml, typed again; imports the plugins it names.
+    """Returns the RunConfig of a run.yaml, and imports the plugins that it names.
 
     Raises:
         ConfigError: the file is no run.yaml, or holds a value that is not allowed.
@@ -181,13 +181,17 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no run.yaml")
-    load_plugins(content.get("plugins") or [])
-    return _filled_run(content)
+    import_plugins(content.get("plugins") or [])
+    return _fill_run(content)
 
 
-def _filled_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Every part of a plain config as its options class."""
-    rules.check_texts(values)
+def _fill_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns a RunConfig made of a plain config, each of its parts as its own options class.
+
+    Args:
+        overrides: what the user typed, for messages.
+    """
+    check_texts(values)
     types = typing.get_type_hints(RunConfig)
     unknown = set(values) - set(types)
     if unknown:
@@ -196,14 +200,14 @@ def _filled_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCon
     parts: dict[str, Any] = {}
     for group, known in registry.GROUPS.items():
         if group not in registry.LIST_GROUPS:
-            parts[group] = _filled_plugin(known, values.get(group), group, overrides)
+            parts[group] = _fill_plugin(known, values.get(group), group, overrides)
     for group in registry.LIST_GROUPS:
         chosen = values.get(group) or {}
         if not isinstance(chosen, dict):
             raise ConfigError(f"{group}={chosen}: type {group}=NAME, {group}=[NAME,NAME] or {group}=none")
         known = registry.GROUPS[group]
         parts[group] = {
-            name: _filled_plugin(known, options, f"{group}.{name}", overrides) for name, options in chosen.items()
+            name: _fill_plugin(known, options, f"{group}.{name}", overrides) for name, options in chosen.items()
         }
         for name, options in chosen.items():
             # One attack in several variants beside one another: relearn, relearn_retain.
@@ -216,7 +220,7 @@ def _filled_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCon
     rest = {key: value for key, value in values.items() if key not in parts}
     scalars = fill(RunConfig, {**rest, **dict.fromkeys(registry.GROUPS)}, "", overrides)
     config = dataclasses.replace(scalars, **parts)
-    # Stages run in their own order, whatever order they are named in.
+    # Stages run in the order of the Enum, whatever order they are typed in.
     config.stages = [stage for stage in Stage if stage in config.stages]
     if isinstance(config.reward, ElasticOptions) and config.reward.decay is None:
         config.reward.decay = 0.9 if _has_pairs(config.method) else 0.5
@@ -224,12 +228,12 @@ def _filled_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCon
 
 
 def _has_pairs(method: Any) -> bool:
-    """Whether the method that takes a reward compares each answer with a paired one."""
+    """Whether the method takes a reward and compares each answer with a paired one."""
     takes_reward: bool = registry.methods[method.name].factory.takes_reward
     return takes_reward and registry.methods.build(method).pairs is not Pairs.none
 
 
-def _filled_plugin(known: registry.Registry, values: Any, path: str, overrides: Sequence[str]) -> Any:
+def _fill_plugin(known: registry.Registry, values: Any, path: str, overrides: Sequence[str]) -> Any:
     name = values.get("name") if isinstance(values, dict) else None
     if not isinstance(name, str) or name not in known:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Which methods a data set's rows are for, and what cannot be done without retain rows."""
+"""Checks of data sets by their options alone: which methods their rows are for, and what needs retain rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from erulab.options import RunConfig, Stage
 from erulab.registry import methods
 
 
-def check(config: RunConfig) -> None:
-    """What is known of a data set by its options alone.
+def check_data_set(config: RunConfig) -> None:
+    """Refuses a method or an adversary that has no use for the rows of the data set.
 
     Raises:
         ConfigError: why, and what to type instead.
@@ -28,12 +28,13 @@ def check(config: RunConfig) -> None:
 
 
 def check_without_retain(config: RunConfig, lacking: str = "") -> None:
-    """What a method that unlearns cannot do on a data set without retain rows.
+    """Refuses methods and adversaries that need retain rows, for a data set that has none.
 
     Args:
-        lacking: what the data set's folder lacks, where that is why.
+        config: a run that unlearns.
+        lacking: words for the message: what the data set's folder lacks, if that is the reason.
     Raises:
-        ConfigError
+        ConfigError: the option that needs retain rows, and what to type instead.
     """
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
     if config.method.retain is not Retain.none:
@@ -50,7 +51,7 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
 
 
 def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod) -> None:
-    """RWKU's training rows are of four kinds, each for methods of its own; and it has nothing to rehearse."""
+    """Requires a method for the kind of training rows that `dataset.train` chooses; RWKU has no retain rows."""
     train, refusals = f"dataset.train={options.train.value}", options.train is Train.refusal
     named = f"method={config.method.name}"
     if method.trains is Trains.refusal and not refusals:
@@ -73,7 +74,7 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
 
 
 def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
-    """Its questions measure; what is forgotten and rehearsed are texts that the user names."""
+    """Requires texts that the user names: WMDP's own questions only measure."""
     instead = "or type stages=[evaluate,report] to measure only"
     if data.forget is None:
         raise ConfigError(

@@ -26,7 +26,7 @@ def exit_with_line(error: Exception) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong while composing, for the person who typed the command."""
+    """Returns what went wrong while composing, for the person who typed the command."""
     if isinstance(error, MissingConfigException):
         return _no_such_option(error)
     if isinstance(error, OverrideParseException):
@@ -54,13 +54,16 @@ def one_line(error: Exception) -> str:
 
 
 def _no_such_option(error: MissingConfigException) -> str:
+    """Returns the line for `method=nop`: the group, the nearest name, all names."""
     missing = str(error.missing_cfg_file or "")
     group, _, name = missing.rpartition("/")
     options = sorted(error.options or [])
     if missing.startswith("experiment/"):  # in folders, which Hydra looks at one by one
         group, _, name = missing.partition("/")
-        recipes = registry.CONF / group
-        options = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
+        folders = [folder / group for folder in registry.conf_folders()]
+        options = sorted(
+            {str(f.relative_to(folder).with_suffix("")) for folder in folders for f in folder.rglob("*.yaml")}
+        )
     if not options and group in registry.GROUPS:  # Hydra does not list them for one of several choices
         options = registry.GROUPS[group].names()
     if not options or not group:

@@ -1,99 +1,162 @@
-"""What a config must satisfy beyond each option's own range: names, secrets, and parts that fit together."""
+"""The checks of a whole config: which options do not fit together. Each has a name and refuses with a ConfigError.
+
+`CHECKS` is the list, in the order in which a config is checked; a new check is a function and a line there. Ranges of
+single options are checked before, by their own classes (`__post_init__`); names and secrets by `text_rules`. What can
+be known only once the engine is definite is in `JOB_CHECKS`; what needs a data set's rows is in `stages`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable
 
+from erulab import registry
 from erulab.adversaries.ablation import AblationOptions, Sites
-from erulab.config import data_rules
+from erulab.attacks.relearn import RelearnOptions
+from erulab.attacks.relearn_rows import check_file
+from erulab.attacks.sequence import every_options
+from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.models.hf import HfOptions
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
-from erulab.redaction import REDACTED, redacted_text
-from erulab.registry import GROUPS, LIST_GROUPS, methods, rewards
+from erulab.registry import methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
-NAMES = ("name", "split", "project", "group")  # keys that become parts of file names
-LONGEST = 255  # bytes of a file name, on the file systems we know
-OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep")
-COMMIT_OR_HASH = re.compile(r"[0-9a-f]{40}")
+Check = Callable[[RunConfig], None]
 
 
-def check_overrides(overrides: Iterable[str]) -> None:
-    """Refuses choices that Hydra would look for outside conf/, or answers with a traceback.
+def check_config(config: RunConfig) -> None:
+    """Runs CHECKS on a composed config.
 
     Raises:
-        ConfigError
+        ConfigError: the first check that fails says why, and what to type instead.
     """
-    for override in overrides:
-        group, equals, value = override.partition("=")
-        if equals and not group:
-            raise ConfigError(f"{override!r} names no key; type KEY=VALUE")
-        if not equals or group not in (*GROUPS, *OTHER_GROUPS):
-            continue
-        if group in GROUPS and value.strip() in ("null", ""):
-            names = ", ".join(["none"] * (group in LIST_GROUPS) + GROUPS[group].names())
-            raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
-        for name in re.split(r"[\[\],\s'\"]+", value):
-            # Numbers and booleans are no names to Hydra either, and it says so with a traceback.
-            plain = r"[A-Za-z_][\w-]{0,99}"
-            allowed = rf"({plain}/)?{plain}" if group == "experiment" else plain  # recipes lie in a folder a benchmark
-            if name and (not re.fullmatch(allowed, name) or name.lower() in ("true", "false")):
-                raise ConfigError(f"{group}={name[:60]!r} is no option's name: letters, digits, _ and - only")
-        if value.startswith("[") and group not in LIST_GROUPS:
-            raise ConfigError(f"{override}: {group} takes one choice; for a run of each: -m {group}={value[1:-1]}")
+    for check in CHECKS:
+        check(config)
 
 
-def check_texts(values: dict[str, Any]) -> None:
-    """Refuses code (`_target_`), secrets, and texts that are no file names where they become one.
+def check_job(config: RunConfig) -> None:
+    """Runs JOB_CHECKS on a config with a definite engine.
 
     Raises:
-        ConfigError
+        ErulabError: the first check that fails; a ConfigError, or a DataError for a file that cannot be used.
     """
-    for key, value in _leaves(values):
-        name = key.rsplit(".", 1)[-1]
-        if "_target_" in key.split("."):
-            raise ConfigError(f"{key}: _target_ would run code that a config names; refused outside hydra's node")
-        if not isinstance(value, str):
-            continue
-        if "\0" in value:
-            raise ConfigError(f"{key} holds a NUL character, which no name or path can")
-        if any(len(part.encode(errors="surrogatepass")) > LONGEST for part in value.split("/")):
-            raise ConfigError(f"{key} holds a name of more than {LONGEST} bytes: {value[:40]}...; give a shorter one")
-        if name in NAMES and ("/" in value or value in (".", "..")):
-            raise ConfigError(f"{key} must be a plain name without /, got {value!r}")
-        # 40 hex digits inside a path are a commit (the hub's cache); alone they are a wandb key.
-        if REDACTED in redacted_text(value, commits=not COMMIT_OR_HASH.fullmatch(value)):
-            raise ConfigError(
-                f"{key} looks like a secret (its value is not shown); configs are written to files, so set it in the "
-                "environment instead: WANDB_API_KEY, HF_TOKEN"
-            )
+    for check in JOB_CHECKS:
+        check(config)
 
 
-def check(config: RunConfig) -> None:
-    """Combinations without a meaning.
+def check_reward(config: RunConfig) -> None:
+    """Requires a reward for methods with a margin, and refuses one for all others."""
+    method = config.method.name
+    takers = [name for name in methods.names() if methods[name].factory.takes_reward]
+    choices = [name for name in rewards.names() if name != "none"]
+    if method in takers and config.reward.name == "none":
+        raise ConfigError(f"method={method} needs a reward; try reward={choices[0]}, or one of: {', '.join(choices)}")
+    if method not in takers and config.reward.name != "none":
+        raise ConfigError(
+            f"method={method} has no margin, so reward={config.reward.name} would do nothing; drop it, or use one of: "
+            + ", ".join(f"method={name}" for name in takers)
+        )
 
-    Raises:
-        ConfigError: why, and what to type instead.
-    """
-    _check_reward(config)
-    _check_adversary(config)
-    _check_artifacts(config)
-    _check_compile(config)
-    _check_stages(config)
-    data_rules.check(config)
-    check_engine(config)
+
+def check_adversary(config: RunConfig) -> None:
+    """Refuses an adversary for methods that never train on forget rows."""
+    trains = methods[config.method.name].factory.trains
+    if config.adversary.name != "none" and trains in (Trains.retrain, Trains.nothing):
+        raise ConfigError(
+            f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
+            "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
+        )
 
 
-def check_batches(config: RunConfig, processes: int) -> None:
-    """global_batch = micro_batch x accumulation x processes, for unlearning and for learning.
+def check_artifacts(config: RunConfig) -> None:
+    """Refuses to save an adapter where none is trained."""
+    trains = methods[config.method.name].factory.trains
+    adapters = config.model.lora.rank > 0 and trains not in (Trains.retrain, Trains.nothing)
+    if config.artifacts.model is SavedModel.adapter and not adapters:
+        raise ConfigError(
+            f"artifacts.model=adapter, but method={config.method.name} with model.lora.rank={config.model.lora.rank} "
+            "trains no adapter; try model.lora.rank=16 and a method that unlearns, or artifacts.model=full"
+        )
 
+
+def check_compile(config: RunConfig) -> None:
+    """Refuses options that do not work with compiled blocks."""
+    adversary = config.adversary
+    if config.trainer.compile and isinstance(adversary, AblationOptions) and adversary.sites is Sites.all_writes:
+        raise ConfigError(
+            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
+            "try adversary.sites=block_inputs, or trainer.compile=false"
+        )
+    if config.trainer.compile and config.trainer.eval_every is not None:
+        raise ConfigError(
+            "trainer.eval_every lays rows out otherwise than training does, so trainer.compile=true would compile each "
+            "look anew; try trainer.compile=false, or trainer.eval_every=null"
+        )
+
+
+def check_stages(config: RunConfig) -> None:
+    """Requires at least one stage, and for each stage the models that it reads."""
+    stages = config.stages
+    if not stages:
+        raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
+    if config.models_to_learn and isinstance(config.model, HfOptions) and config.model.path is None:
+        learned = [stage.name for stage in config.models_to_learn]
+        named = " ".join(f"model.{name}=FOLDER" for name in learned)
+        alone = "stages=[evaluate] to score model.unlearned as it is" if config.model.unlearned is not None else named
+        raise ConfigError(
+            f"model={config.model.name} needs model.path, the weights to learn {' and '.join(learned)} from; type "
+            f"model.path=owner/name or ./folder, or {alone}"
+        )
+    unlearned = Stage.unlearn in stages or config.model.unlearned is not None
+    if Stage.attack in stages and config.attack and not unlearned:
+        raise ConfigError(
+            f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
+            "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
+        )
+
+
+def check_engine(config: RunConfig) -> None:
+    """Refuses what the engine cannot do. Job planning asks again once `engine=auto` has become a definite engine."""
+    engine = config.engine
+    if engine.name is EngineName.local and engine.nodes > 1:
+        raise ConfigError(
+            f"engine=local is one process, got engine.nodes={engine.nodes}; try engine=zero2, or engine.nodes=1"
+        )
+    if engine.nodes > 1 and engine.rendezvous is None:
+        raise ConfigError(
+            f"engine.nodes={engine.nodes} needs the address where the hosts meet; type engine.rendezvous=HOST:PORT, "
+            "the same on each host: the name of one of them and a free port of it (in Slurm: sbatch launch/slurm.sh)"
+        )
+    if engine.name is EngineName.local and (engine.processes or 1) > 1:
+        raise ConfigError(
+            f"engine=local is one process, got engine.processes={engine.processes}; try engine=zero2, or "
+            "engine.processes=1"
+        )
+    offload = f"engine.offload={engine.offload.name}"
+    if engine.offload is not Offload.none and engine.name in (EngineName.local, EngineName.zero0):
+        raise ConfigError(
+            f"{offload} needs a sharded optimizer, which engine={engine.name.name} has not; try engine=zero2"
+        )
+    if engine.offload is Offload.nvme and engine.name is not EngineName.zero3:
+        raise ConfigError(f"{offload} is for engine=zero3, got engine={engine.name.name}; try engine.offload=cpu")
+    if (engine.offload is Offload.nvme) != (engine.nvme_path is not None):
+        raise ConfigError(
+            f"{offload} and engine.nvme_path={engine.nvme_path or 'null'} do not fit together; type "
+            "engine.offload=nvme engine.nvme_path=FOLDER"
+        )
+
+
+def check_batches(config: RunConfig, processes: int | None = None) -> None:
+    """Requires global_batch = micro_batch x accumulation x processes, for unlearning and for learning.
+
+    Args:
+        config: its engine is definite.
+        processes: over all hosts; None: those of the engine.
     Raises:
         ConfigError: the equation with numbers and the nearest values that satisfy it.
     """
+    processes = config.engine.world if processes is None else processes
     for part, options in (("trainer", config.trainer), ("target", config.target)):
         if config.trainer.micro_tokens is not None and options.micro_batch is None:
             # The budget cuts the batch into micro-batches of any sizes, the same number for every process.
@@ -135,113 +198,29 @@ def check_batches(config: RunConfig, processes: int) -> None:
         )
 
 
-def _check_reward(config: RunConfig) -> None:
-    method = config.method.name
-    takers = [name for name in methods.names() if methods[name].factory.takes_reward]
-    choices = [name for name in rewards.names() if name != "none"]
-    if method in takers and config.reward.name == "none":
-        raise ConfigError(f"method={method} needs a reward; try reward={choices[0]}, or one of: {', '.join(choices)}")
-    if method not in takers and config.reward.name != "none":
-        raise ConfigError(
-            f"method={method} has no margin, so reward={config.reward.name} would do nothing; drop it, or use one of: "
-            + ", ".join(f"method={name}" for name in takers)
-        )
-
-
-def _check_artifacts(config: RunConfig) -> None:
-    trains = methods[config.method.name].factory.trains
-    adapters = config.model.lora.rank > 0 and trains not in (Trains.retrain, Trains.nothing)
-    if config.artifacts.model is SavedModel.adapter and not adapters:
-        raise ConfigError(
-            f"artifacts.model=adapter, but method={config.method.name} with model.lora.rank={config.model.lora.rank} "
-            "trains no adapter; try model.lora.rank=16 and a method that unlearns, or artifacts.model=full"
-        )
-
-
-def _check_adversary(config: RunConfig) -> None:
-    trains = methods[config.method.name].factory.trains
-    if config.adversary.name != "none" and trains in (Trains.retrain, Trains.nothing):
-        raise ConfigError(
-            f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
-            "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
-        )
-
-
-def _check_compile(config: RunConfig) -> None:
-    adversary = config.adversary
-    if config.trainer.compile and isinstance(adversary, AblationOptions) and adversary.sites is Sites.all_writes:
-        raise ConfigError(
-            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
-            "try adversary.sites=block_inputs, or trainer.compile=false"
-        )
-    if config.trainer.compile and config.trainer.eval_every is not None:
-        raise ConfigError(
-            "trainer.eval_every lays rows out otherwise than training does, so trainer.compile=true would compile each "
-            "look anew; try trainer.compile=false, or trainer.eval_every=null"
-        )
-
-
-def _check_stages(config: RunConfig) -> None:
-    stages = config.stages
-    if not stages:
-        raise ConfigError(f"stages=[] leaves nothing to do; name some of {','.join(stage.name for stage in Stage)}")
-    if config.models_to_learn and isinstance(config.model, HfOptions) and config.model.path is None:
-        learned = [stage.name for stage in config.models_to_learn]
-        named = " ".join(f"model.{name}=FOLDER" for name in learned)
-        alone = "stages=[evaluate] to score model.unlearned as it is" if config.model.unlearned is not None else named
-        raise ConfigError(
-            f"model={config.model.name} needs model.path, the weights to learn {' and '.join(learned)} from; type "
-            f"model.path=owner/name or ./folder, or {alone}"
-        )
-    unlearned = Stage.unlearn in stages or config.model.unlearned is not None
-    if Stage.attack in stages and config.attack and not unlearned:
-        raise ConfigError(
-            f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
-            "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
-        )
-
-
-def check_engine(config: RunConfig) -> None:
-    """What an engine cannot do; asked again once `auto` has become definite.
+def check_named_files(config: RunConfig) -> None:
+    """Looks at the files that model, data set, benchmarks and attacks name, without loading any of them.
 
     Raises:
-        ConfigError
+        ErulabError: one line, of the code that fits.
     """
-    engine = config.engine
-    if engine.name is EngineName.local and engine.nodes > 1:
-        raise ConfigError(
-            f"engine=local is one process, got engine.nodes={engine.nodes}; try engine=zero2, or engine.nodes=1"
-        )
-    if engine.nodes > 1 and engine.rendezvous is None:
-        raise ConfigError(
-            f"engine.nodes={engine.nodes} needs the address where the hosts meet; type engine.rendezvous=HOST:PORT, "
-            "the same on each host: the name of one of them and a free port of it (in Slurm: sbatch launch/slurm.sh)"
-        )
-    if engine.name is EngineName.local and (engine.processes or 1) > 1:
-        raise ConfigError(
-            f"engine=local is one process, got engine.processes={engine.processes}; try engine=zero2, or "
-            "engine.processes=1"
-        )
-    offload = f"engine.offload={engine.offload.name}"
-    if engine.offload is not Offload.none and engine.name in (EngineName.local, EngineName.zero0):
-        raise ConfigError(
-            f"{offload} needs a sharded optimizer, which engine={engine.name.name} has not; try engine=zero2"
-        )
-    if engine.offload is Offload.nvme and engine.name is not EngineName.zero3:
-        raise ConfigError(f"{offload} is for engine=zero3, got engine={engine.name.name}; try engine.offload=cpu")
-    if (engine.offload is Offload.nvme) != (engine.nvme_path is not None):
-        raise ConfigError(
-            f"{offload} and engine.nvme_path={engine.nvme_path or 'null'} do not fit together; type "
-            "engine.offload=nvme engine.nvme_path=FOLDER"
-        )
+    parts = [(registry.models, config.model), (registry.datasets, config.dataset)]
+    parts += [(registry.benchmarks, options) for options in config.benchmark.values()]
+    for plugins, options in parts:
+        plugins.build(options).validate()
+    for options in every_options(config.attack):
+        if isinstance(options, RelearnOptions):
+            check_file(options.texts)
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, path)
-    else:
-        yield path, value
+# The order decides which message is shown where several checks would fail.
+CHECKS: tuple[Check, ...] = (
+    check_reward,
+    check_adversary,
+    check_artifacts,
+    check_compile,
+    check_stages,
+    check_data_set,
+    check_engine,
+)
+JOB_CHECKS: tuple[Check, ...] = (check_engine, check_batches, check_named_files)

@@ -1,4 +1,4 @@
-"""One run, from a typed config to finished workers: what `run.py` does once and a sweep for each of its jobs."""
+"""One job, from a typed config to finished workers. `run.py` runs one, a sweep runs many."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from erulab.config.compose import check_named_files, config_to_dict, load_config, rules, save_config
+from erulab.config.compose import config_to_dict, load_config, save_config
+from erulab.config.rules import check_job
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
 from erulab.launching import hosts, machine, workers
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
-from erulab.launching.workers import Ended
+from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
 
@@ -24,7 +25,7 @@ WORKER = "erulab.worker"
 
 @dataclass(frozen=True)
 class Job:
-    """A run that has been checked as far as it can be before its workers start."""
+    """A run that has passed every check that is possible before its workers start."""
 
     config: RunConfig
     rundir: RunDir
@@ -33,21 +34,19 @@ class Job:
 
 
 def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | None = None) -> Job:
-    """Makes engine and run folder definite, and looks at files, packages and GPUs. Writes nothing but the
-    rows of files, into the cache.
+    """Chooses the engine and the run folder, and checks files, packages and GPUs. Writes only rows into the cache.
 
     Args:
-        folder: the run folder, where the user names one; else `<output>/<dataset>/<method>-<key>`, with
-            `checkpoint` for the method where every model is given.
-        gpus: those the run will have; None: all that this process may use.
+        config: a composed config.
+        folder: the run folder, if the user names one; None: `<output>/<dataset>/<method>-<key>`, with `checkpoint` in
+            place of the method if the user names every model.
+        gpus: the GPUs that the run will have; None: all that this process may use.
     Raises:
         ErulabError: one line, of the code that fits.
     """
     gpus = machine.gpus() if gpus is None else gpus
     config = dataclasses.replace(config, engine=workers.choose_engine(config.engine, len(gpus)))
-    rules.check_engine(config)
-    rules.check_batches(config, config.engine.world)
-    check_named_files(config)
+    check_job(config)
     workers.check_machine(config, gpus)
     key = folder_key(config)
     if folder is not None:
@@ -56,15 +55,15 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{made_by}-{key}"), gpus, key)
 
 
-def run_job(job: Job) -> Ended:
-    """Writes run.yaml and env.json, runs this host's workers, and says how the run ended where they could not.
+def run_job(job: Job) -> RunExit:
+    """Writes run.yaml and env.json, runs this host's workers, and reports an end that they could not report.
 
     Raises:
         ErulabError: the folder cannot be used.
     """
     rundir, engine = job.rundir, job.config.engine
     rundir.make()
-    with hosts.joined(rundir, _meeting(job)) as host:
+    with hosts.join_run(rundir, _meeting_of(job.config, job.key)) as host:
         if host.first:
             _check_same_run(job)
             if host.meeting is not None:
@@ -75,14 +74,14 @@ def run_job(job: Job) -> Ended:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
-        ended = workers.run(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
-    _say(job, ended)
+        ended = workers.run_workers(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
+    report_exit(job, ended)
     return ended
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the run folder already holds all that the job would make."""
-    # The code of a plugin may have changed, which the folder's key does not show; the caches know.
+    """Whether the run folder already holds everything that the job would make."""
+    # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
     if job.config.rerun or job.config.plugins:
         return False
     try:
@@ -98,7 +97,7 @@ def is_finished(job: Job) -> bool:
 
 
 def _check_same_run(job: Job) -> None:
-    """A folder that the user names may hold another run, whose files would be mixed with this one's."""
+    """Raises ConfigError if a folder that the user names holds a run with other settings."""
     if not job.rundir.run_yaml.is_file():
         return
     try:
@@ -112,16 +111,16 @@ def _check_same_run(job: Job) -> None:
         )
 
 
-def _meeting(job: Job) -> Meeting | None:
-    engine = job.config.engine
-    if engine.nodes == 1:
+def _meeting_of(config: RunConfig, key: str) -> Meeting | None:
+    """Returns where the hosts of a run meet; None for a run on one host."""
+    if config.engine.nodes == 1:
         return None
-    assert engine.rendezvous is not None  # config.rules
-    return Meeting(engine.nodes, engine.rendezvous, job.key)
+    assert config.engine.rendezvous is not None  # config.rules
+    return Meeting(config.engine.nodes, config.engine.rendezvous, key)
 
 
 def _check_same_command(job: Job) -> None:
-    """All hosts' workers read the first host's run.yaml: what was typed here must not be something else."""
+    """Raises ConfigError if another command was typed on the first host, whose run.yaml all workers read."""
     first, here = (config_to_dict(c) for c in (load_config(job.rundir.run_yaml), job.config))
     differing = [key for key in here if here[key] != first[key]]
     if differing:
@@ -131,9 +130,9 @@ def _check_same_command(job: Job) -> None:
         )
 
 
-def _say(job: Job, ended: Ended) -> None:
+def report_exit(job: Job, ended: RunExit) -> None:
+    """Prints how a run ended, unless rank 0 has already printed it on this host."""
     if ended.code == 1:
-        # Rank 0's output has been shown already, on its host.
         if ended.rank or not ended.here:
             print(workers.last_lines(job.rundir, ended.rank), file=sys.stderr)
         print(
@@ -141,12 +140,7 @@ def _say(job: Job, ended: Ended) -> None:
             f"{job.rundir.rank_log(ended.rank)}",
             file=sys.stderr,
         )
-    elif ended.code and (ended.rank or not ended.here or not _shown(job, ended)):
+    elif ended.code and (ended.rank or not ended.here or ended.message not in workers.last_lines(job.rundir, 0)):
         print(ended.message, file=sys.stderr)
     if ended.here:
         print(f"run folder: {job.rundir.path}", flush=True)
-
-
-def _shown(job: Job, ended: Ended) -> bool:
-    """Whether rank 0 printed the message itself."""
-    return ended.message in workers.last_lines(job.rundir, 0)

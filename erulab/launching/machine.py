@@ -112,8 +112,10 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> str | None:
-    """The checkout's commit, with `-dirty` where files differ from it; None outside a repository."""
+    """Returns the checkout's commit, with `-dirty` where files differ from it; None where erulab is no checkout."""
     root = Path(erulab.__file__).resolve().parent.parent
+    if not (root / "conf").is_dir():  # installed: a repository around it is not erulab's
+        return None
     ask = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=10)

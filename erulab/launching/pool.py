@@ -11,7 +11,7 @@ from pathlib import Path
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching import machine, workers
 from erulab.launching.machine import GPU
-from erulab.launching.processes import Child, passing_on
+from erulab.launching.processes import Child, forward_signals
 from erulab.launching.sweep import Sweep, Task
 
 POLL_SECONDS = 0.1
@@ -77,7 +77,7 @@ def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
     waiting, free = deque(sweep.tasks), deque(slots)
     running: list[Running] = []
     children: list[Child] = []
-    with passing_on(children) as signals:
+    with forward_signals(children) as signals:
         while running or (waiting and not signals):
             while waiting and free and not signals:
                 task = waiting.popleft()
@@ -87,7 +87,7 @@ def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
                 running.append(_started(sweep, task, slot, len(slots)))
                 children.append(running[-1].child)
                 for number in signals:  # that came before there was anybody to pass it on to
-                    running[-1].child.tell(number)
+                    running[-1].child.send_signal(number)
             for one in list(running):
                 code = one.child.poll()
                 if code is not None:

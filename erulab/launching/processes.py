@@ -38,18 +38,18 @@ class Child:
             )
         self._known: set[psutil.Process] = set()
         self._looked = 0.0
-        self._told = False
+        self._published = False
 
     def poll(self) -> int | None:
         """The return code, None while it runs; remembers descendants, once a second."""
         self._look()
         return self._process.poll()
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Passes a signal on; only the first is, since two would mean to end at once."""
-        if self._told:
+        if self._published:
             return
-        self._told = True
+        self._published = True
         with contextlib.suppress(ProcessLookupError):
             # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback. SIGUSR2
             # is submitit's, they do not know it.
@@ -81,11 +81,11 @@ class Child:
 def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> int:
     """Runs one child, passing signals on; its return code, 128 + the signal for a killed one, as shells say it."""
     children: list[Child] = []
-    with passing_on(children, numbers) as signals:
+    with forward_signals(children, numbers) as signals:
         child = Child(command, None, os.environ)
         children.append(child)
         for number in signals:  # that came before there was anybody to pass it on to
-            child.tell(number)
+            child.send_signal(number)
         while (code := child.poll()) is None:
             time.sleep(POLL_SECONDS)
         child.kill()
@@ -93,7 +93,7 @@ def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> in
 
 
 @contextlib.contextmanager
-def passing_on(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Iterator[list[int]]:
+def forward_signals(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Iterator[list[int]]:
     """Passes the first signal on to `children`, for a checkpoint; the second kills them.
 
     Yields the signals that came. The list of children may change meanwhile; whoever adds a child looks whether a
@@ -104,7 +104,7 @@ def passing_on(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Ite
     def receive(number: int, frame: FrameType | None) -> None:
         came.append(number)
         for child in list(children):
-            child.tell(number) if len(came) == 1 else child.kill()
+            child.send_signal(number) if len(came) == 1 else child.kill()
 
     before = {number: signal.signal(number, receive) for number in numbers}
     try:

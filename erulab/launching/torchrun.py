@@ -67,8 +67,8 @@ class Log:
     @property
     def ranks(self) -> dict[int, int]:
         """The ranks that have started here: local rank -> rank."""
-        told = re.findall(r"erulab: rank (\d+) is local rank (\d+)", self._text)
-        return {int(local): int(rank) for rank, local in told}
+        status = re.findall(r"erulab: rank (\d+) is local rank (\d+)", self._text)
+        return {int(local): int(rank) for rank, local in status}
 
     @property
     def failing(self) -> bool:

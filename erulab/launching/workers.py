@@ -1,4 +1,4 @@
-"""Starts this host's worker processes of a run, follows them, and says how the run ended."""
+"""Starts this host's worker processes of a run, follows them to their end, and decides how the run ended."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from pathlib import Path
 
 from erulab.errors import EnvironmentFault
 from erulab.launching import machine, torchrun
-from erulab.launching.hosts import Failure, Host, Note
+from erulab.launching.hosts import Failure, Host, HostStatus
 from erulab.launching.machine import GPU
-from erulab.launching.processes import Child, passing_on
+from erulab.launching.processes import Child, forward_signals
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig
 from erulab.rundir import RunDir
 
-KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from outside; others are crashes
+# Signals that come from outside; a rank that dies by another one has crashed.
+KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 POLL_SECONDS = 0.05
 LAST_LINES = 15
-# How long ranks may live on after one of them has died, on whichever host (torchrun sees to the most of it); torchrun
-# itself a little longer, since it then says who failed first.
+# How long ranks may live on after one of them has died, on any host (usually torchrun stops them). torchrun may live a
+# little longer, because it then reports which rank failed first.
 SURVIVE_SECONDS = 20
 LAST_WORD_SECONDS = 5
 STOPPED = 75
@@ -37,18 +38,26 @@ AGAIN = "the same command continues from the last checkpoint"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How the run ended; `stopped`: a signal came, to any host; `here`: rank 0 was on this host, its output shown."""
+class RunExit:
+    """How a run ended."""
 
     code: int
     message: str
-    rank: int = 0
-    stopped: bool = False
-    here: bool = True
+    rank: int = 0  # the rank that the message is about
+    stopped: bool = False  # whether a signal came, on any host
+    here: bool = True  # whether rank 0 was on this host, so that its output has been shown
 
 
 def choose_engine(engine: EngineOptions, gpus: int) -> EngineOptions:
-    """`auto` and null made definite: one process, or one a GPU; zero2 where there are several, or several hosts."""
+    """Returns the options with a definite engine and number of processes.
+
+    `auto` is one process of the local engine on the CPU or one GPU; zero2 with one process per GPU from two GPUs or two
+    hosts on.
+
+    Args:
+        engine: the options, as typed.
+        gpus: number of GPUs on this host.
+    """
     alone = engine.name is EngineName.local or (engine.name is EngineName.auto and gpus < 2 and engine.nodes == 1)
     processes = engine.processes or (1 if alone else max(gpus, 1))
     name = engine.name
@@ -58,10 +67,13 @@ def choose_engine(engine: EngineOptions, gpus: int) -> EngineOptions:
 
 
 def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
-    """What can be known to be missing before a worker starts. `config.engine` is definite.
+    """Checks, before a worker starts, that this machine has what the run needs.
 
+    Args:
+        config: its engine is definite.
+        gpus: those that the run will have.
     Raises:
-        EnvironmentFault: naming the setting to use.
+        EnvironmentFault: what is missing, and the setting to use instead.
     """
     engine = config.engine
     processes = engine.processes or 1
@@ -89,7 +101,7 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
 
 
 def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:
-    """Looks for what DeepSpeed's operator for disks is compiled from, as DeepSpeed does: by linking a program."""
+    """Checks that DeepSpeed's disk operator can be compiled, by linking a small program as DeepSpeed does."""
     instead = "try engine.offload=cpu"
     flags = [shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS")]
     linked = (
@@ -111,145 +123,172 @@ def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:
         raise EnvironmentFault(f"engine.nvme_path={engine.nvme_path} is no folder to write to; make it, or {instead}")
 
 
-def run(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> Ended:
-    """Runs `python -m <module> RUN_DIR` in `processes` ranks of this host to the end, showing what rank 0 prints.
+def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> RunExit:
+    """Runs `python -m <module> RUN_DIR` in `processes` ranks on this host to the end, and shows what rank 0 prints.
 
     Args:
-        gpus: how many there are; without one DeepSpeed is told to use CPUs.
-        host: this host's place beside others; None where it is the only one. Its lock is inherited by workers, so that
-            the folder stays in use while one of them lives.
+        rundir: the run folder.
+        processes: number of ranks on this host.
+        module: erulab.worker, or a stand-in for it in tests.
+        gpus: number of GPUs; if it is 0, DeepSpeed is told to use the CPU.
+        host: this host's place among several; None if it is the only one. Workers inherit its lock, so that the folder
+            stays in use while one of them lives.
     Returns:
-        The code of exit.json, which the first host also writes where the workers could not: the same on all hosts. 75
-        for a rank that was killed.
+        The code in exit.json, which the first host writes if the workers could not: the same on all hosts. 75 for a
+        rank that was killed.
     """
     host = host or Host(rundir)
     if host.first:
         rundir.clear()
-    host.tell(Note())
+    host.publish(HostStatus())
     alone = processes * host.nodes == 1
-    launcher = rundir.launcher_log(host.seat)
+    launcher = rundir.launcher_log(host.host_index)
     children: list[Child] = []
-    with passing_on(children) as signals:
+    with forward_signals(children) as signals:
         child = Child(
             [sys.executable, "-u", "-m", module, str(rundir.path)]
             if alone
             else torchrun.command(processes, host.meeting, [module, str(rundir.path)]),
             rundir.rank_log(0) if alone else launcher,
-            _environment(processes, gpus),
+            _worker_environment(processes, gpus),
             host.inherited,
         )
         children.append(child)
-        for number in signals:  # that came before there was anybody to pass it on to
-            child.tell(number)
+        for number in signals:  # those that came before there was a child
+            child.send_signal(number)
         console, log = _Console(rundir.rank_log(0), here=alone), torchrun.Log(launcher)
-        code, told = _follow(child, host, log, signals, console)
-        # Still under the handlers: a signal that comes while the hosts agree must not leave the others without an end.
-        ended = _agreed(rundir, host, told, log, code)
+        code, status = _follow_child(child, host, log, signals, console)
+        # The signal handlers still hold here: a signal that comes while the hosts agree must not leave others waiting.
+        ended = _agree_on_exit(rundir, host, status, log, code)
     return dataclasses.replace(ended, stopped=bool(signals) or host.stopped_elsewhere, here=console.here)
 
 
 def last_lines(rundir: RunDir, rank: int) -> str:
-    """The end of a rank's log, as shown when it crashed."""
+    """Returns the end of a rank's log, to be shown if it crashed."""
     file = rundir.rank_log(rank)
-    lines = _plain(file).splitlines() if file.is_file() else []
+    lines = _plain_log(file).splitlines() if file.is_file() else []
     return "\n".join(lines[-LAST_LINES:])
 
 
-def _follow(child: Child, host: Host, log: torchrun.Log, signals: list[int], console: _Console) -> tuple[int, Note]:
-    """Until `child` has ended and nothing of it is left: its return code, and what this host tells the others."""
+def _follow_child(
+    child: Child, host: Host, log: torchrun.Log, signals: list[int], console: _Console
+) -> tuple[int, HostStatus]:
+    """Waits until `child` and its descendants have ended, and publishes this host's status meanwhile.
+
+    Args:
+        child: this host's worker, or its torchrun.
+        log: what torchrun has written.
+        signals: those that have come to this process; a signal handler adds to it.
+        console: shows rank 0's output while it grows.
+    Returns:
+        The child's return code and this host's last status.
+    """
     failed_at: float | None = None
-    elsewhere = False  # whether another host was the first to fail; then what ends here ends by that
+    # Whether another host failed first. If so, failures on this host are consequences and are not reported.
+    elsewhere = False
     while (code := child.poll()) is None:
         console.show(log)
         others = host.others()
-        if any(note.signals for note in others):
-            child.tell(signal.SIGTERM)
-        if any(note.signals > 1 for note in others):
+        if any(status.signals for status in others):
+            child.send_signal(signal.SIGTERM)
+        if any(status.signals > 1 for status in others):
             child.kill()
-        if failed_at is None and not signals and not any(note.signals for note in others):
-            elsewhere = any(note.failing for note in others)
+        if failed_at is None and not signals and not any(status.signals for status in others):
+            elsewhere = any(status.failing for status in others)
             if elsewhere or log.failing:
                 failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS:
             child.kill_descendants()
         if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS + LAST_WORD_SECONDS:
             child.kill()
-        host.tell(Note(len(signals), failing=failed_at is not None))
+        host.publish(HostStatus(len(signals), failing=failed_at is not None))
         time.sleep(POLL_SECONDS)
     child.kill()
     console.show(log, final=True)
     failure = None
     if code and not elsewhere:
         failure = Failure(0, code) if host.nodes == 1 and not log.ranks else log.failure
-    return code, Note(len(signals), failing=bool(code), ended=True, failure=failure)
+    return code, HostStatus(len(signals), failing=bool(code), ended=True, failure=failure)
 
 
-def _agreed(rundir: RunDir, host: Host, told: Note, log: torchrun.Log, code: int) -> Ended:
-    """How the run ended, on all hosts: the first host says so, in exit.json."""
-    stopped = told.signals or host.stopped_elsewhere
+def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun.Log, code: int) -> RunExit:
+    """Returns how the run ended, the same on all hosts: the first host decides and writes it to exit.json.
+
+    Args:
+        status: this host's last status.
+        code: the return code of this host's child.
+    """
+    stopped = status.signals or host.stopped_elsewhere
     limit = torchrun.STOP_SECONDS if stopped else SURVIVE_SECONDS + 2 * LAST_WORD_SECONDS
     if not host.first:
-        host.tell(told)
+        host.publish(status)
         host.wait_for_verdict(limit)
         if rundir.exit_json.is_file():
-            return Ended(**rundir.read_json(rundir.exit_json))
-        return Ended(STOPPED, f"the first host was lost; {AGAIN}")
-    host.tell(dataclasses.replace(told, ended=False))  # others wait for the verdict
-    notes = [told, *host.wait_for_others(limit)]
-    if host.meeting is not None and code and not log.ranks and not any(note.signals for note in notes):
-        ended = Ended(
+            return RunExit(**rundir.read_json(rundir.exit_json))
+        return RunExit(STOPPED, f"the first host was lost; {AGAIN}")
+    host.publish(dataclasses.replace(status, ended=False))  # others wait for the verdict
+    statuses = [status, *host.wait_for_others(limit)]
+    if host.meeting is not None and code and not log.ranks and not any(status.signals for status in statuses):
+        ended = RunExit(
             EnvironmentFault.code,
             f"not all {host.nodes} hosts met at {host.meeting.endpoint}; type the same command on each within "
             f"{torchrun.MEET_SECONDS // 60} minutes, with an address that all can reach ({rundir.launcher_log()} says "
             "more)",
         )
     else:
-        ended = _ended(rundir, code, notes)
+        ended = _decide_exit(rundir, code, statuses)
     rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
     for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain(rank_log))
+        rundir.write_text(rank_log, _plain_log(rank_log))
     if ended.code == 0:
-        for seat in range(host.nodes):
-            rundir.launcher_log(seat).unlink(missing_ok=True)
+        for index in range(host.nodes):
+            rundir.launcher_log(index).unlink(missing_ok=True)
     host.leave()
     return ended
 
 
-def _ended(rundir: RunDir, code: int, notes: list[Note]) -> Ended:
-    signals = max(note.signals for note in notes)
+def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunExit:
+    """Returns how the run ended, from what is left of it.
+
+    Args:
+        code: the return code of the first host's child.
+        statuses: the last status of every host, the first host's first.
+    """
+    signals = max(status.signals for status in statuses)
     if signals > 1:
-        return Ended(STOPPED, f"killed by a second signal; {AGAIN}")
-    failures = [note.failure for note in notes if note.failure is not None]
-    # A host whose rank was killed and one whose ranks failed by that may both believe to be the first.
+        return RunExit(STOPPED, f"killed by a second signal; {AGAIN}")
+    failures = [status.failure for status in statuses if status.failure is not None]
+    # A host whose rank was killed and a host whose ranks failed because of that may both report the first failure.
     failure = min(failures, key=lambda failure: -failure.code not in KILLS, default=Failure(0, code))
-    # Looked at before exit.json: the ranks that a killed one leaves behind fail too, and say so.
+    # Before exit.json is read: ranks that lose a killed one fail too, and write messages of their own.
     if failures and -failure.code in KILLS:
         cause = ", by the system if memory ran out" if -failure.code == signal.SIGKILL else ""
-        return Ended(STOPPED, f"rank {failure.rank} was killed by signal {-failure.code}{cause}; {AGAIN}", failure.rank)
-    lost = next((note.lost for note in notes if note.lost is not None), None)
+        message = f"rank {failure.rank} was killed by signal {-failure.code}{cause}; {AGAIN}"
+        return RunExit(STOPPED, message, failure.rank)
+    lost = next((status.lost for status in statuses if status.lost is not None), None)
     if lost is not None:
-        return Ended(STOPPED, f"host {lost} was lost; {AGAIN}")
+        return RunExit(STOPPED, f"host {lost} was lost; {AGAIN}")
     known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
-    # A rank that dies without a word is not what the ranks say that torchrun stopped after it, or that lost it.
+    # A silently killed rank is the cause; messages of ranks stopped afterwards are its consequences, so it wins.
     silent = failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals)
     if known is not None and not (silent and known["rank"] != failure.rank):
-        return Ended(known["code"], known["message"], known["rank"])
+        return RunExit(known["code"], known["message"], known["rank"])
     if signals:
-        return Ended(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+        return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
     died = -failure.code
     how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
-    return Ended(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
+    return RunExit(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
 
 
-def _environment(processes: int, gpus: int) -> dict[str, str]:
+def _worker_environment(processes: int, gpus: int) -> dict[str, str]:
     variables = dict(os.environ)
     variables.setdefault("OMP_NUM_THREADS", str(max(machine.cores() // processes, 1)))
     variables["PYTHONUNBUFFERED"] = "1"
-    variables.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # what libraries tell each other about next year
+    variables.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # deprecations between libraries
     if not gpus:
         variables["DS_ACCELERATOR"] = "cpu"
     if sys.stdout.isatty():
-        # Workers write to a file that is shown here: what they print is for a terminal all the same.
+        # Workers write to a file, but what they print is shown on this terminal.
         size = shutil.get_terminal_size()
         variables |= {"FORCE_COLOR": "1", "COLUMNS": str(size.columns), "LINES": str(size.lines)}
     return variables
@@ -265,7 +304,12 @@ class _Console:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def show(self, log: torchrun.Log, *, final: bool = False) -> None:
-        """`log`: says whether rank 0 has started on this host; `final`: nothing more will come."""
+        """Prints what rank 0 has written since the last call.
+
+        Args:
+            log: tells whether rank 0 has started on this host.
+            final: whether nothing more will come.
+        """
         self.here = self.here or 0 in log.ranks.values()
         if not self.here:
             return
@@ -280,7 +324,7 @@ class _Console:
                 sys.stdout.flush()
 
 
-def _plain(file: Path) -> str:
-    """A log without terminal escapes, and with the last state of each progress line only."""
+def _plain_log(file: Path) -> str:
+    """Returns a log without terminal escapes and with only the last state of each progress line."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
     return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))

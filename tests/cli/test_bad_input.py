@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from erulab.config import rules
+from erulab.config import rules, text_rules
 from erulab.config.compose import compose_config
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching import workers
@@ -129,7 +129,7 @@ def test_no_default_of_another_model_is_proposed(typed: str, command: Callable[.
 def test_nul_in_a_name() -> None:
     # A shell cannot pass it; a preset's YAML can.
     with pytest.raises(ConfigError, match="output holds a NUL"):
-        rules.check_texts({"output": "a\0b"})
+        text_rules.check_texts({"output": "a\0b"})
 
 
 def test_duplicate_key_in_a_preset(command: Callable[..., Answer], here: Path) -> None:
@@ -169,7 +169,7 @@ def test_secrets_are_refused_and_not_shown(typed: str, command: Callable[..., An
 
 def test_a_snapshot_path_is_no_secret() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    rules.check_texts({"model": {"path": f"/hub/models--a--b/snapshots/{commit}"}})
+    text_rules.check_texts({"model": {"path": f"/hub/models--a--b/snapshots/{commit}"}})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from erulab.config.compose import CONF, compose_config, load_config, save_config
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching import hosts
-from erulab.launching.hosts import Meeting, Note, joined
+from erulab.launching.hosts import HostStatus, Meeting, join_run
 from erulab.launching.job import plan_job, run_job
 from erulab.rundir import InUse, RunDir
 
@@ -235,26 +235,30 @@ MEETING = Meeting(2, "somewhere:29500", "key")
 
 def test_another_run_is_told_that_the_folder_is_in_use(here: Path) -> None:
     rundir = RunDir(here)
-    with joined(rundir, MEETING) as first:
-        first.tell(Note())
+    with join_run(rundir, MEETING) as first:
+        first.publish(HostStatus())
         for other in (None, Meeting(2, "elsewhere:29500", "key"), Meeting(2, "somewhere:29500", "other key")):
-            with pytest.raises(InUse, match=rf"in use by process {os.getpid()}"), joined(rundir, other):
+            with pytest.raises(InUse, match=rf"in use by process {os.getpid()}"), join_run(rundir, other):
                 pass
-        with joined(rundir, MEETING) as second:
+        with join_run(rundir, MEETING) as second:
             assert (first.first, second.first, second.name) == (True, False, "host 2 of 2")
 
 
 def test_an_earlier_host_that_is_still_ending_holds_the_folder(here: Path) -> None:
     rundir = RunDir(here)
-    with rundir.locked(host_index=1), pytest.raises(InUse), joined(rundir, None):
+    with rundir.locked(host_index=1), pytest.raises(InUse), join_run(rundir, None):
         pass
-    with joined(rundir, None) as host:
+    with join_run(rundir, None) as host:
         assert host.first
 
 
 def test_a_host_waits_until_the_first_is_ready(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "READY_SECONDS", 0.3)
-    with joined(RunDir(here), MEETING), pytest.raises(EnvironmentFault, match="in use"), joined(RunDir(here), MEETING):
+    with (
+        join_run(RunDir(here), MEETING),
+        pytest.raises(EnvironmentFault, match="in use"),
+        join_run(RunDir(here), MEETING),
+    ):
         pass
 
 
@@ -263,9 +267,9 @@ def test_another_command_on_the_second_host_is_refused(here: Path) -> None:
     first, second = (plan_job(compose_config([*run, f"attack={attack}"])) for attack in ("relearn", "none"))
     assert first.rundir.path == second.rundir.path
     first.rundir.make()
-    with joined(first.rundir, Meeting(2, "somewhere:29500", first.key)) as host:
+    with join_run(first.rundir, Meeting(2, "somewhere:29500", first.key)) as host:
         save_config(first.config, first.rundir.run_yaml)
-        host.tell(Note())
+        host.publish(HostStatus())
         with pytest.raises(ConfigError, match=r"other settings of attack .*the same command on each host"):
             run_job(second)
 

@@ -76,6 +76,16 @@ def overlap(one: dict[str, object], two: dict[str, object]) -> bool:
     return one["started"] < two["ended"] and two["started"] < one["ended"]  # type: ignore[operator]
 
 
+def test_jobs_find_the_users_own_conf_folder(
+    command: Callable[..., Answer], jobs_run: Callable[[str], None], here: Path
+) -> None:
+    (here / "my_conf" / "method").mkdir(parents=True)
+    (here / "my_conf" / "method" / "gentle.yaml").write_text("defaults: [npo, _self_]\nbeta: 0.05\n")
+    jobs_run(BODY)
+    assert command("--config-dir", "my_conf", *POOL, "method=gentle").code == 0
+    assert [record["beta"] for record in records(here)] == ["0.05"]
+
+
 def test_jobs_run_at_once_and_fail_alone(
     command: Callable[..., Answer], jobs_run: Callable[[str], None], here: Path
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erulab.launching.processes import Child, passing_on
+from erulab.launching.processes import Child, forward_signals
 
 
 def works(pid: int) -> bool:
@@ -34,7 +34,7 @@ def gone(pid: int) -> bool:
 
 def test_a_fault_of_ours_leaves_no_child(tmp_path: Path) -> None:
     children: list[Child] = []
-    with pytest.raises(OSError, match="disk"), passing_on(children):
+    with pytest.raises(OSError, match="disk"), forward_signals(children):
         children.append(Child(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], None, os.environ))
         sleeper = written(tmp_path / "pid")
         assert works(sleeper)

@@ -74,17 +74,17 @@ def test_output_is_shown_and_kept_without_escapes(
     print("\n\nlast", file=sys.stderr)
     end(0)
     """)
-    ended = workers.run(rundir, 1, module)
+    ended = workers.run_workers(rundir, 1, module)
     assert ended.code == 0
     assert "début \x1b[1mbold" in capsys.readouterr().out
     assert rundir.rank_log(0).read_text() == "début bold\nstep 2\n\nlast\n\n"
 
 
 def test_the_code_of_exit_json_counts(rundir: RunDir, worker: Worker) -> None:
-    ended = workers.run(rundir, 1, worker('end(3, "0 rows")'))
+    ended = workers.run_workers(rundir, 1, worker('end(3, "0 rows")'))
     assert (ended.code, ended.message, ended.rank) == (3, "0 rows", 0)
     # A stale one does not.
-    assert workers.run(rundir, 1, worker("sys.exit(9)")).code == 1
+    assert workers.run_workers(rundir, 1, worker("sys.exit(9)")).code == 1
 
 
 def test_a_crash_shows_the_last_lines_and_the_log(
@@ -130,7 +130,7 @@ def test_two_ranks_have_their_logs_and_the_failing_ones_word(
 def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: int, number: signal.Signals) -> None:
     module = worker(WAIT.replace("HOW_LONG", "0.3"))
     when_ready(rundir, ranks, lambda: os.kill(os.getpid(), number))
-    ended = workers.run(rundir, ranks, module)
+    ended = workers.run_workers(rundir, ranks, module)
     assert (ended.code, ended.stopped) == (75, True)
     # SIGINT would leave a traceback in a worker that is still importing.
     received = signal.SIGTERM if number == signal.SIGINT else number
@@ -151,7 +151,7 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     when_ready(rundir, 2, twice)
-    ended = workers.run(rundir, 2, module)
+    ended = workers.run_workers(rundir, 2, module)
     assert time.monotonic() - started[0] < 5
     assert (ended.code, ended.stopped) == (75, True)
     assert survivors(rundir) == []
@@ -161,7 +161,7 @@ def test_a_killed_rank_takes_a_deaf_one_along(rundir: RunDir, worker: Worker, mo
     monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))
-    ended = workers.run(rundir, 2, module)
+    ended = workers.run_workers(rundir, 2, module)
     assert (ended.code, ended.rank, ended.stopped) == (75, 1, False)
     assert "killed by signal 9" in ended.message
     assert rundir.read_json(rundir.exit_json)["code"] == 75

@@ -47,7 +47,7 @@ class SweepLauncher(Launcher):
         )
         self.run(sweep)
         for code in sweep.codes:
-            exit_code.record(Interrupted.code if code is None else code)
+            exit_code.record_code(Interrupted.code if code is None else code)
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=code)
             for overrides, code in zip(job_overrides, sweep.codes, strict=True)
