@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from erulab.config.compose import compose_config, save_config
 from erulab.launching.job import plan_job
 from erulab.rundir import RunDir
 from erulab.training.stopping import SIGNALS
+from tests.conftest import MadeOnce
 
 SMALL = (
     "dataset.forget_authors=4",
@@ -37,6 +39,7 @@ SMALL = (
     "tracker=none",
     "engine=local",
 )
+FIRST = ("attack=[relearn,quantize]",)
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,41 @@ def small(overrides: tuple[str, ...]) -> list[str]:
     return [o for o in SMALL if not o.startswith(left_out)] + list(overrides)
 
 
-@pytest.fixture(scope="package")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One output folder, so that the tests share one cache as a user's runs do."""
-    return tmp_path_factory.mktemp("outputs")
+@pytest.fixture(scope="session")
+def copy_first(made_once: MadeOnce) -> Callable[[Path], Finished]:
+    """Copies the output folder of the run that others are compared with, cache included; all workers make it once."""
+
+    def make(folder: Path) -> None:
+        assert finished([*small(FIRST), f"output={folder}"]).code == 0
+
+    def copy(output: Path) -> Finished:
+        shutil.copytree(made_once("first-run", make), output)
+        (rundir,) = (output / "fictitious").iterdir()
+        return Finished(RunDir(rundir), 0)
+
+    return copy
 
 
-@pytest.fixture(scope="package")
-def run(output: Path) -> Runner:
-    """`python -m erulab.run OVERRIDES`, without the second process."""
+@pytest.fixture(scope="module")
+def first(copy_first: Callable[[Path], Finished], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The run that the others are compared with, in an output folder of the test file's own."""
+    return copy_first(tmp_path_factory.mktemp("pipeline") / "outputs")
+
+
+def run_beside(first: Finished) -> Runner:
+    """Returns `python -m erulab.run OVERRIDES` for the output folder of this run, in the process of the tests."""
+    output = first.rundir.path.parents[1]
 
     def finish(*overrides: str, folder: Path | None = None) -> Finished:
         return finished([*small(overrides), f"output={folder or output}"])
 
     return finish
+
+
+@pytest.fixture(scope="module")
+def run(first: Finished) -> Runner:
+    """The command, in the output folder of the test file."""
+    return run_beside(first)
 
 
 def finished(overrides: list[str]) -> Finished:
@@ -102,11 +126,3 @@ def finished(overrides: list[str]) -> Finished:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Finished(job.rundir, code)
-
-
-@pytest.fixture(scope="package")
-def first(run: Runner) -> Finished:
-    """The run the others are compared with."""
-    finished = run("attack=[relearn,quantize]")
-    assert finished.code == 0
-    return finished

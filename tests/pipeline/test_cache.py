@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,19 @@ from erulab.registry import datasets, models
 from erulab.stages.cache import Cache, key_of
 from erulab.stages.learn import depends_on
 from erulab.tokens.encoder import Encoder
-from tests.pipeline.conftest import Finished, Runner, small
+from tests.pipeline.conftest import Finished, Runner, run_beside, small
+
+
+@pytest.fixture
+def first(copy_first: Callable[[Path], Finished], tmp_path: Path) -> Finished:
+    """A copy for each test: they change its folder and its cache."""
+    return copy_first(tmp_path / "outputs")
+
+
+@pytest.fixture
+def run(first: Finished) -> Runner:
+    """The command, in the output folder of the test."""
+    return run_beside(first)
 
 
 def learned_keys(*overrides: str) -> tuple[str, str]:
@@ -131,14 +144,16 @@ def test_rerun_gives_the_same_bits(run: Runner, first: Finished) -> None:
 def test_two_processes_make_a_product_once(tmp_path: Path) -> None:
     """The second process waits at the lock and reuses the product of the first."""
     script = (
-        "import sys, time, pathlib\n"
+        "import os, time, pathlib\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "from erulab.stages.cache import Cache\n"
         "from erulab.costs.ledger import Ledger\n"
         "from erulab.ranks import Ranks\n"
-        "def make(folder):\n"
-        "    time.sleep(1.0)\n"
-        f"    with open({str(tmp_path / 'made')!r}, 'a') as f: f.write('x')\n"
-        f"cache = Cache(pathlib.Path({str(tmp_path / 'cache')!r}), Ranks(), {{}}, Ledger(), 'cpu')\n"
+        "def make(product):\n"
+        "    while len(list(folder.glob('started-*'))) < 2: time.sleep(.01)\n"
+        "    with open(folder / 'made', 'a') as f: f.write('x')\n"
+        "cache = Cache(folder / 'cache', Ranks(), {}, Ledger(), 'cpu')\n"
+        "(folder / f'started-{os.getpid()}').touch()\n"
         "p = cache.produce('kind', {'a': 1}, make)\n"
         "print(p.from_cache)\n"
     )
