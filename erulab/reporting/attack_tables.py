@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from erulab.reporting.attack_rows import Row, Standing, groups, headlines, named, setting_words, standing, why
+from erulab.reporting.attack_rows import (
+    AttackRow,
+    Standing,
+    attack_label,
+    group_by_setting,
+    headline_rows,
+    reason_of,
+    remarks_of,
+    setting_words,
+    standing_of,
+)
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import MISSING, number, power, seconds, signed, thousands
 from erulab.reporting.rendering import Cell, Table
@@ -50,7 +60,7 @@ def attack_table(run: RunResult) -> Table:
         "why not",
     )
     rows = []
-    for row in headlines(run.attacks):
+    for row in headline_rows(run.attacks):
         rows.append(
             (
                 Cell(str(row["attack"])),
@@ -63,8 +73,8 @@ def attack_table(run: RunResult) -> Table:
                 _utility_kept(row),
                 *_budget(row),
                 _count(row),
-                Cell(standing(row).value),
-                Cell("" if standing(row) is Standing.counts else why(row)),
+                Cell(standing_of(row).mark),
+                Cell("" if standing_of(row) is Standing.counts else reason_of(row)),
             )
         )
     return Table(headings, tuple(rows), (NOTE,) if rows else ())
@@ -73,12 +83,12 @@ def attack_table(run: RunResult) -> Table:
 def every_attack_row(run: RunResult) -> Table:
     """Every row of attacks.json with every figure."""
     rows = []
-    for group in groups(run.attacks):
+    for group in group_by_setting(run.attacks):
         for row in (*group.rows, *([group.utility] if group.utility else [])):
             figures = [
                 _attacked(row) if name == "residual_attacked" else _plain(row, name) for name in (*MEANS, *COMPARED)
             ]
-            valid = "utility" if row is group.utility else standing(row).value
+            valid = "utility" if row is group.utility else standing_of(row).mark
             rows.append(
                 (
                     Cell(str(row["attack"])),
@@ -89,7 +99,7 @@ def every_attack_row(run: RunResult) -> Table:
                     *_budget(row),
                     _count(row),
                     Cell(valid),
-                    Cell(str(row["note"])),
+                    Cell(remarks_of(row)),
                 )
             )
     names = [name.replace("_", " ") for name in (*MEANS, *COMPARED)]
@@ -99,21 +109,21 @@ def every_attack_row(run: RunResult) -> Table:
 
 def heat_map(run: RunResult) -> HeatMap:
     """Retain suites are left out: K is of what must be forgotten."""
-    found = groups(run.attacks)
-    heads = headlines(run.attacks)
+    found = group_by_setting(run.attacks)
+    heads = headline_rows(run.attacks)
     metrics = tuple(dict.fromkeys(str(row["metric"]) for group in found if group.headline["n"] for row in group.rows))
     cells = []
     for group in found:
         own = {str(row["metric"]): row for row in group.rows}
-        if standing(group.headline) is Standing.absent:  # it measured nothing, on no metric
+        if standing_of(group.headline) is Standing.absent:  # it measured nothing, on no metric
             own = dict.fromkeys(metrics, group.headline)
         cells.append(
             tuple(
-                (standing(own[name]), number(own[name]["residual_attacked"])) if name in own else None
+                (standing_of(own[name]), number(own[name]["residual_attacked"])) if name in own else None
                 for name in metrics
             )
         )
-    return HeatMap(tuple(named(group.headline, heads) for group in found), metrics, tuple(cells))
+    return HeatMap(tuple(attack_label(group.headline, heads) for group in found), metrics, tuple(cells))
 
 
 def heat_table(run: RunResult) -> Table | None:
@@ -130,24 +140,24 @@ def heat_table(run: RunResult) -> Table | None:
 def _heat(which: Standing, value: float | None) -> Cell:
     if which is Standing.counts:
         return Cell(value=value, is_figure=True, written=signed(value))
-    return Cell(which.value, is_figure=True)
+    return Cell(which.mark, is_figure=True)
 
 
-def _plain(row: Row, name: str) -> Cell:
+def _plain(row: AttackRow, name: str) -> Cell:
     return Cell(value=number(row[name]), is_figure=True)
 
 
-def _attacked(row: Row) -> Cell:
+def _attacked(row: AttackRow) -> Cell:
     value, low, high = (number(row[key]) for key in ("residual_attacked", "low", "high"))
     return Cell(value=value, low=low, high=high, is_figure=True)
 
 
-def _utility_kept(row: Row) -> Cell:
+def _utility_kept(row: AttackRow) -> Cell:
     before, after = number(row["utility"]), number(row["utility_attacked"])
     return Cell(value=after / before if before and after is not None else None, is_figure=True)
 
 
-def _budget(row: Row) -> tuple[Cell, Cell, Cell]:
+def _budget(row: AttackRow) -> tuple[Cell, Cell, Cell]:
     steps, flops, took = (number(row[key]) for key in ("steps", "flops", "seconds"))
     return (
         Cell(value=steps, is_figure=True, written=thousands(steps)),
@@ -156,12 +166,12 @@ def _budget(row: Row) -> tuple[Cell, Cell, Cell]:
     )
 
 
-def _count(row: Row) -> Cell:
+def _count(row: AttackRow) -> Cell:
     n = number(row["n"])
     return Cell(value=n, is_figure=True, written=thousands(n))
 
 
-def _repeats(row: Row) -> str:
+def _repeats(row: AttackRow) -> str:
     """`.31 to .34 (3)`, with a dash in place of a repeat under which K is undefined."""
     values = [number(value) for value in row["repeats"]]
     known = [value for value in values if value is not None]
@@ -172,7 +182,7 @@ def _repeats(row: Row) -> str:
     return f"{spread} ({len(values)}{undefined})"
 
 
-def _chosen(row: Row) -> str:
+def _chosen(row: AttackRow) -> str:
     """What each model's attacker settled on; one word where all agree. Repeats that differ are all named."""
     chosen: dict[str, list[dict[str, Any]]] = row["chosen"]
     words = {model: " or ".join(dict.fromkeys(setting_words(one) for one in kept)) for model, kept in chosen.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erulab.reporting.attack_rows import Row, Standing, headlines, named, setting_words, standing
+from erulab.reporting.attack_rows import AttackRow, Standing, attack_label, headline_rows, setting_words, standing_of
 from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
@@ -36,21 +36,21 @@ class Course:
     residual: tuple[float | None, ...]
 
 
-def spent(rows: Sequence[Row], budget: str) -> list[Spent]:
+def spent(rows: Sequence[AttackRow], budget: str) -> list[Spent]:
     """A point for each headline row that counts, and for each of its attempts that leaves the target its gap.
 
     Args:
         budget: one of BUDGETS.
     """
-    heads = headlines(rows)
+    heads = headline_rows(rows)
     found = []
     for row in heads:
-        if standing(row) is not Standing.counts:
+        if standing_of(row) is not Standing.counts:
             continue
         for one in (row, *(attempt for attempt in row["attempts"] if _keeps_gap(attempt, row))):
             cost, value = number(one[budget]), number(one["residual_attacked"])
             if cost is not None and value is not None:
-                found.append(Spent(cost, value, named(row, heads)))
+                found.append(Spent(cost, value, attack_label(row, heads)))
     return found
 
 
@@ -67,9 +67,9 @@ def envelope(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def courses(rows: Sequence[Row]) -> list[Course]:
+def courses(rows: Sequence[AttackRow]) -> list[Course]:
     """The learning curves that attacks with several attempts left, at least two points each."""
-    heads = headlines(rows)
+    heads = headline_rows(rows)
     found = []
     for row in heads:
         apart: dict[str, list[dict[str, Any]]] = {}
@@ -79,11 +79,11 @@ def courses(rows: Sequence[Row]) -> list[Course]:
             ordered = sorted(attempts, key=_steps)
             if len({_steps(one) for one in ordered}) > 1:
                 words = setting_words(_but_steps(ordered[0]["chosen"]))
-                found.append(_course(f"{named(row, heads)} {words}".rstrip(), row, ordered))
+                found.append(_course(f"{attack_label(row, heads)} {words}".rstrip(), row, ordered))
     return found
 
 
-def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
+def _course(label: str, row: AttackRow, attempts: Sequence[dict[str, Any]]) -> Course:
     figures = {model: tuple(number(one[f"attacked_{model}"]) for one in attempts) for model in MODELS}
     return Course(
         label,
@@ -95,7 +95,7 @@ def _course(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> Course:
     )
 
 
-def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:
+def _keeps_gap(attempt: dict[str, Any], row: AttackRow) -> bool:
     """Whether an attempt, by the gap of target and oracle, is valid as its row must be; its utility is not written."""
     target, oracle = number(row["target"]), number(row["oracle"])
     attacked = number(attempt["attacked_target"]), number(attempt["attacked_oracle"])

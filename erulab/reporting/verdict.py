@@ -8,7 +8,14 @@ from typing import Any
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, short, signed
-from erulab.reporting.robustness import Robustness, WorstCase, before_attacks, robustness, with_interval, worst_case
+from erulab.reporting.robustness import (
+    Robustness,
+    WorstCase,
+    knowledge_left_before_attacks,
+    robustness,
+    with_interval,
+    worst_case,
+)
 
 ORACLE_RANGE = 0.05  # |K| up to here is the oracle's range whatever the interval
 COLLAPSE = 0.5  # utility under this share of the target's
@@ -141,7 +148,7 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> V
     """The verdict from the contents of scores.json and attacks.json."""
     forgetting = _forgetting(scores)
     scored = bool(scores) or not attacks
-    worst = worst_case(attacks, forgetting.value if scored else before_attacks(attacks))
+    worst = worst_case(attacks, forgetting.value if scored else knowledge_left_before_attacks(attacks))
     alone = len(scores) == 1 and not attacks
     return Verdict(forgetting, _utility(scores), worst, robustness(attacks), alone=alone, scored=scored)
 

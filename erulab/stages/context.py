@@ -15,7 +15,7 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
 from erulab.errors import DataError, IntegrityFault
-from erulab.evaluation.evaluate import named, rows_of
+from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.loaded import LoadedModel
@@ -64,7 +64,7 @@ class Prepared:
     @cached_property
     def measured(self) -> Benchmark:
         """The benchmark with the suites that `evaluation.suites` names, which may be none of them."""
-        return dataclasses.replace(self.benchmark, suites=named(self.benchmark, self.evaluation.suites))
+        return dataclasses.replace(self.benchmark, suites=selected_suites(self.benchmark, self.evaluation.suites))
 
     @property
     def evaluated(self) -> dict[str, tuple[str, str]]:
@@ -97,7 +97,7 @@ class Prepared:
         reading = Reading()
 
         def encoded(suite: Suite) -> Iterator[Encoded]:
-            for row in rows_of(suite, self.evaluation):
+            for row in evaluated_rows(suite, self.evaluation):
                 one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
                 reading.rows += 1
                 reading.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids

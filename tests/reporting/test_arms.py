@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.reporting import arms, compare, load_runs
 from erulab.reporting.arms import group
 from erulab.reporting.rendering import Cell, Table
@@ -69,7 +69,7 @@ def test_means_and_paired_differences(make_run: MakeRun) -> None:
 
 
 def test_an_attack_that_never_counts_keeps_its_column(make_run: MakeRun) -> None:
-    made = folders(make_run, worlds=2, attacks=[refused("gcg", {}, "not run: no GPU")])
+    made = folders(make_run, worlds=2, attacks=[row_without_figures("gcg", {}, "not run: no GPU")])
     means, differences = arms(load_runs(made))
     assert cells(means, 0)["K after gcg"].text == "none in 2"
     said = [row[3].text for row in differences.rows if row[1].text == "K after gcg"]
