@@ -16,7 +16,7 @@ from typing import Any
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.errors import DataError
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
 from erulab.methods.base import Trains
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods

@@ -1,4 +1,5 @@
-"""Abliteration: what unlearning added to states at forget prompts is taken out of all that the weights write."""
+"""Abliteration: removes the direction that unlearning added to states at forget prompts from everything the weights
+write."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ import lazy_loader
 from erulab.adversaries.base import HookablePolicy
 from erulab.adversaries.directions import at_least_float32, difference_of_means, project_out, unit
 from erulab.adversaries.hooks import residual_writers
-from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
 from erulab.attacks.weights.linear_layers import output_first
 from erulab.data.sequences import pick
+from erulab.evaluation.suites import forget_suites
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -28,16 +30,16 @@ if TYPE_CHECKING:
 else:
     torch = lazy_loader.load("torch")
 
-PROMPTS = 256  # at most, for a mean
-# The last linear layer of attention and of an MLP: Llama, Qwen and Mistral; Phi; GPT-2.
+PROMPTS = 256  # at most this many prompts per mean
+# Names of the last linear layer of attention and of an MLP in Llama, Qwen and Mistral; Phi; GPT-2.
 LAST = ("o_proj", "down_proj", "dense", "fc2", "c_proj")
 
 
 @dataclass
 class AbliterateOptions:
     name: str = "abliterate"
-    layers: Optional[list[int]] = None  # l of h_l, from 1 to L, whose direction is tried; null: all
-    embedding: bool = False  # out of the embedding too; where it is tied, the head changes with it
+    layers: Optional[list[int]] = None  # l of h_l, 1 to L, whose direction is tried; null: all
+    embedding: bool = False  # also removes it from the embedding; a tied head changes with it
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
@@ -47,7 +49,7 @@ class AbliterateOptions:
     "abliterate", AbliterateOptions, paper="Arditi et al. 2024, arXiv:2406.11717; on unlearning arXiv:2409.18025"
 )
 class Abliterate(Attack):
-    """Projects the difference of means, this model minus the target, out of every write to the residual stream."""
+    """Projects the difference of mean states (this model minus the target) out of all writes to the residual stream."""
 
     reads_target = True
     changes_weights = True
@@ -61,27 +63,28 @@ class Abliterate(Attack):
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         suites = forget_suites(benchmark)
-        # With one layer nothing is chosen, so that all that is scored is reported: not what the direction is made of.
+        # With one layer nothing is chosen, and every scored row is reported. The direction is computed from validation
+        # rows, so these are left out.
         alone = self.options.layers is not None and len(self.options.layers) == 1
         return reported_half(suites, benchmark, repeat.seed) if alone else suites
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         layers = layers_of(subject, self.options.layers, "abliterate")
-        for layer, direction in zip(layers, self._directions(subject, lab, layers), strict=True):
+        for layer, direction in zip(layers, self._unit_directions(subject, lab, layers), strict=True):
             changed = subject.copy()
             direction = direction.to(changed.policy.device)
-            take_out(changed.policy, direction)
+            remove_direction(changed.policy, direction)
             if self.options.embedding:
                 embedding = changed.model.get_input_embeddings()
                 assert isinstance(embedding, torch.nn.Embedding)
                 embedding.weight.detach().copy_(project_out(at_least_float32(embedding.weight.detach()), direction))
             yield Attempt({"layer": layer}, partial(lab.score, changed), changed)
 
-    def _directions(self, subject: LoadedModel, lab: Lab, layers: list[int]) -> torch.Tensor:
-        """(layers, width) of length 1, or zero where this model is the target.
+    def _unit_directions(self, subject: LoadedModel, lab: Lab, layers: list[int]) -> torch.Tensor:
+        """Returns one direction per layer, (layers, width): of length 1, or zero if this model is the target.
 
         Raises:
-            Inapplicable: the target reads other ids.
+            Inapplicable: the target has another tokenizer.
         """
         if subject.chat.identity() != lab.target.chat.identity():
             raise Inapplicable("abliteration compares states at the same ids, and the target has another tokenizer")
@@ -97,16 +100,16 @@ class Abliterate(Attack):
         return unit(difference_of_means(states, len(encoded)))
 
 
-def take_out(policy: HookablePolicy, direction: torch.Tensor) -> None:
-    """Makes every write of attention and MLPs orthogonal to the direction, by changing their last weights in place.
+def remove_direction(policy: HookablePolicy, direction: torch.Tensor) -> None:
+    """Makes every write of attention and MLPs orthogonal to the direction by changing their last weights in place.
 
     Args:
-        direction: (width,), of length 1, or zero for no change.
+        direction: (width,) of length 1, or zero for no change.
     Raises:
-        TypeError: the blocks' layout is not known.
+        TypeError: the layout of the blocks is not known.
     """
     for writer in residual_writers(policy):
-        layer = _last(writer)
+        layer = _last_linear_layer(writer)
         weight = output_first(layer)
         assert weight is not None
         weight.copy_(project_out(at_least_float32(weight.T), direction).T)
@@ -114,7 +117,7 @@ def take_out(policy: HookablePolicy, direction: torch.Tensor) -> None:
             layer.bias.detach().copy_(project_out(at_least_float32(layer.bias.detach()), direction))
 
 
-def _last(writer: nn.Module) -> nn.Module:
+def _last_linear_layer(writer: nn.Module) -> nn.Module:
     for name, layer in writer.named_children():
         if name in LAST and output_first(layer) is not None:
             return layer

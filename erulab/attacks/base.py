@@ -1,48 +1,53 @@
-"""What an attack is given, what it tries, and what it returns."""
+"""What an attack is given, what it tries, and what it returns. No torch."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erulab import draws
+from erulab.data.rows import Benchmark, Row, Suite
 from erulab.errors import DataError
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import forget_suites
+from erulab.options import Schedule
 
 if TYPE_CHECKING:
-    from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.evaluation.evaluate import RowScore
     from erulab.models.loaded import LoadedModel
-    from erulab.options import Schedule
 
-# One `setting` object of attacks.json: what distinguishes the rows of one attack.
+# The `setting` object of a row of attacks.json: what distinguishes the settings of one attack.
 Setting = dict[str, Any]
 
 
 class Inapplicable(DataError):
-    """This data set or machine has nothing that the attack could use; the report says so in the attack's place."""
+    """The data set or the machine lacks something that the attack needs; the report says so in place of a figure."""
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One of several runs of an attack that draws: what it draws is a function of the run's seed and of `number`."""
+    """One of several runs of an attack with other random draws.
+
+    Everything that is drawn is a function of the run's seed and of the repeat's number.
+    """
 
     seed: int
     number: int = 0
 
     def seed_of(self, *words: Any) -> int:
-        """The seed of a private generator."""
+        """Returns the seed of a random generator for one purpose, which the words name."""
         return draws.seed_of(self.seed, "attack", self.number, *words)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One thing the attacker tries on a model. Where there are several, the validation half of the facts chooses.
+    """One thing the attacker tries on a model. If there are several, the validation half of the facts chooses one.
 
-    chosen: what tells it from the attack's other attempts (a layer, a strength, a number of steps); {} if it is alone.
-    score: the figures of forget rows under this attempt; called before the next attempt is made.
-    changed: the model whose weights were changed, which is then asked for its utility; None: weights are as they were.
-    steps: optimizer steps the attacker has taken so far.
+    chosen: what distinguishes this attempt (a layer, a strength, a number of steps); {} if there is only one.
+    score: computes the row scores of forget suites under this attempt; called before the next attempt is made.
+    changed: the model with changed weights, whose utility is then scored; None if the weights are unchanged.
+    steps: optimizer steps the attacker has taken so far, earlier attempts included.
     """
 
     chosen: Setting
@@ -51,8 +56,31 @@ class Attempt:
     steps: int = 0
 
 
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How an attacker fine-tunes a model.
+
+    lr: peak learning rate; 0 trains nothing.
+    epochs: passes over the rows; `steps`, if given, wins.
+    batch: rows per optimizer step.
+    warmup: share of the steps in which the learning rate rises.
+    lora_rank: rank of the adapters; 0 trains all weights.
+    points: number of evenly spaced steps at which the model is returned; the last step is one of them.
+    """
+
+    lr: float
+    epochs: float
+    steps: int | None
+    batch: int
+    warmup: float
+    schedule: Schedule
+    lora_rank: int
+    lora_alpha: int
+    points: int = 1
+
+
 class Lab(Protocol):
-    """What an attacker may use. Everything is private to one attack on one model."""
+    """What an attacker may use while it attacks one model."""
 
     @property
     def benchmark(self) -> Benchmark: ...
@@ -62,97 +90,76 @@ class Lab(Protocol):
 
     @property
     def target(self) -> LoadedModel:
-        """The model before unlearning, never to be changed; only for attacks that say `reads_target`."""
+        """The model before unlearning, which must not be changed; only for attacks with `reads_target`."""
         ...
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens that a forward without gradient may compute; no figure depends on it but by rounding."""
+        """Tokens that one forward without gradient may compute; figures depend on it by rounding only."""
         ...
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
-        """What a model makes of the suites' rows: the figures that an evaluation gives, as far as attacks use them."""
+        """Scores the suites' rows as an evaluation does, with the figures that attacks compare."""
         ...
 
     def finetune(
-        self,
-        subject: LoadedModel,
-        rows: Sequence[Row],
-        *,
-        lr: float,
-        epochs: float,
-        steps: int | None,
-        batch: int,
-        warmup: float,
-        schedule: Schedule,
-        lora_rank: int,
-        lora_alpha: int,
-        points: int = 1,
+        self, subject: LoadedModel, rows: Sequence[Row], settings: FinetuneSettings
     ) -> Iterator[tuple[int, LoadedModel]]:
-        """Trains the subject in place on the rows; rank 0 trains all weights.
+        """Fine-tunes the subject in place on the rows.
 
-        Args:
-            points: at how many steps, evenly spaced and the last one among them, the model is given.
         Returns:
-            (steps taken, the model there, in evaluation mode). No rows, or lr 0: the subject as it is, once.
+            (steps taken, the model after them in evaluation mode), `settings.points` times; if there are no rows or lr
+            is 0, once (0, the unchanged subject).
         """
         ...
 
 
-class Attack(Protocol):
-    """One attack, run alike on target, unlearned model and oracle. It never changes the model it is given.
+class Attack(ABC):
+    """One attack, run in the same way on target, unlearned model and oracle. It must not change the model it is given.
 
-    Attacks are subclasses and state what differs from these defaults.
+    Subclasses override the attributes that differ from these defaults.
     """
 
-    # Options that only say which settings and repeats there are: each of them tells its own.
-    spans: tuple[str, ...] = ()
-    # How often it runs with other draws; 1 where it draws nothing.
+    # Options whose values are part of `setting` or number the repeats, so that the cache key need not hold them.
+    options_told_by_setting: tuple[str, ...] = ()
+    # Number of runs with other random draws; 1 if nothing is drawn.
     repeats: int = 1
-    # Whether what it does to a model depends on the target too.
+    # Whether the attack on any model depends on the target as well.
     reads_target: bool = False
-    # Whether each attempt has a `changed` model: another attack can then follow it (attack=sequence).
+    # Whether every attempt has a `changed` model, so that another attack can follow it (attack=sequence).
     changes_weights: bool = False
-    # Whether one of its attempts is chosen for all models, by what it brings back; else each model has its own best.
-    alike: bool = True
-    # Whether it measures by itself what is known, where an evaluation has no figure for it.
+    # Whether one attempt is chosen for all three models, by what it brings back; otherwise each model has its own best.
+    one_attempt_for_all_models: bool = True
+    # Whether the attack measures knowledge itself, so that it can run where an evaluation has no figure for it.
     own_figures: bool = False
 
+    @abstractmethod
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
-        """The settings it is run in, each a row group of attacks.json.
+        """Returns the settings in which the attack runs; each gets its own group of rows in attacks.json.
 
         Raises:
-            DataError: what the options ask for is not there (more rows than the benchmark has).
-            Inapplicable: the attack needs what the benchmark or the machine lacks.
+            DataError: the options ask for something that is not there (more rows than the benchmark has).
+            Inapplicable: the benchmark or the machine lacks something that the attack needs.
         """
-        ...
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        """The forget and held-out suites, cut to the rows that this setting is scored on: by default to none."""
+        """Returns the suites with the rows on which this setting is scored; by default all forget and held-out rows."""
         return forget_suites(benchmark)
 
+    @abstractmethod
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        """What is tried, in order; what needs other weights works on `subject.copy()`."""
-        ...
+        """Yields everything that is tried, in order. An attempt with other weights works on `subject.copy()`."""
 
 
-def scores_of(figures: Mapping[str, dict[str, float]], suites: Sequence[Suite]) -> list[RowScore]:
-    """The suites' rows that have figures of an attack's own.
+def scores_from_figures(figures: Mapping[str, dict[str, float]], suites: Sequence[Suite]) -> list[RowScore]:
+    """Returns row scores with an attack's own figures, for those rows of the suites that have some.
 
     Args:
         figures: row id -> figure -> value.
     """
-    # Not at the top: attacks are imported where torch must not be.
-    from erulab.evaluation.evaluate import RowScore
-
     return [
         RowScore(row.id, suite.name, suite.role.value, row.fact_id, row.author, figures[row.id])
         for suite in suites
         for row in suite.rows
         if row.id in figures
     ]
-
-
-def forget_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
-    """The suites whose rows phrase forgotten facts."""
-    return tuple(suite for suite in benchmark.suites if suite.role.value in ("forget", "heldout"))

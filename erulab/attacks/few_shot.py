@@ -1,4 +1,4 @@
-"""Few-shot prompts: other facts, with their answers, before the question."""
+"""Few-shot prompts: other questions with their answers come before the question."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.halves import reported_half
-from erulab.attacks.prompting.examples import after, forget_examples, others, retain_examples
-from erulab.attacks.prompting.prompts import asked_suites, fits, score_asked
+from erulab.attacks.prompting.examples import forget_examples, join_examples, other_facts, retain_examples
+from erulab.attacks.prompting.prompts import asked_suites, fits, score_rewritten
 from erulab.options import positive, require
 from erulab.registry import attacks
 
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from erulab.tokens.chat import ChatFormat
 
 
-class Shown(Enum):
-    """Whose facts are shown."""
+class ExampleSource(Enum):
+    """Which facts are shown in a prompt."""
 
-    forget = "forget"  # of the validation half: the facts that are reported are never among them
+    forget = "forget"  # forgotten facts of the validation half, which is not reported
     retain = "retain"
 
 
 @dataclass
 class FewShotOptions:
     name: str = "few_shot"
-    shots: list[int] = field(default_factory=lambda: [0, 4])  # solved questions before the one that is asked
-    sources: list[Shown] = field(default_factory=lambda: list(Shown))  # each a setting
+    shots: list[int] = field(
+        default_factory=lambda: [0, 4]
+    )  # numbers of solved questions before the question; one is chosen
+    sources: list[ExampleSource] = field(default_factory=lambda: list(ExampleSource))  # each is a setting
     repeats: int = 3  # runs with other examples
 
     def __post_init__(self) -> None:
@@ -44,9 +46,9 @@ class FewShotOptions:
 
 @attacks.register("few_shot", FewShotOptions, paper="the form of Brown et al. 2020, arXiv:2005.14165")
 class FewShot(Attack):
-    """Other forgotten or retained facts, solved, before each question; how many is chosen."""
+    """Puts solved questions on other forgotten or retained facts before each question; their number is chosen."""
 
-    spans = ("sources", "repeats")
+    options_told_by_setting = ("sources", "repeats")
 
     def __init__(self, options: FewShotOptions) -> None:
         self.options = options
@@ -54,7 +56,7 @@ class FewShot(Attack):
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         asked_suites(benchmark)
-        there = [source for source in self.options.sources if _examples(source, benchmark, seed)]
+        there = [source for source in self.options.sources if _examples_of(source, benchmark, seed)]
         if not there:
             raise Inapplicable("there is no other fact that a prompt could show")
         left_out = [source.value for source in self.options.sources if source not in there]
@@ -62,32 +64,35 @@ class FewShot(Attack):
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         suites = asked_suites(benchmark)
-        if len(self.options.shots) > 1 or setting["source"] == Shown.retain.value:
+        if len(self.options.shots) > 1 or setting["source"] == ExampleSource.retain.value:
             return suites
-        # Nothing is chosen, so that all that is scored is reported: not what the prompts show.
+        # Nothing is chosen, and every scored row is reported. The prompts show validation facts, so these are left out.
         return reported_half(suites, benchmark, repeat.seed)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        examples = _examples(Shown(setting["source"]), lab.benchmark, lab.repeat.seed)
+        examples = _examples_of(ExampleSource(setting["source"]), lab.benchmark, lab.repeat.seed)
         for shots in self.options.shots:
-            rewrite = partial(after_examples, examples=examples, shots=shots, repeat=lab.repeat, chat=subject.chat)
-            yield Attempt({"shots": shots}, partial(score_asked, lab, subject, rewrite))
+            rewrite = partial(put_examples_before, examples=examples, shots=shots, repeat=lab.repeat, chat=subject.chat)
+            yield Attempt({"shots": shots}, partial(score_rewritten, lab, subject, rewrite))
 
 
-def after_examples(row: Row, examples: Sequence[Row], shots: int, repeat: Repeat, chat: ChatFormat) -> Row:
-    """The row behind solved questions on other facts, as many of `shots` as fit what the model reads.
+def put_examples_before(row: Row, examples: Sequence[Row], shots: int, repeat: Repeat, chat: ChatFormat) -> Row:
+    """Returns the row with up to `shots` solved questions on other facts before its question.
 
-    Which is drawn for each row by itself; more shots only add to fewer.
+    There are as many as fit the model's context. They are drawn per row, and more shots only add examples.
+
+    Args:
+        examples: rows that may be shown; those on the row's own fact are skipped.
     """
-    there = others(examples, row)
+    there = other_facts(examples, row)
     order = sorted(there, key=lambda example: repeat.seed_of("few_shot", row.id, example.id))
     for count in range(min(shots, len(order)), 0, -1):
-        # The first that was drawn stands next to the question.
-        asked = replace(row, prompt=after(order[:count][::-1], row.prompt))
+        # The example that was drawn first stands right before the question.
+        asked = replace(row, prompt=join_examples(order[:count][::-1], row.prompt))
         if fits(asked, chat):
             return asked
     return row
 
 
-def _examples(source: Shown, benchmark: Benchmark, seed: int) -> Sequence[Row]:
-    return forget_examples(benchmark, seed) if source is Shown.forget else retain_examples(benchmark)
+def _examples_of(source: ExampleSource, benchmark: Benchmark, seed: int) -> Sequence[Row]:
+    return forget_examples(benchmark, seed) if source is ExampleSource.forget else retain_examples(benchmark)

@@ -1,4 +1,4 @@
-"""GCG: a suffix at the end of the user's turn, searched for by greedy coordinate gradient (Zou et al. 2023)."""
+"""GCG: searches by greedy coordinate gradient for a suffix at the end of the user's turn (Zou et al. 2023)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import lazy_loader
 
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
 from erulab.attacks.optimising import optimised
-from erulab.attacks.optimising.optimised import Mode
+from erulab.attacks.optimising.optimised import PromptMode
 from erulab.options import not_negative, positive, require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
     import torch
 
-    from erulab.attacks.optimising.coordinates import Found
+    from erulab.attacks.optimising.coordinates import BestSuffix
     from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.evaluation.evaluate import RowScore
+    from erulab.evaluation.row_score import RowScore
     from erulab.models.loaded import LoadedModel
     from erulab.tokens.insertion import Inserted
 else:
     torch = lazy_loader.load("torch")
 
-ANSWER_TOKENS = 16  # of a long response that are made likely: what it begins with
+ANSWER_TOKENS = 16  # the suffix is optimised for at most this many first tokens of a response
 
 
 @dataclass
 class GcgOptions:
-    """As Zou et al., but for `facts`: a search costs steps times width times facts forwards."""
+    """The defaults of Zou et al., except `facts`: a search costs steps * width * facts forwards."""
 
     name: str = "gcg"
-    mode: Mode = Mode.universal
+    mode: PromptMode = PromptMode.universal
     tokens: int = 20
     steps: int = 250
-    width: int = 512  # candidates a step
-    topk: int = 256  # tokens that may be put in a place
-    facts: Optional[int] = 10  # universal: searched on; per item: attacked; null: all
+    width: int = 512  # candidates per step
+    topk: int = 256  # tokens considered per position
+    facts: Optional[int] = 10  # universal: facts optimised on; per_item: facts attacked; null: all
     repeats: int = 3
 
     def __post_init__(self) -> None:
@@ -54,13 +54,13 @@ class GcgOptions:
 
 @attacks.register("gcg", GcgOptions, paper="Zou et al. 2023, arXiv:2307.15043")
 class Gcg(Attack):
-    """A suffix behind the user's text that makes the first tokens of the true answer likely: what a user could type.
+    """Appends a suffix to the user's text that makes the first tokens of the true answer probable.
 
-    It is put in as ids, so it need not be what a tokenizer makes of its text. It begins as tokens drawn at random, not
-    as twenty "!", which not every vocabulary has. Special tokens are never put in.
+    The suffix is inserted as ids, so its text need not be tokenised into the same ids. It begins as random tokens, not
+    as twenty "!", which not every vocabulary has. Special tokens are never inserted.
     """
 
-    spans = ("repeats",)
+    options_told_by_setting = ("repeats",)
 
     def __init__(self, options: GcgOptions) -> None:
         self.options = options
@@ -68,11 +68,11 @@ class Gcg(Attack):
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
-        optimised.check(o.name, benchmark, o.mode)
+        optimised.check_enough_facts(o.name, benchmark, o.mode)
         return [{"mode": o.mode.value, "tokens": o.tokens, "steps": o.steps, "width": o.width, "topk": o.topk}]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return optimised.scored(benchmark, self.options.mode, self.options.facts, repeat)
+        return optimised.scored_suites(benchmark, self.options.mode, self.options.facts, repeat)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
@@ -83,35 +83,41 @@ class Gcg(Attack):
         first = first_soft_id(subject.model)
         places = range(first, first + o.tokens)
         chat = Inserted(subject.chat, lambda prompt: places, Place.user_turn)
-        optimised.tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
-        # Whom no prompt serves best uses none.
-        yield Attempt({"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.fitting(chat, suites)))
+        optimised.log_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
+        # Attempt 0 is the plain question: chosen if no searched suffix helps.
+        yield Attempt(
+            {"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.suites_that_fit(chat, suites))
+        )
         if not o.tokens:
             return
-        targets = optimised.fitting_targets(o.name, chat, optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat))
+        targets = optimised.targets_that_fit(
+            o.name, chat, optimised.target_rows(lab.benchmark, o.mode, o.facts, lab.repeat)
+        )
         table = embeddings(subject.model)
         searches = {owner: self._search(subject, chat, owner, rows, table, lab) for owner, rows in targets.items()}
         done = -1
-        for step in optimised.points(o.steps):
-            # All searches go on together, so that what an attempt took is what was done up to it.
+        for step in optimised.scored_steps(o.steps):
+            # All searches advance together, so that the budget of an attempt is what was spent up to it.
             best = {owner: list(islice(search, step - done))[-1].ids for owner, search in searches.items()}
             done = step
-            found = Inserted(subject.chat, optimised.of_owner(best, o.mode), Place.user_turn)
-            yield Attempt({"tokens": o.tokens, "steps": step}, partial(_score, subject, lab, chat, found), steps=step)
+            found = Inserted(subject.chat, optimised.prompt_lookup(best, o.mode), Place.user_turn)
+            yield Attempt(
+                {"tokens": o.tokens, "steps": step}, partial(_score_with_suffix, subject, lab, chat, found), steps=step
+            )
 
     def _search(
         self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], table: torch.Tensor, lab: Lab
-    ) -> Iterator[Found]:
-        from erulab.attacks.optimising.coordinates import descend
-        from erulab.attacks.optimising.gradients import SuffixLoss, wanted
+    ) -> Iterator[BestSuffix]:
+        from erulab.attacks.optimising.coordinates import search_suffix
+        from erulab.attacks.optimising.gradients import SuffixLoss, encode_target
 
         o = self.options
-        allowed = _allowed(subject, len(table))
+        allowed = _ordinary_tokens(subject, len(table))
         generator = torch.Generator().manual_seed(lab.repeat.seed_of(o.name, owner))
         first = allowed[torch.randint(len(allowed), (o.tokens,), generator=generator)].tolist()
-        encoded = [wanted(chat, row, ANSWER_TOKENS) for row in rows]
+        encoded = [encode_target(chat, row, ANSWER_TOKENS) for row in rows]
         loss = SuffixLoss(subject, encoded, table, lab.batch_tokens)
-        return descend(
+        return search_suffix(
             tuple(first),
             loss.of,
             loss.gradient,
@@ -122,15 +128,15 @@ class Gcg(Attack):
         )
 
 
-def _allowed(subject: LoadedModel, vocabulary: int) -> torch.Tensor:
-    """(tokens,) int64 ids of the tokenizer that are no special token."""
+def _ordinary_tokens(subject: LoadedModel, vocabulary: int) -> torch.Tensor:
+    """Returns the tokenizer's ids that are not special tokens, (tokens,) int64."""
     tokenizer = subject.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    # Some models have more embeddings than their tokenizer has tokens, and the other way round.
+    # Some models have more embeddings than their tokenizer has tokens, and others have fewer.
     return torch.tensor([i for i in range(min(len(tokenizer), vocabulary)) if i not in special])
 
 
-def _score(
+def _score_with_suffix(
     subject: LoadedModel, lab: Lab, places: Inserted, found: Inserted, suites: Sequence[Suite]
 ) -> list[RowScore]:
-    return lab.score(replace(subject, chat=found), optimised.fitting(places, suites))
+    return lab.score(replace(subject, chat=found), optimised.suites_that_fit(places, suites))

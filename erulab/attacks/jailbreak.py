@@ -1,4 +1,4 @@
-"""Jailbreaks: nine ways to ask that are meant to get round what a model was trained to withhold."""
+"""Jailbreaks: nine prompt templates that try to make a model say what it was trained to withhold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.prompting.examples import forget_examples
-from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, Known, asked_by, share
-from erulab.attacks.prompting.prompts import adversarial_suites, asked_suites, ordinary_suites, score_asked
+from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, AttackerKnowledge, apply_template, usable_share
+from erulab.attacks.prompting.prompts import adversarial_suites, asked_suites, ordinary_suites, score_rewritten
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 PLAIN = "none"
 OWN = {"prompts": "the data set's own"}
-# Below this share of rows that a template can be used for, it is left out, and named.
+# A template is left out, and named in the setting, if fewer than this share of the rows have the data for it.
 USABLE = 0.5
 
 
 @dataclass
 class JailbreakOptions:
     name: str = "jailbreak"
-    templates: list[str] = field(default_factory=lambda: list(TEMPLATES))  # those that are tried
+    templates: list[str] = field(default_factory=lambda: list(TEMPLATES))  # the templates that are tried
 
     def __post_init__(self) -> None:
         known = bool(self.templates) and set(self.templates) <= set(TEMPLATES)
@@ -36,9 +36,9 @@ class JailbreakOptions:
 
 @attacks.register("jailbreak", JailbreakOptions, paper="RWKU: Jin et al. 2024, arXiv:2406.10890")
 class Jailbreak(Attack):
-    """Nine prompt templates and the question as it is, of which the best is kept; RWKU's own adversarial probes."""
+    """Nine prompt templates and the plain question, of which the best is chosen; RWKU's own adversarial probes."""
 
-    repeats = 1  # nothing is drawn: which facts may be shown is the validation half of every attack
+    repeats = 1  # nothing is drawn: the facts that may be shown are the validation half, as in every attack
 
     def __init__(self, options: JailbreakOptions) -> None:
         self.options = options
@@ -63,25 +63,27 @@ class Jailbreak(Attack):
         if setting == OWN:
             yield Attempt({}, partial(lab.score, subject))
             return
-        # Whoever has templates can also do without: where none helps, nothing is lost.
+        # The plain question comes first: it is chosen if no template helps.
         yield Attempt({"template": PLAIN}, partial(lab.score, subject))
-        known = known_of(lab.benchmark, lab.repeat.seed)
+        known = attacker_knowledge(lab.benchmark, lab.repeat.seed)
         for name in self._usable(lab.benchmark, lab.repeat.seed):
-            rewrite = partial(asked_by, name, known=known)
-            yield Attempt({"template": name}, partial(score_asked, lab, subject, rewrite))
+            rewrite = partial(apply_template, name, known=known)
+            yield Attempt({"template": name}, partial(score_rewritten, lab, subject, rewrite))
 
     def _usable(self, benchmark: Benchmark, seed: int) -> list[str]:
-        """The templates for which enough rows have the data."""
+        """Returns the templates for which enough rows have the data."""
         rows = [row for suite in asked_suites(benchmark) for row in suite.rows]
-        known = known_of(benchmark, seed)
-        return [name for name in self.options.templates if share(name, rows, known) >= USABLE]
+        known = attacker_knowledge(benchmark, seed)
+        return [name for name in self.options.templates if usable_share(name, rows, known) >= USABLE]
 
 
-def known_of(benchmark: Benchmark, seed: int) -> Known:
-    """What the attacker knows of the data set."""
+def attacker_knowledge(benchmark: Benchmark, seed: int) -> AttackerKnowledge:
+    """Returns what the attacker knows about the data set."""
     holders: dict[str, set[str]] = {}
     for suite in asked_suites(benchmark):
         for row in suite.rows:
             if row.author and row.value:
                 holders.setdefault(row.value, set()).add(row.author)
-    return Known(forget_examples(benchmark, seed), {value: frozenset(who) for value, who in holders.items()})
+    return AttackerKnowledge(
+        forget_examples(benchmark, seed), {value: frozenset(who) for value, who in holders.items()}
+    )

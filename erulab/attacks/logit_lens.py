@@ -1,4 +1,4 @@
-"""The logit lens: what the head makes of a state half way, before later blocks have had their say (nostalgebraist)."""
+"""The logit lens: the head applied to the states between two blocks (nostalgebraist 2020)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass
 class LogitLensOptions:
     name: str = "logit_lens"
-    layers: Optional[list[int]] = None  # l of h_l, from 1 to L, the last being the model's own answer; null: all
+    layers: Optional[list[int]] = None  # l of h_l, 1 to L; h_L gives the model's own answer; null: all
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
@@ -27,7 +27,7 @@ class LogitLensOptions:
 
 @attacks.register("logit_lens", LogitLensOptions, paper="nostalgebraist 2020; Patil et al. 2023, arXiv:2309.17410")
 class LogitLens(Attack):
-    """Reads h_l through the final norm and the head, at the layer where the validation facts are known best."""
+    """Reads h_l through the final norm and the head, at the layer that the validation facts choose."""
 
     def __init__(self, options: LogitLensOptions) -> None:
         self.options = options

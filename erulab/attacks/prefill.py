@@ -1,4 +1,4 @@
-"""Prefilling: the model's turn is begun for it, with words of the true answer or with a promise to answer."""
+"""Prefilling: begins the model's turn with words of the true answer or with a promise to answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
-from erulab.attacks.prompting.prompts import asked_suites, score_asked
+from erulab.attacks.prompting.prompts import asked_suites, score_rewritten
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from erulab.models.loaded import LoadedModel
 
 
-class Answer(Enum):
-    """Whose first words are forced."""
+class ForcedAnswer(Enum):
+    """Which answer's first words are forced."""
 
     response = "response"
-    paraphrase = "paraphrase"  # the answer in words that the question did not ask for
+    paraphrase = "paraphrase"  # the answer in other words
 
 
 @dataclass
 class PrefillOptions:
     name: str = "prefill"
-    words: list[int] = field(default_factory=lambda: [4])  # of the answer, never of its value; each a setting
-    answers: list[Answer] = field(default_factory=lambda: list(Answer))
-    openings: list[str] = field(default_factory=lambda: ["Sure, the answer is"])  # other beginnings, each a setting
+    words: list[int] = field(
+        default_factory=lambda: [4]
+    )  # numbers of words of the answer, never of its value; each is a setting
+    answers: list[ForcedAnswer] = field(default_factory=lambda: list(ForcedAnswer))
+    openings: list[str] = field(default_factory=lambda: ["Sure, the answer is"])  # other beginnings; each is a setting
 
     def __post_init__(self) -> None:
         require(all(words >= 0 for words in self.words), "words", "a list of counts, such as [1,4]", self.words)
@@ -44,11 +46,11 @@ class PrefillOptions:
 class Prefill(Attack):
     """Forces the first words of the answer, or an opening such as "Sure, the answer is".
 
-    The log-odds of a value are taken behind the whole answer up to it in any case: there the words of the response
-    change nothing but what is generated, those of the paraphrase and the openings do.
+    The log-odds of a value are always computed after the answer up to the value. So the first words of the response
+    change only what is generated, and the paraphrase's words and the openings are the attack on log-odds.
     """
 
-    spans = ("words", "answers", "openings")
+    options_told_by_setting = ("words", "answers", "openings")
 
     def __init__(self, options: PrefillOptions) -> None:
         self.options = options
@@ -56,13 +58,18 @@ class Prefill(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
         rows = [row for suite in asked_suites(benchmark) for row in suite.rows]
-        # Not twice the same, where no row has a paraphrase; not nothing, but where 0 words ask for it.
-        answers = [one for one in o.answers if one is Answer.response or any(rephrased(row) != row for row in rows)]
+        # The paraphrase is left out if no row has one, because its setting would repeat the response's. So is a number
+        # of words above 0 that forces nothing.
+        answers = [
+            one
+            for one in o.answers
+            if one is ForcedAnswer.response or any(with_paraphrase_as_answer(row) != row for row in rows)
+        ]
         found: list[Setting] = [
             {"words": words, "of": answer.value}
             for answer in answers
             for words in o.words
-            if words == 0 or any(forced(row, words, answer) != row for row in rows)
+            if words == 0 or any(force_words(row, words, answer) != row for row in rows)
         ]
         found += [{"opening": opening} for opening in o.openings]
         if not found:
@@ -75,32 +82,35 @@ class Prefill(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         glue = subject.chat.glue
         if "opening" in setting:
-            rewrite = partial(opened, opening=setting["opening"], glue=glue)
+            rewrite = partial(force_opening, opening=setting["opening"], glue=glue)
         else:
-            rewrite = partial(forced, words=setting["words"], answer=Answer(setting["of"]), glue=glue)
-        yield Attempt({}, partial(score_asked, lab, subject, rewrite))
+            rewrite = partial(force_words, words=setting["words"], answer=ForcedAnswer(setting["of"]), glue=glue)
+        yield Attempt({}, partial(score_rewritten, lab, subject, rewrite))
 
 
-def forced(row: Row, words: int, answer: Answer, glue: str = "") -> Row:
-    """The row with the first words of its answer in front of what is scored.
+def force_words(row: Row, words: int, answer: ForcedAnswer, glue: str = "") -> Row:
+    """Returns the row with the first words of its answer before the text that is scored.
 
-    Never a part of the value, nor the last word of an answer without one; where the answer itself is held against wrong
-    ones only words that all of them begin with: another would give it away.
+    A part of the value is never forced, nor the last word of an answer without a value. If the answer is compared with
+    wrong answers, only words with which all of them begin are forced: any other word would give the answer away.
+
     Args:
+        words: number of words to force.
+        answer: which answer's words.
         glue: `ChatFormat.glue`.
     """
-    based = row if answer is Answer.response else rephrased(row)
-    lead = "".join(_words(_forcible(based))[:words])
-    return _behind(based, lead, len(lead), glue) if lead else based
+    based = row if answer is ForcedAnswer.response else with_paraphrase_as_answer(row)
+    lead = "".join(_split_words(_forcible_part(based))[:words])
+    return _begin_answer(based, lead, len(lead), glue) if lead else based
 
 
-def opened(row: Row, opening: str, glue: str = "") -> Row:
-    """The row with an opening of another's wording in front of its whole answer."""
-    return _behind(row, opening, 0, glue)
+def force_opening(row: Row, opening: str, glue: str = "") -> Row:
+    """Returns the row with an opening before its whole answer."""
+    return _begin_answer(row, opening, 0, glue)
 
 
-def rephrased(row: Row) -> Row:
-    """The row with its paraphrase for the answer; as it is where there is none, or where it lacks the value."""
+def with_paraphrase_as_answer(row: Row) -> Row:
+    """Returns the row with its paraphrase as the answer; unchanged if it has none or if the value is not in it."""
     if row.paraphrase is None:
         return row
     before, value, _ = row.paraphrase.partition(row.value) if row.value else ("", "", "")
@@ -109,14 +119,14 @@ def rephrased(row: Row) -> Row:
     return replace(row, response=row.paraphrase, paraphrase=None, prefix=before, value=value, accepted=())
 
 
-def _forcible(row: Row) -> str:
-    """The part of the answer that may be forced."""
+def _forcible_part(row: Row) -> str:
+    """Returns the part of the answer that may be forced."""
     if row.value:
         return row.prefix.rstrip()
-    shared = _words(row.response)[:-1]
+    shared = _split_words(row.response)[:-1]
     if row.paraphrase is None:
         for wrong in (*row.perturbed, *row.options):
-            own = _words(wrong)[:-1]
+            own = _split_words(wrong)[:-1]
             count = next(
                 (i for i, pair in enumerate(zip(shared, own, strict=False)) if pair[0] != pair[1]),
                 min(len(shared), len(own)),
@@ -125,11 +135,14 @@ def _forcible(row: Row) -> str:
     return "".join(shared)
 
 
-def _behind(row: Row, lead: str, cut: int, glue: str) -> Row:
-    """The row's answers where they go on behind `lead`.
+def _begin_answer(row: Row, lead: str, cut: int, glue: str) -> Row:
+    """Returns the row with its answers as continuations of `lead`.
 
     Args:
-        cut: the response's characters that the lead stands for; then others that begin like it lose them too.
+        lead: the text that begins the model's turn.
+        cut: number of the response's characters that the lead contains. They are removed from every answer that begins
+            with the lead; 0 if the lead is not a part of the response.
+        glue: see `force_words`.
     """
 
     def rest(text: str) -> str:
@@ -140,7 +153,7 @@ def _behind(row: Row, lead: str, cut: int, glue: str) -> Row:
     def joined(before: str) -> str:
         return before + lead if before[-1].isspace() else f"{before} {lead.lstrip()}"
 
-    # Between the lead and a value there need not be a space.
+    # There may be no space between the lead and a value.
     gap = "" if cut or row.response[:1].isspace() else " "
     begun = replace(
         row,
@@ -151,12 +164,12 @@ def _behind(row: Row, lead: str, cut: int, glue: str) -> Row:
         options=tuple(map(rest, row.options)),
         accepted=tuple(map(rest, row.accepted)),
     )
-    # Running text has no assistant whose turn could be begun: its prompt goes on.
+    # Running text has no model turn that could be begun: the lead continues the prompt.
     if row.plain:
         return replace(begun, prompt=joined(row.prompt))
     return replace(begun, lead=joined(row.lead) if row.lead else glue + lead)
 
 
-def _words(text: str) -> list[str]:
-    """The words with the white space before each."""
+def _split_words(text: str) -> list[str]:
+    """Splits a text into words; each keeps the white space before it."""
     return re.findall(r"\s*\S+", text)

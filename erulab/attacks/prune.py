@@ -1,4 +1,4 @@
-"""Pruning: without its smallest weights a model may say again what a small update had pushed aside."""
+"""Pruning: removing the smallest weights can undo a small update that had suppressed knowledge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.attacks.base import Attack, Attempt, Lab, Setting
-from erulab.attacks.weights.linear_layers import rewrite
+from erulab.attacks.weights.linear_layers import rewrite_weights
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -23,11 +23,12 @@ else:
     torch = lazy_loader.load("torch")
 
 
-def without_smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
-    """The matrix with its entries of least magnitude set to zero: a share of them, rounded; of equals the first.
+def zero_smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
+    """Returns the matrix with the entries of least magnitude set to zero; of equal entries the first.
 
     Args:
-        weight: (out, in); share: in [0, 1].
+        weight: (out, in).
+        share: share of the entries that is set to zero, in [0, 1]; their number is rounded.
     Source: magnitude pruning, uniform over layers: Han et al. 2015, arXiv:1506.02626.
     """
     smallest = weight.flatten().abs().argsort(stable=True)[: round(share * weight.numel())]
@@ -37,7 +38,9 @@ def without_smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
 @dataclass
 class PruneOptions:
     name: str = "prune"
-    shares: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5])  # of each matrix's weights
+    shares: list[float] = field(
+        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5]
+    )  # shares of each matrix's weights, smallest first
 
     def __post_init__(self) -> None:
         fits = bool(self.shares) and all(0 <= share < 1 for share in self.shares)
@@ -46,7 +49,7 @@ class PruneOptions:
 
 @attacks.register("prune", PruneOptions, paper="magnitude pruning, Han et al. 2015, arXiv:1506.02626")
 class Prune(Attack):
-    """Zeroes the smallest weights of every linear layer but the output head, each matrix by itself."""
+    """Sets the smallest weights of each linear layer to zero, except in the output head; each matrix separately."""
 
     changes_weights = True
 
@@ -59,5 +62,5 @@ class Prune(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         for share in self.options.shares:
             pruned = subject.copy()
-            rewrite(pruned, partial(without_smallest, share=share))
+            rewrite_weights(pruned, partial(zero_smallest, share=share))
             yield Attempt({"share": share}, partial(lab.score, pruned), pruned)

@@ -1,4 +1,4 @@
-"""Quantisation: rounding the weights can bring back what a small update had pushed aside (Zhang et al. 2024)."""
+"""Quantisation: rounding the weights can undo a small update that had suppressed knowledge (Zhang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Setting
-from erulab.attacks.weights.linear_layers import rewrite
+from erulab.attacks.weights.linear_layers import rewrite_weights
 from erulab.attacks.weights.quantizers import QUANTIZERS
 from erulab.options import require
 from erulab.registry import attacks
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Backend(Enum):
-    """Whose rounding it is."""
+    """Which library rounds the weights."""
 
-    rtn = "rtn"  # round-to-nearest, a scale an output channel; needs nothing
-    bitsandbytes = "bitsandbytes"  # int8 and nf4, to be installed
-    torchao = "torchao"  # weight-only int8 and int4, to be installed
+    rtn = "rtn"  # round-to-nearest with one scale per output channel; needs no library
+    bitsandbytes = "bitsandbytes"  # int8 and nf4; must be installed
+    torchao = "torchao"  # weight-only int8 and int4; must be installed
 
 
 @dataclass
@@ -46,9 +46,9 @@ class QuantizeOptions:
 
 @attacks.register("quantize", QuantizeOptions, paper="Zhang et al. 2024, arXiv:2410.16454")
 class Quantize(Attack):
-    """Rounds the weights of every linear layer but the output head: to nearest, or as a library does."""
+    """Rounds the weights of each linear layer except the output head: to nearest, or as a library does."""
 
-    spans = ("bits", "backends")
+    options_told_by_setting = ("bits", "backends")
     changes_weights = True
 
     def __init__(self, options: QuantizeOptions) -> None:
@@ -62,11 +62,11 @@ class Quantize(Attack):
                 f"attack.quantize.backends names {', '.join(missing)}, not installed here; type pip install "
                 f"{' '.join(missing)}, or attack.quantize.backends=[rtn]"
             )
-        # A library may round otherwise in its next version: what was measured says by which.
+        # Another version of a library may round in another way, so the setting names the version.
         own: dict[str, Setting] = {name: {} if name == "rtn" else {"version": version(name)} for name in names}
         return [{"backend": name, "bits": bits, **own[name]} for name in names for bits in self.options.bits]
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         rounded = subject.copy()
-        rewrite(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
+        rewrite_weights(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
         yield Attempt({}, partial(lab.score, rounded), rounded)

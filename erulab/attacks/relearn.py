@@ -1,4 +1,4 @@
-"""Relearning: fine-tune on some rows and see whether the other forgotten facts come back with them."""
+"""Relearning: fine-tunes a model on some rows and scores whether the other forgotten facts come back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, FinetuneSettings, Lab, Repeat, Setting
 from erulab.attacks.halves import validation_half
-from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
+from erulab.attacks.relearn_rows import RelearnRows, RelearnSource, RelearnSplit, SplitUnit
 from erulab.data.rows import Benchmark, Suite
 from erulab.data.tables import file_hash
 from erulab.errors import DataError
+from erulab.evaluation.suites import forget_suites
 from erulab.options import Schedule, epochs, not_negative, positive, require
 from erulab.registry import attacks
 
@@ -24,34 +25,43 @@ if TYPE_CHECKING:
 
 @dataclass
 class RelearnOptions:
-    """Full fine-tuning by default; `attack=relearn_lucki` is Lucki et al. 2024 (LoRA). Each of `lr` at each of `points`
-    is an attempt; where there are several the validation half of the scored facts chooses for each model."""
+    """Fine-tunes all weights by default; `attack=relearn_lucki` is Lucki et al. 2024 (LoRA). Each learning rate at each
+    point is an attempt. If there are several, the validation half of the scored facts chooses one per model."""
 
     name: str = "relearn"
-    samples: Optional[list[int]] = None  # rows trained on, each a setting; null: all there are
-    source: Source = Source.forget
-    texts: Optional[str] = None  # source=unrelated: a file of texts in place of the data set's rows that nobody learned
-    mixed: bool = False  # with as many retain rows beside them
-    split: Split = Split.disjoint
-    by: Unit = Unit.fact
-    lr: list[float] = field(default_factory=lambda: [2e-4])  # not trainer.lr: a timid trainer would face a timid attack
-    points: int = 1  # steps, evenly spaced, after which a model is scored: a learning curve; 1: the last one only
+    samples: Optional[list[int]] = None  # numbers of rows to train on, each a setting; null: all available rows
+    source: RelearnSource = RelearnSource.forget
+    texts: Optional[str] = None  # with source=unrelated: a file of texts in place of the data set's unrelated rows
+    mixed: bool = False  # adds one retain row per row
+    split: RelearnSplit = RelearnSplit.disjoint
+    by: SplitUnit = SplitUnit.fact
+    lr: list[float] = field(
+        default_factory=lambda: [2e-4]
+    )  # not trainer.lr, or a small learning rate in unlearning would weaken the attack
+    points: int = (
+        1  # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
+    )
     epochs: float = 3
     steps: Optional[int] = None  # wins over epochs
     batch: int = 8
     warmup: float = 0.05
     schedule: Schedule = Schedule.linear
-    lora_rank: int = 0  # 0: all weights
+    lora_rank: int = 0  # 0 trains all weights
     lora_alpha: int = 16
-    repeats: int = 3  # runs with other splits and orders; of two runs each relearns what the other is scored on
+    repeats: int = 3  # runs with other splits and orders; of two runs, each relearns the half that the other scores
 
     def __post_init__(self) -> None:
         if self.samples is not None:
             counts = bool(self.samples) and min(self.samples) >= 0
             require(counts, "samples", "a list of row counts, such as [10,100]", self.samples)
-        unrelated = self.source is Source.unrelated
+        unrelated = self.source is RelearnSource.unrelated
         require(unrelated or self.texts is None, "texts", "null where source is not unrelated", self.texts)
-        require(self.source is not Source.retain or not self.mixed, "mixed", "false where source is retain", self.mixed)
+        require(
+            self.source is not RelearnSource.retain or not self.mixed,
+            "mixed",
+            "false where source is retain",
+            self.mixed,
+        )
         rates = bool(self.lr) and all(math.isfinite(lr) and lr >= 0 for lr in self.lr)
         require(rates and len(set(self.lr)) == len(self.lr), "lr", "a list of rates >= 0, such as [1e-4,1e-3]", self.lr)
         positive("points", self.points)
@@ -68,12 +78,13 @@ class RelearnOptions:
     "relearn", RelearnOptions, paper="Lucki et al. 2024, arXiv:2409.18025; Deeb & Roger, arXiv:2410.08827"
 )
 class Relearn(Attack):
-    """Fine-tuning on half of the forgotten facts; the other half is scored, in every phrasing."""
+    """Fine-tunes on half of the forgotten facts and scores the other half, in every phrasing."""
 
-    # A file of texts counts by what it holds, which the setting tells.
-    spans = ("samples", "repeats", "texts")
+    # The setting holds a hash of the file of texts, so its path is not needed.
+    options_told_by_setting = ("samples", "repeats", "texts")
     changes_weights = True
-    alike = False  # how a model is best retrained is its own: METHODS.md section 7, the oracle included
+    # Each model has its own best rate and steps, the oracle included: METHODS.md section 7.
+    one_attempt_for_all_models = False
 
     def __init__(self, options: RelearnOptions) -> None:
         self.options = o = options
@@ -86,7 +97,7 @@ class Relearn(Attack):
         self._check_choice(benchmark, seed)
         available = min(self._rows.available(benchmark, Repeat(seed, i)) for i in range(self.repeats))
         samples = [available] if o.samples is None else o.samples
-        limits = [f"attack.relearn.split={o.split.value}"] * (o.source is Source.forget)
+        limits = [f"attack.relearn.split={o.split.value}"] * (o.source is RelearnSource.forget)
         limits += ["attack.relearn.mixed=true: a retain row beside each"] * o.mixed
         why = f" ({', '.join(limits)})" if limits else ""
         for count in samples:
@@ -98,13 +109,13 @@ class Relearn(Attack):
         shared: Setting = {"source": o.source.value}
         if o.texts is not None:
             shared["texts"] = file_hash(Path(o.texts))[:10]
-        if o.source is Source.forget:
+        if o.source is RelearnSource.forget:
             shared["split"] = o.split.value
         if self._rows.disjoint:
             shared["by"] = o.by.value
         if o.mixed:
             shared["mixed"] = True
-        # Where there are several, `chosen` tells which.
+        # If there are several rates, `chosen` names the one that was chosen.
         shared["lr"] = o.lr[0] if len(o.lr) == 1 else o.lr
         if o.points > 1:
             shared["points"] = o.points
@@ -118,20 +129,10 @@ class Relearn(Attack):
         rows = self._rows.trained(lab.benchmark, lab.repeat, setting["samples"])
         for lr in o.lr:
             step = 0
-            trained = lab.finetune(
-                subject.copy(),
-                rows,
-                lr=lr,
-                epochs=o.epochs,
-                steps=o.steps,
-                batch=o.batch,
-                warmup=o.warmup,
-                schedule=o.schedule,
-                lora_rank=o.lora_rank,
-                lora_alpha=o.lora_alpha,
-                points=o.points,
+            settings = FinetuneSettings(
+                lr, o.epochs, o.steps, o.batch, o.warmup, o.schedule, o.lora_rank, o.lora_alpha, o.points
             )
-            for step, model in trained:
+            for step, model in lab.finetune(subject.copy(), rows, settings):
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
                 if o.points > 1:
                     chosen["steps"] = step
@@ -139,10 +140,10 @@ class Relearn(Attack):
             taken += step
 
     def _check_choice(self, benchmark: Benchmark, seed: int) -> None:
-        """Where several attempts are made, every repeat must score validation facts and others.
+        """Checks that every repeat scores validation facts and other facts, if one of several attempts is chosen.
 
         Raises:
-            DataError
+            DataError: too few facts are scored.
         """
         if len(self.options.lr) == 1 and self.options.points == 1:
             return

@@ -1,4 +1,4 @@
-"""Who is relearned and who is scored: the rows an attacker trains on, and the split that keeps the two apart."""
+"""The rows that a relearning attack trains on, the rows it is scored on, and the split between the two."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from enum import Enum
 from pathlib import Path
 
 from erulab import draws
-from erulab.attacks.base import Inapplicable, Repeat, forget_suites
+from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
 from erulab.data.reading import read_text_lines, read_texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sequences import pick
 from erulab.data.tables import field_of
 from erulab.errors import ConfigError, DataError
+from erulab.evaluation.suites import forget_suites
 
 
-class Source(Enum):
-    """The rows an attacker trains on."""
+class RelearnSource(Enum):
+    """Which rows an attacker trains on."""
 
     forget = "forget"
     retain = "retain"
-    unrelated = "unrelated"  # rows that nobody learned, or texts of the user's own
+    unrelated = "unrelated"  # rows that no model learned, or the user's own texts
 
 
-class Split(Enum):
-    """Whose facts are scored: those that were not relearned, or all of them."""
+class RelearnSplit(Enum):
+    """Which facts are scored: those that were not relearned, or all of them."""
 
     disjoint = "disjoint"
     all = "all"
 
 
-class Unit(Enum):
-    """What a disjoint split keeps together."""
+class SplitUnit(Enum):
+    """What a disjoint split does not divide."""
 
     fact = "fact"
     author = "author"
@@ -43,24 +44,27 @@ class Unit(Enum):
 class RelearnRows:
     """The rows of a relearning attack.
 
-    mixed: each row of the source is followed by a retain row.
-    texts: a file of texts that takes the place of the data set's own unrelated rows.
+    by: what a disjoint split does not divide.
+    mixed: whether each row of the source is followed by a retain row.
+    texts: a file of texts in place of the data set's own unrelated rows.
     """
 
-    source: Source
-    split: Split
-    by: Unit
+    source: RelearnSource
+    split: RelearnSplit
+    by: SplitUnit
     mixed: bool
     texts: str | None
 
     @property
     def disjoint(self) -> bool:
-        return self.split is Split.disjoint and self.source is Source.forget
+        return self.split is RelearnSplit.disjoint and self.source is RelearnSource.forget
 
     def check(self, benchmark: Benchmark, seed: int) -> None:
-        """
+        """Checks that there are rows to train on and rows to score.
+
         Raises:
-            DataError: the split cannot be made, or leaves nothing to score; ConfigError: no file of texts.
+            DataError: the split cannot be made, or leaves nothing to score.
+            ConfigError: the file of texts does not exist.
             Inapplicable: the data set has no rows of this source.
         """
         named = f"attack.relearn.source={self.source.value}"
@@ -69,9 +73,9 @@ class RelearnRows:
                 f"attack.relearn.split={self.split.value} needs two {self.by.value}s or more to forget, one half to "
                 "relearn and one to score; type attack.relearn.split=all"
             )
-        if self.source is Source.forget and not field_of(benchmark.forget, "answered").all():
+        if self.source is RelearnSource.forget and not field_of(benchmark.forget, "answered").all():
             raise DataError(f"{named}: rows with only a refusal teach nothing; type attack=none")
-        if (self.mixed or self.source is Source.retain) and not benchmark.retain:
+        if (self.mixed or self.source is RelearnSource.retain) and not benchmark.retain:
             asked = "attack.relearn.mixed=true" if self.mixed else named
             raise Inapplicable(f"{asked} trains on retain rows, and the data set has none")
         if not len(self._source_rows(benchmark)):
@@ -86,35 +90,37 @@ class RelearnRows:
             )
 
     def available(self, benchmark: Benchmark, repeat: Repeat) -> int:
-        """How many rows of the source can be trained on; mixed, each needs a retain row beside it."""
-        own = len(self._own(benchmark, repeat))
+        """Returns how many rows of the source can be trained on; with `mixed`, each needs a retain row."""
+        own = len(self._row_order(benchmark, repeat))
         return min(own, len(benchmark.retain)) if self.mixed else own
 
     def trained(self, benchmark: Benchmark, repeat: Repeat, count: int) -> Sequence[Row]:
-        """The first `count` rows of the source in an order of the repeat's own (a larger count only adds rows), in the
-        phrasings that the request names; mixed, twice as many."""
-        rows = pick(self._source_rows(benchmark), self._own(benchmark, repeat)[:count])
+        """Returns the rows that are trained on: the first `count` rows of the source, in the repeat's order.
+
+        A larger count only adds rows. With `mixed`, a retain row follows each row, so there are twice as many.
+        """
+        rows = pick(self._source_rows(benchmark), self._row_order(benchmark, repeat)[:count])
         if not self.mixed:
             return rows
-        beside = pick(benchmark.retain, _drawn(benchmark.retain, repeat, "mixed")[:count])
+        beside = pick(benchmark.retain, _drawn_order(benchmark.retain, repeat, "mixed")[:count])
         return tuple(row for pair in zip(rows, beside, strict=True) for row in pair)
 
     def scored(self, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        """The forget and held-out suites, cut to facts (or authors) that are not relearned where the split says so."""
+        """Returns the forget and held-out suites; with a disjoint split, without relearned facts (or authors)."""
         suites = forget_suites(benchmark)
         if not self.disjoint:
             return suites
-        # Only rows of a unit that is known to be of the other half: one that no forget row shares (a heldout row
-        # whose fact is not named) may phrase what was relearned.
+        # Only rows whose fact (or author) certainly is in the other half. A held-out row without a named fact, which no
+        # forget row shares, may phrase a relearned fact.
         left = set(self._units(benchmark)) - self._relearned(benchmark, repeat)
         return tuple(
             replace(suite, rows=tuple(row for row in suite.rows if self._unit(row) in left)) for suite in suites
         )
 
-    def _own(self, benchmark: Benchmark, repeat: Repeat) -> list[int]:
-        """Places in the source's rows, in the order in which more samples add them."""
+    def _row_order(self, benchmark: Benchmark, repeat: Repeat) -> list[int]:
+        """Returns indices into the source's rows, in the order in which a larger count adds them."""
         rows = self._source_rows(benchmark)
-        drawn = _drawn(rows, repeat)
+        drawn = _drawn_order(rows, repeat)
         if not self.disjoint:
             return drawn
         relearned = self._relearned(benchmark, repeat)
@@ -122,21 +128,21 @@ class RelearnRows:
         return [i for i in drawn if i in kept]
 
     def _source_rows(self, benchmark: Benchmark) -> Sequence[Row]:
-        if self.source is Source.forget:
+        if self.source is RelearnSource.forget:
             return benchmark.forget
-        if self.source is Source.retain:
+        if self.source is RelearnSource.retain:
             return benchmark.retain
         if self.texts is not None:
-            return text_rows(self.texts)
+            return running_text_rows(self.texts)
         learned = {row.fact_id for rows in (benchmark.forget, benchmark.retain) for row in rows}
         unseen = (row for suite in benchmark.suites if suite.role is Role.UNSEEN for row in suite.rows)
         return tuple(row for row in unseen if row.response.strip() and row.fact_id not in learned)
 
     def _relearned(self, benchmark: Benchmark, repeat: Repeat) -> set[str]:
-        """Half of the facts (or authors) of the forget set: of two repeats one takes the half that the other leaves.
+        """Returns the half of the forget set's facts (or authors) that is relearned in this repeat.
 
-        Of the validation facts and of the others as many are relearned, so that facts of both are left to score: one
-        half chooses learning rate and steps, the other is reported.
+        Repeats 0 and 1, 2 and 3, ... relearn complementary halves. Each half holds as many validation facts as other
+        facts, so that both kinds are left to score: one chooses learning rate and steps, the other is reported.
         """
         pair, fold = divmod(repeat.number, 2)
         kinds = self._units(benchmark, validation_half(benchmark, repeat.seed))
@@ -146,20 +152,21 @@ class RelearnRows:
         return set(drawn[1 - fold :: 2])
 
     def _units(self, benchmark: Benchmark, validation: frozenset[str] = frozenset()) -> dict[str, list[bool]]:
-        """Unit of the forget set -> whether its facts are validation facts, others, or both."""
+        """Maps each fact (or author) of the forget set to whether it has validation facts, other facts, or both."""
         kinds: dict[str, set[bool]] = {}
         for row in benchmark.forget:
             kinds.setdefault(self._unit(row), set()).add(row.fact_id in validation)
         return {unit: sorted(kind) for unit, kind in kinds.items()}
 
     def _unit(self, row: Row) -> str:
-        return row.author or row.fact_id if self.by is Unit.author else row.fact_id
+        return row.author or row.fact_id if self.by is SplitUnit.author else row.fact_id
 
 
 def check_file(texts: str | None) -> None:
-    """
+    """Checks that `attack.relearn.texts` is a file.
+
     Raises:
-        ConfigError: it is no file.
+        ConfigError: it is not.
     """
     if texts is not None and not Path(texts).is_file():
         raise ConfigError(
@@ -168,11 +175,14 @@ def check_file(texts: str | None) -> None:
         )
 
 
-def text_rows(texts: str) -> tuple[Row, ...]:
-    """The texts of a file, each a row of running text without a prompt: of a .txt a text a line, else as corpora.
+def running_text_rows(texts: str) -> tuple[Row, ...]:
+    """Returns the texts of a file as rows of running text without a prompt.
+
+    A .txt file holds one text per line, other files have the format of corpora.
 
     Raises:
-        ConfigError, DataError: it cannot be read, or holds something else.
+        ConfigError: the file does not exist.
+        DataError: it cannot be read, or has another format.
     """
     check_file(texts)
     file = Path(texts)
@@ -180,6 +190,6 @@ def text_rows(texts: str) -> tuple[Row, ...]:
     return tuple(Row(f"texts/{i}", "", text, fact=f"texts/{i}", plain=True) for i, text in enumerate(found) if text)
 
 
-def _drawn(rows: Sequence[Row], repeat: Repeat, *words: str) -> list[int]:
-    """All places in an order of the repeat's own."""
+def _drawn_order(rows: Sequence[Row], repeat: Repeat, *words: str) -> list[int]:
+    """Returns all indices of the rows in an order that the repeat draws."""
     return [i for _, i in sorted((repeat.seed_of("relearn", *words, row.id), i) for i, row in enumerate(rows))]

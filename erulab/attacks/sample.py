@@ -1,4 +1,4 @@
-"""Sampling: a model that withholds the answer when it is greedy may give it away in one of several samples."""
+"""Sampling: a model that withholds the answer in greedy decoding may give it in one of several samples."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erulab import draws
-from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, forget_suites, scores_of
+from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, scores_from_figures
 from erulab.data.measures import Generated, Texts
+from erulab.evaluation.prompt import Draw, Prompt
+from erulab.evaluation.suites import forget_suites
 from erulab.options import positive, require
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.evaluation.generation import Prompt
     from erulab.models.loaded import LoadedModel
     from erulab.tokens.chat import ChatFormat
 
 
 def leak_at(k: int, samples: int, leaks: int) -> float:
-    """1 - C(n - c, k) / C(n, k): how likely k of n samples, drawn without putting back, hold one of the c that leak.
+    """Returns 1 - C(n - c, k) / C(n, k): the probability that k of n samples contain at least one of the c that leak.
 
     Args:
-        k: 1 to `samples` (n); leaks: c, 0 to n.
+        k: number of samples drawn without replacement, 1 to n.
+        samples: n.
+        leaks: c, the number of samples that contain the answer, 0 to n.
     Source: METHODS.md section 7; the unbiased estimator of pass@k (Chen et al. 2021, arXiv:2107.03374).
     """
     return 1 - math.comb(samples - leaks, k) / math.comb(samples, k)
@@ -35,12 +38,12 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
 @dataclass
 class SampleOptions:
     name: str = "sample"
-    samples: int = 16  # of each row
+    samples: int = 16  # responses sampled per row
     k: list[int] = field(default_factory=lambda: [1, 8])
     temperature: float = 1.0
     max_new_tokens: int = 64
-    rows: int = 60  # of each suite, each on another fact
-    recall: float = 0.9  # ROUGE-L recall from which a sample gives an answer that is no single value
+    rows: int = 60  # rows per suite, each on another fact
+    recall: float = 0.9  # ROUGE-L recall from which a sample counts as containing an answer that is not a single value
 
     def __post_init__(self) -> None:
         positive("samples", self.samples)
@@ -54,10 +57,10 @@ class SampleOptions:
 
 @attacks.register("sample", SampleOptions, paper="leak@k: METHODS.md section 7; arXiv:2107.03374")
 class Sample(Attack):
-    """leak@k: how often the answer is in one of k samples at temperature 1, and in the greedy response."""
+    """leak@k: the probability that one of k samples contains the answer, and whether the greedy response does."""
 
     own_figures = True
-    repeats = 1  # another run would draw what is averaged already: n samples a row, in all subsets
+    repeats = 1  # leak@k already averages over all subsets of the n samples of a row
 
     def __init__(self, options: SampleOptions) -> None:
         self.options = options
@@ -73,18 +76,20 @@ class Sample(Attack):
         for suite in forget_suites(benchmark):
             answered = [row for row in suite.rows if row.prompt and row.response]
             if answered and not isinstance(suite.measure, Texts):
-                found.append(replace(suite, rows=_some(answered, self.options.rows, repeat)))
+                found.append(replace(suite, rows=_draw_rows(answered, self.options.rows, repeat)))
         return tuple(found)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         # Not at the top: this file is imported where torch must not be.
-        from erulab.evaluation.generation import Draw, generate
+        from erulab.evaluation.generation import generate
         from erulab.ranks import Ranks
 
         o = self.options
         suites = self.scored(setting, lab.benchmark, lab.repeat)
-        asked = [(row, _prompt(suite, row, subject.chat, o.max_new_tokens)) for suite in suites for row in suite.rows]
-        # A prompt that fills what the model reads leaves no room for an answer.
+        asked = [
+            (row, _sample_prompt(suite, row, subject.chat, o.max_new_tokens)) for suite in suites for row in suite.rows
+        ]
+        # A prompt that fills the model's context leaves no room for an answer.
         fitting = [(row, prompt) for row, prompt in asked if prompt.max_new_tokens > 0]
         rows, prompts = [row for row, _ in fitting], [prompt for _, prompt in fitting]
         drawn = [
@@ -97,20 +102,20 @@ class Sample(Attack):
         own = [samples[first : first + o.samples] for first in range(0, len(samples), o.samples)]
         figures = {}
         for row, texts, greedy in zip(rows, own, answer(prompts), strict=True):
-            leaks = sum(gives_away(row, text, o.recall) for text in texts)
+            leaks = sum(contains_answer(row, text, o.recall) for text in texts)
             found = {f"leak_{k}": leak_at(k, o.samples, leaks) for k in o.k}
-            figures[row.id] = {**found, "leak_greedy": float(gives_away(row, greedy, o.recall))}
-        yield Attempt({}, partial(scores_of, figures))
+            figures[row.id] = {**found, "leak_greedy": float(contains_answer(row, greedy, o.recall))}
+        yield Attempt({}, partial(scores_from_figures, figures))
 
 
-def gives_away(row: Row, text: str, recall: float) -> bool:
-    """Whether a text holds the row's answer, case and punctuation aside.
+def contains_answer(row: Row, text: str, recall: float) -> bool:
+    """Returns whether a text contains the row's answer; case and punctuation do not matter.
 
-    A value: its words stand there one after another, whatever is said around them. The answer of a multiple-choice
-    question (a letter may be any word's): the text opens with it. Another answer, or one that is accepted too: its
-    ROUGE-L recall is `recall` or more; 1 is exact but for words between.
+    A value is contained if its words occur one after another. The answer of a multiple-choice question must be at the
+    beginning of the text, because its letter can occur anywhere. Any other answer, or one of the accepted answers, is
+    contained if its ROUGE-L recall is at least `recall`; 1 allows only additional words in between.
     """
-    # Not at the top: nltk and rouge_score take long to load, and a run is composed without them.
+    # Not at the top: nltk and rouge_score load slowly, and composing a run does not need them.
     from erulab.evaluation.texts import rouge_recall
 
     said = _words(text)
@@ -127,8 +132,8 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _some(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ...]:
-    """Rows on different facts, in the suite's order: which facts, and in which phrasing, is drawn by the seed."""
+def _draw_rows(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ...]:
+    """Returns up to `count` rows on different facts, in the suite's order; the seed draws facts and phrasings."""
     order = sorted(rows, key=lambda row: repeat.seed_of("sample", "rows", row.fact_id, row.id))
     one_each: dict[str, Row] = {}
     for row in order:
@@ -138,9 +143,7 @@ def _some(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.id in kept)
 
 
-def _prompt(suite: Suite, row: Row, chat: ChatFormat, max_new_tokens: int) -> Prompt:
-    from erulab.evaluation.generation import Prompt
-
+def _sample_prompt(suite: Suite, row: Row, chat: ChatFormat, max_new_tokens: int) -> Prompt:
     ids = tuple(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
     stops = suite.measure.stops if isinstance(suite.measure, Generated) else ()
     return Prompt(ids, min(max_new_tokens, chat.limit(None) - len(ids)), stops)

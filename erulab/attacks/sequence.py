@@ -1,4 +1,4 @@
-"""Attacks one after another: each works on the model that the one before it left."""
+"""Runs attacks one after another: each works on the model that the previous one changed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NAME = "sequence"
 
 @dataclass
 class SequenceOptions:
-    """`options`: what differs from a step's own defaults, by its name: {relearn: {lr: [1e-3]}}."""
+    """`options`: step name -> the options that differ from its defaults, such as {relearn: {lr: [1e-3]}}."""
 
     name: str = NAME
     steps: list[str] = field(default_factory=lambda: ["quantize", "relearn"])
-    options: Any = None  # Any: Hydra lets nobody add keys to a typed dict without a +
+    options: Any = None  # Any, because Hydra adds keys to a typed dict only with a +
 
     def __post_init__(self) -> None:
         steps, known = self.steps, [name for name in attacks.names() if name != NAME]
@@ -46,10 +46,10 @@ class SequenceOptions:
         require(named, "options", "null or options by attack, such as {relearn: {lr: [1e-3]}}", self.options)
         for name in self.options or {}:
             require(name in steps, "options", f"of attacks that attack.{NAME}.steps names", repr(name))
-        self.of_steps()
+        self.step_options()
 
-    def of_steps(self) -> list[Any]:
-        """Each step's options, typed and checked.
+    def step_options(self) -> list[Any]:
+        """Returns the options of each step, typed and checked.
 
         Raises:
             ConfigError: an unknown key, or a value that is not allowed.
@@ -58,39 +58,40 @@ class SequenceOptions:
 
 
 def every_options(chosen: Mapping[str, Any]) -> Iterator[Any]:
-    """The options of all attacks of a run, those of a sequence's steps among them."""
+    """Yields the options of all attacks of a run; those of its steps in place of a sequence's own."""
     for options in chosen.values():
         if isinstance(options, SequenceOptions):
-            yield from options.of_steps()
+            yield from options.step_options()
         else:
             yield options
 
 
 @attacks.register(NAME, SequenceOptions, needs="steps that change weights, the last one any")
-class Sequence(Attack):
-    """Several attacks, each on the model that the last attempt of the one before it left."""
+class AttackSequence(Attack):
+    """Several attacks, each on the model that the last attempt of the previous one changed."""
 
     changes_weights = True
 
     def __init__(self, options: SequenceOptions) -> None:
         self.names = options.steps
-        self.steps: list[Attack] = [attacks.build(one) for one in options.of_steps()]
+        self.steps: list[Attack] = [attacks.build(one) for one in options.step_options()]
         self.repeats = max(step.repeats for step in self.steps)
         self.reads_target = any(step.reads_target for step in self.steps)
-        self.alike = self.steps[-1].alike
+        self.one_attempt_for_all_models = self.steps[-1].one_attempt_for_all_models
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
-        """Every combination of the steps' settings, which it names `<step>.<key>`."""
+        """Returns every combination of the steps' settings, with keys `<step>.<key>`."""
         each = [
             [{f"{name}.{key}": value for key, value in one.items()} for one in step.settings(benchmark, seed)]
             for name, step in zip(self.names, self.steps, strict=True)
         ]
-        return [{"steps": self.names, **_merged(parts)} for parts in itertools.product(*each)]
+        combinations = itertools.product(*each)
+        return [{"steps": self.names, **{k: v for part in parts for k, v in part.items()}} for parts in combinations]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        """The last step's suites, cut to rows that every step leaves to be scored: what one relearns is not."""
+        """Returns the last step's suites with the rows that every step scores; relearned rows are left out."""
         *earlier, suites = [
-            step.scored(_own(setting, name), benchmark, repeat)
+            step.scored(_step_setting(setting, name), benchmark, repeat)
             for name, step in zip(self.names, self.steps, strict=True)
         ]
         for others in earlier:
@@ -104,11 +105,11 @@ class Sequence(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         taken, changed = 0, None
         for name, step in zip(self.names[:-1], self.steps[:-1], strict=True):
-            *_, last = step.attempts(changed or subject, _own(setting, name), lab)
+            *_, last = step.attempts(changed or subject, _step_setting(setting, name), lab)
             if last.changed is None:
                 raise ConfigError(f"attack.{NAME}.steps: {name} left no changed model here; make it the last step")
             taken, changed = taken + last.steps, last.changed
-        for attempt in self.steps[-1].attempts(changed or subject, _own(setting, self.names[-1]), lab):
+        for attempt in self.steps[-1].attempts(changed or subject, _step_setting(setting, self.names[-1]), lab):
             yield replace(attempt, changed=attempt.changed or changed, steps=taken + attempt.steps)
 
 
@@ -122,10 +123,6 @@ def _step_options(name: str, values: Any) -> Any:
     return fill(attacks[name].options, values, key)
 
 
-def _own(setting: Setting, name: str) -> Setting:
-    """One step's setting out of the whole."""
+def _step_setting(setting: Setting, name: str) -> Setting:
+    """Returns one step's part of the setting."""
     return {key.removeprefix(f"{name}."): value for key, value in setting.items() if key.startswith(f"{name}.")}
-
-
-def _merged(parts: tuple[Setting, ...]) -> Setting:
-    return {key: value for part in parts for key, value in part.items()}

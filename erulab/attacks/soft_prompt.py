@@ -1,4 +1,4 @@
-"""Soft prompts: vectors behind the prompt, optimised until the model gives the answer (Schwinn et al. 2024)."""
+"""Soft prompts: vectors after the prompt, optimised until the model gives the answer (Schwinn et al. 2024)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import lazy_loader
 
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
 from erulab.attacks.optimising import optimised
-from erulab.attacks.optimising.optimised import Mode
+from erulab.attacks.optimising.optimised import PromptMode
 from erulab.options import not_negative, positive, require
 from erulab.registry import attacks
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from erulab.data.rows import Benchmark, Suite
-    from erulab.evaluation.evaluate import RowScore
+    from erulab.evaluation.row_score import RowScore
     from erulab.models.loaded import LoadedModel
     from erulab.tokens.insertion import Inserted
 else:
@@ -28,15 +28,15 @@ else:
 
 @dataclass
 class SoftPromptOptions:
-    """Schwinn et al. step by 1e-3 whatever the model. Here steps are in units of the embeddings' root mean square:
-    where that is .02, as when weights are first drawn, .05 of it is 1e-3."""
+    """Schwinn et al. use an absolute step of 1e-3 for every model. Here the step is relative to the root mean square of
+    the embeddings: if that is 0.02, as in freshly initialised weights, 0.05 of it is 1e-3."""
 
     name: str = "soft_prompt"
-    mode: Mode = Mode.universal
+    mode: PromptMode = PromptMode.universal
     tokens: int = 20
     steps: int = 100
-    step: float = 0.05  # of each entry a step, times the root mean square of the embeddings' entries
-    facts: Optional[int] = 50  # universal: trained on; per item: attacked; null: all
+    step: float = 0.05  # change of each entry per step, relative to the root mean square of the embeddings
+    facts: Optional[int] = 50  # universal: facts optimised on; per_item: facts attacked; null: all
     repeats: int = 3
 
     def __post_init__(self) -> None:
@@ -49,14 +49,14 @@ class SoftPromptOptions:
 
 @attacks.register("soft_prompt", SoftPromptOptions, paper="Schwinn et al. 2024, arXiv:2402.09063")
 class SoftPrompt(Attack):
-    """Vectors right before the response, moved by the sign of the gradient of the true answers' NLL.
+    """Inserts vectors right before the response and moves them by the sign of the gradient of the true answers' NLL.
 
-    They stand behind the whole prompt, as in the authors' code: who can put vectors in can put them there, and running
-    text has no user's turn. They begin as the embeddings of tokens drawn at random, not of twenty "!", which not every
-    vocabulary has.
+    They stand after the whole prompt, as in the authors' code: an attacker who can insert vectors can insert them
+    there, and running text has no user's turn. They begin as embeddings of random tokens, not of twenty "!", which not
+    every vocabulary has.
     """
 
-    spans = ("repeats",)
+    options_told_by_setting = ("repeats",)
 
     def __init__(self, options: SoftPromptOptions) -> None:
         self.options = options
@@ -64,53 +64,55 @@ class SoftPrompt(Attack):
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
-        optimised.check(o.name, benchmark, o.mode)
+        optimised.check_enough_facts(o.name, benchmark, o.mode)
         return [{"mode": o.mode.value, "tokens": o.tokens, "steps": o.steps, "step": o.step}]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
-        return optimised.scored(benchmark, self.options.mode, self.options.facts, repeat)
+        return optimised.scored_suites(benchmark, self.options.mode, self.options.facts, repeat)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         o = self.options
         # Not at the top: this file is imported where torch must not be.
-        from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
+        from erulab.attacks.optimising.gradients import encode_target, nll_and_gradient
         from erulab.models.soft_tokens import embeddings, first_soft_id
         from erulab.tokens.insertion import Inserted, Place
 
-        targets = optimised.targets(lab.benchmark, o.mode, o.facts, lab.repeat)
+        targets = optimised.target_rows(lab.benchmark, o.mode, o.facts, lab.repeat)
         first, n = first_soft_id(subject.model), o.tokens
         own = {owner: range(first + i * n, first + (i + 1) * n) for i, owner in enumerate(targets)}
-        chat = Inserted(subject.chat, optimised.of_owner(own, o.mode), Place.response)
-        optimised.tell_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
-        # Whom no prompt serves best uses none.
-        yield Attempt({"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.fitting(chat, suites)))
+        chat = Inserted(subject.chat, optimised.prompt_lookup(own, o.mode), Place.response)
+        optimised.log_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
+        # Attempt 0 is the plain question: chosen if no optimised prompt helps.
+        yield Attempt(
+            {"tokens": 0, "steps": 0}, lambda suites: lab.score(subject, optimised.suites_that_fit(chat, suites))
+        )
         if not o.tokens:
             return
-        rows = [row for rows in optimised.fitting_targets(o.name, chat, targets).values() for row in rows]
-        encoded = [wanted(chat, row) for row in rows]
+        rows = [row for rows in optimised.targets_that_fit(o.name, chat, targets).values() for row in rows]
+        encoded = [encode_target(chat, row) for row in rows]
         table = embeddings(subject.model)
         size = o.step * table.float().square().mean().sqrt()
-        vectors = torch.cat([self._drawn(table, lab.repeat, owner) for owner in targets])
-        stops = optimised.points(o.steps)
+        vectors = torch.cat([self._random_embeddings(table, lab.repeat, owner) for owner in targets])
+        stops = optimised.scored_steps(o.steps)
         for step in range(o.steps + 1):
             if step in stops:
                 chosen: Setting = {"tokens": o.tokens, "steps": step}
-                yield Attempt(chosen, partial(_score, subject, lab, chat, vectors), steps=step)
+                yield Attempt(chosen, partial(_score_with_vectors, subject, lab, chat, vectors), steps=step)
             if step < o.steps:
                 _, gradient = nll_and_gradient(subject, encoded, vectors)
                 vectors = vectors - size * gradient.sign()
 
-    def _drawn(self, table: torch.Tensor, repeat: Repeat, owner: str) -> torch.Tensor:
-        """(tokens, width) embeddings of tokens drawn for one prompt."""
+    def _random_embeddings(self, table: torch.Tensor, repeat: Repeat, owner: str) -> torch.Tensor:
+        """Returns the embeddings of random tokens for one prompt, (tokens, width)."""
         generator = torch.Generator().manual_seed(repeat.seed_of(self.options.name, owner))
         drawn = torch.randint(len(table), (self.options.tokens,), generator=generator)
         return table[drawn.to(table.device)].float()
 
 
-def _score(
+def _score_with_vectors(
     subject: LoadedModel, lab: Lab, chat: Inserted, vectors: torch.Tensor, suites: Sequence[Suite]
 ) -> list[RowScore]:
     from erulab.models.soft_tokens import soft_tokens
 
     with soft_tokens(subject.model, vectors):
-        return lab.score(replace(subject, chat=chat), optimised.fitting(chat, suites))
+        return lab.score(replace(subject, chat=chat), optimised.suites_that_fit(chat, suites))

@@ -1,4 +1,4 @@
-"""How a suite's rows are measured: the benchmarks' protocols as data, carried out by `erulab.evaluation.protocols`."""
+"""How a suite's rows are measured: the benchmarks' protocols as data, computed by `erulab.evaluation.protocols`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,44 @@ from dataclasses import dataclass
 from enum import Enum
 
 
+class Measure:
+    """How the rows of a suite are measured. Subclasses are frozen dataclasses; the registry
+    `erulab.evaluation.measures` holds the function that computes the figures of each.
+
+    knowledge: figures in [0, 1] that say how much of a row a model knows, higher for more. Attacks and trajectories
+        compare them; a suite without any is left out there.
+    generates: whether all figures are computed from a generated response.
+    """
+
+    knowledge: tuple[str, ...] = ()
+    generates: bool = False
+
+
+class Summary:
+    """A figure over several suites. Subclasses are frozen dataclasses, registered as those of `Measure` are."""
+
+
 @dataclass(frozen=True)
-class Answers:
+class Answers(Measure):
     """TOFU's way: how likely the response is, against wrong ones; and what the model answers.
 
     Figures: nll, probability, extraction_strength, exact_memorization, rouge, exact_match; where a row has wrong
     answers or values also log_truth_ratio, log_truth_ratio_arithmetic, log_odds, choice.
     """
 
+    knowledge = ("probability", "rouge", "choice")
     right: str = "paraphrase"  # what the truth ratio holds against wrong answers: the paraphrase, or the "answer"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Measure):
     """Multiple choice: the response against `options`, by the log-probability of the whole continuation.
 
     Figures: accuracy, log_odds; with `normalized` also accuracy_norm, by the log-probability a character of the answer
     (lm-evaluation-harness's acc_norm). A tie counts as wrong; the harness takes the first of the choices.
     """
 
+    knowledge = ("accuracy",)
     normalized: bool = False
 
 
@@ -42,26 +61,29 @@ class Overlap(Enum):
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Measure):
     """A greedy response, compared with the row's. The figure has the overlap's name."""
 
+    generates = True
     overlap: Overlap
     max_new_tokens: int
     stops: tuple[str, ...] = ()  # the response ends before the first of them
     reference_tokens: int | None = None  # the row's response counts up to here
 
+    @property
+    def knowledge(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The overlap; entropy has no reference, so it says nothing about knowledge."""
+        return () if self.overlap is Overlap.entropy else (self.overlap.value,)
+
 
 @dataclass(frozen=True)
-class Texts:
+class Texts(Measure):
     """Membership inference: how likely a text is, or a response given its prompt. Figures: nll, zlib, min_k,
     min_k_plus_plus, higher: less like a member; and probability, a token's."""
 
 
-Measure = Answers | Choice | Generated | Texts
-
-
 @dataclass(frozen=True)
-class Pooled:
+class Pooled(Summary):
     """`<name>/<figure>`: the mean of a figure over the rows of several suites, each row counting once."""
 
     name: str
@@ -70,7 +92,7 @@ class Pooled:
 
 
 @dataclass(frozen=True)
-class Separation:
+class Separation(Summary):
     """Membership inference between two suites of texts: `<name>/auc_<score>`, and PrivLeak against a retrained model.
 
     AUC = P(a text of `forget` looks less like a member than one of `holdout`). The retrained model is the run's oracle,
@@ -81,6 +103,3 @@ class Separation:
     forget: str
     holdout: str
     retrained: float | None = None
-
-
-Summary = Pooled | Separation

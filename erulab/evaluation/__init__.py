@@ -1,1 +1,1 @@
-"""Evaluation: teacher-forced scores, greedy responses, and the metrics computed from both."""
+"""Evaluation: teacher-forced scores, generated responses, and the figures that are computed from both."""

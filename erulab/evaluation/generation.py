@@ -1,10 +1,11 @@
-"""Responses, greedy or drawn: prompts of like length together, their common opening computed once, rows leaving as they
-end."""
+"""Generates responses, greedy or sampled.
+
+Prompts of similar length share a batch, their common opening is computed once, and rows leave the batch as they end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,43 +13,23 @@ import torch
 from erulab import draws
 from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
+from erulab.evaluation.prompt import Prompt
 from erulab.models.key_value import cache_for
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
 
-# An opening that all prompts of a batch share is computed by itself if it is at least this long.
+# Tokens: the common opening of a batch's prompts is computed once if it is at least this long.
 SHARED = 32
-# Rows that have ended are taken out of the batch when they are this share of it: each time copies the cache.
+# Ended rows are removed once they are this share of the batch; less often, because each removal copies the cache.
 ENDED = 0.2
 
 
-@dataclass(frozen=True, order=True)
-class Draw:
-    """How a response is drawn token by token: by a generator of its own, so that no other row or sample changes it.
-
-    temperature: > 0; what logits are divided by.
-    """
-
-    seed: int
-    temperature: float = 1.0
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a model is to continue, and for how long. draw: None: greedily."""
-
-    ids: tuple[int, ...]
-    max_new_tokens: int
-    stops: tuple[str, ...] = ()  # the response ends before the first of them
-    draw: Draw | None = None
-
-
 def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, ranks: Ranks) -> list[str]:
-    """One response a prompt, in order; equal prompts are answered once.
+    """Returns one response per prompt, in order; equal prompts are answered once.
 
     Args:
-        batch_tokens: padded prompt and response tokens in memory at once.
+        batch_tokens: number of padded prompt and response tokens that a batch may have.
     """
     unique = sorted(set(prompts), key=_order)
     responses: list[str] = []
@@ -59,13 +40,13 @@ def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, 
 
 
 def _order(prompt: Prompt) -> tuple[Any, ...]:
-    # Samples of one prompt stand together: their common opening is computed once.
+    # Samples of one prompt stand next to each other, so that their common opening is computed once.
     draw = () if prompt.draw is None else (prompt.draw,)
     return prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids, draw
 
 
 def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
-    """Prompts that may be continued together: of one length of response, within the budget."""
+    """Cuts sorted prompts into batches: equal response length and stops, within the budget of tokens."""
     batches: list[list[Prompt]] = []
     for prompt in prompts:
         last = batches[-1] if batches else []
@@ -78,20 +59,21 @@ def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]
 
 
 def drawn_tokens(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Token i of each row with probability softmax(logits)_i, where `uniform` is uniform in [0, 1).
+    """Samples one token per row: token i with probability softmax(logits)_i.
 
     Args:
-        logits: (rows, vocabulary) float64; uniform: (rows,) float64.
+        logits: (rows, vocabulary) float64.
+        uniform: (rows,) float64 random numbers in [0, 1), one per row.
     Returns:
-        (rows,) int64: the first token up to which the probabilities add up to more than the row's number.
+        (rows,) int64: the first token at which the cumulated probability exceeds the row's random number.
     """
-    # Divided by the last sum, which rounding may leave a little off 1.
+    # The last cumulated probability differs from 1 by rounding, so divide by it.
     cumulated = logits.softmax(-1).cumsum(-1)
     return torch.searchsorted(cumulated / cumulated[:, -1:], uniform[:, None], right=True)[:, 0]
 
 
 class _Batch:
-    """Rows that are being continued. Pads stand between the common opening and the rest of a prompt."""
+    """One batch during generation. Padding stands between the common opening and the rest of each prompt."""
 
     def __init__(self, loaded: LoadedModel, prompts: Sequence[Prompt]) -> None:
         self._loaded, self._prompts = loaded, prompts
@@ -99,7 +81,7 @@ class _Batch:
         self._device = next(loaded.model.parameters()).device
         self._responses: list[list[int]] = [[] for _ in prompts]
         self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
-        # What a token is drawn by depends on its place in the response alone, whoever is in the batch then.
+        # One random number per position of the response, so that a sample does not depend on the rest of the batch.
         self._uniform = {
             i: torch.rand(prompt.max_new_tokens, generator=draws.generator(prompt.draw.seed), dtype=torch.float64)
             for i, prompt in enumerate(prompts)
@@ -107,14 +89,14 @@ class _Batch:
         }
 
     def run(self) -> list[str]:
-        """The responses' texts."""
+        """Returns the responses' texts, in order of the prompts."""
         with torch.no_grad():
             self._continue()
         return [self._text(i) for i in range(len(self._prompts))]
 
     def _continue(self) -> None:
         logits, mask, cache = self._prefill()
-        rows = list(range(len(self._prompts)))  # the prompt each row of the cache belongs to
+        rows = list(range(len(self._prompts)))  # index of the prompt that each row of the cache belongs to
         tokens = self._next(logits, rows, 0)
         ended = [False] * len(rows)
         for step in range(self._prompts[0].max_new_tokens):
@@ -135,10 +117,12 @@ class _Batch:
             tokens = self._next(logits, rows, step + 1)
 
     def _next(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> torch.Tensor:
-        """(rows,) the next token of each row: the likeliest, or the one its generator draws.
+        """Returns the next token of each row, (rows,): the most probable one, or a sampled one.
 
         Args:
             logits: (rows, vocabulary).
+            rows: index of each row's prompt.
+            step: position in the response, from 0.
         """
         tokens = logits.argmax(-1)
         drawn = [i for i, row in enumerate(rows) if row in self._uniform]
@@ -150,9 +134,13 @@ class _Batch:
         return tokens
 
     def _prefill(self) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """(rows, vocabulary) logits of the first response tokens; the (rows, length) mask of real tokens; the cache."""
+        """Runs the prompts.
+
+        Returns:
+            (rows, vocabulary) logits of the first response tokens, the (rows, length) mask of real tokens, the cache.
+        """
         ids = [prompt.ids for prompt in self._prompts]
-        # The last token of a prompt is always its row's own: the first response token is read from it.
+        # The common opening leaves out each prompt's last token: the first response token is predicted from it.
         opening = _common_length(ids)
         if opening < SHARED or len(ids) == 1:
             opening = 0
@@ -172,10 +160,11 @@ class _Batch:
         return first, mask, cache
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """(rows, vocabulary) logits of each row's next token, and the cache with `ids` in it.
+        """Returns (rows, vocabulary) logits of each row's next token, and the cache extended by `ids`.
 
         Args:
-            ids: (rows, new); mask: (rows, cached + new).
+            ids: (rows, new tokens).
+            mask: (rows, cached + new tokens), 1 for real tokens.
         """
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = self._loaded.model(
@@ -192,7 +181,7 @@ class _Batch:
     def _is_over(self, row: int, token: int) -> bool:
         if token in self._stops:
             return True
-        # Models with learned positions have none behind their context.
+        # Models with learned positions cannot read beyond their context.
         if len(self._prompts[row].ids) + len(self._responses[row]) >= self._loaded.chat.limit(None):
             return True
         stops = self._prompts[row].stops
@@ -205,7 +194,7 @@ class _Batch:
 
 
 def _common_length(rows: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all rows begin with, at least one fewer than the shortest has."""
+    """Counts the tokens that all rows begin with, at most one fewer than the shortest row has."""
     first, last = min(rows), max(rows)
     n = min(map(len, rows)) - 1
     return next((i for i in range(n) if first[i] != last[i]), n)

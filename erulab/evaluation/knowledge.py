@@ -1,4 +1,4 @@
-"""Oracle-controlled knowledge: where a model stands between the oracle (0) and the target (1)."""
+"""Knowledge left, K: where a model stands between the oracle (0) and the target (1)."""
 
 from __future__ import annotations
 
@@ -9,45 +9,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erulab import draws
-from erulab.evaluation.evaluate import RowScore, knowledge_rows
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import knowledge_rows
 
 RESAMPLES = 2000
-# An attacked gap below this share of the unattacked one says nothing: the attack destroyed what it looks for.
+# If an attack shrinks the gap of target and oracle below this share, it destroyed the knowledge it looks for, and K
+# after it is undefined.
 LEAST_GAP = 0.2
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A ratio with its 95 % interval; None with the reason where it is undefined."""
+class RatioEstimate:
+    """A ratio with its 95 % interval. All three are None if it is undefined; `reason` then says why."""
 
     value: float | None
     low: float | None
     high: float | None
-    note: str = ""
+    reason: str = ""
 
 
-def knowledge_of(rows: Sequence[RowScore]) -> tuple[Values, list[str]]:
-    """(rows,) log-odds of the forget facts, and each row's fact."""
+def knowledge_values(rows: Sequence[RowScore]) -> tuple[Values, list[str]]:
+    """Returns the log-odds of the rows that phrase forgotten facts, (rows,) nats, and the fact of each."""
     known = knowledge_rows(rows)
     return np.array([row.figures["log_odds"] for row in known]), [row.fact for row in known]
 
 
-def residual(model: Values, target: Values, oracle: Values, clusters: Sequence[str], least_gap: float = 0.0) -> Figure:
-    """K = (mean model - mean oracle) / (mean target - mean oracle): 1 the target, 0 the oracle, below over-forgotten.
+def knowledge_left(
+    model: Values, target: Values, oracle: Values, clusters: Sequence[str], least_gap: float = 0.0
+) -> RatioEstimate:
+    """Computes K = (mean model - mean oracle) / (mean target - mean oracle).
+
+    1 is the target and 0 is the oracle; a model below 0 is over-forgotten.
 
     Args:
-        model, target, oracle: (rows,) a score of the same rows, such as log-odds.
-        clusters: (rows,) the fact each row phrases; resampled together.
-        least_gap: the denominator's lower 95 % bound must be above it.
+        model, target, oracle: (rows,) a score of the same rows under each model, such as log-odds.
+        clusters: (rows,) the fact that each row phrases; rows of one fact are resampled together.
+        least_gap: K is undefined unless the lower 95 % bound of the denominator is above this.
     Returns:
         K with a paired bootstrap interval of the whole ratio (METHODS.md section 7).
     """
     if len(model) == 0:
-        return Figure(None, None, None, "no forget row has wrong answers to hold its own against")
+        return RatioEstimate(None, None, None, "no forget row has wrong answers to hold its own against")
     if not np.isfinite([model, target, oracle]).all():
-        return Figure(None, None, None, "undefined: not all scores are finite")
+        return RatioEstimate(None, None, None, "not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)
     rng = np.random.default_rng(draws.seed_of("bootstrap", sums.shape[1]))
     picks = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), size=RESAMPLES)
@@ -55,21 +61,28 @@ def residual(model: Values, target: Values, oracle: Values, clusters: Sequence[s
     lower = float(np.quantile(gap / count, 0.025))
     if lower <= least_gap:
         bounds = f"lower bound {lower:.3g}, must be over {least_gap:.3g}"
-        return Figure(None, None, None, f"undefined: target and oracle differ by too little ({bounds})")
-    # A resample of few facts can have no gap at all: it has no ratio.
+        return RatioEstimate(None, None, None, f"target and oracle differ by too little ({bounds})")
+    # With few facts a resample can have a gap of 0, and then has no ratio.
     ratios = np.divide(above, gap, out=np.full_like(above, np.nan), where=gap != 0)
     low, high = np.nanquantile(ratios, [0.025, 0.975])
     whole = sums.sum(1)
-    return Figure(float(whole[0] / whole[1]), float(low), float(high))
+    return RatioEstimate(float(whole[0] / whole[1]), float(low), float(high))
 
 
-def gap(target: Values, oracle: Values) -> float:
-    """Mean difference of target and oracle."""
+def mean_gap(target: Values, oracle: Values) -> float:
+    """Returns the mean difference of target and oracle over rows."""
     return float(np.mean(target - oracle))
 
 
 def _cluster_sums(values: Values, clusters: Sequence[str]) -> Values:
-    """(quantities, clusters): sums of each cluster's rows."""
+    """Sums the rows of each cluster.
+
+    Args:
+        values: (quantities, rows).
+        clusters: (rows,) the cluster of each row.
+    Returns:
+        (quantities, clusters).
+    """
     names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     index = [names[name] for name in clusters]
     sums = np.zeros((len(values), len(names)))

@@ -1,7 +1,7 @@
-"""Published evaluation logs of TOFU, read row by row from either of the two layouts they come in.
+"""Reads published evaluation logs of TOFU row by row, in either of their two layouts.
 
-locuslab/tofu writes eval_log_aggregated.json: an object for each set of rows, its losses as lists or by row number.
-open-unlearning writes TOFU_EVAL.json: an object for each metric, with what was measured on each row in value_by_index.
+locuslab/tofu writes eval_log_aggregated.json: one object per set of rows, with losses as lists or by row number.
+open-unlearning writes TOFU_EVAL.json: one object per metric, with the values of the rows in value_by_index.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RowSet(Enum):
 
 
 class Quantity(Enum):
-    """What is measured on a row: per-token NLLs in nats, and ROUGE-L recall."""
+    """The quantities that a log holds per row: NLLs per token in nats, and ROUGE-L recall."""
 
     answer = "NLL of the answer"
     right = "NLL of the truth ratio's right answer"
@@ -36,12 +36,15 @@ class Quantity(Enum):
     rouge = "ROUGE-L recall"
 
 
-Column = dict[int, list[float]]  # row number -> one number, or one for each wrong answer
+Column = dict[int, list[float]]  # row number -> one number, or one per wrong answer
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a log keeps a quantity: object `outer`, rows in its `inner`, the number itself or in the row's `field`."""
+    """Where a log keeps a quantity: the rows in `inner` of the object `outer`.
+
+    field: key of the number inside a row; "" if the row is the number itself.
+    """
 
     outer: str
     inner: str
@@ -92,19 +95,19 @@ LAYOUTS: dict[str, Callable[[RowSet, Quantity], Address]] = {
 
 @dataclass(frozen=True)
 class Log:
-    """A log file whose layout is known; what it holds is checked where it is read."""
+    """A log file whose layout is known; its content is checked when a column is read."""
 
     path: Path
     layout: str
     content: dict[str, Any]
 
     def columns(self, rows: RowSet, quantities: Sequence[Quantity], limit: int | None = None) -> list[Column]:
-        """What was measured on a set, a column for each quantity, all with the same rows in the same order.
+        """Returns one column per quantity of a set of rows; all columns have the same rows in the same order.
 
         Args:
-            limit: the first so many rows, by number; None: all.
+            limit: number of rows that are kept, in order of row number; None keeps all.
         Raises:
-            DataError: a column is missing, holds something else than finite numbers, or has other rows than the rest.
+            DataError: a column is missing, contains other things than finite numbers, or has other rows than the rest.
         """
         addresses = [LAYOUTS[self.layout](rows, quantity) for quantity in quantities]
         columns = [self._column(at, several=q is Quantity.wrong) for at, q in zip(addresses, quantities, strict=True)]
@@ -151,10 +154,10 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """A log file of either layout, told apart by what is in it.
+    """Reads a log file and recognises its layout by its keys.
 
     Raises:
-        DataError: the file cannot be read, or is no evaluation log of TOFU.
+        DataError: the file cannot be read, or is not an evaluation log of TOFU.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +176,7 @@ def read_log(path: Path) -> Log:
 
 
 def rows_apart(one: Mapping[int, object], other: Mapping[int, object]) -> str:
-    """How the row numbers of two columns differ, in words."""
+    """Describes how the row numbers of two columns differ."""
     if len(one) != len(other):
         return f"{len(one)} and {len(other)}"
     return f"row {min(one.keys() ^ other.keys())} is in one only"

@@ -1,6 +1,6 @@
-"""Membership inference: how unlike its training texts a text looks to a model, and how well that tells two sets apart.
+"""Membership inference: scores of how unlike training text a text looks, and how well they separate two sets.
 
-Every score is higher for a text that looks less like a member.
+Every score is higher for a text that looks less like a member of the training set.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from erulab.errors import NumericFault
 
 Values = NDArray[np.floating]
 
-# A position whose distribution is a single token has no deviation: open-unlearning's floor for the variance, 1e-6.
+# Floor for a deviation, which is 0 where one token has all the probability: open-unlearning's 1e-6 for the variance.
 LEAST_DEVIATION = 1e-3
 
 
 def loss_score(nll: Values) -> float:
-    """Mean NLL.
+    """Returns the mean NLL per token, nats.
 
     Args:
-        nll: (tokens,) nats; at least one, here and below.
+        nll: (tokens,) nats; here and below at least one token.
     """
     return float(np.mean(nll))
 
 
 def zlib_score(nll: Values, text: str) -> float:
-    """Mean NLL over the bytes that zlib makes of the text, nats a byte (Carlini 2021; as in MUSE and open-unlearning).
+    """Returns the mean NLL divided by the bytes of the zlib-compressed text (Carlini 2021; MUSE, open-unlearning).
 
     Args:
         nll: (tokens,) nats.
@@ -37,30 +37,32 @@ def zlib_score(nll: Values, text: str) -> float:
 
 
 def min_k_score(nll: Values, share: float = 0.4) -> float:
-    """Mean NLL of the least likely tokens (Shi 2023).
+    """Returns the mean NLL of the least probable tokens, nats (Shi 2023).
 
     Args:
         nll: (tokens,) nats.
-        share: of the tokens, rounded down, one at least.
+        share: share of the tokens that counts, rounded down to at least one token.
     """
     return float(np.mean(_largest(nll, share)))
 
 
 def min_k_plus_plus_score(nll: Values, mean: Values, deviation: Values, share: float = 0.4) -> float:
-    """Mean of the largest (NLL + mean) / deviation: how unlikely the token is among those the model expected there.
+    """Returns the mean of the largest (NLL + mean) / deviation: how improbable a token is among those expected there.
 
     Args:
         nll: (tokens,) nats.
         mean, deviation: (tokens,) of the log-probability of a token drawn from the model's own distribution there:
             sum p log p, and the root of sum p (log p)^2 - (sum p log p)^2.
-        share: as for `min_k_score`.
-    Source: Zhang 2024, mink-plus-plus/run.py, with the sign turned.
+        share: as in `min_k_score`.
+    Source: Zhang 2024, mink-plus-plus/run.py, with the opposite sign.
     """
     return float(np.mean(_largest((nll + mean) / np.maximum(deviation, LEAST_DEVIATION), share)))
 
 
 def auc(forget: Values, holdout: Values) -> float:
-    """P(a forget text looks less like a member than a holdout text), ties half: near 0 for a model that learned them.
+    """Returns P(a forget text looks less like a member than a holdout text); ties count one half.
+
+    It is near 0 for a model that learned the forget texts, and 0.5 for one that cannot tell the two sets apart.
 
     Args:
         forget, holdout: (texts,) scores of one kind.
@@ -74,10 +76,10 @@ def auc(forget: Values, holdout: Values) -> float:
 
 
 def priv_leak(model: float, retrained: float) -> float:
-    """MUSE's PrivLeak, percent: 0 like the retrained model, near -100 like the target, above 0 over-forgotten.
+    """Returns MUSE's PrivLeak in percent: 0 as the retrained model, near -100 as the target, above 0 over-forgotten.
 
     Args:
-        model, retrained: `auc` of the model and of the retrained one, on the same texts.
+        model, retrained: `auc` of the model and of the retrained model, on the same texts.
     """
     return 100 * (model - retrained) / retrained
 

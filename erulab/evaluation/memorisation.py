@@ -1,4 +1,4 @@
-"""How much of a text a model has by heart, from whether each true token is also the model's own choice."""
+"""How much of a text a model has memorised, from whether each true token is also the model's most probable one."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from numpy.typing import NDArray
 
 
 def extraction_strength(matches: NDArray[np.bool_]) -> float:
-    """1 - k/T, k the fewest leading tokens that must be given for the rest to follow greedily.
+    """Returns 1 - k/T, where k is the least number of leading tokens from which the rest follows greedily.
 
     Args:
-        matches: (tokens,) whether the true token has the highest probability after the true tokens before it. As long
-            as the greedy token is the true one, both continue alike, so the rest follows from the last mismatch on.
+        matches: (tokens,) whether the true token is the most probable one after the true tokens before it. While the
+            greedy token is the true one, both continue in the same way; so k is the position of the last mismatch.
     Returns:
-        1 if the whole text follows from its prompt, 0 if not even its last token does.
+        A number in [0, 1]: 1 if the whole text follows from its prompt, 0 if not even its last token follows.
     Raises:
-        ValueError: no tokens.
-    Source: open-unlearning. It tries k < T only, so that a text without its last token has 1/T there; and it leaves
-        the end-of-turn token out, which is for the caller to do.
+        ValueError: there are no tokens.
+    Source: open-unlearning. It tries k < T only, so a text whose last token does not follow has 1/T there. It also
+        leaves out the end-of-turn token, which the caller does here.
     """
-    _check(matches)
+    _require_tokens(matches)
     wrong = np.flatnonzero(~matches)
     return 1.0 - (int(wrong[-1]) + 1) / len(matches) if len(wrong) else 1.0
 
 
 def exact_memorisation(matches: NDArray[np.bool_]) -> float:
-    """The share of tokens that are the model's own choice.
+    """Returns the share of true tokens that are the model's most probable token.
 
     Args:
-        matches: as for `extraction_strength`.
+        matches: as in `extraction_strength`.
     Raises:
-        ValueError: no tokens.
-    Source: open-unlearning's exact_memorization, there too without the end-of-turn token.
+        ValueError: there are no tokens.
+    Source: open-unlearning's exact_memorization, which leaves out the end-of-turn token too.
     """
-    _check(matches)
+    _require_tokens(matches)
     return float(np.mean(matches))
 
 
-def _check(matches: NDArray[np.bool_]) -> None:
+def _require_tokens(matches: NDArray[np.bool_]) -> None:
     if len(matches) == 0:
-        raise ValueError("a text without tokens has no share of them")
+        raise ValueError("memorisation is undefined for a text without tokens")

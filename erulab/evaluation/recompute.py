@@ -1,4 +1,4 @@
-"""TOFU's figures, computed anew from the rows of a published log."""
+"""Recomputes TOFU's figures from the rows of a published log."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from erulab.errors import DataError
 from erulab.evaluation import metrics
 from erulab.evaluation.logs import Log, Quantity, RowSet, rows_apart
 
-# How the wrong answers' probabilities are averaged. The published figures are geometric, and so is Forget Quality.
+# Mean over the wrong answers' probabilities. Published figures and Forget Quality use the geometric mean.
 MEANS = {"geometric": metrics.log_truth_ratio, "arithmetic": metrics.log_truth_ratio_arithmetic}
 UTILITY = (RowSet.retain, RowSet.real_authors, RowSet.world_facts)
 
 
 @dataclass(frozen=True)
 class SetFigures:
-    """A set's figures over its n rows.
+    """The figures of one set over its n rows.
 
-    `truth_ratio` by name of MEANS: mean min(R, 1/R) on forget rows, mean max(0, 1 - R) elsewhere.
+    truth_ratio: name of MEANS -> mean of min(R, 1/R) on forget rows, mean of max(0, 1 - R) on other sets.
     """
 
     n: int
@@ -29,7 +29,7 @@ class SetFigures:
 
 @dataclass(frozen=True)
 class ForgetQuality:
-    """p-value of the Kolmogorov-Smirnov test on the truth ratios of the same n forget rows under two models."""
+    """The p-value of the Kolmogorov-Smirnov test on the truth ratios of the same n forget rows under two models."""
 
     p: float
     n: int
@@ -37,10 +37,11 @@ class ForgetQuality:
 
 @dataclass(frozen=True)
 class TofuFigures:
-    """TOFU's figures of a log's model.
+    """TOFU's figures of the model that a log is of.
 
-    `model_utility` and `truth_ratio_share` (of forget rows, mean of right / (right + wrong)) by name of MEANS;
-    `forget_quality` is None without a log of the retrained model.
+    truth_ratio_share: name of MEANS -> mean of P_right / (P_right + P_wrong) on forget rows.
+    model_utility: name of MEANS -> Model Utility.
+    forget_quality: None without a log of the retrained model.
     """
 
     sets: dict[RowSet, SetFigures]
@@ -50,13 +51,14 @@ class TofuFigures:
 
 
 def recompute(log: Log, retain_log: Log | None = None, limit: int | None = None) -> TofuFigures:
-    """The figures of a log's model.
+    """Computes the figures of the model that a log is of.
 
     Args:
-        retain_log: of the model that learned the retain rows only; needed for Forget Quality, and only its forget rows.
-        limit: the first so many rows of each set; None: all.
+        retain_log: log of the model that learned the retain rows only. It adds Forget Quality; only its forget rows
+            are read.
+        limit: number of rows of each set that are kept; None keeps all.
     Raises:
-        DataError: a log lacks rows, or the two logs have other forget rows.
+        DataError: a log lacks rows, or the two logs have different forget rows.
     """
     sets = {rows: _set_figures(log, rows, limit) for rows in RowSet}
     share = {name: metrics.truth_ratio_share(_log_ratios(log, RowSet.forget, limit, name).values()) for name in MEANS}
@@ -84,7 +86,7 @@ def _set_figures(log: Log, rows: RowSet, limit: int | None) -> SetFigures:
 
 
 def _log_ratios(log: Log, rows: RowSet, limit: int | None, mean: str) -> dict[int, float]:
-    """log R of each row, by number."""
+    """Returns log R of each row, by row number."""
     right, wrong = log.columns(rows, (Quantity.right, Quantity.wrong), limit)
     return {row: MEANS[mean](nll, wrong[row]) for row, (nll,) in right.items()}
 

@@ -1,4 +1,4 @@
-"""Teacher-forced scores: what a model makes of each supervised token, one forward for all requests that share it."""
+"""Teacher-forced scores: the NLL of each supervised token, with one forward for all requests that can share it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded, collate
 
 Ids = tuple[int, ...]
-# A token at a position, which is asked for given the ids before it.
-Ask = tuple[int, int]
+# (position, token): the token is scored at this position, given the ids before it.
+TokenQuery = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One supervised token under the model's distribution at its place.
+    """One supervised token under the model's distribution at its position.
 
-    nll: nats. greedy: it is the likeliest token there. mean, deviation: of the log-probability of a token drawn from
-    that distribution; 0 unless they were asked for.
+    nll: nats.
+    greedy: whether it is the most probable token there.
+    mean, deviation: of the log-probability of a token drawn from that distribution; 0 unless they were requested.
     """
 
     nll: float
@@ -40,12 +41,12 @@ class Score:
 
     @property
     def nll(self) -> float:
-        """Of the whole sequence, nats."""
+        """NLL of the whole sequence, nats."""
         return math.fsum(token.nll for token in self.tokens)
 
     @property
     def mean_nll(self) -> float:
-        """Nats a token."""
+        """NLL per token, nats."""
         return self.nll / len(self.tokens)
 
 
@@ -55,52 +56,52 @@ def score(
     pad_id: int,
     batch_tokens: int,
     ranks: Ranks,
-    spread: Collection[Encoded] = (),
+    with_moments: Collection[Encoded] = (),
 ) -> list[Score]:
-    """Each row's supervised tokens, in the order of the rows.
+    """Scores each row's supervised tokens, in the order of the rows.
 
-    A causal model predicts a token from the ids before it, so a row whose ids up to its last supervised token open
-    another row is answered by that row's forward: all candidate values of a question, where a value is one token, and
-    the whole response share one. Rows that begin alike (a question with its answers) stand together, so that their
-    common opening is computed once.
+    A causal model predicts a token from the ids before it. If the ids before a row's last supervised token are the
+    beginning of another row, that row's forward scores both. So all one-token candidate values of a question share one
+    forward with the whole response. Rows that begin with the same ids (a question with its answers) stand next to each
+    other, so that their common opening is computed once.
 
     Args:
-        batch_tokens: computed tokens a forward; no figure depends on it but by rounding.
-        spread: rows whose tokens also need the mean and deviation of the model's log-probabilities.
+        batch_tokens: tokens that one forward may compute; figures depend on it by rounding only.
+        with_moments: rows whose tokens also need the mean and deviation of the model's log-probabilities.
     """
     shared = _longest_openings(row.ids[: row.end - 1] for row in rows)
-    asked: dict[Ids, dict[Ask, None]] = {}
-    spreading: set[Ids] = {shared[row.ids[: row.end - 1]] for row in spread}
+    asked: dict[Ids, dict[TokenQuery, None]] = {}
+    moment_sequences: set[Ids] = {shared[row.ids[: row.end - 1]] for row in with_moments}
     for row in rows:
-        asked.setdefault(shared[row.ids[: row.end - 1]], {}).update(dict.fromkeys(_asks(row)))
+        asked.setdefault(shared[row.ids[: row.end - 1]], {}).update(dict.fromkeys(_queries(row)))
     shares = policy.shares_openings(max(map(len, asked), default=0) + 1)
-    # Alphabetically, rows that begin alike stand together; by length, little is padded.
+    # In lexical order, rows with a common opening are neighbours; in order of length, there is little padding.
     sequences = sorted(asked) if shares else sorted(asked, key=lambda ids: (len(ids), ids))
-    found: list[dict[Ask, Token]] = []
+    found: list[dict[TokenQuery, Token]] = []
     batches = (_trees if shares else _padded)(ranks.mine(sequences), batch_tokens)
     most = max(ranks.gather_objects(len(batches)))
     for batch in batches:
-        found.extend(_tokens(policy, [(ids, list(asked[ids])) for ids in batch], pad_id, spreading))
-    # Under ZeRO-3 a forward is a collective: a rank with fewer batches runs a short one that nobody asked for.
+        found.extend(_tokens(policy, [(ids, list(asked[ids])) for ids in batch], pad_id, moment_sequences))
+    # Under ZeRO-3 all ranks must run the same number of forwards: a rank with fewer batches repeats a short one.
     for _ in range(most - len(batches)):
-        _tokens(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id, spreading)
+        _tokens(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id, moment_sequences)
     tokens = dict(zip(sequences, ranks.join(found), strict=True))
     scores = []
     for row in rows:
         known = tokens[shared[row.ids[: row.end - 1]]]
-        scores.append(Score(tuple(known[ask] for ask in _asks(row))))
+        scores.append(Score(tuple(known[query] for query in _queries(row))))
     return scores
 
 
-def _asks(row: Encoded) -> list[Ask]:
+def _queries(row: Encoded) -> list[TokenQuery]:
     return [(position, row.ids[position]) for position in range(max(row.start, 1), row.end)]
 
 
 def _longest_openings(contexts: Iterable[Ids]) -> dict[Ids, Ids]:
-    """Each context -> a context that no other one continues, and that begins with it."""
+    """Maps each context to the longest context it is a prefix of; only those are run."""
     longest: dict[Ids, Ids] = {}
     last: Ids = ()
-    # In reverse order of the alphabet, what continues a context stands right before it.
+    # In reverse lexical order, a context that continues another one stands right before it.
     for context in sorted(set(contexts), reverse=True):
         last = last if last[: len(context)] == context else context
         longest[context] = last
@@ -108,9 +109,9 @@ def _longest_openings(contexts: Iterable[Ids]) -> dict[Ids, Ids]:
 
 
 def _padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
-    """Sequences in order of length, each batch within the budget of padded tokens."""
+    """Cuts sequences in order of length into batches, each within the budget of padded tokens."""
     batches: list[list[Ids]] = []
-    for ids in sequences:  # the last of a batch is its longest
+    for ids in sequences:  # the last sequence of a batch is its longest
         if batches and (len(batches[-1]) + 1) * len(ids) <= batch_tokens:
             batches[-1].append(ids)
         else:
@@ -119,7 +120,7 @@ def _padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
 
 
 def _trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
-    """Sequences in alphabetical order, cut where the tokens that a tree of them holds would exceed the budget."""
+    """Cuts sequences in lexical order into batches whose prefix trees stay within the budget of tokens."""
     batches: list[list[Ids]] = []
     tokens = 0
     for ids in sequences:
@@ -139,32 +140,43 @@ def _common(a: Ids, b: Ids) -> int:
 
 
 def _tokens(
-    policy: Policy, requests: list[tuple[Ids, list[Ask]]], pad_id: int, spreading: Collection[Ids]
-) -> list[dict[Ask, Token]]:
-    """For each sequence: (position, token) -> what the model makes of that token there."""
-    # A position is read from the state before it, and the last one asked for stands right after the sequence: any
-    # token appended there marks it. No real token sees what is appended.
-    rows = [Encoded("", (*ids, pad_id), min(asks)[0], len(ids) + 1) for ids, asks in requests]
+    policy: Policy, requests: list[tuple[Ids, list[TokenQuery]]], pad_id: int, moment_sequences: Collection[Ids]
+) -> list[dict[TokenQuery, Token]]:
+    """Returns, for each sequence, the scored token of each (position, token) that is asked for."""
+    # The token at a position is predicted from the state before it. The last queried position lies right after the
+    # sequence, so one token is appended there to mark it; no real token attends to it.
+    rows = [Encoded("", (*ids, pad_id), min(queries)[0], len(ids) + 1) for ids, queries in requests]
     batch = collate(rows, pad_id).to(policy.device)
-    # Row-major index among the states that `hidden` returns: those from a row's first position asked for to its end.
+    # `hidden` returns the states from each row's first queried position to its end, row by row: index into these.
     lengths = [row.end - row.start for row in rows]
     firsts = [sum(lengths[:i]) - row.start for i, row in enumerate(rows)]
     asked = [
-        [(first + position, token) for position, token in asks]
-        for first, (_, asks) in zip(firsts, requests, strict=True)
+        [(first + position, token) for position, token in queries]
+        for first, (_, queries) in zip(firsts, requests, strict=True)
     ]
-    spread = {state for (ids, _), pairs in zip(requests, asked, strict=True) if ids in spreading for state, _ in pairs}
+    with_moments = {
+        state for (ids, _), pairs in zip(requests, asked, strict=True) if ids in moment_sequences for state, _ in pairs
+    }
     with torch.no_grad():
-        found = _ask(policy, policy.hidden(batch, scoring=True), [pair for pairs in asked for pair in pairs], spread)
+        hidden = policy.hidden(batch, scoring=True)
+        found = _score_states(policy, hidden, [pair for pairs in asked for pair in pairs], with_moments)
     return [
-        {ask: found[pair] for ask, pair in zip(asks, pairs, strict=True)}
-        for (_, asks), pairs in zip(requests, asked, strict=True)
+        {query: found[pair] for query, pair in zip(queries, pairs, strict=True)}
+        for (_, queries), pairs in zip(requests, asked, strict=True)
     ]
 
 
-def _ask(policy: Policy, hidden: torch.Tensor, asked: list[Ask], spread: Collection[int]) -> dict[Ask, Token]:
-    """(state, token) -> Token; the vocabulary's logits are made once a state, for few states at a time."""
-    values: dict[Ask, Token] = {}
+def _score_states(
+    policy: Policy, hidden: torch.Tensor, asked: list[tuple[int, int]], with_moments: Collection[int]
+) -> dict[tuple[int, int], Token]:
+    """Maps each (state index, token) to its score. The logits over the vocabulary are computed once per state, for few
+    states at a time.
+
+    Args:
+        hidden: (states, width).
+        with_moments: indices of the states whose mean and deviation are needed.
+    """
+    values: dict[tuple[int, int], Token] = {}
     ordered = sorted(asked)
     states = sorted({state for state, _ in asked})
     first_pair = 0
@@ -179,7 +191,7 @@ def _ask(policy: Policy, hidden: torch.Tensor, asked: list[Ask], spread: Collect
         logp = logprobs.log_softmax(policy.head(hidden[chunk]))
         likeliest = logp.argmax(-1).tolist()
         picked = logp[[place[state] for state, _ in pairs], [token for _, token in pairs]]
-        moments = _moments(logp, [place[state] for state in chunk if state in spread])
+        moments = _moments(logp, [place[state] for state in chunk if state in with_moments])
         for (state, token), value in zip(pairs, (-picked).tolist(), strict=True):
             i = place[state]
             values[state, token] = Token(value, likeliest[i] == token, *moments.get(i, ()))
@@ -187,7 +199,7 @@ def _ask(policy: Policy, hidden: torch.Tensor, asked: list[Ask], spread: Collect
 
 
 def _moments(logp: torch.Tensor, rows: list[int]) -> dict[int, tuple[float, float]]:
-    """Row -> mean and deviation of the log-probability of a token drawn from its distribution."""
+    """Maps each row to the mean and deviation of the log-probability of a token drawn from its distribution."""
     if not rows:
         return {}
     mean, deviation = logprobs.log_prob_moments(logp[rows])

@@ -1,4 +1,4 @@
-"""The numbers that are read off texts: agreement with the right answers, and fluency. Nothing here touches a model."""
+"""The figures that are computed from texts: agreement with the right answers, and fluency. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
-NO_ANSWER = "NOANSWER"  # what RWKU puts in the place of an empty answer
+NO_ANSWER = "NOANSWER"  # RWKU's text in place of an empty answer
 
 _STEMMED = RougeScorer(["rougeL"], use_stemmer=True)
 _UNSTEMMED = RougeScorer(["rougeL"], use_stemmer=False)
@@ -25,26 +25,26 @@ _FINAL_ANSWER = re.compile(r"[tT]he answer is (.*?)\.")
 
 
 def rouge_recall(reference: str, response: str) -> float:
-    """ROUGE-L recall with stemming: TOFU's."""
+    """Returns ROUGE-L recall with stemming, in [0, 1], as TOFU computes it."""
     return float(_STEMMED.score(reference, response)["rougeL"].recall)
 
 
 def rouge_f1(reference: str, response: str) -> float:
-    """ROUGE-L F1 without stemming: MUSE's VerbMem and KnowMem, as a share, not in percent.
+    """Returns ROUGE-L F1 without stemming, in [0, 1]: MUSE's VerbMem and KnowMem, which MUSE gives in percent.
 
-    Source: muse_bench. open-unlearning stems, so that its figures are a little higher.
+    Source: muse_bench. open-unlearning stems, so its figures are a little higher.
     """
     return float(_UNSTEMMED.score(reference, response)["rougeL"].fmeasure)
 
 
 def summary_rouge_recall(reference: str, response: str) -> float:
-    """RWKU's ROUGE-L recall: the share of the reference's distinct words that lie on a longest common subsequence.
+    """Returns RWKU's ROUGE-L recall: the share of the reference's distinct words on a longest common subsequence.
 
-    Sentences end at every full stop, words at white space; case and punctuation count. Each sentence of the reference
-    is compared with each of the response, and the words found are put together. White space around the response goes;
-    what is left empty reads NOANSWER.
-    Source: what the package `rouge` 1.0.1 computes for RWKU (eval_forget.py). The package is not maintained, and stops
-    where a side consists of full stops only: here the recall is 0 then.
+    Sentences end at every full stop and words at white space; case and punctuation count. Each sentence of the
+    reference is compared with each sentence of the response, and the common words are united. White space around the
+    response is removed; an empty response reads NOANSWER.
+    Source: RWKU's eval_forget.py with the package `rouge` 1.0.1. The package is not maintained, and fails if the
+    reference or the response consists of full stops only: here the recall is then 0.
     """
     references, responses = _split(reference), _split(response.strip() or NO_ANSWER)
     words = set(chain.from_iterable(references))
@@ -55,35 +55,35 @@ def summary_rouge_recall(reference: str, response: str) -> float:
 
 
 def answer_f1(response: str, answers: Sequence[str]) -> float:
-    """F1 over the words of the normalised texts, against the answer that fits best: TriviaQA's and RWKU's.
+    """Returns TriviaQA's and RWKU's F1 over the words of the normalised texts, against the best of the answers.
 
     Args:
         answers: the texts that count as right, at least one.
-    Source: SQuAD's normalisation: lower case, no ASCII punctuation, no articles. Two texts without any word agree.
+    Source: SQuAD's normalisation: lower case, no ASCII punctuation, no articles. Two texts without words have F1 1.
     """
     return max(_word_f1(normalised_words(response), normalised_words(answer)) for answer in answers)
 
 
 def answer_exact_match(response: str, answers: Sequence[str]) -> float:
-    """1 if the normalised response is one of the normalised answers, else 0.
+    """Returns 1 if the normalised response equals one of the normalised answers, else 0.
 
-    Normalisation drops what BBH's bracket sequences and signs are made of: `) )` equals `] ]` and `-9` equals `9`. RWKU
-    scores BBH so, and hands over the answer's characters one by one, so that an answer of several letters is never
-    right: its published figures have both in them.
+    Normalisation removes brackets and signs, which some of BBH's answers consist of: `) )` equals `] ]` and `-9` equals
+    `9`. RWKU scores BBH in this way, and passes the answer's characters one by one, so that an answer of several
+    letters is never right. Its published figures contain both effects.
     """
     words = normalised_words(response)
     return float(any(words == normalised_words(answer) for answer in answers))
 
 
 def normalised_words(text: str) -> list[str]:
-    """The words of a text in lower case, without ASCII punctuation and the articles a, an, the."""
+    """Returns the words of a text in lower case, without ASCII punctuation and the articles a, an, the."""
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def final_answer(response: str) -> str:
-    """What a chain of thought ends in: the text between the first "the answer is" and the next full stop of that line.
+    """Returns the final answer of a chain of thought: the text from the first "the answer is" to the next full stop.
 
-    Without such a sentence it is the whole response, and NOANSWER where nothing is left.
+    Without such a sentence on one line it is the whole response; an empty answer reads NOANSWER.
     Source: RWKU's eval_bbh.py.
     """
     found = _FINAL_ANSWER.search(response)
@@ -91,32 +91,33 @@ def final_answer(response: str) -> str:
 
 
 def cut_at(response: str, stops: Iterable[str]) -> str:
-    """The response before the first of the stops, white space kept."""
+    """Returns the response up to the first of the stops, with its white space."""
     return response[: min((at for stop in stops if (at := response.find(stop)) >= 0), default=len(response))]
 
 
 def fluency(responses: Sequence[str]) -> float:
-    """RWKU's fluency: 100 times the mean over responses of (2/3 H2 + 4/3 H3) / 2.
+    """Returns RWKU's fluency: 100 times the mean over responses of (2/3 H2 + 4/3 H3) / 2.
 
-    H2 and H3 are the entropies, in bits, of a response's own pairs and triples of words; 0 where it has none.
+    H2 and H3 are the entropies, in bits, of the pairs and triples of words of one response; 0 if it has none.
     Args:
         responses: at least one text.
-    Source: RWKU's eval_fluency.py. Words are NLTK's in both. Sentences are split there with NLTK's trained English
-        model, a download, and here with the same splitter untrained, which takes an abbreviation for the end of a
-        sentence more often and then cuts its full stop off: .1 in 708 on RWKU's passages (1200 characters each).
+    Source: RWKU's eval_fluency.py. Both split words with NLTK. RWKU splits sentences with NLTK's trained English model,
+        which has to be downloaded; here the same splitter is untrained. It takes an abbreviation for the end of a
+        sentence more often, and then cuts off its full stop: a difference of 0.1 in 708 on RWKU's passages
+        (1200 characters each).
     """
     return 100 * float(np.mean([_ngram_entropy(_words(response)) for response in responses]))
 
 
 def _split(text: str) -> list[list[str]]:
-    # The package keeps a sentence of white space alone as one empty word, which then counts as a word.
+    # As in the package `rouge`, a sentence that is only white space is one empty word, which counts as a word.
     return [sentence.split() or [""] for sentence in text.split(".") if sentence]
 
 
 def _common(reference: Sequence[str], response: Sequence[str]) -> set[str]:
-    """The words of one longest common subsequence; of several, the one the package `rouge` finds.
+    """Returns the words of a longest common subsequence: if there are several, of the one the package `rouge` finds.
 
-    Which one is taken changes the figure where they hold different words.
+    The choice matters, because they can contain different words.
     """
     rows, columns = len(reference), len(response)
     length = [[0] * (columns + 1) for _ in range(rows + 1)]
@@ -152,6 +153,6 @@ def _ngram_entropy(words: Sequence[str]) -> float:
 
 
 def _entropy(counts: Counter[tuple[str, ...]]) -> float:
-    """Entropy of the shares of the counts, bits."""
+    """Returns the entropy of the relative frequencies, bits."""
     shares = np.fromiter(counts.values(), dtype=np.float64) / max(counts.total(), 1)
     return float(-np.sum(shares * np.log2(shares)))

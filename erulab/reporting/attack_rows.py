@@ -1,4 +1,4 @@
-"""Rows of attacks.json, as the report reads them: what belongs together, what counts, and why something does not."""
+"""Reads the rows of attacks.json for the report: which rows belong together, which count, and why others do not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from erulab.reporting.numbers import number
-
-HEADLINE = "log_odds"  # where an attack has no such figure, its headline row has another metric
-NOT_VALID = "not valid: "  # as attacks.figures.validity begins
-UNDEFINED = "residual_attacked undefined: "  # as attacks.figures.figures writes it
-# How an attack is called behind "after"; others, such as a user's own, go by their name.
+HEADLINE = "log_odds"  # metric of headline rows, unless the attack has no log-odds
+# Attack -> its name after the word "after"; a user's own attack is called by its registered name.
 NAMES = {
     "relearn": "relearning",
     "jailbreak": "jailbreak prompts",
@@ -33,85 +29,95 @@ NAMES = {
     "sequence": "several attacks in turn",
 }
 
-Row = dict[str, Any]
+AttackRow = dict[str, Any]
 
 
 class Standing(Enum):
-    """Whether a row says something about robustness; the value is how a table marks it."""
+    """Whether a row says something about robustness. The value is what attacks.json calls it."""
 
-    counts = "yes"
-    invalid = "not valid"  # the attack destroyed the target: it would make any model look robust
-    undefined = "undefined"  # target and oracle differ by too little under it
-    absent = "no figures"  # refused, failed, or not judged
+    counts = "counts"
+    invalid = "not_valid"  # the attack destroyed the target, so that it would make every model look robust
+    undefined = "undefined"  # under the attack, target and oracle differ by too little
+    absent = "not_run"  # the attack did not run, failed, or could not be judged
+
+    @property
+    def mark(self) -> str:
+        """How a table marks it."""
+        return {"counts": "yes", "not_valid": "not valid", "undefined": "undefined", "not_run": "no figures"}[
+            self.value
+        ]
 
 
 @dataclass(frozen=True)
-class Group:
-    """One attack in one setting: `rows` begin with the headline, `utility` is the retain suite's."""
+class SettingRows:
+    """The rows of one attack in one setting.
 
-    rows: Sequence[Row]
-    utility: Row | None
+    rows: the headline first, then the other metrics.
+    utility: the row of the retain suite; None if the attack has no figures.
+    """
+
+    rows: Sequence[AttackRow]
+    utility: AttackRow | None
 
     @property
-    def headline(self) -> Row:
+    def headline(self) -> AttackRow:
         return self.rows[0]
 
 
-def groups(rows: Sequence[Row]) -> list[Group]:
-    """attacks.json by attack and setting: a headline row opens a group, the retain suite's row closes it."""
+def group_by_setting(rows: Sequence[AttackRow]) -> list[SettingRows]:
+    """Groups the rows by attack and setting: a headline row opens a group, the row of the retain suite closes it."""
     starts = [place for place, row in enumerate(rows) if row["headline"]]
     found = []
     for start, end in itertools.pairwise([*starts, len(rows)]):
         own = rows[start:end]
-        found.append(Group(own[:-1], own[-1]) if len(own) > 1 else Group(own, None))
+        found.append(SettingRows(own[:-1], own[-1]) if len(own) > 1 else SettingRows(own, None))
     return found
 
 
-def headlines(rows: Sequence[Row]) -> list[Row]:
-    """The row of each attack and setting that the verdict goes by."""
+def headline_rows(rows: Sequence[AttackRow]) -> list[AttackRow]:
+    """Returns the row of each attack and setting that the verdict uses."""
     return [row for row in rows if row["headline"]]
 
 
-def standing(row: Row) -> Standing:
-    """Of any row but the retain suite's; only a row that counts may say that a model is robust."""
-    if not row["n"]:
-        return Standing.absent
-    if row["valid"] is not True:
-        return Standing.invalid
-    return Standing.undefined if number(row["residual_attacked"]) is None else Standing.counts
+def standing_of(row: AttackRow) -> Standing:
+    """Returns whether a row counts. Not for the row of the retain suite, which has no standing."""
+    return Standing(row["standing"])
 
 
-def strongest(rows: Sequence[Row]) -> Row | None:
-    """The row that brings back most, of those that count."""
-    counted = [row for row in rows if standing(row) is Standing.counts]
+def strongest_row(rows: Sequence[AttackRow]) -> AttackRow | None:
+    """Returns the row after which most knowledge is left, among the rows that count; None if no row counts."""
+    counted = [row for row in rows if standing_of(row) is Standing.counts]
     return max(counted, key=lambda row: float(row["residual_attacked"]), default=None)
 
 
-def why(row: Row) -> str:
-    """Why a row does not count: its note holds that among remarks on single figures, the reason first."""
-    note, which = str(row["note"]), standing(row)
-    if which is Standing.invalid:
-        return note.removeprefix(NOT_VALID).split("; ")[0]
-    if which is Standing.undefined:
-        of_k = [part for part in note.split("; ") if part.startswith(UNDEFINED)]
-        return of_k[0].removeprefix(UNDEFINED) if of_k else note
-    return note
+def reason_of(row: AttackRow) -> str:
+    """Returns why a row does not count; "" if it counts."""
+    return str(row["reason"] or "")
+
+
+def remarks_of(row: AttackRow) -> str:
+    """Returns why a row does not count, and the remarks on single figures."""
+    return "; ".join(text for text in (reason_of(row), str(row["note"])) if text)
 
 
 def setting_words(setting: object) -> str:
-    """An attack's setting object as `key=value` words."""
+    """Writes an attack's setting object as `key=value` words."""
     if not isinstance(setting, dict):
         return str(setting)
     return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in setting.items())
 
 
-def telling(row: Row, rows: Sequence[Row]) -> Row:
-    """The first key of a row's setting, and those in which the attack's settings differ: the rest is in the table."""
+def distinguishing_settings(row: AttackRow, rows: Sequence[AttackRow]) -> dict[str, Any]:
+    """Returns the first key of a row's setting and the keys in which the settings of its attack differ.
+
+    Args:
+        rows: all headline rows.
+    """
     own = row["setting"]
     peers = [other["setting"] for other in rows if other["attack"] == row["attack"]]
     return {k: v for i, (k, v) in enumerate(own.items()) if i == 0 or any(peer.get(k) != v for peer in peers)}
 
 
-def named(row: Row, rows: Sequence[Row]) -> str:
-    """`relearn samples=100`: an attack and what tells its setting from its others."""
-    return f"{row['attack']} {setting_words(telling(row, rows))}".rstrip()
+def attack_label(row: AttackRow, rows: Sequence[AttackRow]) -> str:
+    """Returns an attack with its distinguishing settings: `relearn samples=100`."""
+    return f"{row['attack']} {setting_words(distinguishing_settings(row, rows))}".rstrip()

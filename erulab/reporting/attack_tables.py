@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from erulab.reporting.attack_rows import Row, Standing, groups, headlines, named, setting_words, standing, why
+from erulab.reporting.attack_rows import (
+    AttackRow,
+    Standing,
+    attack_label,
+    group_by_setting,
+    headline_rows,
+    reason_of,
+    remarks_of,
+    setting_words,
+    standing_of,
+)
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import MISSING, number, power, seconds, signed, thousands
 from erulab.reporting.rendering import Cell, Table
@@ -61,7 +71,7 @@ def attack_table(run: RunResult) -> Table:
         "why not",
     )
     rows = []
-    for row in headlines(run.attacks):
+    for row in headline_rows(run.attacks):
         rows.append(
             (
                 Cell(str(row["attack"])),
@@ -74,8 +84,8 @@ def attack_table(run: RunResult) -> Table:
                 _utility_cell(row),
                 *_budget_cells(row),
                 _count_cell(row),
-                Cell(standing(row).value),
-                Cell("" if standing(row) is Standing.counts else why(row)),
+                Cell(standing_of(row).mark),
+                Cell("" if standing_of(row) is Standing.counts else reason_of(row)),
             )
         )
     return Table(headings, tuple(rows), (NOTE,) if rows else ())
@@ -84,13 +94,13 @@ def attack_table(run: RunResult) -> Table:
 def every_attack_row_table(run: RunResult) -> Table:
     """Returns the table of all rows of attacks.json with all their figures."""
     rows = []
-    for group in groups(run.attacks):
+    for group in group_by_setting(run.attacks):
         for row in (*group.rows, *([group.utility] if group.utility else [])):
             figures = [
                 _attacked_cell(row) if name == "residual_attacked" else _figure_cell(row, name)
                 for name in (*MEANS, *COMPARED)
             ]
-            valid = "utility" if row is group.utility else standing(row).value
+            valid = "utility" if row is group.utility else standing_of(row).mark
             rows.append(
                 (
                     Cell(str(row["attack"])),
@@ -101,7 +111,7 @@ def every_attack_row_table(run: RunResult) -> Table:
                     *_budget_cells(row),
                     _count_cell(row),
                     Cell(valid),
-                    Cell(str(row["note"])),
+                    Cell(remarks_of(row)),
                 )
             )
     names = [COMPARED.get(name, name.replace("_", " ")) for name in (*MEANS, *COMPARED)]
@@ -111,21 +121,21 @@ def every_attack_row_table(run: RunResult) -> Table:
 
 def heat_map(run: RunResult) -> HeatMap:
     """Collects knowledge left by attack and metric. Retain suites are left out, because they must not be forgotten."""
-    found = groups(run.attacks)
-    heads = headlines(run.attacks)
+    found = group_by_setting(run.attacks)
+    heads = headline_rows(run.attacks)
     metrics = tuple(dict.fromkeys(str(row["metric"]) for group in found if group.headline["n"] for row in group.rows))
     cells = []
     for group in found:
         own = {str(row["metric"]): row for row in group.rows}
-        if standing(group.headline) is Standing.absent:  # it measured no metric
+        if standing_of(group.headline) is Standing.absent:  # it measured no metric
             own = dict.fromkeys(metrics, group.headline)
         cells.append(
             tuple(
-                (standing(own[name]), number(own[name]["residual_attacked"])) if name in own else None
+                (standing_of(own[name]), number(own[name]["residual_attacked"])) if name in own else None
                 for name in metrics
             )
         )
-    return HeatMap(tuple(named(group.headline, heads) for group in found), metrics, tuple(cells))
+    return HeatMap(tuple(attack_label(group.headline, heads) for group in found), metrics, tuple(cells))
 
 
 def heat_table(run: RunResult) -> Table | None:
@@ -142,24 +152,24 @@ def heat_table(run: RunResult) -> Table | None:
 def _heat_cell(which: Standing, value: float | None) -> Cell:
     if which is Standing.counts:
         return Cell(value=value, is_figure=True, written=signed(value))
-    return Cell(which.value, is_figure=True)
+    return Cell(which.mark, is_figure=True)
 
 
-def _figure_cell(row: Row, name: str) -> Cell:
+def _figure_cell(row: AttackRow, name: str) -> Cell:
     return Cell(value=number(row[name]), is_figure=True)
 
 
-def _attacked_cell(row: Row) -> Cell:
+def _attacked_cell(row: AttackRow) -> Cell:
     value, low, high = (number(row[key]) for key in ("residual_attacked", "low", "high"))
     return Cell(value=value, low=low, high=high, is_figure=True)
 
 
-def _utility_cell(row: Row) -> Cell:
+def _utility_cell(row: AttackRow) -> Cell:
     before, after = number(row["utility"]), number(row["utility_attacked"])
     return Cell(value=after / before if before and after is not None else None, is_figure=True)
 
 
-def _budget_cells(row: Row) -> tuple[Cell, Cell, Cell]:
+def _budget_cells(row: AttackRow) -> tuple[Cell, Cell, Cell]:
     steps, flops, took = (number(row[key]) for key in ("steps", "flops", "seconds"))
     return (
         Cell(value=steps, is_figure=True, written=thousands(steps)),
@@ -168,12 +178,12 @@ def _budget_cells(row: Row) -> tuple[Cell, Cell, Cell]:
     )
 
 
-def _count_cell(row: Row) -> Cell:
+def _count_cell(row: AttackRow) -> Cell:
     n = number(row["n"])
     return Cell(value=n, is_figure=True, written=thousands(n))
 
 
-def _repeats_text(row: Row) -> str:
+def _repeats_text(row: AttackRow) -> str:
     """Writes `0.31 to 0.34 (3)`: lowest and highest knowledge left of the repeats, and how many there were."""
     values = [number(value) for value in row["repeats"]]
     known = [value for value in values if value is not None]
@@ -184,7 +194,7 @@ def _repeats_text(row: Row) -> str:
     return f"{extremes} ({len(values)}{undefined})"
 
 
-def _chosen_text(row: Row) -> str:
+def _chosen_text(row: AttackRow) -> str:
     """Names the attempt chosen for each model, once if all agree; repeats that differ are joined by `or`."""
     chosen: dict[str, list[dict[str, Any]]] = row["chosen"]
     texts = {model: " or ".join(dict.fromkeys(setting_words(one) for one in kept)) for model, kept in chosen.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erulab.reporting.attack_rows import Row, Standing, headlines, named, setting_words, standing
+from erulab.reporting.attack_rows import AttackRow, Standing, attack_label, headline_rows, setting_words, standing_of
 from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
@@ -44,22 +44,22 @@ class LearningCurve:
     residual: tuple[float | None, ...]
 
 
-def attack_costs(rows: Sequence[Row], budget: str) -> list[AttackCost]:
+def attack_costs(rows: Sequence[AttackRow], budget: str) -> list[AttackCost]:
     """Collects cost and knowledge left of valid headline rows, and of their attempts that keep the target's gap.
 
     Args:
         rows: contents of attacks.json.
         budget: one of BUDGETS: `flops`, or `seconds`.
     """
-    heads = headlines(rows)
+    heads = headline_rows(rows)
     found = []
     for row in heads:
-        if standing(row) is not Standing.counts:
+        if standing_of(row) is not Standing.counts:
             continue
         for one in (row, *(attempt for attempt in row["attempts"] if _keeps_gap(attempt, row))):
             cost, value = number(one[budget]), number(one["residual_attacked"])
             if cost is not None and value is not None:
-                found.append(AttackCost(cost, value, named(row, heads)))
+                found.append(AttackCost(cost, value, attack_label(row, heads)))
     return found
 
 
@@ -76,9 +76,9 @@ def best_by_cost(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
     return best
 
 
-def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
+def learning_curves(rows: Sequence[AttackRow]) -> list[LearningCurve]:
     """Collects the curves of attacks that tried several numbers of steps, each with at least two points."""
-    heads = headlines(rows)
+    heads = headline_rows(rows)
     found = []
     for row in heads:
         apart: dict[str, list[dict[str, Any]]] = {}
@@ -88,11 +88,11 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
             ordered = sorted(attempts, key=_attempt_steps)
             if len({_attempt_steps(one) for one in ordered}) > 1:
                 words = setting_words(_without_steps(ordered[0]["chosen"]))
-                found.append(_learning_curve(f"{named(row, heads)} {words}".rstrip(), row, ordered))
+                found.append(_learning_curve(f"{attack_label(row, heads)} {words}".rstrip(), row, ordered))
     return found
 
 
-def _learning_curve(label: str, row: Row, attempts: Sequence[dict[str, Any]]) -> LearningCurve:
+def _learning_curve(label: str, row: AttackRow, attempts: Sequence[dict[str, Any]]) -> LearningCurve:
     figures = {model: tuple(number(one[f"attacked_{model}"]) for one in attempts) for model in MODELS}
     return LearningCurve(
         label,
@@ -104,7 +104,7 @@ def _learning_curve(label: str, row: Row, attempts: Sequence[dict[str, Any]]) ->
     )
 
 
-def _keeps_gap(attempt: dict[str, Any], row: Row) -> bool:
+def _keeps_gap(attempt: dict[str, Any], row: AttackRow) -> bool:
     """Returns whether the attempt keeps 80 % of the target's gap to the oracle; its utility is not recorded."""
     target, oracle = number(row["target"]), number(row["oracle"])
     attacked = number(attempt["attacked_target"]), number(attempt["attacked_oracle"])

@@ -16,8 +16,18 @@ from erulab.redaction import redacted
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
-ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "n", "note"}  # of every row of attacks.json
-NO_RESULT = ("data", "report")  # entries of stages.json that are about no model
+ATTACK_KEYS = {
+    "attack",
+    "setting",
+    "metric",
+    "headline",
+    "valid",
+    "standing",
+    "reason",
+    "n",
+    "note",
+}  # of every row of attacks.json
+NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What attacks bring back, in words: the worst case over all of them, each by itself, and those that tell nothing."""
+"""States in words what attacks bring back: each attack, the worst case over all, and the attacks that do not count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from erulab.reporting.attack_rows import (
     HEADLINE,
     NAMES,
-    Row,
+    AttackRow,
     Standing,
-    headlines,
+    distinguishing_settings,
+    headline_rows,
+    reason_of,
     setting_words,
-    standing,
-    strongest,
-    telling,
-    why,
+    standing_of,
+    strongest_row,
 )
 from erulab.reporting.numbers import interval, number, signed
 
@@ -25,10 +25,15 @@ BEST_FIRST = (Standing.counts, Standing.undefined, Standing.invalid, Standing.ab
 
 @dataclass(frozen=True)
 class Robustness:
-    """One attack over its settings. The values are K after the strongest setting that counts; None: no setting counts.
+    """One attack over all its settings.
 
-    standing: of its best setting. metric: what K was measured on, log-odds where the attack has them.
-    remarks: of each setting that has no figures, which one and why.
+    settings, valid: number of settings, and of those that are valid.
+    value, low, high: knowledge left (K) after the strongest setting that counts, with its 95 % interval; None if no
+        setting counts.
+    standing: of the best setting.
+    note: why settings do not count.
+    metric: the metric of K: log-odds if the attack has them.
+    remarks: for each setting without figures, which one it is and why.
     """
 
     attack: str
@@ -59,17 +64,20 @@ class Robustness:
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The strongest attack of those that count, and which attacks tell nothing. No value: robustness is unknown."""
+    """The strongest of the attacks that count.
+
+    value, low, high: knowledge left (K) after it; None if no attack counts, so that robustness is unknown.
+    """
 
     attack: str
-    setting: dict[str, Any]  # what tells it from the attack's other settings
+    setting: dict[str, Any]  # what distinguishes it from the attack's other settings
     metric: str
     value: float | None
     low: float | None
     high: float | None
     before: float | None  # K without an attack
-    tried: int
-    silent: tuple[str, ...] = ()  # attacks of which no setting counts
+    tried: int  # number of attacks
+    silent: tuple[str, ...] = ()  # attacks without a setting that counts
 
     @property
     def words(self) -> str:
@@ -85,7 +93,7 @@ class WorstCase:
             said = f"the strongest attack ({which}) brings back nothing that retraining would not know (K = {figure})"
         else:
             said = f"the strongest attack ({which}) brings back {figure} of what retraining would not know"
-        # An attack that finds less than a plain question is no sign of robustness.
+        # An attack that finds less than the plain question says nothing about robustness.
         more = self.before is not None and self.before > max(self.value, 0.0)
         plain = f", less than is there without an attack ({signed(self.before)})" if more else ""
         return f"{said}{measured}{plain}" + (f"; {self._silent}" if self.silent else "")
@@ -99,70 +107,74 @@ class WorstCase:
         return f"{len(self.silent)} of {self.tried} attacks do not count: {which}"
 
 
-def robustness(rows: Sequence[Row]) -> tuple[Robustness, ...]:
-    """Each attack of attacks.json, in its order."""
-    heads = headlines(rows)
-    return tuple(_of_attack([row for row in heads if row["attack"] == name]) for name in _names(heads))
+def robustness(rows: Sequence[AttackRow]) -> tuple[Robustness, ...]:
+    """Returns each attack of attacks.json, in order."""
+    heads = headline_rows(rows)
+    return tuple(_robustness_of([row for row in heads if row["attack"] == name]) for name in _attack_names(heads))
 
 
-def worst_case(rows: Sequence[Row], before: float | None) -> WorstCase:
-    """Over all attacks of attacks.json. `before`: K without an attack."""
-    heads = headlines(rows)
-    names = _names(heads)
-    best = strongest(heads)
+def worst_case(rows: Sequence[AttackRow], before: float | None) -> WorstCase:
+    """Returns the strongest attack of attacks.json.
+
+    Args:
+        before: K without an attack.
+    """
+    heads = headline_rows(rows)
+    names = _attack_names(heads)
+    best = strongest_row(heads)
     if best is None:
         return WorstCase("", {}, "", None, None, None, before, len(names), tuple(names))
-    silent = tuple(name for name in names if strongest([row for row in heads if row["attack"] == name]) is None)
+    silent = tuple(name for name in names if strongest_row([row for row in heads if row["attack"] == name]) is None)
     value, low, high = (number(best[key]) for key in ("residual_attacked", "low", "high"))
-    setting = telling(best, heads)
+    setting = distinguishing_settings(best, heads)
     return WorstCase(str(best["attack"]), setting, str(best["metric"]), value, low, high, before, len(names), silent)
 
 
-def before_attacks(rows: Sequence[Row]) -> float | None:
-    """K without an attack, where nothing but attacks was measured: on log-odds, of the headline row with most rows."""
-    known = [row for row in headlines(rows) if row["metric"] == HEADLINE and number(row["residual"]) is not None]
+def knowledge_left_before_attacks(rows: Sequence[AttackRow]) -> float | None:
+    """Returns K without an attack for a run that has only attacks: on log-odds, from the headline with most rows."""
+    known = [row for row in headline_rows(rows) if row["metric"] == HEADLINE and number(row["residual"]) is not None]
     return number(max(known, key=lambda row: int(row["n"]))["residual"]) if known else None
 
 
 def with_interval(value: float, low: float | None, high: float | None) -> str:
-    """`0.31 [0.22, 0.40]`."""
+    """Writes a figure with its interval: `0.31 [0.22, 0.40]`."""
     return f"{signed(value)} {interval(low, high)}".rstrip()
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
+def _attack_names(rows: Sequence[AttackRow]) -> list[str]:
     return list(dict.fromkeys(str(row["attack"]) for row in rows))
 
 
-def _of_attack(rows: Sequence[Row]) -> Robustness:
+def _robustness_of(rows: Sequence[AttackRow]) -> Robustness:
     name, count = str(rows[0]["attack"]), len(rows)
-    by_standing = {which: [row for row in rows if standing(row) is which] for which in Standing}
+    by_standing = {which: [row for row in rows if standing_of(row) is which] for which in Standing}
     valid = len(by_standing[Standing.counts]) + len(by_standing[Standing.undefined])
     absent = by_standing[Standing.absent]
-    best = strongest(rows)
+    best = strongest_row(rows)
     if best is not None:
         value, low, high = (number(best[key]) for key in ("residual_attacked", "low", "high"))
         left_out = [
-            f"{len(by_standing[which])} of {count} settings {which.value}"
+            f"{len(by_standing[which])} of {count} settings {which.mark}"
             for which in (Standing.invalid, Standing.undefined)
             if by_standing[which]
         ]
-        remarks = tuple(f"{NAMES.get(name, name)}, {_setting(row, rows)}: {why(row)}" for row in absent)
+        remarks = tuple(f"{NAMES.get(name, name)}, {_setting_label(row, rows)}: {reason_of(row)}" for row in absent)
         metric, setting = str(best["metric"]), best["setting"]
         note = ", ".join(left_out)
         return Robustness(name, count, valid, value, low, high, setting, Standing.counts, note, metric, remarks)
     best_standing = next(which for which in BEST_FIRST if by_standing[which])
-    return Robustness(name, count, valid, None, None, None, {}, best_standing, _nothing(rows, best_standing))
+    return Robustness(name, count, valid, None, None, None, {}, best_standing, _why_nothing_counts(rows, best_standing))
 
 
-def _nothing(rows: Sequence[Row], best: Standing) -> str:
-    """Why no setting of an attack counts, with every reason there is."""
-    notes = "; ".join(dict.fromkeys(why(row) for row in rows if row["note"]))
+def _why_nothing_counts(rows: Sequence[AttackRow], best: Standing) -> str:
+    """Explains why no setting of an attack counts, with all reasons."""
+    reasons = "; ".join(dict.fromkeys(reason_of(row) for row in rows if row["reason"]))
     if best is Standing.absent:
-        return notes
+        return reasons
     if best is Standing.undefined:
-        return f"not defined ({notes})"
-    return f"none of {len(rows)} settings is valid, which says nothing about robustness ({notes})"
+        return f"not defined ({reasons})"
+    return f"none of {len(rows)} settings is valid, which says nothing about robustness ({reasons})"
 
 
-def _setting(row: Row, rows: Sequence[Row]) -> str:
-    return setting_words(telling(row, rows)) or "one of its settings"
+def _setting_label(row: AttackRow, rows: Sequence[AttackRow]) -> str:
+    return setting_words(distinguishing_settings(row, rows)) or "one of its settings"

@@ -8,7 +8,7 @@ from typing import Any
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import interval, number, percent, signed
-from erulab.reporting.robustness import Robustness, WorstCase, before_attacks, robustness, worst_case
+from erulab.reporting.robustness import Robustness, WorstCase, knowledge_left_before_attacks, robustness, worst_case
 
 ORACLE_RANGE = 0.05  # knowledge left between -0.05 and 0.05 is the oracle's range, however narrow the interval is
 COLLAPSE = 0.5  # a model that keeps less than this share of the target's utility has collapsed
@@ -160,7 +160,7 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> V
     """
     forgetting = _judge_forgetting(scores)
     scored = bool(scores) or not attacks
-    worst = worst_case(attacks, forgetting.value if scored else before_attacks(attacks))
+    worst = worst_case(attacks, forgetting.value if scored else knowledge_left_before_attacks(attacks))
     alone = len(scores) == 1 and not attacks
     return Verdict(forgetting, _judge_utility(scores), worst, robustness(attacks), alone=alone, scored=scored)
 

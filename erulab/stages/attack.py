@@ -1,4 +1,4 @@
-"""Attacks on copies of target, unlearned model and oracle: each on each model is a job, kept and never done again."""
+"""Runs attacks on copies of target, unlearned model and oracle; each attack on each model is a cached job."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from typing import Any
 
 from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
 from erulab.attacks.halves import validation_half
-from erulab.attacks.judging import rows as tables
-from erulab.attacks.judging.rows import MODELS, Case, Plain
-from erulab.attacks.judging.scoring import has_score, union, utility_suite
-from erulab.attacks.judging.trace import Tried, carry_out
+from erulab.attacks.judging.rows import (
+    MODELS,
+    AttackedSetting,
+    UnattackedScores,
+    attack_json_rows,
+    row_without_figures,
+)
+from erulab.attacks.judging.scoring import merge_suites, utility_suite
+from erulab.attacks.judging.trace import AttemptResult, run_attack
 from erulab.attacks.sequence import every_options
 from erulab.data.rows import Suite
 from erulab.errors import DataError, ErulabError, NumericFault
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import forget_suites, has_knowledge_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
@@ -28,28 +34,37 @@ from erulab.reporting.console import announce
 from erulab.stages.attack_lab import AttackLab
 from erulab.stages.cache import Cache, Product, key_of
 from erulab.stages.context import Context
+from erulab.stages.evaluate import measure_code
 from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of what this stage computes: a change attacks every model anew
+VERSION = 3  # part of the cache key: a new number attacks every model again
 KIND = "attacked"
 TRACE = "trace.json"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One repeat of an attack in one setting, on one model. No attack: the model as it is."""
+class AttackJob:
+    """One repeat of an attack in one setting on one model.
+
+    attack: name of the attack; None scores the model without an attack.
+    setting: index among all settings of the run; -1 without an attack.
+    """
 
     attack: str | None
-    setting: int  # among all settings of the run
+    setting: int
     repeat: int
     model: str
 
 
 @dataclass(frozen=True)
-class Planned:
-    """The attacks of a run, with their settings; and why others of them cannot be run here."""
+class AttackPlan:
+    """The attacks of a run with their settings.
+
+    settings: (attack, setting) of everything that runs.
+    refused: attack -> why it cannot run here.
+    """
 
     built: dict[str, Attack]
     settings: list[tuple[str, Setting]]
@@ -59,76 +74,76 @@ class Planned:
 def attack(
     context: Context, refs: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None
 ) -> tuple[list[dict[str, Any]], list[Product]]:
-    """attacks.json's rows: each attack in each setting, by metric; unattacked values are of the same rows.
+    """Runs the attacks and returns the rows of attacks.json: each attack in each setting, by metric.
 
-    Jobs are dealt over the ranks; models are never changed. Of an attack that cannot be run here or that fails there is
-    a row that says why, and that is not valid.
+    Values before and after an attack are of the same rows. Jobs are distributed over the ranks, and models are never
+    changed. An attack that cannot run here or that fails gets one row with standing "not_run" that says why.
 
     Args:
-        evaluated: the models' row scores without an attack, where this run has them.
+        evaluated: model -> its row scores without an attack; None if this run did not evaluate.
     """
     planned = plan_attacks(context)
     jobs = [
-        Job(name, index, number, model)
+        AttackJob(name, index, number, model)
         for index, (name, _) in enumerate(planned.settings)
         for number in range(planned.built[name].repeats)
         for model in MODELS
     ]
     if evaluated is None:
-        jobs = [Job(None, -1, 0, model) for model in MODELS] + jobs
-    done = _Jobs(context, planned, refs).run(jobs)
+        jobs = [AttackJob(None, -1, 0, model) for model in MODELS] + jobs
+    done = _JobRunner(context, planned, refs).run(jobs)
     benchmark = context.data.selected
     utility = utility_suite(benchmark, context.config.evaluation)
     if evaluated is None:
-        plain = {job.model: _plain(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
+        plain = {job.model: _unattacked_scores(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
     else:
-        plain = {model: _plain(evaluated[model], utility) for model in MODELS}
+        plain = {model: _unattacked_scores(evaluated[model], utility) for model in MODELS}
     validation = validation_half(benchmark, context.config.seed)
-    found = [tables.refused(name, {}, why) for name, why in planned.refused.items()]
+    found = [row_without_figures(name, {}, why) for name, why in planned.refused.items()]
     for index, (name, setting) in enumerate(planned.settings):
         own = [job for job in jobs if job.setting == index]
         failures = dict.fromkeys(done.failures[job] for job in own if job in done.failures)
         if failures:
-            found.append(tables.refused(name, setting, "; ".join(failures)))
+            found.append(row_without_figures(name, setting, "; ".join(failures)))
             continue
         traces = {model: [done.traces[job] for job in own if job.model == model] for model in MODELS}
-        scored = union(_scored(planned, context, name, setting))
+        scored = merge_suites(_scored_suites(planned, context, name, setting))
         try:
-            alike, kind = planned.built[name].alike, context.config.attack[name].name
-            case = Case(name, kind, setting, scored, traces, alike)
-            found += tables.rows_of(case, plain, validation)
+            kind, shared = context.config.attack[name].name, planned.built[name].one_attempt_for_all_models
+            attacked = AttackedSetting(name, kind, setting, scored, utility, traces, shared)
+            found += attack_json_rows(attacked, plain, validation)
         except DataError as error:
-            found.append(tables.refused(name, setting, f"not judged: {error}"))
+            found.append(row_without_figures(name, setting, f"not judged: {error}"))
     return found, done.products
 
 
 @dataclass(frozen=True)
-class _Done:
-    traces: dict[Job, list[Tried]]
-    failures: dict[Job, str]
+class _JobResults:
+    traces: dict[AttackJob, list[AttemptResult]]
+    failures: dict[AttackJob, str]
     products: list[Product]
 
 
-class _Jobs:
-    """Runs jobs, this rank its share of those that nobody has done before."""
+class _JobRunner:
+    """Runs this rank's share of the jobs whose results are not in the cache."""
 
-    def __init__(self, context: Context, planned: Planned, refs: dict[str, ModelRef]) -> None:
+    def __init__(self, context: Context, planned: AttackPlan, refs: dict[str, ModelRef]) -> None:
         self._context, self._planned, self._refs = context, planned, refs
-        # A job is one rank's alone: no other rank waits for it.
+        # Each job belongs to one rank, so no other rank waits for its result.
         self._cache: Cache = context.cache.alone()
         self._load: Callable[[str], LoadedModel] = functools.cache(lambda model: context.loader.load(refs[model]))
 
-    def run(self, jobs: Sequence[Job]) -> _Done:
+    def run(self, jobs: Sequence[AttackJob]) -> _JobResults:
         ranks, rerun = self._context.ranks, self._context.config.rerun
         keys = {job: self._depends_on(job) for job in jobs}
         missing = [job for job in jobs if rerun or self._cache.find(KIND, keys[job]) is None]
-        # All ranks must have looked before one of them makes something.
+        # All ranks must have looked into the cache before one of them adds to it.
         missing = ranks.gather_objects(missing)[0]
-        failures: dict[Job, str] = {}
+        failures: dict[AttackJob, str] = {}
         made: set[str | None] = set()
         for job in ranks.mine(missing):
             self._announce(job, made)
-            failure = self._do(job, keys[job])
+            failure = self._run_job(job, keys[job])
             if failure:
                 failures[job] = failure
         failures = {job: why for found in ranks.gather_objects(failures) for job, why in found.items()}
@@ -137,19 +152,23 @@ class _Jobs:
             product = None if job in failures else self._cache.find(KIND, keys[job])
             if product is not None:
                 text = (product.folder / TRACE).read_text()
-                traces[job] = [Tried.from_json(plain) for plain in json.loads(text)]
+                traces[job] = [AttemptResult.from_json(plain) for plain in json.loads(text)]
                 products[product.key] = replace(product, from_cache=job not in missing)
-        return _Done(traces, failures, list(products.values()))
+        return _JobResults(traces, failures, list(products.values()))
 
-    def _do(self, job: Job, depends_on: dict[str, Any]) -> str:
-        """Why it failed; "" if it did not."""
+    def _run_job(self, job: AttackJob, depends_on: dict[str, Any]) -> str:
+        """Runs one job and stores its result.
+
+        Returns:
+            Why it failed; "" if it did not.
+        """
         context = self._context
 
         def make(folder: Path) -> None:
             subject = self._load(job.model)
-            # Another process may make the target anew in its cache, but never other weights under one key.
+            # Another process may train the target again, but it never stores other weights under the same key.
             lab = AttackLab(context, Repeat(context.config.seed, job.repeat), lambda: self._load("target"))
-            (folder / TRACE).write_text(json.dumps([one.to_json() for one in self._tried(job, subject, lab)]))
+            (folder / TRACE).write_text(json.dumps([one.to_json() for one in self._attempt_results(job, subject, lab)]))
 
         try:
             self._cache.produce(KIND, depends_on, make, rerun=context.config.rerun)
@@ -162,21 +181,21 @@ class _Jobs:
             return f"failed on the {job.model}: {type(fault).__name__}: {fault}"
         return ""
 
-    def _tried(self, job: Job, subject: LoadedModel, lab: AttackLab) -> list[Tried]:
+    def _attempt_results(self, job: AttackJob, subject: LoadedModel, lab: AttackLab) -> list[AttemptResult]:
         utility = utility_suite(lab.benchmark, self._context.config.evaluation)
         if job.attack is None:
-            suites = [*_forget(self._planned, self._context), utility]
-            return [Tried({}, lab.score(subject, suites), None, 0, 0.0, 0.0)]
+            suites = [*_every_scored_suite(self._planned, self._context), utility]
+            return [AttemptResult({}, lab.score(subject, suites), None, 0, 0.0, 0.0)]
         name, setting = self._planned.settings[job.setting]
-        return carry_out(self._planned.built[name], subject, setting, lab, utility, self._context.ledger)
+        return run_attack(self._planned.built[name], subject, setting, lab, utility, self._context.ledger)
 
-    def _announce(self, job: Job, made: set[str | None]) -> None:
+    def _announce(self, job: AttackJob, made: set[str | None]) -> None:
         if job.attack is not None and job.attack not in made and self._context.ranks.first:
             announce(f"attacking target, unlearned model and oracle: {job.attack}")
         made.add(job.attack)
 
-    def _depends_on(self, job: Job) -> dict[str, Any]:
-        context, config = self._context, self._context.config
+    def _depends_on(self, job: AttackJob) -> dict[str, Any]:
+        context, config, benchmark = self._context, self._context.config, self._context.data.selected
         evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
         common = {
             "stage": "attack",
@@ -186,13 +205,14 @@ class _Jobs:
             "chat": context.chat.identity(),
             "data": context.data.identity,
             "evaluation": evaluation,
+            **measure_code((*forget_suites(benchmark), utility_suite(benchmark, config.evaluation))),
         }
         if job.attack is None:
-            return {**common, "attack": None, "suites": _names(_forget(self._planned, context))}
+            return {**common, "attack": None, "suites": _row_hashes(_every_scored_suite(self._planned, context))}
         options, built = config.attack[job.attack], self._planned.built[job.attack]
-        # Of a user's own plugin, which a sequence may hold too.
+        # The code of a user's own attack, which can be a step of a sequence too; "" for erulab's attacks.
         code = "".join(attacks[one.name].code for one in every_options({job.attack: options}))
-        counted = {k: v for k, v in asdict(options).items() if k not in built.spans}
+        counted = {k: v for k, v in asdict(options).items() if k not in built.options_told_by_setting}
         return {
             **common,
             "attack": counted,
@@ -204,11 +224,11 @@ class _Jobs:
         }
 
 
-def plan_attacks(context: Context) -> Planned:
-    """Builds the attacks of a run with their settings.
+def plan_attacks(context: Context) -> AttackPlan:
+    """Builds the attacks and asks each for its settings.
 
     Raises:
-        DataError: an attack cannot be run as its options say, none can be run here, or it could not be judged.
+        DataError: an attack cannot be run as its options say, no attack can be run here, or one could not be judged.
     """
     config, benchmark = context.config, context.data.selected
     utility_suite(benchmark, config.evaluation)
@@ -224,10 +244,10 @@ def plan_attacks(context: Context) -> Planned:
             refused[name] = f"not run: {why}"
     if not settings:
         raise DataError("; ".join(f"attack={name} is {why}" for name, why in refused.items()))
-    planned = Planned(built, settings, refused)
+    planned = AttackPlan(built, settings, refused)
     for name, setting in settings:
-        suites = union(_scored(planned, context, name, setting))
-        scored = any(suite.rows and has_score(suite, config.evaluation) for suite in suites)
+        suites = merge_suites(_scored_suites(planned, context, name, setting))
+        scored = any(suite.rows and has_knowledge_figure(suite, config.evaluation) for suite in suites)
         if not (scored or built[name].own_figures):
             raise DataError(
                 f"attack={name} is judged by log-odds, probability or generated answers of forget rows, and no "
@@ -236,24 +256,26 @@ def plan_attacks(context: Context) -> Planned:
     return planned
 
 
-def _scored(planned: Planned, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
-    """The suites of each repeat of a setting."""
+def _scored_suites(planned: AttackPlan, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
+    """Returns the scored suites of each repeat of a setting."""
     one, config = planned.built[name], context.config
     return [one.scored(setting, context.data.selected, Repeat(config.seed, i)) for i in range(one.repeats)]
 
 
-def _forget(planned: Planned, context: Context) -> list[Suite]:
-    """Every forget row that some setting is scored on."""
-    return union([suites for name, setting in planned.settings for suites in _scored(planned, context, name, setting)])
+def _every_scored_suite(planned: AttackPlan, context: Context) -> list[Suite]:
+    """Returns the suites with every forget row that some setting is scored on."""
+    return merge_suites(
+        [suites for name, setting in planned.settings for suites in _scored_suites(planned, context, name, setting)]
+    )
 
 
-def _names(suites: Sequence[Suite]) -> dict[str, str]:
+def _row_hashes(suites: Sequence[Suite]) -> dict[str, str]:
     return {suite.name: key_of({"rows": [row.id for row in suite.rows]}) for suite in suites}
 
 
-def _plain(rows: Sequence[RowScore], utility: Suite) -> Plain:
+def _unattacked_scores(rows: Sequence[RowScore], utility: Suite) -> UnattackedScores:
     ids = {row.id for row in utility.rows}
-    return Plain(
+    return UnattackedScores(
         [row for row in rows if row.suite != utility.name],
         [row for row in rows if row.suite == utility.name and row.id in ids],
     )

@@ -1,17 +1,17 @@
-"""The lab that attackers work in: it scores and trains, in one process and on copies."""
+"""The lab that attackers work in: it scores and fine-tunes copies of a model in one process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from erulab.attacks.base import Repeat
-from erulab.attacks.judging.scoring import scores
+from erulab.attacks.base import FinetuneSettings, Repeat
+from erulab.attacks.judging.scoring import score_attacked
 from erulab.data.rows import Benchmark, Row, Suite
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import merged, with_lora
 from erulab.models.policy import without_dropout
-from erulab.options import EngineName, EngineOptions, Schedule
+from erulab.options import EngineName, EngineOptions
 from erulab.ranks import Ranks
 from erulab.stages.context import Context
 from erulab.training.finetune import FinetuneOptions, assemble_finetuning
@@ -19,7 +19,7 @@ from erulab.training.loop import train
 
 
 class AttackLab:
-    """See `erulab.attacks.base.Lab`. One process: whole jobs are dealt over the ranks."""
+    """Implements `erulab.attacks.base.Lab` in one process: whole jobs are distributed over the ranks."""
 
     def __init__(self, context: Context, repeat: Repeat, target: Callable[[], LoadedModel]) -> None:
         """`target`: loads the model before unlearning."""
@@ -43,41 +43,30 @@ class AttackLab:
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         self._context.stop.check()
-        return scores(subject, suites, self.benchmark, self._context.config.evaluation)
+        return score_attacked(subject, suites, self.benchmark, self._context.config.evaluation)
 
     def finetune(
-        self,
-        subject: LoadedModel,
-        rows: Sequence[Row],
-        *,
-        lr: float,
-        epochs: float,
-        steps: int | None,
-        batch: int,
-        warmup: float,
-        schedule: Schedule,
-        lora_rank: int,
-        lora_alpha: int,
-        points: int = 1,
+        self, subject: LoadedModel, rows: Sequence[Row], settings: FinetuneSettings
     ) -> Iterator[tuple[int, LoadedModel]]:
-        if not rows or lr == 0:
+        if not rows or settings.lr == 0:
             yield 0, subject
             return
         seed = self._repeat.seed_of("finetune")
-        subject = with_lora(subject, rank=lora_rank, alpha=lora_alpha, seed=seed) if lora_rank else subject
+        rank, points = settings.lora_rank, settings.points
+        subject = with_lora(subject, rank=rank, alpha=settings.lora_alpha, seed=seed) if rank else subject
         without_dropout(subject.model)
         options = FinetuneOptions(
-            lr=lr,
-            epochs=epochs,
-            global_batch=min(batch, len(rows)),
+            lr=settings.lr,
+            epochs=settings.epochs,
+            global_batch=min(settings.batch, len(rows)),
             split=self._context.split(None),
             weight_decay=0.0,
-            warmup=warmup,
-            schedule=schedule,
+            warmup=settings.warmup,
+            schedule=settings.schedule,
             clip=1.0,
             seed=seed,
             precision=self._context.config.trainer.precision,
-            steps=steps,
+            steps=settings.steps,
         )
         encoded = self._context.encoder_of(subject.chat).rows(rows)
         engine, objective, loop = assemble_finetuning(
@@ -92,4 +81,4 @@ class AttackLab:
                 yield step + 1, subject
                 subject.model.train()
         subject.model.eval()
-        yield loop.steps, merged(subject) if lora_rank else subject
+        yield loop.steps, merged(subject) if rank else subject

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from erulab.config import data_rules
 from erulab.costs.shapes import FAMILIES
 from erulab.errors import ConfigError, DataError, IntegrityFault
-from erulab.evaluation.evaluate import named
+from erulab.evaluation.measures import measures, summaries
+from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import GradientMethod, Trains
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
@@ -27,11 +28,11 @@ def check_evaluation(context: Context) -> None:
 
     Raises:
         DataError: there is nothing to measure, or the model cannot read a row, which the message names.
-        ConfigError: `evaluation.suites` names a suite that no benchmark has.
+        ConfigError: `evaluation.suites` names a suite that no benchmark has, or a figure is not registered.
     """
     parts = [part.fitted for part in context.benchmarks]
     for name in context.config.evaluation.suites or ():
-        if not any(named(benchmark, [name]) for benchmark in parts):
+        if not any(selected_suites(benchmark, [name]) for benchmark in parts):
             known = [suite.name for suite in parts[0].suites]
             known += [f"{benchmark.name}/{suite.name}" for benchmark in parts[1:] for suite in benchmark.suites]
             raise ConfigError(
@@ -39,6 +40,11 @@ def check_evaluation(context: Context) -> None:
             )
     if not any(benchmark.suites for benchmark in parts):
         raise DataError(f"data set {parts[0].name} has nothing to measure{parts[0].lacking}; name a folder that has it")
+    for benchmark in parts:
+        for suite in benchmark.suites:
+            measures.function_of(suite.measure, f"suite {suite.name}")
+        for summary in benchmark.summaries:
+            summaries.function_of(summary, f"benchmark {benchmark.name}")
     for part in context.benchmarks:
         _ = part.identity_of_selected  # reads all rows
 

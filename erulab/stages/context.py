@@ -13,7 +13,7 @@ import torch
 
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
-from erulab.evaluation.evaluate import named, rows_of
+from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models.base import ModelSource
 from erulab.options import EvaluationOptions, RunConfig, Stage
 from erulab.ranks import Ranks
@@ -52,7 +52,7 @@ class LoadedBenchmark:
     @cached_property
     def selected(self) -> Benchmark:
         """The fitted benchmark with only the suites that `evaluation.suites` names, possibly none."""
-        return dataclasses.replace(self.fitted, suites=named(self.fitted, self.evaluation.suites))
+        return dataclasses.replace(self.fitted, suites=selected_suites(self.fitted, self.evaluation.suites))
 
     @property
     def identity_of_selected(self) -> dict[str, tuple[str, str]]:
@@ -85,7 +85,7 @@ class LoadedBenchmark:
         read = RowsAsRead()
 
         def encode(suite: Suite) -> Iterator[Encoded]:
-            for row in rows_of(suite, self.evaluation):
+            for row in evaluated_rows(suite, self.evaluation):
                 one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
                 read.rows += 1
                 read.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids

@@ -1,4 +1,4 @@
-"""Scoring target, unlearned model and oracle by the suites of the data set and of the benchmarks beside it."""
+"""Scores target, unlearned model and oracle on the suites of the data set and of the extra benchmarks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.data.measures import Answers, Generated
+from erulab.data.measures import Answers
 from erulab.data.rows import Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
-from erulab.evaluation.evaluate import RowScore, evaluate, rows_of
-from erulab.evaluation.knowledge import knowledge_of, residual
+from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.knowledge import knowledge_left, knowledge_values
+from erulab.evaluation.measures import measures
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import evaluated_rows
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
@@ -24,14 +27,14 @@ from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what this stage computes: a change scores every model anew
+VERSION = 2  # part of the cache key: a new number scores every model again
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[RowScore]], list[Product]]:
-    """Row scores of the target, unlearned model or oracle: of the data set, and of each benchmark beside it.
+    """Scores the target, unlearned model or oracle on the data set and on each extra benchmark.
 
-    Kept under the model's key, the rows' content and the options: never under a path. The model is loaded once, and
-    only if one of them has to be made.
+    Scores are cached under the model's key, the content of the rows and the options, never under a path. The model is
+    loaded once, and only if some scores are not in the cache.
     """
     load = functools.cache(lambda: context.loader.load(ref))
     made = [_score(context, prepared, role, ref, load) for prepared in (context.data, *context.extra_benchmarks)]
@@ -45,7 +48,7 @@ def _score(
     suites = prepared.selected.suites
     if not suites:
         return [], None
-    # `evaluated` says what `suites` chose.
+    # `evaluated` holds the rows that `evaluation.suites` selects.
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
     depends_on = {
         "stage": "evaluate",
@@ -55,11 +58,12 @@ def _score(
         "suites": prepared.identity_of_selected,
         "data": prepared.identity,
         "evaluation": options,
+        **measure_code(suites),
     }
 
     def make(folder: Path) -> None:
         if context.ranks.first:
-            count = sum(len(rows_of(suite, context.config.evaluation)) for suite in suites)
+            count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
             what = "unlearned model" if role == "unlearned" else role
             announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
         rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
@@ -72,12 +76,20 @@ def _score(
     return [RowScore.from_json(json.loads(line)) for line in text.split("\n")], product
 
 
+def measure_code(suites: Sequence[Suite]) -> dict[str, dict[str, str]]:
+    """Returns the part of a cache key that changes with the code of a user's own measures; {} without any."""
+    code = {suite.name: measures.plugin_code(suite.measure, f"suite {suite.name}") for suite in suites}
+    own = {name: words for name, words in code.items() if words}
+    return {"measures": own} if own else {}
+
+
 def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> dict[str, dict[str, Any]]:
-    """scores.json: flat metrics of each model; what needs the oracle is there only where an oracle is.
+    """Returns the content of scores.json: flat figures of each model. Figures that need the oracle are left out without
+    one.
 
     Args:
-        rows: "target", "unlearned", "oracle" (those there are) -> row scores of the data set and of each benchmark
-            beside it, whose figures bear its name in front.
+        rows: "target", "unlearned", "oracle" (as far as the run has them) -> row scores of the data set and of each
+            extra benchmark, whose figures have its name in front.
     """
     result: dict[str, dict[str, Any]] = {}
     for name, scored in rows.items():
@@ -88,28 +100,28 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         ]
         result[name] = dict(figures[0])
         for part, more in zip(context.extra_benchmarks, figures[1:], strict=True):
-            # A benchmark's name is not said twice (tofu/forget/rouge, but mmlu/accuracy), unless the data set's own
-            # suites have taken that name.
+            # Figures that already begin with the benchmark's name (mmlu/accuracy) do not get it twice, unless the data
+            # set has a figure of that name; others do (tofu/forget/rouge).
             own = part.fitted.name
             said = all(figure.startswith(own) and figure not in result[name] for figure in more)
             result[name] |= {figure if said else f"{own}/{figure}": value for figure, value in more.items()}
     if {"target", "unlearned", "oracle"} <= rows.keys():
-        values, clusters = knowledge_of(rows["unlearned"][0])
-        target, _ = knowledge_of(rows["target"][0])
-        retrained, _ = knowledge_of(rows["oracle"][0])
-        figure = residual(values, target, retrained, clusters)
+        values, clusters = knowledge_values(rows["unlearned"][0])
+        target, _ = knowledge_values(rows["target"][0])
+        retrained, _ = knowledge_values(rows["oracle"][0])
+        figure = knowledge_left(values, target, retrained, clusters)
         result["unlearned"] |= {
             "residual": figure.value,
             "residual_low": figure.low,
             "residual_high": figure.high,
         }
-        if figure.note:
-            result["unlearned"]["residual_note"] = figure.note
+        if figure.reason:
+            result["unlearned"]["residual_note"] = figure.reason
     return result
 
 
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
-    """samples.json: the first greedy responses of the data set's suites, of every model side by side."""
+    """Returns the content of samples.json: the first greedy responses of each suite under every model."""
     count = context.config.evaluation.samples
     by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
     return [
@@ -131,4 +143,4 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
 
 
 def _generates(suite: Suite, options: EvaluationOptions) -> bool:
-    return options.generate and isinstance(suite.measure, Answers | Generated)
+    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)

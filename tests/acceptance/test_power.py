@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.attacks.base import forget_suites
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import load_folder, save_folder
 from erulab.models.lora import merged, with_lora

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.attacks.base import Repeat, forget_suites
+from erulab.attacks.base import FinetuneSettings, Repeat
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.judging.rows import Case, Plain, rows_of
-from erulab.attacks.judging.scoring import scores, union, utility_suite
-from erulab.attacks.judging.trace import carry_out
+from erulab.attacks.judging.rows import AttackedSetting, UnattackedScores, attack_json_rows
+from erulab.attacks.judging.scoring import merge_suites, score_attacked, utility_suite
+from erulab.attacks.judging.trace import run_attack
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Row, Suite
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
-from erulab.options import EvaluationOptions
+from erulab.options import EvaluationOptions, Schedule
 from erulab.registry import load_plugins
 from erulab.tokens.batch import collate
 
@@ -44,28 +45,20 @@ class PlainLab:
         return self.evaluation.batch_tokens
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
-        return scores(subject, suites, self.benchmark, self.evaluation)
+        return score_attacked(subject, suites, self.benchmark, self.evaluation)
 
     def finetune(
-        self,
-        subject: LoadedModel,
-        rows: Sequence[Row],
-        *,
-        lr: float,
-        epochs: float,
-        batch: int,
-        points: int = 1,
-        steps: int | None = None,
-        **_: Any,
+        self, subject: LoadedModel, rows: Sequence[Row], settings: FinetuneSettings
     ) -> Iterator[tuple[int, LoadedModel]]:
-        if not rows or lr == 0:
+        if not rows or settings.lr == 0:
             yield 0, subject
             return
-        optimizer = torch.optim.AdamW(subject.model.parameters(), lr=lr, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(subject.model.parameters(), lr=settings.lr, weight_decay=0.0)
         encoded = [subject.chat.encode(row.id, row.prompt, row.response) for row in rows]
-        batches = [encoded[first : first + batch] for first in range(0, len(encoded), batch)] * int(epochs)
-        total = len(batches) if steps is None else steps
-        stops = {round(total * (i + 1) / points) for i in range(points)} - {0}
+        batch = settings.batch
+        batches = [encoded[first : first + batch] for first in range(0, len(encoded), batch)] * int(settings.epochs)
+        total = len(batches) if settings.steps is None else settings.steps
+        stops = {round(total * (i + 1) / settings.points) for i in range(settings.points)} - {0}
         for step in range(total):
             nll, _kl = subject.policy(collate(batches[step % len(batches)], subject.pad_id))
             nll.mean().backward()
@@ -75,24 +68,34 @@ class PlainLab:
                 yield step + 1, subject
 
 
+def finetune_settings(*, lr: float, epochs: float, batch: int, points: int = 1) -> FinetuneSettings:
+    """Settings with what `PlainLab` reads; the rest is as plain as it can be."""
+    return FinetuneSettings(lr, epochs, None, batch, 0.0, Schedule.constant, 0, 16, points)
+
+
 def attacked(attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: str = "it") -> list[dict[str, Any]]:
     """attacks.json's rows of one attack, as a run makes them."""
     benchmark, seed = lab.benchmark, lab.repeat.seed
     utility, forget = utility_suite(benchmark, lab.evaluation), forget_suites(benchmark)
-    plain = {role: Plain(lab.score(model, forget), lab.score(model, (utility,))) for role, model in models.items()}
+    plain = {
+        role: UnattackedScores(lab.score(model, forget), lab.score(model, (utility,))) for role, model in models.items()
+    }
     validation = validation_facts((row.fact for suite in forget for row in suite.rows), seed)
     rows = []
     for setting in attack.settings(benchmark, seed):
         repeats = [Repeat(seed, number) for number in range(attack.repeats)]
-        suites = union([attack.scored(setting, benchmark, repeat) for repeat in repeats])
+        suites = merge_suites([attack.scored(setting, benchmark, repeat) for repeat in repeats])
         traces = {
             role: [
-                carry_out(attack, model, setting, replace(lab, repeat=repeat, models=models), utility, model.ledger)
+                run_attack(attack, model, setting, replace(lab, repeat=repeat, models=models), utility, model.ledger)
                 for repeat in repeats
             ]
             for role, model in models.items()
         }
-        rows += rows_of(Case(name, name, setting, suites, traces, attack.alike), plain, validation)
+        shared = attack.one_attempt_for_all_models
+        rows += attack_json_rows(
+            AttackedSetting(name, name, setting, suites, utility, traces, shared), plain, validation
+        )
     return rows
 
 
@@ -104,7 +107,9 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def learned(lab: PlainLab, rows: Sequence[Row], epochs: int, seed: int = 3) -> LoadedModel:
     loaded = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(lab.benchmark, seed=seed)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
-    *_, (_, trained) = lab.finetune(loaded, [rows[i] for i in order], lr=5e-3, epochs=epochs, batch=24)
+    *_, (_, trained) = lab.finetune(
+        loaded, [rows[i] for i in order], finetune_settings(lr=5e-3, epochs=epochs, batch=24)
+    )
     return trained
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erulab.adversaries.hooks import residual_writers
-from erulab.attacks.abliterate import Abliterate, AbliterateOptions, take_out
+from erulab.attacks.abliterate import Abliterate, AbliterateOptions, remove_direction
 from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
@@ -48,7 +48,7 @@ def test_nothing_is_written_along_the_direction(kind: str) -> None:
         policy(BATCH)
         assert len(along) == 6 and min(along) > 1e-3
         along.clear()
-        take_out(policy, r)
+        remove_direction(policy, r)
         policy(BATCH)
         assert len(along) == 6 and max(along) < 1e-12
 
@@ -93,7 +93,7 @@ def test_a_planted_direction_is_found_and_removed(lab: PlainLab, models: dict[st
     target = models["target"].copy()
     target.model.double()
     r = unit(target.model.config.hidden_size)
-    take_out(target.policy, r)
+    remove_direction(target.policy, r)
     hiding = target.copy()
     block = hiding.policy.blocks[0]
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_layout_that_is_not_known_is_refused() -> None:
     policy.blocks[1].mlp.out = policy.blocks[1].mlp.down_proj
     del policy.blocks[1].mlp.down_proj
     with pytest.raises(TypeError, match="abliterate does not know LlamaMLP"):
-        take_out(policy, unit(tiny.WIDTH))
+        remove_direction(policy, unit(tiny.WIDTH))
 
 
 def test_what_a_direction_is_made_of_is_not_reported(lab: PlainLab) -> None:

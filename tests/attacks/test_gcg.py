@@ -10,8 +10,8 @@ import torch
 
 from erulab.attacks.gcg import ANSWER_TOKENS, Gcg, GcgOptions
 from erulab.attacks.optimising import optimised
-from erulab.attacks.optimising.gradients import SuffixLoss, nll_and_gradient, wanted
-from erulab.attacks.optimising.optimised import Mode
+from erulab.attacks.optimising.gradients import SuffixLoss, encode_target, nll_and_gradient
+from erulab.attacks.optimising.optimised import PromptMode
 from erulab.data.rows import Row
 from erulab.evaluation.scoring import score
 from erulab.models.loaded import LoadedModel
@@ -29,7 +29,7 @@ TOKENS = 3
 def loss_of(model: LoadedModel, rows: list[Row], tokens: int = TOKENS) -> SuffixLoss:
     first = first_soft_id(model.model)
     chat = Inserted(model.chat, lambda prompt: range(first, first + tokens), Place.user_turn)
-    encoded = [wanted(chat, row, ANSWER_TOKENS) for row in rows]
+    encoded = [encode_target(chat, row, ANSWER_TOKENS) for row in rows]
     return SuffixLoss(model, encoded, embeddings(model.model), 4096)
 
 
@@ -51,7 +51,7 @@ def test_the_suffix_is_what_a_user_would_type(models: Models, lab: PlainLab) -> 
     words = " was born in"
     suffix = tuple(model.tokenizer(words, add_special_tokens=False).input_ids)
     assert len(suffix) == TOKENS
-    typed = [wanted(model.chat, replace(row, prompt=row.prompt + words), ANSWER_TOKENS) for row in rows]
+    typed = [encode_target(model.chat, replace(row, prompt=row.prompt + words), ANSWER_TOKENS) for row in rows]
     expected = [one.mean_nll for one in score(model.policy, typed, model.pad_id, 4096, Ranks())]
     other = (*suffix[:2], suffix[0])
     found = loss_of(model, rows).of([suffix, other])
@@ -79,7 +79,7 @@ def test_the_gradient_is_that_of_a_mixture_of_tokens(models: Models, lab: PlainL
 
 def test_a_step_finds_the_best_single_substitution(models: Models, lab: PlainLab) -> None:
     """Width and topk cover all: what is found is the best of a search through every token of the vocabulary."""
-    rows = optimised.targets(lab.benchmark, Mode.universal, 2, lab.repeat)[""]
+    rows = optimised.target_rows(lab.benchmark, PromptMode.universal, 2, lab.repeat)[""]
     model = models["unlearned"]
     plain = model.chat.encode_prompt(rows[0].prompt)
     options = GcgOptions(tokens=1, steps=1, width=10**6, topk=10**6, facts=2)
@@ -94,7 +94,7 @@ def test_a_step_finds_the_best_single_substitution(models: Models, lab: PlainLab
 
 
 def test_per_item_results_do_not_depend_on_other_items(models: Models, lab: PlainLab) -> None:
-    options = GcgOptions(mode=Mode.per_item, tokens=2, steps=2, width=8, facts=2)
+    options = GcgOptions(mode=PromptMode.per_item, tokens=2, steps=2, width=8, facts=2)
     attack, model = Gcg(options), models["unlearned"]
     suites = attack.scored({}, lab.benchmark, lab.repeat)
     both = [one.score(suites) for one in attack.attempts(model, {}, lab)]
@@ -116,7 +116,7 @@ def test_the_loss_is_nanogcgs_for_the_same_suffix(models: Models, lab: PlainLab)
     tokenizer.chat_template = TEMPLATE.replace("{{ bos_token }}", "")  # which nanogcg leaves to the tokenizer
     assert BOS not in tokenizer.chat_template
     model = replace(models["target"], chat=ChatFormat(tokenizer, 256))
-    asked = wanted(model.chat, answer, ANSWER_TOKENS)
+    asked = encode_target(model.chat, answer, ANSWER_TOKENS)
     target = model.chat.decode(asked.ids[asked.start :])
     config = nanogcg.GCGConfig(
         num_steps=3,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erulab.attacks.base import forget_suites
 from erulab.attacks.quantize import Quantize, QuantizeOptions
 from erulab.attacks.relearn import Relearn, RelearnOptions
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab, attacked, headline, learned

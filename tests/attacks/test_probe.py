@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal
 from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
 from erulab.attacks.probe import Probe, ProbeOptions
-from erulab.attacks.states.discriminant import log_posterior, rotated
-from erulab.attacks.states.question import Question
+from erulab.attacks.states.discriminant import log_posterior, rotate_to_span
+from erulab.attacks.states.probe_question import ProbeQuestion
 from erulab.attacks.states.readout import Readout
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.models.loaded import LoadedModel
@@ -22,7 +22,7 @@ rng = np.random.default_rng(0)
 VALUES = ("red", "green", "blue", "grey", "black")
 FACTS = {f"fact{i}": VALUES[i % 5] for i in range(150)}
 QUESTIONS = [
-    Question(Row(f"{fact}/{i}", "", "", fact=fact), value, tuple(v for v in VALUES if v != value))
+    ProbeQuestion(Row(f"{fact}/{i}", "", "", fact=fact), value, tuple(v for v in VALUES if v != value))
     for fact, value in FACTS.items()
     for i in range(3)
 ]
@@ -49,7 +49,7 @@ def test_odds_are_those_of_normal_classes() -> None:
 
 def test_few_rows_of_wide_states_keep_their_geometry() -> None:
     states = rng.normal(size=(5, 40))
-    compact = rotated(states)
+    compact = rotate_to_span(states)
     assert compact.shape == (5, 5)
     np.testing.assert_allclose(compact @ compact.T, states @ states.T, atol=1e-10)
 
@@ -72,7 +72,7 @@ def test_a_value_that_is_written_in_the_states_is_read_and_its_control_is_chance
 def test_what_only_tells_facts_apart_tells_no_value() -> None:
     """A state of its own for each fact, the same in all phrasings: who had learned the fact would read all of them."""
     codes = {fact: rng.normal(size=200) for fact in FACTS}
-    figures = read(rotated(np.stack([codes[q.fact] for q in QUESTIONS])))
+    figures = read(rotate_to_span(np.stack([codes[q.fact] for q in QUESTIONS])))
     assert abs(figures["probe_choice"].mean() - 1 / 5) < 0.12 and figures["probe_log_odds"].mean() < 0
 
 
@@ -99,7 +99,7 @@ def test_options_are_values_and_rows_without_either_are_refused(world: Benchmark
     quiz = Benchmark("quiz", (Suite("forget", Role.FORGET, letters),))
     assert probe.settings(quiz, 0) == [{"shrinkage": 0.1}]
     assert probe.scored({}, quiz, Repeat(0))[0].rows == letters
-    assert Question.of(letters[0]) == Question(letters[0], " A", (" B", " C", " D"))
+    assert ProbeQuestion.from_row(letters[0]) == ProbeQuestion(letters[0], " A", (" B", " C", " D"))
     bare = tuple(
         replace(suite, rows=tuple(replace(row, value="", candidates=()) for row in suite.rows))
         for suite in world.suites

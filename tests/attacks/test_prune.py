@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from erulab.attacks.prune import Prune, PruneOptions, without_smallest
+from erulab.attacks.prune import Prune, PruneOptions, zero_smallest
 from erulab.models.loaded import LoadedModel
 from tests.attacks.conftest import PlainLab
 from tests.samples import tiny
@@ -17,7 +17,7 @@ WEIGHT = torch.randn(7, 33, generator=torch.Generator().manual_seed(2), dtype=to
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.5])
 def test_the_smallest_are_zero_and_the_rest_is_as_it_was(share: float) -> None:
-    pruned = without_smallest(WEIGHT, share)
+    pruned = zero_smallest(WEIGHT, share)
     count = round(share * WEIGHT.numel())
     smallest = sorted(range(WEIGHT.numel()), key=lambda i: abs(float(WEIGHT.flatten()[i])))[:count]
     expected = [0.0 if i in set(smallest) else float(w) for i, w in enumerate(WEIGHT.flatten())]
@@ -25,7 +25,7 @@ def test_the_smallest_are_zero_and_the_rest_is_as_it_was(share: float) -> None:
 
 
 def test_of_equal_weights_no_more_than_the_share_goes() -> None:
-    assert int((without_smallest(torch.ones(10, 10), 0.3) == 0).sum()) == 30
+    assert int((zero_smallest(torch.ones(10, 10), 0.3) == 0).sum()) == 30
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.attacks.base import Attempt, Inapplicable, Repeat, forget_suites
+from erulab.attacks.base import Attempt, Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
-from erulab.attacks.relearn_rows import Source, Split, Unit
+from erulab.attacks.relearn_rows import RelearnSource, RelearnSplit, SplitUnit
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import ConfigError, DataError
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab
@@ -44,8 +45,8 @@ def trained(attack: Relearn, world: Benchmark, setting: dict[str, object], numbe
     return notes.rows
 
 
-@pytest.mark.parametrize("by", list(Unit))
-def test_one_half_is_relearned_and_the_other_scored_in_every_phrasing(world: Benchmark, by: Unit) -> None:
+@pytest.mark.parametrize("by", list(SplitUnit))
+def test_one_half_is_relearned_and_the_other_scored_in_every_phrasing(world: Benchmark, by: SplitUnit) -> None:
     attack = Relearn(RelearnOptions(by=by))
     (setting,) = attack.settings(world, 0)
     relearned = trained(attack, world, setting)
@@ -53,7 +54,7 @@ def test_one_half_is_relearned_and_the_other_scored_in_every_phrasing(world: Ben
     assert (forget.role, heldout.role) == (Role.FORGET, Role.HELDOUT)
 
     def units(rows: tuple[Row, ...] | list[Row]) -> set[str]:
-        return {row.author if by is Unit.author else row.fact for row in rows}
+        return {row.author if by is SplitUnit.author else row.fact for row in rows}
 
     every = units(world.forget)
     assert units(relearned) | units(forget.rows) == every and not units(relearned) & units(forget.rows)
@@ -87,11 +88,13 @@ def test_two_repeats_relearn_each_others_half_and_a_third_draws_anew(world: Benc
     assert third not in (first, second)
 
 
-@pytest.mark.parametrize("options", [RelearnOptions(split=Split.all), RelearnOptions(source=Source.retain)])
+@pytest.mark.parametrize(
+    "options", [RelearnOptions(split=RelearnSplit.all), RelearnOptions(source=RelearnSource.retain)]
+)
 def test_all_facts_are_scored_where_no_half_is_promised(world: Benchmark, options: RelearnOptions) -> None:
     attack = Relearn(options)
     (setting,) = attack.settings(world, 0)
-    rows = world.retain if options.source is Source.retain else world.forget
+    rows = world.retain if options.source is RelearnSource.retain else world.forget
     assert {row.id for row in trained(attack, world, setting)} == {row.id for row in rows}
     assert attack.scored(setting, world, Repeat(0)) == (world.suite("forget"), world.suite("forget_heldout"))
 
@@ -146,7 +149,7 @@ def test_options_out_of_range() -> None:
         with pytest.raises(ValueError, match=f"{name} must be"):
             RelearnOptions(**{name: value})
     with pytest.raises(ValueError, match="mixed must be false where source is retain"):
-        RelearnOptions(source=Source.retain, mixed=True)
+        RelearnOptions(source=RelearnSource.retain, mixed=True)
 
 
 def cut(world: Benchmark, facts: int) -> Benchmark:
@@ -189,7 +192,7 @@ def test_a_choice_among_too_few_facts_is_refused(world: Benchmark) -> None:
 
 
 def test_unrelated_rows_are_of_no_fact_that_anybody_learned(world: Benchmark) -> None:
-    attack = Relearn(RelearnOptions(source=Source.unrelated))
+    attack = Relearn(RelearnOptions(source=RelearnSource.unrelated))
     (setting,) = attack.settings(world, 0)
     rows = trained(attack, world, setting)
     assert setting["source"] == "unrelated" and "split" not in setting
@@ -207,25 +210,25 @@ def test_texts_of_ones_own_are_running_text_and_count_by_content(world: Benchmar
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(one) for one in ("One text.", {"text": "Another one."})))
     hashes = set()
     for name in ("a.txt", "b.jsonl"):
-        attack = Relearn(RelearnOptions(source=Source.unrelated, texts=str(tmp_path / name)))
+        attack = Relearn(RelearnOptions(source=RelearnSource.unrelated, texts=str(tmp_path / name)))
         (setting,) = attack.settings(world, 0)
         rows = trained(attack, world, setting)
         assert {(row.prompt, row.response, row.plain) for row in rows} == {
             ("", "One text.", True),
             ("", "Another one.", True),
         }
-        assert "texts" in attack.spans and str(tmp_path) not in setting["texts"]
+        assert "texts" in attack.options_told_by_setting and str(tmp_path) not in setting["texts"]
         hashes.add(setting["texts"])
     assert len(hashes) == 2
     with pytest.raises(ConfigError, match="attack.relearn.texts must be a file"):
-        Relearn(RelearnOptions(source=Source.unrelated, texts=str(tmp_path))).settings(world, 0)
+        Relearn(RelearnOptions(source=RelearnSource.unrelated, texts=str(tmp_path))).settings(world, 0)
 
 
 def test_a_data_set_without_such_rows_has_no_such_attack(world: Benchmark) -> None:
     bare = replace(world, retain=(), suites=tuple(s for s in world.suites if s.role is not Role.UNSEEN))
     for options, message in (
-        (RelearnOptions(source=Source.unrelated), r"attack\.relearn\.texts=FILE"),
-        (RelearnOptions(source=Source.retain), "the data set has none"),
+        (RelearnOptions(source=RelearnSource.unrelated), r"attack\.relearn\.texts=FILE"),
+        (RelearnOptions(source=RelearnSource.retain), "the data set has none"),
         (RelearnOptions(mixed=True), r"mixed=true trains on retain rows"),
     ):
         with pytest.raises(Inapplicable, match=message):

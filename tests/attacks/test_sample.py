@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from erulab.attacks.base import Inapplicable, Repeat
-from erulab.attacks.sample import Sample, SampleOptions, gives_away, leak_at
+from erulab.attacks.sample import Sample, SampleOptions, contains_answer, leak_at
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.models.loaded import LoadedModel
 from tests.attacks.conftest import PlainLab
@@ -26,15 +26,15 @@ def test_leak_at_k_is_the_share_of_subsets_with_a_leak(samples: int) -> None:
 
 def test_what_gives_an_answer_away() -> None:
     value = Row("v", "Where?", "She was born in New York.", prefix="She was born in ", value="New York")
-    assert gives_away(value, "In NEW YORK, I think.", 0.9)
-    assert not gives_away(value, "She was born in York, which is new.", 0.9)
-    assert not gives_away(value, "She was born in Newer York.", 0.9)
+    assert contains_answer(value, "In NEW YORK, I think.", 0.9)
+    assert not contains_answer(value, "She was born in York, which is new.", 0.9)
+    assert not contains_answer(value, "She was born in Newer York.", 0.9)
     letter = Row("l", "Which?", " A", options=(" B",), plain=True)
-    assert gives_away(letter, " A. Oslo", 0.9) and not gives_away(letter, " B, not A", 0.9)
+    assert contains_answer(letter, " A. Oslo", 0.9) and not contains_answer(letter, " B, not A", 0.9)
     free = Row("f", "Who?", "one two three four", accepted=("five",))
-    assert gives_away(free, "It is one two and three, four.", 1.0)
-    assert not gives_away(free, "one two three", 0.9) and gives_away(free, "one two three", 0.75)
-    assert gives_away(free, "Five!", 1.0)
+    assert contains_answer(free, "It is one two and three, four.", 1.0)
+    assert not contains_answer(free, "one two three", 0.9) and contains_answer(free, "one two three", 0.75)
+    assert contains_answer(free, "Five!", 1.0)
 
 
 def test_samples_are_of_different_facts_and_leaks_are_counted(

@@ -10,7 +10,7 @@ import pytest
 from erulab.attacks.base import Repeat
 from erulab.attacks.quantize import Quantize, QuantizeOptions
 from erulab.attacks.relearn import Relearn, RelearnOptions
-from erulab.attacks.sequence import Sequence, SequenceOptions, every_options
+from erulab.attacks.sequence import AttackSequence, SequenceOptions, every_options
 from erulab.errors import ConfigError
 from erulab.models.loaded import LoadedModel
 from erulab.registry import attacks
@@ -27,14 +27,14 @@ def figures(rows: list[dict[str, Any]]) -> str:
 
 def test_a_sequence_of_one_is_that_attack(models: Models, lab: PlainLab) -> None:
     alone = attacked(Relearn(RelearnOptions(**SHORT)), models, lab)
-    one = attacked(Sequence(SequenceOptions(steps=["relearn"], options={"relearn": SHORT})), models, lab)
+    one = attacked(AttackSequence(SequenceOptions(steps=["relearn"], options={"relearn": SHORT})), models, lab)
     assert figures(one) == figures(alone)
     assert one[0]["setting"]["relearn.samples"] == alone[0]["setting"]["samples"]
 
 
 def test_rounding_to_8_bits_first_hardly_matters(models: Models, lab: PlainLab) -> None:
     options = SequenceOptions(options={"quantize": {"bits": [8]}, "relearn": SHORT})
-    both = headline(attacked(Sequence(options), models, lab))
+    both = headline(attacked(AttackSequence(options), models, lab))
     alone = headline(attacked(Relearn(RelearnOptions(**SHORT)), models, lab))
     rounded = headline(attacked(Quantize(QuantizeOptions(bits=[8])), models, lab))
     change = alone["attacked_oracle"] - alone["oracle"]
@@ -45,7 +45,7 @@ def test_rounding_to_8_bits_first_hardly_matters(models: Models, lab: PlainLab) 
 
 
 def test_what_one_step_relearns_no_other_is_scored_on(lab: PlainLab) -> None:
-    attack = Sequence(SequenceOptions(steps=["relearn", "quantize"], options={"relearn": SHORT}))
+    attack = AttackSequence(SequenceOptions(steps=["relearn", "quantize"], options={"relearn": SHORT}))
     eight, four = attack.settings(lab.benchmark, 0)
     assert (eight["quantize.bits"], four["quantize.bits"]) == (8, 4)
     scored = attack.scored(four, lab.benchmark, Repeat(0))
@@ -53,7 +53,7 @@ def test_what_one_step_relearns_no_other_is_scored_on(lab: PlainLab) -> None:
 
 
 def test_the_second_step_is_given_what_the_first_left(models: Models, lab: PlainLab) -> None:
-    attack = Sequence(SequenceOptions(steps=["relearn", "quantize"], options={"relearn": SHORT}))
+    attack = AttackSequence(SequenceOptions(steps=["relearn", "quantize"], options={"relearn": SHORT}))
     _, setting = attack.settings(lab.benchmark, 0)
     (attempt,) = attack.attempts(models["oracle"], setting, lab)
     (relearned,) = attack.steps[0].attempts(models["oracle"], {"samples": setting["relearn.samples"]}, lab)

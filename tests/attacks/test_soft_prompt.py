@@ -12,8 +12,8 @@ import torch
 
 from erulab.attacks.base import Attempt, Repeat
 from erulab.attacks.optimising import gradients, optimised
-from erulab.attacks.optimising.gradients import nll_and_gradient, wanted
-from erulab.attacks.optimising.optimised import Mode
+from erulab.attacks.optimising.gradients import encode_target, nll_and_gradient
+from erulab.attacks.optimising.optimised import PromptMode
 from erulab.attacks.soft_prompt import SoftPrompt, SoftPromptOptions
 from erulab.data.rows import Row, Suite
 from erulab.models.loaded import LoadedModel
@@ -40,7 +40,7 @@ def double(model: LoadedModel) -> LoadedModel:
 def with_soft(model: LoadedModel, rows: list[Row], tokens: int) -> list[Any]:
     first = first_soft_id(model.model)
     chat = Inserted(model.chat, lambda prompt: range(first, first + tokens), Place.response)
-    return [wanted(chat, row) for row in rows]
+    return [encode_target(chat, row) for row in rows]
 
 
 def test_without_vectors_all_figures_are_the_plain_ones(models: Models, lab: PlainLab) -> None:
@@ -56,7 +56,7 @@ def test_without_vectors_all_figures_are_the_plain_ones(models: Models, lab: Pla
 def test_the_gradient_is_that_of_finite_differences(models: Models, lab: PlainLab) -> None:
     model = double(models["unlearned"])
     # More rows than one forward takes.
-    rows = [row for suite in optimised.asked(lab.benchmark) for row in suite.rows][: gradients.ROWS + 2]
+    rows = [row for suite in optimised.answered_suites(lab.benchmark) for row in suite.rows][: gradients.ROWS + 2]
     encoded = with_soft(model, rows, 2)
     vectors = embeddings(model.model)[[5, 9]]
     nll, gradient = nll_and_gradient(model, encoded, vectors)
@@ -73,12 +73,12 @@ def test_the_gradient_is_that_of_finite_differences(models: Models, lab: PlainLa
 
 def test_what_is_made_likely_is_the_value_where_a_row_has_one(models: Models, lab: PlainLab) -> None:
     chat, row = models["target"].chat, lab.benchmark.suite("forget").rows[0]
-    found = wanted(chat, row)
+    found = encode_target(chat, row)
     assert chat.decode(found.ids[found.start :]).strip() == row.value
     whole = chat.encode(row.id, row.prompt, row.response)
     bare = replace(row, value="", candidates=())
-    assert wanted(chat, bare) == whole
-    first = wanted(chat, bare, 3)
+    assert encode_target(chat, bare) == whole
+    first = encode_target(chat, bare, 3)
     assert (first.ids, first.start, first.end) == (whole.ids[: whole.start + 3], whole.start, whole.start + 3)
 
 
@@ -102,13 +102,15 @@ def test_each_step_moves_every_entry_by_the_step_and_the_trained_answers_become_
     assert seen[-1][1] < 0.75 * seen[0][1]
     assert model.ledger.spent.flops_backward > before.flops_backward and model.ledger.spent.flops_adversary == 0
     trained = {
-        row.fact for rows in optimised.targets(lab.benchmark, Mode.universal, 50, lab.repeat).values() for row in rows
+        row.fact
+        for rows in optimised.target_rows(lab.benchmark, PromptMode.universal, 50, lab.repeat).values()
+        for row in rows
     }
     assert not trained & {row.fact for suite in suites for row in suite.rows}
 
 
 def test_per_item_results_do_not_depend_on_other_items(models: Models, lab: PlainLab) -> None:
-    options = {"mode": Mode.per_item, "tokens": 5, "steps": 6, "step": 0.2}
+    options = {"mode": PromptMode.per_item, "tokens": 5, "steps": 6, "step": 0.2}
     both, suites = attempts(models["oracle"], lab, facts=2, **options)
     kept = {row.id for row in suites[0].rows[:1]}
     one_suite: Suite = replace(suites[0], rows=suites[0].rows[:1])

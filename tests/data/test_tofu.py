@@ -16,7 +16,7 @@ from erulab.data.rows import Benchmark, Role
 from erulab.data.tofu import Split, Tofu, TofuOptions
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.aggregate import forget_quality
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
 
 TOFU = Path(__file__).parents[2].parent / "shared" / "data" / "tofu"
 pytestmark = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")

@@ -10,7 +10,7 @@ import pytest
 from erulab.data.measures import Pooled, Separation
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, forget_quality
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
 
 
 def scored(suite: str, role: Role, number: int, **figures: float) -> RowScore:

@@ -15,7 +15,9 @@ from erulab.costs.ledger import Ledger
 from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.tables import RowTable, row_table
-from erulab.evaluation.evaluate import RowScore, evaluate, named, rows_of
+from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -146,7 +148,7 @@ def test_two_ranks_evaluate_what_one_does(world: Benchmark, loaded: LoadedModel)
 def test_the_headline_is_part_of_the_whole(world: Benchmark, loaded: LoadedModel) -> None:
     suites = [replace(suite, rows=suite.rows[:2]) for suite in world.suites]
     whole = evaluate(loaded, suites, FORCED, Ranks())
-    for brief, full in zip(evaluate(loaded, suites, FORCED, Ranks(), headline=True), whole, strict=True):
+    for brief, full in zip(evaluate(loaded, suites, FORCED, Ranks(), for_attacks_only=True), whole, strict=True):
         names = full.figures.keys() - {"log_truth_ratio", "log_truth_ratio_arithmetic"}
         expected = {name: full.figures[name] for name in names}
         assert brief.figures == pytest.approx(expected, abs=1e-5)
@@ -177,7 +179,7 @@ def test_generated_figures_and_row_limits(world: Benchmark, loaded: LoadedModel)
 )
 def test_suites_by_name(names: list[str] | None, found: list[str] | None) -> None:
     suites = tuple(Suite(name, Role.RETAIN, ()) for name in ("forget", "forget_heldout", "retain"))
-    chosen = [suite.name for suite in named(Benchmark("mine", suites), names)]
+    chosen = [suite.name for suite in selected_suites(Benchmark("mine", suites), names)]
     assert chosen == (["forget", "forget_heldout"] if found is None else found)
 
 
@@ -206,5 +208,5 @@ def test_of_a_long_file_only_the_rows_that_are_evaluated_are_read(
     item = RowTable.item
     monkeypatch.setattr(RowTable, "item", lambda self, index: read.append(index) or item(self, index))
     monkeypatch.setattr(RowTable, "__iter__", None)
-    evaluated = rows_of(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
+    evaluated = evaluated_rows(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
     assert tuple(evaluated) == rows[:7] and read == list(range(7))

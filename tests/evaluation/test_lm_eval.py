@@ -20,7 +20,8 @@ from erulab.data.mmlu import Mmlu, MmluOptions
 from erulab.data.rows import Benchmark
 from erulab.data.wmdp import WmdpQuestions, WmdpQuestionsOptions
 from erulab.evaluation.aggregate import aggregate
-from erulab.evaluation.evaluate import RowScore, evaluate
+from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.row_score import RowScore
 from erulab.models.loading import load_folder
 from erulab.models.options import Attention
 from erulab.options import EvaluationOptions

@@ -18,8 +18,9 @@ from erulab.data.measures import Answers, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import DataError
 from erulab.evaluation.aggregate import against_oracle, aggregate
-from erulab.evaluation.evaluate import RowScore, evaluate
-from erulab.evaluation.open_unlearning.arithmetic import memorised
+from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.open_unlearning.arithmetic import memorisation_figures
+from erulab.evaluation.row_score import RowScore
 from erulab.models.attention import PACKED
 from erulab.models.loaded import LoadedModel
 from erulab.options import Compat, EvaluationOptions
@@ -253,8 +254,11 @@ def test_suites_utility_and_forget_quality_are_its_own() -> None:
 
 def test_extraction_strength_is_never_below_one_token() -> None:
     third = pytest.approx(1 / 3)
-    assert memorised([True, False, False, True]) == {"extraction_strength": third, "exact_memorization": third}
-    assert memorised([False, True, True, False])["extraction_strength"] == pytest.approx(2 / 3)
+    assert memorisation_figures([True, False, False, True]) == {
+        "extraction_strength": third,
+        "exact_memorization": third,
+    }
+    assert memorisation_figures([False, True, True, False])["extraction_strength"] == pytest.approx(2 / 3)
 
 
 def test_neither_batches_nor_ranks_change_a_figure() -> None:
@@ -271,7 +275,7 @@ def test_nothing_of_it_is_there_unless_asked_for() -> None:
     rows = scored(loaded, replace(OPTIONS, compat=Compat.none))
     assert all(row.compat == {} for row in rows)
     assert not any(name.startswith("open_unlearning") for name in aggregate(rows, BENCHMARK))
-    attacked = evaluate(loaded, SUITES, OPTIONS, Ranks(), headline=True)
+    attacked = evaluate(loaded, SUITES, OPTIONS, Ranks(), for_attacks_only=True)
     assert all(row.compat == {} for row in attacked)
 
 

@@ -7,8 +7,7 @@ from rouge import Rouge
 
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Row
-from erulab.evaluation.protocols import Asking
-from erulab.evaluation.protocols.base import Replies
+from erulab.evaluation.measures import RequestBuilder, RowResults
 from erulab.evaluation.protocols.generated import generated
 from erulab.options import EvaluationOptions
 from erulab.tokens.chat import ChatFormat
@@ -16,9 +15,9 @@ from tests.models.conftest import byte_level
 
 
 def figure(overlap: Overlap, right: str, response: str, *accepted: str) -> float:
-    asking = Asking(ChatFormat(byte_level(), 512), EvaluationOptions())
-    question = generated(Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, lead="Answer:"), asking)
-    return question.figures(Replies({}, response))[overlap.value]
+    builder = RequestBuilder(ChatFormat(byte_level(), 512), EvaluationOptions())
+    question = generated(Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, lead="Answer:"), builder)
+    return question.figures(RowResults({}, response))[overlap.value]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from erulab.attacks.base import FinetuneSettings
 from erulab.stages.attack_lab import AttackLab
 from tests.pipeline.conftest import Finished, Runner
 
@@ -31,10 +32,10 @@ def test_a_grid_of_adapters_with_a_learning_curve(run: Runner, monkeypatch: pyte
     seen: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], set[str]]] = []
     finetune = AttackLab.finetune
 
-    def watched(lab: AttackLab, subject: Any, rows: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+    def watched(lab: AttackLab, subject: Any, rows: Any, settings: FinetuneSettings) -> Iterator[tuple[int, Any]]:
         before = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
         trained: set[str] = set()
-        for step, model in finetune(lab, subject, rows, **options):
+        for step, model in finetune(lab, subject, rows, settings):
             after = {name: weight.clone() for name, weight in model.model.state_dict().items()}
             adapters = {name for name, weight in model.model.named_parameters() if "lora" in name}
             if adapters:  # a point of the curve before the last

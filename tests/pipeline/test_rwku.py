@@ -276,7 +276,7 @@ def test_an_attack_with_figures_of_its_own_needs_no_generation(
     loss = rows["mia", "mia_forget/mia_loss"]
     auc = finished.read("scores.json")["unlearned"]["mia/auc_nll"]
     assert loss["headline"] and loss["attacked_unlearned"] == pytest.approx(1 - auc, abs=1e-6)
-    assert "candidates or options" in rows["probe", "log_odds"]["note"]
+    assert "candidates or options" in rows["probe", "log_odds"]["reason"]
     leaks = [row for (name, metric), row in rows.items() if name == "sample" and metric.endswith("leak_1")]
     assert leaks and all(row["n"] > 0 and 0 <= row["attacked_target"] <= 1 for row in leaks)
 

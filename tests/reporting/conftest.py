@@ -81,6 +81,8 @@ def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **c
         "low": None if residual is None else residual - 0.07,
         "high": None if residual is None else residual + 0.08,
         "valid": True,
+        "standing": "counts" if residual is not None else "undefined",
+        "reason": None if residual is not None else NO_GAP,
         "steps": 38.0,
         "flops": 5.1e10,
         "seconds": 3.5,
@@ -95,11 +97,13 @@ def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **c
         "note": "maintained_error undefined: log-odds have no error",
         "n": 190,
     }
+    if changes.get("valid") is False:
+        row |= {"standing": "not_valid", "reason": DESTROYED}
     return row | changes
 
 
 def choice_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
-    return attack_row(attack, setting, residual) | {
+    return attack_row(attack, setting, residual, **changes) | {
         "metric": "forget/choice",
         "headline": False,
         "target": 1.0,
@@ -127,6 +131,8 @@ def utility_row(attack: str, setting: dict[str, Any], **changes: Any) -> dict[st
         "residual": None,
         "recovered": None,
         "maintained_gap": None,
+        "standing": None,
+        "reason": None,
         "note": "utility: target and oracle both know these rows",
         "n": 60,
         **changes,
@@ -144,14 +150,16 @@ def attacked(attack: str, setting: dict[str, Any], residual: float | None, **cha
 
 
 FREE = {"steps": 0.0, "flops": 0.0, "seconds": 0.02}
-NO_GAP = "undefined: target and oracle differ by too little (lower bound .1, must be over .2)"
-DESTROYED = "not valid: the attacked target keeps 0.20 of its gap to the oracle"
+NO_GAP = "target and oracle differ by too little (lower bound .1, must be over .2)"
+DESTROYED = "the attacked target keeps 0.20 of its gap to the oracle"
 ATTACKS = [
     *attacked("relearn", {"samples": 10, "split": "fact"}, 0.05),
     *attacked("relearn", {"samples": 100, "split": "fact"}, 0.12, attacked_unlearned=-0.6, attacked_oracle=-2.0),
-    *attacked("relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2, note=DESTROYED),
+    *attacked("relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2),
     *attacked("quantize", {"bits": 8}, 0.02, **FREE),
-    *attacked("quantize", {"bits": 4}, None, **FREE, note=f"residual_attacked {NO_GAP}; recovered undefined: x"),
+    *attacked(
+        "quantize", {"bits": 4}, None, **FREE, note=f"residual_attacked undefined: {NO_GAP}; recovered undefined: x"
+    ),
 ]
 SAMPLES = [
     {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.reporting import arm_tables, compare, load_runs
 from erulab.reporting.arms import group_into_arms
 from erulab.reporting.rendering import Cell, Table
@@ -44,7 +44,7 @@ def test_runs_that_differ_in_world_and_seed_are_one_arm(make_run: MakeRun) -> No
         make_run("c", config={"trainer.lr": 0.1}),
         make_run("d", config={"dataset.world": 1, "seed": 2}),
     ]
-    found = group_into_arms(load_runs(made))
+    found = group_into_arm_tables(load_runs(made))
     assert [[run.name for run in arm.runs] for arm in found] == [["a", "b", "d"], ["c"]]
     assert len(found[0].draws) == 2  # a and d are one draw
 
@@ -71,7 +71,7 @@ def test_means_and_paired_differences(make_run: MakeRun) -> None:
 
 
 def test_an_attack_without_a_valid_result_keeps_its_column(make_run: MakeRun) -> None:
-    made = folders(make_run, worlds=2, attacks=[refused("gcg", {}, "not run: no GPU")])
+    made = folders(make_run, worlds=2, attacks=[row_without_figures("gcg", {}, "not run: no GPU")])
     means, differences = arm_tables(load_runs(made))
     assert cells(means, 0)["knowledge left after gcg"].text == "none in 2"
     said = [row[3].text for row in differences.rows if row[1].text == "knowledge left after gcg"]

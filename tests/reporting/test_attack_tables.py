@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.reporting import RunResult, attack_table, heat_table, load_run
 from erulab.reporting.attack_rows import Standing
 from erulab.reporting.attack_tables import heat_map
@@ -34,7 +34,7 @@ def test_one_row_per_attack_and_setting(make_run: MakeRun) -> None:
         attack_row("probe", {"kind": "linear"}, 0.2, **own),
         attack_row("prune", {}, 0.1, chosen=same, repeats=[0.05, 0.1], flops=0.0),
         *ATTACKS,
-        refused("gcg", {}, "not run: no GPU"),
+        row_without_figures("gcg", {}, "not run: no GPU"),
     ]
     lines = shown(run_with(make_run, rows))
     assert len(lines) == 8
@@ -58,7 +58,7 @@ def test_heat_map_cells_have_values_only_if_the_row_counts(make_run: MakeRun) ->
         *attacked("prune", {"share": 0.5}, 0.9, valid=False),
         *attacked("quantize", {"bits": 4}, None),
         attack_row("mia", {}, 0.1, metric="forget/auc_min_k"),
-        refused("gcg", {}, "failed on the oracle: x"),
+        row_without_figures("gcg", {}, "failed on the oracle: x"),
     ]
     run = run_with(make_run, rows)
     found = heat_map(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.reporting import console
 from tests.reporting.conftest import attacked
 
@@ -112,7 +112,10 @@ def test_the_final_table_has_verdict_figures_and_files(capsys: pytest.CaptureFix
 
 
 def test_the_final_table_names_the_worst_case_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    attacks = [*attacked("relearn", {"samples": 5}, 0.31), refused("gcg", {}, "failed on the oracle: ValueError: x")]
+    attacks = [
+        *attacked("relearn", {"samples": 5}, 0.31),
+        row_without_figures("gcg", {}, "failed on the oracle: ValueError: x"),
+    ]
     console.show_final_table(SCORES, attacks)
     out = capsys.readouterr().out
     assert "the strongest attack (relearn, samples=5) brings back 0.31 [0.24, 0.39]" in out

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from erulab.attacks.judging.figures import FIGURES
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import COUNTS, NOT_RUN, NOT_VALID, UNDEFINED, row_without_figures
 from erulab.reporting import judge
-from erulab.reporting.attack_rows import NAMES, Standing, groups, standing
+from erulab.reporting.attack_rows import NAMES, Standing, group_by_setting, standing_of
 from tests.reporting.conftest import ATTACKS, DESTROYED, NO_GAP, SCORES, attack_row, attacked
 
 
@@ -24,13 +24,17 @@ def sentences(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def test_example_rows_are_like_real_ones() -> None:
-    real = refused("relearn", {}, "not run: x")
+    real = row_without_figures("relearn", {}, "not run: x")
     assert set(attack_row("relearn", {}, 0.1)) == set(real) and set(FIGURES) < set(real)
-    assert standing(real) is Standing.absent
+    assert standing_of(real) is Standing.absent
+
+
+def test_the_report_knows_every_standing_of_attacks_json() -> None:
+    assert [one.value for one in Standing] == [COUNTS, NOT_VALID, UNDEFINED, NOT_RUN]
 
 
 def test_rows_are_grouped_by_their_headlines() -> None:
-    found = groups([*ATTACKS, refused("gcg", {}, "not run: x")])
+    found = group_by_setting([*ATTACKS, row_without_figures("gcg", {}, "not run: x")])
     assert [len(group.rows) for group in found] == [2, 2, 2, 2, 2, 1]
     assert [group.utility["metric"] if group.utility else None for group in found] == ["retain/choice"] * 5 + [None]
 
@@ -39,7 +43,7 @@ def test_the_worst_case_is_over_all_attacks() -> None:
     rows = [
         *attacked("quantize", {"bits": 8}, 0.02),
         *attacked("relearn", {"samples": 100}, 0.31),
-        *attacked("prune", {"share": 0.5}, 0.93, valid=False, note=DESTROYED),
+        *attacked("prune", {"share": 0.5}, 0.93, valid=False),
     ]
     # A choice row is no headline, however high.
     rows.insert(1, attack_row("quantize", {"bits": 8}, 0.99, metric="forget/choice", headline=False))
@@ -66,7 +70,10 @@ def test_an_attack_weaker_than_a_question_is_no_robustness() -> None:
     ("rows", "words"),
     [
         ([], "robustness: unknown, no attack was run"),
-        ([refused("gcg", {}, "not run: no GPU")], "robustness: unknown, the only attack does not count: gcg"),
+        (
+            [row_without_figures("gcg", {}, "not run: no GPU")],
+            "robustness: unknown, the only attack does not count: gcg",
+        ),
         (
             [*attacked("prune", {"share": 0.5}, 0.0, valid=False), *attacked("quantize", {"bits": 4}, None)],
             "robustness: unknown, all 2 attacks do not count: prune, quantize",
@@ -98,10 +105,10 @@ def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
 
 def test_every_attack_that_did_not_run_is_named_with_its_reason() -> None:
     rows = [
-        refused("few_shot", {}, "not run: the data set has one row"),
-        refused("gcg", {"steps": 5}, "failed on the oracle: ValueError: x; y"),
+        row_without_figures("few_shot", {}, "not run: the data set has one row"),
+        row_without_figures("gcg", {"steps": 5}, "failed on the oracle: ValueError: x; y"),
         *attacked("relearn", {"samples": 10}, 0.1),
-        refused("relearn", {"samples": 100}, "failed on the target: loss is nan"),
+        row_without_figures("relearn", {"samples": 100}, "failed on the target: loss is nan"),
     ]
     assert sentences(rows) == (
         "few-shot prompts: not run: the data set has one row",
@@ -122,9 +129,12 @@ def test_the_strongest_valid_setting_counts() -> None:
 
 
 def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
-    note = f"{DESTROYED} and the attacked target's utility is 0.40, was 0.97; maintained_error undefined: log-odds"
+    reason = f"{DESTROYED} and the attacked target's utility is 0.40, was 0.97"
     failed = "failed on the oracle: ValueError: x; y"
-    rows = [attack_row("quantize", {"bits": 4}, 0.0, valid=False, note=note), refused("quantize", {"bits": 2}, failed)]
+    rows = [
+        attack_row("quantize", {"bits": 4}, 0.0, valid=False, reason=reason),
+        row_without_figures("quantize", {"bits": 2}, failed),
+    ]
     assert sentences(rows) == (
         "quantisation: none of 2 settings is valid, which says nothing about robustness (the attacked target keeps "
         f"0.20 of its gap to the oracle and the attacked target's utility is 0.40, was 0.97; {failed})",
@@ -132,10 +142,9 @@ def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
 
 
 def test_undefined_after_an_attack() -> None:
-    note = f"residual undefined: x; residual_attacked {NO_GAP}; recovered undefined: y"
-    reason = NO_GAP.removeprefix("undefined: ")
+    note = f"residual undefined: x; residual_attacked undefined: {NO_GAP}; recovered undefined: y"
     assert sentences([attack_row("relearn", {"samples": 5}, None, note=note)]) == (
-        f"relearning: not defined ({reason})",
+        f"relearning: not defined ({NO_GAP})",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.reporting import Outcome, judge
 from tests.reporting.conftest import ATTACKS, SCORES, attack_row
 
@@ -73,7 +73,7 @@ def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
         "0.80",
     )
     assert judged.forgetting.outcome is Outcome.unknown and judged.utility.ratio is None
-    assert judge({}, [refused("gcg", {}, "not run: x")]).sentences[-1].endswith("are not judged")
+    assert judge({}, [row_without_figures("gcg", {}, "not run: x")]).sentences[-1].endswith("are not judged")
 
 
 def test_no_oracle_no_verdict() -> None:

@@ -1,1 +1,1 @@
-"""What attacks brought back: an attack carried out, the attempt that is chosen, the rows of attacks.json."""
+"""Judging attacks: running one, choosing among its attempts, and computing its rows of attacks.json."""

@@ -1,4 +1,4 @@
-"""Which of an attacker's attempts is reported: the validation facts choose, and others are reported."""
+"""Chooses which of an attacker's attempts is reported: validation facts choose, and the other facts are reported."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from erulab.attacks.judging.figures import KEPT_GAP
-from erulab.attacks.judging.trace import Tried
+from erulab.attacks.judging.metrics import Metric
+from erulab.attacks.judging.trace import AttemptResult
 from erulab.errors import DataError
 from erulab.evaluation.knowledge import Values
 
-Metric = tuple[str, tuple[str, ...]]  # figure, suites
 
-
-def for_each(attempts: Sequence[Tried], metric: Metric, validation: frozenset[str]) -> int:
-    """The attempt under which one model knows the validation facts best; the earliest of equals.
+def best_for_each_model(attempts: Sequence[AttemptResult], metric: Metric, validation: frozenset[str]) -> int:
+    """Returns the index of the attempt under which one model knows the validation facts best; the first of equals.
 
     Raises:
-        DataError: no row of a validation fact, or no other.
+        DataError: no row phrases a validation fact, or no row phrases another fact.
     """
-    return int(np.argmax(_means(attempts, metric, validation)))
+    return int(np.argmax(_validation_means(attempts, metric, validation)))
 
 
-def for_all(
-    attempts: Mapping[str, Sequence[Tried]], metric: Metric, validation: frozenset[str], gap: float | None
+def best_for_all_models(
+    attempts: Mapping[str, Sequence[AttemptResult]], metric: Metric, validation: frozenset[str], gap: float | None
 ) -> int:
-    """The attempt that brings back most: the largest K on the validation facts, the same attempt on all three models.
+    """Returns the index of the attempt with the largest K on the validation facts; all three models use it.
 
-    Of each model's own best, a prompt that only makes it less sure of anything would be the best for a model that
-    knows nothing. An attempt that destroys what the target knows does not count, as long as another one does not.
+    If each model had its own best attempt, a prompt that only makes a model less sure of anything would be the best one
+    for a model that knows nothing. An attempt that destroys the target's knowledge is not chosen while another attempt
+    leaves it intact.
 
     Args:
         attempts: model -> the same attempts, in the same order.
-        gap: of target and oracle without the attack; None where only the attack measures the figure.
+        gap: difference of target and oracle without the attack; None if only the attack measures the figure.
     Raises:
-        DataError: as `for_each`.
+        DataError: as `best_for_each_model`.
     """
     target, unlearned, oracle = (
-        _means(attempts[model], metric, validation) for model in ("target", "unlearned", "oracle")
+        _validation_means(attempts[model], metric, validation) for model in ("target", "unlearned", "oracle")
     )
     gaps = target - oracle
     needed = KEPT_GAP * (float(np.max(gaps, initial=-np.inf, where=np.isfinite(gaps))) if gap is None else gap)
@@ -49,11 +49,11 @@ def for_all(
     return int(np.argmax(known))
 
 
-def _means(attempts: Sequence[Tried], metric: Metric, validation: frozenset[str]) -> Values:
-    """(attempts,) the figure's mean over validation rows; -inf where it is not finite."""
-    figure, suites = metric
+def _validation_means(attempts: Sequence[AttemptResult], metric: Metric, validation: frozenset[str]) -> Values:
+    """Returns the figure's mean over validation rows per attempt, (attempts,); -inf if it is not finite."""
     rows = [
-        [row.figures[figure] for row in one.rows if row.suite in suites and row.fact in validation] for one in attempts
+        [row.figures[metric.figure] for row in one.rows if row.suite in metric.suites and row.fact in validation]
+        for one in attempts
     ]
     others = any(row.fact not in validation for row in attempts[0].rows)
     if not rows[0] or not others:

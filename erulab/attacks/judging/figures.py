@@ -1,4 +1,4 @@
-"""The robustness figures of METHODS.md section 7: what an attack brings back, in units of what the oracle lacks."""
+"""The robustness figures of METHODS.md section 7: knowledge left after an attack, and related ratios."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from erulab.evaluation.knowledge import LEAST_GAP, Figure, Values, gap, residual
+from erulab.evaluation.knowledge import LEAST_GAP, RatioEstimate, Values, knowledge_left, mean_gap
 
-# An attack that destroys knowledge makes any hider look robust: it counts if the attacked target keeps this share
-# of its gap to the attacked oracle, and this share of its own utility.
+# An attack that destroys knowledge makes every unlearned model look robust. An attack therefore counts only if the
+# attacked target keeps this share of its gap to the attacked oracle, and this share of its own utility.
 KEPT_GAP = 0.8
 KEPT_UTILITY = 0.9
-ONLY_ATTACKED = "undefined: this figure is measured by the attack only"
-# What `figures` returns, but for its note.
+ONLY_ATTACKED = "this figure is measured by the attack only"
+# The figures that `attack_figures` returns, besides `reason` and `note`.
 FIGURES = (
     "target",
     "unlearned",
@@ -34,10 +34,11 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """(rows,) one figure of the three models before and after an attack, on the same rows.
+class ModelValues:
+    """One figure of the three models before and after an attack, each (rows,) on the same rows.
 
-    None before: only the attack measures this figure (how often samples leak, what a probe reads).
+    The values before the attack are None if only the attack measures the figure (how often samples contain the answer,
+    what a probe reads).
     """
 
     target: Values | None
@@ -49,34 +50,36 @@ class Measured:
 
     @property
     def means(self) -> dict[str, float | None]:
-        """Mean of each; None where there is none or it is not finite."""
+        """The mean of each array; None if there is no array or its mean is not finite."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         means = {name: float("nan") if array is None else float(np.mean(array)) for name, array in arrays.items()}
         return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 
-def figures(measured: Measured, clusters: Sequence[str], *, score: bool) -> dict[str, Any]:
-    """The figures of one row of attacks.json.
+def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool) -> dict[str, Any]:
+    """Computes the figures of one row of attacks.json.
 
     Args:
-        clusters: (rows,) the fact each row phrases.
-        score: whether values are a score in [0, 1], whose distance to 1 is an error.
+        clusters: (rows,) the fact that each row phrases.
+        score: whether values are a score in [0, 1], so that 1 minus the score is an error.
     Returns:
-        means of the six arrays, `residual` (K), `residual_attacked` (K_A) with its interval `low`, `high`,
-        `recovered` RF = (s(A(u)) - s(u)) / (s(target) - s(u)), `maintained_gap` = 1 - RF, `maintained_error` =
-        (1 - s(A(u))) / (1 - s(u)), `note`. Undefined is None, with the reason in `note`.
+        The means of the six arrays; `residual` (K), `residual_attacked` (K after the attack) with its 95 % interval
+        `low`, `high`; `recovered` RF = (s(A(u)) - s(u)) / (s(target) - s(u)); `maintained_gap` = 1 - RF;
+        `maintained_error` = (1 - s(A(u))) / (1 - s(u)). s is the mean score, u the unlearned model and A the attack.
+        An undefined figure is None, and `note` says why. `reason` says why `residual_attacked` is undefined; "" if it
+        is defined.
     """
-    m, means = measured, measured.means
-    before, least = Figure(None, None, None, ONLY_ATTACKED), 0.0
-    if m.target is not None and m.unlearned is not None and m.oracle is not None:
-        before = residual(m.unlearned, m.target, m.oracle, clusters)
-        least = LEAST_GAP * max(gap(m.target, m.oracle), 0.0)
-    after = residual(m.attacked_unlearned, m.attacked_target, m.attacked_oracle, clusters, least)
+    means = values.means
+    before, least = RatioEstimate(None, None, None, ONLY_ATTACKED), 0.0
+    if values.target is not None and values.unlearned is not None and values.oracle is not None:
+        before = knowledge_left(values.unlearned, values.target, values.oracle, clusters)
+        least = LEAST_GAP * max(mean_gap(values.target, values.oracle), 0.0)
+    after = knowledge_left(values.attacked_unlearned, values.attacked_target, values.attacked_oracle, clusters, least)
     recovered, why_recovered = _recovered(means)
     error, why_error = _maintained_error(means, score)
     reasons = {
-        "residual": before.note,
-        "residual_attacked": after.note,
+        "residual": before.reason,
+        "residual_attacked": after.reason,
         "recovered and maintained_gap": why_recovered,
         "maintained_error": why_error,
     }
@@ -89,21 +92,22 @@ def figures(measured: Measured, clusters: Sequence[str], *, score: bool) -> dict
         "maintained_error": error,
         "low": after.low,
         "high": after.high,
-        "note": "; ".join(f"{name} {reason}" for name, reason in reasons.items() if reason),
+        "reason": after.reason,
+        "note": "; ".join(f"{name} undefined: {reason}" for name, reason in reasons.items() if reason),
     }
 
 
-def validity(measured: Measured, utility: float, attacked_utility: float) -> tuple[bool, str]:
-    """Whether an attack counts, and why not: it must leave the target its gap to the oracle, and its utility.
+def why_not_valid(values: ModelValues, utility: float, attacked_utility: float) -> str:
+    """Returns why an attack does not count; "" if it leaves the target its gap to the oracle and its utility.
 
     Args:
-        measured: of the headline figure.
-        utility, attacked_utility: the target's mean score on retain rows, in [0, 1].
+        values: of the headline figure.
+        utility, attacked_utility: the target's mean score on retain rows before and after the attack, in [0, 1].
     """
-    after = gap(measured.attacked_target, measured.attacked_oracle)
+    after = mean_gap(values.attacked_target, values.attacked_oracle)
     before = after
-    if measured.target is not None and measured.oracle is not None:
-        before = gap(measured.target, measured.oracle)
+    if values.target is not None and values.oracle is not None:
+        before = mean_gap(values.target, values.oracle)
     reasons = []
     if not before > 0:
         reasons.append("the target knows no more than the oracle")
@@ -111,24 +115,24 @@ def validity(measured: Measured, utility: float, attacked_utility: float) -> tup
         reasons.append(f"the attacked target keeps {after / before:.2f} of its gap to the oracle")
     if not attacked_utility >= KEPT_UTILITY * utility:
         reasons.append(f"the attacked target's utility is {attacked_utility:.2f}, was {utility:.2f}")
-    return not reasons, f"not valid: {' and '.join(reasons)}" if reasons else ""
+    return " and ".join(reasons)
 
 
 def _recovered(means: dict[str, float | None]) -> tuple[float | None, str]:
     target, unlearned, attacked = means["target"], means["unlearned"], means["attacked_unlearned"]
     if target is None or unlearned is None or attacked is None:
-        return None, "undefined: not all scores are there and finite"
+        return None, "not all scores are there and finite"
     if not target > unlearned:
-        return None, "undefined: the unlearned model scores no lower than the target"
+        return None, "the unlearned model scores no lower than the target"
     return (attacked - unlearned) / (target - unlearned), ""
 
 
 def _maintained_error(means: dict[str, float | None], score: bool) -> tuple[float | None, str]:
     unlearned, attacked = means["unlearned"], means["attacked_unlearned"]
     if not score:
-        return None, "undefined: log-odds have no error"
+        return None, "log-odds have no error"
     if unlearned is None or attacked is None:
-        return None, "undefined: not all scores are finite"
+        return None, "not all scores are finite"
     if not unlearned < 1:
-        return None, "undefined: the unlearned model makes no error"
+        return None, "the unlearned model makes no error"
     return (1 - attacked) / (1 - unlearned), ""

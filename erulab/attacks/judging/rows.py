@@ -1,4 +1,4 @@
-"""The rows of attacks.json: what attacks brought back, by setting and figure."""
+"""The rows of attacks.json: what attacks brought back, by setting and metric."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ import numpy as np
 
 from erulab.attacks.base import Setting
 from erulab.attacks.judging import choosing, open_unlearning
-from erulab.attacks.judging.figures import FIGURES, Measured, figures, validity
+from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid
+from erulab.attacks.judging.metrics import HEADLINE, setting_metrics, utility_figure
+from erulab.attacks.judging.row_figures import FiguresByRow, average_repeats, figure_values, figures_by_row
 from erulab.attacks.judging.savings import savings
-from erulab.attacks.judging.trace import Tried
-from erulab.data.measures import Overlap
+from erulab.attacks.judging.trace import AttemptResult
 from erulab.data.rows import Suite
-from erulab.errors import DataError
-from erulab.evaluation.evaluate import RowScore
 from erulab.evaluation.knowledge import Values
+from erulab.evaluation.row_score import RowScore
 
 MODELS = ("target", "unlearned", "oracle")
-HEADLINE = "log_odds"
-OVERLAPS = tuple(overlap.value for overlap in Overlap if overlap is not Overlap.entropy)
-# What an attack may bring back, as far as a suite has it; and what tells whether it destroyed the model.
-SCORES = ("probability", "rouge", "choice", "accuracy", *OVERLAPS)
-UTILITIES = ("choice", "accuracy", "probability", *OVERLAPS)
-# Of the attacker of the unlearned model, and of the retain side of the unlearned model.
+# `standing` of a row: whether it says something about robustness.
+COUNTS, NOT_VALID, UNDEFINED, NOT_RUN = "counts", "not_valid", "undefined", "not_run"
+# The attacker's budget on the unlearned model, and the unlearned model's utility before and after.
 BUDGET = ("steps", "flops", "seconds")
 UTILITY = ("utility", "utility_attacked")
 
-Where = tuple[str, str]  # suite, row id
-ByRow = dict[Where, dict[str, float]]
-
 
 @dataclass(frozen=True)
-class Plain:
-    """One model without an attack: its forget rows, and the retain rows that tell its utility."""
+class UnattackedScores:
+    """One model's scores without an attack: of forget rows, and of the retain rows that tell its utility."""
 
     rows: Sequence[RowScore]
     utility: Sequence[RowScore]
 
 
 @dataclass(frozen=True)
-class Case:
-    """One setting of one attack, on all three models."""
+class AttackedSetting:
+    """One setting of one attack, after it ran on all three models.
 
-    attack: str  # as the run names it
-    kind: str  # as it is registered: relearn_retain is a relearn
+    attack: the attack's name in the run, such as relearn_retain; kind: its registered name, such as relearn.
+    suites: every suite on which some repeat is scored.
+    utility: the suite that tells utility.
+    results: model -> repeat -> attempts.
+    one_attempt_for_all_models: see `Attack`.
+    """
+
+    attack: str
+    kind: str
     setting: Setting
-    suites: Sequence[Suite]  # every suite that some repeat is scored on
-    traces: Mapping[str, Sequence[Sequence[Tried]]]  # model -> repeat -> attempts
-    alike: bool = True  # one attempt is chosen for all models; else each has its own best
+    suites: Sequence[Suite]
+    utility: Suite
+    results: Mapping[str, Sequence[Sequence[AttemptResult]]]
+    one_attempt_for_all_models: bool = True
 
 
-def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
-    """The row of an attack that has no figures."""
+def row_without_figures(attack: str, setting: Setting, reason: str) -> dict[str, Any]:
+    """Returns the row of an attack that did not run or failed."""
     empty = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS, *BUDGET, *UTILITY))
     return {
         "attack": attack,
@@ -63,259 +65,250 @@ def refused(attack: str, setting: Setting, why: str) -> dict[str, Any]:
         "headline": True,
         **empty,
         "valid": False,
-        "note": why,
+        "standing": NOT_RUN,
+        "reason": reason,
+        "note": "",
         "n": 0,
-        **_of_headline(),
+        **_headline_columns(),
     }
 
 
-def rows_of(case: Case, plain: Mapping[str, Plain], validation: frozenset[str]) -> list[dict[str, Any]]:
-    """One setting's rows: the headline first, the retain suite's utility last.
+def attack_json_rows(
+    attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
+) -> list[dict[str, Any]]:
+    """Returns the rows of one setting: the headline first, the utility on the retain suite last.
 
     Args:
-        plain: the models without the attack, on every row it is scored on.
-        validation: the facts that choose among an attack's attempts; where there is a choice the others are reported.
+        plain: model -> its scores without the attack, on every row that the setting is scored on.
+        validation: the facts that choose among an attack's attempts. If there is a choice, only other facts are
+            reported.
     Raises:
-        DataError: there is a choice, and no row to make it by or none to report.
+        DataError: there is a choice, and no row to make it by or none to report; or no row has a figure.
     """
-    before = {model: _by_row(plain[model].rows) for model in MODELS}
-    metrics = _metrics(case, before["target"])
-    headline = next(iter(metrics))
-    picked = _picked(case, metrics[headline], validation, before)
-    kept = {model: [case.traces[model][i][best] for i, best in enumerate(picked[model])] for model in MODELS}
-    chooses = any(len(attempts) > 1 for repeats in case.traces.values() for attempts in repeats)
-    left_out = validation if chooses else frozenset()
-    after = {model: _averaged([_by_row(one.rows, left_out) for one in kept[model]]) for model in MODELS}
-    facts = {(row.suite, row.id): row.fact for repeat in case.traces["target"] for row in repeat[0].rows}
+    return _SettingRows(attacked, plain, validation).rows()
 
-    def measured(metric: str, found: Mapping[str, ByRow]) -> tuple[Measured, list[str]]:
-        figure, suites = metrics[metric]
-        # Rows that all models could read: a given one may have another tokenizer.
-        where = [one for one in found["target"] if one[0] in suites and all(one in found[model] for model in MODELS)]
-        arrays = [_values(rows[model], where, figure) for rows in (before, found) for model in MODELS]
-        return Measured(*arrays), [facts[one] for one in where]  # type: ignore[arg-type]  # attacked ones are there
 
-    figure, utility = _utilities(plain, kept)
-    head, clusters = measured(headline, after)
-    valid, reason = validity(head, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
-    common = {
-        "attack": case.attack,
-        "setting": case.setting,
-        "valid": valid,
-        **_spent(kept["unlearned"]),
-        "utility": float(utility["unlearned"].mean()),
-        "utility_attacked": float(utility["attacked_unlearned"].mean()),
-    }
-    rows = []
-    for metric in metrics:
-        values, clusters = measured(metric, after)
-        row = figures(values, clusters, score=metric != HEADLINE)
-        beside = open_unlearning.robustness(case.kind, values.means, score=metric != HEADLINE)
-        own = _of_headline()
-        if metric == headline:
-            own = _of_headline(
-                _chosen(kept) if chooses else {},
-                _attempts(case, measured, headline, left_out) if chooses else [],
-                _repeats(kept, measured, headline, left_out),
-                _savings(case, kept, values, metrics[headline], left_out),
-            )
-        note = "; ".join(text for text in (reason, row.pop("note"), beside.pop("note")) if text)
+class _SettingRows:
+    """The rows of one setting: the chosen attempts, and the values before and after them."""
+
+    def __init__(
+        self, attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
+    ) -> None:
+        self._attacked, self._plain = attacked, plain
+        self._before = {model: figures_by_row(plain[model].rows) for model in MODELS}
+        scored = [row for repeat in attacked.results["target"] for one in repeat for row in one.rows]
+        self._metrics = setting_metrics(attacked.suites, scored, self._before["target"])
+        self._headline = next(iter(self._metrics))
+        attempts = [own for repeats in attacked.results.values() for own in repeats]
+        self._same_attempts = all(
+            [one.chosen for one in own] == [one.chosen for one in attempts[0]] for own in attempts
+        )
+        self._chooses = any(len(own) > 1 for own in attempts)
+        self._left_out = validation if self._chooses else frozenset()
+        indices = self._chosen_indices(validation)
+        self._chosen = {
+            model: [attacked.results[model][i][best] for i, best in enumerate(indices[model])] for model in MODELS
+        }
+        self._after = {model: self._averaged(self._chosen[model]) for model in MODELS}
+        self._facts = {(row.suite, row.id): row.fact for repeat in attacked.results["target"] for row in repeat[0].rows}
+
+    def rows(self) -> list[dict[str, Any]]:
+        figure, utility = self._utility_values()
+        headline, _ = self._values(self._headline, self._after)
+        invalid = why_not_valid(headline, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
+        common = {
+            "attack": self._attacked.attack,
+            "setting": self._attacked.setting,
+            "valid": not invalid,
+            **_mean_budget(self._chosen["unlearned"]),
+            "utility": float(utility["unlearned"].mean()),
+            "utility_attacked": float(utility["attacked_unlearned"].mean()),
+        }
+        rows = [{**common, **self._metric_columns(metric, invalid)} for metric in self._metrics]
+        no_figures = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS))
         rows.append(
             {
                 **common,
-                "metric": metric,
-                "headline": metric == headline,
-                **row,
-                **beside,
-                **own,
-                "note": note,
-                "n": len(clusters),
+                "metric": figure,
+                "headline": False,
+                **no_figures,
+                **ModelValues(**utility).means,
+                **_headline_columns(),
+                "standing": None,
+                "reason": None,
+                "note": "utility: target and oracle both know these rows",
+                "n": len(utility["target"]),
             }
         )
-    means = Measured(**utility).means
-    note = "; ".join(text for text in (reason, "utility: target and oracle both know these rows") if text)
-    none = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS))
-    rows.append(
-        {
-            **common,
-            "metric": figure,
-            "headline": False,
-            **none,
-            **means,
-            **_of_headline(),
+        return rows
+
+    def _chosen_indices(self, validation: frozenset[str]) -> dict[str, list[int]]:
+        """Returns, for each model, the index of the chosen attempt in each repeat."""
+        results, metric = self._attacked.results, self._metrics[self._headline]
+        if not self._chooses:
+            return {model: [0] * len(repeats) for model, repeats in results.items()}
+        if not (self._attacked.one_attempt_for_all_models and self._same_attempts):
+            return {
+                model: [choosing.best_for_each_model(attempts, metric, validation) for attempts in repeats]
+                for model, repeats in results.items()
+            }
+        indices = []
+        for repeat in zip(*(results[model] for model in MODELS), strict=True):
+            keys = [
+                (row.suite, row.id)
+                for row in repeat[0][0].rows
+                if row.suite in metric.suites and row.fact in validation
+            ]
+            target, oracle = (figure_values(self._before[model], keys, metric.figure) for model in ("target", "oracle"))
+            gap = None if target is None or oracle is None or not keys else float(np.mean(target - oracle))
+            attempts = dict(zip(MODELS, repeat, strict=True))
+            indices.append(choosing.best_for_all_models(attempts, metric, validation, gap))
+        return {model: indices for model in MODELS}
+
+    def _averaged(self, attempts: Sequence[AttemptResult]) -> FiguresByRow:
+        """Averages the reported rows of one attempt per repeat."""
+        return average_repeats([figures_by_row(one.rows, self._left_out) for one in attempts])
+
+    def _values(self, metric: str, after: Mapping[str, FiguresByRow]) -> tuple[ModelValues, list[str]]:
+        """Returns a metric's values before and after, and the fact of each row."""
+        figure, suites = self._metrics[metric].figure, self._metrics[metric].suites
+        # Only rows that all models could read: a given model may have another tokenizer.
+        keys = [key for key in after["target"] if key[0] in suites and all(key in after[model] for model in MODELS)]
+        arrays = [figure_values(rows[model], keys, figure) for rows in (self._before, after) for model in MODELS]
+        # The values after the attack are never None: a metric is a figure that all attacked rows have.
+        return ModelValues(*arrays), [self._facts[key] for key in keys]  # type: ignore[arg-type]
+
+    def _metric_columns(self, metric: str, invalid: str) -> dict[str, Any]:
+        """Returns the columns in which the metrics of the setting differ.
+
+        Args:
+            invalid: why the attack does not count, or "".
+        """
+        values, clusters = self._values(metric, self._after)
+        score, headline = metric != HEADLINE, metric == self._headline
+        figures = attack_figures(values, clusters, score=score)
+        robustness = open_unlearning.robustness(self._attacked.kind, values.means, score=score)
+        undefined = figures.pop("reason")
+        standing, reason = COUNTS, None
+        if not clusters:
+            standing, reason = NOT_RUN, "no row that it is scored on can be read by all three models"
+        elif invalid:
+            standing, reason = NOT_VALID, invalid
+        elif undefined:
+            standing, reason = UNDEFINED, undefined
+        note = "; ".join(text for text in (figures.pop("note"), robustness.pop("note")) if text)
+        return {
+            "metric": metric,
+            "headline": headline,
+            **figures,
+            **robustness,
+            **(self._own_headline_columns(values) if headline else _headline_columns()),
+            "standing": standing,
+            "reason": reason,
             "note": note,
-            "n": len(utility["target"]),
+            "n": len(clusters),
         }
-    )
-    return rows
+
+    def _own_headline_columns(self, values: ModelValues) -> dict[str, Any]:
+        """Returns the columns that only a setting's headline fills.
+
+        Args:
+            values: of the headline metric.
+        """
+        chosen = {model: [one.chosen for one in own] for model, own in self._chosen.items()}
+        return _headline_columns(
+            chosen if self._chooses else {},
+            self._every_attempt() if self._chooses and self._same_attempts else [],
+            self._every_repeat(),
+            self._savings(values),
+        )
+
+    def _every_attempt(self) -> list[dict[str, Any]]:
+        """Returns the budget and the headline figures of every attempt on the reported facts."""
+        found = []
+        for i, first in enumerate(self._attacked.results["target"][0]):
+            attempt = {model: [repeat[i] for repeat in self._attacked.results[model]] for model in MODELS}
+            after = {model: self._averaged(attempt[model]) for model in MODELS}
+            budget = _mean_budget(attempt["unlearned"])
+            found.append({"chosen": first.chosen, **budget, **self._headline_figures(after)})
+        return found
+
+    def _every_repeat(self) -> list[float | None]:
+        """Returns `residual_attacked` of each repeat alone; [] if there is only one repeat."""
+        count = len(self._chosen["target"])
+        if count == 1:
+            return []
+        repeats = [
+            {model: figures_by_row(self._chosen[model][i].rows, self._left_out) for model in MODELS}
+            for i in range(count)
+        ]
+        return [self._headline_figures(after)["residual_attacked"] for after in repeats]
+
+    def _headline_figures(self, after: Mapping[str, FiguresByRow]) -> dict[str, Any]:
+        names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "residual_attacked", "low", "high")
+        figures = attack_figures(*self._values(self._headline, after), score=False)
+        return {name: figures[name] for name in names}
+
+    def _savings(self, values: ModelValues) -> dict[str, Any]:
+        """Returns what the unlearned model's learning curve saves against the oracle's; {} if there is no curve."""
+        plain = values.means
+        target, oracle = plain["target"], plain["oracle"]
+        chosen = self._chosen["unlearned"][0]
+        retrained = "steps" in chosen.chosen and chosen.utility is not None  # steps of a prompt search train no model
+        if not retrained or target is None or oracle is None or not target > oracle:
+            return {}
+        curves = {}
+        for model in ("unlearned", "oracle"):
+            levels = [(0, plain[model]), *self._learning_curve(model)]
+            # In units of the gap of target and oracle without the attack.
+            curves[model] = [
+                (step, (level - oracle) / (target - oracle)) for step, level in levels if level is not None
+            ]
+        return savings(curves["unlearned"], curves["oracle"])
+
+    def _learning_curve(self, model: str) -> list[tuple[int, float]]:
+        """Returns (steps, mean of the headline figure) of the chosen attempt's settings other than steps."""
+        metric = self._metrics[self._headline]
+        repeats = []
+        for attempts, best in zip(self._attacked.results[model], self._chosen[model], strict=True):
+            chosen = {**best.chosen, "steps": None}
+            repeats.append({one.chosen["steps"]: one for one in attempts if {**one.chosen, "steps": None} == chosen})
+        curve = []
+        for step in sorted(set.intersection(*map(set, repeats))):
+            rows = self._averaged([repeat[step] for repeat in repeats])
+            values = [row[metric.figure] for (suite, _), row in rows.items() if suite in metric.suites]
+            curve.append((step, float(np.mean(values))))
+        return curve
+
+    def _utility_values(self) -> tuple[str, dict[str, Values]]:
+        """Returns the metric that tells utility, and its values on the retain rows before and after."""
+        plain, suite = self._plain, self._attacked.utility
+        figure = utility_figure(suite, plain["target"].utility)
+        before = {model: figures_by_row(plain[model].utility) for model in MODELS}
+        after = {
+            model: average_repeats(
+                [before[model] if one.utility is None else figures_by_row(one.utility) for one in self._chosen[model]]
+            )
+            for model in MODELS
+        }
+        keys = list(before["target"])
+        return f"{suite.name}/{figure}", {
+            f"{prefix}{model}": np.array([rows[model][key][figure] for key in keys])
+            for prefix, rows in (("", before), ("attacked_", after))
+            for model in MODELS
+        }
 
 
-def _of_headline(
+def _mean_budget(attempts: Sequence[AttemptResult]) -> dict[str, float]:
+    """Returns the attacker's budget, averaged over repeats."""
+    return {name: float(np.mean([getattr(one, name) for one in attempts])) for name in BUDGET}
+
+
+def _headline_columns(
     chosen: dict[str, list[Setting]] | None = None,
     attempts: Sequence[dict[str, Any]] = (),
     repeats: Sequence[float | None] = (),
     savings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The columns that only a setting's headline fills."""
+    """Returns the columns that only a setting's headline fills; empty by default."""
     return {"chosen": chosen or {}, "attempts": list(attempts), "repeats": list(repeats), "savings": savings or {}}
-
-
-def _metrics(case: Case, before: ByRow) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Metric -> (figure, suites): log-odds of all forget rows first, if there are any."""
-    scored = [row for repeat in case.traces["target"] for one in repeat for row in one.rows]
-    found = {suite.name: _common_figures(suite, scored) for suite in case.suites}
-    plain = {figure for row in before.values() for figure in row}
-    metrics: dict[str, tuple[str, tuple[str, ...]]] = {}
-    known = tuple(name for name, has in found.items() if HEADLINE in has)
-    if known:
-        metrics[HEADLINE] = (HEADLINE, known)
-    for suite in case.suites:
-        usual = ("choice",) if any(row.candidates for row in suite.rows) else SCORES
-        own = sorted(found[suite.name] - plain - {HEADLINE})  # what only this attack measures
-        for figure in (*own, *usual):
-            if figure in found[suite.name]:
-                metrics[f"{suite.name}/{figure}"] = (figure, (suite.name,))
-    if not metrics:
-        raise DataError("no row that it is scored on has a figure")
-    return metrics
-
-
-def _common_figures(suite: Suite, scored: Sequence[RowScore]) -> set[str]:
-    """The figures that every row of a suite has."""
-    figures = [set(row.figures) for row in scored if row.suite == suite.name]
-    return set.intersection(*figures) if figures else set()
-
-
-def _picked(
-    case: Case, metric: tuple[str, tuple[str, ...]], validation: frozenset[str], before: Mapping[str, ByRow]
-) -> dict[str, list[int]]:
-    """model -> the attempt that counts in each repeat."""
-    if all(len(attempts) == 1 for repeats in case.traces.values() for attempts in repeats):
-        return {model: [0] * len(repeats) for model, repeats in case.traces.items()}
-    if not (case.alike and _same_attempts(case)):
-        return {
-            model: [choosing.for_each(attempts, metric, validation) for attempts in repeats]
-            for model, repeats in case.traces.items()
-        }
-    picked = []
-    for repeat in zip(*(case.traces[model] for model in MODELS), strict=True):
-        where = [(row.suite, row.id) for row in repeat[0][0].rows if row.suite in metric[1] and row.fact in validation]
-        target, oracle = (_values(before[model], where, metric[0]) for model in ("target", "oracle"))
-        gap = None if target is None or oracle is None or not where else float(np.mean(target - oracle))
-        picked.append(choosing.for_all(dict(zip(MODELS, repeat, strict=True)), metric, validation, gap))
-    return {model: picked for model in MODELS}
-
-
-def _same_attempts(case: Case) -> bool:
-    """Whether the same is tried on all models, in the same order in every repeat."""
-    lists = [[one.chosen for one in repeat] for repeats in case.traces.values() for repeat in repeats]
-    return all(one == lists[0] for one in lists)
-
-
-def _by_row(rows: Sequence[RowScore], left_out: frozenset[str] = frozenset()) -> ByRow:
-    return {(row.suite, row.id): row.figures for row in rows if row.fact not in left_out}
-
-
-def _averaged(repeats: Sequence[ByRow]) -> ByRow:
-    """Each row's figures, averaged over the repeats that it was scored in."""
-    found: dict[Where, list[dict[str, float]]] = {}
-    for repeat in repeats:
-        for where, values in repeat.items():
-            found.setdefault(where, []).append(values)
-    return {
-        where: {name: float(np.mean([one[name] for one in several])) for name in set.intersection(*map(set, several))}
-        for where, several in found.items()
-    }
-
-
-def _values(rows: ByRow, where: Sequence[Where], figure: str) -> Values | None:
-    """(rows,) a figure; None where it is not measured."""
-    found = [rows.get(one, {}).get(figure) for one in where]
-    return None if any(value is None for value in found) else np.array(found, dtype=np.float64)
-
-
-def _utilities(plain: Mapping[str, Plain], kept: Mapping[str, Sequence[Tried]]) -> tuple[str, dict[str, Values]]:
-    """The metric that tells utility, and its values on the retain rows before and after."""
-    suite = plain["target"].utility[0].suite
-    common = set.intersection(*(set(row.figures) for row in plain["target"].utility))
-    figure = next(figure for figure in UTILITIES if figure in common)
-    before = {model: _by_row(plain[model].utility) for model in MODELS}
-    after = {
-        model: _averaged([before[model] if one.utility is None else _by_row(one.utility) for one in kept[model]])
-        for model in MODELS
-    }
-    where = list(before["target"])
-    return f"{suite}/{figure}", {
-        f"{prefix}{model}": np.array([rows[model][one][figure] for one in where])
-        for prefix, rows in (("", before), ("attacked_", after))
-        for model in MODELS
-    }
-
-
-def _spent(kept: Sequence[Tried]) -> dict[str, float]:
-    """The attacker's budget, of one repeat."""
-    return {name: float(np.mean([getattr(one, name) for one in kept])) for name in BUDGET}
-
-
-def _chosen(kept: Mapping[str, Sequence[Tried]]) -> dict[str, list[Setting]]:
-    return {model: [one.chosen for one in tried] for model, tried in kept.items()}
-
-
-def _attempts(case: Case, measured: Any, headline: str, left_out: frozenset[str]) -> list[dict[str, Any]]:
-    """What every attempt came to on the reported half, where the same are made on all models."""
-    if not _same_attempts(case):
-        return []
-    found = []
-    for i, chosen in enumerate([one.chosen for one in case.traces["target"][0]]):
-        tried = {model: [repeat[i] for repeat in case.traces[model]] for model in MODELS}
-        after = {model: _averaged([_by_row(one.rows, left_out) for one in tried[model]]) for model in MODELS}
-        found.append({"chosen": chosen, **_spent(tried["unlearned"]), **_short(*measured(headline, after))})
-    return found
-
-
-def _repeats(kept: Mapping[str, Sequence[Tried]], measured: Any, headline: str, left_out: frozenset[str]) -> list[Any]:
-    """`residual_attacked` of each repeat by itself."""
-    count = len(kept["target"])
-    if count == 1:
-        return []
-    alone = [{model: _by_row(kept[model][i].rows, left_out) for model in MODELS} for i in range(count)]
-    return [_short(*measured(headline, after))["residual_attacked"] for after in alone]
-
-
-def _savings(
-    case: Case,
-    kept: Mapping[str, Sequence[Tried]],
-    before: Measured,
-    metric: tuple[str, tuple[str, ...]],
-    left_out: frozenset[str],
-) -> dict[str, Any]:
-    """What the unlearned model's learning curve saves against the oracle's, each under what was chosen for it beside
-    the step; {} where there is no curve. Levels are in units of the unattacked gap of target and oracle."""
-    figure, suites = metric
-    plain = before.means
-    target, oracle = plain["target"], plain["oracle"]
-    one = kept["unlearned"][0]
-    retrained = "steps" in one.chosen and one.utility is not None  # a prompt's steps teach no model
-    if not retrained or target is None or oracle is None or not target > oracle:
-        return {}
-
-    def curve(model: str) -> list[tuple[int, float]]:
-        """(steps, level) of one model, from before the first step."""
-        repeats = []
-        for attempts, best in zip(case.traces[model], kept[model], strict=True):
-            chosen = {**best.chosen, "steps": None}
-            repeats.append({one.chosen["steps"]: one for one in attempts if {**one.chosen, "steps": None} == chosen})
-        levels = [(0, plain[model])]
-        for step in sorted(set.intersection(*map(set, repeats))):
-            rows = _averaged([_by_row(repeat[step].rows, left_out) for repeat in repeats])
-            values = [row[figure] for (suite, _), row in rows.items() if suite in suites]
-            levels.append((step, float(np.mean(values))))
-        return [(step, (level - oracle) / (target - oracle)) for step, level in levels if level is not None]
-
-    return savings(curve("unlearned"), curve("oracle"))
-
-
-def _short(values: Measured, clusters: Sequence[str]) -> dict[str, Any]:
-    names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "residual_attacked", "low", "high")
-    row = figures(values, clusters, score=False)
-    return {name: row[name] for name in names}

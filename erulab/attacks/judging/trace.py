@@ -1,4 +1,4 @@
-"""One attack on one model, carried out: what every attempt made of the rows, and what it took the attacker."""
+"""Runs one attack on one model: the row scores of every attempt, and the attacker's budget."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 from erulab.attacks.base import Attack, Lab, Setting
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Suite
-from erulab.evaluation.evaluate import RowScore
+from erulab.evaluation.row_score import RowScore
 from erulab.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One attempt. `utility`: of retain rows, None where the weights are as they were; the rest: the attacker's budget,
-    from the first attempt to the end of this one, without what scoring took."""
+class AttemptResult:
+    """One attempt on one model.
+
+    rows: scores of the forget rows.
+    utility: scores of the retain rows; None if the weights are unchanged.
+    steps, flops, seconds: the attacker's budget from the first attempt to the end of this one, without scoring.
+    """
 
     chosen: Setting
     rows: list[RowScore]
@@ -27,12 +31,13 @@ class Tried:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "rows": _plain(self.rows), "utility": self.utility and _plain(self.utility)}
+        utility = self.utility and _without_responses(self.utility)
+        return {**asdict(self), "rows": _without_responses(self.rows), "utility": utility}
 
     @staticmethod
-    def from_json(plain: dict[str, Any]) -> Tried:
+    def from_json(plain: dict[str, Any]) -> AttemptResult:
         utility = plain["utility"]
-        return Tried(
+        return AttemptResult(
             **{
                 **plain,
                 "rows": [RowScore.from_json(row) for row in plain["rows"]],
@@ -41,17 +46,17 @@ class Tried:
         )
 
 
-def carry_out(
+def run_attack(
     attack: Attack, subject: LoadedModel, setting: Setting, lab: Lab, utility: Suite, ledger: Ledger
-) -> list[Tried]:
-    """All attempts of an attack on one model, each scored before the next is made.
+) -> list[AttemptResult]:
+    """Runs all attempts of an attack on one model, and scores each before the next one is made.
 
     Args:
-        utility: retain rows that a model with changed weights is asked.
-        ledger: where what the model runs is added up.
+        utility: retain rows on which a model with changed weights is scored.
+        ledger: counts the FLOPs of everything the model runs.
     """
     suites = attack.scored(setting, lab.benchmark, lab.repeat)
-    tried = []
+    results = []
     flops = seconds = 0.0
     begun, started = ledger.spent.flops, time.perf_counter()
     for attempt in attack.attempts(subject, setting, lab):
@@ -59,11 +64,11 @@ def carry_out(
         seconds += time.perf_counter() - started
         rows = attempt.score(suites)
         left = None if attempt.changed is None else lab.score(attempt.changed, (utility,))
-        tried.append(Tried(attempt.chosen, rows, left, attempt.steps, flops, seconds))
+        results.append(AttemptResult(attempt.chosen, rows, left, attempt.steps, flops, seconds))
         begun, started = ledger.spent.flops, time.perf_counter()
-    return tried
+    return results
 
 
-def _plain(rows: Sequence[RowScore]) -> list[dict[str, Any]]:
-    # Responses are for people; nobody reads those of hundreds of attempts.
+def _without_responses(rows: Sequence[RowScore]) -> list[dict[str, Any]]:
+    # Responses are for people, and nobody reads those of hundreds of attempts.
     return [{**row.to_json(), "response": ""} for row in rows]

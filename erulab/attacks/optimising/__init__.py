@@ -1,1 +1,1 @@
-"""Prompts that are searched for: for whom, by which gradients, among which tokens."""
+"""Prompts that are optimised: the facts they are optimised for, the gradients, and the search over tokens."""

@@ -1,4 +1,4 @@
-"""Greedy coordinate gradient (Zou et al. 2023): the search over token ids, apart from any model."""
+"""Greedy coordinate gradient (Zou et al. 2023): the search over token ids, independent of any model."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Found:
-    """The best ids so far and their loss."""
+class BestSuffix:
+    """The best token ids of a search so far, and their loss."""
 
     ids: Ids
     loss: float
 
 
-def substitutions(
+def draw_substitutions(
     ids: Ids, gradient: torch.Tensor, allowed: torch.Tensor, *, topk: int, width: int, generator: torch.Generator
 ) -> list[Ids]:
-    """Candidates that differ from `ids` in one place, each by one of the tokens that the gradient likes best there.
+    """Draws candidates that differ from `ids` in one position, where one of the topk best tokens replaces the id.
 
-    Place and token are drawn evenly, as by Zou et al., but no pair twice: a width of positions times topk tries all.
+    Position and token are drawn uniformly, as in Zou et al., but without repetition: a width of positions times topk
+    tries all pairs.
 
     Args:
-        gradient: (positions, vocabulary) of the loss with respect to one-hot vectors.
-        allowed: (tokens,) int64 ids that may be put in.
+        gradient: (positions, vocabulary) gradient of the loss with respect to one-hot vectors.
+        allowed: (tokens,) int64 ids that may be inserted.
+        topk: number of tokens per position with the most negative gradient.
+        width: number of candidates.
     Returns:
         At most `width` candidates.
     """
     likes = -gradient[:, allowed]
-    # What stands there already is no substitution.
+    # The id that stands there already is not a substitution.
     likes = likes.masked_fill(allowed == torch.tensor(ids, device=allowed.device)[:, None], -torch.inf)
     topk = min(topk, len(allowed) - 1)
     best = allowed[likes.topk(topk, dim=1).indices].tolist()
@@ -41,7 +44,7 @@ def substitutions(
     return [(*ids[:i], best[i][rank], *ids[i + 1 :]) for i, rank in places]
 
 
-def descend(
+def search_suffix(
     first: Ids,
     loss: Callable[[Sequence[Ids]], list[float]],
     gradient: Callable[[Ids], torch.Tensor],
@@ -50,17 +53,25 @@ def descend(
     topk: int,
     width: int,
     generator: torch.Generator,
-) -> Iterator[Found]:
-    """The best ids at the beginning and after each step, without end.
+) -> Iterator[BestSuffix]:
+    """Yields the best ids at the beginning and after each step, without end.
 
-    Each step goes on with its best candidate, even where that is worse than what it came from; the best is kept.
+    Each step continues with its best candidate, even if that is worse than the ids before; the best ids ever are kept.
+
+    Args:
+        first: the ids at the beginning.
+        loss: candidates -> their losses.
+        gradient: ids -> (positions, vocabulary), as `draw_substitutions` takes it.
+        allowed, topk, width, generator: see `draw_substitutions`.
     """
     current = first
-    best = Found(first, loss([first])[0])
+    best = BestSuffix(first, loss([first])[0])
     while True:
         yield best
-        candidates = substitutions(current, gradient(current), allowed, topk=topk, width=width, generator=generator)
+        candidates = draw_substitutions(
+            current, gradient(current), allowed, topk=topk, width=width, generator=generator
+        )
         losses = loss(candidates)
         current = candidates[losses.index(min(losses))]
         if min(losses) < best.loss:
-            best = Found(current, min(losses))
+            best = BestSuffix(current, min(losses))

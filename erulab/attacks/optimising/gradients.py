@@ -1,4 +1,4 @@
-"""NLL of wanted answers as a function of what is put into their prompts: of vectors, with its gradient, and of ids."""
+"""NLL of target answers as a function of the vectors or ids inserted into their prompts, and its gradient."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from erulab.tokens.chat import ChatFormat
 ROWS = 8  # in one forward with gradient
 
 
-def wanted(chat: ChatFormat, row: Row, most: int | None = None) -> Encoded:
-    """The row up to what is to be made likely: its value where it has one, else its response.
+def encode_target(chat: ChatFormat, row: Row, most: int | None = None) -> Encoded:
+    """Encodes a row up to the text that is to become probable: its value if it has one, otherwise its response.
 
     Args:
-        most: tokens of it that count, from its beginning.
+        most: number of tokens of that text that are supervised, from its beginning; None supervises all.
     """
     span = (len(row.prefix), len(row.prefix) + len(row.value)) if row.value else None
     found = chat.encode(row.id, row.prompt, row.response, span, plain=row.plain, lead=row.lead)
@@ -34,12 +34,12 @@ def wanted(chat: ChatFormat, row: Row, most: int | None = None) -> Encoded:
 def nll_and_gradient(
     subject: LoadedModel, rows: Sequence[Encoded], vectors: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean NLL of each row's supervised tokens, and the gradient of their sum.
+    """Computes the mean NLL of each row's supervised tokens, and the gradient of the sum of these means.
 
     Args:
-        vectors: (soft ids, width), see `soft_tokens`.
+        vectors: (soft ids, width) inserted vectors, see `soft_tokens`.
     Returns:
-        (rows,) nats a token; (soft ids, width).
+        (rows,) nats per token; (soft ids, width) gradient.
     """
     vectors = vectors.detach().requires_grad_()
     gradient, found = torch.zeros_like(vectors), []
@@ -56,10 +56,11 @@ def nll_and_gradient(
 
 @dataclass(frozen=True)
 class SuffixLoss:
-    """Mean NLL a token of what is wanted, over rows that share a suffix.
+    """Mean NLL per token of the target answers of rows that share a suffix.
 
-    rows: with the ids from `first_soft_id` on where the suffix stands. table: (vocabulary, width) of embeddings.
-    batch_tokens: computed tokens a forward.
+    rows: encoded rows in which ids from `first_soft_id` on mark the place of the suffix.
+    table: (vocabulary, width) embeddings.
+    batch_tokens: tokens that one forward may compute.
     """
 
     subject: LoadedModel
@@ -68,14 +69,14 @@ class SuffixLoss:
     batch_tokens: int
 
     def of(self, suffixes: Sequence[Ids]) -> list[float]:
-        """Nats a token under each suffix."""
+        """Returns the loss of each suffix, nats per token."""
         requests = [self._with(row, suffix) for suffix in suffixes for row in self.rows]
         scores = score(self.subject.policy, requests, self.subject.pad_id, self.batch_tokens, Ranks())
         n = len(self.rows)
         return [sum(one.mean_nll for one in scores[i * n : (i + 1) * n]) / n for i in range(len(suffixes))]
 
     def gradient(self, suffix: Ids) -> torch.Tensor:
-        """(tokens, vocabulary) with respect to the one-hot vectors whose mixtures of embeddings the suffix is."""
+        """Returns the gradient with respect to the suffix as one-hot vectors, (tokens, vocabulary)."""
         _, gradient = nll_and_gradient(self.subject, self.rows, self.table[list(suffix)])
         return gradient @ self.table.T / len(self.rows)
 

@@ -1,4 +1,4 @@
-"""Prompts that are optimised against a model: which facts they are optimised for, and which are scored. No torch."""
+"""Optimised prompts: which facts they are optimised for, and which facts are scored. No torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from erulab.attacks.base import Inapplicable, Repeat, forget_suites
+from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
 from erulab.data.rows import Benchmark, Row, Suite
+from erulab.evaluation.suites import forget_suites
 
 if TYPE_CHECKING:
     from erulab.tokens.insertion import Inserted
@@ -19,29 +20,31 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-POINTS = 3  # along an optimisation, beside its beginning, at which the attacker looks at the validation facts
+POINTS = 3  # steps of an optimisation, in addition to its beginning, at which the validation facts are scored
 EVERYONE = ""  # the owner of a universal prompt
 
 
-class Mode(Enum):
-    """For whom a prompt is optimised."""
+class PromptMode(Enum):
+    """Which rows share one optimised prompt."""
 
-    universal = "universal"  # one for all, on facts that are not scored
-    per_item = "per_item"  # one for each prompt, on its own response: the oracle tells what any response would gain
+    universal = "universal"  # one prompt for all rows, optimised on facts that are not scored
+    # One prompt per question, optimised on its own response: the oracle tells how much any response would gain.
+    per_item = "per_item"
 
 
-def points(steps: int) -> list[int]:
-    """Steps at which there is an attempt: 0, and evenly spaced ones up to the last."""
+def scored_steps(steps: int) -> list[int]:
+    """Returns the steps at which there is an attempt: 0, and evenly spaced steps up to the last."""
     return sorted({round(steps * i / POINTS) for i in range(POINTS + 1)})
 
 
-def check(name: str, benchmark: Benchmark, mode: Mode) -> None:
-    """
+def check_enough_facts(name: str, benchmark: Benchmark, mode: PromptMode) -> None:
+    """Checks that enough forgotten facts can be trained on, can choose and can be reported.
+
     Raises:
         Inapplicable: too few forgotten facts have a question and a response.
     """
-    least = 4 if mode is Mode.universal else 2
-    count = len(set(_facts(asked(benchmark))))
+    least = 4 if mode is PromptMode.universal else 2
+    count = len(set(_facts(answered_suites(benchmark))))
     if count < least:
         raise Inapplicable(
             f"attack={name} needs {least} forgotten facts or more with a prompt and a response to optimise for "
@@ -49,8 +52,8 @@ def check(name: str, benchmark: Benchmark, mode: Mode) -> None:
         )
 
 
-def asked(benchmark: Benchmark) -> tuple[Suite, ...]:
-    """Forget suites, without rows that ask nothing (a text that is learned as it is) or have no response."""
+def answered_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
+    """Returns the forget suites without rows that have no prompt (running text) or no response."""
     suites = (
         replace(suite, rows=tuple(row for row in suite.rows if row.prompt and row.response))
         for suite in forget_suites(benchmark)
@@ -58,12 +61,18 @@ def asked(benchmark: Benchmark) -> tuple[Suite, ...]:
     return tuple(suite for suite in suites if suite.rows)
 
 
-def scored(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat) -> tuple[Suite, ...]:
-    """Universal: all but the facts trained on. Per item: `facts` of them, half from the validation half."""
-    suites = asked(benchmark)
+def scored_suites(benchmark: Benchmark, mode: PromptMode, facts: int | None, repeat: Repeat) -> tuple[Suite, ...]:
+    """Returns the suites with the rows that are scored.
+
+    Universal: all facts that the prompt is not optimised on. Per item: `facts` facts, half of them validation facts.
+
+    Args:
+        facts: see `GcgOptions.facts`; None stands for all.
+    """
+    suites = answered_suites(benchmark)
     every = dict.fromkeys(_facts(suites))
-    if mode is Mode.universal:
-        left = set(every) - _trained(benchmark, facts, repeat)
+    if mode is PromptMode.universal:
+        left = set(every) - _trained_facts(benchmark, facts, repeat)
     else:
         validation = validation_half(benchmark, repeat.seed)
         ordered = sorted(every, key=lambda fact: Repeat(repeat.seed).seed_of("optimised", fact))
@@ -74,20 +83,21 @@ def scored(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat) 
     return tuple(suite for suite in kept if suite.rows)
 
 
-def targets(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat) -> dict[str, list[Row]]:
-    """Owner of an optimised prompt -> the rows whose answers it is to bring about.
+def target_rows(benchmark: Benchmark, mode: PromptMode, facts: int | None, repeat: Repeat) -> dict[str, list[Row]]:
+    """Maps the owner of each optimised prompt to the rows whose answers it is optimised for.
 
-    Per item: each scored prompt. Universal: one owner, with `facts` facts of the validation half, each in one phrasing:
-    at most half of that half, and none that is scored, since the others choose the attempt.
+    Per item, the owners are the scored questions. Universal, there is one owner with `facts` facts of the validation
+    half, each in one phrasing. These are at most half of the validation half, because the rest of it chooses the
+    attempt, and none of them is scored.
     """
-    if mode is Mode.per_item:
+    if mode is PromptMode.per_item:
         found: dict[str, list[Row]] = {}
-        for suite in scored(benchmark, mode, facts, repeat):
+        for suite in scored_suites(benchmark, mode, facts, repeat):
             for row in suite.rows:
                 found.setdefault(row.prompt, []).append(row)
         return found
-    suites = asked(benchmark)
-    trained = _trained(benchmark, facts, repeat)
+    suites = answered_suites(benchmark)
+    trained = _trained_facts(benchmark, facts, repeat)
     rows: dict[str, Row] = {}
     for suite in suites:
         for row in suite.rows:
@@ -96,21 +106,21 @@ def targets(benchmark: Benchmark, mode: Mode, facts: int | None, repeat: Repeat)
     return {EVERYONE: list(rows.values())}
 
 
-def of_owner(own: Mapping[str, T], mode: Mode) -> Callable[[str], T]:
-    """What belongs to a prompt."""
-    return (lambda prompt: own[prompt]) if mode is Mode.per_item else (lambda prompt: own[EVERYONE])
+def prompt_lookup(own: Mapping[str, T], mode: PromptMode) -> Callable[[str], T]:
+    """Returns a function that maps a question to the value of its owner."""
+    return (lambda prompt: own[prompt]) if mode is PromptMode.per_item else (lambda prompt: own[EVERYONE])
 
 
-def fitting(chat: Inserted, suites: Sequence[Suite]) -> list[Suite]:
-    """The suites without the rows that the longer prompt leaves no room for."""
+def suites_that_fit(chat: Inserted, suites: Sequence[Suite]) -> list[Suite]:
+    """Returns the suites without rows whose lengthened prompt and response do not fit the model's context."""
     return [replace(suite, rows=tuple(row for row in suite.rows if chat.fits(row))) for suite in suites]
 
 
-def fitting_targets(attack: str, chat: Inserted, targets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """The targets without the rows that do not fit.
+def targets_that_fit(attack: str, chat: Inserted, targets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Returns the targets without rows that do not fit the model's context.
 
     Raises:
-        Inapplicable: none is left.
+        Inapplicable: no row is left.
     """
     kept = {owner: [row for row in rows if chat.fits(row)] for owner, rows in targets.items()}
     kept = {owner: rows for owner, rows in kept.items() if rows}
@@ -122,8 +132,8 @@ def fitting_targets(attack: str, chat: Inserted, targets: Mapping[str, Sequence[
     return kept
 
 
-def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
-    """A line of the log where rows do not fit."""
+def log_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
+    """Logs how many rows do not fit the model's context."""
     rows = [row for suite in suites for row in suite.rows]
     gone = sum(not chat.fits(row) for row in rows)
     if gone:
@@ -136,8 +146,8 @@ def tell_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
         )
 
 
-def _trained(benchmark: Benchmark, facts: int | None, repeat: Repeat) -> set[str]:
-    validation = validation_half(benchmark, repeat.seed).intersection(_facts(asked(benchmark)))
+def _trained_facts(benchmark: Benchmark, facts: int | None, repeat: Repeat) -> set[str]:
+    validation = validation_half(benchmark, repeat.seed).intersection(_facts(answered_suites(benchmark)))
     ordered = sorted(validation, key=lambda fact: repeat.seed_of("optimised", fact))
     half = len(ordered) // 2
     return set(ordered[: half if facts is None else min(facts, half)])

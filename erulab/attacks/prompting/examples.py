@@ -1,4 +1,4 @@
-"""Facts that an attacker may show in a prompt: never the one that is asked, never one that is reported."""
+"""Facts that an attacker may show in a prompt: never the fact that is asked for, never a fact that is reported."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from erulab.data.rows import Role
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row
 
-RETAINED = 200  # rows of the retain set that examples are taken from
+RETAINED = 200  # number of retain rows from which examples are taken
 
 
 def forget_examples(benchmark: Benchmark, seed: int) -> tuple[Row, ...]:
-    """One row of each fact of the validation half, in the data set's order."""
+    """Returns one row per fact of the validation half, in the data set's order."""
     half = validation_half(benchmark, seed)
     rows = (row for suite in asked_suites(benchmark) for row in suite.rows if row.fact_id in half)
-    return _one_each(rows)
+    return _one_row_per_fact(rows)
 
 
 def retain_examples(benchmark: Benchmark) -> tuple[Row, ...]:
-    """One row of each fact among the first that are rehearsed; where texts are, those that retain suites ask alike."""
+    """Returns one row per fact among the first retain rows.
+
+    If the retain rows are texts without a prompt, rows of retain suites are returned whose measure a forget suite has.
+    """
     rehearsed = [row for row in benchmark.retain[:RETAINED] if row.prompt]
     if rehearsed:
-        return _one_each(rehearsed)
+        return _one_row_per_fact(rehearsed)
     measures = [suite.measure for suite in asked_suites(benchmark)]
-    alike = [suite for suite in benchmark.suites if suite.role is Role.RETAIN and suite.measure in measures]
-    return _one_each(row for suite in alike for row in suite.rows[:RETAINED] if row.prompt)
+    same_measure = [suite for suite in benchmark.suites if suite.role is Role.RETAIN and suite.measure in measures]
+    return _one_row_per_fact(row for suite in same_measure for row in suite.rows[:RETAINED] if row.prompt)
 
 
-def others(examples: Sequence[Row], row: Row) -> list[Row]:
-    """The examples that do not tell the row's own fact.
+def other_facts(examples: Sequence[Row], row: Row) -> list[Row]:
+    """Returns the examples that do not contain the row's own fact.
 
-    Where answers are no values, a question of another name may have the same answer (RWKU's probes): such are left out
-    too. Letters of a choice and values are many facts' own.
+    If the answer is neither a value nor a multiple-choice letter, examples that contain it are left out too, because
+    questions on different facts can have the same answer (RWKU's probes). Values and letters belong to many facts.
     """
     answer = "" if row.value or row.options else row.response.strip().rstrip(".")
     tells = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE) if answer else None
     return [
         example
         for example in examples
-        if example.fact_id != row.fact_id and not (tells and tells.search(shown(example)))
+        if example.fact_id != row.fact_id and not (tells and tells.search(question_and_answer(example)))
     ]
 
 
-def shown(example: Row) -> str:
-    """Question and answer as text."""
+def question_and_answer(example: Row) -> str:
+    """Returns question and answer as one text."""
     if example.plain:
         return example.prompt + example.response
     if example.lead:
@@ -57,12 +60,12 @@ def shown(example: Row) -> str:
     return f"{example.prompt}\n{example.response}"
 
 
-def after(examples: Iterable[Row], prompt: str) -> str:
-    """The prompt behind solved examples: text of the user's turn, since a chat format has one turn."""
-    return "\n".join([*map(shown, examples), prompt])
+def join_examples(examples: Iterable[Row], prompt: str) -> str:
+    """Returns the prompt with solved examples before it, as text of the same user's turn."""
+    return "\n".join([*map(question_and_answer, examples), prompt])
 
 
-def _one_each(rows: Iterable[Row]) -> tuple[Row, ...]:
+def _one_row_per_fact(rows: Iterable[Row]) -> tuple[Row, ...]:
     found: dict[str, Row] = {}
     for row in rows:
         if row.response:

@@ -1,4 +1,5 @@
-"""Prompts that ask otherwise: a row in, a row out. What is known of it is scored as ever, under the same name."""
+"""Rewrites of a row's prompt. The answer, its id and its figures stay the same, so scores compare with the plain
+question."""
 
 from __future__ import annotations
 
@@ -6,25 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from erulab.attacks.base import Inapplicable, forget_suites
+from erulab.attacks.base import Inapplicable
 from erulab.data.measures import Texts
+from erulab.evaluation.suites import forget_suites
 
 if TYPE_CHECKING:
     from erulab.attacks.base import Lab
     from erulab.data.rows import Benchmark, Row, Suite
-    from erulab.evaluation.evaluate import RowScore
+    from erulab.evaluation.row_score import RowScore
     from erulab.models.loaded import LoadedModel
     from erulab.tokens.chat import ChatFormat
 
 Rewrite = Callable[["Row"], "Row"]
-CLOSING = 8  # more than any template's end of turn has tokens
+CLOSING = 8  # tokens; no template's end of turn has more
 
 
 def asked_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
-    """As `ordinary_suites`.
+    """Returns `ordinary_suites`.
 
     Raises:
-        Inapplicable: there is no such row.
+        Inapplicable: there are none.
     """
     found = ordinary_suites(benchmark)
     if not found:
@@ -33,17 +35,17 @@ def asked_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
 
 
 def ordinary_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
-    """The forget and held-out rows that ask something, but for those that are attacks already: none is put on top."""
-    return _asking(benchmark, adversarial=False)
+    """Returns the forget and held-out rows with a prompt, without those whose prompts are attacks already."""
+    return _suites_with_prompts(benchmark, adversarial=False)
 
 
 def adversarial_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
-    """The data set's own adversarial prompts, where it has some."""
-    return _asking(benchmark, adversarial=True)
+    """Returns the data set's own adversarial prompts, if it has some."""
+    return _suites_with_prompts(benchmark, adversarial=True)
 
 
-def _asking(benchmark: Benchmark, *, adversarial: bool) -> tuple[Suite, ...]:
-    # Texts of membership inference ask nothing, also where they have a prompt.
+def _suites_with_prompts(benchmark: Benchmark, *, adversarial: bool) -> tuple[Suite, ...]:
+    # Texts for membership inference ask nothing, even if they have a prompt.
     suites = [
         replace(suite, rows=tuple(row for row in suite.rows if row.prompt))
         for suite in forget_suites(benchmark)
@@ -52,33 +54,33 @@ def _asking(benchmark: Benchmark, *, adversarial: bool) -> tuple[Suite, ...]:
     return tuple(suite for suite in suites if suite.rows)
 
 
-def score_asked(lab: Lab, subject: LoadedModel, rewrite: Rewrite, suites: Sequence[Suite]) -> list[RowScore]:
-    """What a model makes of the rows as `rewrite` asks them, of those that fit what it reads."""
-    return lab.score(subject, rewritten(suites, fitting(rewrite, subject.chat)))
+def score_rewritten(lab: Lab, subject: LoadedModel, rewrite: Rewrite, suites: Sequence[Suite]) -> list[RowScore]:
+    """Scores a model on rewritten rows; a row whose rewritten prompt does not fit the context is scored as it is."""
+    return lab.score(subject, rewrite_suites(suites, rewrite_if_it_fits(rewrite, subject.chat)))
 
 
-def rewritten(suites: Sequence[Suite], rewrite: Rewrite) -> list[Suite]:
-    """The suites with every row asked otherwise."""
+def rewrite_suites(suites: Sequence[Suite], rewrite: Rewrite) -> list[Suite]:
+    """Returns the suites with every row rewritten."""
     return [replace(suite, rows=tuple(rewrite(row) for row in suite.rows)) for suite in suites]
 
 
-def fitting(rewrite: Rewrite, chat: ChatFormat) -> Rewrite:
-    """`rewrite`, where what it makes of a row fits what the model reads; other rows stay as they are."""
+def rewrite_if_it_fits(rewrite: Rewrite, chat: ChatFormat) -> Rewrite:
+    """Returns a rewrite that leaves a row unchanged if the rewritten one does not fit the model's context."""
 
-    def rewrite_if_it_fits(row: Row) -> Row:
+    def checked_rewrite(row: Row) -> Row:
         other = rewrite(row)
         return other if fits(other, chat) else row
 
-    return rewrite_if_it_fits
+    return checked_rewrite
 
 
 def fits(row: Row, chat: ChatFormat) -> bool:
-    """Whether the prompt and each answer that may be scored fit what the model reads."""
+    """Returns whether the prompt with each answer that may be scored fits the model's context."""
     values = [row.prefix + value + row.response[len(row.prefix + row.value) :] for value in row.candidates]
     answers = [row.response, row.paraphrase or "", *row.perturbed, *row.options, *values]
     limit = chat.limit(None)
     opening = len(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
-    # A token stands for a byte or more, but for those that end a turn: mostly no answer has to be tokenised.
+    # A token stands for at least one byte, except tokens that end a turn; so most answers need not be tokenised.
     if opening + max(len(answer.encode()) for answer in answers) + CLOSING <= limit:
         return True
     texts = [(row.prompt, answer) for answer in answers]

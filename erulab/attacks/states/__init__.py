@@ -1,1 +1,1 @@
-"""What is read off hidden states."""
+"""Reading knowledge from hidden states."""

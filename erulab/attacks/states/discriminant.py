@@ -1,4 +1,4 @@
-"""Linear discriminant analysis in closed form: which of a few values a state stands for."""
+"""Linear discriminant analysis in closed form: which of a few values a hidden state represents."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from scipy import linalg
 Array = NDArray[np.float64]
 
 
-def rotated(states: Array) -> Array:
-    """(rows, min(rows, width)) the same states in as few coordinates as they span: all inner products stay."""
+def rotate_to_span(states: Array) -> Array:
+    """Expresses the states in as few coordinates as they span; all inner products stay the same.
+
+    Args:
+        states: (rows, width).
+    Returns:
+        (rows, min(rows, width)).
+    """
     rows, width = states.shape
     return states if width <= rows else np.ascontiguousarray(linalg.qr(states.T, mode="r", pivoting=False)[0][:rows].T)
 
 
 def log_posterior(train: Array, labels: NDArray[np.int64], classes: int, states: Array, shrinkage: float) -> Array:
-    """Log of each class's share times its density at a state, up to a constant of the state.
+    """Returns the log-posterior of each class at each state, up to a constant per state.
 
-    Classes are normal with a covariance in common: S, the mean square within classes, shrunk to
-    `(1 - shrinkage) S + shrinkage tr(S) / width I`. A class without a row stands at the mean of all, as if it had one.
+    Classes are normal with a common covariance: S, the mean square within classes, shrunk to
+    `(1 - shrinkage) S + shrinkage tr(S) / width I`. A class without rows has the mean of all rows, and counts as one.
 
     Args:
-        train: (rows, width) with their `labels`, (rows,) in 0 .. classes - 1; states: (n, width).
+        train: (rows, width) states to learn from.
+        labels: (rows,) their classes, in 0 .. classes - 1.
+        classes: number of classes.
+        states: (n, width) states to read.
         shrinkage: in (0, 1].
     Returns:
         (n, classes).

@@ -1,4 +1,4 @@
-"""Which layers an attack reads, and the states it reads there."""
+"""The layers that an attack reads, and the hidden states at them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 else:
     torch = lazy_loader.load("torch")
 
-ROWS = 32  # a forward
+ROWS = 32  # rows per forward
 
 
 def check_layers(layers: Sequence[int] | None) -> None:
-    """
+    """Checks the option `layers`.
+
     Raises:
-        ValueError: an empty list, or a layer below 1.
+        ValueError: it is an empty list, or has a layer below 1.
     """
     require(layers is None or (bool(layers) and min(layers) >= 1), "layers", "null or a list such as [1,2]", layers)
 
 
 def layers_of(subject: LoadedModel, layers: Sequence[int] | None, attack: str) -> list[int]:
-    """The layers l, 1 to L, whose h_l is read: those that the options name, or all.
+    """Returns the layers l, 1 to L, whose h_l is read: those of the option `layers`, or all.
 
     Raises:
         ConfigError: the model has no such layer.
@@ -43,7 +44,7 @@ def layers_of(subject: LoadedModel, layers: Sequence[int] | None, attack: str) -
 
 
 def last_states(subject: LoadedModel, rows: Sequence[Encoded], layers: Sequence[int]) -> torch.Tensor:
-    """(rows, layers, width) h_l at the last token before each row's supervised ones, on the CPU.
+    """Returns h_l at the last token before each row's supervised tokens, (rows, layers, width), on the CPU.
 
     A text without a prompt is read at its last token.
     """

@@ -1,4 +1,4 @@
-"""What linear probes read off states: each row's value among its candidates, by a probe that never saw its fact."""
+"""Reads each row's value among its candidates with linear probes that never saw the row's fact."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from numpy.typing import NDArray
 from erulab import draws
 from erulab.attacks.base import Repeat
 from erulab.attacks.states.discriminant import Array, log_posterior
-from erulab.attacks.states.question import Question
+from erulab.attacks.states.probe_question import ProbeQuestion
 from erulab.evaluation import metrics
 
 Places = NDArray[np.int64]
 
-FOLDS = 5  # of the validation facts: each is read by a probe that did not learn it
-SHUFFLES = 5  # of the control, averaged
+FOLDS = 5  # folds of the validation facts: each fold is read by a probe that learned the others
+SHUFFLES = 5  # shuffles over which the control is averaged
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Probes at one layer.
+    """The probes at one layer.
 
-    Validation facts are read in folds, each by a probe that learned the others; what is not learned from is read by one
-    that learned all. So no row is read by a probe that has seen its fact.
+    Validation facts are read in folds, each by a probe that learned the other folds. Rows that are not learned from are
+    read by a probe that learned all. So no row is read by a probe that has seen its fact.
 
-    states: (rows, width) of the questions; learned: (rows,) whether probes may learn from a row; validation: the facts
-    among the learned that are read too.
+    states: (rows, width) hidden states of the questions.
+    learned: (rows,) whether probes may learn from a row.
+    validation: the facts that are both learned from and read.
+    shrinkage: see `log_posterior`.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[ProbeQuestion]
     states: Array
     learned: NDArray[np.bool_]
     validation: frozenset[str]
@@ -39,8 +41,11 @@ class Readout:
     shrinkage: float
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Row id -> probe_choice, probe_log_odds; probe_control, the choice of probes that learn the same values dealt
-        out anew among the facts; probe_selectivity, the choice less the control."""
+        """Maps each row id to its figures.
+
+        probe_choice: 1 if the right value is read, else 0; probe_log_odds: of the right value, nats; probe_control:
+        probe_choice of probes that learned shuffled values; probe_selectivity: probe_choice minus probe_control.
+        """
         values = sorted({self.questions[i].value for i in np.flatnonzero(self.learned).tolist()})
         place = {value: i for i, value in enumerate(values)}
         fold = np.array([self._fold(i) for i in range(len(self.questions))])
@@ -52,7 +57,9 @@ class Readout:
             labels = np.array([place[self.questions[i].value] for i in train.tolist()])
             odds = self._read(train, labels, read, place)
             facts = [self.questions[i].fact for i in train.tolist()]
-            dealt = [_dealt(labels, facts, self.repeat.seed_of("probe", "control", i)) for i in range(SHUFFLES)]
+            dealt = [
+                _shuffle_labels(labels, facts, self.repeat.seed_of("probe", "control", i)) for i in range(SHUFFLES)
+            ]
             control = np.mean([self._read(train, other, read, place)[:, 0] for other in dealt], 0)
             for i, (choice, log_odds), chance in zip(read.tolist(), odds.tolist(), control.tolist(), strict=True):
                 found[self.questions[i].row.id] = {
@@ -64,14 +71,22 @@ class Readout:
         return found
 
     def _fold(self, row: int) -> int:
-        """Where a row is read: with a part of the validation facts, after them, or never (-1)."""
+        """Returns the fold in which a row is read: below FOLDS for validation facts, FOLDS after them, -1 for never."""
         fact = self.questions[row].fact
         if fact in self.validation:
             return draws.choice(FOLDS, self.repeat.seed_of("probe", "fold", fact))
         return -1 if self.learned[row] else FOLDS
 
     def _read(self, train: Places, labels: Places, read: Places, place: dict[str, int]) -> Array:
-        """(rows read, 2) choice and log-odds by a probe that learns these labels."""
+        """Reads rows with a probe that learns these labels.
+
+        Args:
+            train, labels: indices of the rows to learn from, and their classes.
+            read: indices of the rows to read.
+            place: value -> class.
+        Returns:
+            (rows read, 2) choice and log-odds.
+        """
         logs = log_posterior(self.states[train], labels, len(place), self.states[read], self.shrinkage)
         found = []
         for i, row in zip(read.tolist(), logs, strict=True):
@@ -81,8 +96,8 @@ class Readout:
         return np.array(found)
 
 
-def _dealt(labels: Places, facts: Sequence[str], seed: int) -> Places:
-    """The labels dealt out anew among the facts: rows of one fact still have one."""
+def _shuffle_labels(labels: Places, facts: Sequence[str], seed: int) -> Places:
+    """Shuffles the labels among the facts; rows of one fact keep one common label."""
     own = dict(zip(facts, labels.tolist(), strict=True))
     order = np.random.default_rng(seed).permutation(len(own))
     dealt = dict(zip(own, np.array(list(own.values()))[order].tolist(), strict=True))

@@ -1,1 +1,1 @@
-"""Linear layers whose weights are rewritten."""
+"""Rewriting the weights of linear layers."""

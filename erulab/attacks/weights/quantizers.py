@@ -1,7 +1,7 @@
-"""Weights rounded as quantised models hold them, and put back as ordinary numbers: ours, and other libraries' own.
+"""Rounds weights as quantised models store them and converts them back: by our own code or by other libraries.
 
-Each function takes and gives (out, in) and its own dtype, on CPU or GPU. Only what rounding does to the weights is
-kept, and not how fast a library multiplies them.
+Each function maps a weight (out, in) to one of the same shape and dtype, on CPU or GPU. Only the effect of rounding is
+kept, not the libraries' fast multiplication.
 """
 
 from __future__ import annotations
@@ -18,34 +18,32 @@ if TYPE_CHECKING:
 else:
     torch = lazy_loader.load("torch")
 
-GROUP = 32  # weights of an output channel that share a scale in torchao's 4 bits
+GROUP = 32  # number of weights of an output channel that share one scale in torchao's 4 bits
 
 
 def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """Symmetric round-to-nearest, one scale an output channel.
+    """Rounds to nearest with one symmetric scale per output channel.
 
     Args:
-        weight: (out, in); bits: 2 to 8.
+        weight: (out, in).
+        bits: 2 to 8.
     Returns:
         (out, in) the nearest of 2^bits - 1 levels; |weight - result| <= scale / 2, scale = max|row| / (2^(bits-1) - 1).
     """
     levels = 2 ** (bits - 1) - 1
-    given, weight = (
-        weight.dtype,
-        at_least_float32(weight),
-    )  # in bfloat16 the quotient itself would be rounded to another level
+    given, weight = weight.dtype, at_least_float32(weight)  # in bfloat16 the quotient could be rounded to another level
     scale = weight.abs().amax(1, keepdim=True) / levels
-    # A channel of zeros has no scale and stays zero.
+    # A channel of zeros has scale 0 and stays zero.
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return ((weight / safe).round().clamp(-levels, levels) * scale).to(given)
 
 
 def bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """LLM.int8()'s rows of 8 bits, or QLoRA's nf4 in blocks of 64 (without its second quantisation, of the scales)."""
-    from bitsandbytes import functional  # installed by those who name it
+    """Rounds as LLM.int8() does per row (8 bits), or as QLoRA's nf4 in blocks of 64 (4 bits; scales not quantised)."""
+    from bitsandbytes import functional  # optional: only for backends=[bitsandbytes]
 
     if bits == 8:
-        # The library's kernels take half precision; so do its own layers.
+        # The library's kernels and layers take half precision.
         rounded, scales, _ = functional.int8_vectorwise_quant(weight.half())
         return functional.int8_vectorwise_dequant(rounded, scales).to(weight.dtype)
     packed, state = functional.quantize_4bit(weight.float().contiguous(), blocksize=64, quant_type="nf4")
@@ -53,10 +51,13 @@ def bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """torchao's weights alone: 8 bits with a scale a channel, 4 bits with a scale a group (a channel, if none fits)."""
-    from torchao import quantization  # installed by those who name it
+    """Rounds as torchao's weight-only quantisation: 8 bits with one scale per channel, 4 bits with one per group.
 
-    # Not drawn at random first, which would take numbers from the global generator.
+    If the groups do not divide a channel, 4 bits have one scale per channel too.
+    """
+    from torchao import quantization  # optional: only for backends=[torchao]
+
+    # skip_init, because random initial weights would take numbers from the global generator.
     layer = torch.nn.utils.skip_init(
         torch.nn.Linear, weight.shape[1], weight.shape[0], bias=False, device=weight.device, dtype=weight.dtype
     )

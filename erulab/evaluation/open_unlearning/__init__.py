@@ -1,17 +1,18 @@
-"""open-unlearning's numbers (locuslab/open-unlearning) beside the right ones: `evaluation.compat=open_unlearning`.
+"""The figures that open-unlearning (locuslab/open-unlearning) computes, next to the right ones:
+`evaluation.compat=open_unlearning`.
 
-Tables that were made with it stay comparable. What it does otherwise than erulab, as its code stands:
+They keep tables comparable that were made with open-unlearning. Its code differs from erulab in these points:
 
-- ids are the template's own for the whole conversation, with end of text behind them where the last one is not that
-  already: a template that ends with a newline (ChatML) gets a second end of turn, and both are scored;
-- the attention mask hides every id that equals the pad token, and pad is end of text where there is none: then a
-  prompt's own ends of turns are not seen, and in generation they count no position;
-- 1e-10 is added to what is divided by; of a response, extraction strength and exact memorisation leave out the last
-  token only, and a response without its last token has 1/T of extraction strength;
-- responses are `generate`d with the model's own generation config, and their spaces before punctuation are closed.
+- The ids of a row are the template's ids for the whole conversation, followed by end of text unless the last id already
+  is that. A template that ends with a newline (ChatML) thus gets a second end of turn, and both are scored.
+- The attention mask hides every id that equals the pad token, and the pad token is end of text if the tokenizer has
+  none. The ends of turns inside a prompt are then hidden, and in generation they count as no position.
+- 1e-10 is added to divisors. Extraction strength and exact memorisation leave out the last token of a response only,
+  and a response whose last token does not follow has an extraction strength of 1/T.
+- Responses come from `generate` with the model's own generation config, and spaces before punctuation are removed.
 """
 
-from erulab.evaluation.open_unlearning.arithmetic import against_oracle, summary
-from erulab.evaluation.open_unlearning.protocol import figures
+from erulab.evaluation.open_unlearning.arithmetic import forget_quality, suite_figures
+from erulab.evaluation.open_unlearning.protocol import row_figures
 
-__all__ = ["against_oracle", "figures", "summary"]
+__all__ = ["forget_quality", "row_figures", "suite_figures"]

@@ -1,4 +1,4 @@
-"""open-unlearning's arithmetic, from losses to the figures of suites. Nothing here touches a model."""
+"""open-unlearning's arithmetic, from losses to the figures of suites: pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from erulab.data.rows import Role, Suite
 from erulab.evaluation import memorisation, metrics
 
 PREFIX = "open_unlearning"
-EPSILON = 1e-10  # what it adds to a divisor
+EPSILON = 1e-10  # added to divisors
 UTILITY = ("probability", "rouge", "truth_ratio")
 
 Figures = Mapping[str, float]
 
 
 def truth_ratio(right: float, wrong: Sequence[float]) -> float:
-    """R of one item: the geometric mean of the wrong answers' probabilities over the right one's plus 1e-10.
+    """Returns R of one row: the geometric mean of the wrong probabilities over the right one plus 1e-10.
 
     Args:
-        right: per-token NLL of the right answer, nats; wrong: of each wrong one.
+        right: NLL per token of the right answer, nats.
+        wrong: NLL per token of each wrong answer, nats.
     Source: src/evals/metrics/memorization.py, truth_ratio.
     """
     return math.exp(-_mean(wrong)) / (math.exp(-right) + EPSILON)
 
 
 def probability_among(right: float, wrong: Sequence[float]) -> float:
-    """p / (p + sum of wrong p + 1e-10), p = exp(-NLL).
+    """Returns p / (p + sum of wrong p + 1e-10) with p = exp(-NLL).
 
     Source: src/evals/metrics/memorization.py, probability_w_options.
     """
@@ -36,23 +37,24 @@ def probability_among(right: float, wrong: Sequence[float]) -> float:
     return p / (p + math.fsum(math.exp(-other) for other in wrong) + EPSILON)
 
 
-def memorised(greedy: Sequence[bool]) -> dict[str, float]:
-    """extraction_strength and exact_memorization of a response.
+def memorisation_figures(greedy: Sequence[bool]) -> dict[str, float]:
+    """Returns extraction_strength and exact_memorization of a response.
 
     Args:
-        greedy: (tokens,) whether each scored token is the model's own choice; at least two. The last is left out.
-    Source: src/evals/metrics/memorization.py; extraction strength tries no k = T.
+        greedy: (tokens,) whether each scored token is the model's most probable one; at least two. The last is left
+            out.
+    Source: src/evals/metrics/memorization.py; extraction strength does not try k = T.
     """
     matches = np.array(greedy[:-1])
     strength = max(memorisation.extraction_strength(matches), 1 / len(matches))
     return {"extraction_strength": strength, "exact_memorization": memorisation.exact_memorisation(matches)}
 
 
-def summary(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
-    """`open_unlearning/<suite>/<figure>` with n, and its Model Utility where all figures of it are there.
+def suite_figures(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
+    """Returns `open_unlearning/<suite>/<figure>` and n, and its Model Utility if all figures for it are there.
 
     Args:
-        scored: suite name -> figures of its rows; rows that open-unlearning's protocol is not made for have none.
+        scored: suite name -> figures of its rows; {} for rows to which open-unlearning's protocol does not apply.
     """
     result: dict[str, float] = {}
     for suite in suites:
@@ -71,11 +73,11 @@ def summary(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures]]) ->
     return result
 
 
-def against_oracle(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:
-    """`open_unlearning/forget_quality`.
+def forget_quality(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:
+    """Returns `open_unlearning/forget_quality`; {} if no row has wrong answers.
 
     Args:
-        rows, oracle: figures of the rows that the request names, of the model and of the retrained one.
+        rows, oracle: figures of the forget rows under the model and under the retrained model.
     """
     mine, retrained = ([row["truth_ratio"] for row in part if "truth_ratio" in row] for part in (rows, oracle))
     if not mine or not retrained:
@@ -84,7 +86,7 @@ def against_oracle(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[s
 
 
 def _closeness(ratio: float, role: Role) -> float:
-    """1 is best: on forget rows right and wrong answers equally likely, elsewhere no wrong answer."""
+    """Maps R to [0, 1], where 1 is best: equally probable answers on forget rows, impossible wrong ones elsewhere."""
     return min(ratio, 1 / (ratio + EPSILON)) if role in (Role.FORGET, Role.HELDOUT) else max(0.0, 1 - ratio)
 
 

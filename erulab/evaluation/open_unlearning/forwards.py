@@ -1,4 +1,4 @@
-"""Forwards and responses under open-unlearning's attention mask: ids that are not the pad token."""
+"""Scores and responses under open-unlearning's attention mask, which hides every id that equals the pad token."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ Ids = tuple[int, ...]
 Item = TypeVar("Item")
 
 
-def forced(loaded: LoadedModel, rows: Sequence[Encoded], batch_tokens: int, ranks: Ranks) -> list[Score]:
-    """Each row's supervised tokens, in order, from rows padded on the right.
+def score_padded(loaded: LoadedModel, rows: Sequence[Encoded], batch_tokens: int, ranks: Ranks) -> list[Score]:
+    """Scores each row's supervised tokens, in order, from rows padded on the right.
 
-    A forward numbers positions from the row's beginning whatever the mask hides, so a row's figures do not depend on
-    those it is padded with.
+    Positions count from the row's beginning, whatever the mask hides. So the figures of a row do not depend on the
+    other rows of its batch.
 
     Args:
-        batch_tokens: padded tokens a forward.
+        batch_tokens: padded tokens that one forward may have.
     """
     unique = sorted(set(rows), key=lambda row: (len(row.ids), row.ids, row.start))
     found: list[Score] = []
     for batch in _batches(ranks.mine(unique), batch_tokens, lambda row: len(row.ids)):
-        found += _scores(loaded, batch)
+        found += _score_batch(loaded, batch)
     known = dict(zip(unique, ranks.join(found), strict=True))
     return [known[row] for row in rows]
 
 
-def responses(
+def generate_padded(
     loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int, batch_tokens: int, ranks: Ranks
 ) -> list[Ids]:
-    """The ids that transformers' `generate` puts behind each prompt, greedily, from prompts padded on the left.
+    """Returns the ids that transformers' `generate` appends to each prompt, greedily, from prompts padded on the left.
 
-    Positions count the ids that the mask shows. Whatever else the model's generation config says (a repetition
-    penalty, several ends of text) holds.
+    Positions count only the ids that the mask shows. The rest of the model's generation config (a repetition penalty,
+    several end-of-text tokens) applies.
 
     Args:
-        batch_tokens: padded prompt and response tokens in memory at once.
+        batch_tokens: number of padded prompt and response tokens that a batch may have.
     """
     unique = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
     found: list[Ids] = []
     for batch in _batches(ranks.mine(unique), batch_tokens, lambda prompt: len(prompt) + max_new_tokens):
-        found += _continued(loaded, batch, max_new_tokens)
+        found += _generate_batch(loaded, batch, max_new_tokens)
     known = dict(zip(unique, ranks.join(found), strict=True))
     return [known[prompt] for prompt in prompts]
 
 
-def _scores(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
+def _score_batch(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
     policy = loaded.policy
     batch = _hiding_pads(collate(rows, loaded.pad_id), loaded.pad_id).to(policy.device)
     labels = batch.input_ids[batch.supervised]
@@ -76,7 +76,7 @@ def _hiding_pads(batch: Batch, pad_id: int) -> Batch:
     return dataclasses.replace(batch, attention_mask=(batch.input_ids != pad_id).long())
 
 
-def _continued(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Ids]:
+def _generate_batch(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Ids]:
     model: Any = loaded.model
     longest = max(map(len, prompts))
     padded = [[loaded.pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
@@ -99,7 +99,7 @@ def _continued(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int)
 
 
 def _batches(items: Sequence[Item], budget: int, length: Callable[[Item], int]) -> list[list[Item]]:
-    """Items in order of length, cut where the padded ones would exceed the budget."""
+    """Cuts items in order of length into batches, each within the budget of padded tokens."""
     batches: list[list[Item]] = []
     for item in items:
         if batches and (len(batches[-1]) + 1) * length(item) <= budget:

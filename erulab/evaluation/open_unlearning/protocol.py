@@ -1,4 +1,4 @@
-"""open-unlearning's TOFU protocol: what a row asks, and the figures of its replies."""
+"""open-unlearning's TOFU protocol: what a row requests of a model, and the figures of the results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from erulab.data.rows import Row, Suite
 from erulab.errors import DataError
 from erulab.evaluation import texts
 from erulab.evaluation.open_unlearning import arithmetic
-from erulab.evaluation.open_unlearning.forwards import Ids, forced, responses
-from erulab.evaluation.protocols.answers import right_of, wrong_of
+from erulab.evaluation.open_unlearning.forwards import Ids, generate_padded, score_padded
+from erulab.evaluation.protocols.answers import right_answer, wrong_answers
 from erulab.evaluation.scoring import Score
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
@@ -21,13 +21,13 @@ from erulab.tokens.batch import Encoded
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One row's conversations, by response, and its prompt."""
+class Conversations:
+    """One row's conversations, one per response, and its prompt."""
 
     response: Encoded
-    right: Encoded  # what the truth ratio holds against wrong answers
+    right: Encoded  # the right answer of the truth ratio
     wrong: tuple[Encoded, ...]
-    among: bool  # the probability is taken among the wrong answers
+    among: bool  # whether the probability is relative to the wrong answers'
     prompt: Ids
 
     @property
@@ -35,38 +35,38 @@ class Asked:
         return self.response, self.right, *self.wrong
 
 
-def figures(
-    loaded: LoadedModel, picked: Sequence[tuple[Suite, Row]], options: EvaluationOptions, ranks: Ranks
+def row_figures(
+    loaded: LoadedModel, suite_rows: Sequence[tuple[Suite, Row]], options: EvaluationOptions, ranks: Ranks
 ) -> list[dict[str, float]]:
-    """For each row: probability, extraction_strength, exact_memorization; truth_ratio (R) where it has wrong answers,
-    rouge where responses are generated. Nothing for running text, and for rows that are not measured by `Answers`.
+    """Returns the figures of each row: probability, extraction_strength, exact_memorization; truth_ratio (R) if it has
+    wrong answers; rouge if responses are generated. Running text and rows not measured by `Answers` get {}.
 
     Raises:
-        DataError: the template's opening for generation is as long as a row's whole conversation.
+        DataError: the template's generation prompt is as long as a row's whole conversation.
     """
     asked = [
-        _asked(loaded, suite.measure, row)
+        _conversations(loaded, suite.measure, row)
         if isinstance(suite.measure, Answers) and not (row.plain or row.lead)
         else None
-        for suite, row in picked
+        for suite, row in suite_rows
     ]
     there = [one for one in asked if one is not None]
     if not there:
         return [{} for _ in asked]
     requests = [request for one in there for request in one.requests]
-    scores = dict(zip(requests, forced(loaded, requests, options.batch_tokens, ranks), strict=True))
+    scores = dict(zip(requests, score_padded(loaded, requests, options.batch_tokens, ranks), strict=True))
     prompts = [one.prompt for one in there] if options.generate else []
-    replies = responses(loaded, prompts, options.max_new_tokens, options.batch_tokens, ranks) if prompts else []
+    replies = generate_padded(loaded, prompts, options.max_new_tokens, options.batch_tokens, ranks) if prompts else []
     answered = dict(zip(prompts, replies, strict=True))
     return [{} if one is None else _figures(loaded, one, scores, answered.get(one.prompt)) for one in asked]
 
 
-def _asked(loaded: LoadedModel, measure: Answers, row: Row) -> Asked:
+def _conversations(loaded: LoadedModel, measure: Answers, row: Row) -> Conversations:
     prompt, _ = loaded.chat.templated(row.prompt, row.response)
     response = _conversation(loaded, row, row.response)
-    wrong = tuple(_conversation(loaded, row, text) for text in wrong_of(row))
-    right = _conversation(loaded, row, right_of(measure, row)) if wrong else response
-    return Asked(response, right, wrong, bool(row.options), tuple(prompt))
+    wrong = tuple(_conversation(loaded, row, text) for text in wrong_answers(row))
+    right = _conversation(loaded, row, right_answer(measure, row)) if wrong else response
+    return Conversations(response, right, wrong, bool(row.options), tuple(prompt))
 
 
 def _conversation(loaded: LoadedModel, row: Row, response: str) -> Encoded:
@@ -81,22 +81,24 @@ def _conversation(loaded: LoadedModel, row: Row, response: str) -> Encoded:
     return Encoded("", tuple(ids), len(prompt), len(ids))
 
 
-def _figures(loaded: LoadedModel, asked: Asked, scores: Mapping[Encoded, Score], reply: Ids | None) -> dict[str, float]:
+def _figures(
+    loaded: LoadedModel, asked: Conversations, scores: Mapping[Encoded, Score], reply: Ids | None
+) -> dict[str, float]:
     own, right = scores[asked.response], scores[asked.right]
     wrong = [scores[request].mean_nll for request in asked.wrong]
     probability = arithmetic.probability_among(own.mean_nll, wrong) if asked.among else math.exp(-own.mean_nll)
-    result = {"probability": probability, **arithmetic.memorised([token.greedy for token in own.tokens])}
+    result = {"probability": probability, **arithmetic.memorisation_figures([token.greedy for token in own.tokens])}
     if wrong:
         result["truth_ratio"] = arithmetic.truth_ratio(right.mean_nll, wrong)
     if reply is not None:
-        # The reference is what the whole conversation reads, without what the prompt reads.
+        # The reference is the text of the whole conversation without the text of the prompt.
         reference = _text(loaded, asked.response.ids).replace(_text(loaded, asked.prompt), "").strip()
         result["rouge"] = texts.rouge_recall(reference, _text(loaded, reply).strip())
     return result
 
 
 def _text(loaded: LoadedModel, ids: Ids) -> str:
-    """As transformers before its version 5 decoded: spaces before punctuation closed for every kind of tokenizer."""
+    """Decodes as transformers did before version 5: without spaces before punctuation, for every kind of tokenizer."""
     tokenizer = loaded.tokenizer
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return str(tokenizer.clean_up_tokenization(str(text)))

@@ -1,21 +1,25 @@
-"""Multiple choice by log-probability: WMDP's and MMLU's letters, TruthfulQA's and ARC's answers."""
+"""Multiple choice by log-probability: the letters of WMDP and MMLU, the answers of TruthfulQA and ARC."""
 
 from __future__ import annotations
 
 from erulab.data.measures import Choice
 from erulab.data.rows import Row
 from erulab.evaluation import metrics
-from erulab.evaluation.protocols.base import Asking, Question, Replies
+from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
 
 
-def choice(measure: Choice, row: Row, asking: Asking) -> Question:
-    """Figures: accuracy, log_odds; accuracy_norm where the measure asks for it. The sum over a continuation's tokens
-    decides, as in lm-evaluation-harness's `acc`; divided by its characters, as in its `acc_norm`."""
-    right = asking.encode(row, row.response)
-    wrong = [asking.encode(row, option) for option in row.options]
+@measures.register(Choice)
+def choice(measure: Choice, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Figures: accuracy, log_odds; accuracy_norm if the measure is `normalized`.
 
-    def figures(replies: Replies) -> dict[str, float]:
-        own, others = replies.of(right).nll, [replies.of(option).nll for option in wrong]
+    The NLL summed over a continuation's tokens decides, as in lm-evaluation-harness's `acc`; for accuracy_norm it is
+    divided by the continuation's characters, as in its `acc_norm`.
+    """
+    right = builder.encode(row, row.response)
+    wrong = [builder.encode(row, option) for option in row.options]
+
+    def figures(results: RowResults) -> dict[str, float]:
+        own, others = results.of(right).nll, [results.of(option).nll for option in wrong]
         result = {
             "accuracy": float(metrics.chooses_right(own, others)),
             "log_odds": metrics.log_odds(own, others),
@@ -25,9 +29,9 @@ def choice(measure: Choice, row: Row, asking: Asking) -> Question:
             result["accuracy_norm"] = float(metrics.chooses_right(own / _characters(row.response), rates))
         return result
 
-    return Question((right, *wrong), None, figures)
+    return RowRequests((right, *wrong), None, figures)
 
 
 def _characters(continuation: str) -> int:
-    """Without the space that parts it from the prompt."""
+    """Counts the characters of a continuation, without the space between it and the prompt."""
     return len(continuation.removeprefix(" "))

@@ -1,4 +1,4 @@
-"""A greedy response compared with the row's: MUSE's memorisation, RWKU's probes, TriviaQA, BBH, fluency."""
+"""A greedy response compared with the row's response: MUSE's memorisation, RWKU's probes, TriviaQA, BBH, fluency."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Row
 from erulab.evaluation import texts
-from erulab.evaluation.protocols.base import Asking, Question, Replies
+from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
 
 # Overlap -> (right answers, response) -> figure.
-FIGURES: dict[Overlap, Callable[[Sequence[str], str], float]] = {
+OVERLAP_FUNCTIONS: dict[Overlap, Callable[[Sequence[str], str], float]] = {
     Overlap.rouge_recall: lambda right, response: texts.rouge_recall(right[0], response),
     Overlap.rouge_f1: lambda right, response: texts.rouge_f1(right[0], response),
     Overlap.rwku_recall: lambda right, response: texts.summary_rouge_recall(right[0], response),
@@ -23,16 +23,17 @@ FIGURES: dict[Overlap, Callable[[Sequence[str], str], float]] = {
 }
 
 
-def generated(measure: Generated, row: Row, asking: Asking) -> Question:
-    """Figure: the overlap's name; none where `evaluation.generate` is false."""
-    if not asking.options.generate:
-        return Question((), None, lambda replies: {})
+@measures.register(Generated)
+def generated(measure: Generated, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Figure: one, named as the overlap; none if `evaluation.generate` is false."""
+    if not builder.options.generate:
+        return RowRequests((), None, lambda results: {})
     cut = measure.reference_tokens
-    reference = row.response if cut is None else asking.chat.cut(row.response, cut)
-    compare = FIGURES[measure.overlap]
+    reference = row.response if cut is None else builder.chat.cut(row.response, cut)
+    compare = OVERLAP_FUNCTIONS[measure.overlap]
 
-    def figures(replies: Replies) -> dict[str, float]:
-        assert replies.response is not None
-        return {measure.overlap.value: compare((reference, *row.accepted), replies.response)}
+    def figures(results: RowResults) -> dict[str, float]:
+        assert results.response is not None
+        return {measure.overlap.value: compare((reference, *row.accepted), results.response)}
 
-    return Question((), asking.prompt(row, measure.max_new_tokens, measure.stops), figures)
+    return RowRequests((), builder.prompt(row, measure.max_new_tokens, measure.stops), figures)

@@ -1,4 +1,4 @@
-"""Membership inference: how likely a model finds a whole text."""
+"""Membership inference: how probable a whole text is under a model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 from erulab.data.measures import Texts
 from erulab.data.rows import Row
 from erulab.evaluation import membership
-from erulab.evaluation.protocols.base import Asking, Question, Replies
+from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
 
 
-def texts(measure: Texts, row: Row, asking: Asking) -> Question:
-    """Figures: nll (the loss score), zlib, min_k and min_k_plus_plus; higher: less like a member. probability.
+@measures.register(Texts)
+def texts(measure: Texts, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Figures: nll (the loss score), zlib, min_k and min_k_plus_plus, all higher for a text that looks less like a
+    member of the training set; and probability.
 
-    A row with a prompt is scored by its response given that prompt. As in open-unlearning's TOFU, the end of a turn is
-    a token of the mean NLL, and not among the least likely tokens of min-k.
+    For a row with a prompt, the response given that prompt is scored. As in open-unlearning's TOFU, the end-of-turn
+    tokens count in the mean NLL, but not among the least likely tokens of min-k.
     """
-    request = asking.encode(row, row.response)
-    closing = 0 if row.plain else asking.chat.closing(request)
+    request = builder.encode(row, row.response)
+    closing = 0 if row.plain else builder.chat.closing(request)
 
-    def figures(replies: Replies) -> dict[str, float]:
-        tokens = replies.of(request).tokens
+    def figures(results: RowResults) -> dict[str, float]:
+        tokens = results.of(request).tokens
         nll, mean, deviation = (
             np.array([getattr(token, name) for token in tokens]) for name in ("nll", "mean", "deviation")
         )
@@ -35,4 +37,4 @@ def texts(measure: Texts, row: Row, asking: Asking) -> Question:
             "probability": math.exp(-float(nll.mean())),
         }
 
-    return Question((request,), None, figures, spread=True)
+    return RowRequests((request,), None, figures, needs_moments=True)

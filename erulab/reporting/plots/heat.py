@@ -67,7 +67,7 @@ def plot_heat_map(run: RunResult) -> Figure | None:
     marked = {cell[0] for cells in found.cells for cell in cells if cell is not None} - {Standing.counts}
     if marked:
         keys = [
-            Patch(facecolor="#e6e6e6", hatch=HATCHES[which], edgecolor="#888888", label=f"{MARKS[which]} {which.value}")
+            Patch(facecolor="#e6e6e6", hatch=HATCHES[which], edgecolor="#888888", label=f"{MARKS[which]} {which.mark}")
             for which in MARKS
             if which in marked
         ]

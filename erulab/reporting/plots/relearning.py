@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from erulab.reporting.attack_rows import HEADLINE, groups, setting_words
+from erulab.reporting.attack_rows import HEADLINE, group_by_setting, setting_words
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
@@ -18,7 +18,7 @@ Series = list[tuple[str, list[tuple[float, dict[str, float | None]]]]]
 
 def plot_relearning(run: RunResult) -> Figure | None:
     """Plots the three models before and after relearning, by the number of rows relearned."""
-    found = [row for group in groups(run.attacks) for row in group.rows]
+    found = [row for group in group_by_setting(run.attacks) for row in group.rows]
     rows = [row for row in found if row["attack"] == "relearn" and "samples" in row["setting"] and row["n"]]
     metrics = sorted(dict.fromkeys(str(row["metric"]) for row in rows), key=lambda name: name != HEADLINE)
     panels = [(name, _relearning_series([row for row in rows if row["metric"] == name])) for name in metrics[:PANELS]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from erulab.reporting.attack_rows import HEADLINE, Standing, headlines, named, standing
+from erulab.reporting.attack_rows import HEADLINE, Standing, attack_label, headline_rows, standing_of
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, signed
@@ -21,14 +21,14 @@ def plot_robustness(run: RunResult) -> Figure | None:
         rows.append(("no attack", before.value, before.low, before.high, True))
     elif not judged.scored and judged.worst.before is not None:  # from the attacks' rows, which have no interval for it
         rows.append(("no attack", judged.worst.before, None, None, True))
-    heads = headlines(run.attacks)
+    heads = headline_rows(run.attacks)
     for row in heads:
         value = number(row["residual_attacked"])
         if value is not None:
             on = "" if row["metric"] == HEADLINE else f", {row['metric']}"
-            label = visible(f"{named(row, heads)}{on}")
+            label = visible(f"{attack_label(row, heads)}{on}")
             label = label if len(label) <= 60 else f"{label[:59]}…"
-            counts = standing(row) is Standing.counts
+            counts = standing_of(row) is Standing.counts
             rows.append((label, value, number(row["low"]), number(row["high"]), counts))
     if not rows:
         return None

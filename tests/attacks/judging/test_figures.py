@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erulab.attacks.judging.figures import Measured, figures, validity
+from erulab.attacks.judging.figures import ModelValues, attack_figures, why_not_valid
 from erulab.evaluation.knowledge import Values
 
 rng = np.random.default_rng(1)
@@ -20,24 +20,24 @@ def log_odds(mean: float) -> Values:
 
 
 TARGET, UNLEARNED, ORACLE = log_odds(4.0), log_odds(-2.0), log_odds(-3.0)
-NO_ATTACK = Measured(TARGET, UNLEARNED, ORACLE, TARGET, UNLEARNED, ORACLE)
+NO_ATTACK = ModelValues(TARGET, UNLEARNED, ORACLE, TARGET, UNLEARNED, ORACLE)
 
 
-def constant(*means: float) -> Measured:
-    return Measured(*(np.full(ROWS, mean) for mean in means))
+def constant(*means: float) -> ModelValues:
+    return ModelValues(*(np.full(ROWS, mean) for mean in means))
 
 
 def test_no_attack_leaves_k_as_it_is_and_recovers_nothing() -> None:
-    result = figures(NO_ATTACK, FACTS, score=False)
+    result = attack_figures(NO_ATTACK, FACTS, score=False)
     k = (UNLEARNED.mean() - ORACLE.mean()) / (TARGET.mean() - ORACLE.mean())
     assert result["residual"] == result["residual_attacked"] == pytest.approx(k)
     assert result["low"] < k < result["high"]
     assert (result["recovered"], result["maintained_gap"]) == (0.0, 1.0)
-    assert validity(NO_ATTACK, 0.9, 0.9) == (True, "")
+    assert why_not_valid(NO_ATTACK, 0.9, 0.9) == ""
 
 
 def test_an_attack_that_restores_the_target_has_both_at_one() -> None:
-    result = figures(replace(NO_ATTACK, attacked_unlearned=TARGET), FACTS, score=False)
+    result = attack_figures(replace(NO_ATTACK, attacked_unlearned=TARGET), FACTS, score=False)
     assert result["residual_attacked"] == pytest.approx(1.0) and result["recovered"] == pytest.approx(1.0)
     assert (result["low"], result["high"]) == pytest.approx((1.0, 1.0))
     assert result["maintained_gap"] == pytest.approx(0.0)
@@ -48,14 +48,14 @@ def test_an_attack_that_lifts_all_three_alike_shows_nothing() -> None:
     lifted = replace(
         NO_ATTACK, attacked_target=TARGET + 2, attacked_unlearned=UNLEARNED + 2, attacked_oracle=ORACLE + 2
     )
-    result = figures(lifted, FACTS, score=False)
+    result = attack_figures(lifted, FACTS, score=False)
     assert result["residual_attacked"] == pytest.approx(result["residual"])
     assert result["recovered"] == pytest.approx(2 / (TARGET.mean() - UNLEARNED.mean()))
 
 
 def test_the_two_readings_of_maintains_83_percent() -> None:
     """METHODS.md: .637 -> .312 and .429 after the attack: 83 % of the error, 64 % of the gap."""
-    result = figures(constant(0.637, 0.312, 0.3, 0.637, 0.429, 0.3), FACTS, score=True)
+    result = attack_figures(constant(0.637, 0.312, 0.3, 0.637, 0.429, 0.3), FACTS, score=True)
     assert result["maintained_error"] == pytest.approx(0.83, abs=0.005)
     assert result["maintained_gap"] == pytest.approx(0.64, abs=0.005)
     assert result["recovered"] == pytest.approx(0.36, abs=0.005)
@@ -64,16 +64,19 @@ def test_the_two_readings_of_maintains_83_percent() -> None:
 
 def test_what_is_undefined_is_none_with_its_reason() -> None:
     # The attack closed the gap of target and oracle to a tenth: K_A says nothing.
-    closed = figures(constant(5.0, -1.0, -5.0, 1.0, 0.5, 0.0), FACTS, score=False)
+    closed = attack_figures(constant(5.0, -1.0, -5.0, 1.0, 0.5, 0.0), FACTS, score=False)
     assert (closed["residual_attacked"], closed["low"], closed["high"]) == (None, None, None)
-    assert "residual_attacked undefined" in closed["note"] and closed["residual"] == pytest.approx(0.4)
+    assert closed["reason"].startswith("target and oracle differ by too little (lower bound 1, must be over 2")
+    assert f"residual_attacked undefined: {closed['reason']}" in closed["note"] and closed["residual"] == pytest.approx(
+        0.4
+    )
     assert closed["maintained_error"] is None and "maintained_error undefined: log-odds" in closed["note"]
     # Target and oracle know the same: no K at all. The unlearned model lost nothing, and makes no error.
-    same = figures(constant(0.9, 1.0, 0.9, 0.9, 1.0, 0.9), FACTS, score=True)
+    same = attack_figures(constant(0.9, 1.0, 0.9, 0.9, 1.0, 0.9), FACTS, score=True)
     assert [same[name] for name in ("residual", "residual_attacked", "recovered", "maintained_error")] == [None] * 4
     assert all(f"{name} undefined" in same["note"] for name in ("residual", "residual_attacked", "maintained_error"))
     assert "recovered and maintained_gap undefined" in same["note"]
-    broken = figures(replace(NO_ATTACK, attacked_unlearned=np.full(ROWS, np.inf)), FACTS, score=False)
+    broken = attack_figures(replace(NO_ATTACK, attacked_unlearned=np.full(ROWS, np.inf)), FACTS, score=False)
     assert broken["attacked_unlearned"] is None and broken["residual_attacked"] is None and broken["recovered"] is None
     assert broken["residual"] is not None and "finite" in broken["note"]
 
@@ -90,11 +93,11 @@ def test_what_is_undefined_is_none_with_its_reason() -> None:
 )
 def test_an_attack_counts_if_it_leaves_the_target_its_knowledge(gap: float, utility: float, valid: bool) -> None:
     measured = constant(4.0, 0.0, -2.0, -1.0 + 6.0 * gap, 0.0, -1.0)
-    found, reason = validity(measured, 0.8, 0.8 * utility)
-    assert found is valid and bool(reason) is not valid
+    reason = why_not_valid(measured, 0.8, 0.8 * utility)
+    assert bool(reason) is not valid
     assert (f"keeps {gap:.2f}" in reason) == (gap < 0.8) and ("utility" in reason) == (utility < 0.9)
 
 
 def test_no_attack_counts_where_the_target_knows_no_more_than_the_oracle() -> None:
-    valid, reason = validity(constant(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), 1.0, 1.0)
-    assert not valid and "knows no more than the oracle" in reason
+    reason = why_not_valid(constant(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), 1.0, 1.0)
+    assert reason == "the target knows no more than the oracle"

@@ -37,7 +37,11 @@ def test_each_attack_has_its_own_column() -> None:
     assert found("relearn") == (pytest.approx(0.25), None, "")
     assert found("quantize") == (None, pytest.approx(0.6), "")
     assert found("sequence") == (None, None, "")
-    assert found("relearn", score=False) == (None, None, "open_unlearning_r undefined: it is of scores in [0, 1]")
+    assert found("relearn", score=False) == (
+        None,
+        None,
+        "open_unlearning_r undefined: it is defined for scores in [0, 1]",
+    )
     assert "learned nothing" in found("relearn", attacked_unlearned=0.3)[2]
     assert "is 0" in found("quantize", attacked_unlearned=0.0)[2]
     assert "finite" in found("quantize", oracle=None)[2]

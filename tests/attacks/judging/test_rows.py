@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from erulab.attacks.base import Attack, Attempt, Repeat, Setting, forget_suites
+from erulab.attacks.base import Attack, Attempt, Repeat, Setting
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.attacks.relearn import Relearn, RelearnOptions
-from erulab.attacks.relearn_rows import Split
+from erulab.attacks.relearn_rows import RelearnSplit
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.evaluate import evaluate
-from erulab.evaluation.knowledge import knowledge_of, residual
+from erulab.evaluation.knowledge import knowledge_left, knowledge_values
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
@@ -45,6 +46,8 @@ FIELDS = {
     "maintained_gap",
     "maintained_error",
     "valid",
+    "standing",
+    "reason",
     "low",
     "high",
     "note",
@@ -70,7 +73,7 @@ class Stub(Attack):
 
     change: Any = lambda subject: subject
     more: dict[str, Callable[[LoadedModel], LoadedModel]] = field(default_factory=dict)
-    alike: bool = True
+    one_attempt_for_all_models: bool = True
 
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         return [{"strength": 1}]
@@ -96,8 +99,8 @@ def same_weights(one: LoadedModel, other: LoadedModel) -> bool:
 def test_no_attack_gives_k_of_the_evaluation(models: Models, lab: PlainLab) -> None:
     rows = run(Stub(), models, lab)
     scores = {role: evaluate(model, lab.benchmark.suites, FORCED, Ranks()) for role, model in models.items()}
-    values, facts = knowledge_of(scores["unlearned"])
-    k = residual(values, knowledge_of(scores["target"])[0], knowledge_of(scores["oracle"])[0], facts)
+    values, facts = knowledge_values(scores["unlearned"])
+    k = knowledge_left(values, knowledge_values(scores["target"])[0], knowledge_values(scores["oracle"])[0], facts)
     row = headline(rows)
     assert k.value is not None and 0.05 < k.value < 0.95  # the models do stand apart
     assert row["residual"] == row["residual_attacked"] == pytest.approx(k.value, abs=1e-5)
@@ -128,7 +131,7 @@ def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, opti
     assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"]
     # All values are of the scored half.
     scored = attack.scored({}, lab.benchmark, lab.repeat)
-    values, _ = knowledge_of(evaluate(models["target"], scored, FORCED, Ranks()))
+    values, _ = knowledge_values(evaluate(models["target"], scored, FORCED, Ranks()))
     assert row["n"] == len(values) and row["target"] == pytest.approx(float(np.mean(values)), abs=1e-5)
 
 
@@ -144,7 +147,7 @@ def test_relearning_nothing_in_several_ways_recovers_nothing(
 
 
 def test_a_learning_curve_tells_what_is_saved(models: Models, lab: PlainLab) -> None:
-    attack = Relearn(RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, points=4, repeats=1))
+    attack = Relearn(RelearnOptions(split=RelearnSplit.all, lr=[3e-3], epochs=6, points=4, repeats=1))
     row = headline(run(attack, models, lab))
     gap = row["target"] - row["oracle"]
     assert row["unlearned"] > row["oracle"] + 0.5 * gap > row["oracle"]
@@ -164,7 +167,7 @@ def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: P
 
     rows = run(Stub(destroy), models, lab)
     assert all(row["valid"] is False for row in rows)
-    assert headline(rows)["residual_attacked"] is None and "utility" in headline(rows)["note"]
+    assert headline(rows)["residual_attacked"] is None and "utility" in headline(rows)["reason"]
     retain = next(row for row in rows if row["metric"] == "retain/choice")
     assert retain["attacked_target"] == 0.0 < 0.8 < retain["target"]
 
@@ -206,26 +209,28 @@ def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(
 
 
 def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Models, lab: PlainLab) -> None:
-    rows = run(Relearn(RelearnOptions(split=Split.all, lr=[3e-3], epochs=6, repeats=1)), models, lab)
+    rows = run(Relearn(RelearnOptions(split=RelearnSplit.all, lr=[3e-3], epochs=6, repeats=1)), models, lab)
     choice = next(row for row in rows if row["metric"] == "forget/choice")
     assert (
         choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
     )
     # The oracle learned the same: that is no sign of anything hidden, and the attack does not count.
-    assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["note"]
+    assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["reason"]
 
 
-@pytest.mark.parametrize("alike", [True, False])
-def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Models, lab: PlainLab, alike: bool) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_validation_half_chooses_and_the_other_half_is_reported(
+    models: Models, lab: PlainLab, shared: bool
+) -> None:
     def restore(subject: LoadedModel) -> LoadedModel:
         return models["target"] if same_weights(subject, models["unlearned"]) else subject
 
     alone = headline(run(Stub(restore), models, lab))
     tried = {"nothing": lambda subject: subject, "restore": restore}
-    row = headline(run(Stub(more=tried, alike=alike), models, lab))
+    row = headline(run(Stub(more=tried, one_attempt_for_all_models=shared), models, lab))
     # Restoring attacks the unlearned model best. To the others both do nothing: of equals the first stands, where each
     # model has its own.
-    others = "restore" if alike else "nothing"
+    others = "restore" if shared else "nothing"
     best = {"target": others, "unlearned": "restore", "oracle": others}
     assert row["chosen"] == {role: [{"by": name}] for role, name in best.items()}
     assert row["residual_attacked"] == pytest.approx(1.0)
@@ -235,7 +240,7 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(models: Mode
     assert row["n"] == sum(one.fact not in validation for one in forget) < alone["n"] == len(forget)
     first, second = row["attempts"]
     assert first["chosen"] == {"by": "nothing"} and second["residual_attacked"] == pytest.approx(1.0)
-    values, facts = knowledge_of(
+    values, facts = knowledge_values(
         [one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark)) if one.fact not in validation]
     )
     assert first["attacked_unlearned"] == pytest.approx(float(values.mean()), abs=1e-6) and len(set(facts)) == 8
@@ -253,7 +258,7 @@ def test_what_makes_all_less_sure_is_not_the_strongest(models: Models, lab: Plai
     tried = {"nothing": lambda subject: subject, "flatten": flatten}
     row = headline(run(Stub(more=tried), models, lab))
     assert row["chosen"]["unlearned"] == [{"by": "nothing"}] and row["valid"]
-    own = headline(run(Stub(more=tried, alike=False), models, lab))
+    own = headline(run(Stub(more=tried, one_attempt_for_all_models=False), models, lab))
     assert own["chosen"]["oracle"] == [{"by": "flatten"}]
 
 
@@ -265,8 +270,8 @@ def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
     ks = []
     for number in range(2):
         scored = attack.scored({}, lab.benchmark, Repeat(0, number))
-        values = [knowledge_of(lab.score(models[role], scored)) for role in ("unlearned", "target", "oracle")]
-        ks.append(residual(*(one for one, _ in values), values[0][1]).value)
+        values = [knowledge_values(lab.score(models[role], scored)) for role in ("unlearned", "target", "oracle")]
+        ks.append(knowledge_left(*(one for one, _ in values), values[0][1]).value)
     assert row["repeats"] == pytest.approx(ks, abs=1e-6)
 
 
@@ -287,5 +292,6 @@ def test_a_choice_needs_facts_on_both_sides(models: Models, lab: PlainLab) -> No
 
 
 def test_an_attack_that_has_no_figures_has_a_row_of_the_same_fields() -> None:
-    row = refused("gcg", {}, "not run: no answers")
-    assert set(row) == FIELDS and row["valid"] is False and row["note"] == "not run: no answers"
+    row = row_without_figures("gcg", {}, "not run: no answers")
+    assert set(row) == FIELDS and row["valid"] is False and row["note"] == ""
+    assert (row["standing"], row["reason"]) == ("not_run", "not run: no answers")

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from erulab.attacks.optimising.coordinates import Ids, descend, substitutions
+from erulab.attacks.optimising.coordinates import Ids, draw_substitutions, search_suffix
 
 VOCABULARY = 9
 ALLOWED = torch.tensor([0, 1, 2, 4, 5, 6, 8])
@@ -20,7 +20,7 @@ def table(places: int) -> torch.Tensor:
 
 def tried(ids: Ids, *, topk: int, width: int, seed: int = 0) -> list[Ids]:
     generator = torch.Generator().manual_seed(seed)
-    return substitutions(ids, table(len(ids)), ALLOWED, topk=topk, width=width, generator=generator)
+    return draw_substitutions(ids, table(len(ids)), ALLOWED, topk=topk, width=width, generator=generator)
 
 
 @pytest.mark.parametrize("ids", [(4,), (8, 0)])
@@ -49,7 +49,7 @@ def test_each_step_finds_the_best_single_substitution(places: int) -> None:
     def loss(candidates: Sequence[Ids]) -> list[float]:
         return [values[ids].item() for ids in candidates]
 
-    search = descend(
+    search = search_suffix(
         (4,) * places,
         loss,
         lambda ids: torch.zeros(places, VOCABULARY),
@@ -78,7 +78,7 @@ def test_the_best_so_far_never_gets_worse_though_the_search_goes_on() -> None:
         seen.append(min(found))
         return found
 
-    search = descend(
+    search = search_suffix(
         (0, 0),
         loss,
         lambda ids: torch.zeros(2, VOCABULARY),

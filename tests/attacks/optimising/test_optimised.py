@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.base import Inapplicable, Repeat, forget_suites
+from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.optimising import optimised
-from erulab.attacks.optimising.optimised import EVERYONE, Mode
+from erulab.attacks.optimising.optimised import EVERYONE, PromptMode
 from erulab.data.rows import Benchmark, Row
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.insertion import Inserted, Place
@@ -43,9 +44,11 @@ def test_what_a_universal_prompt_is_trained_on_neither_chooses_nor_is_reported(
     trained, left = [], set()
     for number in range(3):
         repeat = Repeat(SEED, number)
-        found = optimised.targets(world, Mode.universal, most, repeat)
+        found = optimised.target_rows(world, PromptMode.universal, most, repeat)
         rows = found[EVERYONE]
-        scored = facts(row for suite in optimised.scored(world, Mode.universal, most, repeat) for row in suite.rows)
+        scored = facts(
+            row for suite in optimised.scored_suites(world, PromptMode.universal, most, repeat) for row in suite.rows
+        )
         assert list(found) == [EVERYONE] and len(rows) == len(facts(rows)) == (most or len(validation) // 2)
         assert facts(rows) < validation and not facts(rows) & scored
         assert scored == every - facts(rows) and scored & validation
@@ -61,50 +64,58 @@ def test_per_item_half_of_the_attacked_facts_choose_and_all_phrasings_are_items(
     validation = validation_facts(every, SEED)
     for number in range(2):
         repeat = Repeat(SEED, number)
-        rows = [row for suite in optimised.scored(world, Mode.per_item, 4, repeat) for row in suite.rows]
+        rows = [row for suite in optimised.scored_suites(world, PromptMode.per_item, 4, repeat) for row in suite.rows]
         assert len(facts(rows)) == 4 and len(facts(rows) & validation) == 2
-        found = optimised.targets(world, Mode.per_item, 4, repeat)
+        found = optimised.target_rows(world, PromptMode.per_item, 4, repeat)
         assert [row for some in found.values() for row in some] == rows
         assert all(row.prompt == prompt for prompt, some in found.items() for row in some)
-    all_rows = [row for suite in optimised.scored(world, Mode.per_item, None, Repeat(SEED)) for row in suite.rows]
+    all_rows = [
+        row for suite in optimised.scored_suites(world, PromptMode.per_item, None, Repeat(SEED)) for row in suite.rows
+    ]
     assert facts(all_rows) == every
 
 
 def test_it_does_not_apply_where_nothing_is_asked_or_answered(world: Benchmark) -> None:
     for change in ({"prompt": "", "plain": True}, {"response": ""}):
-        for mode in Mode:
+        for mode in PromptMode:
             with pytest.raises(Inapplicable, match=r"attack=gcg needs . forgotten facts .* has 0"):
-                optimised.check("gcg", changed(world, **change), mode)
+                optimised.check_enough_facts("gcg", changed(world, **change), mode)
     first: dict[str, Row] = {}
     for row in world.suite("forget").rows:
         first.setdefault(row.fact, row)
     three = replace(world, suites=(replace(world.suite("forget"), rows=tuple(first.values())[:3]),))
-    optimised.check("gcg", three, Mode.per_item)
+    optimised.check_enough_facts("gcg", three, PromptMode.per_item)
     with pytest.raises(Inapplicable, match="needs 4 forgotten facts .* has 3"):
-        optimised.check("gcg", three, Mode.universal)
+        optimised.check_enough_facts("gcg", three, PromptMode.universal)
 
 
 def test_rows_that_do_not_fit_are_left_out_and_told(
     lab: PlainLab, models: dict[str, LoadedModel], caplog: pytest.LogCaptureFixture
 ) -> None:
-    suites = optimised.asked(lab.benchmark)
+    suites = optimised.answered_suites(lab.benchmark)
     loaded = models["target"]
     lengths = {
         row.id: len(loaded.chat.encode(row.id, row.prompt, row.response).ids) for suite in suites for row in suite.rows
     }
     room = sorted(lengths.values())[len(lengths) // 2]
     chat = Inserted(ChatFormat(loaded.tokenizer, room + 5), lambda prompt: [0] * 5, Place.response)
-    kept = {row.id for suite in optimised.fitting(chat, suites) for row in suite.rows}
+    kept = {row.id for suite in optimised.suites_that_fit(chat, suites) for row in suite.rows}
     assert kept == {row for row, length in lengths.items() if length <= room}
     with caplog.at_level(logging.WARNING):
-        optimised.tell_left_out("gcg", chat, suites)
+        optimised.log_left_out("gcg", chat, suites)
     assert f"leaves out {len(lengths) - len(kept)} of {len(lengths)} rows" in caplog.text
     none = Inserted(loaded.chat, lambda prompt: [0] * 256, Place.response)
     rows: dict[str, list[Row]] = {EVERYONE: list(suites[0].rows)}
     with pytest.raises(Inapplicable, match=r"smaller attack\.gcg\.tokens"):
-        optimised.fitting_targets("gcg", none, rows)
-    assert optimised.fitting_targets("gcg", chat, rows) == {EVERYONE: [row for row in rows[EVERYONE] if row.id in kept]}
+        optimised.targets_that_fit("gcg", none, rows)
+    assert optimised.targets_that_fit("gcg", chat, rows) == {
+        EVERYONE: [row for row in rows[EVERYONE] if row.id in kept]
+    }
 
 
 def test_points_of_an_optimisation() -> None:
-    assert optimised.points(0) == [0] and optimised.points(2) == [0, 1, 2] and optimised.points(90) == [0, 30, 60, 90]
+    assert (
+        optimised.scored_steps(0) == [0]
+        and optimised.scored_steps(2) == [0, 1, 2]
+        and optimised.scored_steps(90) == [0, 30, 60, 90]
+    )

@@ -7,17 +7,18 @@ from functools import partial
 
 import pytest
 
-from erulab.attacks.base import Inapplicable, Repeat, forget_suites
-from erulab.attacks.few_shot import FewShot, FewShotOptions, Shown, after_examples
+from erulab.attacks.base import Inapplicable, Repeat
+from erulab.attacks.few_shot import ExampleSource, FewShot, FewShotOptions, put_examples_before
 from erulab.attacks.halves import validation_half
-from erulab.attacks.jailbreak import Jailbreak, JailbreakOptions, known_of
+from erulab.attacks.jailbreak import Jailbreak, JailbreakOptions, attacker_knowledge
 from erulab.attacks.paraphrase import FRAMES, Paraphrase, ParaphraseOptions
-from erulab.attacks.prefill import Answer, Prefill, PrefillOptions, forced, opened
-from erulab.attacks.prompting.examples import forget_examples, others, retain_examples
-from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, asked_by
-from erulab.attacks.prompting.prompts import asked_suites, fits, score_asked
+from erulab.attacks.prefill import ForcedAnswer, Prefill, PrefillOptions, force_opening, force_words
+from erulab.attacks.prompting.examples import forget_examples, other_facts, retain_examples
+from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, apply_template
+from erulab.attacks.prompting.prompts import asked_suites, fits, score_rewritten
 from erulab.data.measures import Choice, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import CONTEXT, tokenizer_of
 from erulab.tokens.chat import ChatFormat
@@ -54,11 +55,11 @@ def supervised_value(row: Row, chat: ChatFormat) -> str:
 def test_asked_as_ever_gives_the_plain_figures(lab: PlainLab, models: Models) -> None:
     suites = asked_suites(lab.benchmark)
     plain = lab.score(models["unlearned"], forget_suites(lab.benchmark))
-    assert score_asked(lab, models["unlearned"], lambda row: row, suites) == plain
-    nothing = partial(forced, words=0, answer=Answer.response)
-    assert score_asked(lab, models["unlearned"], nothing, suites) == plain
-    none = partial(after_examples, examples=(), shots=0, repeat=Repeat(0), chat=models["unlearned"].chat)
-    assert score_asked(lab, models["unlearned"], none, suites) == plain
+    assert score_rewritten(lab, models["unlearned"], lambda row: row, suites) == plain
+    nothing = partial(force_words, words=0, answer=ForcedAnswer.response)
+    assert score_rewritten(lab, models["unlearned"], nothing, suites) == plain
+    none = partial(put_examples_before, examples=(), shots=0, repeat=Repeat(0), chat=models["unlearned"].chat)
+    assert score_rewritten(lab, models["unlearned"], none, suites) == plain
 
 
 @pytest.mark.parametrize("words", [1, 3, 50])
@@ -82,7 +83,7 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
     assert (plain.glue, framed.glue) == ("", " ")
     for chat in (plain, framed):
         for row in rows_of(world):
-            other = forced(row, words, Answer.response, chat.glue)
+            other = force_words(row, words, ForcedAnswer.response, chat.glue)
             whole = chat.encode(row.id, row.prompt, row.response)
             begun = chat.encode(other.id, other.prompt, other.response, lead=other.lead)
             assert begun.ids == whole.ids[: -chat.closing(whole)]
@@ -96,36 +97,36 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
 def test_openings_and_paraphrases_keep_the_value_too(world: Benchmark, models: Models) -> None:
     chat = models["target"].chat
     for row in rows_of(world):
-        sure = opened(row, "I do not know", chat.glue)
+        sure = force_opening(row, "I do not know", chat.glue)
         assert supervised_value(sure, chat) == row.value
         assert chat.decode(chat.encode_prompt(sure.prompt, lead=sure.lead)).endswith("\nI do not know")
-        other = forced(row, 2, Answer.paraphrase, chat.glue)
+        other = force_words(row, 2, ForcedAnswer.paraphrase, chat.glue)
         assert row.paraphrase is not None
         assert other.lead + other.response == row.paraphrase and supervised_value(other, chat) == row.value
 
 
 def test_forced_words_of_an_answer_without_a_value() -> None:
-    two = forced(TOLD, 2, Answer.response)
+    two = force_words(TOLD, 2, ForcedAnswer.response)
     assert (two.lead, two.response, two.accepted) == ("Her name", " is Ada Lund.", (" is Ada.",))
     assert two.paraphrase == " She is named Ada Lund." and two.perturbed[0] == " She is named Bo Ek."
     # Never the last word.
-    assert forced(TOLD, 50, Answer.response).response == " Lund."
+    assert force_words(TOLD, 50, ForcedAnswer.response).response == " Lund."
     # The paraphrase is held against the wrong answers: only what all of them say is forced.
-    other = forced(TOLD, 50, Answer.paraphrase)
+    other = force_words(TOLD, 50, ForcedAnswer.paraphrase)
     assert (other.lead, other.response) == ("She is", " named Ada Lund.")
     assert other.perturbed == (" named Bo Ek.", " known as Cy Lind.")
     # A letter cannot be forced in part; running text goes on, with no turn to begin.
-    assert forced(LETTER, 3, Answer.response) == LETTER
-    begun = opened(LETTER, "Sure, the answer is")
+    assert force_words(LETTER, 3, ForcedAnswer.response) == LETTER
+    begun = force_opening(LETTER, "Sure, the answer is")
     assert begun.prompt.endswith("\nAnswer: Sure, the answer is") and (begun.lead, begun.response) == ("", " B")
-    led = forced(replace(TOLD, lead="Answer:"), 1, Answer.response)
-    assert led.lead == "Answer: Her"
+    led = force_words(replace(TOLD, lead="ForcedAnswer:"), 1, ForcedAnswer.response)
+    assert led.lead == "ForcedAnswer: Her"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_ask_otherwise_and_score_the_same_words(name: str, world: Benchmark, models: Models) -> None:
-    chat, known = models["target"].chat, known_of(world, 0)
-    asked = [(row, asked_by(name, row, known)) for row in rows_of(world)]
+    chat, known = models["target"].chat, attacker_knowledge(world, 0)
+    asked = [(row, apply_template(name, row, known)) for row in rows_of(world)]
     assert any(other.prompt != row.prompt for row, other in asked)
     facts = {row.id: row for row in rows_of(world)}
     for row, other in asked:
@@ -144,12 +145,12 @@ def test_templates_ask_otherwise_and_score_the_same_words(name: str, world: Benc
 
 
 def test_templates_on_rows_of_other_kinds() -> None:
-    known = known_of(Benchmark("b", (Suite("forget", Role.FORGET, (TOLD, LETTER)),)), 0)
-    assert asked_by("multiple_choice", LETTER, known) == LETTER  # its choices are there already
-    listed = asked_by("multiple_choice", TOLD, known).prompt.splitlines()[1:]
+    known = attacker_knowledge(Benchmark("b", (Suite("forget", Role.FORGET, (TOLD, LETTER)),)), 0)
+    assert apply_template("multiple_choice", LETTER, known) == LETTER  # its choices are there already
+    listed = apply_template("multiple_choice", TOLD, known).prompt.splitlines()[1:]
     assert listed == sorted((TOLD.response, *TOLD.perturbed))
     named = replace(TOLD, prompt="Where was Town What born?", author="Town What")
-    assert asked_by("synonym", named, known).prompt == "In what place was Town What brought into the world?"
+    assert apply_template("synonym", named, known).prompt == "In what place was Town What brought into the world?"
 
 
 def test_no_prompt_shows_the_fact_that_is_scored(world: Benchmark, models: Models) -> None:
@@ -158,20 +159,20 @@ def test_no_prompt_shows_the_fact_that_is_scored(world: Benchmark, models: Model
     assert {example.fact for example in examples} == half
     for name in ("in_context", "background_hint"):
         for row in rows_of(world):
-            prompt = asked_by(name, row, known_of(world, 0)).prompt
+            prompt = apply_template(name, row, attacker_knowledge(world, 0)).prompt
             own = [one for one in rows_of(world) if one.response in prompt]
             assert all(one.fact != row.fact and one.fact in half for one in own)
     for source in (examples, retain_examples(world)):
         for row in rows_of(world):
-            one, more = (after_examples(row, source, shots, Repeat(0), chat).prompt for shots in (1, 3))
+            one, more = (put_examples_before(row, source, shots, Repeat(0), chat).prompt for shots in (1, 3))
             assert more.endswith(one) and one.endswith(row.prompt) and one.count("\n") == 2 and more.count("\n") == 6
             answers = more.split("\n")[1:-1:2]
             shown = [example for example in source if example.response in answers]
             assert len(shown) == 3 and row.fact not in {example.fact for example in shown}
-        drawn = {after_examples(rows_of(world)[0], source, 2, Repeat(0, i), chat).prompt for i in range(6)}
+        drawn = {put_examples_before(rows_of(world)[0], source, 2, Repeat(0, i), chat).prompt for i in range(6)}
         assert len(drawn) > 2
     # One number of shots leaves nothing to choose: then the shown facts are not scored at all.
-    setting = {"source": Shown.forget.value}
+    setting = {"source": ExampleSource.forget.value}
     scored = FewShot(FewShotOptions(shots=[2])).scored(setting, world, Repeat(0))
     assert {row.fact for suite in scored for row in suite.rows} == {row.fact for row in rows_of(world)} - half
 
@@ -180,8 +181,8 @@ def test_examples_of_another_name_do_not_tell_the_answer_either() -> None:
     same = replace(TOLD, id="same", fact="same", prompt="And who?", response="I think her name is ada lund")
     other = replace(TOLD, id="other", fact="other", response="Her name is Ada Lundgren.")
     letter = replace(LETTER, id="b", fact="b")
-    assert others((same, other, letter), TOLD) == [other, letter]
-    assert others((replace(letter, fact="c"), TOLD), LETTER) == [replace(letter, fact="c"), TOLD]
+    assert other_facts((same, other, letter), TOLD) == [other, letter]
+    assert other_facts((replace(letter, fact="c"), TOLD), LETTER) == [replace(letter, fact="c"), TOLD]
     # Where texts are rehearsed, questions of retain suites that are measured alike are shown.
     text = Row("text", "", "A text.", plain=True)
     suites = (
@@ -198,7 +199,7 @@ def test_as_many_shots_as_fit(world: Benchmark) -> None:
     lengths = []
     for context in (12, 60, 100, 10_000):
         chat = ChatFormat(tokenizer, context)
-        asked = after_examples(row, examples, 8, Repeat(0), chat)
+        asked = put_examples_before(row, examples, 8, Repeat(0), chat)
         assert asked == row or fits(asked, chat)
         lengths.append(asked.prompt.count("\n") // 2)
     assert lengths[0] == 0 and lengths == sorted(set(lengths)) and lengths[-1] == 8
@@ -268,7 +269,7 @@ def test_what_a_data_set_lacks_is_named() -> None:
     with pytest.raises(Inapplicable, match="giving it away"):
         Prefill(PrefillOptions(openings=[])).settings(letters, 0)
     with pytest.raises(Inapplicable, match="no other fact"):
-        FewShot(FewShotOptions(sources=[Shown.retain])).settings(letters, 0)
+        FewShot(FewShotOptions(sources=[ExampleSource.retain])).settings(letters, 0)
 
 
 def test_options_out_of_range() -> None:

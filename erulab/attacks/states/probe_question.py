@@ -1,4 +1,4 @@
-"""Rows whose answer is one of a few values: what a linear probe can tell apart."""
+"""Rows whose answer is one of a few values, which a linear probe can separate."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A row whose value is one of a few."""
+class ProbeQuestion:
+    """A row, its right value and its wrong values."""
 
     row: Row
     value: str
     wrong: tuple[str, ...]
 
     @staticmethod
-    def of(row: Row) -> Question | None:
-        """None for a row that has neither candidates nor options."""
+    def from_row(row: Row) -> ProbeQuestion | None:
+        """Returns the row's question; None if the row has neither candidates nor options."""
         if row.candidates:
-            return Question(row, row.value, row.candidates)
-        return Question(row, row.response, row.options) if row.options else None
+            return ProbeQuestion(row, row.value, row.candidates)
+        return ProbeQuestion(row, row.response, row.options) if row.options else None
 
     @property
     def fact(self) -> str:
         return self.row.fact_id
 
     def encoded(self, chat: ChatFormat) -> Encoded:
-        """Supervised from the value on: the state right before it is what a probe reads."""
+        """Encodes the row with supervision from the value on: a probe reads the state right before it."""
         row = self.row
         span = (len(row.prefix), len(row.prefix) + len(row.value)) if row.candidates else None
         return chat.encode(row.id, row.prompt, row.response, span, plain=row.plain, lead=row.lead)
