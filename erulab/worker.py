@@ -34,7 +34,7 @@ from erulab.stages.cache import Cache
 from erulab.stages.context import Context, Prepared
 from erulab.stages.tracking import Tracker
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from erulab.training.stopping import StopRequest
 
 log = logging.getLogger("erulab.worker")
@@ -90,7 +90,9 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
         whole = plugin.load(config.seed, folder)
         read = whole.measured_only() if measured_only else whole
         encoder = Encoder(chat, read.max_length, folder)
-        return Prepared(whole, fitted(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation)
+        return Prepared(
+            whole, truncate_to_context(read, encoder, folder), plugin.identity(folder), encoder, config.evaluation
+        )
 
     data = prepared(dataset, measured_only=config.learns_nothing and Stage.attack not in config.stages)
     others = [benchmarks.build(options) for options in config.benchmark.values()]

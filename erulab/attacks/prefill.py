@@ -73,7 +73,7 @@ class Prefill(Attack):
         return asked_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        glue = subject.chat.glue
+        glue = subject.chat.response_prefix
         if "opening" in setting:
             rewrite = partial(opened, opening=setting["opening"], glue=glue)
         else:
@@ -87,7 +87,7 @@ def forced(row: Row, words: int, answer: Answer, glue: str = "") -> Row:
     Never a part of the value, nor the last word of an answer without one; where the answer itself is held against wrong
     ones only words that all of them begin with: another would give it away.
     Args:
-        glue: `ChatFormat.glue`.
+        glue: `ChatFormat.response_prefix`.
     """
     based = row if answer is Answer.response else rephrased(row)
     lead = "".join(_words(_forcible(based))[:words])
@@ -154,7 +154,7 @@ def _behind(row: Row, lead: str, cut: int, glue: str) -> Row:
     # Running text has no assistant whose turn could be begun: its prompt goes on.
     if row.plain:
         return replace(begun, prompt=joined(row.prompt))
-    return replace(begun, lead=joined(row.lead) if row.lead else glue + lead)
+    return replace(begun, answer_prefix=joined(row.answer_prefix) if row.answer_prefix else glue + lead)
 
 
 def _words(text: str) -> list[str]:

@@ -18,8 +18,8 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.attacks.halves import validation_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
 from erulab.attacks.states.question import Question
+from erulab.data.arrow_sequence import select_items
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.data.sequences import pick
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -113,7 +113,7 @@ def _some(rows: Sequence[Row], repeat: Repeat) -> Sequence[Row]:
     """As many rows as are looked at: a corpus can have millions, and none that is a question."""
     if len(rows) <= LOOKED_AT:
         return rows
-    return pick(rows, draws.permutation(len(rows), repeat.seed_of("probe", "looked at"))[:LOOKED_AT])
+    return select_items(rows, draws.permutation(len(rows), repeat.seed_of("probe", "looked at"))[:LOOKED_AT])
 
 
 def _questions(rows: Iterable[Row]) -> list[Question]:

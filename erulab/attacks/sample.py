@@ -141,6 +141,6 @@ def _some(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ...]:
 def _prompt(suite: Suite, row: Row, chat: ChatFormat, max_new_tokens: int) -> Prompt:
     from erulab.evaluation.generation import Prompt
 
-    ids = tuple(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+    ids = tuple(chat.encode_prompt(row))
     stops = suite.measure.stops if isinstance(suite.measure, Generated) else ()
     return Prompt(ids, min(max_new_tokens, chat.limit(None) - len(ids)), stops)

@@ -23,7 +23,7 @@ from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import datasets, methods, models
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from erulab.training.assembly import encode, unlearning
 from erulab.training.loop import train
 from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     target = source.load(rows, base.seed)
     target.policy.to(measure.DEVICE)
     encoder = Encoder(target.chat, rows.max_length, folder)
-    benchmark = fitted(rows, encoder, folder)
+    benchmark = truncate_to_context(rows, encoder, folder)
     print(f"{base.model.name} on {base.dataset.name}, {torch.get_num_threads()} threads")
     print(f"{'step':22}" + "".join(f"{name:>14}" for name in COLUMNS), flush=True)
     for size in options.rows:

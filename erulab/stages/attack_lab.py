@@ -79,7 +79,7 @@ class AttackLab:
             precision=self._context.config.trainer.precision,
             steps=steps,
         )
-        encoded = self._context.encoder_of(subject.chat).rows(rows)
+        encoded = self._context.encoder_of(subject.chat).encode(rows)
         engine, objective, loop = finetuning(subject, encoded, options, EngineOptions(EngineName.local), Ranks())
         stops = {round(loop.steps * (i + 1) / points) for i in range(points - 1)} - {0, loop.steps}
         subject.model.train()

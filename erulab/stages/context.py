@@ -98,7 +98,7 @@ class Prepared:
 
         def encoded(suite: Suite) -> Iterator[Encoded]:
             for row in rows_of(suite, self.evaluation):
-                one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
+                one = chat.encode(row)
                 reading.rows += 1
                 reading.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids
                 yield one
@@ -228,7 +228,7 @@ class Context:
                     prepared.read_by(chat)
                 except DataError as error:
                     raise DataError(f"{path}: {error}") from error
-        rows = self.encoder_of(chat).measured(self.data.whole.forget)
+        rows = self.encoder_of(chat).encode_unchecked(self.data.whole.forget)
         unknown = sum(chat.unknown_id is not None and chat.unknown_id in row.ids for row in rows)
         if unknown:
             raise IntegrityFault(

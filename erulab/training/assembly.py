@@ -38,7 +38,7 @@ def encode(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) ->
     others: Sequence[Encoded] = ()
     if pairs is not Pairs.none:
         others = encode_others(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
-    return UnlearningRows(encoder.rows(benchmark.forget), others, encoder.rows(benchmark.retain))
+    return UnlearningRows(encoder.encode(benchmark.forget), others, encoder.encode(benchmark.retain))
 
 
 def unlearning(

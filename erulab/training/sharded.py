@@ -17,7 +17,7 @@ from erulab.models.loading import check_layout, read_folder
 from erulab.models.options import Attention
 from erulab.models.policy import Policy
 from erulab.options import EngineOptions, Offload, Precision
-from erulab.tokens.templates import OWN, Frame
+from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
 from erulab.training.engine import bf16
 from erulab.training.zero_config import zero_config
 
@@ -28,7 +28,7 @@ def load_sharded(
     options: EngineOptions,
     device: torch.device,
     precision: Precision,
-    frame: Frame = OWN,
+    frame: PromptOverrides = NO_OVERRIDES,
 ) -> LoadedModel:
     """As `loading.load_folder`, with every weight cut over the ranks as it is read; in the precision of training.
 

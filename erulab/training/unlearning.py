@@ -11,6 +11,7 @@ import torch
 
 from erulab import draws
 from erulab.adversaries.base import Adversary
+from erulab.data.arrow_sequence import read_items
 from erulab.methods.base import ForgetRows, Margin, Method, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.ranks import Ranks
@@ -91,8 +92,8 @@ class UnlearningObjective:
         retain = []
         if self._retain is not Retain.none:
             retain = stream(self._seed, "retain", len(rows.retain), step * size, size)
-        answers = {i: self._answers(i) for i in forget}
-        kept = {i: rows.retain[i] for i in retain}
+        answers = self._read_answers(forget)
+        kept = dict(zip(retain, read_items(rows.retain, retain), strict=True))
         by_tokens = self._method.normalizer is Normalizer.tokens
         # A method that sums over tokens trains on one answer: the forgotten one, or the refusal in its place.
         forget_count = sum(answers[i][0].tokens for i in forget) if by_tokens else len(forget)
@@ -174,12 +175,13 @@ class UnlearningObjective:
         if self._reward is not None:
             self._reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
-    def _answers(self, i: int) -> list[Encoded]:
-        """What forget row i is run with: its response, a refusal in its place, or both it and its paired answer."""
-        rows = self._rows
-        if self._method.trains is Trains.refusal:
-            return [rows.others[i]]
-        return [rows.forget[i]] if self._method.pairs is Pairs.none else [rows.forget[i], rows.others[i]]
+    def _read_answers(self, indices: Sequence[int]) -> dict[int, list[Encoded]]:
+        """Maps each forget row to its response, a refusal in its place, or both it and its paired answer."""
+        sources = [self._rows.others] if self._method.trains is Trains.refusal else [self._rows.forget]
+        if self._method.trains is not Trains.refusal and self._method.pairs is not Pairs.none:
+            sources.append(self._rows.others)
+        read = [read_items(source, indices) for source in sources]
+        return {i: [answers[place] for answers in read] for place, i in enumerate(indices)}
 
     def _micro_batch(
         self,
@@ -191,17 +193,17 @@ class UnlearningObjective:
         retain_count: int,
     ) -> MicroBatch:
         device, count = self._policy.device, len(answers[forget[0]])
-        attacked = collate([self._rows.forget[i] for i in forget], self._pad_id)
+        attacked = collate(read_items(self._rows.forget, forget), self._pad_id)
         batch = collate([answers[i][k] for k in range(count) for i in forget] + retain, self._pad_id)
         # Every answer to a forget prompt perturbs as its own forget row; retain rows never do.
         attacked_as = self._mask(step, attacked.row_ids) * count + [-1] * len(retain)
         if not self._adversary.alike:
-            attacked = dataclasses.replace(attacked, share=tuple(range(len(forget))))
+            attacked = dataclasses.replace(attacked, prefix_group=tuple(range(len(forget))))
         return MicroBatch(
             forget,
             count,
             ready(attacked, device),
-            ready(dataclasses.replace(batch, share=_groups(attacked_as, self._adversary.alike)), device),
+            ready(dataclasses.replace(batch, prefix_group=_groups(attacked_as, self._adversary.alike)), device),
             torch.tensor(attacked_as, dtype=torch.int64),
             forget_count,
             retain_count,

@@ -62,7 +62,7 @@ class PlainLab:
             yield 0, subject
             return
         optimizer = torch.optim.AdamW(subject.model.parameters(), lr=lr, weight_decay=0.0)
-        encoded = [subject.chat.encode(row.id, row.prompt, row.response) for row in rows]
+        encoded = [subject.chat.encode(row) for row in rows]
         batches = [encoded[first : first + batch] for first in range(0, len(encoded), batch)] * int(epochs)
         total = len(batches) if steps is None else steps
         stops = {round(total * (i + 1) / points) for i in range(points)} - {0}

@@ -17,7 +17,9 @@ from tests.models.conftest import byte_level
 
 def figure(overlap: Overlap, right: str, response: str, *accepted: str) -> float:
     asking = Asking(ChatFormat(byte_level(), 512), EvaluationOptions())
-    question = generated(Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, lead="Answer:"), asking)
+    question = generated(
+        Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, answer_prefix="Answer:"), asking
+    )
     return question.figures(Replies({}, response))[overlap.value]
 
 

@@ -34,7 +34,7 @@ FAMILIES = {
 
 def batch_of(*rows: list[int], share: tuple[int, ...] = ()) -> Batch:
     encoded = [Encoded(str(i), tuple(ids), 1, len(ids)) for i, ids in enumerate(rows)]
-    return dataclasses.replace(collate(encoded, 0), share=share)
+    return dataclasses.replace(collate(encoded, 0), prefix_group=share)
 
 
 def path(packed: Packing, row: int, length: int) -> list[int]:

@@ -52,8 +52,8 @@ def shown(example: Row) -> str:
     """Question and answer as text."""
     if example.plain:
         return example.prompt + example.response
-    if example.lead:
-        return f"{example.prompt}{example.lead} {example.response}"
+    if example.answer_prefix:
+        return f"{example.prompt}{example.answer_prefix} {example.response}"
     return f"{example.prompt}\n{example.response}"
 
 

@@ -27,11 +27,11 @@ class Asking:
 
     def encode(self, row: Row, response: str, span: tuple[int, int] | None = None) -> Encoded:
         """A teacher-forced request: the row's prompt with a response."""
-        return self.chat.encode(row.id, row.prompt, response, span, plain=row.plain, lead=row.lead)
+        return self.chat.encode(row, response, span)
 
     def prompt(self, row: Row, max_new_tokens: int, stops: tuple[str, ...] = ()) -> Prompt:
         """The row's prompt, to be continued as far as the model can read: some have no positions beyond."""
-        ids = tuple(self.chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+        ids = tuple(self.chat.encode_prompt(row))
         return Prompt(ids, min(max_new_tokens, self.chat.limit(None) - len(ids)), stops)
 
 

@@ -89,9 +89,7 @@ def test_rows_that_do_not_fit_are_left_out_and_told(
 ) -> None:
     suites = optimised.asked(lab.benchmark)
     loaded = models["target"]
-    lengths = {
-        row.id: len(loaded.chat.encode(row.id, row.prompt, row.response).ids) for suite in suites for row in suite.rows
-    }
+    lengths = {row.id: len(loaded.chat.encode(row).ids) for suite in suites for row in suite.rows}
     room = sorted(lengths.values())[len(lengths) // 2]
     chat = Inserted(ChatFormat(loaded.tokenizer, room + 5), lambda prompt: [0] * 5, Place.response)
     kept = {row.id for suite in optimised.fitting(chat, suites) for row in suite.rows}

@@ -21,7 +21,7 @@ from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import CONTEXT, tokenizer_of
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import Frame
+from erulab.tokens.templates import PromptOverrides
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -45,9 +45,7 @@ def rows_of(world: Benchmark) -> list[Row]:
 def supervised_value(row: Row, chat: ChatFormat) -> str:
     """What the tokens that the value's log-odds are made of read."""
     start = len(row.prefix)
-    encoded = chat.encode(
-        row.id, row.prompt, row.response, (start, start + len(row.value)), plain=row.plain, lead=row.lead
-    )
+    encoded = chat.encode(row, span=(start, start + len(row.value)))
     return chat.decode(encoded.ids[encoded.start : encoded.end]).strip()
 
 
@@ -72,54 +70,57 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
     framed = ChatFormat(
         tokenizer_of(world.texts()),
         CONTEXT,
-        Frame(
+        PromptOverrides(
             template="{{ bos_token }}{% for m in messages %}"
             "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
             "{% else %}{{ m['content'] }}{% endif %}"
             "{% endfor %}"
         ),
     )
-    assert (plain.glue, framed.glue) == ("", " ")
+    assert (plain.response_prefix, framed.response_prefix) == ("", " ")
     for chat in (plain, framed):
         for row in rows_of(world):
-            other = forced(row, words, Answer.response, chat.glue)
-            whole = chat.encode(row.id, row.prompt, row.response)
-            begun = chat.encode(other.id, other.prompt, other.response, lead=other.lead)
+            other = forced(row, words, Answer.response, chat.response_prefix)
+            whole = chat.encode(row)
+            begun = chat.encode(other)
             assert begun.ids == whole.ids[: -chat.closing(whole)]
             opening = row.prefix.split()
             assert begun.start == whole.start + min(words, len(opening))
             assert supervised_value(other, chat) == row.value
             assert other.response.startswith(other.prefix + other.value) and other.candidates == row.candidates
-            assert row.value not in other.lead
+            assert row.value not in other.answer_prefix
 
 
 def test_openings_and_paraphrases_keep_the_value_too(world: Benchmark, models: Models) -> None:
     chat = models["target"].chat
     for row in rows_of(world):
-        sure = opened(row, "I do not know", chat.glue)
+        sure = opened(row, "I do not know", chat.response_prefix)
         assert supervised_value(sure, chat) == row.value
-        assert chat.decode(chat.encode_prompt(sure.prompt, lead=sure.lead)).endswith("\nI do not know")
-        other = forced(row, 2, Answer.paraphrase, chat.glue)
+        assert chat.decode(chat.encode_prompt(sure)).endswith("\nI do not know")
+        other = forced(row, 2, Answer.paraphrase, chat.response_prefix)
         assert row.paraphrase is not None
-        assert other.lead + other.response == row.paraphrase and supervised_value(other, chat) == row.value
+        assert other.answer_prefix + other.response == row.paraphrase and supervised_value(other, chat) == row.value
 
 
 def test_forced_words_of_an_answer_without_a_value() -> None:
     two = forced(TOLD, 2, Answer.response)
-    assert (two.lead, two.response, two.accepted) == ("Her name", " is Ada Lund.", (" is Ada.",))
+    assert (two.answer_prefix, two.response, two.accepted) == ("Her name", " is Ada Lund.", (" is Ada.",))
     assert two.paraphrase == " She is named Ada Lund." and two.perturbed[0] == " She is named Bo Ek."
     # Never the last word.
     assert forced(TOLD, 50, Answer.response).response == " Lund."
     # The paraphrase is held against the wrong answers: only what all of them say is forced.
     other = forced(TOLD, 50, Answer.paraphrase)
-    assert (other.lead, other.response) == ("She is", " named Ada Lund.")
+    assert (other.answer_prefix, other.response) == ("She is", " named Ada Lund.")
     assert other.perturbed == (" named Bo Ek.", " known as Cy Lind.")
     # A letter cannot be forced in part; running text goes on, with no turn to begin.
     assert forced(LETTER, 3, Answer.response) == LETTER
     begun = opened(LETTER, "Sure, the answer is")
-    assert begun.prompt.endswith("\nAnswer: Sure, the answer is") and (begun.lead, begun.response) == ("", " B")
-    led = forced(replace(TOLD, lead="Answer:"), 1, Answer.response)
-    assert led.lead == "Answer: Her"
+    assert begun.prompt.endswith("\nAnswer: Sure, the answer is") and (begun.answer_prefix, begun.response) == (
+        "",
+        " B",
+    )
+    led = forced(replace(TOLD, answer_prefix="Answer:"), 1, Answer.response)
+    assert led.answer_prefix == "Answer: Her"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -204,7 +205,7 @@ def test_as_many_shots_as_fit(world: Benchmark) -> None:
     assert lengths[0] == 0 and lengths == sorted(set(lengths)) and lengths[-1] == 8
     # To the token, where there is one answer.
     row = replace(row, paraphrase=None, perturbed=(), candidates=())
-    chat = ChatFormat(tokenizer, len(chat.encode("r", row.prompt, row.response).ids))
+    chat = ChatFormat(tokenizer, len(chat.encode(Row("r", row.prompt, row.response)).ids))
     assert fits(row, chat) and not fits(replace(row, prompt=f"I {row.prompt}"), chat)
 
 
