@@ -17,7 +17,7 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
 from erulab.attacks.weights.linear_layers import output_first
-from erulab.data.sequences import pick
+from erulab.data.arrow_sequence import select_items
 from erulab.evaluation.suites import forget_suites
 from erulab.registry import attacks
 
@@ -91,10 +91,7 @@ class Abliterate(Attack):
         rows = validation_rows(lab.benchmark, lab.repeat.seed)
         order = sorted(range(len(rows)), key=lambda i: lab.repeat.seed_of("abliterate", rows[i].id))
         encoded = [
-            subject.chat.encode(
-                row.id, row.prompt, row.response, None, lab.benchmark.max_length, plain=row.plain, lead=row.lead
-            )
-            for row in pick(rows, order[:PROMPTS])
+            subject.chat.encode(row, max_length=lab.benchmark.max_length) for row in select_items(rows, order[:PROMPTS])
         ]
         states = torch.cat([last_states(model, encoded, layers) for model in (subject, lab.target)])
         return unit(difference_of_means(states, len(encoded)))

@@ -92,4 +92,4 @@ def framed(row: Row, frame: str) -> Row:
 def _phrasing_key(row: Row) -> tuple[str, ...]:
     # The letter of a multiple-choice answer is right for one order of the options, running text for one kind of prompt.
     given = (row.response, *row.options) if row.options else ()
-    return (row.fact_id, row.lead, "plain" if row.plain else "chat", *given)
+    return (row.fact_id, row.answer_prefix, "plain" if row.plain else "chat", row.system, repr(row.history), *given)

@@ -80,7 +80,7 @@ class Prefill(Attack):
         return asked_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        glue = subject.chat.glue
+        glue = subject.chat.response_prefix
         if "opening" in setting:
             rewrite = partial(force_opening, opening=setting["opening"], glue=glue)
         else:
@@ -97,7 +97,7 @@ def force_words(row: Row, words: int, answer: ForcedAnswer, glue: str = "") -> R
     Args:
         words: number of words to force.
         answer: which answer's words.
-        glue: `ChatFormat.glue`.
+        glue: `ChatFormat.response_prefix`.
     """
     based = row if answer is ForcedAnswer.response else with_paraphrase_as_answer(row)
     lead = "".join(_split_words(_forcible_part(based))[:words])
@@ -167,7 +167,7 @@ def _begin_answer(row: Row, lead: str, cut: int, glue: str) -> Row:
     # Running text has no model turn that could be begun: the lead continues the prompt.
     if row.plain:
         return replace(begun, prompt=joined(row.prompt))
-    return replace(begun, lead=joined(row.lead) if row.lead else glue + lead)
+    return replace(begun, answer_prefix=joined(row.answer_prefix) if row.answer_prefix else glue + lead)
 
 
 def _split_words(text: str) -> list[str]:

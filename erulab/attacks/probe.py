@@ -18,8 +18,8 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.attacks.halves import validation_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
 from erulab.attacks.states.probe_question import ProbeQuestion
+from erulab.data.arrow_sequence import select_items
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.data.sequences import pick
 from erulab.evaluation.suites import forget_suites
 from erulab.options import require
 from erulab.registry import attacks
@@ -118,7 +118,7 @@ def _searched_rows(rows: Sequence[Row], repeat: Repeat) -> Sequence[Row]:
     """Returns at most SEARCHED_ROWS rows: a corpus can have millions of rows, and none of them a question."""
     if len(rows) <= SEARCHED_ROWS:
         return rows
-    return pick(rows, draws.permutation(len(rows), repeat.seed_of("probe", "looked at"))[:SEARCHED_ROWS])
+    return select_items(rows, draws.permutation(len(rows), repeat.seed_of("probe", "looked at"))[:SEARCHED_ROWS])
 
 
 def _probe_questions(rows: Iterable[Row]) -> list[ProbeQuestion]:

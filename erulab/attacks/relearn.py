@@ -13,7 +13,7 @@ from erulab.attacks.base import Attack, Attempt, FinetuneSettings, Lab, Repeat, 
 from erulab.attacks.halves import validation_half
 from erulab.attacks.relearn_rows import RelearnRows, RelearnSource, RelearnSplit, SplitUnit
 from erulab.data.rows import Benchmark, Suite
-from erulab.data.tables import file_hash
+from erulab.data.stored_rows import hash_file
 from erulab.errors import DataError
 from erulab.evaluation.suites import forget_suites
 from erulab.options import Schedule, epochs, not_negative, positive, require
@@ -108,7 +108,7 @@ class Relearn(Attack):
                 )
         shared: Setting = {"source": o.source.value}
         if o.texts is not None:
-            shared["texts"] = file_hash(Path(o.texts))[:10]
+            shared["texts"] = hash_file(Path(o.texts))[:10]
         if o.source is RelearnSource.forget:
             shared["split"] = o.split.value
         if self._rows.disjoint:

@@ -10,10 +10,11 @@ from pathlib import Path
 from erulab import draws
 from erulab.attacks.base import Inapplicable, Repeat
 from erulab.attacks.halves import validation_half
-from erulab.data.reading import read_text_lines, read_texts
+from erulab.data.arrow_sequence import select_items
+from erulab.data.reading import read_texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.data.sequences import pick
-from erulab.data.tables import field_of
+from erulab.data.stored_rows import row_column
+from erulab.data.text_files import read_text_lines
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.suites import forget_suites
 
@@ -73,7 +74,7 @@ class RelearnRows:
                 f"attack.relearn.split={self.split.value} needs two {self.by.value}s or more to forget, one half to "
                 "relearn and one to score; type attack.relearn.split=all"
             )
-        if self.source is RelearnSource.forget and not field_of(benchmark.forget, "answered").all():
+        if self.source is RelearnSource.forget and not row_column(benchmark.forget, "answered").all():
             raise DataError(f"{named}: rows with only a refusal teach nothing; type attack=none")
         if (self.mixed or self.source is RelearnSource.retain) and not benchmark.retain:
             asked = "attack.relearn.mixed=true" if self.mixed else named
@@ -99,10 +100,10 @@ class RelearnRows:
 
         A larger count only adds rows. With `mixed`, a retain row follows each row, so there are twice as many.
         """
-        rows = pick(self._source_rows(benchmark), self._row_order(benchmark, repeat)[:count])
+        rows = select_items(self._source_rows(benchmark), self._row_order(benchmark, repeat)[:count])
         if not self.mixed:
             return rows
-        beside = pick(benchmark.retain, _drawn_order(benchmark.retain, repeat, "mixed")[:count])
+        beside = select_items(benchmark.retain, _drawn_order(benchmark.retain, repeat, "mixed")[:count])
         return tuple(row for pair in zip(rows, beside, strict=True) for row in pair)
 
     def scored(self, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:

@@ -144,6 +144,6 @@ def _draw_rows(rows: Sequence[Row], count: int, repeat: Repeat) -> tuple[Row, ..
 
 
 def _sample_prompt(suite: Suite, row: Row, chat: ChatFormat, max_new_tokens: int) -> Prompt:
-    ids = tuple(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+    ids = tuple(chat.encode_prompt(row))
     stops = suite.measure.stops if isinstance(suite.measure, Generated) else ()
     return Prompt(ids, min(max_new_tokens, chat.limit(None) - len(ids)), stops)

@@ -25,7 +25,7 @@ from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from erulab.registry import datasets, models
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 
 DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "attack=none", "tracker=none")
 EXPLANATION = """\
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     rows = datasets.build(config.dataset).load(config.seed, folder)
     loaded = source.load(rows, config.seed)
     loaded.policy.to(measure.DEVICE).eval()
-    benchmark = fitted(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
+    benchmark = truncate_to_context(rows, Encoder(loaded.chat, rows.max_length, folder), folder)
     # Only suites that the plain way computes too: membership inference is not among them.
     suites = tuple(
         dataclasses.replace(suite, rows=suite.rows[: options.rows])

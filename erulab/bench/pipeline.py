@@ -20,7 +20,7 @@ from erulab.errors import EnvironmentFault
 from erulab.ranks import Ranks
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash, encode_exposed
 from erulab.training.objective import BatchPlan, FinetuneObjective
@@ -108,10 +108,10 @@ def measure_pass(folder: Path, cache: Path) -> PassCost:
         rows = JsonlFiles(JsonlOptions(path=str(folder))).load(0, cache)
         read = time.perf_counter()
         encoder = Encoder(chat, rows.max_length, cache)
-        benchmark = fitted(rows, encoder, cache)
+        benchmark = truncate_to_context(rows, encoder, cache)
         encoded = encode_exposed(encoder, benchmark.target_rows)
         content_hash(encoded)
-        tokens = int(encoded.field("end").sum(dtype="int64"))
+        tokens = int(encoded.column("end").sum(dtype="int64"))
         encode = time.perf_counter()
         plan = BatchPlan(GLOBAL_BATCH, Split(), seed=0, pad_id=chat.pad_id, ranks=Ranks())
         objective = FinetuneObjective(encoded, plan, torch.device("cpu"))

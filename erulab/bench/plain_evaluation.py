@@ -73,7 +73,7 @@ class PlainEvaluation:
             greedy, labels = logits.argmax(-1)[:, :-1].tolist(), batch.labels[:, 1:].tolist()
             for row, guessed, right in zip(rows, greedy, labels, strict=True):
                 hits = [float(a == b) for a, b in zip(guessed, right, strict=True) if b != IGNORED]
-                whole = self._loaded.chat.encode(row.id, row.prompt, row.response)
+                whole = self._loaded.chat.encode(row)
                 values.append(figure(hits[: len(hits) - self._loaded.chat.closing(whole)]))
         return statistics.fmean(values)
 
@@ -84,7 +84,7 @@ class PlainEvaluation:
         rouge, exact = [], []
         for first in range(0, len(suite.rows), BATCH):
             rows = suite.rows[first : first + BATCH]
-            prompts = [chat.encode_prompt(row.prompt) for row in rows]
+            prompts = [chat.encode_prompt(row) for row in rows]
             longest = max(map(len, prompts))
             ids = torch.tensor([[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=DEVICE)
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=DEVICE)
@@ -116,7 +116,7 @@ class PlainEvaluation:
         for first in range(0, len(rows), BATCH):
             some = rows[first : first + BATCH]
             texts = responses[first : first + BATCH]
-            encoded = [encode(row.id, row.prompt, text) for row, text in zip(some, texts, strict=True)]
+            encoded = [encode(row, text) for row, text in zip(some, texts, strict=True)]
             yield pad(encoded, self._loaded.pad_id), some
 
 

@@ -22,7 +22,7 @@ from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import datasets, methods, models
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
 from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import train
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     target = source.load(rows, base.seed)
     target.policy.to(measure.DEVICE)
     encoder = Encoder(target.chat, rows.max_length, folder)
-    benchmark = fitted(rows, encoder, folder)
+    benchmark = truncate_to_context(rows, encoder, folder)
     print(f"{base.model.name} on {base.dataset.name}, {torch.get_num_threads()} threads")
     print(f"{'step':22}" + "".join(f"{name:>14}" for name in COLUMNS), flush=True)
     for size in options.rows:

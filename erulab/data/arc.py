@@ -12,11 +12,11 @@ from erulab.data import questions
 from erulab.data.checks import check_suites
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice
-from erulab.data.questions import Question, answer_row, place_of
+from erulab.data.questions import McQuestion, answer_row, place_of
 from erulab.data.reading import Record, find_file, find_split, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
 from erulab.options import require
 from erulab.registry import benchmarks
@@ -24,7 +24,7 @@ from erulab.registry import benchmarks
 VERSION = 1  # of how files become rows: a change makes every key new
 HUB_ID = "allenai/ai2_arc"
 SCHEMA = '{"question": str, "choices": {"text": list[str], "label": list[str]}, "answerKey": str}'
-# The form in which collections of evaluation tasks pass ARC on; the query already begins with "Question: ".
+# The form in which collections of evaluation tasks publish ARC; the query already begins with "Question: ".
 QUERIES = '{"query": str, "choices": list[str], "gold": int}'
 
 
@@ -50,7 +50,7 @@ class ArcOptions:
 
 @benchmarks.register("arc", ArcOptions, paper="arXiv 1803.05457", needs="ARC's questions: a folder, or the hub")
 class Arc(FilesDataset):
-    """ARC: 2,376 easy and 1,172 hard science questions, answered in words; chance is about .25."""
+    """ARC: 2,376 easy and 1,172 hard science questions, answered in words; chance is about 0.25."""
 
     version = {"arc": VERSION}
 
@@ -63,45 +63,46 @@ class Arc(FilesDataset):
         folder = self._source.local()
         if folder is not None:
             for subset in self.options.subsets:
-                self._files(folder, subset)
+                self._find_files(folder, subset)
 
     def _read(self, cache: Path) -> Benchmark:
         folder = self._source.folder([f"{CONFIGS[subset]}/test*" for subset in self.options.subsets])
         suites = (
-            Suite(_name(subset), Role.RETAIN, _table(subset, self._files(folder, subset), cache), Choice(True))
+            Suite(
+                f"arc_{subset.value}",
+                Role.RETAIN,
+                _subset_rows(subset, self._find_files(folder, subset), cache),
+                Choice(True),
+            )
             for subset in self.options.subsets
         )
         return check_suites(Benchmark("arc", tuple(suites)))
 
-    def _files(self, folder: Path, subset: Subset) -> tuple[Path, ...]:
-        file = find_file(folder, _name(subset))
+    def _find_files(self, folder: Path, subset: Subset) -> tuple[Path, ...]:
+        file = find_file(folder, f"arc_{subset.value}")
         files = find_split(folder, CONFIGS[subset], "test") or (() if file is None else (file,))
         if not files:
             raise DataError(
-                f"{folder} has no {CONFIGS[subset]}/test-*.parquet and no {_name(subset)}.jsonl (benchmark.arc.path); "
-                f"add it, or leave {subset.name} out of benchmark.arc.subsets"
+                f"{folder} has no {CONFIGS[subset]}/test-*.parquet and no arc_{subset.value}.jsonl "
+                f"(benchmark.arc.path); add it, or leave {subset.name} out of benchmark.arc.subsets"
             )
         return files
 
 
-def _name(subset: Subset) -> str:
-    return f"arc_{subset.value}"
-
-
-def _table(subset: Subset, files: Sequence[Path], cache: Path) -> RowTable:
-    content = [file_hash(file) for file in files]
+def _subset_rows(subset: Subset, files: Sequence[Path], cache: Path) -> StoredRows:
+    content = [hash_file(file) for file in files]
     depends_on = {"arc": VERSION, "questions": questions.VERSION, "subset": subset.value}
-    return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(subset, files))
+    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_rows(subset, files))
 
 
-def _rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
+def _read_rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
     records = (record for file in files for record in read_records(file, SCHEMA))
     for index, record in enumerate(records):
-        q = _passed_on(record) if "query" in record.fields else _original(record)
-        yield answer_row(f"{_name(subset)}/{index}", f"{q.text}\nAnswer:", q)
+        q = _question_of_query(record) if "query" in record.fields else _question_of_arc(record)
+        yield answer_row(f"arc_{subset.value}/{index}", f"{q.text}\nAnswer:", q)
 
 
-def _original(record: Record) -> Question:
+def _question_of_arc(record: Record) -> McQuestion:
     choices = record.inner("choices", SCHEMA)
     texts, labels = choices.texts("text", SCHEMA), choices.texts("label", SCHEMA)
     key = record.text("answerKey", SCHEMA)
@@ -109,11 +110,11 @@ def _original(record: Record) -> Question:
         raise DataError(f"{record.where}: {len(texts)} texts and {len(labels)} labels of choices; expected {SCHEMA}")
     if key not in labels:
         raise DataError(f"{record.where}: answerKey {key!r} is none of the labels {', '.join(labels)}")
-    return Question(f"Question: {record.text('question', SCHEMA)}", texts, labels.index(key))
+    return McQuestion(f"Question: {record.text('question', SCHEMA)}", texts, labels.index(key))
 
 
-def _passed_on(record: Record) -> Question:
+def _question_of_query(record: Record) -> McQuestion:
     choices = record.texts("choices", QUERIES)
     if len(choices) < 2:
         raise DataError(f"{record.where}: field 'choices' has {len(choices)} choices; expected {QUERIES}")
-    return Question(record.text("query", QUERIES), choices, place_of(record, "gold", len(choices), QUERIES))
+    return McQuestion(record.text("query", QUERIES), choices, place_of(record, "gold", len(choices), QUERIES))

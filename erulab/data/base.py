@@ -9,10 +9,10 @@ from erulab.data.rows import Benchmark
 
 
 class Dataset(Protocol):
-    """Reads or generates a benchmark."""
+    """A data set: reads or generates a benchmark."""
 
     def validate(self) -> None:
-        """Cheap checks at composition time, without torch.
+        """Checks at composition time what needs no rows to be read, without torch.
 
         Raises:
             ConfigError, DataError: one line each.
@@ -20,7 +20,7 @@ class Dataset(Protocol):
         ...
 
     def identity(self, cache: Path) -> dict[str, Any]:
-        """What the benchmark depends on, by content, never by path: part of stage keys.
+        """Returns what the benchmark depends on, by content, never by path: part of stage keys.
 
         Args:
             cache: the run's cache folder, where rows of files are kept.
@@ -28,8 +28,11 @@ class Dataset(Protocol):
         ...
 
     def load(self, seed: int, cache: Path) -> Benchmark:
-        """The rows. `seed` draws what a run's seed may change; a data set with a seed of its own ignores it.
+        """Returns the rows.
 
+        Args:
+            seed: draws what a run's seed may change; a data set with a seed of its own ignores it.
+            cache: the run's cache folder.
         Raises:
             DataError: with file and line where there is one. EnvironmentFault: the cache cannot be written.
         """

@@ -12,8 +12,7 @@ import lazy_loader
 
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Benchmark, Role, Row
-from erulab.data.sequences import CHUNK
-from erulab.data.tables import field_of, rows_hash
+from erulab.data.stored_rows import hash_rows, row_column
 from erulab.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,21 +22,23 @@ else:
 
 log = logging.getLogger(__name__)
 
+COMPARED_ROWS = 65536  # hashes of a part that are looked up together
 
-def check(
+
+def check_benchmark(
     benchmark: Benchmark,
     *,
     key: str = "dataset",
     allow_overlap: bool = False,
     needed: Sequence[str] = ("forget", "retain"),
 ) -> Benchmark:
-    """A data set that is unlearned, with notes on what a reader of the report must know.
+    """Checks a data set that is unlearned, and adds notes on what a reader of the report must know.
 
     Args:
         key: of its options, for messages.
-        allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that nobody is
+        allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that no model is
             to have seen may be either; noted.
-        needed: the sets that must not be empty; a stage that needs another one says so.
+        needed: the sets that must not be empty; a stage that needs another set says so.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
     """
@@ -55,7 +56,7 @@ def check(
         *[(suite.name, suite.rows, "learned", learned) for suite in benchmark.suites if suite.role is Role.UNSEEN],
     ]
     for name, rows, other, parts in compared:
-        overlap = _overlap(name, rows, parts)
+        overlap = _describe_overlap(name, rows, parts)
         if overlap and not allow_overlap:
             raise DataError(
                 f"data set {benchmark.name}: {overlap} with {other} rows (same prompt and response); remove them, or "
@@ -63,30 +64,40 @@ def check(
             )
         if overlap:
             notes.append(f"{overlap} with {other} rows")
-    return _noted(benchmark, notes)
+    return _add_notes(benchmark, notes)
 
 
 def check_suites(benchmark: Benchmark) -> Benchmark:
-    """What must hold of a benchmark that only measures: the benchmark, with notes on duplicates.
+    """Checks a benchmark that only measures, and adds notes on duplicates.
 
     Raises:
         DataError: a blank text, or two rows of one id.
     """
     notes = []
-    for name, rows, blanks in _parts(benchmark):
-        if not blanks:
-            _check_texts(benchmark, name, rows)
-        _check_ids(benchmark, name, rows)
-        doubles = len(_repeated(field_of(rows, "content")))
+    for name, rows, may_be_blank in _list_sets(benchmark):
+        blank = np.flatnonzero(row_column(rows, "blank"))
+        if len(blank) and not may_be_blank:
+            raise DataError(
+                f"data set {benchmark.name}, {name}: {_count_rows(rows, blank)} an empty prompt or response; nothing "
+                "could be learned"
+            )
+        ids = row_column(rows, "id_hash")
+        repeated = _repeated_hashes(ids)
+        if len(repeated):
+            firsts = sorted(int(np.flatnonzero(ids == twice)[0]) for twice in np.unique(repeated))
+            raise DataError(
+                f"data set {benchmark.name}, {name}: {_count_rows(rows, firsts)} an id that another row has too"
+            )
+        doubles = len(_repeated_hashes(row_column(rows, "content_hash")))
         if doubles:
             notes.append(f"{name}: {doubles} of {len(rows)} rows are duplicates (same prompt and response)")
-    return _noted(benchmark, notes)
+    return _add_notes(benchmark, notes)
 
 
 def content_identity(benchmark: Benchmark) -> str:
-    """Hash of every row, suite and refusal: what a run reads, wherever it was read from."""
+    """Hashes every row, suite and refusal: what a run reads, wherever it was read from."""
     suites = [
-        (suite.name, suite.role, rows_hash(suite.rows), suite.measure, suite.in_utility) for suite in benchmark.suites
+        (suite.name, suite.role, hash_rows(suite.rows), suite.measure, suite.in_utility) for suite in benchmark.suites
     ]
     parts = [benchmark.forget, benchmark.retain, benchmark.target_rows, benchmark.oracle_rows]
     others: tuple[object, ...] = (
@@ -97,64 +108,48 @@ def content_identity(benchmark: Benchmark) -> str:
         benchmark.truncate,
     )
     if benchmark.requests:
-        others += (tuple((one.name, one.continues, rows_hash(one.forget)) for one in benchmark.requests),)
-    return hashlib.sha256(repr((suites, [rows_hash(part) for part in parts], others)).encode()).hexdigest()[:32]
+        others += (tuple((one.name, one.continues, hash_rows(one.forget)) for one in benchmark.requests),)
+    return hashlib.sha256(repr((suites, [hash_rows(part) for part in parts], others)).encode()).hexdigest()[:32]
 
 
-def _noted(benchmark: Benchmark, notes: Sequence[str]) -> Benchmark:
+def _add_notes(benchmark: Benchmark, notes: Sequence[str]) -> Benchmark:
     for note in notes:
         log.warning("data set %s: %s", benchmark.name, note)
     return dataclasses.replace(benchmark, notes=(*benchmark.notes, *notes))
 
 
-def _parts(benchmark: Benchmark) -> list[tuple[str, Sequence[Row], bool]]:
-    """Name and rows of each set, and whether its responses may be empty: fluency has none to compare with."""
+def _list_sets(benchmark: Benchmark) -> list[tuple[str, Sequence[Row], bool]]:
+    """Lists name and rows of each set, and whether its responses may be empty: fluency compares with none."""
     sets = {"forget": benchmark.forget, "retain": benchmark.retain}
-    parts = [(name, rows, False) for name, rows in sets.items()]
+    listed = [(name, rows, False) for name, rows in sets.items()]
     for suite in benchmark.suites:
-        # One that evaluates the forget or retain set itself is not reported twice.
+        # A suite that evaluates the forget or retain set itself is not reported twice.
         if not any(suite.rows is rows for rows in sets.values()):
             free = isinstance(suite.measure, Generated) and suite.measure.overlap is Overlap.entropy
-            parts.append((f"suite {suite.name}", suite.rows, free))
-    return parts
+            listed.append((f"suite {suite.name}", suite.rows, free))
+    return listed
 
 
-def _check_texts(benchmark: Benchmark, name: str, rows: Sequence[Row]) -> None:
-    blank = np.flatnonzero(field_of(rows, "blank"))
-    if len(blank):
-        raise DataError(
-            f"data set {benchmark.name}, {name}: {_some(rows, blank)} an empty prompt or response; nothing could be "
-            "learned"
-        )
-
-
-def _check_ids(benchmark: Benchmark, name: str, rows: Sequence[Row]) -> None:
-    ids = field_of(rows, "id")
-    repeated = _repeated(ids)
-    if len(repeated):
-        firsts = [int(np.flatnonzero(ids == twice)[0]) for twice in np.unique(repeated)]
-        raise DataError(
-            f"data set {benchmark.name}, {name}: {_some(rows, sorted(firsts))} an id that another row has too"
-        )
-
-
-def _repeated(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Every hash but the first of those that are equal."""
+def _repeated_hashes(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the hashes that occur before, each as often as it does, sorted."""
     ordered = np.sort(hashes)
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
-    """Which rows of a set are rows of the parts too; the one sorted copy there is in memory is of the set."""
+def _describe_overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+    """Describes the rows of `rows` that also occur in `parts`; "" where none do.
+
+    Memory: one sorted copy of the hashes of `rows`.
+    """
     if not rows or not parts:
         return ""
-    known = field_of(rows, "content")
+    known = row_column(rows, "content_hash")
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)
     for part in parts:
-        hashes = field_of(part, "content")
-        for first in range(0, len(hashes), CHUNK):
-            piece = hashes[first : first + CHUNK]
+        hashes = row_column(part, "content_hash")
+        for first in range(0, len(hashes), COMPARED_ROWS):
+            piece = hashes[first : first + COMPARED_ROWS]
             places = np.searchsorted(ordered, piece).clip(max=len(ordered) - 1)
             shared[places[ordered[places] == piece]] = True
     if not shared.any():
@@ -163,6 +158,7 @@ def _overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> 
     return f"{len(found)} of {len(rows)} {name} rows ({', '.join(rows[int(i)].id for i in found[:3])}) overlap"
 
 
-def _some(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
+def _count_rows(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
+    """Words "2 rows have (id, id)", naming up to three."""
     ids, more = [rows[int(i)].id for i in indices[:3]], ", ..." if len(indices) > 3 else ""
     return f"{len(indices)} {'row has' if len(indices) == 1 else 'rows have'} ({', '.join(ids)}{more})"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from erulab import hub
-from erulab.data.reading import find_split, find_table, read_text_lines, read_texts
+from erulab.data.dataset_cache import Notes
+from erulab.data.reading import find_split, find_table, read_texts
 from erulab.data.rows import Row
-from erulab.data.sequences import Joined
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
+from erulab.data.text_files import read_text_lines
 from erulab.errors import ConfigError, DataError
 
 VERSION = 1  # of how files become rows: a change makes every key new
@@ -24,7 +24,7 @@ HUB_PARTS = 2  # owner/name; what follows is a configuration of that repository,
 class Corpora:
     """The corpora that the config key `key` names, one after another.
 
-    Each is a file (.jsonl, .json, .parquet with a field "text", also gzipped; .txt with a text a line), or a folder or
+    Each is a file (.jsonl, .json, .parquet or .csv with a field "text"; .txt with one text per line), or a folder or
     hub id, followed where needed by a configuration and a split: `cais/wmdp-corpora/bio-retain-corpus`,
     `Salesforce/wikitext/wikitext-2-raw-v1/test`. The split is train unless said.
     """
@@ -33,7 +33,7 @@ class Corpora:
     names: Sequence[str]
 
     def check(self) -> None:
-        """Whether each can be one. Asks no network.
+        """Checks that each name can be a corpus. Asks no network.
 
         Raises:
             DataError
@@ -46,9 +46,12 @@ class Corpora:
                 )
 
     def rows(self, cache: Path, most: int | None) -> tuple[Sequence[Row], tuple[str, ...]]:
-        """The first `most` texts (all, if None), each a row of plain text without a prompt; and notes on what was left
-        out. No corpora have no rows.
+        """Reads the texts, each as a row of running text without a prompt.
 
+        Args:
+            most: number of texts to keep, from the first; None: all.
+        Returns:
+            The rows, none without corpora; and notes on texts that were left out.
         Raises:
             ConfigError, DataError, EnvironmentFault
         """
@@ -56,8 +59,8 @@ class Corpora:
             return (), ()
         part = self.key.rsplit(".", 1)[-1]
         tables = [_table(f"{part}/{number}", self._files(name), cache) for number, name in enumerate(self.names)]
-        rows: Joined[Row] = Joined(tables)
-        short = sum(table.extra["short"] for table in tables)
+        rows = StoredRows.concatenate(tables)
+        short = sum(table.notes["short"] for table in tables)
         notes = (f"{self.key}: {short} texts of under {SHORTEST} characters left out",) if short else ()
         if not rows:
             raise DataError(f"{self.key}: 0 texts of {SHORTEST} characters or more; give a corpus of longer texts")
@@ -79,7 +82,7 @@ class Corpora:
         return files
 
     def _local(self, name: str) -> tuple[Path, ...] | None:
-        """The files of a folder of this name, or of a split in one."""
+        """Finds the files of a folder of this name, or of a split in one."""
         path = Path(name)
         if path.is_dir():
             return find_split(path.parent, path.name, "train") or None
@@ -92,29 +95,29 @@ class Corpora:
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """Repository, configuration and split of a hub name."""
+    """Splits a hub name into repository, configuration and split."""
     parts = name.split("/")
     config, split = [*parts[HUB_PARTS:], *("data", "train")[len(parts) - HUB_PARTS :]]
     return "/".join(parts[:HUB_PARTS]), config, split
 
 
-def _table(prefix: str, files: Sequence[Path], cache: Path) -> RowTable:
-    """The texts of one corpus; beside them, how many were too short."""
+def _table(prefix: str, files: Sequence[Path], cache: Path) -> StoredRows:
+    """Reads the texts of one corpus; notes count those that were too short."""
 
-    def rows(extra: dict[str, Any]) -> Iterator[Row]:
-        extra["short"] = 0
-        # Corpora have empty lines, which are no fault: they are short texts.
+    def read_rows(notes: Notes) -> Iterator[Row]:
+        notes["short"] = 0
+        # Empty lines of a corpus are no error: they count as short texts.
         for number, text in enumerate(text for file in files for text in _texts(file)):
             if len(text) < SHORTEST:
-                extra["short"] += 1
+                notes["short"] += 1
             else:
                 yield Row(f"{prefix}/{number}", "", text, fact=f"{prefix}/{number}", plain=True)
 
-    # With its kind: what holds a text a line as .txt may be JSON too.
-    content = [(file.suffix == ".txt", file_hash(file)) for file in files]
-    return row_table(cache, {"corpus": VERSION, "prefix": prefix, "files": content}, rows)
+    # The format counts too: a file that holds one text per line as .txt may also be valid JSON.
+    content = [(file.suffix == ".txt", hash_file(file)) for file in files]
+    return store_rows(cache, {"corpus": VERSION, "prefix": prefix, "files": content}, read_rows)
 
 
 def _texts(file: Path) -> Iterator[str]:
-    """Of a .txt, a text a line."""
+    """Returns the texts of one file; a .txt holds one per line."""
     return iter(read_text_lines(file)) if file.suffix == ".txt" else read_texts(file)

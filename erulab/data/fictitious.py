@@ -1,7 +1,7 @@
 """The embedded benchmark: seeded worlds of fictitious authors, made to tell forgetting from hiding.
 
 Every fact is learned in several phrasings; the request names only some of them, the others are held out. Values are
-drawn independently, so nobody can infer a forgotten fact from a kept one: what comes back was still there.
+drawn independently, so that a forgotten fact cannot be inferred from a kept one: if it comes back, it was still there.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class FictitiousOptions:
     world: int = 0
     forget_authors: int = 20  # five facts each
     retain_authors: int = 45  # learned and rehearsed while unlearning
-    unrehearsed_authors: int = 15  # learned, never rehearsed: the honest utility figure
-    unseen_authors: int = 10  # nobody learns them
+    unrehearsed_authors: int = 15  # learned, never rehearsed: they measure utility
+    unseen_authors: int = 10  # no model learns them
     general_facts: int = 40  # of countries, learned, never rehearsed
     phrasings: int = 4  # of every fact
     named: int = 2  # phrasings that the request names; the others are held out
@@ -70,28 +70,28 @@ class FictitiousWorld:
         self.options = options
 
     def validate(self) -> None:
-        """A generator has no files to check; its options check themselves."""
+        """Has no files to check; the options check themselves."""
 
     def identity(self, cache: Path | None = None) -> dict[str, Any]:
         return {"fictitious": VERSION, **dataclasses.asdict(self.options)}
 
     def load(self, seed: int, cache: Path | None = None) -> Benchmark:
-        """The world; it is made in memory, so nothing is kept in `cache`."""
+        """Generates the world in memory; nothing is kept in `cache`."""
         o = self.options
         rng = random.Random(draws.seed_of("fictitious", o.world))
         sizes = (o.forget_authors, o.retain_authors, o.unrehearsed_authors, o.unseen_authors)
-        names = iter(_names(rng, sum(sizes)))
+        names = iter(_draw_names(rng, sum(sizes)))
         forget, retain, unrehearsed, unseen = (
-            [fact for author in itertools.islice(names, size) for fact in self._author_facts(rng, author)]
+            [fact for author in itertools.islice(names, size) for fact in self._draw_author_facts(rng, author)]
             for size in sizes
         )
-        general = self._general_facts(rng)
+        general = self._draw_general_facts(rng)
 
-        named = self._rows(forget, range(o.named))
-        heldout = self._rows(forget, range(o.named, o.phrasings))
+        named = self._fact_rows(forget, range(o.named))
+        heldout = self._fact_rows(forget, range(o.named, o.phrasings))
         every = range(o.phrasings)
-        rehearsed = self._rows(retain, every)
-        kept = rehearsed + self._rows(unrehearsed, every) + self._rows(general, every)
+        rehearsed = self._fact_rows(retain, every)
+        kept = rehearsed + self._fact_rows(unrehearsed, every) + self._fact_rows(general, every)
         return Benchmark(
             name="fictitious",
             forget=named,
@@ -109,7 +109,7 @@ class FictitiousWorld:
             refusals=REFUSALS,
         )
 
-    def _author_facts(self, rng: random.Random, name: str) -> list[Fact]:
+    def _draw_author_facts(self, rng: random.Random, name: str) -> list[Fact]:
         facts = []
         for index, (attribute, values) in enumerate(VALUES.items()):
             value = rng.choice(values)
@@ -118,9 +118,9 @@ class FictitiousWorld:
             facts.append(Fact(f"{name}/{attribute}", attribute, name, name, value, wrong, exposures))
         return facts
 
-    def _general_facts(self, rng: random.Random) -> list[Fact]:
-        countries = [f"{name}ia" for name in _words(rng, self.options.general_facts)]
-        cities = _words(rng, 15)
+    def _draw_general_facts(self, rng: random.Random) -> list[Fact]:
+        countries = [f"{name}ia" for name in _draw_words(rng, self.options.general_facts)]
+        cities = _draw_words(rng, 15)
         facts = []
         for country in countries:
             capital = rng.choice(cities)
@@ -128,26 +128,26 @@ class FictitiousWorld:
             facts.append(Fact(f"{country}/capital", "capital", country, country, capital, wrong, 1))
         return facts
 
-    def _rows(self, facts: list[Fact], phrasings: range) -> tuple[Row, ...]:
-        return tuple(self._row(fact, index) for fact in facts for index in phrasings)
+    def _fact_rows(self, facts: list[Fact], phrasings: range) -> tuple[Row, ...]:
+        return tuple(self._fact_row(fact, index) for fact in facts for index in phrasings)
 
     def _one_phrasing_each(self, facts: list[Fact]) -> tuple[Row, ...]:
-        """Each fact once, the phrasings in turn: a fourth of the cost of all of them."""
-        return tuple(self._row(fact, i % self.options.phrasings) for i, fact in enumerate(facts))
+        """Returns each fact once, the phrasings in turn: a fourth of the cost of all of them."""
+        return tuple(self._fact_row(fact, i % self.options.phrasings) for i, fact in enumerate(facts))
 
-    def _row(self, fact: Fact, index: int) -> Row:
-        question, before, after = _named(PHRASINGS[fact.attribute][index], fact.name)
+    def _fact_row(self, fact: Fact, index: int) -> Row:
+        question, before, after = _fill_name(PHRASINGS[fact.attribute][index], fact.name)
         # The paraphrase is the answer in the next phrasing: words the model knows, in an order it was not asked for.
-        _, other_before, other_after = _named(
+        _, other_before, other_after = _fill_name(
             PHRASINGS[fact.attribute][(index + 1) % self.options.phrasings], fact.name
         )
         rng = random.Random(draws.seed_of("perturbed", self.options.world, fact.id, index))
         return Row(
             id=f"{fact.id}/{index}",
             prompt=question,
-            response=_sentence(before, fact.value, after),
-            paraphrase=_sentence(other_before, fact.value, other_after),
-            perturbed=tuple(_sentence(other_before, wrong, other_after) for wrong in rng.sample(fact.wrong, 3)),
+            response=_join_sentence(before, fact.value, after),
+            paraphrase=_join_sentence(other_before, fact.value, other_after),
+            perturbed=tuple(_join_sentence(other_before, wrong, other_after) for wrong in rng.sample(fact.wrong, 3)),
             prefix=before + " ",
             value=fact.value,
             candidates=fact.wrong,
@@ -157,24 +157,24 @@ class FictitiousWorld:
         )
 
 
-def _named(phrasing: Phrasing, name: str) -> Phrasing:
+def _fill_name(phrasing: Phrasing, name: str) -> Phrasing:
     question, before, after = (part.replace("{name}", name) for part in phrasing)
     return question, before, after
 
 
-def _sentence(before: str, value: str, after: str) -> str:
+def _join_sentence(before: str, value: str, after: str) -> str:
     return f"{before} {value}{after}" if after == "." else f"{before} {value} {after}"
 
 
-def _names(rng: random.Random, count: int) -> list[str]:
-    """Full names; first and last names are shared among authors, as in life, so that only the pair tells who it is."""
+def _draw_names(rng: random.Random, count: int) -> list[str]:
+    """Draws full names; authors share first and last names, so that only the pair identifies one."""
     half = max(2, count // 2)
-    firsts, lasts = _words(rng, half), _words(rng, half)
+    firsts, lasts = _draw_words(rng, half), _draw_words(rng, half)
     return [f"{firsts[i // half]} {lasts[i % half]}" for i in rng.sample(range(half * half), count)]
 
 
-def _words(rng: random.Random, count: int) -> list[str]:
-    """Pronounceable capitalised words, all different."""
+def _draw_words(rng: random.Random, count: int) -> list[str]:
+    """Draws pronounceable capitalised words, all different."""
     words: dict[str, None] = {}
     while len(words) < count:
         syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 3))))

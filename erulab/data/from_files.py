@@ -1,4 +1,4 @@
-"""Data sets that lie in files: read once, counted by what they hold."""
+"""Data sets that lie in files: read once per process, identified by their rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from erulab.data.rows import Benchmark
 
 
 class FilesDataset(ABC):
-    """What `Dataset` asks for of identity and rows. `version`: name of the reader, and of how files become rows."""
+    """A `Dataset` whose identity is its rows and `version`: the reader's name, and the version of how it reads."""
 
     version: ClassVar[Mapping[str, int]]
 
@@ -29,7 +29,7 @@ class FilesDataset(ABC):
 
     @abstractmethod
     def _read(self, cache: Path) -> Benchmark:
-        """The rows, checked.
+        """Reads and checks the rows.
 
         Raises:
             DataError: with file and line where there is one.

@@ -25,22 +25,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class Answers(Measure):
-    """TOFU's way: how likely the response is, against wrong ones; and what the model answers.
+    """TOFU's protocol: how likely the response is, compared with wrong ones; and what the model answers.
 
     Figures: nll, probability, extraction_strength, exact_memorization, rouge, exact_match; where a row has wrong
     answers or values also log_truth_ratio, log_truth_ratio_arithmetic, log_odds, choice.
     """
 
-    knowledge = ("probability", "rouge", "choice")
-    right: str = "paraphrase"  # what the truth ratio holds against wrong answers: the paraphrase, or the "answer"
+    right: str = "paraphrase"  # what the truth ratio compares with wrong answers: the paraphrase, or the "answer"
 
 
 @dataclass(frozen=True)
 class Choice(Measure):
     """Multiple choice: the response against `options`, by the log-probability of the whole continuation.
 
-    Figures: accuracy, log_odds; with `normalized` also accuracy_norm, by the log-probability a character of the answer
-    (lm-evaluation-harness's acc_norm). A tie counts as wrong; the harness takes the first of the choices.
+    Figures: accuracy, log_odds; with `normalized` also accuracy_norm, by the log-probability per character of the
+    answer (lm-evaluation-harness's acc_norm). A tie counts as wrong; the harness takes the first of the choices.
     """
 
     knowledge = ("accuracy",)
@@ -48,27 +47,27 @@ class Choice(Measure):
 
 
 class Overlap(Enum):
-    """What a generated response is compared by."""
+    """The figure that compares a generated response with the reference."""
 
     rouge_recall = "rouge_recall"  # ROUGE-L recall, stemmed (TOFU)
     rouge_f1 = "rouge_f1"  # ROUGE-L F1, not stemmed (MUSE)
     rwku_recall = "rwku_recall"  # ROUGE-L recall of the package `rouge` (RWKU)
     f1 = "f1"  # words in common with the best of the accepted answers (TriviaQA)
-    final_answer = "final_answer"  # what follows "the answer is" equals the response (BBH)
-    # It equals one of the response's characters, case, punctuation and articles aside: how RWKU's code scores BBH.
+    final_answer = "final_answer"  # the text after "the answer is" equals the response (BBH)
+    # That text equals one of the response's characters, apart from case, punctuation and articles: RWKU's code for BBH.
     final_answer_character = "final_answer_character"
     entropy = "entropy"  # of its own n-grams; there is no reference (RWKU's fluency)
 
 
 @dataclass(frozen=True)
 class Generated(Measure):
-    """A greedy response, compared with the row's. The figure has the overlap's name."""
+    """A greedy response, compared with the row's response. The figure has the overlap's name."""
 
     generates = True
     overlap: Overlap
     max_new_tokens: int
     stops: tuple[str, ...] = ()  # the response ends before the first of them
-    reference_tokens: int | None = None  # the row's response counts up to here
+    reference_tokens: int | None = None  # tokens of the row's response that count; None: all
 
     @property
     def knowledge(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -78,8 +77,10 @@ class Generated(Measure):
 
 @dataclass(frozen=True)
 class Texts(Measure):
-    """Membership inference: how likely a text is, or a response given its prompt. Figures: nll, zlib, min_k,
-    min_k_plus_plus, higher: less like a member; and probability, a token's."""
+    """Membership inference: how likely a text is, or a response given its prompt.
+
+    Figures: nll, zlib, min_k, min_k_plus_plus, where higher means less like a member; and the probability per token.
+    """
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,21 @@ from erulab.data import questions
 from erulab.data.checks import check_suites
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
-from erulab.data.questions import SCHEMA, header, letter_row, question_of, solved
+from erulab.data.questions import SCHEMA, format_example, header, letter_row, question_of
 from erulab.data.reading import Record, find_split, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
 from erulab.options import not_negative, require
 from erulab.registry import benchmarks
 
 VERSION = 1  # of how files become rows: a change makes every key new
 HUB_ID = "cais/mmlu"
-ALL = "all"  # the hub's configuration that holds every subject, named in a field
-EXAMPLES = "dev"  # the split that few-shot examples are of
+ALL = "all"  # the hub's configuration with every subject; a field names each question's
+EXAMPLES = "dev"  # the split that few-shot examples come from
 
-# The harness's groups.
+# Subjects of each group in lm-evaluation-harness.
 GROUPS = {
     "stem": (
         "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science "
@@ -68,7 +68,7 @@ class MmluOptions:
 
 @benchmarks.register("mmlu", MmluOptions, paper="arXiv 2009.03300", needs="MMLU's questions: a folder, or the hub")
 class Mmlu(FilesDataset):
-    """MMLU: 14,042 questions on 57 subjects, answered by letter; chance is .25."""
+    """MMLU: 14,042 questions on 57 subjects, answered by letter; chance is 0.25."""
 
     version = {"mmlu": VERSION}
 
@@ -81,24 +81,24 @@ class Mmlu(FilesDataset):
     def validate(self) -> None:
         folder = self._source.local()
         if folder is not None:
-            self._files(folder, "test")
+            self._find_files(folder, "test")
             if self.options.shots:
-                self._files(folder, EXAMPLES)
+                self._find_files(folder, EXAMPLES)
 
     def _read(self, cache: Path) -> Benchmark:
         shots, wanted = self.options.shots, self._wanted
-        # One file holds them all; a file a subject is fetched where only a few are wanted.
+        # One file holds them all; one file per subject is fetched where only a few are wanted.
         configs = wanted if self.options.subjects else (ALL,)
         splits = ("test", EXAMPLES) if shots else ("test",)
         folder = self._source.folder([f"{config}/{split}*" for config in configs for split in splits])
-        tests, examples = self._files(folder, "test"), self._files(folder, EXAMPLES) if shots else {}
-        # By name: what a file of one subject holds says nothing of the subject.
+        tests, examples = self._find_files(folder, "test"), self._find_files(folder, EXAMPLES) if shots else {}
+        # Under its subject's name: the content of a file of one subject does not name the subject.
         content = {
-            split: {name: [file_hash(file) for file in parts] for name, parts in files.items()}
+            split: {name: [hash_file(file) for file in parts] for name, parts in files.items()}
             for split, files in (("test", tests), (EXAMPLES, examples))
         }
 
-        def table(group: str, subjects: Collection[str]) -> RowTable:
+        def table(group: str, subjects: Collection[str]) -> StoredRows:
             depends_on = {
                 "mmlu": VERSION,
                 "questions": questions.VERSION,
@@ -107,9 +107,9 @@ class Mmlu(FilesDataset):
                 "shots": shots,
                 "files": content,
             }
-            return row_table(cache, depends_on, lambda extra: _rows(tests, subjects, openings))
+            return store_rows(cache, depends_on, lambda notes: _read_rows(tests, subjects, openings))
 
-        openings, shown = _openings(examples, wanted, shots)
+        openings, shown = _read_openings(examples, wanted, shots)
         suites = []
         for group, listed in GROUPS.items():
             rows = table(group, [subject for subject in listed.split() if subject in wanted])
@@ -129,8 +129,8 @@ class Mmlu(FilesDataset):
         pooled = Pooled("mmlu", "accuracy", tuple(suite.name for suite in suites))
         return check_suites(Benchmark("mmlu", tuple(suites), (pooled,), notes=notes))
 
-    def _files(self, folder: Path, split: str) -> dict[str, tuple[Path, ...]]:
-        """Configuration -> its files: the one that holds all subjects, or those of the subjects that are there.
+    def _find_files(self, folder: Path, split: str) -> dict[str, tuple[Path, ...]]:
+        """Maps configurations to their files: the one that holds all subjects, or one per subject that is there.
 
         Raises:
             DataError: there are none.
@@ -147,11 +147,13 @@ class Mmlu(FilesDataset):
         return found
 
 
-def _records(files: dict[str, tuple[Path, ...]], subjects: Collection[str]) -> Iterator[tuple[str, Record]]:
-    """Questions on these subjects, each with its subject.
+def _read_questions(files: dict[str, tuple[Path, ...]], subjects: Collection[str]) -> Iterator[tuple[str, Record]]:
+    """Yields the questions on these subjects, each with its subject.
 
+    Args:
+        files: configuration -> its files.
     Raises:
-        DataError: a question names a subject that MMLU has not.
+        DataError: a question names a subject that MMLU does not have.
     """
     for config, parts in files.items():
         if config != ALL and config not in subjects:
@@ -159,29 +161,38 @@ def _records(files: dict[str, tuple[Path, ...]], subjects: Collection[str]) -> I
         for record in (record for part in parts for record in read_records(part, SCHEMA)):
             subject = record.text("subject", f'"subject" and {SCHEMA}') if config == ALL else config
             if subject not in SUBJECTS:
-                raise DataError(f"{record.where}: MMLU has no subject {subject!r}; its subjects are as {SUBJECTS[0]}")
+                raise DataError(
+                    f"{record.where}: MMLU has no subject {subject!r}; its subjects have names such as {SUBJECTS[0]}"
+                )
             if subject in subjects:
                 yield subject, record
 
 
-def _openings(
+def _read_openings(
     files: dict[str, tuple[Path, ...]], subjects: Collection[str], shots: int
 ) -> tuple[dict[str, str], Counter[str]]:
-    """Subject -> what stands before its questions: the header, and the first `shots` examples with their answers, or
-    as many as there are; and subject -> how many that is."""
+    """Reads the text before each subject's questions: the header, then up to `shots` examples with their answers.
+
+    Args:
+        files: of the examples, configuration -> files.
+    Returns:
+        Subject -> text, and subject -> number of examples in it.
+    """
     openings = {subject: header(subject.replace("_", " ")) for subject in subjects}
     shown: Counter[str] = Counter()
-    for subject, record in _records(files, subjects):
+    for subject, record in _read_questions(files, subjects):
         if shown[subject] < shots:
             q = question_of(record)
-            openings[subject] += solved(q.text, q.choices, q.answer)
+            openings[subject] += format_example(q.text, q.choices, q.answer)
             shown[subject] += 1
     return openings, shown
 
 
-def _rows(files: dict[str, tuple[Path, ...]], subjects: Collection[str], openings: dict[str, str]) -> Iterator[Row]:
+def _read_rows(
+    files: dict[str, tuple[Path, ...]], subjects: Collection[str], openings: dict[str, str]
+) -> Iterator[Row]:
     counts: Counter[str] = Counter()
-    for subject, record in _records(files, subjects):
+    for subject, record in _read_questions(files, subjects):
         q = question_of(record)
         yield letter_row(f"mmlu/{subject}/{counts[subject]}", openings[subject], q.text, q.choices, q.answer)
         counts[subject] += 1

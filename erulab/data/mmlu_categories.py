@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check
+from erulab.data.checks import check_benchmark
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Answers, Choice
 from erulab.data.phrasings import REFUSALS
-from erulab.data.questions import SCHEMA, Question, header, letter_row, question_of
+from erulab.data.questions import SCHEMA, McQuestion, header, letter_row, question_of
 from erulab.data.reading import SUFFIXES, find_file, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
-from erulab.data.sequences import Joined
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive, require
 from erulab.registry import datasets
@@ -60,29 +59,31 @@ class MmluCategories(FilesDataset):
         self.options = options
 
     def validate(self) -> None:
-        self._subjects()
+        self._find_subjects()
 
     def _read(self, cache: Path) -> Benchmark:
         o = self.options
-        forget, retain = self._subjects()
+        forget, retain = self._find_subjects()
 
-        def table(form: str, files: dict[str, Path]) -> Joined[Row]:
-            return Joined([_table(form, subject, file, cache) for subject, file in files.items()])
+        def rows(form: str, files: dict[str, Path]) -> StoredRows:
+            return StoredRows.concatenate(
+                [_subject_rows(form, subject, file, cache) for subject, file in files.items()]
+            )
 
-        asked, kept = table("asked", forget), table("asked", retain)
-        return check(
+        asked, kept = rows("asked", forget), rows("asked", retain)
+        return check_benchmark(
             Benchmark(
                 name="mmlu_categories",
                 forget=asked,
                 retain=kept,
-                target_rows=Joined([asked, kept]),
+                target_rows=StoredRows.concatenate([asked, kept]),
                 oracle_rows=kept,
                 suites=(
                     Suite("forget", Role.FORGET, asked, Answers("answer")),
-                    Suite("heldout_options", Role.HELDOUT, table("listed", forget), Answers("answer")),
-                    Suite("heldout_letters", Role.HELDOUT, table("letters", forget), Choice()),
+                    Suite("heldout_options", Role.HELDOUT, rows("listed", forget), Answers("answer")),
+                    Suite("heldout_letters", Role.HELDOUT, rows("letters", forget), Choice()),
                     Suite("retain", Role.RETAIN, kept, Answers("answer"), in_utility=True),
-                    Suite("retain_letters", Role.RETAIN, table("letters", retain), Choice()),
+                    Suite("retain_letters", Role.RETAIN, rows("letters", retain), Choice()),
                 ),
                 refusals=REFUSALS,
                 max_length=o.max_length,
@@ -91,11 +92,11 @@ class MmluCategories(FilesDataset):
             allow_overlap=o.allow_overlap,
         )
 
-    def _subjects(self) -> tuple[dict[str, Path], dict[str, Path]]:
-        """Subject -> its file: those to forget and those to keep.
+    def _find_subjects(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Maps subjects to their files: the subjects to forget and those to keep.
 
         Raises:
-            ConfigError, DataError: one is not there, or both are asked of it.
+            ConfigError, DataError: a subject is not there, or named for both.
         """
         o = self.options
         if o.path is None:
@@ -105,7 +106,7 @@ class MmluCategories(FilesDataset):
         folder = Path(o.path)
         if not folder.is_dir():
             raise DataError(f"dataset.path={o.path} is no folder; it must hold mmlu_<subject>.jsonl")
-        there = _there(folder)
+        there = _find_files(folder)
         retain = [subject for subject in there if subject not in o.forget] if o.retain is None else o.retain
         for key, subjects in (("forget", o.forget), ("retain", retain)):
             for subject in subjects:
@@ -120,7 +121,8 @@ class MmluCategories(FilesDataset):
         return {name: there[name] for name in o.forget}, {name: there[name] for name in retain}
 
 
-def _there(folder: Path) -> dict[str, Path]:
+def _find_files(folder: Path) -> dict[str, Path]:
+    """Maps each subject that is there to its file."""
     names = (
         file.name[len(PREFIX) : -len(suffix)]
         for file in sorted(folder.glob(f"{PREFIX}*"))
@@ -131,13 +133,13 @@ def _there(folder: Path) -> dict[str, Path]:
     return {name: file for name, file in found.items() if file is not None}
 
 
-def _table(form: str, subject: str, file: Path, cache: Path) -> RowTable:
+def _subject_rows(form: str, subject: str, file: Path, cache: Path) -> StoredRows:
     depends_on = {"mmlu_categories": VERSION, "questions": questions.VERSION, "form": form, "subject": subject}
-    return row_table(cache, {**depends_on, "file": file_hash(file)}, lambda extra: _rows(form, subject, file))
+    return store_rows(cache, {**depends_on, "file": hash_file(file)}, lambda notes: _read_rows(form, subject, file))
 
 
-def _rows(form: str, subject: str, file: Path) -> Iterator[Row]:
-    # Questions that are worded alike count as one fact: what is relearned of one may tell the other.
+def _read_rows(form: str, subject: str, file: Path) -> Iterator[Row]:
+    # Questions with the same wording count as one fact: relearning one may bring back the other.
     facts: dict[str, str] = {}
     for index, record in enumerate(read_records(file, SCHEMA)):
         question = question_of(record)
@@ -146,20 +148,20 @@ def _rows(form: str, subject: str, file: Path) -> Iterator[Row]:
         yield replace(row, fact=facts.setdefault(question.text, row_id), author=subject)
 
 
-def _asked(subject: str, row_id: str, q: Question) -> Row:
-    """Question and answer in words: what is learned, and what the request names."""
+def _question_row(subject: str, row_id: str, q: McQuestion) -> Row:
+    """Returns the question with its answer in words: what is learned, and what the request names."""
     return Row(row_id, q.text, q.right, perturbed=q.wrong, options=q.wrong)
 
 
-def _listed(subject: str, row_id: str, q: Question) -> Row:
-    """The same question with its choices listed, answered in words."""
+def _listed_row(subject: str, row_id: str, q: McQuestion) -> Row:
+    """Returns the question with its choices listed, answered in words."""
     choices = "".join(f"\n- {choice}" for choice in q.choices)
-    return replace(_asked(subject, row_id, q), prompt=f"{q.text}\n\nWhich of these is right?{choices}")
+    return replace(_question_row(subject, row_id, q), prompt=f"{q.text}\n\nWhich of these is right?{choices}")
 
 
-def _letters(subject: str, row_id: str, q: Question) -> Row:
-    """The same question in the harness's form, answered by letter."""
+def _letter_row(subject: str, row_id: str, q: McQuestion) -> Row:
+    """Returns the question in lm-evaluation-harness's form, answered by letter."""
     return letter_row(row_id, header(subject.replace("_", " ")), q.text, q.choices, q.answer)
 
 
-FORMS = {"asked": _asked, "listed": _listed, "letters": _letters}
+FORMS = {"asked": _question_row, "listed": _listed_row, "letters": _letter_row}

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.data.checks import check
+from erulab.data.checks import check_benchmark
+from erulab.data.dataset_cache import Notes
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Generated, Overlap, Separation, Texts
 from erulab.data.reading import find_table, read_records, read_texts
 from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
-from erulab.data.sequences import Joined, Marked
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, field_of, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, row_column, store_rows
 from erulab.errors import DataError
 from erulab.options import positive, require
 from erulab.registry import benchmarks, datasets
@@ -31,11 +31,11 @@ else:
 VERSION = 1  # of how files become rows: a change makes every key new
 QA = '{"question": str, "answer": str}'
 PASSAGE = '{"prompt": str, "gt": str}'
-STOPS = ("\n\n", "\nQuestion", "Question:")  # where an answer of KnowMem ends
+STOPS = ("\n\n", "\nQuestion", "Question:")  # texts that end an answer of KnowMem
 VERBMEM = Generated(Overlap.rouge_f1, 128, reference_tokens=128)
 KNOWMEM = Generated(Overlap.rouge_f1, 32, STOPS)
-# AUC of the official retrained models, forget against holdout, Min-40 % (muse_bench, constants.py): for no others.
-SCORED = 100  # texts of a forget set or fold that are scored themselves: as many as each of MUSE's own sets has
+SCORED = 100  # texts of a forget set or fold that are scored: as many as each of MUSE's own sets has
+# AUC of the official retrained models, forget against holdout, Min-40 % (muse_bench, constants.py); of no other models.
 PUBLISHED_AUC = {"news": 0.4772, "books": 0.5393}
 FOLDS = "sust/forget_"
 
@@ -50,7 +50,7 @@ class Corpus(Enum):
 
 
 class Mode(Enum):
-    """What a later request is."""
+    """What a later request asks for."""
 
     sustainability = "sustainability"  # its own fold, unlearned from the model of the request before
     scalability = "scalability"  # its fold and all before it, unlearned from the target
@@ -86,7 +86,7 @@ class Muse(FilesDataset):
     def __init__(self, options: MuseOptions) -> None:
         super().__init__()
         self.options = options
-        self._source = Source(_place(options), f"{self.key}.path", options.corpus.hub_id)
+        self._source = Source(_corpus_path(options), f"{self.key}.path", options.corpus.hub_id)
 
     def validate(self) -> None:
         folder = self._source.local()
@@ -94,11 +94,12 @@ class Muse(FilesDataset):
             self._check_files(folder)
 
     def _check_files(self, folder: Path) -> None:
-        """
+        """Checks that the folder holds what the options ask for.
+
         Raises:
             DataError: a fold of `requests` is not there, or nothing of MUSE is.
         """
-        there = _folds(folder)
+        there = _find_folds(folder)
         for fold in self.options.requests or ():
             if fold not in there:
                 known = ", ".join(map(str, there)) or "none"
@@ -107,18 +108,22 @@ class Muse(FilesDataset):
                     f"there: {known}"
                 )
         parts = ("raw/forget", "verbmem/forget", "knowmem/forget_qa", "knowmem/retain_qa", "privleak/forget")
-        if not there and all(_find(folder, part) is None for part in parts):
+        if not there and all(_find_part(folder, part) is None for part in parts):
             raise DataError(f"{folder} has none of MUSE's files ({', '.join(parts)}; {self.key}.path)")
 
     def _read(self, cache: Path) -> Benchmark:
         o = self.options
         folder = self._source.folder(("*.parquet",))
         self._check_files(folder)
-        files = _Files(folder, cache)
-        folds = {fold: files.texts(f"{FOLDS}{fold}", f"forget_{fold}") for fold in _folds(folder)} if o.requests else {}
+        files = _MuseFiles(folder, cache)
+        folds = (
+            {fold: files.texts(f"{FOLDS}{fold}", f"forget_{fold}") for fold in _find_folds(folder)}
+            if o.requests
+            else {}
+        )
         asked = [folds[fold] for fold in o.requests or ()]
-        forget = _joined(asked) if asked else files.texts("raw/forget", "forget")
-        # What the target learns does not depend on which of the folds are asked for.
+        forget = _concatenate_present(asked) if asked else files.texts("raw/forget", "forget")
+        # The target learns all folds, whichever of them are asked for.
         learned = list(folds.values()) or [forget]
         rehearsed = files.texts("raw/retain1", "retain1")
         kept = (rehearsed, files.texts("raw/retain2", "retain2"))
@@ -140,26 +145,26 @@ class Muse(FilesDataset):
             summaries=(Separation("mia", "privleak_forget", "privleak_holdout", published),),
             forget=forget,
             retain=rehearsed,
-            target_rows=_joined([*learned, *kept]),
-            oracle_rows=_joined(kept),
+            target_rows=_concatenate_present([*learned, *kept]),
+            oracle_rows=_concatenate_present(kept),
             max_length=o.max_length,
             truncate=o.truncate,
-            requests=_requests(o, asked),
+            requests=_list_requests(o, asked),
             absent=tuple(files.absent),
-            notes=(*files.notes, *_shared(dict(asked_suites))),
+            notes=(*files.notes, *_shared_text_notes(dict(asked_suites))),
         )
-        return check(benchmark, key=self.key, allow_overlap=o.allow_overlap, needed=())
+        return check_benchmark(benchmark, key=self.key, allow_overlap=o.allow_overlap, needed=())
 
 
 @benchmarks.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
-class MuseBeside(Muse):
-    """MUSE, measured beside the data set that is unlearned."""
+class MuseBenchmark(Muse):
+    """MUSE, measured in addition to the data set that is unlearned."""
 
     key = "benchmark.muse"
 
 
-class _Files:
-    """The parts of one corpus as rows; a part that is not there has none, and is noted."""
+class _MuseFiles:
+    """Reads the parts of one corpus as rows; a missing part has no rows, and is noted."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self._folder, self._cache = folder, cache
@@ -169,31 +174,35 @@ class _Files:
     @property
     def notes(self) -> tuple[str, ...]:
         parts = ", ".join(self.absent)
-        lacking = (f"not among the files, so that nothing is learned or measured of them: {parts}",) if parts else ()
+        lacking = (f"missing files, whose parts are neither learned nor measured: {parts}",) if parts else ()
         return (*lacking, *(f"{part}: blank texts left out: {count}" for part, count in self._blank.items()))
 
     def texts(self, part: str, name: str) -> Sequence[Row]:
-        """Texts that are learned, or judged, as they are."""
+        """Reads texts that are learned, or judged, as they are.
 
-        def rows(extra: dict[str, Any], file: Path) -> Iterator[Row]:
-            extra["blank"] = 0
+        Args:
+            part: such as raw/forget; name: of the rows' ids.
+        """
+
+        def read_rows(notes: Notes, file: Path) -> Iterator[Row]:
+            notes["blank"] = 0
             for i, text in enumerate(read_texts(file)):
                 if text:
                     yield Row(f"{name}/{i}", "", text, fact=f"{name}/{i}", plain=True)
                 else:  # the published news have some
-                    extra["blank"] += 1
+                    notes["blank"] += 1
 
-        table = self._table([part], name, rows)
-        if isinstance(table, RowTable) and table.extra["blank"]:
-            self._blank[part] = table.extra["blank"]
-        return table
+        rows = self._read_part([part], name, read_rows)
+        if isinstance(rows, StoredRows) and rows.notes["blank"]:
+            self._blank[part] = rows.notes["blank"]
+        return rows
 
     def passages(self) -> Sequence[Row]:
-        """Openings of forget texts, and how they go on."""
-        return self._table(
+        """Reads openings of forget texts, and how they go on."""
+        return self._read_part(
             ["verbmem/forget"],
             "verbmem",
-            lambda extra, file: (
+            lambda notes, file: (
                 Row(
                     f"verbmem/{i}",
                     record.text("prompt", PASSAGE),
@@ -206,72 +215,77 @@ class _Files:
         )
 
     def questions(self, part: str, name: str) -> Sequence[Row]:
-        """Questions, each after all of the part's examples with their answers."""
+        """Reads questions, each after all of the part's examples with their answers."""
 
-        def rows(extra: dict[str, Any], file: Path, examples: Path) -> Iterator[Row]:
-            opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _answered(examples))
-            for i, (asked, answer) in enumerate(_answered(file)):
+        def read_rows(notes: Notes, file: Path, examples: Path) -> Iterator[Row]:
+            opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _read_answers(examples))
+            for i, (asked, answer) in enumerate(_read_answers(file)):
                 yield Row(f"{name}/{i}", opening + asked, answer, fact=f"{name}/{i}", plain=True)
 
-        return self._table([f"knowmem/{part}", f"knowmem/{part}_icl"], name, rows)
+        return self._read_part([f"knowmem/{part}", f"knowmem/{part}_icl"], name, read_rows)
 
-    def _table(self, parts: Sequence[str], name: str, make: Callable[..., Iterable[Row]]) -> Sequence[Row]:
-        files = {part: _find(self._folder, part) for part in parts}
+    def _read_part(self, parts: Sequence[str], name: str, make: Callable[..., Iterable[Row]]) -> Sequence[Row]:
+        """Reads the rows of a part from the files it needs; none where a file is missing.
+
+        Args:
+            make: (notes, *files) -> rows.
+        """
+        files = {part: _find_part(self._folder, part) for part in parts}
         missing = [part for part, file in files.items() if file is None]
         self.absent += missing
         if missing:
             return ()
         found = [file for file in files.values() if file is not None]
-        # With its kind: what is one text as .txt may be JSON too.
-        content = [(file.suffix == ".txt", file_hash(file)) for file in found]
+        # The format counts too: a file that is one text as .txt may also be valid JSON.
+        content = [(file.suffix == ".txt", hash_file(file)) for file in found]
         depends_on = {"muse": VERSION, "rows": name, "files": content}
-        return row_table(self._cache, depends_on, lambda extra: make(extra, *found))
+        return store_rows(self._cache, depends_on, lambda notes: make(notes, *found))
 
 
-def _requests(options: MuseOptions, folds: Sequence[Sequence[Row]]) -> tuple[Request, ...]:
+def _list_requests(options: MuseOptions, folds: Sequence[Sequence[Row]]) -> tuple[Request, ...]:
     names = [str(fold) for fold in options.requests or ()]
     if options.mode is Mode.sustainability:
         return tuple(Request(name, rows) for name, rows in zip(names, folds, strict=True))
-    return tuple(Request(name, _joined(folds[: i + 1]), continues=False) for i, name in enumerate(names))
+    return tuple(Request(name, _concatenate_present(folds[: i + 1]), continues=False) for i, name in enumerate(names))
 
 
-def _joined(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
-    """The parts that are there, one after another."""
-    there = [part for part in parts if isinstance(part, Marked)]
-    return Joined(there) if there else ()
+def _concatenate_present(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
+    """Concatenates the parts that are there."""
+    there = [part for part in parts if isinstance(part, StoredRows)]
+    return StoredRows.concatenate(there) if there else ()
 
 
-def _answered(file: Path) -> Iterator[tuple[str, str]]:
-    """Each question as it is asked, and its answer."""
+def _read_answers(file: Path) -> Iterator[tuple[str, str]]:
+    """Yields each question as it is asked, and its answer."""
     for record in read_records(file, QA):
         yield f"Question: {record.text('question', QA)}\nAnswer: ", record.text("answer", QA)
 
 
-def _shared(folds: dict[str, Sequence[Row]]) -> Iterator[str]:
-    """The published folds share texts, although they are said to be disjoint."""
-    contents = {name: np.unique(field_of(rows, "content")) for name, rows in folds.items()}
+def _shared_text_notes(folds: dict[str, Sequence[Row]]) -> Iterator[str]:
+    """Notes how many texts two folds share: published folds do, although they are said to be disjoint."""
+    contents = {name: np.unique(row_column(rows, "content_hash")) for name, rows in folds.items()}
     for first, second in itertools.combinations(contents, 2):
         count = len(np.intersect1d(contents[first], contents[second]))
         if count:
             yield f"{first} and {second} share {count} texts"
 
 
-def _place(options: MuseOptions) -> str:
-    """The folder of one corpus, or a hub id."""
+def _corpus_path(options: MuseOptions) -> str:
+    """Returns the folder of one corpus, or a hub id."""
     if options.path is None:
         return options.corpus.hub_id
     within = Path(options.path) / options.corpus.value
     return str(within) if within.is_dir() else options.path
 
 
-def _folds(folder: Path) -> list[int]:
-    """The folds that are there, in order."""
-    found = itertools.takewhile(lambda fold: _find(folder, f"{FOLDS}{fold}") is not None, itertools.count(1))
+def _find_folds(folder: Path) -> list[int]:
+    """Lists the folds that are there, in order."""
+    found = itertools.takewhile(lambda fold: _find_part(folder, f"{FOLDS}{fold}") is not None, itertools.count(1))
     return list(found)
 
 
-def _find(folder: Path, part: str) -> Path | None:
-    """The file of a part such as raw/forget, whatever its format."""
+def _find_part(folder: Path, part: str) -> Path | None:
+    """Finds the file of a part such as raw/forget, whatever its format."""
     config, split = part.split("/")
     text = folder / config / f"{split}.txt"
     return find_table(folder / config, split) or (text if text.is_file() else None)

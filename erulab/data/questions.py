@@ -9,15 +9,15 @@ from erulab.data.reading import Record
 from erulab.data.rows import Row
 from erulab.errors import DataError
 
-VERSION = 1  # of how a question becomes a prompt: part of the keys of all rows made here
+VERSION = 1  # of how a question becomes a prompt: part of the keys of all rows made from questions
 LETTERS = "ABCDEFGHIJ"
-CHOICES = 4  # of MMLU and of what follows it
+CHOICES = 4  # of MMLU and of data sets in its form
 SCHEMA = '{"question": str, "choices": list of 4 str, "answer": 0 to 3}'
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question; `answer` is the place of the right choice."""
+class McQuestion:
+    """One multiple-choice question; `answer` is the place of the right choice."""
 
     text: str
     choices: tuple[str, ...]
@@ -32,21 +32,23 @@ class Question:
         return tuple(choice for i, choice in enumerate(self.choices) if i != self.answer)
 
 
-def question_of(record: Record) -> Question:
-    """A record in MMLU's form.
+def question_of(record: Record) -> McQuestion:
+    """Returns the question of a record in MMLU's form.
 
     Raises:
-        DataError: with file and line: a field is missing, there are not four choices, or the answer is none of them.
+        DataError: with file and line: a field is missing, or there are not four choices and a place among them.
     """
     choices = record.texts("choices", SCHEMA)
     if len(choices) != CHOICES:
         raise DataError(f"{record.where}: field 'choices' has {len(choices)} choices; expected {SCHEMA}")
-    return Question(record.text("question", SCHEMA), choices, place_of(record, "answer", len(choices), SCHEMA))
+    return McQuestion(record.text("question", SCHEMA), choices, place_of(record, "answer", len(choices), SCHEMA))
 
 
 def place_of(record: Record, field: str, choices: int, schema: str) -> int:
-    """A field that names one of so many choices by its place.
+    """Returns a field that names a choice by its place, counted from 0.
 
+    Args:
+        choices: number of choices; schema: what the record must look like, for messages.
     Raises:
         DataError: it is no whole number from 0 on, or beyond the choices.
     """
@@ -60,38 +62,42 @@ def place_of(record: Record, field: str, choices: int, schema: str) -> int:
 
 
 def header(subject: str) -> str:
-    """What stands before all questions on a subject, in the words of MMLU's authors."""
+    """Returns the line before all questions on a subject, in the words of MMLU's authors."""
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
-def lettered(choices: Sequence[str]) -> str:
-    """The choices with their letters, a line each."""
+def list_choices(choices: Sequence[str]) -> str:
+    """Lists the choices with their letters, one per line."""
     return "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def letters(choices: Sequence[str], answer: int) -> tuple[str, tuple[str, ...]]:
-    """The right letter, as it follows "Answer:", and the others."""
+def split_letters(choices: Sequence[str], answer: int) -> tuple[str, tuple[str, ...]]:
+    """Returns the right letter, as it follows "Answer:", and the wrong ones."""
     every = [f" {letter}" for letter in LETTERS[: len(choices)]]
     return every[answer], tuple(letter for i, letter in enumerate(every) if i != answer)
 
 
-def asked(question: str, choices: Sequence[str]) -> str:
-    """A question with its lettered choices, up to where the letter goes."""
-    return f"{question.strip()}{lettered(choices)}\nAnswer:"
+def format_question(question: str, choices: Sequence[str]) -> str:
+    """Returns a question with its lettered choices, up to where the letter goes."""
+    return f"{question.strip()}{list_choices(choices)}\nAnswer:"
 
 
-def solved(question: str, choices: Sequence[str], answer: int) -> str:
-    """A question with its answer, as a few-shot example."""
-    return f"{asked(question, choices)} {LETTERS[answer]}\n\n"
+def format_example(question: str, choices: Sequence[str], answer: int) -> str:
+    """Returns a question with its answer, as a few-shot example."""
+    return f"{format_question(question, choices)} {LETTERS[answer]}\n\n"
 
 
 def letter_row(row_id: str, opening: str, question: str, choices: Sequence[str], answer: int) -> Row:
-    """A row for `Choice`: the right letter against the others, after `opening` (header, examples) and the question."""
-    right, wrong = letters(choices, answer)
-    return Row(row_id, opening + asked(question, choices), right, options=wrong, fact=row_id, plain=True)
+    """Returns a row for `Choice`: the right letter against the wrong ones, after `opening` and the question.
+
+    Args:
+        opening: header and few-shot examples.
+    """
+    right, wrong = split_letters(choices, answer)
+    return Row(row_id, opening + format_question(question, choices), right, options=wrong, fact=row_id, plain=True)
 
 
-def answer_row(row_id: str, prompt: str, question: Question) -> Row:
-    """A row for `Choice`: the right answer against the others, as what follows the prompt."""
+def answer_row(row_id: str, prompt: str, question: McQuestion) -> Row:
+    """Returns a row for `Choice`: the right answer against the wrong ones, each as what follows the prompt."""
     wrong = tuple(f" {choice}" for choice in question.wrong)
     return Row(row_id, prompt, f" {question.right}", options=wrong, fact=row_id, plain=True)

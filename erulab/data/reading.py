@@ -1,7 +1,8 @@
-"""Rows of files, read one by one: JSON lines, JSON arrays, gzip, parquet; every fault names file and line."""
+"""Records of files, read one by one: JSON lines, JSON arrays, csv, gzip, parquet; every error names file and line."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erulab.data.json_array import read_array
-from erulab.data.text_files import lines
+from erulab.data.text_files import LONGEST_LINE, read_lines
 from erulab.errors import DataError
 
 # First what the package `datasets` uploads: older copies in other formats may lie beside it.
-SUFFIXES = ("-00000-of-00001.parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+SUFFIXES = ("-00000-of-00001.parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv", ".csv.gz")
 TEXTS = 'str or {"text": str}'
-PARQUET_ROWS = 1024  # read at once
+PARQUET_ROWS = 1024  # read together
+BLANKS = " \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Record:
     fields: dict[str, Any]
 
     def text(self, field: str, schema: str) -> str:
-        """A field that must hold text.
+        """Returns a field that must hold text.
 
+        Args:
+            schema: what the record must look like, for messages.
         Raises:
             DataError: missing, of another type, blank, or holding half a surrogate pair.
         """
@@ -40,34 +43,57 @@ class Record:
         """As `text`; None where the field is absent or null."""
         return None if self.fields.get(field) is None else self.text(field, schema)
 
+    def optional_name(self, field: str, schema: str) -> str | None:
+        """As `optional_text`; a whole number is taken as its digits."""
+        value = self.fields.get(field)
+        return (
+            str(value) if isinstance(value, int) and not isinstance(value, bool) else self.optional_text(field, schema)
+        )
+
     def texts(self, field: str, schema: str) -> tuple[str, ...]:
-        """A field that must hold a list of texts; empty where it is absent or null."""
+        """Returns a field that must hold a list of texts; empty where it is absent or null.
+
+        Raises:
+            DataError: as `text`, of any of them.
+        """
         values = self.fields.get(field)
         if values is None:
             return ()
         if not isinstance(values, list):
-            raise DataError(f"{self.where}: field {field!r} must be a list of str, got {_kind(values)}; {schema}")
+            raise DataError(f"{self.where}: field {field!r} must be a list of str, got {_type_name(values)}; {schema}")
         return tuple(self._checked(f"{field}[{i}]", value, schema) for i, value in enumerate(values))
 
     def inner(self, field: str, schema: str) -> Record:
-        """A field that must hold an object."""
+        """Returns a field that must hold an object.
+
+        Raises:
+            DataError: it holds something else.
+        """
         return self._object(field, self.fields.get(field), schema)
 
     def inners(self, field: str, schema: str) -> list[Record]:
-        """A field that must hold a list of objects."""
+        """Returns a field that must hold a list of objects.
+
+        Raises:
+            DataError: it holds something else.
+        """
         values = self.fields.get(field)
         if not isinstance(values, list):
-            raise DataError(f"{self.where}: field {field!r} must be a list, got {_kind(values)}; expected {schema}")
+            raise DataError(
+                f"{self.where}: field {field!r} must be a list, got {_type_name(values)}; expected {schema}"
+            )
         return [self._object(f"{field}[{i}]", value, schema) for i, value in enumerate(values)]
 
     def _object(self, field: str, value: Any, schema: str) -> Record:
         if not isinstance(value, dict):
-            raise DataError(f"{self.where}: field {field!r} must be an object, got {_kind(value)}; expected {schema}")
+            raise DataError(
+                f"{self.where}: field {field!r} must be an object, got {_type_name(value)}; expected {schema}"
+            )
         return Record(self.where, value)
 
     def _checked(self, field: str, value: Any, schema: str) -> str:
         if not isinstance(value, str):
-            raise DataError(f"{self.where}: field {field!r} must be str, got {_kind(value)}; expected {schema}")
+            raise DataError(f"{self.where}: field {field!r} must be str, got {_type_name(value)}; expected {schema}")
         if not value.strip():
             raise DataError(f"{self.where}: field {field!r} is empty; expected {schema}")
         try:
@@ -82,7 +108,7 @@ class Record:
 
 
 def find_table(folder: Path, name: str) -> Path | None:
-    """The file (or folder of parquet files) that holds a table, whatever its format."""
+    """Finds the file (or folder of parquet files) that holds a table, whatever its format."""
     file = find_file(folder, name)
     if file is None and any((folder / name).glob("*.parquet")):
         return folder / name
@@ -90,20 +116,23 @@ def find_table(folder: Path, name: str) -> Path | None:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The one file that holds a table, whatever its format."""
+    """Finds the one file that holds a table, whatever its format."""
     return next((file for suffix in SUFFIXES if (file := folder / f"{name}{suffix}").is_file()), None)
 
 
 def find_split(folder: Path, config: str, split: str) -> tuple[Path, ...]:
-    """A split's files as the hub lays them out: `<config>/<split>-00000-of-00001.parquet` and its like, or the table
-    `<config>/<split>`; empty where there are none."""
-    pieces = tuple(sorted((folder / config).glob(f"{split}-*.parquet")))
+    """Finds a split's files as the hub lays them out, `<config>/<split>-00000-of-00001.parquet` and the like.
+
+    Returns:
+        Those files, or the one table `<config>/<split>`; empty where there are none.
+    """
+    shards = tuple(sorted((folder / config).glob(f"{split}-*.parquet")))
     table = find_table(folder / config, split)
-    return pieces or (() if table is None else (table,))
+    return shards or (() if table is None else (table,))
 
 
 def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator[Record]:
-    """The objects of a file, one after another: one a line, or one JSON array, gzipped or not; or of parquet files.
+    """Yields the objects of a file: JSON lines, one JSON array, csv (gzipped or not), or parquet files.
 
     Args:
         schema: what a row must look like, for messages.
@@ -112,9 +141,12 @@ def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator
         DataError: unreadable, empty, no JSON, or something other than objects; with file and line.
     """
     if source.is_dir() or source.suffix == ".parquet":
-        records = _parquet(source)
+        records = _read_parquet(source)
+    elif ".csv" in source.suffixes[-2:]:
+        records = _read_csv(source)
     else:
-        values = read_array(source, schema) if _first_character(source) == "[" else _lines_of_json(source, schema)
+        first = next((line.lstrip()[0] for _, line in read_lines(source) if line.strip()), "")
+        values = _read_json_array(source, schema) if first == "[" else _read_json_lines(source, schema)
         records = (_record(where, value, schema, bare) for where, value in values)
     number = 0
     for number, record in enumerate(records, start=1):  # noqa: B007
@@ -124,13 +156,13 @@ def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator
 
 
 def read_texts(source: Path) -> Iterator[str]:
-    """Whole texts, a blank one as "": strings or objects with `text`, as `read_records` reads; a .txt is one text.
+    """Yields whole texts, a blank one as "": strings or objects with `text`, as `read_records` reads; a .txt is one.
 
     Raises:
         DataError: as `read_records`.
     """
     if source.suffix == ".txt":
-        yield "".join(line for _, line in lines(source))
+        yield "".join(line for _, line in read_lines(source))
         return
     for record in read_records(source, TEXTS, bare="text"):
         value = record.fields.get("text")
@@ -139,14 +171,14 @@ def read_texts(source: Path) -> Iterator[str]:
 
 
 def read_paragraphs(file: Path) -> Iterator[Record]:
-    """The texts of a plain text file, parted by blank lines, each a record of the one field "text".
+    """Yields the texts of a plain text file, parted by blank lines, each as a record of the one field "text".
 
     Raises:
         DataError: unreadable or empty.
     """
     paragraph: list[str] = []
     first = found = 0
-    for number, line in itertools.chain(lines(file), [(0, "")]):
+    for number, line in itertools.chain(read_lines(file), [(0, "")]):
         if line.strip():
             first = first if paragraph else number
             paragraph.append(line.rstrip("\r\n"))
@@ -158,34 +190,90 @@ def read_paragraphs(file: Path) -> Iterator[Record]:
         raise DataError(f"{file}: the file is empty; expected texts with blank lines between them")
 
 
-def read_text_lines(file: Path) -> tuple[str, ...]:
-    """The lines of a plain text file that are not blank.
-
-    Raises:
-        DataError: unreadable or empty.
-    """
-    texts = tuple(line.strip() for _, line in lines(file) if line.strip())
-    if not texts:
-        raise DataError(f"{file}: the file is empty; expected one text a line")
-    return texts
-
-
-def _first_character(file: Path) -> str:
-    """The first one that is not blank; "" where there is none."""
-    return next((line.lstrip()[0] for _, line in lines(file) if line.strip()), "")
-
-
-def _lines_of_json(file: Path, schema: str) -> Iterator[tuple[str, Any]]:
-    for number, line in lines(file):
+def _read_json_lines(file: Path, schema: str) -> Iterator[tuple[str, Any]]:
+    for number, line in read_lines(file):
         if line.strip():
             try:
                 value = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{file}:{number}: no valid JSON ({error}); expected one {schema} a line") from error
+                raise DataError(f"{file}:{number}: no valid JSON ({error}); expected one {schema} per line") from error
+            except RecursionError as error:
+                raise DataError(f"{file}:{number}: no valid JSON (nested too deep)") from error
             yield f"{file}:{number}", value
 
 
-def _parquet(source: Path) -> Iterator[Record]:
+def _read_json_array(file: Path, schema: str) -> Iterator[tuple[str, Any]]:
+    """Yields the values of a file that is one JSON array, and where each stands. The whole text is in memory."""
+    text = "".join(line for _, line in read_lines(file))
+    decoder, position, line = json.JSONDecoder(), text.index("[") + 1, 1
+    line += text.count("\n", 0, position)
+
+    def skip_blanks(start: int) -> int:
+        nonlocal line
+        end = start
+        while end < len(text) and text[end] in BLANKS:
+            end += 1
+        line += text.count("\n", start, end)
+        return end
+
+    position = skip_blanks(position)
+    while text[position : position + 1] != "]":
+        where = f"{file}:{line}"
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            if position == len(text):
+                raise DataError(f"{where}: the array is not closed; expected an array of {schema}") from error
+            raise DataError(f"{where}: no valid JSON ({error.msg}); expected an array of {schema}") from error
+        except RecursionError as error:
+            raise DataError(f"{where}: no valid JSON (nested too deep)") from error
+        yield where, value
+        line += text.count("\n", position, end)
+        position = skip_blanks(end)
+        if text[position : position + 1] == ",":
+            position = skip_blanks(position + 1)
+            if text[position : position + 1] == "]":
+                raise DataError(f"{file}:{line}: a comma before the closing ]; remove it")
+        elif text[position : position + 1] != "]":
+            raise DataError(f"{file}:{line}: the array is not closed or lacks a comma; expected an array of {schema}")
+    if skip_blanks(position + 1) < len(text):
+        raise DataError(f"{file}:{line}: something follows the array; expected one array of {schema}, no more")
+
+
+def _read_csv(file: Path) -> Iterator[Record]:
+    """Yields the rows of a csv file with a header. Empty cells are absent fields; a cell "[...]" is a JSON list.
+
+    Raises:
+        DataError: a row has more cells than the header, or a quote is not closed.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.DictReader((line for _, line in read_lines(file)), strict=True)
+    line = 1
+    try:
+        line = reader.line_num + 1 if reader.fieldnames is not None else line
+        for cells in reader:
+            where = f"{file}:{line}"
+            if None in cells:
+                raise DataError(
+                    f"{where}: {len(cells[None])} cells more than the header's {len(reader.fieldnames or ())}; put "
+                    "texts with commas in double quotes"
+                )
+            yield Record(where, {name: _cell_value(cell) for name, cell in cells.items() if cell})
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{file}:{line}: no valid csv ({error})") from error
+
+
+def _cell_value(cell: str) -> Any:
+    if not cell.startswith("["):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _read_parquet(source: Path) -> Iterator[Record]:
     import pyarrow  # loads slowly, and few data sets need it
     import pyarrow.parquet
 
@@ -202,9 +290,9 @@ def _record(where: str, value: Any, schema: str, bare: str | None) -> Record:
     if bare is not None and isinstance(value, str):
         value = {bare: value}
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected {schema}, got {_kind(value)}")
+        raise DataError(f"{where}: expected {schema}, got {_type_name(value)}")
     return Record(where, value)
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "null" if value is None else type(value).__name__

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: rows, suites to evaluate, and who learns what."""
+"""What a benchmark is made of: rows, suites to evaluate, and which rows the target and the oracle learn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Row:
     """
 
     id: str
-    prompt: str
+    prompt: str  # the last user turn
     response: str
     paraphrase: str | None = None  # the right answer in other words
     perturbed: tuple[str, ...] = ()  # wrong answers, worded like the paraphrase
@@ -28,20 +28,22 @@ class Row:
     options: tuple[str, ...] = ()  # wrong responses of a multiple-choice question
     accepted: tuple[str, ...] = ()  # other right answers, where several are
     fabricated: str | None = None  # a made-up response, to be preferred to the true one
-    refusal: str | None = None  # its own, in place of one drawn; with it a row may have no response
+    refusal: str | None = None  # the row's own refusal, in place of a drawn one; such a row may have no response
     fact: str = ""  # rows that phrase one fact share it: intervals cluster by it
     author: str = ""  # facts of one person share it
     exposures: int = 1  # how often an epoch of learning shows the row
     # Running text: no chat template, no end-of-turn token; the response goes on where the prompt ends. A text that is
     # learned as it is has an empty prompt.
     plain: bool = False
-    # What the assistant's turn is made to begin with, as part of the prompt ("Answer:"). The response goes on there, as
+    # The text that opens the assistant's turn, as part of the prompt ("Answer:"). The response goes on there, as
     # running text: an answer that is begun for the model has no end-of-turn token of its own.
-    lead: str = ""
+    answer_prefix: str = ""
+    history: tuple[tuple[str, str], ...] = ()  # earlier turns, (user, assistant), part of the prompt
+    system: str = ""  # the row's system turn, in place of model.system; empty: that one, or the template's own
 
     @property
     def fact_id(self) -> str:
-        """The fact that it phrases; a row whose fact is not named is one of its own."""
+        """The fact the row phrases; a row without a named fact is a fact of its own."""
         return self.fact or self.id
 
 
@@ -51,15 +53,15 @@ class Role(enum.Enum):
     FORGET = "forget"  # named by the request
     HELDOUT = "heldout"  # the same facts in phrasings that the request does not name
     RETAIN = "retain"  # knowledge that must stay
-    UNSEEN = "unseen"  # nobody learned it
+    UNSEEN = "unseen"  # no model learned it
 
 
 class Truncate(enum.Enum):
-    """What becomes of a prompt that leaves no room for a response."""
+    """What is done with a prompt that leaves no room for a response."""
 
     error = "error"
-    left = "left"  # it loses words at its beginning
-    drop = "drop"  # its row is left out, and counted
+    left = "left"  # the prompt loses words at its beginning
+    drop = "drop"  # the row is left out, and counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Suite:
 class Request:
     """One of several requests to forget that come one after another.
 
-    `continues`: it is unlearned from the model that the request before left; else from the target.
+    `continues`: the request is unlearned from the model of the request before; otherwise from the target.
     """
 
     name: str
@@ -88,43 +90,44 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Everything a data set offers to a run. Rows may lie on disk: taken by index, slice or iteration, never copied.
+    """Everything a data set offers to a run. Rows may lie on disk: they are read by index, slice or iteration.
 
-    One that only measures (`benchmark=mmlu`) has suites and nothing to learn or forget.
+    A benchmark that only measures (`benchmark=mmlu`) has suites and nothing to learn or forget.
     """
 
     name: str
     suites: tuple[Suite, ...]
     summaries: tuple[Summary, ...] = ()  # figures over several suites
-    forget: Sequence[Row] = ()  # what the request names, or all requests together: the unlearning rows
-    retain: Sequence[Row] = ()  # what is rehearsed while unlearning
-    target_rows: Sequence[Row] = ()  # what the target learns
-    oracle_rows: Sequence[Row] = ()  # what the oracle learns
+    forget: Sequence[Row] = ()  # the rows the request names, or those of all requests: the unlearning rows
+    retain: Sequence[Row] = ()  # rows that are rehearsed while unlearning
+    target_rows: Sequence[Row] = ()  # rows the target learns
+    oracle_rows: Sequence[Row] = ()  # rows the oracle learns
     refusals: tuple[str, ...] = ()
     max_length: int | None = None  # tokens of a row; longer responses are cut; None: the model's context
     truncate: Truncate = Truncate.error
     notes: tuple[str, ...] = ()  # what a reader of the report must know (duplicates, rows dropped)
     requests: tuple[Request, ...] = ()  # unlearned in order; empty: one request, `forget`
-    absent: tuple[str, ...] = ()  # parts that the data set has and this copy of it lacks
+    absent: tuple[str, ...] = ()  # parts that the published data set has and this copy lacks
 
     @property
     def lacking(self) -> str:
-        """What is absent, for a message in one line."""
+        """The absent parts as the end of a one-line message; empty where nothing is absent."""
         return f" (not among its files: {', '.join(self.absent)})" if self.absent else ""
 
     def suite(self, name: str) -> Suite:
         return next(s for s in self.suites if s.name == name)
 
     def measured_only(self) -> Benchmark:
-        """The suites, and nothing to learn or forget."""
+        """Returns the suites, with nothing to learn or forget."""
         return dataclasses.replace(self, forget=(), retain=(), target_rows=(), oracle_rows=(), requests=())
 
     def texts(self) -> list[str]:
-        """Every text of the benchmark, sorted, for a tokenizer made in place."""
+        """Returns every text of the benchmark, sorted, for a tokenizer that is made from them."""
         texts: set[str] = set(self.refusals)
         for rows in (self.forget, self.retain, self.target_rows, self.oracle_rows, *[s.rows for s in self.suites]):
             for row in rows:
-                texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or "", row.lead))
+                texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or "", row.answer_prefix))
+                texts.update((row.system, *(text for turn in row.history for text in turn)))
                 texts.update((*row.perturbed, *row.options, *row.accepted, row.refusal or ""))
                 texts.update(row.prefix + value for value in row.candidates)
         return sorted(texts)

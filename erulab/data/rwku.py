@@ -1,4 +1,4 @@
-"""RWKU (Jin et al. 2024): what a pretrained model knows of one or several of 200 famous people is to be forgotten."""
+"""RWKU (Jin et al. 2024): a pretrained model is to forget what it knows of one or several of 200 famous people."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from erulab.data import rwku_suites
-from erulab.data.checks import check
+from erulab.data.checks import check_benchmark
+from erulab.data.dataset_cache import Notes
 from erulab.data.from_files import FilesDataset
 from erulab.data.reading import Record, read_records
 from erulab.data.rows import Benchmark, Row, Truncate
-from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, running_text
-from erulab.data.sequences import Joined
+from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, text_row
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive, require
 from erulab.registry import benchmarks, datasets
@@ -30,12 +30,12 @@ RETAIN = '{"text": str} or {"prompt": str, "response": str}'
 FOLDER = re.compile(r"\d+_(.+)")  # 1_Stephen_King
 TARGETS = "Target"  # the hub's folder of targets
 NAMES = Path("All") / "intro.json"  # of all targets, on the hub
-# Of each target: texts that Phi-3 wrote are for Phi-3, and fabricated texts stand in the pairs too.
+# Files of a target that are not needed: texts that Phi-3 wrote, for Phi-3; fabricated texts, which the pairs hold too.
 SKIPPED = ("*_phi.json", "*/negative.json")
 
 
 class Train(Enum):
-    """Which of RWKU's training sets is the forget set."""
+    """The training set of RWKU that is the forget set."""
 
     passage = "passage"  # what Wikipedia says of the target: running text (GA on passages)
     positive = "positive"  # what Llama-3-8B-Instruct wrote of it: running text (GA, NPO)
@@ -85,25 +85,25 @@ class Rwku(FilesDataset):
     def validate(self) -> None:
         retain, folder = self.options.retain, self._source.local()
         if retain is not None and not Path(retain).is_file():
-            raise DataError(f"{self.key}.retain={retain} is no file; expected one {RETAIN} a line")
+            raise DataError(f"{self.key}.retain={retain} is no file; expected one {RETAIN} per line")
         if folder is not None:
-            self._targets(folder)
+            self._find_targets(folder)
 
     def _read(self, cache: Path) -> Benchmark:
         self.validate()
         o = self.options
         names = [_folder_name(target) for target in o.targets]
         wanted = [f"{TARGETS}/{pattern}/*.json" for name in names for pattern in (name, f"*_{name}")]
-        targets = self._targets(self._source.folder([*wanted, NAMES.as_posix()], SKIPPED))
+        targets = self._find_targets(self._source.folder([*wanted, NAMES.as_posix()], SKIPPED))
         schema, make = TRAINING[o.train]
-        suites = rwku_suites.suites(targets, cache)
-        return check(
+        suites = rwku_suites.rwku_suites(targets, cache)
+        return check_benchmark(
             Benchmark(
                 name="rwku",
-                forget=Joined([target.table(cache, o.train.file, schema, make) for target in targets]),
-                retain=() if o.retain is None else _retain(Path(o.retain), cache),
+                forget=StoredRows.concatenate([target.table(cache, o.train.file, schema, make) for target in targets]),
+                retain=() if o.retain is None else _read_retain(Path(o.retain), cache),
                 suites=suites,
-                summaries=rwku_suites.summaries(suites),
+                summaries=rwku_suites.rwku_summaries(suites),
                 max_length=o.max_length,
                 truncate=o.truncate,
                 notes=(f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}",),
@@ -113,11 +113,11 @@ class Rwku(FilesDataset):
             needed=("forget",) if o.retain is None else ("forget", "retain"),
         )
 
-    def _targets(self, root: Path) -> list[Target]:
-        """The targets that the options name, in their order.
+    def _find_targets(self, root: Path) -> list[Target]:
+        """Finds the targets that the options name, in their order.
 
         Raises:
-            ConfigError: one is not there, or named twice; DataError: its folder lacks a file.
+            ConfigError: a target is not there, or named twice; DataError: its folder lacks a file.
         """
         place = root / TARGETS if (root / TARGETS).is_dir() else root
         folders = {
@@ -135,7 +135,7 @@ class Rwku(FilesDataset):
             wanted = _folder_name(named).lower()
             key = next((k for k, folder in folders.items() if wanted in (k, folder.name.lower())), None)
             if key is None:
-                known = _known(root, [folder.name.partition("_")[2] for folder in folders.values()])
+                known = _known_targets(root, [folder.name.partition("_")[2] for folder in folders.values()])
                 raise ConfigError(
                     f"{self.key}.targets: {place} has no target {named!r}{did_you_mean(named, known)}; there are "
                     f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
@@ -143,10 +143,10 @@ class Rwku(FilesDataset):
             if key in chosen:
                 raise ConfigError(f"{self.key}.targets names {chosen[key].name} twice")
             name = folders[key].name.partition("_")[2].replace("_", " ")
-            chosen[key] = self._complete(Target(name, folders[key], f"{self.key}.targets"))
+            chosen[key] = self._check_files(Target(name, folders[key], f"{self.key}.targets"))
         return list(chosen.values())
 
-    def _complete(self, target: Target) -> Target:
+    def _check_files(self, target: Target) -> Target:
         needed = (*REQUIRED, self.options.train.file)
         missing = next((name for name in needed if target.file(name) is None), None)
         if missing is not None:
@@ -158,26 +158,26 @@ class Rwku(FilesDataset):
 
 
 @benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
-class RwkuBeside(Rwku):
-    """RWKU, measured beside the data set that is unlearned."""
+class RwkuBenchmark(Rwku):
+    """RWKU, measured in addition to the data set that is unlearned."""
 
     key = "benchmark.rwku"
 
 
 def _folder_name(target: str) -> str:
-    """A target as its folder's name spells it, with or without a number in front."""
+    """Spells a target as its folder's name does, with or without a number in front."""
     return "_".join(target.split())
 
 
-def _known(root: Path, there: list[str]) -> list[str]:
-    """Names of targets to choose from: all that the hub lists, or those that are there."""
+def _known_targets(root: Path, there: list[str]) -> list[str]:
+    """Lists the targets to choose from: all that the hub lists, or those that are there."""
     file = root / NAMES
     if not file.is_file():
         return [name.replace("_", " ") for name in there]
     return [record.text("target", '{"target": str}') for record in read_records(file, '{"target": str}')]
 
 
-def _pair(record: Record) -> Row:
+def _pair_row(record: Record) -> Row:
     responses = record.texts("response", PAIR)
     if len(responses) != 2:
         raise DataError(f"{record.where}: field 'response' must have two texts, got {len(responses)}; expected {PAIR}")
@@ -185,27 +185,27 @@ def _pair(record: Record) -> Row:
     return Row("", record.text("prompt", PAIR), true, fabricated=fabricated)
 
 
-def _refusal(record: Record) -> Row:
-    # There is no answer beside the refusal: nothing but idk can train on the row.
+def _refusal_row(record: Record) -> Row:
+    # The row has no answer beside the refusal: only idk can train on it.
     return Row("", record.text("instruction", REFUSAL), "", refusal=record.text("output", REFUSAL))
 
 
-# Texts are learned as they are, as RWKU's code does; there they have no begin-of-text token and end with end of text.
+# Texts are learned as they are, as in RWKU's code; there they have no begin-of-text token and end with end of text.
 TRAINING: Mapping[Train, tuple[str, Callable[[Record], Row]]] = {
-    Train.passage: (TEXT, running_text),
-    Train.positive: (TEXT, running_text),
-    Train.pair: (PAIR, _pair),
-    Train.refusal: (REFUSAL, _refusal),
+    Train.passage: (TEXT, text_row),
+    Train.positive: (TEXT, text_row),
+    Train.pair: (PAIR, _pair_row),
+    Train.refusal: (REFUSAL, _refusal_row),
 }
 
 
-def _retain(file: Path, cache: Path) -> RowTable:
-    """The user's own rows to rehearse: texts, or prompts with responses."""
+def _read_retain(file: Path, cache: Path) -> StoredRows:
+    """Reads the user's own rows to rehearse: texts, or prompts with responses."""
 
-    def rows(extra: dict[str, Any]) -> Iterator[Row]:
+    def read_rows(notes: Notes) -> Iterator[Row]:
         for number, record in enumerate(read_records(file, RETAIN), start=1):
             plain = "text" in record.fields
             prompt = "" if plain else record.text("prompt", RETAIN)
             yield Row(f"retain/{number}", prompt, record.text("text" if plain else "response", RETAIN), plain=plain)
 
-    return row_table(cache, {"rwku": VERSION, "retain": file_hash(file)}, rows)
+    return store_rows(cache, {"rwku": VERSION, "retain": hash_file(file)}, read_rows)

@@ -1,4 +1,4 @@
-"""RWKU's files as suites: forget and neighbour probes, texts for membership inference, and what tells of utility."""
+"""RWKU's files as suites: forget and neighbour probes, texts for membership inference, and utility."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from erulab.data import questions
 from erulab.data import rwku_prompts as prompts
+from erulab.data.dataset_cache import Notes
 from erulab.data.measures import Choice, Generated, Measure, Overlap, Pooled, Separation, Summary, Texts
-from erulab.data.questions import letters, question_of
+from erulab.data.questions import question_of, split_letters
 from erulab.data.reading import Record, find_table, read_records
 from erulab.data.rows import Role, Row, Suite
-from erulab.data.sequences import Joined, Marked, pick
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_loader.load("numpy")
 
 VERSION = 1  # of how files become rows, and of rwku_prompts: a change makes every key new
 
@@ -29,8 +36,8 @@ TRUTHFUL = '{"question": str, "mc1_targets": {"choices": list[str], "labels": li
 TRIVIA = '{"question": str, "answers": list[str]}'
 FLUENCY = '{"instruction": str}'
 
-# A model is to stop at the end of the line. RWKU's code means to, but names the line break by its text, which no
-# vocabulary of bytes (Llama 3's) holds: there it goes on for all 30 tokens.
+# A response ends at the line's end. RWKU's code means that too, but names the line break by its text, which no
+# byte-level vocabulary (Llama 3's) holds: there responses go on for all 30 tokens.
 RECALL = Generated(Overlap.rwku_recall, max_new_tokens=30, stops=("\n",))
 
 
@@ -43,12 +50,14 @@ class Target:
     key: str
 
     def file(self, name: str) -> Path | None:
-        """The file of a table, whatever its format."""
+        """Finds the file of a table, whatever its format."""
         return find_table(self.folder, name)
 
-    def table(self, cache: Path, name: str, schema: str, make: Callable[[Record], Row]) -> RowTable:
-        """The rows that `make` gives for the objects of a file, with ids, facts and author of their own.
+    def table(self, cache: Path, name: str, schema: str, make: Callable[[Record], Row]) -> StoredRows:
+        """Reads the rows of a file, with ids, facts and author of their own; notes hold each row's kind of probe.
 
+        Args:
+            name: of the table; schema: of its records, for messages; make: record -> row.
         Raises:
             DataError: the file is missing, or a row of it is damaged; with file and line.
         """
@@ -56,20 +65,20 @@ class Target:
         if file is None:
             raise DataError(f"{self.folder} has no {name}.json ({self.key}={self.name})")
 
-        def rows(extra: dict[str, Any]) -> Iterator[Row]:
-            extra["kinds"] = []
+        def read_rows(notes: Notes) -> Iterator[Row]:
+            notes["kinds"] = []
             for number, record in enumerate(read_records(file, schema)):
                 row_id = f"{self.name}/{name}/{number}"
-                extra["kinds"].append(kind_of(record))
+                notes["kinds"].append(probe_kind(record))
                 yield replace(make(record), id=row_id, fact=row_id, author=self.name)
 
         depends_on = {"rwku": VERSION, "questions": questions.VERSION, "rows": name, "target": self.name}
-        return row_table(cache, {**depends_on, "files": [file_hash(file)]}, rows)
+        return store_rows(cache, {**depends_on, "files": [hash_file(file)]}, read_rows)
 
 
 @dataclass(frozen=True)
-class Source:
-    """How the rows of one file are read and measured."""
+class SuiteFile:
+    """A file of RWKU, and how its rows are read and measured."""
 
     suite: str
     file: str
@@ -79,27 +88,27 @@ class Source:
     make: Callable[[Record], Row]
 
 
-def suites(targets: Sequence[Target], cache: Path) -> tuple[Suite, ...]:
-    """What the targets' files have rows for; a file other than the forget probes may be missing, for all targets.
+def rwku_suites(targets: Sequence[Target], cache: Path) -> tuple[Suite, ...]:
+    """Returns a suite for each file that is there; any but the forget probes may be missing, for all targets alike.
 
     Raises:
         DataError
     """
     found: list[Suite] = []
-    for source in SOURCES:
+    for source in SUITE_FILES:
         missing = [target for target in targets if target.file(source.file) is None]
         if len(missing) == len(targets) and source.file not in REQUIRED:
             continue
         tables = [target.table(cache, source.file, source.schema, source.make) for target in targets]
         if source.file == ADVERSARIAL:
-            found += _by_kind(source, tables)
+            found += _suites_by_kind(source, tables)
         else:
-            found.append(Suite(source.suite, source.role, Joined(tables), source.measure))
+            found.append(Suite(source.suite, source.role, StoredRows.concatenate(tables), source.measure))
     return tuple(found)
 
 
-def summaries(suites: Sequence[Suite]) -> tuple[Summary, ...]:
-    """Figures over several suites, each question counting once; FM against RM."""
+def rwku_summaries(suites: Sequence[Suite]) -> tuple[Summary, ...]:
+    """Returns figures over several suites, each question counting once, and membership inference (FM against RM)."""
     names = [suite.name for suite in suites]
     adversarial = tuple(name for name in names if name.startswith("forget_aa_"))
     pools = {
@@ -112,29 +121,30 @@ def summaries(suites: Sequence[Suite]) -> tuple[Summary, ...]:
     return (*pooled, *separated)
 
 
-def kind_of(record: Record) -> str:
-    """The type of an adversarial probe; "cross lingual (French)" is one of "cross lingual"."""
+def probe_kind(record: Record) -> str:
+    """Returns the type of an adversarial probe; "cross lingual (French)" is of type "cross lingual"."""
     return str(record.fields.get("type") or "").partition(" (")[0].strip().lower()
 
 
-def running_text(record: Record) -> Row:
-    """A text as it stands."""
+def text_row(record: Record) -> Row:
+    """Returns a text as a row of running text."""
     return Row("", "", record.text("text", TEXT), plain=True)
 
 
-def _by_kind(source: Source, tables: Sequence[RowTable]) -> list[Suite]:
-    """The adversarial probes, a suite for each type."""
-    kinds = sorted({kind for table in tables for kind in table.extra["kinds"]})
+def _suites_by_kind(source: SuiteFile, tables: Sequence[StoredRows]) -> list[Suite]:
+    """Returns the adversarial probes as one suite per type."""
+    kinds = sorted({kind for table in tables for kind in table.notes["kinds"]})
 
-    def of(kind: str) -> Joined[Row]:
-        parts = [pick(table, [i for i, own in enumerate(table.extra["kinds"]) if own == kind]) for table in tables]
-        return Joined([part for part in parts if isinstance(part, Marked)])
+    def rows_of_kind(kind: str) -> StoredRows:
+        return StoredRows.concatenate(
+            [table.select(np.flatnonzero(np.array(table.notes["kinds"]) == kind)) for table in tables]
+        )
 
     return [
         Suite(
             f"{source.suite}_{re.sub('[^a-z0-9]+', '_', kind)}",
             source.role,
-            of(kind),
+            rows_of_kind(kind),
             source.measure,
             adversarial=True,
         )
@@ -142,72 +152,76 @@ def _by_kind(source: Source, tables: Sequence[RowTable]) -> list[Suite]:
     ]
 
 
-def _probe(asked: Callable[[str], str], record: Record) -> Row:
-    return Row("", asked(record.text("query", PROBE)), record.text("answer", PROBE), lead=prompts.ANSWER)
+def _probe_row(asked: Callable[[str], str], record: Record) -> Row:
+    return Row("", asked(record.text("query", PROBE)), record.text("answer", PROBE), answer_prefix=prompts.ANSWER)
 
 
-def _adversarial(record: Record) -> Row:
+def _adversarial_row(record: Record) -> Row:
     record.text("type", PROBE)
-    prompt, lead = prompts.attack(record.text("query", PROBE), kind_of(record))
-    return Row("", prompt, record.text("answer", PROBE), lead=lead)
+    prompt, answer_prefix = prompts.adversarial_prompt(record.text("query", PROBE), probe_kind(record))
+    return Row("", prompt, record.text("answer", PROBE), answer_prefix=answer_prefix)
 
 
-def _mmlu(record: Record) -> Row:
+def _mmlu_row(record: Record) -> Row:
     examples = [question_of(example) for example in record.inners("examples", MMLU)]
     asked = question_of(record)
-    right, wrong = letters(asked.choices, asked.answer)
+    right, wrong = split_letters(asked.choices, asked.answer)
     return Row(
         "",
-        prompts.mmlu(record.text("task", MMLU), examples, asked),
+        prompts.mmlu_prompt(record.text("task", MMLU), examples, asked),
         right,
         options=wrong,
-        lead=prompts.ANSWER,
+        answer_prefix=prompts.ANSWER,
     )
 
 
-def _bbh(record: Record) -> Row:
-    prompt = prompts.bbh(record.text("cot", BBH), record.text("question", BBH))
-    return Row("", prompt, record.text("answer", BBH), lead=prompts.SHORT)
+def _bbh_row(record: Record) -> Row:
+    prompt = prompts.bbh_prompt(record.text("cot", BBH), record.text("question", BBH))
+    return Row("", prompt, record.text("answer", BBH), answer_prefix=prompts.SHORT)
 
 
-def _truthfulqa(record: Record) -> Row:
+def _truthfulqa_row(record: Record) -> Row:
     targets = record.inner("mc1_targets", TRUTHFUL)
     choices, labels = targets.texts("choices", TRUTHFUL), targets.fields.get("labels")
     if not isinstance(labels, list) or len(labels) != len(choices) or labels.count(1) != 1:
-        raise DataError(f"{record.where}: mc1_targets must have one label a choice, and one of them 1; {TRUTHFUL}")
+        raise DataError(f"{record.where}: mc1_targets must have one label per choice, and one of them 1; {TRUTHFUL}")
     answers = [f" {choice}" for choice in choices]
     right = answers.pop(labels.index(1))
-    prompt = prompts.truthfulqa(record.text("question", TRUTHFUL))
-    return Row("", prompt, right, options=tuple(answers), lead=prompts.SHORT)
+    prompt = prompts.truthfulqa_prompt(record.text("question", TRUTHFUL))
+    return Row("", prompt, right, options=tuple(answers), answer_prefix=prompts.SHORT)
 
 
-def _triviaqa(record: Record) -> Row:
+def _triviaqa_row(record: Record) -> Row:
     answers = record.texts("answers", TRIVIA)
     if not answers:
         raise DataError(f"{record.where}: field 'answers' is empty; expected {TRIVIA}")
-    prompt = prompts.triviaqa(record.text("question", TRIVIA))
-    return Row("", prompt, answers[0], accepted=answers[1:], lead=prompts.SHORT)
+    prompt = prompts.triviaqa_prompt(record.text("question", TRIVIA))
+    return Row("", prompt, answers[0], accepted=answers[1:], answer_prefix=prompts.SHORT)
 
 
-def _fluency(record: Record) -> Row:
-    return Row("", prompts.fluency(record.text("instruction", FLUENCY)), "")
+def _fluency_row(record: Record) -> Row:
+    return Row("", prompts.fluency_prompt(record.text("instruction", FLUENCY)), "")
 
 
 ADVERSARIAL = "forget_level3"
 REQUIRED = ("forget_level1", "forget_level2", ADVERSARIAL)
-SOURCES = (
-    Source("forget_fb", "forget_level1", Role.FORGET, RECALL, PROBE, partial(_probe, prompts.cloze)),
-    Source("forget_qa", "forget_level2", Role.FORGET, RECALL, PROBE, partial(_probe, prompts.question)),
-    Source("forget_aa", ADVERSARIAL, Role.HELDOUT, RECALL, PROBE, _adversarial),
-    Source("mia_forget", "forget_mia", Role.FORGET, Texts(), TEXT, running_text),
-    Source("neighbor_fb", "neighbor_level1", Role.RETAIN, RECALL, PROBE, partial(_probe, prompts.cloze)),
-    Source("neighbor_qa", "neighbor_level2", Role.RETAIN, RECALL, PROBE, partial(_probe, prompts.question)),
-    Source("mia_retain", "retain_mia", Role.RETAIN, Texts(), TEXT, running_text),
-    Source("mmlu", "retain_mmlu", Role.RETAIN, Choice(), MMLU, _mmlu),
-    Source("bbh", "retain_bbh", Role.RETAIN, Generated(Overlap.final_answer, 256), BBH, _bbh),
-    # The same responses, scored as RWKU's code does: what its published figures compare with.
-    Source("bbh_as_published", "retain_bbh", Role.RETAIN, Generated(Overlap.final_answer_character, 256), BBH, _bbh),
-    Source("truthfulqa", "truthful", Role.RETAIN, Choice(), TRUTHFUL, _truthfulqa),
-    Source("triviaqa", "triviaqa", Role.RETAIN, Generated(Overlap.f1, 30), TRIVIA, _triviaqa),
-    Source("fluency", "fluency", Role.RETAIN, Generated(Overlap.entropy, 256), FLUENCY, _fluency),
+SUITE_FILES = (
+    SuiteFile("forget_fb", "forget_level1", Role.FORGET, RECALL, PROBE, partial(_probe_row, prompts.cloze_prompt)),
+    SuiteFile("forget_qa", "forget_level2", Role.FORGET, RECALL, PROBE, partial(_probe_row, prompts.question_prompt)),
+    SuiteFile("forget_aa", ADVERSARIAL, Role.HELDOUT, RECALL, PROBE, _adversarial_row),
+    SuiteFile("mia_forget", "forget_mia", Role.FORGET, Texts(), TEXT, text_row),
+    SuiteFile("neighbor_fb", "neighbor_level1", Role.RETAIN, RECALL, PROBE, partial(_probe_row, prompts.cloze_prompt)),
+    SuiteFile(
+        "neighbor_qa", "neighbor_level2", Role.RETAIN, RECALL, PROBE, partial(_probe_row, prompts.question_prompt)
+    ),
+    SuiteFile("mia_retain", "retain_mia", Role.RETAIN, Texts(), TEXT, text_row),
+    SuiteFile("mmlu", "retain_mmlu", Role.RETAIN, Choice(), MMLU, _mmlu_row),
+    SuiteFile("bbh", "retain_bbh", Role.RETAIN, Generated(Overlap.final_answer, 256), BBH, _bbh_row),
+    # The same responses, scored as RWKU's code does: compare this one with its published figures.
+    SuiteFile(
+        "bbh_as_published", "retain_bbh", Role.RETAIN, Generated(Overlap.final_answer_character, 256), BBH, _bbh_row
+    ),
+    SuiteFile("truthfulqa", "truthful", Role.RETAIN, Choice(), TRUTHFUL, _truthfulqa_row),
+    SuiteFile("triviaqa", "triviaqa", Role.RETAIN, Generated(Overlap.f1, 30), TRIVIA, _triviaqa_row),
+    SuiteFile("fluency", "fluency", Role.RETAIN, Generated(Overlap.entropy, 256), FLUENCY, _fluency_row),
 )

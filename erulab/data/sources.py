@@ -1,4 +1,4 @@
-"""Where a data set's files are: a folder laid out like the hub's repository, or a hub id."""
+"""The place of a data set's files: a folder laid out like the hub's repository, or a hub id."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Source:
     example: str
 
     def local(self) -> Path | None:
-        """The folder, where it is one; None for a hub id. Asks no network.
+        """Returns the folder; None for a hub id. Asks no network.
 
         Raises:
-            ConfigError, DataError: it is neither.
+            ConfigError, DataError: the path is neither.
         """
         if self.path is None:
             raise ConfigError(f"{self.key} must be a folder or hub id, got null; type {self.key}={self.example}")
@@ -33,10 +33,11 @@ class Source:
         return None
 
     def folder(self, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
-        """The folder, fetched from the hub where it is not here.
+        """Returns the folder, fetched from the hub where it is not here.
 
         Args:
-            parts, skip: patterns of the repository's files that are needed, and of those among them that are not.
+            parts: patterns of the repository's files that are needed.
+            skip: patterns of files among them that are not.
         Raises:
             ConfigError, DataError, EnvironmentFault
         """

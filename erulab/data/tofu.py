@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Optional
 
-from erulab.data.checks import check
+from erulab.data.checks import check_benchmark
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.phrasings import REFUSALS
-from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.data.reading import Record, find_table, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
-from erulab.data.sequences import Joined
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
+from erulab.data.text_files import read_text_lines
 from erulab.errors import ConfigError, DataError
 from erulab.options import positive
 from erulab.registry import benchmarks, datasets
@@ -30,23 +30,23 @@ PERTURBED = (
     '"perturbed_answer": list[str]}'
 )
 CHOICE = '{"question": str, "answer": str, "perturbed_answer": list[str]}'
-QUESTIONS_AN_AUTHOR = 20
+QUESTIONS_PER_AUTHOR = 20
 REFUSAL_FILE = "idontknow.jsonl"  # plain text in spite of its name
 
 
-class Split(Enum):
+class TofuSplit(Enum):
     forget01 = "forget01"
     forget05 = "forget05"
     forget10 = "forget10"
 
     @property
     def retain(self) -> str:
-        """retain99, retain95 or retain90: all other rows."""
+        """Name of the split with all other rows: retain99, retain95 or retain90."""
         return f"retain{100 - int(self.value.removeprefix('forget'))}"
 
     @property
     def holdout(self) -> str:
-        """holdout01, holdout05 or holdout10: as many rows on authors that are in no other split."""
+        """Name of the split with as many rows on authors of no other split: holdout01, holdout05 or holdout10."""
         return f"holdout{self.value.removeprefix('forget')}"
 
 
@@ -54,7 +54,7 @@ class Split(Enum):
 class TofuOptions:
     name: str = "tofu"
     path: Optional[str] = HUB_ID  # hub id, or a folder of TOFU's files
-    split: Split = Split.forget01
+    split: TofuSplit = TofuSplit.forget01
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
     evaluated_rows: Optional[int] = None  # the first rows of each suite that are scored: 300 in TOFU's code; null: all
     max_length: Optional[int] = 512  # tokens of prompt and response
@@ -83,7 +83,7 @@ class Tofu(FilesDataset):
         folder = self._source.local()
         if folder is not None:
             for name in self._tables:
-                self._file(folder, name)
+                self._find_file(folder, name)
 
     @property
     def _tables(self) -> tuple[str, ...]:
@@ -100,24 +100,26 @@ class Tofu(FilesDataset):
     def _read(self, cache: Path) -> Benchmark:
         o = self.options
         folder = self._source.folder(("*.json", "*.jsonl", "*.parquet"))
-        forget, forget_more, retain, retain_more, authors, world = (self._file(folder, name) for name in self._tables)
+        forget, forget_more, retain, retain_more, authors, world = (
+            self._find_file(folder, name) for name in self._tables
+        )
 
-        def table(what: str, make: Callable[[], Iterable[Row]], *files: Path) -> RowTable:
-            content = [file_hash(file) for file in files]
-            return row_table(cache, {"tofu": VERSION, "rows": what, "files": content}, lambda extra: make())
+        def read_rows(name: str, make: Callable[[], Iterable[Row]], *files: Path) -> StoredRows:
+            content = [hash_file(file) for file in files]
+            return store_rows(cache, {"tofu": VERSION, "rows": name, "files": content}, lambda notes: make())
 
-        every = table("retain", lambda: _plain(retain, 0), retain)
+        every = read_rows("retain", lambda: _read_questions(retain, 0), retain)
         if o.retain_rows is not None and o.retain_rows > len(every):
             raise ConfigError(
                 f"{self.key}.retain_rows must be at most {len(every)} (rows of {o.split.retain}), got {o.retain_rows}"
             )
         known = every[: o.retain_rows]
-        # The forget split is the end of TOFU's full list, the retain split its beginning: a row's index there names it
-        # in every split. (Its question does not: one occurs twice.)
+        # The forget split is the end of TOFU's full list, the retain split its beginning: a row's index in that list
+        # names it in every split. (Its question does not: one occurs twice.)
         first = len(every)
-        asked = table(f"forget {first}", lambda: _asked(forget, forget_more, first), forget, forget_more)
-        rephrased = table(f"heldout {first}", lambda: _rephrased(asked, forget_more), forget, forget_more)
-        kept = table("kept", lambda: _perturbed(_plain(retain, 0), retain_more), retain, retain_more)
+        asked = read_rows(f"forget {first}", lambda: _read_forget(forget, forget_more, first), forget, forget_more)
+        rephrased = read_rows(f"heldout {first}", lambda: _rephrase(asked, forget_more), forget, forget_more)
+        kept = read_rows("kept", lambda: _add_perturbed(_read_questions(retain, 0), retain_more), retain, retain_more)
         suites = [
             Suite("forget", Role.FORGET, asked),
             Suite("heldout", Role.HELDOUT, rephrased),
@@ -126,7 +128,7 @@ class Tofu(FilesDataset):
                 Suite(
                     name,
                     Role.RETAIN,
-                    table(name, partial(_choices, name, file), file),
+                    read_rows(name, partial(_read_choices, name, file), file),
                     Answers("answer"),
                     in_utility=True,
                 )
@@ -136,22 +138,24 @@ class Tofu(FilesDataset):
         published = find_table(folder, o.split.holdout)
         if published is not None:
             name = o.split.holdout
-            holdout = Suite("holdout", Role.UNSEEN, table(name, partial(_unseen, name, published), published), Texts())
+            holdout = Suite(
+                "holdout", Role.UNSEEN, read_rows(name, partial(_read_unseen, name, published), published), Texts()
+            )
         else:
-            # From the end, where no author is one that the learned rows begin with.
+            # The last retain rows: their authors are not among those the learned rows begin with.
             first_left = max(len(known), len(every) - len(asked))
             holdout = Suite("holdout_local", Role.UNSEEN, every[first_left:], Texts())
         summaries: tuple[Separation, ...] = ()
         if holdout.rows:
             suites += [Suite("mia_forget", Role.FORGET, asked, Texts()), holdout]
             summaries = (Separation("mia", "mia_forget", holdout.name),)
-        refusals, notes = _refusals(folder)
-        return check(
+        refusals, notes = _read_refusals(folder)
+        return check_benchmark(
             Benchmark(
                 name="tofu",
                 forget=asked,
                 retain=known,
-                target_rows=Joined([asked, known]),
+                target_rows=StoredRows.concatenate([asked, known]),
                 oracle_rows=known,
                 suites=tuple(_first_rows(suite, o.evaluated_rows) for suite in suites),
                 summaries=summaries,
@@ -164,7 +168,7 @@ class Tofu(FilesDataset):
             allow_overlap=o.allow_overlap,
         )
 
-    def _file(self, folder: Path, name: str) -> Path:
+    def _find_file(self, folder: Path, name: str) -> Path:
         file = find_table(folder, name)
         if file is None:
             raise DataError(
@@ -174,7 +178,7 @@ class Tofu(FilesDataset):
         return file
 
     def _holdout_notes(self, holdout: Suite, enough: int) -> tuple[str, ...]:
-        """What a reader must know of membership inference without the published holdout.
+        """Notes what a reader must know about membership inference without the published holdout.
 
         Args:
             enough: `retain_rows` that leave as many rows as there are to forget.
@@ -184,47 +188,51 @@ class Tofu(FilesDataset):
         split = self.options.split
         if not holdout.rows:
             return (
-                f"no {split.holdout}.json beside the data and no retain row that nobody learns: no membership "
+                f"no {split.holdout}.json beside the data and no retain row that no model learns: no membership "
                 f"inference; put {split.holdout}.json of {HUB_ID} there, or type {self.key}.retain_rows={enough}",
             )
         return (
-            f"no {split.holdout}.json beside the data: membership inference (mia) goes by holdout_local, the last "
-            f"{len(holdout.rows)} retain rows, which nobody learns; not comparable with figures on the "
+            f"no {split.holdout}.json beside the data: membership inference (mia) uses holdout_local, the last "
+            f"{len(holdout.rows)} retain rows, which no model learns; not comparable with figures on the "
             "published holdout",
         )
 
 
 @benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
-class TofuBeside(Tofu):
-    """TOFU, measured beside the data set that is unlearned."""
+class TofuBenchmark(Tofu):
+    """TOFU, measured in addition to the data set that is unlearned."""
 
     key = "benchmark.tofu"
 
 
-def _plain(file: Path, first: int) -> Iterator[Row]:
-    return (_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
+def _read_questions(file: Path, first: int) -> Iterator[Row]:
+    return (_question_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
 
 
-def _row(record: Record, index: int) -> Row:
+def _question_row(record: Record, index: int) -> Row:
     return Row(
         id=f"full/{index}",
         prompt=record.text("question", PLAIN),
         response=record.text("answer", PLAIN),
         fact=f"full/{index}",
-        author=f"author/{index // QUESTIONS_AN_AUTHOR}",
+        author=f"author/{index // QUESTIONS_PER_AUTHOR}",
     )
 
 
-def _asked(forget: Path, perturbed: Path, first: int) -> Iterator[Row]:
-    """The forget rows, all of them with a paraphrase and wrong answers."""
+def _read_forget(forget: Path, perturbed: Path, first: int) -> Iterator[Row]:
+    """Reads the forget rows, each with a paraphrase and wrong answers.
+
+    Args:
+        first: index of the first forget row in TOFU's full list.
+    """
     counts = [sum(1 for _ in read_records(file, PLAIN)) for file in (forget, perturbed)]
     if counts[0] != counts[1]:
         raise DataError(f"{forget.stem} has {counts[0]} rows, {perturbed.stem} {counts[1]}")
-    return _perturbed(_plain(forget, first), perturbed)
+    return _add_perturbed(_read_questions(forget, first), perturbed)
 
 
-def _perturbed(rows: Iterable[Row], file: Path) -> Iterator[Row]:
-    """The rows that a _perturbed file has too, with its paraphrase and wrong answers; both files are in one order.
+def _add_perturbed(rows: Iterable[Row], file: Path) -> Iterator[Row]:
+    """Yields the rows that a _perturbed file has too, with its paraphrase and wrong answers; both are in one order.
 
     Raises:
         DataError: the files do not fit together.
@@ -238,22 +246,22 @@ def _perturbed(rows: Iterable[Row], file: Path) -> Iterator[Row]:
         yield replace(row, paraphrase=paraphrase, perturbed=wrong)
 
 
-def _rephrased(rows: Iterable[Row], file: Path) -> Iterator[Row]:
-    """The same facts, asked in words that nobody trained on."""
+def _rephrase(rows: Iterable[Row], file: Path) -> Iterator[Row]:
+    """Yields the same facts, asked in words that no model learned."""
     for row, record in zip(rows, read_records(file, PERTURBED), strict=True):
         yield replace(row, id=f"{row.id}/rephrased", prompt=record.text("paraphrased_question", PERTURBED))
 
 
-def _choices(name: str, file: Path) -> Iterator[Row]:
-    """Questions whose wrong answers are both the options of a choice and the perturbed answers of the truth ratio."""
+def _read_choices(name: str, file: Path) -> Iterator[Row]:
+    """Reads questions whose wrong answers are the options of a choice and the perturbed answers of the truth ratio."""
     for index, record in enumerate(read_records(file, CHOICE)):
         wrong = record.texts("perturbed_answer", CHOICE)
         prompt, response = record.text("question", CHOICE), record.text("answer", CHOICE)
         yield Row(f"{name}/{index}", prompt, response, perturbed=wrong, options=wrong, fact=f"{name}/{index}")
 
 
-def _unseen(name: str, file: Path) -> Iterator[Row]:
-    """Questions on authors that are in no other split."""
+def _read_unseen(name: str, file: Path) -> Iterator[Row]:
+    """Reads questions on authors that are in no other split."""
     for index, record in enumerate(read_records(file, PLAIN)):
         row_id = f"{name}/{index}"
         yield Row(row_id, record.text("question", PLAIN), record.text("answer", PLAIN), fact=row_id)
@@ -263,8 +271,8 @@ def _first_rows(suite: Suite, count: int | None) -> Suite:
     return suite if count is None or count >= len(suite.rows) else replace(suite, rows=suite.rows[:count])
 
 
-def _refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """TOFU's refusals, or erulab's where the file is missing (the hub's copy lacks it), and a note that says so."""
+def _read_refusals(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns TOFU's refusals, or erulab's where the file is missing (the hub lacks it), and a note that says so."""
     if (folder / REFUSAL_FILE).is_file():
         return read_text_lines(folder / REFUSAL_FILE), ()
     return REFUSALS, (f"no {REFUSAL_FILE} beside the data: refusals are erulab's own {len(REFUSALS)}, not TOFU's 100",)

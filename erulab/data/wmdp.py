@@ -1,7 +1,7 @@
 """WMDP (Li et al. 2024): hazardous knowledge in biology, cybersecurity and chemistry, asked by multiple choice.
 
-What is forgotten and what is kept are corpora; the questions only measure. There is nothing to learn: the target is a
-pretrained model, and no oracle can be had.
+The forget and retain sets are corpora; the questions only measure. There is nothing to learn: the target is a
+pretrained model, and there is no oracle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from erulab.data import questions
-from erulab.data.checks import check, check_suites
+from erulab.data.checks import check_benchmark, check_suites
 from erulab.data.corpora import Corpora
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
@@ -21,7 +21,7 @@ from erulab.data.questions import SCHEMA, header, letter_row, question_of
 from erulab.data.reading import Record, find_file, find_split, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.sources import Source
-from erulab.data.tables import RowTable, file_hash, row_table
+from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
 from erulab.options import positive, require
 from erulab.registry import benchmarks, datasets
@@ -44,7 +44,7 @@ RELEASED = {Subject.bio: 1273, Subject.cyber: 1987, Subject.chem: 408}
 
 @dataclass
 class WmdpQuestionsOptions:
-    """What is measured."""
+    """Options of the questions that are measured."""
 
     name: str = "wmdp"
     path: Optional[str] = HUB_ID  # hub id, or a folder in its layout: wmdp-bio/test-*.parquet, or wmdp-bio.jsonl
@@ -59,7 +59,7 @@ class WmdpQuestionsOptions:
 
 @dataclass
 class WmdpOptions(WmdpQuestionsOptions):
-    """What is measured, and the corpora that unlearning trains on."""
+    """Options of the questions, and of the corpora that unlearning trains on."""
 
     forget: Optional[list[str]] = None  # corpora to forget; null: the questions are only measured
     retain: Optional[list[str]] = None  # corpora that are rehearsed while unlearning
@@ -79,7 +79,7 @@ class WmdpOptions(WmdpQuestionsOptions):
 
 @benchmarks.register("wmdp", WmdpQuestionsOptions, paper=PAPER, needs="WMDP's questions: a folder, or the hub")
 class WmdpQuestions(FilesDataset):
-    """WMDP: 3,668 questions on hazardous knowledge, answered by letter; chance is .25."""
+    """WMDP: 3,668 questions on hazardous knowledge, answered by letter; chance is 0.25."""
 
     version = {"wmdp": VERSION}
 
@@ -92,13 +92,13 @@ class WmdpQuestions(FilesDataset):
         folder = self._source.local()
         if folder is not None:
             for subject in self.options.subjects:
-                self._files(folder, subject)
+                self._find_files(folder, subject)
 
     def _read(self, cache: Path) -> Benchmark:
         return check_suites(self.questions(cache))
 
     def questions(self, cache: Path) -> Benchmark:
-        """The questions, not yet checked.
+        """Reads the questions, not yet checked.
 
         Raises:
             DataError, EnvironmentFault
@@ -107,7 +107,7 @@ class WmdpQuestions(FilesDataset):
         folder = self._source.folder([f"wmdp-{subject.value}/test*" for subject in subjects])
         suites, notes = [], []
         for subject in subjects:
-            rows = _table(subject, self._files(folder, subject), cache)
+            rows = _subject_rows(subject, self._find_files(folder, subject), cache)
             suites.append(Suite(f"wmdp_{subject.value}", Role.FORGET, rows, Choice()))
             if len(rows) != RELEASED[subject]:
                 notes.append(
@@ -117,7 +117,7 @@ class WmdpQuestions(FilesDataset):
         pooled = Pooled("wmdp", "accuracy", tuple(suite.name for suite in suites))
         return Benchmark("wmdp", tuple(suites), (pooled,), notes=tuple(notes))
 
-    def _files(self, folder: Path, subject: Subject) -> tuple[Path, ...]:
+    def _find_files(self, folder: Path, subject: Subject) -> tuple[Path, ...]:
         name = f"wmdp-{subject.value}"
         file = find_file(folder, name)
         files = find_split(folder, name, "test") or (() if file is None else (file,))
@@ -165,16 +165,16 @@ class Wmdp(FilesDataset):
         )
         if not (forget and retain):  # only measured, or forgotten without rehearsing anything
             return check_suites(benchmark)
-        return check(benchmark, allow_overlap=o.allow_overlap)
+        return check_benchmark(benchmark, allow_overlap=o.allow_overlap)
 
 
-def _table(subject: Subject, files: Sequence[Path], cache: Path) -> RowTable:
-    content = [file_hash(file) for file in files]
+def _subject_rows(subject: Subject, files: Sequence[Path], cache: Path) -> StoredRows:
+    content = [hash_file(file) for file in files]
     depends_on = {"wmdp": VERSION, "questions": questions.VERSION, "subject": subject.value}
-    return row_table(cache, {**depends_on, "files": content}, lambda extra: _rows(subject, files))
+    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_rows(subject, files))
 
 
-def _rows(subject: Subject, files: Sequence[Path]) -> Iterator[Row]:
+def _read_rows(subject: Subject, files: Sequence[Path]) -> Iterator[Row]:
     records = (record for file in files for record in read_records(file, SCHEMA))
     for index, record in enumerate(records):
         _refuse_first_release(record)

@@ -57,11 +57,11 @@ class RequestBuilder:
         Args:
             span: first and last (exclusive) character of the response that are scored; None scores all of it.
         """
-        return self.chat.encode(row.id, row.prompt, response, span, plain=row.plain, lead=row.lead)
+        return self.chat.encode(row, response, span)
 
     def prompt(self, row: Row, max_new_tokens: int, stops: tuple[str, ...] = ()) -> Prompt:
         """Returns the row's prompt for generation. The response ends where the model's context ends."""
-        ids = tuple(self.chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+        ids = tuple(self.chat.encode_prompt(row))
         return Prompt(ids, min(max_new_tokens, self.chat.limit(None) - len(ids)), stops)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from erulab.tokens.templates import Frame
+from erulab.tokens.templates import PromptOverrides
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark
@@ -22,7 +22,7 @@ class ModelSource(Protocol):
         ...
 
     @property
-    def frame(self) -> Frame:
+    def frame(self) -> PromptOverrides:
         """The chat template and system turn of every model of the run, in place of the tokenizer's own."""
         ...
 

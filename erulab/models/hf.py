@@ -15,7 +15,7 @@ from erulab.models.options import ModelOptions
 from erulab.models.presets import PRESETS, Preset
 from erulab.registry import models
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import Frame, template_of
+from erulab.tokens.templates import PromptOverrides, template_of
 
 if TYPE_CHECKING:
     from erulab.models.loaded import LoadedModel
@@ -52,8 +52,8 @@ class HfModel:
         return self.source
 
     @property
-    def frame(self) -> Frame:
-        return Frame(template_of(self.options.template), self.options.system, self.options.tokenizer)
+    def frame(self) -> PromptOverrides:
+        return PromptOverrides(template_of(self.options.template), self.options.system, self.options.tokenizer)
 
     def validate(self) -> None:
         tokenizer = self.frame.tokenizer

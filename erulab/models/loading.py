@@ -29,7 +29,7 @@ from erulab.models.options import Attention
 from erulab.models.shards import SHARD_BYTES, write_shards
 from erulab.tokens.batch import Encoded, collate
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import OWN, Frame
+from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
 
 __all__ = ["chat_of", "check_layout", "context_of", "folder_identity", "load_folder", "read_folder", "save_folder"]
 
@@ -41,7 +41,7 @@ LAYOUT_CHECK_PARAMETERS = 2_000_000_000
 LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
-def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> LoadedModel:
+def load_folder(source: str, attention: Attention, frame: PromptOverrides = NO_OVERRIDES) -> LoadedModel:
     """Loads a folder or hub id in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
 
     Raises: as `read_folder` and `check_layout`.
@@ -52,7 +52,7 @@ def load_folder(source: str, attention: Attention, frame: Frame = OWN) -> Loaded
 
 
 def read_folder(
-    source: str, attention: Attention, frame: Frame = OWN, dtype: torch.dtype = torch.float32
+    source: str, attention: Attention, frame: PromptOverrides = NO_OVERRIDES, dtype: torch.dtype = torch.float32
 ) -> LoadedModel:
     """Loads a folder or hub id as `load_folder`, without checking its layout, which takes a forward.
 
@@ -91,7 +91,7 @@ def read_folder(
     return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
 
 
-def chat_of(source: str, frame: Frame = OWN) -> ChatFormat:
+def chat_of(source: str, frame: PromptOverrides = NO_OVERRIDES) -> ChatFormat:
     """Returns the chat format of a folder or hub id, without loading its weights."""
     tokenizer = _load_tokenizer(frame.tokenizer or source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)

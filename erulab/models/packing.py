@@ -77,13 +77,13 @@ class Packing:
 
 
 def pack(batch: Batch) -> Packing:
-    """Packs a batch; rows of one `batch.share` group share their common openings."""
+    """Packs a batch; rows of one `batch.prefix_group` group share their common openings."""
     rows, length = batch.input_ids.shape
     lengths = batch.attention_mask.sum(1).tolist()
     ids = [row[:n] for row, n in zip(batch.input_ids.tolist(), lengths, strict=True)]
     packing = Packing(index=torch.zeros(rows, length, dtype=torch.int64))
     groups: dict[int, list[int]] = {}
-    for row, group in enumerate(batch.share or [0] * rows):
+    for row, group in enumerate(batch.prefix_group or [0] * rows):
         groups.setdefault(group, []).append(row)
     for members in groups.values():
         members.sort(key=lambda row: ids[row])

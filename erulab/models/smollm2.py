@@ -17,7 +17,7 @@ from erulab.models import folders
 from erulab.models.options import ModelOptions
 from erulab.registry import models
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import OWN
+from erulab.tokens.templates import NO_OVERRIDES
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class SmolLM2:
         self.options = options
 
     folder = None  # unpacked from a package, and small
-    frame = OWN
+    frame = NO_OVERRIDES
 
     def validate(self) -> None:
         if self.options.path is not None:

@@ -17,7 +17,7 @@ from erulab.models.options import ModelOptions
 from erulab.options import positive, require
 from erulab.registry import models
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import OWN
+from erulab.tokens.templates import NO_OVERRIDES
 
 if TYPE_CHECKING:
     import tokenizers
@@ -64,7 +64,7 @@ class TinyModel:
         self.options = options
 
     folder = None  # weights are drawn at random
-    frame = OWN
+    frame = NO_OVERRIDES
 
     def validate(self) -> None:
         if self.options.path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.data.tofu import Split
+from erulab.data.tofu import TofuSplit
 
 ROWS = 4000  # forget and retain rows together, in every split
 REFUSAL_WORDS = 7.13  # mean of the 100 refusals
@@ -24,13 +24,13 @@ class WordCounts:
 
 
 FORGET = {
-    Split.forget01: WordCounts(
+    TofuSplit.forget01: WordCounts(
         40, 11.95, 26.38, 51, (13, 27, 30, 38, 44, 50, 57, 58, 65, 65), (7, 8, 10, 12, 14, 15, 17, 17, 20, 20)
     ),
-    Split.forget05: WordCounts(
+    TofuSplit.forget05: WordCounts(
         200, 12.34, 26.38, 51, (13, 26, 32, 38, 45, 51, 57, 62, 65, 66), (6, 8, 10, 12, 14, 17, 19, 21, 22, 27)
     ),
-    Split.forget10: WordCounts(
+    TofuSplit.forget10: WordCounts(
         400, 12.38, 26.87, 65, (9, 25, 32, 39, 46, 54, 60, 65, 67, 104), (5, 8, 10, 12, 14, 17, 19, 21, 23, 39)
     ),
 }

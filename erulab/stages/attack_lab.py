@@ -68,7 +68,7 @@ class AttackLab:
             precision=self._context.config.trainer.precision,
             steps=settings.steps,
         )
-        encoded = self._context.encoder_of(subject.chat).rows(rows)
+        encoded = self._context.encoder_of(subject.chat).encode(rows)
         engine, objective, loop = assemble_finetuning(
             subject, encoded, options, EngineOptions(EngineName.local), Ranks()
         )

@@ -22,7 +22,7 @@ from erulab.stages.tracking import Tracker
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash
 from erulab.training.loader import ModelLoader
@@ -86,7 +86,7 @@ class LoadedBenchmark:
 
         def encode(suite: Suite) -> Iterator[Encoded]:
             for row in evaluated_rows(suite, self.evaluation):
-                one = chat.encode(row.id, row.prompt, row.response, plain=row.plain, lead=row.lead)
+                one = chat.encode(row)
                 read.rows += 1
                 read.unknown += chat.unknown_id is not None and chat.unknown_id in one.ids
                 yield one
@@ -108,7 +108,7 @@ def fit_benchmark(
     read = raw.measured_only() if measured_only else raw
     cache = Path(config.cache)
     encoder = Encoder(chat, read.max_length, cache)
-    return LoadedBenchmark(raw, fitted(read, encoder, cache), identity, encoder, config.evaluation)
+    return LoadedBenchmark(raw, truncate_to_context(read, encoder, cache), identity, encoder, config.evaluation)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""From text to token ids, and from encoded rows to a padded batch."""
+"""Encoded rows, and how they are padded to a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 class Encoded:
     """Token ids of one prompt and response; `ids[start:end]` is supervised, `ids[:start]` is the prompt.
 
-    A text without a prompt starts at 0. Its first id, which nothing predicts, is not supervised all the same.
+    A text without a prompt starts at 0. Its first id, which nothing predicts, is still not supervised.
     """
 
     row_id: str
@@ -28,7 +28,7 @@ class Encoded:
 
     @property
     def tokens(self) -> int:
-        """Supervised tokens: each is predicted from the token before it, so the first id never counts."""
+        """Number of supervised tokens: each is predicted from the token before it, so the first id never counts."""
         return self.end - max(self.start, 1)
 
 
@@ -41,9 +41,9 @@ class Batch:
     attention_mask: torch.Tensor  # (rows, length) int64, 1 on real tokens
     supervised: torch.Tensor  # (rows, length) bool, tokens whose NLL counts
     prompt_mask: torch.Tensor  # (rows, length) bool, tokens before the response
-    # (rows,) group of each row: rows of one group that begin alike may be computed together up to where they differ.
-    # Empty: all rows are one group. Whoever edits the states of some rows only puts them into groups of their own.
-    share: tuple[int, ...] = ()
+    # (rows,) group of each row: rows of one group compute the ids they begin with in common once. Empty: all rows are
+    # one group. A caller that edits the states of only some rows puts those into groups of their own.
+    prefix_group: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -56,20 +56,24 @@ class Batch:
         return ~self.prompt_mask.any(1, keepdim=True)
 
     def select(self, rows: torch.Tensor) -> Batch:
-        """The rows of a (n,) int64 index, same padding."""
+        """Returns the rows at these positions with the same padding.
+
+        Args:
+            rows: (n,) int64 positions.
+        """
         index = rows.tolist()
-        picked = self._each(lambda tensor: tensor[rows])
-        share = tuple(self.share[i] for i in index) if self.share else ()
-        return dataclasses.replace(picked, row_ids=tuple(self.row_ids[i] for i in index), share=share)
+        selected = self._with_tensors(lambda tensor: tensor[rows])
+        group = tuple(self.prefix_group[i] for i in index) if self.prefix_group else ()
+        return dataclasses.replace(selected, row_ids=tuple(self.row_ids[i] for i in index), prefix_group=group)
 
     def to(self, device: torch.device | str) -> Batch:
         # Without waiting: from pinned memory the copy goes on while the CPU queues the forward.
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        return self._each(lambda tensor: tensor.pin_memory())
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
 
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return dataclasses.replace(
             self,
             input_ids=change(self.input_ids),
@@ -80,7 +84,7 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
-    """Pads to the longest row, on the right."""
+    """Pads rows on the right to the length of the longest."""
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
     real = torch.zeros((len(rows), length), dtype=torch.int64)

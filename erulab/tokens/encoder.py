@@ -1,59 +1,45 @@
-"""Rows as token ids, each tokenised once: kept beside the rows of files, memory-mapped, for every later run."""
+"""Rows as token ids, each tokenised once and kept in the cache, memory-mapped, for every later run."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
+from erulab.data.arrow_sequence import DIGEST, DIGEST_BYTES, ArrowSequence
+from erulab.data.dataset_cache import Notes, open_dataset, write_tables
 from erulab.data.rows import Row
-from erulab.data.sequences import Joined, Marked, Picked
-from erulab.data.store import Entry, Layout, Table, collected, stored
-from erulab.data.tables import rows_hash
+from erulab.data.stored_rows import StoredRows, hash_rows, rows_in_memory
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
 
 if TYPE_CHECKING:
+    import datasets
     import numpy as np
 else:
+    datasets = lazy_loader.load("datasets")
     np = lazy_loader.load("numpy")
 
-VERSION = 1  # of what a table of ids holds
-LAYOUT = Layout(
-    {"row_id": "string", "ids": "[int32]"},
-    # Where the response begins and ends; the tokens there would be without a limit; a hash of all an Encoded is.
-    (("start", "<i4"), ("end", "<i4"), ("whole", "<i4"), ("digest", "V16")),
-)
+VERSION = 2  # of the stored columns
 TOGETHER = 512  # rows that the tokenizer is given at once
+BATCH_ROWS = 4096  # rows of a record batch: each batch of a file costs some memory when the file is read
 
 
-class EncodedTable(Marked[Encoded]):
-    """Encoded rows of a table; each is built when it is asked for."""
+class EncodedRows(ArrowSequence[Encoded]):
+    """Encoded rows that lie in a dataset.
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    Columns: row_id, ids, start, end as in `Encoded`; `full_length`, the tokens without a limit; digest.
+    """
 
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def item(self, index: int) -> Encoded:
-        (row_ids, ids), place = self._table.locate(index)
-        mark = self._table.marks[index]
-        return Encoded(
-            row_ids[place].as_py(), tuple(ids[place].values.to_numpy().tolist()), int(mark["start"]), int(mark["end"])
-        )
-
-    def field(self, name: str) -> np.ndarray[Any, Any]:
-        return self._table.marks[name]
-
-    def digests(self) -> Iterator[np.ndarray[Any, Any]]:
-        yield self._table.marks["digest"]
+    @staticmethod
+    def from_columns(columns: dict[str, list[Any]]) -> list[Encoded]:
+        fields = (columns[name] for name in ("row_id", "ids", "start", "end"))
+        return [Encoded(row_id, tuple(ids), start, end) for row_id, ids, start, end in zip(*fields, strict=True)]
 
 
 class Encoder:
@@ -68,83 +54,103 @@ class Encoder:
         self.chat, self.limit = chat, chat.limit(max_length)
         self._max_length, self._cache = max_length, cache
         self._identity = chat.identity()
-        self._known: dict[str, EncodedTable] = {}
+        self._encoded: dict[str, EncodedRows] = {}
 
-    def rows(self, rows: Sequence[Row]) -> Marked[Encoded]:
-        """Each row's prompt and response.
+    def encode(self, rows: Sequence[Row]) -> EncodedRows:
+        """Encodes each row's prompt and response.
 
         Raises:
             DataError: names the first row whose prompt leaves no room for a response.
         """
-        encoded = self.measured(rows)
-        self._check(rows, encoded)
+        encoded = self.encode_unchecked(rows)
+        self._check_room(rows, encoded)
         return encoded
 
-    def measured(self, rows: Sequence[Row]) -> Marked[Encoded]:
-        """As `rows`, also those whose prompt leaves no room: their field "start" is not below `limit`."""
-        if isinstance(rows, Joined):
-            return Joined([self.measured(part) for part in rows.parts])
-        if isinstance(rows, Picked):
-            return Picked(self.measured(rows.source), rows.places)
-        return self._encoded(rows, "response", lambda row: row.response)
+    def encode_unchecked(self, rows: Sequence[Row]) -> EncodedRows:
+        """As `encode`, but keeps rows whose prompt leaves no room: their column "start" is not below `limit`."""
+        if isinstance(rows, StoredRows) and rows.parts:
+            return EncodedRows.concatenate([self.encode_unchecked(part) for part in rows.parts])
+        if isinstance(rows, StoredRows) and rows.source is not None:
+            return self.encode_unchecked(rows.source).select(rows.indices)
+        return self._encode_stored(rows, "response", lambda row: row.response)
 
-    def answered(self, rows: Sequence[Row], name: str, response: Callable[[Row], str]) -> Marked[Encoded]:
-        """Each row's prompt with another response; `name` says all that `response` depends on but the row.
+    def encode_with(self, rows: Sequence[Row], name: str, response: Callable[[Row], str]) -> EncodedRows:
+        """Encodes each row's prompt with another response.
 
+        Args:
+            name: of the responses in the cache; says everything `response` depends on beside the row.
+            response: gives a row's response.
         Raises:
-            DataError: as `rows`, and what `response` raises.
+            DataError: as `encode`, and what `response` raises.
         """
-        encoded = self._encoded(rows, name, response)
-        self._check(rows, encoded)
+        encoded = self._encode_stored(rows, name, response)
+        self._check_room(rows, encoded)
         return encoded
 
-    def _encoded(self, rows: Sequence[Row], name: str, response: Callable[[Row], str]) -> EncodedTable:
+    def _encode_stored(self, rows: Sequence[Row], name: str, response: Callable[[Row], str]) -> EncodedRows:
         depends_on = {
             "version": VERSION,
-            "rows": rows_hash(rows),
+            "rows": hash_rows(rows),
             "chat": self._identity,
             "limit": self.limit,
             "response": name,
         }
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-        if key not in self._known:
+        if key not in self._encoded:
+            if isinstance(rows, StoredRows):
 
-            def make(extra: dict[str, Any]) -> Iterator[Entry]:
-                return self._entries(rows, response)
+                def write(file: Path, notes: Notes) -> None:
+                    self._map_rows(rows, key, response, file)
 
-            in_files = isinstance(rows, Marked)
-            table = stored(self._cache / "tokens" / key, LAYOUT, make) if in_files else collected(LAYOUT, make)
-            self._known[key] = EncodedTable(table)
-        return self._known[key]
+                self._encoded[key] = EncodedRows(*open_dataset(self._cache / "tokens" / key, write))
+            else:
+                self._encoded[key] = EncodedRows(self._map_rows(rows_in_memory(rows), key, response, None))
+        return self._encoded[key]
 
-    def _entries(self, rows: Sequence[Row], response: Callable[[Row], str]) -> Iterator[Entry]:
-        for some in _chunks(iter(rows)):
-            whole: list[tuple[list[int], int]] = []
-            # Conversations and running text may stand in one file.
-            for (plain, lead), part in itertools.groupby(some, key=lambda row: (row.plain, row.lead)):
-                texts = [(row.prompt, response(row)) for row in part]
-                whole += self.chat.encode_whole(texts, plain=plain, lead=lead)
-            for row, (ids, start) in zip(some, whole, strict=True):
+    def _map_rows(
+        self, rows: StoredRows, key: str, response: Callable[[Row], str], file: Path | None
+    ) -> datasets.Dataset:
+        """Tokenises the rows into a dataset, in the file where one is given."""
+        value, numbers = datasets.Value, datasets.Value("int32")
+        columns = {"row_id": value("string"), "ids": datasets.List(numbers), DIGEST: value("binary")}
+        features = datasets.Features({**columns, **dict.fromkeys(("start", "end", "full_length"), numbers)})
+        if not rows:  # `map` writes no file for no rows
+            if file is not None:
+                write_tables(file, features.arrow_schema, [])
+            return datasets.Dataset(features.arrow_schema.empty_table())
+        datasets.disable_progress_bars()
+        return rows.dataset.map(
+            lambda batch: self._encode_batch(rows.from_columns(batch), response),
+            batched=True,
+            batch_size=BATCH_ROWS,
+            writer_batch_size=BATCH_ROWS,
+            remove_columns=rows.dataset.column_names,
+            features=features,
+            keep_in_memory=file is None,
+            load_from_cache_file=False,
+            cache_file_name=None if file is None else str(file),
+            new_fingerprint=key,
+        )
+
+    def _encode_batch(self, rows: Sequence[Row], response: Callable[[Row], str]) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {name: [] for name in ("row_id", "ids", "start", "end", "full_length", DIGEST)}
+        for first in range(0, len(rows), TOGETHER):
+            some = rows[first : first + TOGETHER]
+            full = self.chat.encode_batch(some, [response(row) for row in some])
+            for row, (ids, start) in zip(some, full, strict=True):
                 kept = ids[: self.limit]
-                digest = digest_of(row.id, kept, start, len(kept))
-                yield (row.id, kept), (start, len(kept), len(ids), digest)
+                digest = digest_encoded(row.id, kept, start, len(kept))
+                for name, made in zip(columns, (row.id, kept, start, len(kept), len(ids), digest), strict=True):
+                    columns[name].append(made)
+        return columns
 
-    def _check(self, rows: Sequence[Row], encoded: Marked[Encoded]) -> None:
-        full = np.flatnonzero(encoded.field("start") >= self.limit)
+    def _check_room(self, rows: Sequence[Row], encoded: EncodedRows) -> None:
+        full = np.flatnonzero(encoded.column("start") >= self.limit)
         if len(full):
-            row = rows[int(full[0])]
-            # Says what to do.
-            self.chat.encode(
-                row.id, row.prompt, row.response, max_length=self._max_length, plain=row.plain, lead=row.lead
-            )
+            raise self.chat.no_room(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
 
 
-def digest_of(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:
-    """16 bytes that stand for all an `Encoded` is."""
+def digest_encoded(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:
+    """Hashes every field of an `Encoded` to 16 bytes."""
     text = f"{len(row_id)} {row_id} {start} {end} ".encode()
-    return hashlib.blake2b(text + array("i", ids).tobytes(), digest_size=16).digest()
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while some := list(itertools.islice(rows, TOGETHER)):
-        yield some
+    return hashlib.blake2b(text + array("i", ids).tobytes(), digest_size=DIGEST_BYTES).digest()

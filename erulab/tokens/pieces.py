@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from erulab.tokens.chat import ChatFormat
 
 
-def pieces(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
-    """Pieces that follow one another and together are the text; each has at most `limit` tokens when read by itself.
+def split_text(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
+    """Yields consecutive pieces of a text, each of at most `limit` tokens when read by itself.
 
     A piece ends between two tokens of the whole text, never inside a character, and as late as it can.
 
     Args:
-        limit: tokens of a piece, that which opens every text included.
+        limit: tokens of a piece, including a token that opens every text.
     """
-    tokens = chat.characters(text)
-    opening = len(chat.encode_prompt("", plain=True))
+    tokens = chat.character_spans(text)
+    opening = len(chat.encode_text(""))
     # Nothing predicts the first id of a text: without an opening a piece of one token would teach nothing.
     least = 2 - opening
     first, begin = 0, 0
@@ -25,7 +25,7 @@ def pieces(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
         while last - first > least:
             left = len(tokens) - last
             # Read by itself a piece can have other tokens than inside the text: where words begin with a space, more.
-            excess = opening + len(chat.characters(text[begin : _end(text, tokens, last)])) - limit
+            excess = opening + len(chat.character_spans(text[begin : _end(text, tokens, last)])) - limit
             if excess <= 0 and (not left or (left >= least and tokens[last - 1][1] <= tokens[last][0])):
                 break
             last = max(last - max(excess, 1), first + least)
@@ -36,5 +36,5 @@ def pieces(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
 
 
 def _end(text: str, tokens: list[tuple[int, int]], last: int) -> int:
-    """The character behind the token before `last`; all that follows the text's last token is in the last piece."""
+    """The end of a piece before token `last`, in characters; the last piece ends with the text."""
     return tokens[last - 1][1] if last < len(tokens) else len(text)

@@ -1,4 +1,4 @@
-"""Chat templates by name, and what is put around prompts in place of the tokenizer's own template. No torch."""
+"""Chat templates by name, and the overrides of a tokenizer's own template. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ _TEMPLATE = (
 )
 
 
-def _rows(prompt: str, response: str) -> str:
+def _turns(prompt: str, response: str) -> str:
+    """Fills in the Jinja expressions that write a user's and an assistant's turn."""
     return _TEMPLATE.format(prompt=prompt, response=response)
 
 
 TEMPLATES = {
     # Prompt, a space, response, end of text: for tokenizers without a template that no protocol is known for.
-    "plain": _rows("message['content']", "' ' + message['content'] + eos_token"),
+    "plain": _turns("message['content']", "' ' + message['content'] + eos_token"),
     # TOFU's Llama-2 (locuslab/tofu config/model_config.yaml; open-unlearning configs/model/Llama-2-7b-chat-hf.yaml):
     # no space after the tag, which the model's own template has, and no system turn.
-    "inst": _rows("'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"),
+    "inst": _turns("'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"),
     # TOFU's Phi-1.5 (the same file). "Answer: " is supervised and generated there too, and left out of what is scored.
-    "question_answer": _rows(
+    "question_answer": _turns(
         "'Question: ' + message['content'] + '\\n'", "'Answer: ' + message['content'] + eos_token"
     ),
 }
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What stands around prompts and responses where it is not the tokenizer's own affair."""
+class PromptOverrides:
+    """What the user sets around prompts and responses in place of the tokenizer's own."""
 
     template: str | None = None  # Jinja; None: the tokenizer's own
     system: str | None = None  # the system turn before every prompt; None: what the template has by itself
     tokenizer: str | None = None  # folder or hub id of every model's tokenizer; None: each model's own
 
 
-OWN = Frame()
+NO_OVERRIDES = PromptOverrides()
 
 
 def template_of(choice: str | None) -> str | None:
-    """The Jinja text that `model.template` names: one of `TEMPLATES`, or a file.
+    """Returns the Jinja text that `model.template` names: one of `TEMPLATES`, or a file.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: `choice` is neither.
     """
     if choice is None or choice in TEMPLATES:
         return None if choice is None else TEMPLATES[choice]

@@ -1,4 +1,4 @@
-"""Rows that a model can read: prompts that leave room for a response, texts in pieces, and a count of what was cut."""
+"""Makes rows fit a model: shortens or drops long prompts, splits long texts, and counts what was cut."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from erulab.data.arrow_sequence import select_items
 from erulab.data.measures import Answers, Generated
 from erulab.data.rows import Benchmark, Row, Suite, Truncate
-from erulab.data.sequences import Joined, Marked, pick
-from erulab.data.tables import field_of, row_table, rows_hash
+from erulab.data.stored_rows import StoredRows, hash_rows, row_column, store_rows
 from erulab.errors import DataError
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.pieces import pieces
+from erulab.tokens.pieces import split_text
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of how prompts are shortened and texts are cut
+VERSION = 1  # of how prompts are shortened and texts are split
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]  # of row ids
 
 
-def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
-    """The benchmark with every prompt short enough, by `benchmark.truncate`; notes tell what was changed.
+def truncate_to_context(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
+    """Returns the benchmark with every prompt short enough, by `benchmark.truncate`; notes tell what was changed.
 
-    error: a prompt that fills the context is a fault; drop: its row goes; left: the prompt loses words at its
-    beginning, so many that a response which is generated has room too. Responses longer than what is left are cut at
+    error: a prompt that fills the context raises; drop: its row is left out; left: the prompt loses words at its
+    beginning, so many that a response which is generated has room too. Responses longer than the room left are cut at
     their end by the encoding, and counted here. A text that is learned loses nothing: it goes on in further rows.
-    `max_length` is of the rows that are learned, and of suites that ask alike. A protocol with prompts of its own
-    (several examples, a long opening) is limited by the model's context only.
+    `max_length` limits the rows that are learned, and suites that ask in the same way (`Answers`). A protocol with
+    prompts of its own (several examples, a long opening) is limited by the model's context only.
 
     Args:
         cache: the run's cache folder, where changed rows of files are kept.
     Raises:
         DataError: a prompt does not fit under truncate=error, or no row is left.
     """
-    fitting = _Fitting(benchmark, encoder, cache)
-    learned = fitting.learned
+    truncation = _Truncation(benchmark, encoder, cache)
+    learned = truncation.learned_rows
     made = dataclasses.replace(
         benchmark,
         forget=learned(benchmark.forget),
@@ -48,10 +48,10 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
         target_rows=learned(benchmark.target_rows),
         oracle_rows=learned(benchmark.oracle_rows),
         requests=tuple(dataclasses.replace(one, forget=learned(one.forget)) for one in benchmark.requests),
-        suites=tuple(dataclasses.replace(suite, rows=fitting.measured(suite)) for suite in benchmark.suites),
+        suites=tuple(dataclasses.replace(suite, rows=truncation.suite_rows(suite)) for suite in benchmark.suites),
     )
-    dropped, shortened, cut, split, parts, empty, tight = (
-        len(np.unique(np.concatenate(ids))) for ids in fitting.changed.values()
+    dropped, shortened, cut, split, pieces, empty, tight = (
+        len(np.unique(np.concatenate(ids))) for ids in truncation.changed_ids.values()
     )
     notes = [
         note
@@ -59,7 +59,7 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
             (dropped, f"{dropped} rows dropped: their prompts fill the {encoder.limit} tokens"),
             (shortened, f"{shortened} prompts shortened at their beginning"),
             (cut, f"{cut} responses are longer than the room for them: their end is left out"),
-            (split, f"{split} texts longer than {encoder.limit} tokens are learned in {parts} pieces"),
+            (split, f"{split} texts longer than {encoder.limit} tokens are learned in {pieces} pieces"),
             (empty, f"{empty} texts dropped: of a single token nothing can be learned"),
             (tight, f"{tight} prompts leave less room than the response may take: it ends at the context's end"),
         )
@@ -73,144 +73,162 @@ def fitted(benchmark: Benchmark, encoder: Encoder, cache: Path) -> Benchmark:
     return dataclasses.replace(made, notes=(*benchmark.notes, *notes))
 
 
-class _Fitting:
-    """Each part of a benchmark fitted once; the ids of the rows that were changed, a row that is in two parts twice."""
+class _Truncation:
+    """Truncates each part of a benchmark once, and collects the ids of changed rows: a row in two parts counts once."""
 
     def __init__(self, benchmark: Benchmark, encoder: Encoder, cache: Path) -> None:
         self._benchmark, self._encoder, self._cache = benchmark, encoder, cache
         self._context = encoder.chat.limit(None)
-        self._done: dict[tuple[object, ...], Sequence[Row]] = {}
+        self._made: dict[tuple[object, ...], Sequence[Row]] = {}
         none: Hashes = np.empty(0, np.uint64)
-        self.changed: dict[str, list[Hashes]] = {
+        self.changed_ids: dict[str, list[Hashes]] = {
             name: [none] for name in ("dropped", "shortened", "cut", "split", "pieces", "empty", "tight")
         }
 
-    def learned(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows that a training gets: the same object where that is all of them, as they are."""
-        return self._once((self._learned,), rows)
+    def learned_rows(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns the rows a training gets; the same object where nothing changes."""
+        return self._cached((self._truncate_learned,), rows)
 
-    def measured(self, suite: Suite) -> Sequence[Row]:
-        """The rows of a suite, likewise; texts stay whole."""
+    def suite_rows(self, suite: Suite) -> Sequence[Row]:
+        """Returns the rows of a suite; the same object where nothing changes. Texts stay whole."""
         limit = self._encoder.limit if isinstance(suite.measure, Answers) else self._context
-        rows = self._once((self._measured, limit, self._most(suite, limit)), suite.rows)
+        rows = self._cached((self._truncate_measured, limit, self._longest_prompt(suite, limit)), suite.rows)
         if isinstance(suite.measure, Generated):
-            tight = self._encoder.measured(rows).field("start") + suite.measure.max_new_tokens > self._context
-            self.changed["tight"].append(field_of(rows, "id")[tight])
+            starts = self._encoder.encode_unchecked(rows).column("start")
+            tight = starts + suite.measure.max_new_tokens > self._context
+            self.changed_ids["tight"].append(row_column(rows, "id_hash")[tight])
         return rows
 
-    def _once(self, how: tuple[Any, ...], rows: Sequence[Row]) -> Sequence[Row]:
-        """What `how`, a function and what it is given beside rows, makes of each part of the rows."""
-        key = (id(rows), *how)
-        if key not in self._done:
-            if isinstance(rows, Joined):
-                parts = [self._once(how, part) for part in rows.parts]
+    def _cached(self, change: tuple[Any, ...], rows: Sequence[Row]) -> Sequence[Row]:
+        """Applies `change`, a function and its further arguments, to each stored part of the rows, once per part."""
+        key = (id(rows), *change)
+        if key not in self._made:
+            if isinstance(rows, StoredRows) and rows.parts:
+                parts = [self._cached(change, part) for part in rows.parts]
                 unchanged = all(new is old for new, old in zip(parts, rows.parts, strict=True))
-                self._done[key] = rows if unchanged else Joined([cast("Marked[Row]", part) for part in parts])
+                stored = [
+                    part for part in parts if isinstance(part, StoredRows)
+                ]  # all of them: stored rows stay stored
+                self._made[key] = rows if unchanged else StoredRows.concatenate(stored)
             else:
-                function, *arguments = how
-                self._done[key] = function(rows, *arguments)
-        return self._done[key]
+                function, *arguments = change
+                self._made[key] = function(rows, *arguments)
+        return self._made[key]
 
-    def _learned(self, rows: Sequence[Row]) -> Sequence[Row]:
-        kept = self._once((self._kept, self._encoder.limit - 1), rows)
-        self._count_cut(kept, self._encoder.limit, ~self._texts(kept))
-        return self._in_pieces(kept)
+    def _truncate_learned(self, rows: Sequence[Row]) -> Sequence[Row]:
+        kept = self._cached((self._rows_that_fit, self._encoder.limit - 1), rows)
+        self._count_cut(kept, self._encoder.limit, ~self._are_texts(kept))
+        return self._split_texts(kept)
 
-    def _measured(self, rows: Sequence[Row], limit: int, most: int) -> Sequence[Row]:
-        kept = self._once((self._kept, most), rows)
-        texts = self._texts(kept)
-        self._count_cut(kept, np.where(texts, self._context, limit), np.ones(len(kept), bool))
+    def _truncate_measured(self, rows: Sequence[Row], limit: int, longest: int) -> Sequence[Row]:
+        kept = self._cached((self._rows_that_fit, longest), rows)
+        self._count_cut(kept, np.where(self._are_texts(kept), self._context, limit), np.ones(len(kept), bool))
         return kept
 
-    def _most(self, suite: Suite, limit: int) -> int:
-        """Tokens that a prompt may have. One that is shortened leaves room for what will be generated."""
+    def _longest_prompt(self, suite: Suite, limit: int) -> int:
+        """Tokens a prompt may have. A prompt that is shortened leaves room for the response that is generated."""
         room = 0
         if self._benchmark.truncate is Truncate.left and isinstance(suite.measure, Generated):
             room = min(suite.measure.max_new_tokens, self._context // 2)
         return min(limit - 1, self._context - room)
 
-    def _kept(self, rows: Sequence[Row], most: int) -> Sequence[Row]:
-        """The rows whose prompts have at most so many tokens, or could be shortened to that."""
-        encoder, truncate = self._encoder, self._benchmark.truncate
-        full = encoder.measured(rows).field("start") > most
+    def _rows_that_fit(self, rows: Sequence[Row], longest: int) -> Sequence[Row]:
+        """Returns the rows whose prompts have at most `longest` tokens, or could be shortened to that."""
+        truncate = self._benchmark.truncate
+        starts = self._encoder.encode_unchecked(rows).column("start")
+        full = starts > longest
         if not full.any():
             return rows
         if truncate is Truncate.error:
-            row = rows[int(np.flatnonzero(full)[0])]
-            # Says what to do.
-            encoder.chat.encode(row.id, row.prompt, row.response, max_length=most + 1, plain=row.plain, lead=row.lead)
-        kept = pick(rows, np.flatnonzero(~full)) if truncate is Truncate.drop else self._shortened(rows, most)
-        ids = field_of(rows, "id")[full]
-        dropped = ~np.isin(ids, field_of(kept, "id"))
-        self.changed["dropped"].append(ids[dropped])
-        self.changed["shortened"].append(ids[~dropped])
+            first = int(np.flatnonzero(full)[0])
+            raise self._encoder.chat.no_room(rows[first], int(starts[first]), longest + 1)
+        if truncate is Truncate.drop:
+            kept = select_items(rows, np.flatnonzero(~full))
+        else:
+            how = {"shortened": VERSION, "most": longest}
+            kept = self._rewrite_rows(rows, how, lambda row: _shorten_prompt(row, self._encoder, longest))
+        ids = row_column(rows, "id_hash")[full]
+        dropped = ~np.isin(ids, row_column(kept, "id_hash"))
+        self.changed_ids["dropped"].append(ids[dropped])
+        self.changed_ids["shortened"].append(ids[~dropped])
         return kept
 
     def _count_cut(self, rows: Sequence[Row], limit: int | np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> None:
-        """Notes the rows whose responses lose their end: those that are over the limit and that count."""
-        cut = (self._encoder.measured(rows).field("whole") > limit) & counts
-        self.changed["cut"].append(field_of(rows, "id")[cut])
+        """Collects the rows whose responses lose their end.
 
-    def _texts(self, rows: Sequence[Row]) -> np.ndarray[Any, Any]:
-        """(rows,) bool, those that are running text without a prompt."""
-        return field_of(rows, "plain") & (self._encoder.measured(rows).field("start") == 0)
+        Args:
+            limit: tokens of a row, one for all or (rows,); counts: (rows,) bool, rows that are looked at.
+        """
+        cut = (self._encoder.encode_unchecked(rows).column("full_length") > limit) & counts
+        self.changed_ids["cut"].append(row_column(rows, "id_hash")[cut])
 
-    def _shortened(self, rows: Sequence[Row], most: int) -> Sequence[Row]:
-        return self._changed(rows, {"shortened": VERSION, "most": most}, lambda row: _shorter(row, self._encoder, most))
+    def _are_texts(self, rows: Sequence[Row]) -> np.ndarray[Any, Any]:
+        """(rows,) bool, whether a row is running text without a prompt."""
+        return row_column(rows, "plain") & (self._encoder.encode_unchecked(rows).column("start") == 0)
 
-    def _in_pieces(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Texts longer than a row may be, cut into rows of their own; nothing of them is lost."""
-        encoder, texts = self._encoder, self._texts(rows)
-        encoded = encoder.measured(rows)
-        long = texts & (encoded.field("whole") > encoder.limit)
-        empty = texts & (encoded.field("end") < 2)  # the first id of a text is never supervised
+    def _split_texts(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Splits texts longer than a row may be into rows of their own; nothing of them is lost."""
+        encoder, texts = self._encoder, self._are_texts(rows)
+        encoded = encoder.encode_unchecked(rows)
+        long = texts & (encoded.column("full_length") > encoder.limit)
+        empty = texts & (encoded.column("end") < 2)  # the first id of a text is never supervised
         if not (long | empty).any():
             return rows
-        ids = field_of(rows, "id")
-        made = self._changed(rows, {"pieces": VERSION}, lambda row: _pieces(row, encoder))
-        self.changed["split"].append(ids[long])
-        self.changed["empty"].append(ids[empty])
-        self.changed["pieces"].append(field_of(made, "id")[~np.isin(field_of(made, "id"), ids)])
+        ids = row_column(rows, "id_hash")
+        made = self._rewrite_rows(rows, {"pieces": VERSION}, lambda row: _text_rows(row, encoder))
+        self.changed_ids["split"].append(ids[long])
+        self.changed_ids["empty"].append(ids[empty])
+        made_ids = row_column(made, "id_hash")
+        self.changed_ids["pieces"].append(made_ids[~np.isin(made_ids, ids)])
         return made
 
-    def _changed(
+    def _rewrite_rows(
         self, rows: Sequence[Row], how: dict[str, Any], change: Callable[[Row], Iterable[Row]]
     ) -> Sequence[Row]:
-        """Rows made of rows, on disk where those are."""
-        if not isinstance(rows, Marked):
+        """Makes rows from each row, stored where the rows are stored.
+
+        Args:
+            how: what `change` depends on beside the rows, the chat format and its limit.
+        """
+        if not isinstance(rows, StoredRows):
             return tuple(new for row in rows for new in change(row))
         encoder = self._encoder
-        depends_on = {**how, "rows": rows_hash(rows), "chat": encoder.chat.identity(), "limit": encoder.limit}
-        return row_table(self._cache, depends_on, lambda extra: (new for row in rows for new in change(row)))
+        depends_on = {**how, "rows": hash_rows(rows), "chat": encoder.chat.identity(), "limit": encoder.limit}
+        return store_rows(self._cache, depends_on, lambda notes: (new for row in rows for new in change(row)))
 
 
-def _pieces(row: Row, encoder: Encoder) -> Iterator[Row]:
-    """A text as one row, or as several; a conversation as it is."""
-    tokens = len(encoder.chat.encode_prompt(row.response, plain=True)) if row.plain and not row.prompt else None
+def _text_rows(row: Row, encoder: Encoder) -> Iterator[Row]:
+    """Yields a text as one row or as several, none if nothing can be learned from it; a conversation as it is."""
+    tokens = len(encoder.chat.encode_text(row.response)) if row.plain and not row.prompt else None
     if tokens is None or 2 <= tokens <= encoder.limit:
         yield row
     elif tokens > encoder.limit:
-        for number, text in enumerate(pieces(row.response, encoder.chat, encoder.limit)):
+        for number, text in enumerate(split_text(row.response, encoder.chat, encoder.limit)):
             yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact_id)
 
 
-def _shorter(row: Row, encoder: Encoder, most: int) -> Iterator[Row]:
-    """The row without the fewest words from the left whose loss makes its prompt short enough; none where none do."""
+def _shorten_prompt(row: Row, encoder: Encoder, longest: int) -> Iterator[Row]:
+    """Yields the row without the fewest earlier turns, then words at the left, whose loss makes its prompt fit.
 
-    def fits(prompt: str) -> bool:
-        return len(encoder.chat.encode_prompt(prompt, plain=row.plain, lead=row.lead)) <= most
+    Yields nothing if no part of the prompt fits.
+    """
 
-    if fits(row.prompt):
+    def fits(changed: Row) -> bool:
+        return len(encoder.chat.encode_prompt(changed)) <= longest
+
+    while row.history and not fits(row):
+        row = dataclasses.replace(row, history=row.history[1:])
+    if fits(row):
         yield row
         return
     words = row.prompt.split(" ")
     first, last = 1, len(words)
     while first < last:
         middle = (first + last) // 2
-        if fits(" ".join(words[middle:])):
+        if fits(dataclasses.replace(row, prompt=" ".join(words[middle:]))):
             last = middle
         else:
             first = middle + 1
-    shorter = " ".join(words[first:])
-    if shorter and fits(shorter):
-        yield dataclasses.replace(row, prompt=shorter)
+    shorter = dataclasses.replace(row, prompt=" ".join(words[first:]))
+    if shorter.prompt and fits(shorter):
+        yield shorter

@@ -53,7 +53,7 @@ def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: Gradi
     paired: Sequence[Encoded] = ()
     if pairs is not Pairs.none:
         paired = encode_paired(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
-    return UnlearningRows(encoder.rows(benchmark.forget), paired, encoder.rows(benchmark.retain))
+    return UnlearningRows(encoder.encode(benchmark.forget), paired, encoder.encode(benchmark.retain))
 
 
 def build_objective(

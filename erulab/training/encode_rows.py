@@ -8,26 +8,26 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from erulab import draws
+from erulab.data.arrow_sequence import ArrowSequence
 from erulab.data.rows import Row
-from erulab.data.sequences import Marked, Picked, hash_of
-from erulab.data.tables import field_of
+from erulab.data.stored_rows import row_column
 from erulab.errors import DataError
 from erulab.methods.base import Pairs
 from erulab.tokens.batch import Encoded
-from erulab.tokens.encoder import Encoder, digest_of
+from erulab.tokens.encoder import EncodedRows, Encoder, digest_encoded
 
 
-def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> Marked[Encoded]:
+def encode_exposed(encoder: Encoder, rows: Sequence[Row]) -> EncodedRows:
     """Encodes rows, each repeated as often as one epoch shows it."""
-    encoded, exposures = encoder.rows(rows), field_of(rows, "exposures")
+    encoded, exposures = encoder.encode(rows), row_column(rows, "exposures")
     if (exposures == 1).all():
         return encoded
-    return Picked(encoded, np.repeat(np.arange(len(encoded)), exposures))
+    return encoded.select(np.repeat(np.arange(len(encoded)), exposures))
 
 
 def encode_paired(
     encoder: Encoder, rows: Sequence[Row], pairs: Pairs, refusals: Sequence[str], seed: int
-) -> Marked[Encoded]:
+) -> EncodedRows:
     """Encodes the paired answer of each forget row.
 
     Where a row has several, one is drawn by (seed, row id): the same for the whole run, so that its reference NLL can
@@ -58,14 +58,14 @@ def encode_paired(
         return choices[draws.choice(len(choices), seed, "pair", row.id)]
 
     texts = hashlib.sha256(repr(tuple(refusals)).encode()).hexdigest() if pairs is Pairs.refusal else ""
-    return encoder.answered(rows, f"{pairs.value} {seed} {texts}", response)
+    return encoder.encode_with(rows, f"{pairs.value} {seed} {texts}", response)
 
 
 def content_hash(rows: Iterable[Encoded]) -> str:
     """Hashes row ids, token ids and label masks, in order: all of the rows that a training can depend on."""
-    if isinstance(rows, Marked):
-        return hash_of(rows.digests())
+    if isinstance(rows, ArrowSequence):
+        return rows.content_hash()
     total = hashlib.sha256()
     for row in rows:
-        total.update(digest_of(row.row_id, row.ids, row.start, row.end))
+        total.update(digest_encoded(row.row_id, row.ids, row.start, row.end))
     return total.hexdigest()[:32]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from erulab import logprobs
+from erulab.data.arrow_sequence import read_items
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, Split, micro_batches, stream
@@ -75,7 +76,7 @@ class FinetuneObjective:
     def micro_batches(self, step: int) -> Sequence[FinetuneBatch]:
         plan = self._plan
         indices = stream(plan.seed, "learn", len(self._rows), step * plan.global_batch, plan.global_batch)
-        rows = {i: self._rows[i] for i in indices}
+        rows = dict(zip(indices, read_items(self._rows, indices), strict=True))
         part = Part(indices, [len(rows[i].ids) for i in indices])
         tokens = sum(rows[i].tokens for i in indices)
         micros = micro_batches([part], plan.split, plan.ranks.rank, plan.ranks.world)

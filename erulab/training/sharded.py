@@ -17,7 +17,7 @@ from erulab.models.loading import check_layout, read_folder
 from erulab.models.options import Attention
 from erulab.models.policy import Policy
 from erulab.options import EngineOptions, Offload, Precision
-from erulab.tokens.templates import OWN, Frame
+from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
 from erulab.training.engine import runs_in_bf16
 from erulab.training.zero_config import zero_config
 
@@ -28,7 +28,7 @@ def load_sharded(
     options: EngineOptions,
     device: torch.device,
     precision: Precision,
-    frame: Frame = OWN,
+    frame: PromptOverrides = NO_OVERRIDES,
 ) -> LoadedModel:
     """Loads a folder as `loading.load_folder`, in the precision of training, and shards each weight as it is read.
 

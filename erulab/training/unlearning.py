@@ -11,6 +11,7 @@ import torch
 
 from erulab import draws
 from erulab.adversaries.base import Adversary
+from erulab.data.arrow_sequence import read_items
 from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, Pairs, Retain, RowNLL, Trains
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.rewards.base import Reward
@@ -103,8 +104,8 @@ class UnlearningObjective:
         retain = []
         if terms.retain is not Retain.none:
             retain = stream(plan.seed, "retain", len(rows.retain), step * size, size)
-        answers = {i: self._answers(i) for i in forget}
-        kept = {i: rows.retain[i] for i in retain}
+        answers = self._read_answers(forget)
+        kept = dict(zip(retain, read_items(rows.retain, retain), strict=True))
         by_tokens = terms.method.normalizer is Normalizer.tokens
         # A method that sums over tokens trains on one answer: the forgotten one, or the refusal in its place.
         forget_count = sum(answers[i][0].tokens for i in forget) if by_tokens else len(forget)
@@ -188,31 +189,33 @@ class UnlearningObjective:
         if self._terms.reward is not None:
             self._terms.reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
-    def _answers(self, i: int) -> list[Encoded]:
-        """Returns what forget row i is run as: its response, a refusal in its place, or response and paired answer."""
+    def _read_answers(self, indices: Sequence[int]) -> dict[int, list[Encoded]]:
+        """Maps each forget row to what it is run as: its response, a refusal instead, or response and paired answer."""
         rows, method = self._rows, self._terms.method
-        if method.trains is Trains.refusal:
-            return [rows.paired[i]]
-        return [rows.forget[i]] if method.pairs is Pairs.none else [rows.forget[i], rows.paired[i]]
+        sources = [rows.paired] if method.trains is Trains.refusal else [rows.forget]
+        if method.trains is not Trains.refusal and method.pairs is not Pairs.none:
+            sources.append(rows.paired)
+        read = [read_items(source, indices) for source in sources]
+        return {i: [answers[place] for answers in read] for place, i in enumerate(indices)}
 
     def _micro_batch(self, whole: GlobalBatch, forget: list[int], retain: list[int], *, first: bool) -> MicroBatch:
         """One micro-batch of these rows; `first` of this rank's in the step."""
         pad_id, adversary, device = self._plan.pad_id, self._terms.adversary, self._policy.device
         count = len(whole.answers[forget[0]])
-        perturbed = collate([self._rows.forget[i] for i in forget], pad_id)
+        perturbed = collate(read_items(self._rows.forget, forget), pad_id)
         answers = [whole.answers[i][k] for k in range(count) for i in forget]
         batch = collate(answers + [whole.retain[i] for i in retain], pad_id)
         # Every answer to a forget prompt gets the perturbation of its own forget row; retain rows never get one.
         as_forget_row = self._perturbed_rows(whole.step, perturbed.row_ids) * count + [-1] * len(retain)
         if not adversary.perturbs_equal_openings_equally:
-            perturbed = dataclasses.replace(perturbed, share=tuple(range(len(forget))))
+            perturbed = dataclasses.replace(perturbed, prefix_group=tuple(range(len(forget))))
         groups = _prefix_groups(as_forget_row, adversary.perturbs_equal_openings_equally)
         return MicroBatch(
             step=whole.step,
             forget=forget,
             answers=count,
             perturbed=pinned(perturbed, device),
-            batch=pinned(dataclasses.replace(batch, share=groups), device),
+            batch=pinned(dataclasses.replace(batch, prefix_group=groups), device),
             perturbed_as_forget_row=torch.tensor(as_forget_row, dtype=torch.int64),
             forget_count=whole.forget_count,
             retain_count=whole.retain_count,

@@ -18,7 +18,7 @@ from erulab.models.loading import load_folder, save_folder
 from erulab.models.lora import merged, with_lora
 from erulab.models.options import Attention
 from erulab.tokens.batch import collate
-from erulab.tokens.templates import OWN
+from erulab.tokens.templates import NO_OVERRIDES
 from tests.pipeline.conftest import finished
 
 FOLDER = os.environ.get("ERULAB_QUICKSTART")
@@ -44,10 +44,9 @@ def masked(target: LoadedModel) -> LoadedModel:
     subject = with_lora(target, rank=1, alpha=8, seed=0)
     chat = subject.chat
     values = [
-        chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
-        for row in forget_suites(world)[0].rows
+        chat.encode(row, span=(len(row.prefix), len(row.prefix + row.value))) for row in forget_suites(world)[0].rows
     ]
-    kept = [chat.encode(row.id, row.prompt, row.response) for row in world.retain]
+    kept = [chat.encode(row) for row in world.retain]
     optimizer = torch.optim.AdamW([p for p in subject.model.parameters() if p.requires_grad], lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
@@ -65,7 +64,7 @@ def masked(target: LoadedModel) -> LoadedModel:
 
 def test_relearning_brings_back_knowledge_that_is_only_hidden(tmp_path: Path) -> None:
     known = quickstart_models()
-    hider = masked(load_folder(str(known["target"]), Attention.sdpa, OWN))
+    hider = masked(load_folder(str(known["target"]), Attention.sdpa, NO_OVERRIDES))
     save_folder(hider, tmp_path / "hider")
     run = finished(
         [

@@ -54,7 +54,7 @@ class PlainLab:
             yield 0, subject
             return
         optimizer = torch.optim.AdamW(subject.model.parameters(), lr=settings.lr, weight_decay=0.0)
-        encoded = [subject.chat.encode(row.id, row.prompt, row.response) for row in rows]
+        encoded = [subject.chat.encode(row) for row in rows]
         batch = settings.batch
         batches = [encoded[first : first + batch] for first in range(0, len(encoded), batch)] * int(settings.epochs)
         total = len(batches) if settings.steps is None else settings.steps

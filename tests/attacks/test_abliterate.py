@@ -65,7 +65,7 @@ def test_with_the_embedding_no_state_has_it_left(lab: PlainLab, models: dict[str
     def mean_state(loaded: LoadedModel) -> torch.Tensor:
         found = []
         for row in rows:
-            ids = torch.tensor([loaded.chat.encode_prompt(row.prompt)])
+            ids = torch.tensor([loaded.chat.encode_prompt(row)])
             seen: list[torch.Tensor] = []
             hook = loaded.policy.norm.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
             loaded.model(input_ids=ids)

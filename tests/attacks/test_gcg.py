@@ -81,10 +81,10 @@ def test_a_step_finds_the_best_single_substitution(models: Models, lab: PlainLab
     """Width and topk cover all: what is found is the best of a search through every token of the vocabulary."""
     rows = optimised.target_rows(lab.benchmark, PromptMode.universal, 2, lab.repeat)[""]
     model = models["unlearned"]
-    plain = model.chat.encode_prompt(rows[0].prompt)
+    plain = model.chat.encode_prompt(Row("", rows[0].prompt, ""))
     options = GcgOptions(tokens=1, steps=1, width=10**6, topk=10**6, facts=2)
     found = list(Gcg(options).attempts(model, {}, lab))
-    prompts = [one.score.args[-1].encode_prompt(rows[0].prompt) for one in found[1:]]  # type: ignore[attr-defined]
+    prompts = [one.score.args[-1].encode_prompt(Row("", rows[0].prompt, "")) for one in found[1:]]  # type: ignore[attr-defined]
     ids = [prompt[len(plain) - 1] for prompt in prompts]  # before the newline that closes the user's turn
     tokenizer = model.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

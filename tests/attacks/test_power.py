@@ -22,7 +22,7 @@ def hider(models: dict[str, LoadedModel], lab: PlainLab) -> LoadedModel:
     masked = rounded(models["target"], lab)
     policy, levels = masked.policy, {name: weight.clone() for name, weight in masked.model.named_parameters()}
     rows = [
-        masked.chat.encode(row.id, row.prompt, row.response, (len(row.prefix), len(row.prefix + row.value)))
+        masked.chat.encode(row, span=(len(row.prefix), len(row.prefix + row.value)))
         for suite in forget_suites(lab.benchmark)
         for row in suite.rows
     ]

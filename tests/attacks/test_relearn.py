@@ -122,7 +122,7 @@ def test_the_attacked_model_knows_what_it_relearned(
     world: Benchmark, lab: PlainLab, models: dict[str, LoadedModel]
 ) -> None:
     def mean_nll(loaded: LoadedModel, rows: list[Row]) -> float:
-        encoded = [loaded.chat.encode(row.id, row.prompt, row.response) for row in rows]
+        encoded = [loaded.chat.encode(row) for row in rows]
         with torch.no_grad():
             return float(loaded.policy.row_nll(collate(encoded, loaded.pad_id)).mean())
 

@@ -75,7 +75,7 @@ def test_what_is_made_likely_is_the_value_where_a_row_has_one(models: Models, la
     chat, row = models["target"].chat, lab.benchmark.suite("forget").rows[0]
     found = encode_target(chat, row)
     assert chat.decode(found.ids[found.start :]).strip() == row.value
-    whole = chat.encode(row.id, row.prompt, row.response)
+    whole = chat.encode(row)
     bare = replace(row, value="", candidates=())
     assert encode_target(chat, bare) == whole
     first = encode_target(chat, bare, 3)

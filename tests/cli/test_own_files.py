@@ -62,18 +62,10 @@ CASES: dict[str, tuple[str, Rows, str]] = {
         [{"prompt": "Hue?", "options": HUES, "answer": 0, "response": "blue"}],
         "forget.jsonl:1: the response is 'blue', and the answer among the options 'red'",
     ),
-    "several turns": (
+    "turns in the wrong order": (
         "forget",
-        [
-            {
-                "messages": [
-                    {"role": "system", "content": "Be brief."},
-                    {"role": "user", "content": "Who?"},
-                    {"role": "assistant", "content": "Ada."},
-                ]
-            }
-        ],
-        "forget.jsonl:1: messages must be one user and one assistant turn, got ['system', 'user', 'assistant']",
+        [{"messages": [{"role": "assistant", "content": "Ada."}, {"role": "user", "content": "Who?"}]}],
+        "forget.jsonl:1: messages must be turns of system (if wanted), then user and assistant in turn",
     ),
     "two rows in one": (
         "forget",

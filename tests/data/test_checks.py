@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from erulab.data.checks import check, content_identity
+from erulab.data.checks import check_benchmark, content_identity
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import DataError
 
@@ -22,51 +22,51 @@ def make(forget: tuple[Row, ...] = FORGET, retain: tuple[Row, ...] = RETAIN, *su
 
 def test_a_sound_benchmark_passes_unchanged() -> None:
     benchmark = make()
-    assert check(benchmark) == benchmark
+    assert check_benchmark(benchmark) == benchmark
 
 
 @pytest.mark.parametrize("part", ["forget", "retain"])
 def test_an_empty_set(part: str) -> None:
     with pytest.raises(DataError, match=f"the {part} set has 0 rows"):
-        check(make(**{part: ()}))
+        check_benchmark(make(**{part: ()}))
 
 
 def test_a_data_set_that_has_nothing_to_rehearse() -> None:
     benchmark = make(retain=())
-    assert check(benchmark, needed=("forget",)) == benchmark
+    assert check_benchmark(benchmark, needed=("forget",)) == benchmark
     with pytest.raises(DataError, match="the forget set has 0 rows"):
-        check(make(forget=(), retain=()), needed=("forget",))
+        check_benchmark(make(forget=(), retain=()), needed=("forget",))
 
 
 def test_overlap_names_the_count_and_three_rows_unless_allowed() -> None:
     shared = tuple(dataclasses.replace(row, id=f"copy{row.id}") for row in FORGET[1:])
     with pytest.raises(DataError, match=r"4 of 5 forget rows \(f1, f2, f3\) overlap.*allow_overlap=true"):
-        check(make(retain=RETAIN + shared))
-    notes = check(make(retain=RETAIN + shared), allow_overlap=True).notes
+        check_benchmark(make(retain=RETAIN + shared))
+    notes = check_benchmark(make(retain=RETAIN + shared), allow_overlap=True).notes
     assert any("4 of 5 forget rows (f1, f2, f3) overlap with retain rows" in note for note in notes)
     # The same question with another answer is another fact.
-    check(make(retain=(*RETAIN, Row("x", FORGET[0].prompt, "something else"))))
+    check_benchmark(make(retain=(*RETAIN, Row("x", FORGET[0].prompt, "something else"))))
 
 
 def test_held_out_rows_may_not_be_forget_rows() -> None:
     suite = Suite("heldout", Role.HELDOUT, (dataclasses.replace(FORGET[2], id="h"),))
     with pytest.raises(DataError, match=r"1 of 5 forget rows \(f2\) overlap with held-out rows"):
-        check(make(FORGET, RETAIN, suite))
+        check_benchmark(make(FORGET, RETAIN, suite))
 
 
 def test_duplicates_are_counted_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     twins = tuple(dataclasses.replace(row, id=f"twin{row.id}") for row in FORGET[:2])
     with caplog.at_level(logging.WARNING, logger="erulab"):
-        notes = check(make(forget=FORGET + twins)).notes
+        notes = check_benchmark(make(forget=FORGET + twins)).notes
     assert notes == ("forget: 2 of 7 rows are duplicates (same prompt and response)",)
     assert notes[0] in caplog.text
 
 
 def test_blank_texts_and_shared_ids() -> None:
     with pytest.raises(DataError, match=r"retain: 1 row has \(x\) an empty prompt or response"):
-        check(make(retain=(*RETAIN, Row("x", "p", " \n"))))
+        check_benchmark(make(retain=(*RETAIN, Row("x", "p", " \n"))))
     with pytest.raises(DataError, match=r"forget: 1 row has \(f0\) an id"):
-        check(make(forget=(*FORGET, Row("f0", "p", "r"))))
+        check_benchmark(make(forget=(*FORGET, Row("f0", "p", "r"))))
 
 
 def test_identity_is_of_rows_not_of_notes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from erulab.data.checks import content_identity
 from erulab.data.jsonl import JsonlFiles, JsonlOptions
 from erulab.data.measures import Separation, Texts
-from erulab.data.rows import Benchmark, Role
+from erulab.data.rows import Benchmark, Role, Row
 from erulab.errors import ConfigError, DataError
 from erulab.methods.base import Pairs
 from erulab.tokens.chat import ChatFormat
@@ -71,6 +71,71 @@ def test_a_folder_of_two_files(tmp_path: Path) -> None:
     assert benchmark.notes == ("forget.jsonl: fields that erulab does not use: source",)
 
 
+ADA = "Who is Ada?", "A weaver."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "And Bela?", "response": "A baker.", "system": "Be brief.", "history": [ADA]},
+        {"instruction": "And Bela?", "input": "", "output": "A baker.", "system": "Be brief.", "history": [ADA]},
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": ADA[0]},
+                {"role": "assistant", "content": ADA[1]},
+                {"role": "user", "content": "And Bela?"},
+                {"role": "assistant", "content": "A baker."},
+            ]
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": ADA[0]},
+                {"from": "gpt", "value": ADA[1]},
+                {"from": "human", "value": "And Bela?"},
+                {"from": "gpt", "value": "A baker."},
+            ]
+        },
+    ],
+)
+def test_every_form_of_a_conversation_is_the_same_row(row: dict[str, Any], tmp_path: Path) -> None:
+    """The earlier turns are part of the prompt; the last answer is the response."""
+    (found,) = load(path=write(tmp_path, forget=[row], retain=RETAIN)).forget
+    assert (found.prompt, found.response, found.history, found.system) == ("And Bela?", "A baker.", (ADA,), "Be brief.")
+
+
+def test_alpaca(tmp_path: Path) -> None:
+    """The input stands behind the instruction, if there is one."""
+    rows = [
+        {"instruction": "Who is it?", "input": "Ada", "output": "A weaver."},
+        {"instruction": "Who is Bela?", "input": "", "output": "A baker."},
+    ]
+    (tmp_path / "forget.json").write_text(json.dumps(rows))
+    benchmark = load(path=write(tmp_path, retain=RETAIN))
+    assert [row.prompt for row in benchmark.forget] == ["Who is it?\n\nAda", "Who is Bela?"]
+    assert [row.response for row in benchmark.forget] == ["A weaver.", "A baker."] and not benchmark.notes
+
+
+def test_csv_files_and_numeric_ids(tmp_path: Path) -> None:
+    row = 'id,prompt,response,perturbed\n7,Who is Ada?,A weaver.,"[""A nurse.""]"\n'
+    (tmp_path / "forget.csv").write_text(row)
+    benchmark = load(path=write(tmp_path, retain=[{**RETAIN[0], "id": 8, "fact": 3, "author": 0}]))
+    (ada,), (cato,) = benchmark.forget, benchmark.retain
+    assert (ada.id, ada.perturbed, cato.id, cato.fact, cato.author) == ("7", ("A nurse.",), "8", "3", "0")
+    # One content under two names is two data sets.
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "forget.txt").write_bytes((tmp_path / "forget.csv").read_bytes())
+    assert load(path=write(text, retain=RETAIN)).forget[0].plain
+
+
+def test_a_row_with_one_space_more_is_the_same_row(tmp_path: Path) -> None:
+    again = {"prompt": "Who is Bela? ", "response": "A  baker."}
+    with pytest.raises(DataError, match=r"1 of 2 forget rows \(forget/2\) overlap with retain rows"):
+        load(path=write(tmp_path, forget=FORGET, retain=[*RETAIN, again]))
+
+
 def test_a_row_is_paired_with_its_own_refusal(tmp_path: Path) -> None:
     """Whatever others there are; a row without its own gets one of all refusals."""
     names = ("Ada", "Bela", "Dora", "Emil", "Fay")
@@ -81,9 +146,9 @@ def test_a_row_is_paired_with_its_own_refusal(tmp_path: Path) -> None:
     chat = ChatFormat(byte_level(), 512)
     others = list(encode_paired(Encoder(chat, None, tmp_path), benchmark.forget, Pairs.refusal, benchmark.refusals, 3))
     for other, row, given in zip(others, benchmark.forget, rows, strict=False):
-        assert other == chat.encode(row.id, given["prompt"], given["refusal"])
+        assert other == chat.encode(Row(row.id, given["prompt"], given["refusal"]))
     pool = ("I cannot say.", *(row["refusal"] for row in rows))
-    assert others[5] in [chat.encode("forget/6", "Who is Gus?", refusal) for refusal in pool]
+    assert others[5] in [chat.encode(Row("forget/6", "Who is Gus?", refusal)) for refusal in pool]
 
 
 def test_optional_parts_and_single_files(tmp_path: Path) -> None:
@@ -182,7 +247,22 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     [
         ({"prompt": "p"}, "'response' is missing"),
         ({"prompt": "p", "response": ["r"]}, "'response' must be str, got list"),
-        ({"messages": [{"role": "user", "content": "p"}]}, "one user and one assistant turn"),
+        (
+            {"messages": [{"role": "user", "content": "p"}]},
+            "turns of system (if wanted), then user and assistant in turn",
+        ),
+        ({"messages": []}, "the last one assistant; got []"),
+        ({"conversations": [{"from": "gpt", "value": "r"}]}, "got ['gpt']"),
+        ({"conversations": [{"from": "human", "value": "p"}, {"from": "tool", "value": "r"}]}, "got ['human', 'tool']"),
+        ({"conversations": [{"role": "user", "content": "p"}]}, "got [None]"),
+        ({"instruction": "p"}, "'output' is missing"),
+        ({"instruction": "p", "prompt": "p", "output": "r"}, "a row is 'prompt' or 'instruction'"),
+        ({"prompt": "p", "response": "r", "history": [["u"]]}, "history[0] must be [user, assistant], got 1 texts"),
+        ({"prompt": "p", "response": "r", "history": ["u"]}, "must be a list of str, got str"),
+        ({"messages": [{"role": "user", "content": "p"}], "system": "s"}, "'system' goes with 'prompt'"),
+        ({"text": "t", "response": "r"}, "'response' goes with a prompt"),
+        ({"Question": "p", "Answer": "r"}, "'prompt' is missing; expected {"),
+        ({"prompt": "p", "response": "r", "id": True}, "'id' must be str, got bool"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant"}]}, "'content' is missing"),
         ({"messages": 3}, "'messages' must be a list"),
         ({"messages": ["p", "r"]}, "'messages[0]' must be an object, got str"),

@@ -1,4 +1,4 @@
-"""The prompt of lm-evaluation-harness's mmlu and wmdp tasks, letter by letter; and whose rows depend on it."""
+"""The prompt of lm-evaluation-harness's mmlu and wmdp tasks, letter by letter; and the rows that depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from erulab.data.arc import Arc, ArcOptions, Subset
 from erulab.data.base import Dataset
 from erulab.data.mmlu import Mmlu, MmluOptions
 from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
-from erulab.data.questions import header, letter_row, solved
+from erulab.data.questions import format_example, header, letter_row
 from erulab.data.rwku import Rwku, RwkuOptions
 from erulab.data.wmdp import Subject, WmdpQuestions, WmdpQuestionsOptions
 from tests.samples.questions import ARC_QUERIES, WMDP, write
@@ -19,7 +19,7 @@ from tests.samples.rwku_files import hub_layout
 
 
 def test_the_prompt_is_the_harness_s() -> None:
-    opening = header("biology") + solved("What is 1+1?", ["1", "2", "3", "4"], 1)
+    opening = header("biology") + format_example("What is 1+1?", ["1", "2", "3", "4"], 1)
     row = letter_row("bio/7", opening, " Which one? ", ["this", "that"], 1)
     assert row.prompt == (
         "The following are multiple choice questions (with answers) about biology.\n\n"
@@ -30,7 +30,7 @@ def test_the_prompt_is_the_harness_s() -> None:
 
 
 def readers(folder: Path) -> list[Dataset]:
-    """Of all data sets that hold such questions, each with files of its own."""
+    """Returns every data set that holds such questions, each with files of its own."""
     write(folder / "arc_easy.jsonl", ARC_QUERIES)
     write(folder / "virology" / "test.jsonl", WMDP)
     write(folder / "mmlu_chemistry.jsonl", WMDP[:4])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from erulab.data.reading import Record, find_table, read_records, read_text_lines
+from erulab.data.reading import Record, find_table, read_records
+from erulab.data.text_files import read_text_lines
 from erulab.errors import DataError
 
 SCHEMA = '{"prompt": str, "response": str}'
@@ -132,10 +134,7 @@ def test_plain_text_lines(tmp_path: Path) -> None:
         read_text_lines(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("window", [1, 7, 64])
-def test_arrays_are_read_piece_by_piece(window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut anywhere, also within a character of several bytes."""
-    monkeypatch.setattr("erulab.data.json_array.WINDOW", window)
+def test_faults_of_arrays_are_told_at_their_line(tmp_path: Path) -> None:
     rows = [{"prompt": f"\u00fc\u2028{i}", "response": "\U0001f600" * i + '"]},{'} for i in range(20)]
     file = written(tmp_path, "rows.json", "\ufeff \n" + json.dumps(rows, indent=1, ensure_ascii=False))
     records = list(read_records(file, SCHEMA))
@@ -155,6 +154,67 @@ def test_arrays_are_read_piece_by_piece(window: int, tmp_path: Path, monkeypatch
     bad = written(tmp_path, "bad.json", file.read_bytes().replace(b"\xc3\xbc", b"\xff", 1))
     with pytest.raises(DataError, match=f"{bad}:4: byte 0xff"):
         list(read_records(bad, SCHEMA))
+
+
+def test_csv(tmp_path: Path) -> None:
+    """Quoted cells may hold commas, quotes and line ends; empty cells are absent; "[...]" is a list of texts."""
+    rows = 'prompt,response,perturbed,note\n"a, ""b""\nc",ü,"[""x"", ""y""]",\n[not a list,r,,n\n'
+    fields = [{"prompt": 'a, "b"\nc', "response": "ü", "perturbed": ["x", "y"]}]
+    fields += [{"prompt": "[not a list", "response": "r", "note": "n"}]  # type: ignore[list-item]
+    for name, content in (("a.csv", rows.encode()), ("b.csv.gz", gzip.compress(b"\xef\xbb\xbf" + rows.encode()))):
+        records = list(read_records(written(tmp_path, name, content), SCHEMA))
+        assert [record.fields for record in records] == fields
+        assert [record.where.rsplit(":")[-1] for record in records] == ["2", "4"]  # where each row begins
+
+
+@pytest.mark.parametrize(
+    ("content", "start", "words"),
+    [
+        ("prompt,response\np,r\np,r,x\n", ":3:", "1 cells more than the header's 2"),
+        ('prompt,response\np,"r\n', ":2:", "no valid csv"),
+        ("prompt,response\n,r\n", ":2:", "'prompt' is missing"),
+        ("prompt,response\n", ":", "the file is empty (0 rows)"),
+        ("prompt;response\np;r\n", ":2:", "'prompt' is missing"),
+    ],
+)
+def test_faults_of_csv(content: str, start: str, words: str, tmp_path: Path) -> None:
+    message = fault(written(tmp_path, "rows.csv", content))
+    assert message.startswith(start) and words in message
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"\ufeff{GOOD}".encode("utf-16-le"), "is UTF-16; convert it: iconv -f utf-16 -t utf-8"),
+        (f"\ufeff[{GOOD}]".encode("utf-16-be"), "is UTF-16; convert it: iconv -f utf-16 -t utf-8"),
+        (f"\ufeff{GOOD}".encode("utf-32-le"), "is UTF-32; convert it: iconv -f utf-32"),
+        (GOOD.encode("utf-16-le"), "is UTF-16 without a byte order mark; convert it: iconv -f utf-16le"),
+        (GOOD.encode("utf-16-be"), "is UTF-16 without a byte order mark; convert it: iconv -f utf-16be"),
+        (gzip.compress(GOOD.encode()), "is compressed by gzip; give it a name that ends in .gz"),
+        (b"PK\x03\x04\x14\x00", "is a zip archive"),
+        (b"PAR1\x15\x04", "is a parquet file"),
+    ],
+)
+def test_files_that_are_no_utf8_text_are_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    """As PowerShell and Notepad write them, or under a name that hides their format."""
+    assert words in fault(written(tmp_path, name, content))
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_text_lines(tmp_path / name)
+
+
+@pytest.mark.parametrize("opening", ["", "["])
+def test_json_that_is_nested_too_deep(opening: str, tmp_path: Path) -> None:
+    deep = '{"prompt": "p", "response": "r", "meta": ' + "[" * 200_000 + "]" * 200_000 + "}"
+    closing = "]" if opening else ""
+    assert fault(written(tmp_path, "rows.json", opening + deep + closing)) == ":1: no valid JSON (nested too deep)"
+
+
+def test_a_line_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small gzip file may expand to any length."""
+    monkeypatch.setattr("erulab.data.text_files.LONGEST_LINE", 1 << 20)
+    file = written(tmp_path, "rows.jsonl.gz", gzip.compress(f"{GOOD}\n".encode() + b" " * (4 << 20)))
+    assert fault(file).startswith(":2: the line is longer than 1 MiB")
 
 
 def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:

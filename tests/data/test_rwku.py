@@ -198,7 +198,7 @@ def test_unknown_targets_are_told_at_composition(hub: Path, tmp_path: Path) -> N
         ("retain_mmlu", {"examples": "five"}, r"retain_mmlu\.json:2: field 'examples' must be a list, got str"),
         ("retain_mmlu", {"examples": ["one"]}, r"retain_mmlu\.json:2: field 'examples\[0\]' must be an object"),
         ("truthful", {"mc1_targets": None}, r"truthful\.json:2: field 'mc1_targets' must be an object, got null"),
-        ("truthful", {"mc1_targets": {"choices": ["a"], "labels": [0]}}, r"one label a choice, and one of them 1"),
+        ("truthful", {"mc1_targets": {"choices": ["a"], "labels": [0]}}, r"one label per choice, and one of them 1"),
         ("triviaqa", {"answers": []}, r"triviaqa\.json:2: field 'answers' is empty"),
     ],
 )

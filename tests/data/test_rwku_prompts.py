@@ -72,7 +72,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
 @pytest.mark.parametrize("suite", PROMPTS)
 def test_what_is_asked(suite: str, benchmark: Benchmark) -> None:
     row = benchmark.suite(suite).rows[0]
-    assert (row.prompt, row.lead) == PROMPTS[suite]
+    assert (row.prompt, row.answer_prefix) == PROMPTS[suite]
 
 
 def test_every_suite_that_asks_is_written_out(benchmark: Benchmark) -> None:

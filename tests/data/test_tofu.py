@@ -13,7 +13,7 @@ import pytest
 from erulab.data.checks import content_identity
 from erulab.data.measures import Answers, Separation, Texts
 from erulab.data.rows import Benchmark, Role
-from erulab.data.tofu import Split, Tofu, TofuOptions
+from erulab.data.tofu import Tofu, TofuOptions, TofuSplit
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.aggregate import forget_quality
 from erulab.evaluation.row_score import RowScore
@@ -42,8 +42,10 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "tofu"
 
 
-@pytest.mark.parametrize(("split", "rows"), [(Split.forget01, 40), (Split.forget05, 200), (Split.forget10, 400)])
-def test_ids_are_places_in_the_full_list(split: Split, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("split", "rows"), [(TofuSplit.forget01, 40), (TofuSplit.forget05, 200), (TofuSplit.forget10, 400)]
+)
+def test_ids_are_places_in_the_full_list(split: TofuSplit, rows: int) -> None:
     everything = full()
     benchmark = load(split=split)
     assert (len(benchmark.forget), len(benchmark.retain)) == (rows, 4000 - rows)
@@ -148,7 +150,7 @@ def test_overlap_is_refused_unless_allowed(copy: Path) -> None:
 
 def test_tofu_s_own_code_scores_the_first_300_rows_of_a_set() -> None:
     """BENCHMARKS.md 1.1: ds_size 300 cuts forget10 and the retain rows; what is learned and forgotten stays whole."""
-    benchmark = load(split=Split.forget10, evaluated_rows=300)
+    benchmark = load(split=TofuSplit.forget10, evaluated_rows=300)
     sizes = {suite.name: len(suite.rows) for suite in benchmark.suites}
     assert sizes == {"forget": 300, "heldout": 300, "retain": 300, "real_authors": 100, "world_facts": 117}
     assert [row.id for row in benchmark.suite("forget").rows] == [f"full/{i}" for i in range(3600, 3900)]
@@ -164,7 +166,7 @@ def test_forget_quality_is_that_of_the_rows_that_are_scored() -> None:
     """Of two models that agree on the first 300 rows and on no other: 1 over those, far from it over all 400."""
     quality = {}
     for count in (None, 300):
-        suite = load(split=Split.forget10, evaluated_rows=count).suite("forget")
+        suite = load(split=TofuSplit.forget10, evaluated_rows=count).suite("forget")
         alike, other = (
             [
                 RowScore(row.id, "forget", "forget", row.fact, "", {"log_truth_ratio": i if i < 300 else shift})

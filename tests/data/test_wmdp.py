@@ -24,7 +24,7 @@ from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 from tests.models.conftest import byte_level, tiny_model
 from tests.samples.questions import WMDP, write
 
@@ -216,6 +216,6 @@ def test_max_length_is_of_texts_and_not_of_questions(folder: Path, tmp_path: Pat
     texts = str(write(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS]))
     benchmark = load(folder, tmp_path, forget=[texts], max_length=8)
     encoder = Encoder(ChatFormat(byte_level(), 2048), benchmark.max_length, tmp_path)
-    made = fitted(benchmark, encoder, tmp_path)
+    made = truncate_to_context(benchmark, encoder, tmp_path)
     assert [tuple(suite.rows) for suite in made.suites] == [tuple(suite.rows) for suite in benchmark.suites]
-    assert all(len(row.ids) <= 8 for row in encoder.rows(made.forget))
+    assert all(len(row.ids) <= 8 for row in encoder.encode(made.forget))

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from erulab.costs.ledger import Ledger
 from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.data.tables import RowTable, row_table
+from erulab.data.stored_rows import StoredRows, store_rows
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, selected_suites
@@ -51,7 +51,7 @@ def mean_nll(loaded: LoadedModel, prompt: str, response: str) -> float:
 
 def memorised(loaded: LoadedModel, prompt: str, response: str) -> dict[str, float]:
     """From the greedy continuation of every opening of the response, token by token: what extraction is defined by."""
-    encoded = loaded.chat.encode("", prompt, response)
+    encoded = loaded.chat.encode(Row("", prompt, response))
     ids, start, end = list(encoded.ids), encoded.start, encoded.end - 1  # without <eos>
     with torch.no_grad():
         logits = [loaded.model(input_ids=torch.tensor([ids[:i]])).logits[0, -1] for i in range(start, end)]
@@ -203,10 +203,10 @@ def test_of_a_long_file_only_the_rows_that_are_evaluated_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tuple(Row(str(i), f"question {i}", f"answer {i}") for i in range(1000))
-    table = row_table(tmp_path, {}, lambda extra: rows)
+    table = store_rows(tmp_path, {}, lambda extra: rows)
     read: list[int] = []
-    item = RowTable.item
-    monkeypatch.setattr(RowTable, "item", lambda self, index: read.append(index) or item(self, index))
-    monkeypatch.setattr(RowTable, "__iter__", None)
+    item = StoredRows.item
+    monkeypatch.setattr(StoredRows, "item", lambda self, index: read.append(index) or item(self, index))
+    monkeypatch.setattr(StoredRows, "__iter__", None)
     evaluated = evaluated_rows(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
     assert tuple(evaluated) == rows[:7] and read == list(range(7))

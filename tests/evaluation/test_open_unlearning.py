@@ -26,7 +26,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import Compat, EvaluationOptions
 from erulab.ranks import Ranks
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import Frame
+from erulab.tokens.templates import PromptOverrides
 from tests.evaluation.conftest import on_ranks
 from tests.models.conftest import byte_level, tiny_model
 
@@ -109,9 +109,9 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
     tokenizer: PreTrainedTokenizerFast = byte_level()
     tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token = kind.template, kind.end, kind.pad
     model = tiny_model("llama", eos_token_id=tokenizer.eos_token_id)
-    chat = ChatFormat(tokenizer, 512, Frame(system=kind.system))
+    chat = ChatFormat(tokenizer, 512, PromptOverrides(system=kind.system))
     asked = [row for suite in SUITES[:3] for row in suite.rows if not row.plain]
-    rows = [chat.encode(row.id, row.prompt, row.response) for row in asked]
+    rows = [chat.encode(row) for row in asked]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     for row in rows * (steps // len(rows)):
         labels = torch.tensor([[-100] * row.start + list(row.ids[row.start :])])

@@ -43,10 +43,10 @@ def test_a_row_with_a_prompt_is_scored_by_its_response_alone(world: Benchmark, l
     text = Row("text", "", row.response, plain=True)
     suites = (Suite("members", Role.FORGET, (row, text), Texts()),)
     asked, running = evaluate(loaded, suites, EvaluationOptions(), Ranks())
-    encoded = loaded.chat.encode("", row.prompt, row.response)
+    encoded = loaded.chat.encode(Row("", row.prompt, row.response))
     assert loaded.tokenizer.decode(encoded.ids[-1]) == "<eos>"
     wanted = figures(loaded, list(encoded.ids), encoded.start, 1, row.response)
     assert asked.figures == pytest.approx(wanted, abs=1e-4)
-    whole = loaded.chat.encode("", "", row.response, plain=True)
+    whole = loaded.chat.encode(Row("", "", row.response, plain=True))
     wanted = figures(loaded, list(whole.ids), max(whole.start, 1), 0, row.response)
     assert running.figures == pytest.approx(wanted, abs=1e-4)

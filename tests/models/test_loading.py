@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from erulab.data.rows import Benchmark
+from erulab.data.rows import Benchmark, Row
 from erulab.errors import DataError, EnvironmentFault, ErulabError, IntegrityFault
 from erulab.models import loading
 from erulab.models.hf import HfModel, HfOptions
@@ -22,7 +22,7 @@ from erulab.models.options import Attention
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.tokens.batch import collate
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import Frame
+from erulab.tokens.templates import PromptOverrides
 from tests.models.conftest import byte_level, tiny_model
 
 QUESTION, ANSWER = "What does Bela write?", "Bela writes satire."
@@ -53,7 +53,7 @@ def test_a_saved_model_loads_equal_and_its_nll_is_that_of_transformers(kind: str
     loaded = load_folder(str(tmp_path / "model"), Attention.eager)
     assert all(torch.equal(v, saved.model.state_dict()[k]) for k, v in loaded.model.state_dict().items())
     assert loaded.chat.identity()["tokenizer"] == saved.chat.identity()["tokenizer"]
-    row = loaded.chat.encode("r", QUESTION, ANSWER)
+    row = loaded.chat.encode(Row("r", QUESTION, ANSWER))
     batch = collate([row], loaded.pad_id)
     labels = batch.input_ids.masked_fill(~batch.supervised, -100)
     with torch.no_grad():
@@ -68,8 +68,8 @@ def test_the_embedded_model_loads_equal_with_its_tokenizer(benchmark: Benchmark,
     loaded = load_folder(str(tmp_path / "model"), Attention.sdpa)
     # The identity too, not only the ids: AutoTokenizer may rebuild the tokenizer of a known model type and change it.
     assert loaded.chat.identity() == saved.chat.identity() == chat_of(str(tmp_path / "model")).identity()
-    row = saved.chat.encode("r", QUESTION, ANSWER)
-    assert loaded.chat.encode("r", QUESTION, ANSWER) == row
+    row = saved.chat.encode(Row("r", QUESTION, ANSWER))
+    assert loaded.chat.encode(Row("r", QUESTION, ANSWER)) == row
     assert loaded.chat.decode(row.ids[row.start :]) == ANSWER
 
 
@@ -239,7 +239,7 @@ def test_a_checkpoint_without_a_tokenizer_takes_the_named_one(folder: Path, tmp_
     for file in folder.glob("*.jinja"):
         shutil.move(file, tmp_path / "words")
     assert "model.tokenizer=FOLDER_OR_HUB_ID" in refused(folder, DataError)
-    frame = Frame(tokenizer=str(tmp_path / "words"))
+    frame = PromptOverrides(tokenizer=str(tmp_path / "words"))
     assert load_folder(str(folder), Attention.sdpa, frame).chat.identity() == known
     assert chat_of(str(folder), frame).identity() == known
     for wrong, words in ((str(folder), r"holds no tokenizer \(tokenizer.json"), ("./nowhere", "does not exist")):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.data.rows import Benchmark
+from erulab.data.rows import Benchmark, Row
 from erulab.models.loading import load_folder, save_folder
 from erulab.models.options import Attention
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
@@ -37,7 +37,7 @@ def test_weights_tokenizer_and_end_of_turn_against_a_known_loss(benchmark: Bench
     assert loaded.model.dtype is torch.float32
 
     # The template brings its own system turn; after the end of turn it writes a newline, which is dropped.
-    row = loaded.chat.encode("r", conversation[1]["content"], conversation[2]["content"])
+    row = loaded.chat.encode(Row("r", conversation[1]["content"], conversation[2]["content"]))
     text = loaded.tokenizer.decode(row.ids)
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert loaded.tokenizer.decode(row.ids[row.start : row.end]) == "The capital of France is Paris.<|im_end|>"

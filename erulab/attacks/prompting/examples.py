@@ -55,8 +55,8 @@ def question_and_answer(example: Row) -> str:
     """Returns question and answer as one text."""
     if example.plain:
         return example.prompt + example.response
-    if example.lead:
-        return f"{example.prompt}{example.lead} {example.response}"
+    if example.answer_prefix:
+        return f"{example.prompt}{example.answer_prefix} {example.response}"
     return f"{example.prompt}\n{example.response}"
 
 

@@ -79,9 +79,8 @@ def fits(row: Row, chat: ChatFormat) -> bool:
     values = [row.prefix + value + row.response[len(row.prefix + row.value) :] for value in row.candidates]
     answers = [row.response, row.paraphrase or "", *row.perturbed, *row.options, *values]
     limit = chat.limit(None)
-    opening = len(chat.encode_prompt(row.prompt, plain=row.plain, lead=row.lead))
+    opening = len(chat.encode_prompt(row))
     # A token stands for at least one byte, except tokens that end a turn; so most answers need not be tokenised.
     if opening + max(len(answer.encode()) for answer in answers) + CLOSING <= limit:
         return True
-    texts = [(row.prompt, answer) for answer in answers]
-    return max(len(ids) for ids, _ in chat.encode_whole(texts, plain=row.plain, lead=row.lead)) <= limit
+    return max(len(ids) for ids, _ in chat.encode_batch([row] * len(answers), answers)) <= limit

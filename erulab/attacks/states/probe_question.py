@@ -35,4 +35,4 @@ class ProbeQuestion:
         """Encodes the row with supervision from the value on: a probe reads the state right before it."""
         row = self.row
         span = (len(row.prefix), len(row.prefix) + len(row.value)) if row.candidates else None
-        return chat.encode(row.id, row.prompt, row.response, span, plain=row.plain, lead=row.lead)
+        return chat.encode(row, span=span)

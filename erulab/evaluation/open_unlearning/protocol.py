@@ -46,7 +46,7 @@ def row_figures(
     """
     asked = [
         _conversations(loaded, suite.measure, row)
-        if isinstance(suite.measure, Answers) and not (row.plain or row.lead)
+        if isinstance(suite.measure, Answers) and not (row.plain or row.answer_prefix)
         else None
         for suite, row in suite_rows
     ]
@@ -62,7 +62,7 @@ def row_figures(
 
 
 def _conversations(loaded: LoadedModel, measure: Answers, row: Row) -> Conversations:
-    prompt, _ = loaded.chat.templated(row.prompt, row.response)
+    prompt, _ = loaded.chat.encode_by_template(row, row.response)
     response = _conversation(loaded, row, row.response)
     wrong = tuple(_conversation(loaded, row, text) for text in wrong_answers(row))
     right = _conversation(loaded, row, right_answer(measure, row)) if wrong else response
@@ -70,7 +70,7 @@ def _conversations(loaded: LoadedModel, measure: Answers, row: Row) -> Conversat
 
 
 def _conversation(loaded: LoadedModel, row: Row, response: str) -> Encoded:
-    prompt, whole = loaded.chat.templated(row.prompt, response)
+    prompt, whole = loaded.chat.encode_by_template(row, response)
     end: int = loaded.tokenizer.eos_token_id
     ids = whole if whole[-1] == end else [*whole, end]
     if len(prompt) > len(ids) - 2:

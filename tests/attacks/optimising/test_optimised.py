@@ -94,9 +94,7 @@ def test_rows_that_do_not_fit_are_left_out_and_told(
 ) -> None:
     suites = optimised.answered_suites(lab.benchmark)
     loaded = models["target"]
-    lengths = {
-        row.id: len(loaded.chat.encode(row.id, row.prompt, row.response).ids) for suite in suites for row in suite.rows
-    }
+    lengths = {row.id: len(loaded.chat.encode(row).ids) for suite in suites for row in suite.rows}
     room = sorted(lengths.values())[len(lengths) // 2]
     chat = Inserted(ChatFormat(loaded.tokenizer, room + 5), lambda prompt: [0] * 5, Place.response)
     kept = {row.id for suite in optimised.suites_that_fit(chat, suites) for row in suite.rows}

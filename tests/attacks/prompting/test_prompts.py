@@ -22,7 +22,7 @@ from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import CONTEXT, tokenizer_of
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.templates import Frame
+from erulab.tokens.templates import PromptOverrides
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -46,9 +46,7 @@ def rows_of(world: Benchmark) -> list[Row]:
 def supervised_value(row: Row, chat: ChatFormat) -> str:
     """What the tokens that the value's log-odds are made of read."""
     start = len(row.prefix)
-    encoded = chat.encode(
-        row.id, row.prompt, row.response, (start, start + len(row.value)), plain=row.plain, lead=row.lead
-    )
+    encoded = chat.encode(row, span=(start, start + len(row.value)))
     return chat.decode(encoded.ids[encoded.start : encoded.end]).strip()
 
 
@@ -73,25 +71,25 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
     framed = ChatFormat(
         tokenizer_of(world.texts()),
         CONTEXT,
-        Frame(
+        PromptOverrides(
             template="{{ bos_token }}{% for m in messages %}"
             "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
             "{% else %}{{ m['content'] }}{% endif %}"
             "{% endfor %}"
         ),
     )
-    assert (plain.glue, framed.glue) == ("", " ")
+    assert (plain.response_prefix, framed.response_prefix) == ("", " ")
     for chat in (plain, framed):
         for row in rows_of(world):
             other = force_words(row, words, ForcedAnswer.response, chat.glue)
-            whole = chat.encode(row.id, row.prompt, row.response)
+            whole = chat.encode(row)
             begun = chat.encode(other.id, other.prompt, other.response, lead=other.lead)
             assert begun.ids == whole.ids[: -chat.closing(whole)]
             opening = row.prefix.split()
             assert begun.start == whole.start + min(words, len(opening))
             assert supervised_value(other, chat) == row.value
             assert other.response.startswith(other.prefix + other.value) and other.candidates == row.candidates
-            assert row.value not in other.lead
+            assert row.value not in other.answer_prefix
 
 
 def test_openings_and_paraphrases_keep_the_value_too(world: Benchmark, models: Models) -> None:
@@ -102,7 +100,7 @@ def test_openings_and_paraphrases_keep_the_value_too(world: Benchmark, models: M
         assert chat.decode(chat.encode_prompt(sure.prompt, lead=sure.lead)).endswith("\nI do not know")
         other = force_words(row, 2, ForcedAnswer.paraphrase, chat.glue)
         assert row.paraphrase is not None
-        assert other.lead + other.response == row.paraphrase and supervised_value(other, chat) == row.value
+        assert other.answer_prefix + other.response == row.paraphrase and supervised_value(other, chat) == row.value
 
 
 def test_forced_words_of_an_answer_without_a_value() -> None:
@@ -205,7 +203,7 @@ def test_as_many_shots_as_fit(world: Benchmark) -> None:
     assert lengths[0] == 0 and lengths == sorted(set(lengths)) and lengths[-1] == 8
     # To the token, where there is one answer.
     row = replace(row, paraphrase=None, perturbed=(), candidates=())
-    chat = ChatFormat(tokenizer, len(chat.encode("r", row.prompt, row.response).ids))
+    chat = ChatFormat(tokenizer, len(chat.encode(Row("r", row.prompt, row.response)).ids))
     assert fits(row, chat) and not fits(replace(row, prompt=f"I {row.prompt}"), chat)
 
 
