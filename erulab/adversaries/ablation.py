@@ -33,19 +33,19 @@ else:
 class Sites(Enum):
     """The sites at which a direction is removed."""
 
-    block_inputs = "block_inputs"  # the input of each block and of the final norm, each with a direction of its own
-    all_writes = "all_writes"  # every write to the residual stream, all with one direction, as abliteration does it
+    block_inputs = "block_inputs"  # inputs of blocks and final norm, each with its own direction
+    all_writes = "all_writes"  # every write to the residual stream, with one direction
 
 
 @dataclass
 class AblationOptions:
-    """`layer`: the block whose input gives sites=all_writes its one direction; null: the middle one."""
+    """Options of rfa and random_direction."""
 
-    p: float = 0.5
+    p: float = 0.5  # share of forget rows that are perturbed
     warmup: float = 0.1  # share of the steps, from the first, without ablation
-    sites: Sites = Sites.block_inputs
-    layers_from: float = 0.25  # block_inputs: from this share of the depth on
-    layer: Optional[int] = None
+    sites: Sites = Sites.block_inputs  # where directions are removed
+    layers_from: float = 0.25  # sites=block_inputs: from this share of the depth on
+    layer: Optional[int] = None  # sites=all_writes: the block whose input gives the direction; null: the middle one
 
     def __post_init__(self) -> None:
         fraction("p", self.p)

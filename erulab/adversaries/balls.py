@@ -25,7 +25,7 @@ class Tokens(Enum):
     """The tokens of a perturbed row that are perturbed."""
 
     prompt = "prompt"
-    all = "all"  # on response tokens a perturbation can write the label itself
+    all = "all"  # responses too, where a perturbation can write the label itself
 
 
 def perturbed_layer(layer: int | None, blocks: int) -> int:

@@ -50,9 +50,8 @@ else:
 
 @dataclass
 class LatentPGDOptions(NoiseOptions):
-    """`steps`: gradients per micro-batch; each costs about a forward and three quarters of a backward."""
-
     name: str = "latent_pgd"
+    # Gradients per micro-batch; each costs about a forward and three quarters of a backward.
     steps: int = 6
 
     def __post_init__(self) -> None:

@@ -58,13 +58,13 @@ def unit_noise(batch: Batch, tokens: torch.Tensor, width: int, seed: int, step: 
 
 @dataclass
 class NoiseOptions:
-    """`eps_rel`: radius over the median norm of the row's prompt states; `layer` null: a quarter of the depth."""
+    """Options of noise; latent_pgd has them too."""
 
     name: str = "noise"
-    p: float = 1.0
-    eps_rel: float = 0.1
-    layer: Optional[int] = None
-    tokens: Tokens = Tokens.prompt
+    p: float = 1.0  # share of forget rows that are perturbed
+    eps_rel: float = 0.1  # radius, relative to the median norm of the row's prompt states
+    layer: Optional[int] = None  # block whose input is perturbed; null: a quarter of the depth
+    tokens: Tokens = Tokens.prompt  # which tokens are perturbed
 
     def __post_init__(self) -> None:
         fraction("p", self.p)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass
 class NoAdversaryOptions:
     name: str = "none"
-    p: float = 0.0
+    p: float = 0.0  # nothing is perturbed
 
     def __post_init__(self) -> None:
         require(self.p == 0, "p", "0 without an adversary (choose one: adversary=rfa)", self.p)

@@ -40,14 +40,14 @@ class AblationFill(Enum):
     """The coordinate along the direction after the ablation."""
 
     zero = "zero"
-    retain_mean = "retain_mean"  # the mean of the retain prompts
+    retain_mean = "retain_mean"  # mean of the retain prompts
 
 
 class Direction(Enum):
     """The two sets of states, at the last prompt token, whose means differ by the direction."""
 
-    forget_minus_retain = "forget_minus_retain"  # forget and retain prompts, drawn anew, current model (ReFAT)
-    policy_minus_target = "policy_minus_target"  # the same forget prompts, current model and model before unlearning
+    forget_minus_retain = "forget_minus_retain"  # prompts drawn anew, current model
+    policy_minus_target = "policy_minus_target"  # the same forget prompts now and before unlearning
 
 
 @dataclass
@@ -57,8 +57,8 @@ class RFAOptions(AblationOptions):
     name: str = "rfa"
     n: int = 32  # prompts per side
     every: int = 4  # optimizer steps between two estimates
-    fill: AblationFill = AblationFill.zero
-    direction: Direction = Direction.forget_minus_retain
+    fill: AblationFill = AblationFill.zero  # what stays along the direction
+    direction: Direction = Direction.forget_minus_retain  # difference of means
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,8 +35,8 @@ class Retain(Enum):
     """The term on retain rows: see the module's formula."""
 
     none = "none"
-    nll = "nll"
-    kl = "kl"
+    nll = "nll"  # NLL of retain rows
+    kl = "kl"  # KL to the model before unlearning
 
 
 class Trains(Enum):
@@ -54,12 +54,12 @@ class Trains(Enum):
 
 
 class Pairs(Enum):
-    """The second answer that a forgotten answer is compared with."""
+    """The second answer that a forgotten answer is compared with; drawn by (seed, row id) where there are several."""
 
     none = "none"
     refusal = "refusal"
-    alternative = "alternative"  # a wrong answer of the row, drawn by (seed, row id)
-    fabricated = "fabricated"  # the row's made-up answer
+    alternative = "alternative"  # a wrong answer of the row
+    fabricated = "fabricated"  # its made-up answer
 
 
 class Normalizer(Enum):
@@ -73,9 +73,9 @@ class Normalizer(Enum):
 class MethodOptions:
     """Options of every method that trains on forget rows."""
 
-    forget_weight: float = 1.0
-    retain: Retain = Retain.nll
-    retain_weight: float = 1.0
+    forget_weight: float = 1.0  # factor of the loss on forget rows
+    retain: Retain = Retain.nll  # term on retain rows
+    retain_weight: float = 1.0  # factor of that term
 
     def __post_init__(self) -> None:
         not_negative("forget_weight", self.forget_weight)

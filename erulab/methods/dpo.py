@@ -30,7 +30,7 @@ from erulab.registry import methods
 @dataclass
 class DPOOptions(PreferenceOptions):
     name: str = "dpo"
-    beta: float = 0.1
+    beta: float = 0.1  # inverse temperature, per nat of the sequence
     pairs: Pairs = Pairs.refusal
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ from erulab.registry import methods
 @dataclass
 class ERUOptions(PreferenceOptions):
     name: str = "eru"
-    beta: float = 2.5
+    beta: float = 2.5  # inverse temperature, per nat per token
     length_normalize: bool = True
 
 

@@ -28,7 +28,7 @@ from erulab.registry import methods
 @dataclass
 class NPOOptions(PreferenceOptions):
     name: str = "npo"
-    beta: float = 0.1
+    beta: float = 0.1  # inverse temperature, per nat of the sequence
 
 
 @methods.register(

@@ -60,12 +60,12 @@ def preference_loss(x: torch.Tensor, margin: torch.Tensor, *, beta: float, scale
 
 @dataclass
 class PreferenceOptions(MethodOptions):
-    """`scale` null means 2/beta. `length_normalize` makes x a per-token mean: it changes what beta means."""
+    """Options of npo, simnpo, dpo and eru."""
 
-    beta: float = 0.1
-    length_normalize: bool = False
-    pairs: Pairs = Pairs.none
-    scale: Optional[float] = None
+    beta: float = 0.1  # inverse temperature, per nat of x
+    length_normalize: bool = False  # x is a per-token mean, not a sum: this changes what beta means
+    pairs: Pairs = Pairs.none  # second answer
+    scale: Optional[float] = None  # factor of each row's loss; null: 2/beta
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,10 +26,8 @@ from erulab.registry import methods
 
 @dataclass
 class SimNPOOptions(PreferenceOptions):
-    """beta is per nat per token, as x is a per-token mean."""
-
     name: str = "simnpo"
-    beta: float = 2.5
+    beta: float = 2.5  # inverse temperature, per nat per token
     length_normalize: bool = True
 
 

@@ -47,9 +47,9 @@ else:
 class Standardization(Enum):
     """How Z is made from the depth: as it is, or as a z-score over the global batch or over moving averages."""
 
-    raw = "raw"
-    batch = "batch"
-    ema = "ema"
+    raw = "raw"  # as it is
+    batch = "batch"  # by the global batch
+    ema = "ema"  # by moving averages of earlier steps
 
 
 def elastic_margin(
@@ -83,16 +83,16 @@ def standardize(
 
 @dataclass
 class ElasticOptions:
-    """`decay` null: composition sets 0.9 with pairs (as alpha-DPO) and 0.5 without; `sd0` null: alpha."""
+    """Options of the elastic margin."""
 
     name: str = "elastic"
-    alpha: float = 0.2
-    gamma: float = 0.0
-    lambda_ref: float = 0.0
-    z: Standardization = Standardization.ema
-    decay: Optional[float] = None
-    sd0: Optional[float] = None
-    z_max: float = 3.0
+    alpha: float = 0.2  # how strongly the margin follows the forget depth of the row
+    gamma: float = 0.0  # constant part of the margin, nats or nats per token
+    lambda_ref: float = 0.0  # weight of the reference; 0: none, 1: the model before unlearning
+    z: Standardization = Standardization.ema  # how the depth is standardised
+    decay: Optional[float] = None  # of the moving averages; null: 0.9 with pairs (as alpha-DPO), 0.5 without
+    sd0: Optional[float] = None  # smallest deviation to divide by; null: alpha
+    z_max: float = 3.0  # largest standardised depth
 
     def __post_init__(self) -> None:
         finite("alpha", self.alpha)

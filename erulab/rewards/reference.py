@@ -39,8 +39,8 @@ def finite(field_name: str, value: float) -> None:
 @dataclass
 class ReferenceOptions:
     name: str = "reference"
-    gamma: float = 0.0
-    lambda_ref: float = 1.0
+    gamma: float = 0.0  # constant part of the margin, nats or nats per token
+    lambda_ref: float = 1.0  # weight of the reference; 1: the model before unlearning, 0: none
 
     def __post_init__(self) -> None:
         finite("gamma", self.gamma)

@@ -106,7 +106,7 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
     adapters = training.adapters(config)
     predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
-    # policy_minus_target runs its prompts once more, before the first step; else they are equal.
+    # policy_minus_target runs its prompts once more, before the first step; otherwise they are equal.
     counted, in_ledger = measured(config)
     assert in_ledger == pytest.approx(counted, rel=1e-9)
     assert predicted.total == pytest.approx(counted, rel=0.05 if "target" in typed else 1e-9)
