@@ -73,7 +73,7 @@ def _run(study: Study, options: argparse.Namespace) -> None:
     rundir.make()
     # The runs of a study are compared as those of a sweep are: sweep.json names them.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
-    rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.command(), "jobs": named})
+    rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.typed_command(), "jobs": named})
     rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
     print(compare([rundir.path]), flush=True)
     rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
