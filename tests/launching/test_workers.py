@@ -157,9 +157,7 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
     assert survivors(rundir) == []
 
 
-def test_a_killed_rank_ends_one_that_ignores_signals(
-    rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))
