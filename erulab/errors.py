@@ -1,28 +1,28 @@
-"""Errors that speak to a person: one line, and the exit code that names whose turn it is."""
+"""Errors for users: one line each, and an exit code that says who can mend it."""
 
 from __future__ import annotations
 
 
 class ErulabError(Exception):
-    """A fault with one line for the user. `code` is the process's exit code."""
+    """An error whose text is one line for the user. `code` is the exit code of the process."""
 
     code = 1
 
 
 class ConfigError(ErulabError):
-    """What the user typed or wrote in a config cannot be run."""
+    """A config, typed or in a file, that cannot be run."""
 
     code = 2
 
 
 class DataError(ErulabError):
-    """A data file or a set of rows cannot be used."""
+    """A data file or a set of rows that cannot be used."""
 
     code = 3
 
 
 class EnvironmentFault(ErulabError):
-    """The machine lacks something: disk, port, GPU, hub, package."""
+    """Something that the machine lacks: disk, port, GPU, hub, package."""
 
     code = 4
 
@@ -34,12 +34,12 @@ class NumericFault(ErulabError):
 
 
 class IntegrityFault(ErulabError):
-    """A file is damaged, of another run, or not safe to load."""
+    """A file that is damaged, belongs to another run, or is not safe to load."""
 
     code = 6
 
 
 class Interrupted(ErulabError):
-    """Stopped by a signal; the same command continues."""
+    """A run that a signal stopped; the same command continues it."""
 
     code = 75

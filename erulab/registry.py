@@ -1,6 +1,6 @@
-"""One registry for every config group: a name, typed options, and the class that takes them.
+"""One registry per config group: plugins by name, each with typed options and the class that takes them.
 
-A plugin file imports no torch at load (`lazy_loader`), so that `--help` and config errors answer at once.
+A plugin file imports no torch when it is loaded (`lazy_loader`), so that `--help` and config errors answer at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _PACKAGE = Path(__file__).resolve().parent
 # A checkout has conf/ and launch/ beside the package; an installed wheel has them inside it.
 CONF = (_PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent) / "conf"
 OWN_CONF = "ERULAB_CONF"  # environment variable that names the user's own conf folder; --config-dir sets it
-# Groups of which a run may choose several, each packaged at <group>.<name>.
+# Groups of which a run may choose several; the options of each choice are at <group>.<name>.
 LIST_GROUPS = ("attack", "benchmark")
 BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered plugin: its options' dataclass, its factory and what `erulab.list` prints of it."""
+    """A registered plugin: the dataclass of its options, its factory, and the texts that `erulab.list` prints."""
 
     name: str
     options: type
@@ -40,9 +40,9 @@ class Entry:
 
     @property
     def code(self) -> str:
-        """Hash of the file of a user's own plugin: whoever edits a loss must not be given the old one's model.
+        """Hash of the file of a user's own plugin, so that an edited loss never gets the model of the old one.
 
-        Empty for erulab's own, whose stages carry versions.
+        "" for erulab's own plugins, whose stages have versions.
         """
         module = sys.modules[self.options.__module__]
         if module.__name__.startswith("erulab.") or module.__file__ is None:
@@ -53,8 +53,8 @@ class Entry:
 class Registry:
     """The plugins of one config group.
 
-    `register` makes `<group>=<name>` a choice of the command line: the dataclass becomes the schema
-    `schema_<group>_<name>`, and, unless conf/ holds a YAML file of that name, the choice itself.
+    `register` makes `<group>=<name>` a choice of the command line. The dataclass becomes the schema
+    `schema_<group>_<name>` and, unless a conf folder has a YAML file of that name, the choice itself.
     """
 
     def __init__(self, group: str) -> None:
@@ -64,12 +64,14 @@ class Registry:
     def register(
         self, name: str, options: type, *, paper: str = "", needs: str = "", defaults: Iterable[str] = ()
     ) -> Callable[[T], T]:
-        """Decorator: adds `factory(options) -> plugin` under `name`.
+        """Returns a decorator that adds `factory(options) -> plugin` under `name`.
 
         Args:
-            options: dataclass of the plugin's options; has a field `name`; its `__post_init__` raises
+            name: what is typed after `<group>=`.
+            options: dataclass of the plugin's options with a field `name`; its `__post_init__` raises
                 ValueError("<field> must be ..., got ...") for a value out of range.
-            paper: where the formula comes from; needs: what the plugin must be given, in words.
+            paper: where the formula comes from.
+            needs: what the plugin must be given, in words.
             defaults: lines for the choice's Hydra defaults list, such as
                 "override /reward@_global_.reward: elastic".
         Raises:
@@ -87,10 +89,13 @@ class Registry:
             schema = f"schema_{self.group}_{name}"
             store = ConfigStore.instance()
             store.store(name=schema, node=options)
-            # Hydra refuses a YAML file and a stored choice of one name (it takes the latter for the former's schema).
+            # Hydra refuses a YAML file and a stored choice with one name, because it takes the choice for a schema.
             if any((folder / self.group / f"{name}.yaml").is_file() for folder in conf_folders()):
                 return factory
-            node = {"defaults": [f"/{schema}@_here_", "_self_", *[_default(line) for line in defaults]], "name": name}
+            node = {
+                "defaults": [f"/{schema}@_here_", "_self_", *[_defaults_entry(line) for line in defaults]],
+                "name": name,
+            }
             package = f"{self.group}.{name}" if self.group in LIST_GROUPS else self.group
             store.store(group=self.group, name=name, node=node, package=package)
             return factory
@@ -109,7 +114,7 @@ class Registry:
         return sorted(self._entries)
 
     def build(self, options: Any) -> Any:
-        """The plugin that `options.name` names, made from its options."""
+        """Returns the plugin that `options.name` names, made from its options."""
         return self[options.name].factory(options)
 
 
@@ -119,7 +124,7 @@ def conf_folders() -> list[Path]:
     return [Path(own), CONF] if own else [CONF]
 
 
-def _default(line: str) -> dict[str, str] | str:
+def _defaults_entry(line: str) -> dict[str, str] | str:
     key, colon, value = line.partition(":")
     return {key.strip(): value.strip()} if colon else line
 
@@ -130,13 +135,13 @@ methods = Registry("method")
 rewards = Registry("reward")
 adversaries = Registry("adversary")
 attacks = Registry("attack")
-benchmarks = Registry("benchmark")  # what only measures; a data set may be registered here too
+benchmarks = Registry("benchmark")  # measured beside the data set; a data set may be registered here too
 
 GROUPS = {r.group: r for r in (models, datasets, methods, rewards, adversaries, attacks, benchmarks)}
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
-    """Registers erulab's own plugins and those of the user's modules (importable names)."""
+    """Registers erulab's own plugins and those of the user's modules, which are importable names."""
     for package in BUILTIN_PACKAGES:
         importlib.import_module(f"erulab.{package}")
     for module in modules:

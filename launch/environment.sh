@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh and test.sh: the virtual environment .venv with the packages of a requirements file.
+# Sourced by quickstart.sh and test.sh: makes the virtual environment .venv with the packages of a requirements file.
 # Usage: environment REQUIREMENTS_FILE
 
 fail() {
@@ -14,7 +14,7 @@ environment() {
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$python has no venv module; install it (Debian, Ubuntu: apt install python3-venv)"
     [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "cannot make .venv here; is the folder writable?"
-    # The stamp holds what is installed: nothing is asked of the package index while the files are unchanged.
+    # The stamp holds what is installed, so that the package index is asked only when the files have changed.
     stamp=".venv/$(basename "$(dirname "$1")")-$(basename "$1").installed"
     wanted="$(cat requirements.txt "$1")"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then

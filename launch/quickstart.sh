@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a robustness verdict: makes .venv, installs the requirements, runs the main job.
+# Makes .venv, installs the requirements and runs the embedded default, which ends with a robustness verdict.
 # Further arguments go to the run: bash launch/quickstart.sh method=npo
 set -euo pipefail
 cd "$(dirname "$0")/.."

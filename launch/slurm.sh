@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One run, or one sweep, over all nodes of a Slurm job, one task a node, one process a GPU. Typed in the checkout:
+# One run, or one sweep, over all nodes of a Slurm job, one task per node, one process per GPU. Type in the checkout:
 #   sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh method=eru engine=zero3
-# What stands before the script is sbatch's, what stands behind it the run's. The nodes must share the checkout, output
-# and cache. The same command continues what the time limit stopped.
+# Options before the script are for sbatch, those behind it for the run. The nodes must share the checkout, output and
+# cache. The same command continues a run that the time limit stopped.
 #SBATCH --job-name=erulab
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
@@ -27,7 +27,7 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     # Another job on the same node gets another port.
     set -- "$@" "engine.nodes=$SLURM_NNODES" "engine.rendezvous=$host:$((20000 + SLURM_JOB_ID % 20000))"
 fi
-# erulab itself ends all hosts when one fails; srun would kill them before they have said why.
-# srun does not take the job's cores a task over by itself.
+# erulab ends all hosts when one fails; srun would kill them before they could report why. srun does not take over the
+# number of cores per task by itself.
 exec srun --nodes="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
     --kill-on-bad-exit=0 "$python" -m erulab.run "$@"

@@ -1,1 +1,1 @@
-"""From the command line to one typed RunConfig: composition, the list of checks, and the words of their messages."""
+"""From the command line to one typed RunConfig: composition, the list of checks, and their messages."""

@@ -1,4 +1,4 @@
-"""Hydra's, OmegaConf's and YAML's errors in one line: key, value, what is allowed, what to type."""
+"""Errors of Hydra, OmegaConf and YAML in one line: key, value, what is allowed, what to type."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.redaction import redacted_text
 from erulab.typed import did_you_mean, type_error_line
 
-USER_ERRORS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)  # what is the user's to mend
+# Errors that the user can mend; all others are bugs and keep their traceback.
+USER_ERRORS = (ErulabError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def exit_with_line(error: Exception) -> int:
-    """Prints one of USER_ERRORS on stderr as one line without secrets, and returns its exit code."""
-    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (one_line(error), ConfigError.code)
+    """Prints one of USER_ERRORS on stderr as one line without secrets; returns its exit code."""
+    text, code = (str(error), error.code) if isinstance(error, ErulabError) else (error_line(error), ConfigError.code)
     print(redacted_text(text), file=sys.stderr)
     return code
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Returns what went wrong while composing, for the person who typed the command."""
     if isinstance(error, MissingConfigException):
-        return _no_such_option(error)
+        return _unknown_option(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read; type KEY=VALUE, special characters in quotes: KEY='\"a b\"'"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, yaml.YAMLError):
-        return _bad_yaml(cause)
+        return _yaml_error_line(cause)
     ambiguous = re.match(r"Ambiguous value for argument '([^']*)'", str(error))
     if ambiguous:
         return f"{ambiguous[1]} names several values: for one run of each, add -m"
@@ -53,7 +54,7 @@ def one_line(error: Exception) -> str:
     return " ".join([first, *rest[:2]])
 
 
-def _no_such_option(error: MissingConfigException) -> str:
+def _unknown_option(error: MissingConfigException) -> str:
     """Returns the line for `method=nop`: the group, the nearest name, all names."""
     missing = str(error.missing_cfg_file or "")
     group, _, name = missing.rpartition("/")
@@ -86,7 +87,7 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
     return f"unknown key {parent}.{name}{did_you_mean(name, fields)}{known}"
 
 
-def _bad_yaml(error: yaml.YAMLError) -> str:
+def _yaml_error_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     where = f"{mark.name}:{mark.line + 1}: " if mark is not None else ""

@@ -1,4 +1,4 @@
-"""The key that a run folder's name carries: what the run's results depend on, by content and never by path."""
+"""The key in a run folder's name: a hash of what the run's results depend on, by content and never by path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from erulab.models.folders import files_identity, folder_identity
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES, RunConfig
 from erulab.tokens.templates import template_of
 
-# What changes neither a model nor a score: two runs that differ only here share their folder.
+# Parts that change neither a model nor a score: two runs that differ only here share their folder.
 NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
 # Parts of a run that have no effect where the user names every model.
 UNUSED_FOR_GIVEN_MODELS = ("method", "reward", "adversary", "target", "trainer")
@@ -22,7 +22,10 @@ CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that 
 
 
 def folder_key(config: RunConfig) -> str:
-    """10 hex digits of what the run's results depend on; paths count by what they hold (a hub id: by its name)."""
+    """Returns 10 hex digits that identify what the run's results depend on.
+
+    A path counts by what it holds, a hub id by its name.
+    """
     values = {key: value for key, value in config_to_dict(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = {k: v for k, v in values[part].items() if k not in NOT_IN_PRODUCT}
@@ -40,10 +43,10 @@ def folder_key(config: RunConfig) -> str:
         values = {key: value for key, value in values.items() if key not in UNUSED_FOR_GIVEN_MODELS}
         read = ("attention", "template", "system", "tokenizer", *CHECKPOINTS[1:])
         values["model"] = {k: v for k, v in values["model"].items() if k in read and v is not None}
-    values["dataset"] = _data(values["dataset"], registry.datasets.build(config.dataset), config)
+    values["dataset"] = _data_set_values(values["dataset"], registry.datasets.build(config.dataset), config)
     if values["benchmark"]:
         values["benchmark"] = {
-            name: _data(values["benchmark"][name], registry.benchmarks.build(options), config)
+            name: _data_set_values(values["benchmark"][name], registry.benchmarks.build(options), config)
             for name, options in config.benchmark.items()
         }
     else:
@@ -51,18 +54,24 @@ def folder_key(config: RunConfig) -> str:
     return short_hash(values)
 
 
-def _data(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
-    """What a data set counts as: its content stands for what paths hold, other options count beside it."""
-    kept = {key: value for key, value in options.items() if not _is_files(value)}
+def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
+    """Returns the values that a data set counts as: its options, with an identity of its content in place of paths.
+
+    Args:
+        options: the data set's options as plain values.
+        plugin: the data set that was built from them.
+        config: the run, whose cache holds the rows that have been read.
+    """
+    kept = {key: value for key, value in options.items() if not _names_files(value)}
     return {**kept, "identity": plugin.identity(Path(config.cache))}
 
 
-def _is_files(value: Any) -> bool:
-    """Whether an option is a path that is here, or a list of such."""
+def _names_files(value: Any) -> bool:
+    """Whether an option is an existing path, or a list of existing paths."""
     paths = value if isinstance(value, list) else [value]
     return bool(paths) and all(isinstance(path, str) and Path(path).exists() for path in paths)
 
 
 def short_hash(values: Any) -> str:
-    """10 hex digits of plain values: what folders' names carry."""
+    """Returns 10 hex digits that identify plain values, for the names of folders."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]

@@ -1,4 +1,4 @@
-"""What a run has under it: GPUs, cores, versions. Asked without importing torch."""
+"""The machine that a run is on: GPUs, cores, versions. Found out without importing torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GPU:
 
 
 def gpus() -> list[GPU]:
-    """The NVIDIA GPUs that this process may use (CUDA_VISIBLE_DEVICES).
+    """Returns the NVIDIA GPUs that this process may use (CUDA_VISIBLE_DEVICES).
 
     Raises:
         EnvironmentFault: the driver does not answer.
@@ -69,42 +69,42 @@ def gpus() -> list[GPU]:
     if visible is not None:
         wanted = [part.strip() for part in visible.split(",")]
         if any(part.startswith("MIG-") for part in wanted):
-            # A slice of a GPU: the driver lists only whole ones.
-            return [GPU("MIG", _number(found[0][2]) if found else None, part) for part in wanted]
+            # MIG: a slice of a GPU. The driver lists only whole GPUs.
+            return [GPU("MIG", _float_or_none(found[0][2]) if found else None, part) for part in wanted]
         found = [next((f for f in found if part in (f[0], f[1]) or f[1].startswith(part)), []) for part in wanted]
-        return [GPU(f[3], _number(f[2]), part) for f, part in zip(found, wanted, strict=True) if f]
-    # The driver and CUDA may number GPUs in different orders; the identifier is the same to both.
-    return [GPU(f[3], _number(f[2]), f[1]) for f in found]
+        return [GPU(f[3], _float_or_none(f[2]), part) for f, part in zip(found, wanted, strict=True) if f]
+    # The driver and CUDA may number GPUs differently, so the unique identifier is used.
+    return [GPU(f[3], _float_or_none(f[2]), f[1]) for f in found]
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(found: list[GPU]) -> dict[str, Any]:
-    """What env.json holds."""
+    """Returns what env.json holds: versions, hardware, the command and when it started."""
     return {
         "erulab": erulab.__version__,
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
+        **{package: _package_version(package) for package in PACKAGES},
         "git": _git(),
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": [gpu.name for gpu in found],
-        "command": redacted_text(command()),
+        "command": redacted_text(typed_command()),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
-def command() -> str:
-    """The command line, as typed to start erulab."""
+def typed_command() -> str:
+    """Returns the command line as it was typed to start erulab."""
     return shlex.join(["python", "-m", "erulab.run", *sys.argv[1:]])
 
 
-def _version(package: str) -> str | None:
+def _package_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -132,7 +132,7 @@ def _cpu() -> str:
     return model[1] if model else platform.processor()
 
 
-def _number(text: str) -> float | None:
+def _float_or_none(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:

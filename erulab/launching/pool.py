@@ -1,4 +1,4 @@
-"""Many jobs of a sweep at once on this host: a queue, and slots with GPUs of their own."""
+"""Runs many jobs of a sweep at once on this host: a queue of jobs, and slots with GPUs of their own."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one job, and the GPUs that are its own."""
+    """Room for one job at a time, with the GPUs that only this job sees."""
 
     gpus: list[GPU]
 
     @property
     def devices(self) -> str:
-        """What CUDA_VISIBLE_DEVICES says there."""
+        """The value of CUDA_VISIBLE_DEVICES for the job."""
         return ",".join(gpu.device for gpu in self.gpus)
 
 
 @dataclass
 class Running:
-    """A task that has a slot."""
+    """A task whose process runs in a slot."""
 
     task: Task
     slot: Slot
@@ -41,12 +41,15 @@ class Running:
 
 
 def make_slots(gpus: list[GPU], gpus_per_job: int, slots: int | None) -> list[Slot]:
-    """GPUs dealt out to jobs.
+    """Distributes GPUs over slots.
 
     Args:
-        slots: how many jobs run at once; None: as many as have GPUs, or one where there are none.
+        gpus: the GPUs of this host.
+        gpus_per_job: number of GPUs of each slot.
+        slots: how many jobs run at once; None: as many as there are GPUs for, or one if there are no GPUs.
     Raises:
-        ConfigError, EnvironmentFault: what was asked for cannot be had.
+        ConfigError: a number below 1.
+        EnvironmentFault: there are not enough GPUs.
     """
     for name, value in (("gpus_per_job", gpus_per_job), ("slots", slots)):
         if value is not None and value < 1:
@@ -65,8 +68,8 @@ def make_slots(gpus: list[GPU], gpus_per_job: int, slots: int | None) -> list[Sl
     return [Slot(gpus[i * gpus_per_job : (i + 1) * gpus_per_job]) for i in range(slots or most)]
 
 
-def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
-    """Runs a sweep's tasks, each in a process of its own; a failure is that task's alone, a signal stops all.
+def run_pool(sweep: Sweep, slots: list[Slot]) -> None:
+    """Runs a sweep's tasks, each in a process of its own. A failure ends only its task, a signal stops all.
 
     Raises:
         ConfigError: a job wants several hosts; nothing has started then.
@@ -84,9 +87,9 @@ def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
                 if sweep.skips(task):
                     continue
                 slot = free.popleft()
-                running.append(_started(sweep, task, slot, len(slots)))
+                running.append(_start_task(sweep, task, slot, len(slots)))
                 children.append(running[-1].child)
-                for number in signals:  # that came before there was anybody to pass it on to
+                for number in signals:  # those that came before there was a child
                     running[-1].child.send_signal(number)
             for one in list(running):
                 code = one.child.poll()
@@ -94,15 +97,15 @@ def many_at_once(sweep: Sweep, slots: list[Slot]) -> None:
                     running.remove(one)
                     children.remove(one.child)
                     free.append(one.slot)
-                    _finished(sweep, one, code)
+                    _finish_task(sweep, one, code)
             time.sleep(POLL_SECONDS)
     sweep.show()
     sweep.compare()
 
 
-def _started(sweep: Sweep, task: Task, slot: Slot, slots: int) -> Running:
+def _start_task(sweep: Sweep, task: Task, slot: Slot, slots: int) -> Running:
     variables = dict(os.environ)
-    # Jobs share the cores; a job shares its part among its processes.
+    # The slots share the cores, and a job shares its part among its processes.
     processes = task.job.config.engine.processes or 1
     variables.setdefault("OMP_NUM_THREADS", str(max(machine.cores() // (slots * processes), 1)))
     task.gpus = slot.devices
@@ -113,8 +116,8 @@ def _started(sweep: Sweep, task: Task, slot: Slot, slots: int) -> Running:
     return Running(task, slot, Child(task.command, log, variables), log, time.monotonic())
 
 
-def _finished(sweep: Sweep, one: Running, code: int) -> None:
-    one.child.kill()  # what it may have left behind
+def _finish_task(sweep: Sweep, one: Running, code: int) -> None:
+    one.child.kill()  # its descendants may have outlived it
     task = one.task
     if code < 0:
         code = workers.STOPPED if -code in workers.KILLS else 1
@@ -122,10 +125,10 @@ def _finished(sweep: Sweep, one: Running, code: int) -> None:
     sweep.write()
     sweep.announce(task, f" {task.state} after {task.seconds:.0f} s")
     if code:
-        print(f"  code {code}: {_last_words(one.log)} ({one.log})", flush=True)
+        print(f"  code {code}: {_last_line(one.log)} ({one.log})", flush=True)
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     said = [line for line in lines if line and not line.startswith("run folder:")]
     return said[-1] if said else "nothing was said"

@@ -1,4 +1,4 @@
-"""Child processes: each in a session of its own, stopped by the signals that reach us, outliving us never."""
+"""Child processes: each in a session of its own, stopped by the signals that reach this one, ended with it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ POLL_SECONDS = 0.1
 
 
 class Child:
-    """A process and all that it starts, also when it is gone itself."""
+    """A process with everything it starts, including what is left of it when it has ended."""
 
     def __init__(
         self, command: Sequence[str], log: Path | None, environment: Mapping[str, str], inherited: Sequence[int] = ()
     ) -> None:
-        """Starts it, writing to `log` (None: where we write); `inherited`: file descriptors that it keeps."""
+        """Starts the process.
+
+        Args:
+            command: program and arguments.
+            log: file for its output; None: where this process writes.
+            environment: its environment variables.
+            inherited: file descriptors that it keeps open.
+        """
         with contextlib.nullcontext() if log is None else log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -33,58 +40,67 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=inherited,
-                # Ctrl-C reaches the whole foreground group: a child must get it once, from us.
+                # Ctrl-C reaches the whole foreground group: a child must get it only once, from this process.
                 start_new_session=True,
             )
-        self._known: set[psutil.Process] = set()
-        self._looked = 0.0
-        self._published = False
+        self._descendants: set[psutil.Process] = set()
+        self._looked_at = 0.0
+        self._signalled = False
 
     def poll(self) -> int | None:
-        """The return code, None while it runs; remembers descendants, once a second."""
-        self._look()
+        """Returns the return code, None while the process runs; remembers its descendants, once per second."""
+        self._find_descendants()
         return self._process.poll()
 
     def send_signal(self, number: int) -> None:
-        """Passes a signal on; only the first is, since two would mean to end at once."""
-        if self._published:
+        """Passes a signal on; only the first, because two would mean to end at once."""
+        if self._signalled:
             return
-        self._published = True
+        self._signalled = True
         with contextlib.suppress(ProcessLookupError):
-            # Workers stop alike on every signal; while they still import, only SIGINT would print a traceback. SIGUSR2
-            # is submitit's, they do not know it.
+            # Workers stop alike on every signal, but while they import, SIGINT would print a traceback. SIGUSR2 comes
+            # from submitit, and workers have no handler for it.
             self._process.send_signal(signal.SIGTERM if number in (signal.SIGINT, signal.SIGUSR2) else number)
 
     def kill_descendants(self) -> None:
-        self._looked = 0.0
-        self._look()
-        # A copy: a signal's handler may look too, and find more, meanwhile.
-        for process in list(self._known):
+        """Kills everything that the process has started, but not the process itself."""
+        self._looked_at = 0.0
+        self._find_descendants()
+        # A copy, because a signal handler may find more descendants meanwhile.
+        for process in list(self._descendants):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def kill(self) -> None:
+        """Kills the process and everything that it has started."""
         self.kill_descendants()
-        # A descendant whose parent ended between two looks is found by its group alone. Where nobody is left of it,
-        # some systems say that it may not be signalled.
+        # A descendant whose parent ended between two looks is found only by its process group. If nobody is left of the
+        # group, some systems answer that it may not be signalled.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
+    def _find_descendants(self) -> None:
+        if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
             with contextlib.suppress(psutil.NoSuchProcess):
-                self._known.update(psutil.Process(self._process.pid).children(recursive=True))
+                self._descendants.update(psutil.Process(self._process.pid).children(recursive=True))
 
 
 def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> int:
-    """Runs one child, passing signals on; its return code, 128 + the signal for a killed one, as shells say it."""
+    """Runs one child to its end and passes signals on.
+
+    Args:
+        command: program and arguments.
+        numbers: the signals to be passed on.
+    Returns:
+        Its return code; 128 + the signal for a killed one, as in shells.
+    """
     children: list[Child] = []
     with forward_signals(children, numbers) as signals:
         child = Child(command, None, os.environ)
         children.append(child)
-        for number in signals:  # that came before there was anybody to pass it on to
+        for number in signals:  # those that came before there was a child
             child.send_signal(number)
         while (code := child.poll()) is None:
             time.sleep(POLL_SECONDS)
@@ -94,10 +110,10 @@ def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> in
 
 @contextlib.contextmanager
 def forward_signals(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Iterator[list[int]]:
-    """Passes the first signal on to `children`, for a checkpoint; the second kills them.
+    """Passes the first signal on to `children`, so that they write a checkpoint; the second signal kills them.
 
-    Yields the signals that came. The list of children may change meanwhile; whoever adds a child looks whether a
-    signal came first. Whatever ends the block, no child is left.
+    Yields the list of signals that have come. The block may add and remove children; it must send to a new child the
+    signals that came before. However the block ends, no child is left.
     """
     came: list[int] = []
 

@@ -1,6 +1,6 @@
-"""Many runs: every job checked before the first starts, what became of each, one comparison at the end.
+"""A sweep: every job is checked before the first starts, the outcome of each is kept, all are compared at the end.
 
-How jobs are run is the launchers' part: one after another here, many at once in pool.py.
+Here jobs run one by one; pool.py runs many at once, and launch/hydra_plugins/ submits them to Slurm.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ Compose = Callable[[list[str]], "DictConfig"]
 
 @dataclass
 class Task:
-    """One run of a sweep and what has become of it. Jobs that come down to one run are one task."""
+    """One run of a sweep and its outcome. Jobs that amount to the same run share one task."""
 
     number: int  # from 1, in the order of the jobs
     overrides: list[str]  # of the first of its jobs
     job: Job
-    code: int | None = None  # None: not run, or not yet
+    code: int | None = None  # None: has not run
     seconds: float | None = None
-    before: bool = False  # it was finished before
-    gpus: str = ""  # CUDA_VISIBLE_DEVICES, where a launcher chose
+    before: bool = False  # whether it was finished before the sweep started
+    gpus: str = ""  # CUDA_VISIBLE_DEVICES, if a launcher chose it
 
     @property
     def command(self) -> list[str]:
-        """Runs it in a process of its own, in the folder and the group that the sweep gave it."""
+        """The command that runs the task in its own process, in the folder and wandb group that the sweep chose."""
         own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder, "tracker.group": str(self.job.config.tracker.group)}
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         return [sys.executable, "-m", "erulab.run", *self.overrides, *quoted]
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def state(self) -> str:
-        """In a word, as the closing table says it."""
+        """The outcome as the closing table words it."""
         if self.code is None:
             return "not run"
         if self.before:
@@ -74,19 +74,20 @@ class Sweep:
     def __init__(
         self, typed: Sequence[Sequence[str]], compose: Compose, named: str | None, gpus: list[GPU] | None = None
     ) -> None:
-        """Checks every job; nothing has started when one cannot run.
+        """Composes and checks every job; starts none.
 
         Args:
-            typed: each job's overrides; compose: gives their composition, with Hydra's node.
-            named: the sweep folder, where the user names one; else `<output>/sweeps/<key of its jobs>`.
-            gpus: those each job will have; None: all that this process may use.
+            typed: the overrides of each job.
+            compose: returns the composition of a job's overrides, with Hydra's node.
+            named: the sweep folder, if the user names one; None: `<output>/sweeps/<key of its jobs>`.
+            gpus: the GPUs that each job will have; None: all that this process may use.
         Raises:
-            ErulabError: a job cannot run: which, and why.
+            ErulabError: a job cannot run; the message names it and says why.
         """
-        plans = _apart([_plan(number, list(one), compose, gpus) for number, one in enumerate(typed)])
+        plans = _give_own_folders([_plan_task(number, list(one), compose, gpus) for number, one in enumerate(typed)])
         tasks: dict[str, Task] = {}
         for overrides, job in zip(typed, plans, strict=True):
-            # Jobs that come down to one run (two spellings of a value) run once.
+            # Jobs that amount to the same run (two spellings of a value) run once.
             tasks.setdefault(str(job.rundir.path), Task(len(tasks) + 1, list(overrides), job))
         self.tasks = list(tasks.values())
         self.key = short_hash(sorted(task.job.rundir.path.name for task in self.tasks))
@@ -94,20 +95,20 @@ class Sweep:
         self._jobs = [(list(one), tasks[str(job.rundir.path)]) for one, job in zip(typed, plans, strict=True)]
         self._rundir = RunDir(self.folder)
         for task in self.tasks:
-            task.job = _in_group(task.job, self.key)
+            task.job = _with_tracker_group(task.job, self.key)
 
     @property
     def codes(self) -> list[int | None]:
-        """Each job's exit code, None for one that a signal kept from starting."""
+        """Each job's exit code; None for one that a signal kept from starting."""
         return [task.code for _, task in self._jobs]
 
     def start(self) -> None:
-        """Makes the folder, with a sweep.json in which nothing has happened yet."""
+        """Makes the sweep folder and a sweep.json without outcomes."""
         self._rundir.make()
         self.write()
 
     def skips(self, task: Task) -> bool:
-        """Whether the task was finished before; says and marks that."""
+        """Returns whether the task was finished before, and if so prints that and marks the task."""
         if not is_finished(task.job):
             return False
         task.code, task.before = 0, True
@@ -116,21 +117,21 @@ class Sweep:
         return True
 
     def write(self) -> None:
-        """sweep.json, as things stand."""
+        """Writes sweep.json with the outcomes so far."""
         rows = [
             {"overrides": one, "folder": task.folder, "code": task.code, "seconds": task.seconds, "gpus": task.gpus}
             for one, task in self._jobs
         ]
-        command = redacted_text(machine.command())
+        command = redacted_text(machine.typed_command())
         self._rundir.write_json(self.folder / "sweep.json", {"key": self.key, "command": command, "jobs": rows})
 
     def announce(self, task: Task, what: str = "") -> None:
-        """One line on the console: which job, and what happens with it."""
+        """Prints one line: which job, and what happens to it."""
         print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
 
     def show(self) -> None:
-        """The table of what became of each task, with the overrides that tell it from the others."""
-        # Rich is loaded only where there is something to show.
+        """Prints the outcome of each task, with the overrides that distinguish it from the others."""
+        # Loads rich, so only when there is something to show.
         from erulab.reporting.console import show_jobs_table
 
         common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
@@ -142,8 +143,8 @@ class Sweep:
         show_jobs_table(rows)
 
     def compare(self) -> None:
-        """The table over the jobs that were scored, printed and as report.md and report.html."""
-        # Jinja and matplotlib are loaded only where there is something to show.
+        """Compares the jobs that were scored: prints the table, and writes report.md and report.html."""
+        # Loads jinja and matplotlib, so only when there is something to show.
         from erulab.reporting import compare
 
         scored: list[Any] = [task.job.rundir.path for task in self.tasks if task.job.rundir.scores_json.is_file()]
@@ -155,8 +156,8 @@ class Sweep:
         print(f"sweep folder: {self.folder}", flush=True)
 
 
-def one_after_another(sweep: Sweep) -> None:
-    """Runs a sweep's tasks in this process's workers; goes on after a failure, stops at a signal."""
+def run_one_by_one(sweep: Sweep) -> None:
+    """Runs a sweep's tasks one by one, each in workers of its own. Goes on after a failure, stops at a signal."""
     sweep.start()
     for task in sweep.tasks:
         sweep.announce(task)
@@ -165,7 +166,7 @@ def one_after_another(sweep: Sweep) -> None:
         started = time.monotonic()
         try:
             ended = run_job(task.job)
-        except ErulabError as error:  # its folder is in use, the disk is full: the others can go on
+        except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
             print(error, flush=True)
             task.code, stopped = error.code, False
         else:
@@ -177,19 +178,21 @@ def one_after_another(sweep: Sweep) -> None:
     sweep.compare()
 
 
-def _plan(number: int, typed: list[str], compose: Compose, gpus: list[GPU] | None) -> Job:
+def _plan_task(number: int, typed: list[str], compose: Compose, gpus: list[GPU] | None) -> Job:
     try:
         return plan_job(resolve_composed(compose(typed), typed), gpus=gpus)
     except ErulabError as error:
         raise type(error)(f"job {number} ({redacted_text(' '.join(typed))}): {error}") from None
 
 
-def _apart(plans: list[Job]) -> list[Job]:
-    """Jobs that differ only in what the folder's key leaves out share a folder when run alone, but not in a sweep.
+def _give_own_folders(plans: list[Job]) -> list[Job]:
+    """Returns the jobs with a folder of their own for each.
 
-    Only what sets such jobs apart counts, so that a sweep finds its folders again on another number of GPUs.
+    Jobs that differ only in what the folder's key leaves out share a folder when they run alone, but not in a sweep.
+    The folder then carries a hash of the differing values only, so that a sweep finds its folders again on another
+    number of GPUs.
     """
-    additions = [_additions(job) for job in plans]
+    additions = [_values_outside_key(job) for job in plans]
     together: dict[str, list[dict[str, Any]]] = {}
     for job, own in zip(plans, additions, strict=True):
         together.setdefault(str(job.rundir.path), []).append(own)
@@ -202,11 +205,11 @@ def _apart(plans: list[Job]) -> list[Job]:
     return apart
 
 
-def _additions(job: Job) -> dict[str, Any]:
-    """What a run's files or costs depend on, and its folder's key does not."""
+def _values_outside_key(job: Job) -> dict[str, Any]:
+    """Returns the values that a run's files or costs depend on, but its folder's key does not."""
     values = config_to_dict(job.config)
     parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "artifacts")}
-    # Where hosts meet is another place each time.
+    # The rendezvous differs each time.
     parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
     for part in ("trainer", "target"):
         parts[part] = {key: values[part][key] for key in NOT_IN_PRODUCT if key in values[part]}
@@ -214,7 +217,7 @@ def _additions(job: Job) -> dict[str, Any]:
     return parts
 
 
-def _in_group(job: Job, key: str) -> Job:
+def _with_tracker_group(job: Job, key: str) -> Job:
     tracker = job.config.tracker
     if tracker.group is not None:
         return job

@@ -1,6 +1,6 @@
-"""torchrun, which starts several ranks: its command line, what its log tells, and the entry of each rank.
+"""torchrun, which starts several ranks: its command line, its log, and the entry point of each rank.
 
-It returns 1 whatever the ranks' codes were; what happened stands in its log.
+torchrun returns 1 whatever the codes of the ranks were, so what happened is read from its log.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from pathlib import Path
 from erulab.launching.hosts import Failure, Meeting
 from erulab.rundir import RunDir
 
-# How long a stop may take to write its checkpoint, and how long hosts wait for one another at the start.
-STOP_SECONDS = 600
-MEET_SECONDS = 600
+STOP_SECONDS = 600  # how long a stopped run may take to write its checkpoint
+MEET_SECONDS = 600  # how long hosts wait for one another at the start
 
 
-def command(processes: int, meeting: Meeting | None, worker: Sequence[str]) -> list[str]:
-    """Starts `worker`, a module and its argument, `processes` times on this host.
+def torchrun_command(processes: int, meeting: Meeting | None, worker: Sequence[str]) -> list[str]:
+    """Returns the command that starts `processes` ranks on this host.
 
     Args:
+        processes: number of ranks on this host.
+        worker: the module that each rank runs, and its argument.
         meeting: where this host meets the others; None for a run on one host.
     """
     where = ["--standalone"]
@@ -37,7 +38,7 @@ def command(processes: int, meeting: Meeting | None, worker: Sequence[str]) -> l
             meeting.endpoint,
             "--rdzv-id",
             meeting.key,
-            # The host at the address may be the last to come: others wait for it as long as it would for them.
+            # The host at the address may be the last to come: the others wait for it as long as it waits for them.
             "--rdzv-conf",
             f"join_timeout={MEET_SECONDS},read_timeout={MEET_SECONDS}",
         ]
@@ -58,17 +59,17 @@ def command(processes: int, meeting: Meeting | None, worker: Sequence[str]) -> l
     ]
 
 
-class Log:
-    """What torchrun and the ranks before they begin have written on this host."""
+class TorchrunLog:
+    """The log of torchrun on this host; each rank writes one line to it before it starts to write its own."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     @property
     def ranks(self) -> dict[int, int]:
-        """The ranks that have started here: local rank -> rank."""
-        status = re.findall(r"erulab: rank (\d+) is local rank (\d+)", self._text)
-        return {int(local): int(rank) for rank, local in status}
+        """The ranks that have started on this host: local rank -> rank."""
+        started = re.findall(r"erulab: rank (\d+) is local rank (\d+)", self._text)
+        return {int(local): int(rank) for rank, local in started}
 
     @property
     def failing(self) -> bool:
@@ -77,7 +78,7 @@ class Log:
 
     @property
     def failure(self) -> Failure | None:
-        """The first rank that torchrun saw fail; a killed one's code is minus the signal."""
+        """The first rank that torchrun saw fail, None if there is none."""
         first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", self._text)
         return Failure(self.ranks.get(int(first[2]), int(first[2])), int(first[1])) if first else None
 
@@ -86,8 +87,8 @@ class Log:
         return self._file.read_text(errors="replace") if self._file.is_file() else ""
 
 
-def _as_rank(module: str, folder: str) -> None:
-    """Entry of one rank: tells torchrun's log which it is, prints to its own from then on, and is the worker."""
+def _run_rank(module: str, folder: str) -> None:
+    """Becomes one rank: names itself in torchrun's log, redirects its output to its own log and runs the worker."""
     rank = int(os.environ["RANK"])
     print(f"erulab: rank {rank} is local rank {os.environ['LOCAL_RANK']}", flush=True)
     log = os.open(RunDir(folder).rank_log(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -98,4 +99,4 @@ def _as_rank(module: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    _as_rank(*sys.argv[1:])
+    _run_rank(*sys.argv[1:])

@@ -148,7 +148,7 @@ def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, h
         child = Child(
             [sys.executable, "-u", "-m", module, str(rundir.path)]
             if alone
-            else torchrun.command(processes, host.meeting, [module, str(rundir.path)]),
+            else torchrun.torchrun_command(processes, host.meeting, [module, str(rundir.path)]),
             rundir.rank_log(0) if alone else launcher,
             _worker_environment(processes, gpus),
             host.inherited,
@@ -156,7 +156,7 @@ def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, h
         children.append(child)
         for number in signals:  # those that came before there was a child
             child.send_signal(number)
-        console, log = _Console(rundir.rank_log(0), here=alone), torchrun.Log(launcher)
+        console, log = _Console(rundir.rank_log(0), here=alone), torchrun.TorchrunLog(launcher)
         code, status = _follow_child(child, host, log, signals, console)
         # The signal handlers still hold here: a signal that comes while the hosts agree must not leave others waiting.
         ended = _agree_on_exit(rundir, host, status, log, code)
@@ -171,7 +171,7 @@ def last_lines(rundir: RunDir, rank: int) -> str:
 
 
 def _follow_child(
-    child: Child, host: Host, log: torchrun.Log, signals: list[int], console: _Console
+    child: Child, host: Host, log: torchrun.TorchrunLog, signals: list[int], console: _Console
 ) -> tuple[int, HostStatus]:
     """Waits until `child` and its descendants have ended, and publishes this host's status meanwhile.
 
@@ -211,7 +211,7 @@ def _follow_child(
     return code, HostStatus(len(signals), failing=bool(code), ended=True, failure=failure)
 
 
-def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun.Log, code: int) -> RunExit:
+def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun.TorchrunLog, code: int) -> RunExit:
     """Returns how the run ended, the same on all hosts: the first host decides and writes it to exit.json.
 
     Args:
@@ -303,7 +303,7 @@ class _Console:
         self._read = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def show(self, log: torchrun.Log, *, final: bool = False) -> None:
+    def show(self, log: torchrun.TorchrunLog, *, final: bool = False) -> None:
         """Prints what rank 0 has written since the last call.
 
         Args:

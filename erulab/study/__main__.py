@@ -75,7 +75,7 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     rundir.make()
     # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
-    rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.command(), "jobs": named})
+    rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.typed_command(), "jobs": named})
     rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
     print(compare([rundir.path]), flush=True)
     rundir.write_text(rundir.report_md, compare([rundir.path], "md"))

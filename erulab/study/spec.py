@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import qmc
 
-from erulab.config.messages import one_line
+from erulab.config.messages import error_line
 from erulab.errors import ConfigError
 from erulab.options import require
 
@@ -88,7 +88,7 @@ def read_study(file: Path) -> Study:
             raise ConfigError(f"{file} must hold the keys arms, tuning and report, not a list")
         study: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), loaded))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{file}: {one_line(error)}") from error
+        raise ConfigError(f"{file}: {error_line(error)}") from error
     except ValueError as error:  # __post_init__, or no UTF-8
         raise ConfigError(f"{file}: {error}") from error
     assert isinstance(study, Study)

@@ -1,4 +1,4 @@
-"""USER_ERRORS.md rows 1 to 8, 21 and 24, and secrets: one line on stderr, the exit code, nothing started or written."""
+"""Configuration errors and secrets: one line on stderr, the exit code, nothing started or written."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("works", [False, True])
 def test_no_libaio_for_nvme(works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that cannot link against libaio, and one that can; then a folder that is not there."""
+    """A compiler that cannot link against libaio, one that can, and then a folder that does not exist."""
     compiler = tmp_path / "compiler"
     compiler.write_text(f"#!/bin/sh\nexit {0 if works else 1}\n")
     compiler.chmod(0o755)

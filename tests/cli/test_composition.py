@@ -56,7 +56,7 @@ def readme_commands() -> list[str]:
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:
-    """Each job's overrides, by Hydra's own grammar."""
+    """Returns the overrides of each job, parsed by Hydra's own grammar."""
     chosen = [a for a in arguments if a not in ("-m", "--multirun")]
     for preset in [a.partition("=")[2] for a in chosen if a.startswith("sweep=")]:
         params = yaml.safe_load((CONF / "sweep" / f"{preset}.yaml").read_text())["hydra"]["sweeper"]["params"]

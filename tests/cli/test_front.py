@@ -77,7 +77,7 @@ def test_an_unknown_command_is_one_line(tmp_path: Path) -> None:
     assert answer.stderr == f"erulab: unknown command 'ran'; known: {', '.join(COMMANDS)}\n"
 
 
-def test_a_conf_folder_of_ones_own_comes_first(own_conf: Path) -> None:
+def test_the_users_conf_folder_comes_first(own_conf: Path) -> None:
     shown = erulab(own_conf.parent, "run", "experiment=mine", "--config-dir", "my_conf", "engine=local", "--cfg", "job")
     assert shown.returncode == 0, shown.stderr
     for line in ("beta: 0.05", "seed: 7", "processes: 1"):

@@ -104,7 +104,7 @@ def write(folder: Path, parts: dict[str, Rows]) -> None:
 
 
 def refused(answer: Answer, here: Path, code: int = 3) -> str:
-    """The one line, where nothing but the rows of sound files was written."""
+    """Returns the one line of the error; nothing but the rows of valid files has been written."""
     told = answer.err.splitlines()
     assert (answer.code, answer.out, len(told)) == (code, "", 1), answer
     written = {path.relative_to(here).parts[:3] for path in here.rglob("*") if path.is_file()}

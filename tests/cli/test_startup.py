@@ -1,4 +1,4 @@
-"""What a user meets first: help, lists, a plugin of one's own; all without torch."""
+"""The first steps of a user: help, lists, a plugin; all without torch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_cfg_job_shows_the_config() -> None:
     assert "beta: 0.7" in answer.stdout
 
 
-def test_a_method_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_own_method(tmp_path: Path) -> None:
     (tmp_path / "my_module.py").write_text(PLUGIN)
     choose = ["plugins=[my_module]", "method=mymethod", "method.strength=3"]
     shown = python("-m", "erulab.run", *choose, "--cfg", "job", cwd=tmp_path)

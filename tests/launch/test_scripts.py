@@ -1,4 +1,4 @@
-"""The two commands of a newcomer: what they say where something is missing."""
+"""The two scripts of a newcomer: what they print when something is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of what the scripts read, without an environment."""
+    """Returns a copy of the files that the scripts read, without .venv."""
     shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "requirements.txt", folder)
     (folder / "tests").mkdir()

@@ -1,4 +1,4 @@
-"""The run folder: its name is what results depend on, its lock lets one run in, its files are whole."""
+"""The run folder: its name carries what results depend on, its lock admits one run, its files are written whole."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_changes_results_changes_the_folder(override: str) -> None:
     assert key(override) != key()
 
 
-def test_a_checkpoint_counts_by_what_it_holds(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_content_of_checkpoints(tmp_path: Path) -> None:
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
@@ -77,7 +77,7 @@ def test_a_checkpoint_counts_by_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Whatever method or base model the rest of the command names: nothing of it made the checkpoint."""
+    """Method and base model of the command do not count, because they did not make the checkpoint."""
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> 
         assert key(*given, other) != key(*given), other
 
 
-def test_data_count_by_what_they_hold(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_content_of_data_files(tmp_path: Path) -> None:
     for name, answer in (("a", "Oslo"), ("b", "Oslo"), ("c", "Rome")):
         (tmp_path / name).mkdir()
         for part, prompt in (("forget", "Where?"), ("retain", "Who?")):
@@ -102,7 +102,7 @@ def test_data_count_by_what_they_hold(tmp_path: Path) -> None:
     assert keys["a"] == keys["b"] != keys["c"]
 
 
-def test_corpora_count_by_what_they_hold(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_content_of_corpora(tmp_path: Path) -> None:
     question = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 0}
     (tmp_path / "wmdp-bio.jsonl").write_text(json.dumps(question))
     for name, number in (("one", 1), ("other", 1), ("another", 2)):
@@ -121,15 +121,15 @@ def test_corpora_count_by_what_they_hold(tmp_path: Path) -> None:
     assert given[0] == given[1] != given[2]
 
 
-def test_folder_is_named_for_data_and_method(here: Path) -> None:
+def test_the_folder_is_named_after_data_set_and_method(here: Path) -> None:
     composed = compose_config(["method=npo"])
     assert plan_job(composed).rundir.path == Path("outputs") / "fictitious" / f"npo-{folder_key(composed)}"
     assert plan_job(composed, "mine").rundir.path == Path("mine")
     assert list(here.iterdir()) == []
 
 
-def test_a_benchmark_beside_counts_by_what_it_holds(tmp_path: Path) -> None:
-    """Each set of benchmarks has a folder of its own: none overwrites another's scores."""
+def test_the_key_depends_on_the_content_of_extra_benchmarks(tmp_path: Path) -> None:
+    """Each set of benchmarks has its own folder, so that none overwrites the scores of another."""
     for name, gold in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         row = {"query": "Question: Why?", "choices": ["so", "thus"], "gold": gold}
@@ -144,7 +144,7 @@ def hold(folder: str) -> None:
         time.sleep(60)
 
 
-def test_one_run_a_folder_and_a_dead_holder_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_folder_admits_one_run_and_a_dead_one_does_not_block_it(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     holder = multiprocessing.get_context("fork").Process(target=hold, args=(str(tmp_path),))
     holder.start()
@@ -161,7 +161,7 @@ def test_one_run_a_folder_and_a_dead_holder_counts_for_nothing(tmp_path: Path) -
     assert not rundir.lock().exists()
 
 
-def test_who_asks_for_the_holder_keeps_nobody_out(tmp_path: Path) -> None:
+def test_asking_for_the_holder_blocks_nobody(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     probe = os.open(rundir.lock(), os.O_RDONLY | os.O_CREAT)
     fcntl.flock(probe, fcntl.LOCK_SH)  # as RunDir.holder does

@@ -74,7 +74,7 @@ def address() -> str:
 
 @pytest.fixture
 def on_host(here: Path, address: str) -> Iterator[Type]:
-    """Types a command of a run on two hosts on one of them."""
+    """Returns a function that types the command of a run on two hosts on one of them."""
     typed: list[Typed] = []
 
     def start(module: str, *overrides: str, cwd: Path = here, meet: int = 60) -> Typed:
@@ -92,7 +92,7 @@ def on_host(here: Path, address: str) -> Iterator[Type]:
             one.process.wait()
 
 
-def the_run(here: Path, seconds: float = 30) -> RunDir:
+def first_run_folder(here: Path, seconds: float = 30) -> RunDir:
     deadline = time.monotonic() + seconds
     while not list(here.glob("outputs/fictitious/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -121,7 +121,7 @@ def test_the_same_command_on_both_is_one_run(here: Path, worker: Callable[[str],
         end(0, "done")
     """)
     both = [on_host(module), on_host(module)]
-    rundir = the_run(here)
+    rundir = first_run_folder(here)
     wait_for(rundir.path / "here0", rundir.path / "here1")
     third = on_host(module).end()
     assert third[0] == 4 and "in use by all 2 hosts" in third[2]
@@ -151,7 +151,7 @@ def test_the_same_command_on_both_is_one_run(here: Path, worker: Callable[[str],
 def test_a_killed_rank_ends_the_other_host_too(here: Path, worker: Callable[[str], str], on_host: Type) -> None:
     module = worker(DEAF)
     both = [on_host(module), on_host(module)]
-    rundir = the_run(here)
+    rundir = first_run_folder(here)
     wait_for(rundir.path / "pid0", rundir.path / "pid1")
     everyone = [process for host in both for process in host.tree()]
     started = time.monotonic()
@@ -176,13 +176,13 @@ def test_a_crash_speaks_on_both_hosts(here: Path, worker: Callable[[str], str], 
         assert code == 1
         assert "RuntimeError: boom" in err and "rank1.log" in err
         assert "boom" not in out
-    assert not list(the_run(here).path.glob("host*.json"))
+    assert not list(first_run_folder(here).path.glob("host*.json"))
 
 
 def test_a_lost_host_ends_the_run(here: Path, worker: Callable[[str], str], on_host: Type) -> None:
     module = worker(DEAF)
     both = [on_host(module), on_host(module)]
-    rundir = the_run(here)
+    rundir = first_run_folder(here)
     wait_for(rundir.path / "pid0", rundir.path / "pid1")
     first = rundir.holder()
     assert first is not None
@@ -204,7 +204,7 @@ def test_a_signal_to_one_host_stops_both(here: Path, worker: Callable[[str], str
     end(75, "stopped after step 3")
     """)
     both = [on_host(module), on_host(module)]
-    rundir = the_run(here)
+    rundir = first_run_folder(here)
     wait_for(rundir.path / "pid0", rundir.path / "pid1")
     both[1].process.send_signal(signal.SIGINT)
     for code, out, _ in [host.end() for host in both]:
@@ -220,7 +220,7 @@ def test_hosts_that_do_not_meet(here: Path, worker: Callable[[str], str], on_hos
 
 
 def test_a_folder_that_is_not_shared(here: Path, on_host: Type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two folders of one name: the real worker sees it once its ranks can talk."""
+    """Two folders with the same name: the real worker notices once its ranks can communicate."""
     monkeypatch.setenv("PYTHONPATH", str(CONF.parent))
     for name in ("a", "b"):
         (here / name).mkdir()
@@ -274,7 +274,7 @@ def test_another_command_on_the_second_host_is_refused(here: Path) -> None:
             run_job(second)
 
 
-def test_an_address_of_no_use(address: str) -> None:
+def test_an_unusable_address_is_refused(address: str) -> None:
     hosts.check_address(Meeting(2, address, "key"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(address.split(":")[1])))
@@ -286,7 +286,7 @@ def test_an_address_of_no_use(address: str) -> None:
             hosts.check_address(Meeting(2, f"{name}:1", "key"))
 
 
-def test_the_last_port_is_followed_by_none() -> None:
+def test_no_port_above_the_last_is_proposed() -> None:
     with socket.socket() as taken:
         with contextlib.suppress(OSError):  # somebody else has it, then
             taken.bind(("127.0.0.1", 65535))

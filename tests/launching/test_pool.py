@@ -1,4 +1,4 @@
-"""The launcher gpu_pool: jobs at once, each with GPUs of its own; a failure is one job's, Ctrl-C is everybody's.
+"""The launcher gpu_pool: jobs at once, each with GPUs of its own; a failure ends one job, Ctrl-C ends all.
 
 Jobs are real commands with a stand-in for erulab.worker; GPUs are what a fake nvidia-smi lists.
 """
@@ -41,7 +41,7 @@ STAND_IN = (
 
 @pytest.fixture
 def jobs_run(worker: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes every job's command use a worker of this body."""
+    """Makes the command of every job use a stand-in worker with the given body."""
     typed = Task.command.fget  # type: ignore[attr-defined]
 
     def use(body: str) -> None:

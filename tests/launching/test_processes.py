@@ -1,4 +1,4 @@
-"""Child processes never outlive us, whatever ends the block that follows them."""
+"""Child processes never outlive the block that follows them, whatever ends it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def works(pid: int) -> bool:
 
 
 def written(file: Path) -> int:
-    """The process id that a shell writes there, once it has."""
+    """Waits for the process id that a shell writes to the file, and returns it."""
     deadline = time.monotonic() + 10
     while not (file.is_file() and file.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -32,7 +32,7 @@ def gone(pid: int) -> bool:
     return not works(pid)
 
 
-def test_a_fault_of_ours_leaves_no_child(tmp_path: Path) -> None:
+def test_an_exception_leaves_no_child(tmp_path: Path) -> None:
     children: list[Child] = []
     with pytest.raises(OSError, match="disk"), forward_signals(children):
         children.append(Child(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], None, os.environ))
@@ -44,7 +44,7 @@ def test_a_fault_of_ours_leaves_no_child(tmp_path: Path) -> None:
 
 
 def test_an_orphan_that_was_never_seen_is_killed(tmp_path: Path) -> None:
-    """Its parent has ended before anybody looked: only the group still knows it."""
+    """Its parent ended before the first look, so it is found only by its process group."""
     child = Child(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid"], None, os.environ)
     sleeper = written(tmp_path / "pid")
     assert gone(os.getpgid(sleeper))

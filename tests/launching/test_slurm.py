@@ -81,7 +81,7 @@ def batch(here: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 @pytest.fixture
 def stand_in(here: Path, worker: Callable[[str], str]) -> Callable[[str], str]:
-    """A `python` whose `-m erulab.run` uses a worker of this body."""
+    """Returns a `python` whose `-m erulab.run` uses a stand-in worker with the given body."""
 
     def write(body: str) -> str:
         text = STAND_IN.format(python=sys.executable, worker=worker(body))

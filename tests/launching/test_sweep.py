@@ -64,7 +64,7 @@ def test_a_sweep_goes_on_after_a_failure_and_compares(
     assert [child.name for child in (here / "outputs" / "sweeps").iterdir()] == [folder.name]
 
 
-def test_jobs_that_are_one_run_run_once(command: Callable[..., Answer], ran: Callable[[], int]) -> None:
+def test_equal_jobs_run_once(command: Callable[..., Answer], ran: Callable[[], int]) -> None:
     assert command("-m", "method=npo", "method.beta=0.1,0.10", "attack=none").code == 0
     assert ran() == 1
 
@@ -78,7 +78,7 @@ def test_jobs_that_differ_in_attacks_have_folders_of_their_own(
 
 
 def folders(*typed: list[str]) -> list[str]:
-    """The names of the folders of a sweep of jobs with these overrides; nothing runs."""
+    """Returns the folder names of a sweep over jobs with these overrides; nothing runs."""
 
     def composed(overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -107,7 +107,7 @@ def test_what_changes_no_result_sets_jobs_of_a_sweep_apart(key: str, values: tup
     assert len({name.rpartition("-")[0] for name in both}) == 1
 
 
-def test_where_hosts_meet_names_no_folder(here: Path) -> None:
+def test_the_rendezvous_does_not_change_the_folder(here: Path) -> None:
     """A Slurm job that continues a sweep has another address."""
     hosts = ["engine.nodes=2", "engine.processes=1"]
     first, second = (

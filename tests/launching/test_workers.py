@@ -1,4 +1,4 @@
-"""Workers: their code and last words reach the user, signals reach them, nobody is left behind.
+"""Workers: their exit code and last lines reach the user, signals reach them, no process is left behind.
 
 Stand-ins for erulab.worker, in real processes; two ranks under the real torchrun.
 """
@@ -103,7 +103,7 @@ def test_a_crash_shows_the_last_lines_and_the_log(
     assert job.rundir.read_json(job.rundir.exit_json)["code"] == 1
 
 
-def test_two_ranks_have_their_logs_and_the_failing_ones_word(
+def test_each_rank_has_a_log_and_the_failing_one_is_shown(
     here: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = worker("""
@@ -157,7 +157,7 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
     assert survivors(rundir) == []
 
 
-def test_a_killed_rank_takes_a_deaf_one_along(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))

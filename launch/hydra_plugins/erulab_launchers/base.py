@@ -1,6 +1,6 @@
-"""What erulab's Hydra launchers share: every job of a sweep is checked before the first starts, one result a job.
+"""The base class of erulab's Hydra launchers: checks every job of a sweep before the first starts.
 
-No `from __future__ import annotations` and no heavy import in this folder: Hydra loads it on every start.
+No `from __future__ import annotations` and no heavy import in this folder, because Hydra loads it on every start.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SweepLauncher(Launcher):
-    """Plans a sweep's jobs, has them run, and records their exit codes."""
+    """Plans the jobs of a sweep, runs them in the way of its subclass, and records their exit codes."""
 
     def __init__(self) -> None:
         self.config: Optional[DictConfig] = None
@@ -30,7 +30,12 @@ class SweepLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Resolves all jobs before the first starts; goes on after a job that fails; returns one result a job."""
+        """Runs all jobs, also after one has failed; returns one result per job.
+
+        Args:
+            job_overrides: the overrides of each job.
+            initial_job_idx: unused; Hydra's number of the first job.
+        """
         from erulab.errors import Interrupted
         from erulab.launching import exit_code
         from erulab.launching.sweep import Sweep
@@ -43,7 +48,7 @@ class SweepLauncher(Launcher):
             job_overrides,
             lambda overrides: loader.load_sweep_config(config, overrides),
             None if folder == os.environ["ERULAB_SCRATCH"] else folder,
-            self.gpus_of_a_job(),
+            self.job_gpus(),
         )
         self.run(sweep)
         for code in sweep.codes:
@@ -53,8 +58,8 @@ class SweepLauncher(Launcher):
             for overrides, code in zip(job_overrides, sweep.codes, strict=True)
         ]
 
-    def gpus_of_a_job(self) -> "Optional[list[GPU]]":
-        """The GPUs each job will have; None: all that this process may use."""
+    def job_gpus(self) -> "Optional[list[GPU]]":
+        """Returns the GPUs that each job will have; None: all that this process may use."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Hydra launcher `gpu_pool`: many jobs of a sweep at once on this machine, each with GPUs of its own."""
+"""Hydra launcher `gpu_pool`: runs many jobs of a sweep at once on this host, each with GPUs of its own."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
@@ -26,14 +26,14 @@ ConfigStore.instance().store(name="schema_launcher_gpu_pool", node=GpuPoolConfig
 
 
 class GpuPoolLauncher(SweepLauncher):
-    """Runs as many jobs at once as there are slots, each as a command of its own."""
+    """Runs as many jobs at once as there are slots, each in a process of its own."""
 
     def __init__(self, gpus_per_job: int, slots: Optional[int]) -> None:
         super().__init__()
         self._gpus_per_job, self._slots = gpus_per_job, slots
         self._made: list[Slot] = []
 
-    def gpus_of_a_job(self) -> "Optional[list[GPU]]":
+    def job_gpus(self) -> "Optional[list[GPU]]":
         from erulab.launching import machine, pool
 
         self._made = pool.make_slots(machine.gpus(), self._gpus_per_job, self._slots)
@@ -42,4 +42,4 @@ class GpuPoolLauncher(SweepLauncher):
     def run(self, sweep: "Sweep") -> None:
         from erulab.launching import pool
 
-        pool.many_at_once(sweep, self._made)
+        pool.run_pool(sweep, self._made)

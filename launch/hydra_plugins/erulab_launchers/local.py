@@ -1,4 +1,4 @@
-"""Hydra launcher `erulab_local`: a sweep's jobs one after another on this machine."""
+"""Hydra launcher `erulab_local`: runs the jobs of a sweep one by one on this host."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LocalLauncherConfig:
-    """It has no options: Hydra starts it by its path."""
+    """The path by which Hydra starts the launcher; it has no options."""
 
     _target_: str = "hydra_plugins.erulab_launchers.local.LocalLauncher"
 
@@ -22,9 +22,9 @@ ConfigStore.instance().store(group="hydra/launcher", name="erulab_local", node=L
 
 
 class LocalLauncher(SweepLauncher):
-    """Runs a sweep's jobs one after another, each in its own worker processes."""
+    """Runs the jobs of a sweep one by one, each in worker processes of its own."""
 
     def run(self, sweep: "Sweep") -> None:
-        from erulab.launching.sweep import one_after_another
+        from erulab.launching.sweep import run_one_by_one
 
-        one_after_another(sweep)
+        run_one_by_one(sweep)

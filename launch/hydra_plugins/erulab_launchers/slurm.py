@@ -1,4 +1,4 @@
-"""Hydra launcher `submitit_slurm`: a sweep's jobs through Slurm, by the plugin hydra-submitit-launcher."""
+"""Hydra launcher `submitit_slurm`: submits the jobs of a sweep to Slurm by the plugin hydra-submitit-launcher."""
 
 import copy
 import importlib.util
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class SubmititSlurmConfig:
-    """The preset: one node and one task a job. Names and units are the plugin's, which hands them to sbatch.
+    """The options: one node and one task per job. Names and units are the plugin's, which passes them to sbatch.
 
-    No file in conf/: under the name of the plugin's own entry Hydra would check it against that one. This one counts,
-    because it is stored later (config.prepare).
+    There is no file in conf/, because Hydra would check it against the plugin's own entry of the same name. This entry
+    counts because it is stored later (prepare_command_line appends launch/ to the path).
     """
 
     _target_: str = "hydra_plugins.erulab_launchers.slurm.SubmititSlurmLauncher"
@@ -42,14 +42,14 @@ ConfigStore.instance().store(group="hydra/launcher", name="submitit_slurm", node
 
 
 class SubmititSlurmLauncher(SweepLauncher):
-    """Submits one Slurm job a task of the sweep and waits for all; a folder shared with the nodes is needed."""
+    """Submits one Slurm job per task of the sweep and waits for all. The nodes must share the folder."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._options = options
 
-    def gpus_of_a_job(self) -> "Optional[list[GPU]]":
-        """Those of the node it will run on, not of this one."""
+    def job_gpus(self) -> "Optional[list[GPU]]":
+        """Returns the GPUs of the node that a job will run on, not of this one."""
         from erulab.errors import EnvironmentFault
         from erulab.launching.machine import GPU
 
@@ -74,7 +74,7 @@ class SubmititSlurmLauncher(SweepLauncher):
         if tasks:
             try:
                 self._submit(sweep, tasks)
-            except KeyboardInterrupt:  # nothing is known of the jobs: they have no codes, and no place in a table
+            except KeyboardInterrupt:  # the outcomes of the jobs are unknown, so there is no table
                 print(
                     "stopped waiting; Slurm jobs that were submitted go on (squeue --me lists them, scancel JOB ends "
                     f"one), their logs are in {sweep.folder / '.submitit'}; once they have ended, the same command "
@@ -98,12 +98,12 @@ class SubmititSlurmLauncher(SweepLauncher):
         config = copy.deepcopy(self.config)
         assert config is not None
         with open_dict(config):
-            # The plugin makes a folder for each job; a run has its own.
+            # The plugin makes a folder per job, but a run has its own.
             config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder), "."
         plugin.setup(hydra_context=self.hydra_context, task_function=run_command, config=config)
         try:
             ended = plugin.launch([task.command[3:] for task in tasks], 0)
-        except UncompletedJobError as error:  # the node was lost, or the job cancelled; nothing is said of the others
+        except UncompletedJobError as error:  # the node was lost or the job cancelled; the others are unknown
             first = str(error).splitlines()[0]
             print(f"Slurm did not complete a job: {first}; logs: {folder / '.submitit'}", flush=True)
             for task in tasks:
@@ -115,10 +115,10 @@ class SubmititSlurmLauncher(SweepLauncher):
 
 
 def run_command(config: DictConfig) -> int:
-    """One job, on its node: the command that a user would type there. Returns its exit code."""
+    """Runs one job on its node, as the command that a user would type there; returns its exit code."""
     from erulab.launching.processes import FORWARDED, run_to_end
 
     overrides = HydraConfig.get().overrides
     command = [sys.executable, "-m", "erulab.run", *overrides.hydra, *overrides.task]
-    # submitit sends SIGUSR2 before the time limit; it is a stop with a checkpoint, and the same sweep goes on from it.
+    # submitit sends SIGUSR2 before the time limit: the job stops with a checkpoint, and the same sweep continues it.
     return run_to_end(command, (*FORWARDED, signal.SIGUSR2))
