@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.attacks.base import Attempt, Inapplicable, Repeat
+from erulab.attacks.base import Attempt, FinetuneSettings, Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import RelearnSource, RelearnSplit, SplitUnit
@@ -29,7 +29,7 @@ class Notes:
         self.benchmark, self.repeat = benchmark, repeat
         self.rows: list[Row] = []
 
-    def finetune(self, subject: LoadedModel, rows: list[Row], **_: object) -> list[object]:
+    def finetune(self, subject: LoadedModel, rows: list[Row], settings: FinetuneSettings) -> list[object]:
         self.rows = rows
         return []
 

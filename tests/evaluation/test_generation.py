@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, MistralConfig
 
-from erulab.evaluation.generation import SHARED, Draw, Prompt, drawn_tokens, generate
+from erulab.evaluation.generation import SHARED, drawn_tokens, generate
+from erulab.evaluation.prompt import Draw, Prompt
 from erulab.models import key_value
 from erulab.models.attention import packed_attention
 from erulab.models.loaded import LoadedModel
