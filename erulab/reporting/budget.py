@@ -12,7 +12,7 @@ from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
 BUDGETS = ("flops", "seconds")
-KEPT_GAP = 0.8  # as attacks.figures.validity asks of a row, which cannot be imported here: it wants numpy
+KEPT_GAP = 0.8  # as attacks.judging.figures.why_not_valid asks of a row, which cannot be imported here: it wants numpy
 
 
 @dataclass(frozen=True)
