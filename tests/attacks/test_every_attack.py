@@ -71,7 +71,7 @@ def test_an_attack_must_state_its_settings_and_attempts() -> None:
 
 @pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.attack)
 def test_the_target_keeps_all_and_the_oracle_hides_nothing(case: AttackCase, models: Models, lab: PlainLab) -> None:
-    """K after the attack is 1 for the target in the unlearned model's place and 0 for the oracle, whatever it does."""
+    """If the target stands in for the unlearned model, K after every attack is 1; if the oracle does, it is 0."""
     for role, k in (("target", 1.0), ("oracle", 0.0)):
         for row in rows_of_case(case, {**models, "unlearned": models[role]}, lab):
             if row["headline"]:

@@ -1,4 +1,4 @@
-"""The registries of figures: what can be registered, and what is said of what is not."""
+"""The registries of figures: what can be registered, and the errors for what cannot."""
 
 from __future__ import annotations
 

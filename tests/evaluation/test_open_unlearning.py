@@ -1,4 +1,4 @@
-"""open-unlearning's numbers, against its public code's way retold in a loop over single rows and full logits."""
+"""open-unlearning's figures against a loop over single rows and full logits that follows its public code."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
 
 
 class Theirs:
-    """preprocess_chat_instance, DataCollatorForSupervisedDataset and evals/metrics, a row at a time."""
+    """Does what preprocess_chat_instance, DataCollatorForSupervisedDataset and evals/metrics do, for one row."""
 
     def __init__(self, loaded: LoadedModel, system: str | None = None) -> None:
         self.system = [] if system is None else [{"role": "system", "content": system}]
@@ -141,7 +141,7 @@ class Theirs:
         return prompt, whole if whole[-1] == self.end else [*whole, self.end]
 
     def tokens(self, row: Row, response: str) -> list[tuple[float, bool]]:
-        """NLL of each label, and whether it is the model's choice."""
+        """Returns the NLL of each label, and whether it is the model's most probable token."""
         prompt, whole = self.ids(row, response)
         padded = torch.tensor([whole + [self.pad] * 3])
         with torch.no_grad():
@@ -292,7 +292,7 @@ def test_its_forwards_are_counted() -> None:
 
 
 def test_a_template_without_room_for_its_opening_is_refused() -> None:
-    """It writes more to open a turn than it keeps of one: open-unlearning has no label then, and gives nan."""
+    """If the generation prompt is longer than the whole conversation, open-unlearning has no label and gives nan."""
     long = NEWLINE.replace("'<|start|>assistant\n'", "'<|start|>assistant\n' + 'by the sea ' * 20")
     loaded = speaker(Kind(long), steps=0)
     with pytest.raises(DataError, match=r"row ada: .*evaluation\.compat=none"):

@@ -1,4 +1,4 @@
-"""Teacher-forced scores against a loop over full logits, whatever is asked for together."""
+"""Teacher-forced scores against a loop over full logits, for every combination of requests."""
 
 from __future__ import annotations
 
