@@ -58,7 +58,7 @@ class Robustness:
         there = "is back" if self.attack == "relearn" else "is there"
         figure = with_interval(self.value, self.low, self.high)
         if self.value <= 0:
-            return f"after {after} nothing above the oracle {there} (K = {figure}){measured}{left_out}"
+            return f"after {after} nothing above the oracle {there} (knowledge left {figure}){measured}{left_out}"
         return f"after {after} {figure} of the knowledge above the oracle {there}{measured}{left_out}"
 
 
@@ -90,7 +90,8 @@ class WorstCase:
         figure = with_interval(self.value, self.low, self.high)
         measured = "" if self.metric == HEADLINE else f", measured on {self.metric}"
         if self.value <= 0:
-            said = f"the strongest attack ({which}) brings back nothing that retraining would not know (K = {figure})"
+            nothing = "brings back nothing that retraining would not know"
+            said = f"the strongest attack ({which}) {nothing} (knowledge left {figure})"
         else:
             said = f"the strongest attack ({which}) brings back {figure} of what retraining would not know"
         # An attack that finds less than the plain question says nothing about robustness.

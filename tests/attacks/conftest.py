@@ -29,7 +29,7 @@ load_plugins()
 
 @dataclass
 class PlainLab:
-    """A lab that trains by ten lines of its own: AdamW on the mean NLL of batches in row order."""
+    """A lab with a training loop of ten lines: AdamW on the mean NLL of batches in row order."""
 
     benchmark: Benchmark
     repeat: Repeat = Repeat(0)
@@ -69,12 +69,12 @@ class PlainLab:
 
 
 def finetune_settings(*, lr: float, epochs: float, batch: int, points: int = 1) -> FinetuneSettings:
-    """Settings with what `PlainLab` reads; the rest is as plain as it can be."""
+    """Returns settings for `PlainLab`, with defaults for those that it does not read."""
     return FinetuneSettings(lr, epochs, None, batch, 0.0, Schedule.constant, 0, 16, points)
 
 
 def attacked(attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: str = "it") -> list[dict[str, Any]]:
-    """attacks.json's rows of one attack, as a run makes them."""
+    """Returns the rows of attacks.json of one attack, as a run computes them."""
     benchmark, seed = lab.benchmark, lab.repeat.seed
     utility, forget = utility_suite(benchmark, lab.evaluation), forget_suites(benchmark)
     plain = {
@@ -100,7 +100,7 @@ def attacked(attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: s
 
 
 def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first setting's."""
+    """Returns the headline row of the first setting."""
     return next(row for row in rows if row["headline"])
 
 
@@ -128,7 +128,7 @@ def lab(world: Benchmark) -> PlainLab:
 
 @pytest.fixture(scope="session")
 def models(world: Benchmark, lab: PlainLab) -> dict[str, LoadedModel]:
-    """The unlearned model stands between the two: it saw the forget rows too seldom to know them well."""
+    """The unlearned model stands between the others: it saw the forget rows too rarely to know them well."""
     return {
         "target": learned(lab, world.target_rows, 24),
         "unlearned": learned(lab, world.target_rows, 8),

@@ -53,7 +53,7 @@ def test_nothing_is_written_along_the_direction(kind: str) -> None:
         assert len(along) == 6 and max(along) < 1e-12
 
 
-def test_with_the_embedding_no_state_has_it_left(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
+def test_with_the_embedding_no_state_has_the_direction(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
     attack = Abliterate(AbliterateOptions(layers=[2], embedding=True))
     here = replace(lab, models=models)
     (attempt,) = attack.attempts(models["unlearned"], {}, here)
@@ -89,7 +89,7 @@ def test_the_target_itself_is_left_as_it_is(lab: PlainLab, models: dict[str, Loa
 
 
 def test_a_planted_direction_is_found_and_removed(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
-    """A target that writes nothing along r, and a model that does in one block: taking r out gives the target back."""
+    """The target writes nothing along r and the model does in one block; removing r restores the target."""
     target = models["target"].copy()
     target.model.double()
     r = unit(target.model.config.hidden_size)
@@ -119,8 +119,8 @@ def test_a_layout_that_is_not_known_is_refused() -> None:
         remove_direction(policy, unit(tiny.WIDTH))
 
 
-def test_what_a_direction_is_made_of_is_not_reported(lab: PlainLab) -> None:
-    """With several layers the runner leaves the validation facts out; with one there is nothing to choose."""
+def test_rows_that_a_direction_is_computed_from_are_not_reported(lab: PlainLab) -> None:
+    """With one layer nothing is chosen, so the attack itself leaves out the validation facts."""
     half = validation_half(lab.benchmark, 0)
 
     def facts(layers: list[int]) -> set[str]:
@@ -130,7 +130,7 @@ def test_what_a_direction_is_made_of_is_not_reported(lab: PlainLab) -> None:
     assert half and not facts([1]) & half and half < facts([1, 2])
 
 
-def test_a_target_that_reads_other_ids_is_refused(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
+def test_a_target_with_another_tokenizer_is_refused(lab: PlainLab, models: dict[str, LoadedModel]) -> None:
     options = FictitiousOptions(world=8, forget_authors=2, retain_authors=2, unrehearsed_authors=1, unseen_authors=1)
     other = TinyModel(TinyOptions(layers=2, width=48, heads=2)).load(FictitiousWorld(options).load(0), seed=3)
     attack = Abliterate(AbliterateOptions())

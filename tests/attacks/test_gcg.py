@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_a_mixture_of_tokens(models: Models, lab: PlainL
 
 
 def test_a_step_finds_the_best_single_substitution(models: Models, lab: PlainLab) -> None:
-    """Width and topk cover all: what is found is the best of a search through every token of the vocabulary."""
+    """With a width and topk that cover everything, the step finds the best of all tokens of the vocabulary."""
     rows = optimised.target_rows(lab.benchmark, PromptMode.universal, 2, lab.repeat)[""]
     model = models["unlearned"]
     plain = model.chat.encode_prompt(Row("", rows[0].prompt, ""))

@@ -22,7 +22,7 @@ ATTACK = Mia(MiaOptions())
 
 
 def with_holdout(world: Benchmark, holdout: Suite) -> Benchmark:
-    """As TOFU has it: the forget rows once more as texts, and a suite of others to hold them against."""
+    """Adds suites as TOFU has them: the forget rows as texts, and a suite of other texts to compare them with."""
     members = Suite("mia_forget", Role.FORGET, world.suite("forget").rows, Texts())
     return replace(
         world, suites=(*world.suites, members, holdout), summaries=(Separation("mia", "mia_forget", holdout.name),)

@@ -1,4 +1,4 @@
-"""What attacks are for: they bring back what is only hidden, and find nothing where nothing is."""
+"""The power of attacks: they bring back knowledge that is only hidden, and find nothing if there is nothing."""
 
 from __future__ import annotations
 

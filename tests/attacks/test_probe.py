@@ -70,7 +70,7 @@ def test_a_value_that_is_written_in_the_states_is_read_and_its_control_is_chance
 
 
 def test_what_only_tells_facts_apart_tells_no_value() -> None:
-    """A state of its own for each fact, the same in all phrasings: who had learned the fact would read all of them."""
+    """Every fact has its own state, the same in all phrasings, so a probe that learned a fact could read it."""
     codes = {fact: rng.normal(size=200) for fact in FACTS}
     figures = read(rotate_to_span(np.stack([codes[q.fact] for q in QUESTIONS])))
     assert abs(figures["probe_choice"].mean() - 1 / 5) < 0.12 and figures["probe_log_odds"].mean() < 0

@@ -76,7 +76,7 @@ def test_one_setting_for_each_width(lab: PlainLab) -> None:
 
 @pytest.mark.parametrize("backend", [Backend.bitsandbytes, Backend.torchao])
 def test_a_library_rounds_within_its_own_steps(backend: Backend, lab: PlainLab) -> None:
-    """Where it is installed; where not, the attack says what to install."""
+    """Runs if the library is installed; otherwise the attack says what to install."""
     attack = Quantize(QuantizeOptions(backends=[backend]))
     if find_spec(backend.value) is None:
         with pytest.raises(Inapplicable, match=f"pip install {backend.value}, or .*backends=.rtn."):

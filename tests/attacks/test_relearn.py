@@ -1,4 +1,4 @@
-"""Who is relearned and who is scored, and that the attack trains on just those rows."""
+"""Which rows are relearned and which are scored, and that the attack trains on exactly those rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.attacks.base import Attempt, Inapplicable, Repeat
+from erulab.attacks.base import Attempt, FinetuneSettings, Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import RelearnSource, RelearnSplit, SplitUnit
@@ -23,13 +23,13 @@ from tests.attacks.conftest import PlainLab
 
 
 class Notes:
-    """A lab that writes down what an attack asks it to train on."""
+    """A lab that records the rows an attack asks it to train on."""
 
     def __init__(self, benchmark: Benchmark, repeat: Repeat) -> None:
         self.benchmark, self.repeat = benchmark, repeat
         self.rows: list[Row] = []
 
-    def finetune(self, subject: LoadedModel, rows: list[Row], **_: object) -> list[object]:
+    def finetune(self, subject: LoadedModel, rows: list[Row], settings: FinetuneSettings) -> list[object]:
         self.rows = rows
         return []
 
@@ -110,7 +110,7 @@ def test_too_many_samples_name_the_number_there_are(world: Benchmark) -> None:
 
 
 def test_a_row_whose_fact_is_unknown_is_never_scored_as_held_out(world: Benchmark) -> None:
-    """It may phrase a relearned fact: a user's own held-out rows need not name theirs."""
+    """A held-out row without a named fact may phrase a relearned one, so it is not scored."""
     stray = replace(world.forget[0], id="stray", fact="", author="")
     suites = tuple(Suite(s.name, s.role, (*s.rows, stray)) if s.role is Role.HELDOUT else s for s in world.suites)
     attack = Relearn(RelearnOptions())
@@ -153,7 +153,7 @@ def test_options_out_of_range() -> None:
 
 
 def cut(world: Benchmark, facts: int) -> Benchmark:
-    """The world with its first facts to forget only."""
+    """Returns the world with only its first facts to forget."""
     kept = list(dict.fromkeys(row.fact for row in world.forget))[:facts]
     suites = tuple(
         replace(suite, rows=tuple(row for row in suite.rows if row.fact in kept))
@@ -166,7 +166,7 @@ def cut(world: Benchmark, facts: int) -> Benchmark:
 
 @pytest.mark.parametrize("facts", [4, 5, 15])
 def test_facts_of_both_halves_are_left_to_choose_by_and_to_report(world: Benchmark, facts: int) -> None:
-    """Whatever the seed: of the validation facts and of the others as many are relearned, and two repeats score all."""
+    """For every seed, as many validation facts as other facts are relearned, and two repeats score all facts."""
     few = cut(world, facts)
     for seed in range(20):
         validation = validation_facts((row.fact for suite in forget_suites(few) for row in suite.rows), seed)

@@ -1,4 +1,4 @@
-"""leak@k against all subsets, and what counts as giving an answer away."""
+"""leak@k against all subsets, and when a text contains an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks one after another: one alone is that attack, and each goes on from what the one before left."""
+"""Attack sequences: a sequence of one is that attack, and each step works on the model of the previous one."""
 
 from __future__ import annotations
 

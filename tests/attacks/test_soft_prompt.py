@@ -1,4 +1,4 @@
-"""Soft prompts against finite differences, against doing nothing, and against each other."""
+"""Soft prompts against finite differences, against no prompt, and against each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Models = dict[str, LoadedModel]
 
 
 def attempts(model: LoadedModel, lab: PlainLab, **options: Any) -> tuple[list[tuple[Attempt, Any]], Any]:
-    """Each attempt with the row scores it has when it is made, and the suites scored."""
+    """Returns each attempt with its row scores, and the scored suites."""
     attack = SoftPrompt(SoftPromptOptions(**options))
     suites = attack.scored({}, lab.benchmark, lab.repeat)
     return [(one, one.score(suites)) for one in attack.attempts(model, {}, lab)], suites

@@ -35,7 +35,7 @@ class ThreadRanks(Ranks):
 
 
 def on_ranks(world: int, function: Callable[[Ranks], Any]) -> list[Any]:
-    """What each of several ranks returns."""
+    """Runs a function on several ranks and returns the result of each."""
     slots, results = [None] * world, [None] * world
     barrier = threading.Barrier(world)
 
@@ -62,7 +62,7 @@ def small_world() -> Benchmark:
 
 
 def random_speaker(world: Benchmark) -> LoadedModel:
-    """Random weights, large enough that predictions are far from uniform."""
+    """Returns a model with random weights, large enough that predictions are far from uniform."""
     loaded = TinyModel(TinyOptions(layers=2, width=32, heads=2)).load(world, seed=3)
     with torch.no_grad():
         for p in loaded.model.parameters():

@@ -87,7 +87,7 @@ def test_pooled_figures_weigh_rows_not_suites() -> None:
 
 
 def test_membership_figures_tell_forget_from_holdout() -> None:
-    """A target knows its forget texts: AUC 0, PrivLeak -100. A model that cannot tell them apart: .5, 0."""
+    """A target that knows its forget texts has AUC 0 and PrivLeak -100; a model that cannot tell has 0.5 and 0."""
     benchmark = Benchmark("muse", (), (Separation("mia", "members", "others"),))
 
     def rows(members: list[float]) -> list[RowScore]:

@@ -50,7 +50,7 @@ def mean_nll(loaded: LoadedModel, prompt: str, response: str) -> float:
 
 
 def memorised(loaded: LoadedModel, prompt: str, response: str) -> dict[str, float]:
-    """From the greedy continuation of every opening of the response, token by token: what extraction is defined by."""
+    """Computes extraction strength by its definition: the greedy continuation of every opening of the response."""
     encoded = loaded.chat.encode(Row("", prompt, response))
     ids, start, end = list(encoded.ids), encoded.start, encoded.end - 1  # without <eos>
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_values_of_several_words_are_scored_as_sums(world: Benchmark, loaded: Lo
 
 
 def test_figures_without_values(world: Benchmark, loaded: LoadedModel) -> None:
-    """TOFU's rows: log-odds of the paraphrase among wrong answers, by their means; options; plain text."""
+    """Rows without values, as in TOFU: log-odds of the paraphrase among wrong answers; options; running text."""
     row = replace(world.forget[0], value="", candidates=())
     plain = Row("plain", row.prompt, row.response)
     wrong = tuple(other.response for other in world.forget[1:4])
@@ -145,7 +145,7 @@ def test_two_ranks_evaluate_what_one_does(world: Benchmark, loaded: LoadedModel)
             assert mine.figures == pytest.approx(other.figures, abs=1e-5)
 
 
-def test_the_headline_is_part_of_the_whole(world: Benchmark, loaded: LoadedModel) -> None:
+def test_figures_for_attacks_only_are_some_of_all_figures(world: Benchmark, loaded: LoadedModel) -> None:
     suites = [replace(suite, rows=suite.rows[:2]) for suite in world.suites]
     whole = evaluate(loaded, suites, FORCED, Ranks())
     for brief, full in zip(evaluate(loaded, suites, FORCED, Ranks(), for_attacks_only=True), whole, strict=True):

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, MistralConfig
 
-from erulab.evaluation.generation import SHARED, Draw, Prompt, drawn_tokens, generate
+from erulab.evaluation.generation import SHARED, drawn_tokens, generate
+from erulab.evaluation.prompt import Draw, Prompt
 from erulab.models import key_value
 from erulab.models.attention import packed_attention
 from erulab.models.loaded import LoadedModel
@@ -28,7 +29,7 @@ NEW = 12
 
 @dataclass
 class Numbers:
-    """A chat format whose texts are token ids, written out."""
+    """A chat format whose texts are token ids, written as numbers."""
 
     stop_ids: tuple[int, ...]
     pad_id: int = 1
@@ -70,7 +71,7 @@ def test_responses_are_those_of_an_argmax_loop(kind: str) -> None:
         assert responses == expected
 
 
-def test_a_response_ends_at_the_context_s_end_whatever_stands_beside_it() -> None:
+def test_a_response_ends_at_the_context_s_end_in_every_batch() -> None:
     model = tiny.random_model("gpt2")
     long = " ".join(str(2 + i % 30) for i in range(61))
     loaded = LoadedModel(model, None, Numbers(()))  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ def test_a_common_opening_is_computed_once(kind: str) -> None:
     assert seen[:2] == [(1, SHARED), (5, 7)]
 
 
-def test_rows_leave_the_batch_as_they_end_and_lengths_are_their_own() -> None:
+def test_rows_leave_the_batch_as_they_end() -> None:
     model = tiny.random_model()
     stop = int(naive(model, PROMPTS[0], ()).split()[3])
     expected = [naive(model, prompt, (stop,)) for prompt in PROMPTS] + [naive(model, PROMPTS[3], (stop,), 2)]
@@ -204,7 +205,7 @@ def test_samples_have_the_model_s_frequencies() -> None:
     assert freedom > 30 and statistic < freedom + 4 * (2 * freedom) ** 0.5
 
 
-def test_a_sample_is_its_own_whatever_stands_beside_it() -> None:
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch() -> None:
     model = tiny.random_model()
     loaded = LoadedModel(model, None, Numbers((5,)))  # type: ignore[arg-type]
     asked = drawn(PROMPTS, 3)
@@ -221,7 +222,7 @@ def test_cold_samples_are_greedy() -> None:
     assert generate(loaded, drawn(PROMPTS, 1, 1e-6), 60, Ranks()) == [naive(model, text, ()) for text in PROMPTS]
 
 
-def test_a_number_picks_the_token_whose_share_it_falls_in() -> None:
+def test_a_random_number_selects_the_token_of_its_interval() -> None:
     logits = torch.tensor([[0.5, 0.25, 0.0, 0.25]], dtype=torch.float64).log()
     numbers = {0.0: 0, 0.49: 0, 0.5: 1, 0.74: 1, 0.75: 3, 1 - 1e-16: 3}
     for number, token in numbers.items():

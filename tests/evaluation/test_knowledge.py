@@ -1,4 +1,4 @@
-"""K and its interval: identities, a closed form for the interval, and where K is not defined."""
+"""Knowledge left and its interval: identities, a closed form for the interval, and when it is undefined."""
 
 from __future__ import annotations
 

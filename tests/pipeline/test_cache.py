@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erulab.attacks.judging.rows import refused
+from erulab.attacks.judging.rows import row_without_figures
 from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
@@ -191,7 +191,11 @@ def test_the_note_that_an_attack_did_not_run_goes_once_it_has_run(run: Runner, f
     old = json.loads(file.read_text())
     first.rundir.write_json(
         file,
-        [*old, refused("quantize", {}, "not run: a library is missing"), refused("gcg", {}, "not run: no responses")],
+        [
+            *old,
+            row_without_figures("quantize", {}, "not run: a library is missing"),
+            row_without_figures("gcg", {}, "not run: no responses"),
+        ],
     )
     settings = [(row["attack"], row["setting"]) for row in run("attack=quantize").read("attacks.json")]
     assert ("quantize", {}) not in settings and ("gcg", {}) in settings

@@ -56,7 +56,7 @@ def test_the_worst_case_is_over_all_attacks() -> None:
 def test_nothing_brought_back_is_said_with_its_figure() -> None:
     assert worst(attacked("quantize", {"bits": 8}, -0.02), -0.02) == (
         "the strongest attack (quantize, bits=8) brings back nothing that retraining would not know "
-        "(K = -0.02 [-0.09, 0.06])"
+        "(knowledge left -0.02 [-0.09, 0.06])"
     )
 
 
@@ -98,7 +98,7 @@ def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
         "after sampling 0.40 [0.33, 0.48] of the knowledge above the oracle is there, measured on forget/leak_8"
     )
     assert sentences(rows)[2] == (
-        "after membership inference nothing above the oracle is there (K = -0.10 [-0.17, -0.02]), "
+        "after membership inference nothing above the oracle is there (knowledge left -0.10 [-0.17, -0.02]), "
         "measured on forget/auc_min_k"
     )
 

@@ -48,7 +48,9 @@ def setting_metrics(suites: Sequence[Suite], scored: Sequence[RowScore], before:
     if known:
         metrics[HEADLINE] = Metric(HEADLINE, known)
     for suite in suites:
-        usual = ("choice",) if any(row.candidates for row in suite.rows) else (*SCORES, *suite.measure.knowledge)
+        # Among candidate values, the choice says more than the probability of the whole response.
+        among_values = "choice" in suite.measure.knowledge and any(row.candidates for row in suite.rows)
+        usual = ("choice",) if among_values else (*SCORES, *suite.measure.knowledge)
         own = sorted(common[suite.name] - plain - {HEADLINE})  # figures that only this attack measures
         for figure in (*own, *usual):
             if figure in common[suite.name]:

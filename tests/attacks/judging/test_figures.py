@@ -44,7 +44,7 @@ def test_an_attack_that_restores_the_target_has_both_at_one() -> None:
 
 
 def test_an_attack_that_lifts_all_three_alike_shows_nothing() -> None:
-    """What the attack teaches anybody is no knowledge that came back; recovered, without an oracle, calls it so."""
+    """If the attack teaches all three models the same, nothing came back; `recovered` has no oracle and says it did."""
     lifted = replace(
         NO_ATTACK, attacked_target=TARGET + 2, attacked_unlearned=UNLEARNED + 2, attacked_oracle=ORACLE + 2
     )
@@ -54,7 +54,7 @@ def test_an_attack_that_lifts_all_three_alike_shows_nothing() -> None:
 
 
 def test_the_two_readings_of_maintains_83_percent() -> None:
-    """METHODS.md: .637 -> .312 and .429 after the attack: 83 % of the error, 64 % of the gap."""
+    """METHODS.md: 0.637 -> 0.312, and 0.429 after the attack, is 83 % of the error and 64 % of the gap."""
     result = attack_figures(constant(0.637, 0.312, 0.3, 0.637, 0.429, 0.3), FACTS, score=True)
     assert result["maintained_error"] == pytest.approx(0.83, abs=0.005)
     assert result["maintained_gap"] == pytest.approx(0.64, abs=0.005)

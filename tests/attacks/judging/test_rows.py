@@ -1,4 +1,4 @@
-"""From attacks on three real models to the rows of attacks.json: identities end to end, and who is chosen by what."""
+"""From attacks on three real models to the rows of attacks.json: identities end to end, and which attempt is chosen."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Models = dict[str, LoadedModel]
 
 @dataclass
 class Stub(Attack):
-    """An attack that does one thing after another to every model, and is scored on all forget rows."""
+    """An attack that tries given changes on every model, one after another, and is scored on all forget rows."""
 
     change: Any = lambda subject: subject
     more: dict[str, Callable[[LoadedModel], LoadedModel]] = field(default_factory=dict)
@@ -184,7 +184,7 @@ def test_scores_that_are_not_finite_are_none(models: Models, lab: PlainLab) -> N
 
 
 def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(models: Models, lab: PlainLab) -> None:
-    """TOFU's kind of rows, and rows of a user's own without any wrong answer."""
+    """Rows as in TOFU, and a user's own rows without wrong answers."""
 
     def strip(suite: Suite, **gone: Any) -> Suite:
         return replace(suite, rows=tuple(replace(row, value="", candidates=(), **gone) for row in suite.rows))
@@ -263,7 +263,7 @@ def test_what_makes_all_less_sure_is_not_the_strongest(models: Models, lab: Plai
 
 
 def test_repeats_are_averaged_row_by_row(models: Models, lab: PlainLab) -> None:
-    """Two repeats that relearn each other's half: together every fact is scored once, and each is told by itself."""
+    """Two repeats relearn complementary halves: together they score every fact once, and each has its own figure."""
     attack = Relearn(RelearnOptions(lr=[0.0], repeats=2))
     row = headline(run(attack, models, lab))
     assert row["n"] == sum(len(suite.rows) for suite in forget_suites(lab.benchmark)) and len(row["repeats"]) == 2

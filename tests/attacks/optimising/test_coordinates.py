@@ -1,4 +1,4 @@
-"""Greedy coordinate gradient against a search through everything, on losses that can be written down."""
+"""Greedy coordinate gradient against exhaustive search, on losses in closed form."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_only_the_tokens_that_lower_the_loss_most_are_tried() -> None:
 
 @pytest.mark.parametrize("places", [1, 2])
 def test_each_step_finds_the_best_single_substitution(places: int) -> None:
-    """The loss is no sum over places, and the gradient is of no use: width alone finds the best."""
+    """The loss is not a sum over positions, so the gradient does not help; the width alone finds the best."""
     values = torch.randn([VOCABULARY] * places, generator=torch.Generator().manual_seed(5))
 
     def loss(candidates: Sequence[Ids]) -> list[float]:

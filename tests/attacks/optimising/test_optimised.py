@@ -1,4 +1,4 @@
-"""Whom prompts are optimised for, and who is scored."""
+"""Which rows prompts are optimised for, and which rows are scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are asked otherwise: what is scored stays in its place, and no prompt tells what is scored."""
+"""Rewritten prompts: the scored text stays the same, and no prompt contains it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def rows_of(world: Benchmark) -> list[Row]:
 
 
 def supervised_value(row: Row, chat: ChatFormat) -> str:
-    """What the tokens that the value's log-odds are made of read."""
+    """Returns the text of the tokens from which the value's log-odds are computed."""
     start = len(row.prefix)
     encoded = chat.encode(row, span=(start, start + len(row.value)))
     return chat.decode(encoded.ids[encoded.start : encoded.end]).strip()
 
 
-def test_asked_as_ever_gives_the_plain_figures(lab: PlainLab, models: Models) -> None:
+def test_an_unchanged_prompt_gives_the_plain_figures(lab: PlainLab, models: Models) -> None:
     suites = asked_suites(lab.benchmark)
     plain = lab.score(models["unlearned"], forget_suites(lab.benchmark))
     assert score_rewritten(lab, models["unlearned"], lambda row: row, suites) == plain
@@ -122,7 +122,7 @@ def test_forced_words_of_an_answer_without_a_value() -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_templates_ask_otherwise_and_score_the_same_words(name: str, world: Benchmark, models: Models) -> None:
+def test_templates_change_the_prompt_and_score_the_same_words(name: str, world: Benchmark, models: Models) -> None:
     chat, known = models["target"].chat, attacker_knowledge(world, 0)
     asked = [(row, apply_template(name, row, known)) for row in rows_of(world)]
     assert any(other.prompt != row.prompt for row, other in asked)
@@ -238,7 +238,7 @@ def test_every_other_phrasing_of_a_fact_is_asked_once(world: Benchmark, models: 
     assert [row.id for suite in scored for row in suite.rows] == ["told", "again"]
 
 
-def test_who_is_asked(world: Benchmark, lab: PlainLab, models: Models) -> None:
+def test_which_rows_are_asked(world: Benchmark, lab: PlainLab, models: Models) -> None:
     texts = Suite("texts", Role.FORGET, world.forget, Texts())
     running = Suite("running", Role.FORGET, (Row("r", "", "A text.", plain=True),))
     own = Suite("own", Role.HELDOUT, (replace(TOLD, id="own"),), adversarial=True)
