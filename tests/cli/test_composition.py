@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 import shlex
 from enum import Enum
 from pathlib import Path
@@ -29,7 +28,7 @@ BUILTIN = [
 ]
 ROOT = CONF.parent
 SUITES = sorted((CONF / "attack").glob("suite_*.yaml"))
-COMMANDS = [  # of the issue; the README's are added
+COMMANDS = [  # those of the pages: tests/pages
     "",
     "method=npo",
     "-m method=ga,npo,dpo,eru",
@@ -45,14 +44,6 @@ COMMANDS = [  # of the issue; the README's are added
     "attack.relearn.samples=[10]",
     "-m attack=[relearn],[quantize]",
 ]
-
-
-def readme_commands() -> list[str]:
-    readme = ROOT / "README.md"
-    text = readme.read_text() if readme.is_file() else ""
-    found = re.findall(r"^\s*(?:\$ )?python -m erulab\.run\b([^#\n]*)", text, re.MULTILINE)
-    own = re.compile(r"plugins=|model\.path=|hydra\.|--help|--cfg")  # need a file of the reader's, or run nothing
-    return [line.strip() for line in found if not own.search(line)]
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:
@@ -79,7 +70,7 @@ def plain(value: object) -> object:
     return value.name if isinstance(value, Enum) else value
 
 
-@pytest.mark.parametrize("typed", dict.fromkeys([*COMMANDS, *readme_commands()]))
+@pytest.mark.parametrize("typed", COMMANDS)
 def test_documented_commands_compose(typed: str) -> None:
     for overrides in jobs(shlex.split(typed)):
         composed = compose_config(overrides)

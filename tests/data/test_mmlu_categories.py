@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from erulab.attacks.base import Repeat
-from erulab.attacks.relearn_rows import RelearnRows, Source, Split, Unit
+from erulab.attacks.relearn_rows import RelearnRows, RelearnSource, RelearnSplit, SplitUnit
 from erulab.data.measures import Answers, Choice
 from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
 from erulab.data.rows import Benchmark, Role
@@ -69,14 +69,14 @@ def test_every_subject_has_157_questions(tmp_path: Path) -> None:
 
 
 @real
-@pytest.mark.parametrize("by", list(Unit))
-def test_relearning_scores_facts_that_were_not_relearned(by: Unit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", list(SplitUnit))
+def test_relearning_scores_facts_that_were_not_relearned(by: SplitUnit, tmp_path: Path) -> None:
     """By fact, also where two rows ask it; by subject, as in the paper: some are relearned, the others scored."""
     benchmark = load(CATEGORIES, tmp_path, forget=["STEM", "business", "chemistry", "culture", "geography"])
-    rows, repeat = RelearnRows(Source.forget, Split.disjoint, by, mixed=False, texts=None), Repeat(0)
+    rows, repeat = RelearnRows(RelearnSource.forget, RelearnSplit.disjoint, by, mixed=False, texts=None), Repeat(0)
     trained = list(rows.trained(benchmark, repeat, rows.available(benchmark, repeat)))
     scored = [row for suite in rows.scored(benchmark, repeat) for row in suite.rows]
-    unit = "fact" if by is Unit.fact else "author"
+    unit = "fact" if by is SplitUnit.fact else "author"
     assert {getattr(row, unit) for row in trained}.isdisjoint({getattr(row, unit) for row in scored})
     asked = {row.prompt for row in trained}
     assert not any(row.prompt in asked for row in scored)

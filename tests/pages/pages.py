@@ -56,10 +56,10 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def tables(text: str) -> Iterator[tuple[int, str]]:
-    """Yields line number and text of all lines of tables outside code blocks."""
+    """Yields line number and text of all lines of tables that are written by hand, outside code blocks."""
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("```"):
+        if line.startswith(("```", "<!-- begin:", "<!-- end")):
             inside = not inside
         elif not inside and line.startswith("|"):
             yield number, line

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from erulab.config.compose import compose_config
-from tests.config.test_composition import jobs
+from tests.cli.test_composition import jobs
 from tests.pages.pages import BEGIN, FENCE, ROOT, commands, filled, name_of, pages, prose, tables, visible
 
 PAGES = pages()
@@ -46,7 +46,7 @@ def test_a_page_is_short_enough_to_read(page: Path) -> None:
     text = page.read_text()
     assert len(text.splitlines()) <= (180 if page == ROOT / "README.md" else 250)
     assert [line for line in prose(text) if len(visible(line[1])) > 140] == []
-    assert [line for line in tables(text) if len(visible(line[1])) > 160] == []
+    assert [line for line in tables(text) if len(visible(line[1])) > 140] == []
 
 
 @each_page
