@@ -13,7 +13,7 @@ from erulab.reporting.intervals import Mean, mean_paired_difference, mean_with_i
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import short
 from erulab.reporting.rendering import Cell, Table
-from erulab.reporting.settings import NOT_SETTINGS, differing_settings, one_line
+from erulab.reporting.settings import NOT_SETTINGS, differing_settings, setting_text
 from erulab.reporting.tables import AFTER, LEFT, WORST, metric_notes
 from erulab.reporting.trajectories import LEVEL, least_knowledge_at, run_trajectory
 from erulab.reporting.verdict import judge_run
@@ -40,7 +40,7 @@ class Arm:
         """World and seed -> the runs with these."""
         found: dict[Draw, list[RunResult]] = {}
         for run in self.runs:
-            found.setdefault(_draw(run.config), []).append(run)
+            found.setdefault(_world_and_seed(run.config), []).append(run)
         return found
 
 
@@ -144,7 +144,7 @@ def _interval_cell(found: Mean | None, text: str) -> Cell:
 def _arm_name(arm: Arm, settings: dict[str, object]) -> str:
     run = arm.runs[0]
     chosen = [run.made_by] if run.checkpoint else [run.choice(name) for name in GROUPS]
-    own = [f"{key}={one_line(value)}" for key, value in settings.items()]
+    own = [f"{key}={setting_text(value)}" for key, value in settings.items()]
     return " ".join([*(name for name in chosen if name not in ("", "none")), *own]) or "none"
 
 
@@ -156,6 +156,6 @@ def _arm_settings(config: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _draw(config: dict[str, Any]) -> Draw:
+def _world_and_seed(config: dict[str, Any]) -> Draw:
     data = config.get("dataset") or {}
     return json.dumps([data.get("world"), data.get("seed"), config.get("seed")])

@@ -17,7 +17,7 @@ from erulab.reporting.attack_rows import (
     standing_of,
 )
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.numbers import MISSING, number, power, seconds, signed, thousands
+from erulab.reporting.numbers import MISSING, duration, number, power, signed, thousands
 from erulab.reporting.rendering import Cell, Table
 
 MEANS = (*MODELS, *(f"attacked_{model}" for model in MODELS))
@@ -174,7 +174,7 @@ def _budget_cells(row: AttackRow) -> tuple[Cell, Cell, Cell]:
     return (
         Cell(value=steps, is_figure=True, written=thousands(steps)),
         Cell(value=flops, is_figure=True, written="0" if flops == 0 else power(flops)),
-        Cell(value=took, is_figure=True, written=seconds(took)),
+        Cell(value=took, is_figure=True, written=duration(took)),
     )
 
 

@@ -22,7 +22,7 @@ from rich.tree import Tree
 
 from erulab.redaction import redacted
 from erulab.reporting.escape import visible
-from erulab.reporting.numbers import number, seconds, short
+from erulab.reporting.numbers import duration, number, short
 from erulab.reporting.shown_figures import figures_worth_showing, row_count
 from erulab.reporting.verdict import Outcome, Verdict, compare_with_oracle, judge
 
@@ -101,7 +101,7 @@ class Progress:
         now = time.monotonic()
         if self._started is None:
             self._started = (now, step)
-        figures = self._figures(step, values, now)
+        figures = self._progress_text(step, values, now)
         self._line = f"{visible(self._title)} {step}/{self._total}  {figures}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures=figures)
@@ -118,13 +118,13 @@ class Progress:
         self._console.print(Text(self._line), soft_wrap=True)
         self._printed, self._line = now, ""
 
-    def _figures(self, step: int, values: Mapping[str, float], now: float) -> str:
+    def _progress_text(self, step: int, values: Mapping[str, float], now: float) -> str:
         parts = [f"{label} {values[key]:.3f}" for key, label in SHOWN.items() if key in values]
         if "rows_per_second" in values:
             parts.append(f"{values['rows_per_second']:.0f} rows/s")
         if self._started is not None and step > self._started[1]:
             left = (self._total - step) * (now - self._started[0]) / (step - self._started[1])
-            parts.append(f"{seconds(left)} left")
+            parts.append(f"{duration(left)} left")
         return "  ".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erulab.reporting.load import RunResult
-from erulab.reporting.numbers import MISSING, gigabytes, number, percent, power, seconds, thousands
+from erulab.reporting.numbers import MISSING, duration, gigabytes, number, percent, power, thousands
 from erulab.reporting.rendering import Cell, Table
 
 STAGES = ("target", "oracle", "unlearn", "evaluate", "attack", "report")
@@ -37,7 +37,7 @@ def _cost_texts(entry: dict[str, Any]) -> tuple[str, ...]:
     work, adversary = number(entry.get("flops")), number(entry.get("flops_adversary"))
     share = percent(adversary / work) if work and adversary is not None else MISSING
     return (
-        seconds(number(entry.get("seconds"))),
+        duration(number(entry.get("seconds"))),
         thousands(number(entry.get("tokens"))),
         power(work),
         share,

@@ -41,7 +41,7 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{value:.0%}".replace("%", " %")
 
 
-def seconds(value: float | None) -> str:
+def duration(value: float | None) -> str:
     """Writes a duration: `8.2 s`, `3 min 20 s`, `2 h 5 min`."""
     if value is None:
         return MISSING

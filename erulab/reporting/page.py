@@ -18,7 +18,7 @@ from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
 from erulab.reporting.rendering import Table
-from erulab.reporting.settings import flat_settings, one_line
+from erulab.reporting.settings import flat_settings, setting_text
 from erulab.reporting.tables import comparison_table, key_table, request_table, score_table
 from erulab.reporting.verdict import Outcome, Verdict, compare_with_oracle, judge_run
 from erulab.rundir import RunDir
@@ -126,9 +126,11 @@ def _template_values(run: RunResult) -> dict[str, Any]:
         "data_notes": run.stages.get("data", {}).get("notes", []),
         "over": judged.forgetting.outcome is Outcome.over,
         "captions": CAPTIONS,
-        "settings": [(key, one_line(value)) for key, value in flat_settings(run.config).items()],
+        "settings": [(key, setting_text(value)) for key, value in flat_settings(run.config).items()],
         "samples": run.samples,
-        "environment": [(key, one_line(value)) for key, value in flat_settings(run.env).items() if key != "command"],
+        "environment": [
+            (key, setting_text(value)) for key, value in flat_settings(run.env).items() if key != "command"
+        ],
         "command": str(run.env.get("command") or ""),
     }
 

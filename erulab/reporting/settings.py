@@ -18,7 +18,7 @@ def flat_settings(config: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def one_line(value: object) -> str:
+def setting_text(value: object) -> str:
     """Writes a setting's value on one line."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -9,7 +9,7 @@ from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.rendering import Cell, Table
-from erulab.reporting.settings import differing_settings, one_line
+from erulab.reporting.settings import differing_settings, setting_text
 from erulab.reporting.shown_figures import COST, RESIDUAL, figures_worth_showing, row_count
 from erulab.reporting.verdict import judge_run
 
@@ -163,7 +163,7 @@ def _run_cells(run: RunResult, settings: dict[str, object], figures: Sequence[tu
     row["method"] = Cell(run.made_by)
     if not run.checkpoint:
         row |= {group: Cell(run.choice(group)) for group in CHOICES[2:4]}
-    row["settings"] = Cell(" ".join(f"{key}={one_line(value)}" for key, value in settings.items()))
+    row["settings"] = Cell(" ".join(f"{key}={setting_text(value)}" for key, value in settings.items()))
     row[LEFT] = Cell(
         value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_row_count(run), is_figure=True
     )

@@ -129,15 +129,15 @@ class WandbMirror:
         import wandb
 
         if self._rundir.attacks_json.is_file():
-            run.log({"attacks": _wandb_table(self._read(self._rundir.attacks_json))})
+            run.log({"attacks": _wandb_table(self._read_rows(self._rundir.attacks_json))})
         if self._rundir.plots.is_dir():
             run.log({f"plots/{p.stem}": wandb.Image(str(p)) for p in sorted(self._rundir.plots.glob("*.png"))})
 
     def _send_samples(self, run: Any) -> None:
         if self._rundir.samples_json.is_file():
-            run.log({"samples": _wandb_table(self._read(self._rundir.samples_json))})
+            run.log({"samples": _wandb_table(self._read_rows(self._rundir.samples_json))})
 
-    def _read(self, file: Path) -> list[dict[str, Any]]:
+    def _read_rows(self, file: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         return rows
 
