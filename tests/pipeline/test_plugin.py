@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,17 +44,26 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder outside the checkout that holds my_method.py."""
-    (tmp_path / "my_method.py").write_text(my_method_file())
-    return tmp_path
+def run_page_command(folder: Path, *overrides: str) -> Path:
+    """Runs the command of the page on a smaller model and world; returns the run folder."""
+    smaller = [o for o in SMALL if o.startswith(("model.", "dataset.", "evaluation.", "attack."))]
+    options = (f"method.ceiling={CEILING}", "output=runs", *overrides)
+    answer = python(folder, "erulab.run", *first_command(), *smaller, *options)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (run,) = (folder / "runs" / "fictitious").glob("mymethod-*")
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder outside the checkout with the file of the page in it, where the command of the page has run."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "my_method.py").write_text(my_method_file())
+    run_page_command(folder)
+    return folder
 
 
 def test_the_method_of_the_page_runs(folder: Path) -> None:
-    smaller = [o for o in SMALL if o.startswith(("model.", "dataset.", "evaluation.", "attack."))]
-    answer = python(folder, "erulab.run", *first_command(), *smaller, f"method.ceiling={CEILING}", "output=runs")
-    assert answer.returncode == 0, answer.stdout + answer.stderr
     (run,) = (folder / "runs" / "fictitious").glob("mymethod-*")
     assert yaml.safe_load((run / "run.yaml").read_text())["method"]["ceiling"] == CEILING
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -66,21 +76,18 @@ def test_the_method_of_the_page_runs(folder: Path) -> None:
     assert "mymethod" in (run / "report.md").read_text()
 
 
-def test_an_edited_method_unlearns_anew(folder: Path) -> None:
-    """After an edit of my_method.py the model of the old loss must not come from the cache."""
-    smaller = [o for o in SMALL if o.startswith(("model.", "dataset."))]
-    command = ["erulab.run", *first_command(), *smaller, "stages=[target,unlearn]", "attack=none", "output=runs"]
+def test_an_edited_method_unlearns_anew(folder: Path, tmp_path: Path) -> None:
+    """After an edit of my_method.py the cache does not return the model of the old loss."""
 
-    def from_cache() -> dict[str, bool]:
-        answer = python(folder, *command)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        (run,) = (folder / "runs" / "fictitious").glob("mymethod-*")
+    def from_cache(run: Path) -> dict[str, bool]:
         stages = json.loads((run / "stages.json").read_text())
         return {stage: stages[stage]["from_cache"] for stage in ("target", "unlearn")}
 
-    assert from_cache() == {"target": False, "unlearn": False}
-    (folder / "my_method.py").write_text(my_method_file() + "\n# another loss\n")
-    assert from_cache() == {"target": True, "unlearn": False}
+    edited = shutil.copytree(folder, tmp_path / "edited")
+    (before,) = (edited / "runs" / "fictitious").glob("mymethod-*")
+    assert from_cache(before) == {"target": False, "unlearn": False}
+    (edited / "my_method.py").write_text(my_method_file() + "\n# another loss\n")
+    assert from_cache(run_page_command(edited, "stages=[target,unlearn]")) == {"target": True, "unlearn": False}
 
 
 def test_it_is_listed_and_its_options_are_checked(folder: Path) -> None:

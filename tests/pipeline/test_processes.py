@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,35 +77,51 @@ def test_two_processes_give_the_scores_of_one(first: Finished, tmp_path: Path) -
         assert row["attacked_unlearned"] == pytest.approx(expected[key]["attacked_unlearned"], abs=5e-3), key
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_zero3_from_a_folder_gives_the_model_of_local(processes: int, run: Runner, tmp_path: Path) -> None:
-    """Base model, target and frozen reference are read sharded; both products are written shard by shard."""
+FROM_FOLDER = (
+    "model=hf",
+    "method=npo",
+    "reward=reference",
+    "adversary=rfa",
+    "method.retain=kl",
+    "stages=[target,unlearn]",
+    "attack=none",
+    "target.epochs=2",
+    "target.lr=1e-3",
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base model."""
+    folder = tmp_path_factory.mktemp("base")
     tiny = compose_config(small(()))
-    base = models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0)
-    save_folder(base, tmp_path / "base")
-    options = (
-        "model=hf",
-        f"model.path={tmp_path / 'base'}",
-        "method=npo",
-        "reward=reference",
-        "adversary=rfa",
-        "method.retain=kl",
-        "stages=[target,unlearn]",
-        "attack=none",
-        "target.epochs=2",
-        "target.lr=1e-3",
-    )
-    local = run(*options, folder=tmp_path / "local")
-    assert local.code == 0
+    save_folder(models.build(tiny.model).load(datasets.build(tiny.dataset).load(0), 0), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(run: Runner, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The run from the folder in one process, that those under zero3 are compared with."""
+    finished = run(*FROM_FOLDER, f"model.path={base}", folder=tmp_path_factory.mktemp("local"))
+    assert finished.code == 0
+    return finished
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_zero3_from_a_folder_gives_the_model_of_local(
+    processes: int, local: Finished, base: Path, tmp_path: Path
+) -> None:
+    """Base model, target and frozen reference are read sharded; both products are written shard by shard."""
+    options = (*FROM_FOLDER, f"model.path={base}", f"output={tmp_path}")
     done = subprocess.run(
-        command(*options, f"output={tmp_path / 'zero'}", "engine=zero3_offload", f"engine.processes={processes}"),
+        command(*options, "engine=zero3_offload", f"engine.processes={processes}"),
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    sharded = only_run(tmp_path / "zero")
+    sharded = only_run(tmp_path)
     one, two = (
         [json.loads(line) for line in rundir.metrics_jsonl.read_text().splitlines()]
         for rundir in (local.rundir, sharded)
@@ -143,11 +160,13 @@ def test_two_hosts_give_the_scores_of_one(first: Finished, tmp_path: Path) -> No
     assert entry["made_by"]["processes"] == 2
 
 
-def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_run_continues_to_the_same_weights(run: Runner, first: Finished, tmp_path: Path) -> None:
     """After SIGKILL in the middle of unlearning the same command ends with the weights of an uninterrupted run."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
+    for output in (straight, broken):  # target and oracle are there
+        shutil.copytree(first.rundir.path.parents[1] / ".cache" / "learned", output / ".cache" / "learned")
     options = ("attack=none", f"trainer.steps={STEPS}", "trainer.save_every=10")
-    subprocess.run(command(f"output={straight}", *options), cwd=ROOT, check=True, capture_output=True)
+    assert run(*options, folder=straight).code == 0
     process = subprocess.Popen(
         command(f"output={broken}", *options), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -160,8 +179,7 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
         os.kill(int(line), signal.SIGKILL)
     assert process.wait() == 75
     assert not (rundir.model / "model.safetensors").exists()
-    again = subprocess.run(command(f"output={broken}", *options), cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stdout[-2000:]
+    assert run(*options, folder=broken).code == 0
     one, two = (load_file(only_run(o).model / "model.safetensors") for o in (straight, broken))
     assert all(torch.equal(one[name], two[name]) for name in one)
     steps = [json.loads(line)["step"] for line in rundir.metrics_jsonl.read_text().splitlines()]
