@@ -92,7 +92,7 @@ class HubRows(FilesDataset):
         for part, example in (("forget", "train[:10%]"), ("retain", "train[10%:]")):
             if getattr(self.options, part) is None:
                 raise ConfigError(
-                    f"dataset=hub needs {part} rows; type 'dataset.{part}={example}' (a split or slice of the data set)"
+                    f"dataset=hub needs {part} rows; type 'dataset.{part}=\"{example}\"' (a split or slice)"
                 )
 
     def _read(self, cache: Path) -> Benchmark:

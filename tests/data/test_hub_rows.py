@@ -123,9 +123,9 @@ def test_faults_have_one_line(options: dict[str, Any], words: str, folder: Path,
 
 
 def test_faults_at_composition(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"type 'dataset\.forget=train\[:10%\]'"):
+    with pytest.raises(ConfigError, match=r"type 'dataset\.forget=\"train\[:10%\]\"'"):
         HubRows(HubOptions(path=str(folder))).validate()
-    with pytest.raises(ConfigError, match=r"type 'dataset\.retain=train\[10%:\]'"):
+    with pytest.raises(ConfigError, match=r"type 'dataset\.retain=\"train\[10%:\]\"'"):
         HubRows(HubOptions(path=str(folder), forget="train")).validate()
     with pytest.raises(ConfigError, match=r"type dataset\.path=owner/name"):
         HubRows(HubOptions(forget="train", retain="test")).validate()

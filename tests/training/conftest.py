@@ -59,7 +59,7 @@ def small_model(world: Benchmark) -> LoadedModel:
         clip=1.0,
         seed=5,
     )
-    rows = Encoder(loaded.chat, None, Path()).rows(world.target_rows)
+    rows = Encoder(loaded.chat, None, Path()).encode(world.target_rows)
     for _ in train(*assemble_finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
         pass
     return loaded

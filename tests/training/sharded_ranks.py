@@ -75,7 +75,7 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     source = str(folder / name)
     loaded = load_sharded(source, Attention.sdpa, options, CPU, Precision.fp32)
     whole_now = sum(p.nbytes for p in loaded.model.parameters())
-    rows = Encoder(loaded.chat, None, Path()).rows(small_world().forget[:ROWS])
+    rows = Encoder(loaded.chat, None, Path()).encode(small_world().forget[:ROWS])
     with sharded_forwards(loaded.model, options, CPU, Precision.fp32):
         table = reference_table(
             loaded.policy, name, rows, [], folder=folder, pad_id=loaded.pad_id, batch_tokens=BATCH_TOKENS, ranks=ranks

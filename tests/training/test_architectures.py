@@ -62,7 +62,7 @@ def test_blocks_norm_and_head_are_those_of_transformers(kind: str, world: Benchm
             seen[layer] = args[0].detach()
 
         module.register_forward_pre_hook(watch)
-    batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:1]), loaded.pad_id)
+    batch = collate(Encoder(loaded.chat, None, Path()).encode(world.forget[:1]), loaded.pad_id)
     with torch.no_grad():
         output = loaded.model(input_ids=batch.input_ids, output_hidden_states=True)
         assert len(sites) == loaded.model.config.num_hidden_layers + 1

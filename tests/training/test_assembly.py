@@ -31,7 +31,7 @@ def run(
     """Trains STEPS steps; returns the metrics of every step, and the trained model."""
     common = [f"trainer.steps={STEPS}", "trainer.global_batch=8", "trainer.lr=1e-3", "tracker=none"]
     config = compose_config([*common, *overrides])
-    rows = [Encoder(loaded.chat, None, Path()).rows(part) for part in (world.forget, world.retain)]
+    rows = [Encoder(loaded.chat, None, Path()).encode(part) for part in (world.forget, world.retain)]
     loader = ModelLoader(config, models.build(config.model), loaded.ledger, loaded.policy.device)
     unlearning = assemble_unlearning(
         config, loader, ModelRef("key", ""), loaded.copy(), UnlearningRows(rows[0], [], rows[1]), Ranks(), folder
@@ -54,7 +54,7 @@ def test_only_adapters_are_trained(world: Benchmark, loaded: LoadedModel, tmp_pa
 
 def test_merged_adapters_give_the_same_nll(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     _, subject = run(world, loaded, tmp_path, "method=npo", "model.lora.rank=4", "model.lora.alpha=64")
-    batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:8]), loaded.pad_id)
+    batch = collate(Encoder(loaded.chat, None, Path()).encode(world.forget[:8]), loaded.pad_id)
     with torch.no_grad():
         with_adapters, before = subject.policy.row_nll(batch), loaded.policy.row_nll(batch)
         save_adapter(subject, tmp_path / "adapter")
@@ -67,7 +67,7 @@ def test_merged_adapters_give_the_same_nll(world: Benchmark, loaded: LoadedModel
 
 def test_the_policy_without_adapters_is_the_target(world: Benchmark, loaded: LoadedModel) -> None:
     subject = with_lora(loaded.copy(), rank=4, alpha=16, seed=0)
-    batch = collate(Encoder(loaded.chat, None, Path()).rows(world.forget[:8]), loaded.pad_id)
+    batch = collate(Encoder(loaded.chat, None, Path()).encode(world.forget[:8]), loaded.pad_id)
     with torch.no_grad():
         for name, value in subject.model.named_parameters():
             if "lora_B" in name:

@@ -16,7 +16,7 @@ from erulab.training.reference import ReferenceTable, reference_table
 
 
 def table(loaded: LoadedModel, world: Benchmark, folder: Path, key: str = "weights", last: int = 12) -> ReferenceTable:
-    rows = Encoder(loaded.chat, None, folder).rows(world.forget[:last])
+    rows = Encoder(loaded.chat, None, folder).encode(world.forget[:last])
     return reference_table(
         loaded.policy, key, rows, rows[:3], folder=folder, pad_id=loaded.pad_id, batch_tokens=64, ranks=Ranks()
     )
@@ -27,7 +27,7 @@ def test_the_table_equals_the_live_models_nll(world: Benchmark, loaded: LoadedMo
     with torch.no_grad():
         live = [
             loaded.policy.row_nll(collate([row], loaded.pad_id)).item()
-            for row in Encoder(loaded.chat, None, tmp_path).rows(world.forget[:12])
+            for row in Encoder(loaded.chat, None, tmp_path).encode(world.forget[:12])
         ]
     assert cached.forget.tolist() == pytest.approx(live, abs=1e-4)
     assert cached.paired.tolist() == pytest.approx(live[:3], abs=1e-4)

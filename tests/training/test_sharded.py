@@ -44,7 +44,7 @@ def test_no_rank_ever_holds_a_full_copy(name: str, ranks_folder: Path) -> None:
 @pytest.mark.parametrize("name", SHARDED)
 def test_reference_tables_with_unequal_numbers_of_batches(name: str, ranks_folder: Path, tmp_path: Path) -> None:
     loaded = load_folder(str(ranks_folder / name), Attention.sdpa)
-    rows = Encoder(loaded.chat, None, Path()).rows(small_world().forget[:ROWS])
+    rows = Encoder(loaded.chat, None, Path()).encode(small_world().forget[:ROWS])
     wanted = reference_table(
         loaded.policy, name, rows, [], folder=tmp_path, pad_id=loaded.pad_id, batch_tokens=BATCH_TOKENS, ranks=Ranks()
     )
@@ -56,7 +56,7 @@ def test_reference_tables_with_unequal_numbers_of_batches(name: str, ranks_folde
 def test_a_step_against_a_frozen_copy(name: str, ranks_folder: Path) -> None:
     """NLL and gradient norm are those of one process; KL to the same folder, loaded frozen, is 0."""
     loaded = load_folder(str(ranks_folder / name), Attention.sdpa)
-    rows = Encoder(loaded.chat, None, Path()).rows(small_world().forget[:ROWS])
+    rows = Encoder(loaded.chat, None, Path()).encode(small_world().forget[:ROWS])
     nll, _ = loaded.policy(collate(rows, loaded.pad_id))
     (nll.sum() / sum(row.tokens for row in rows)).backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in loaded.model.parameters() if p.grad is not None])

@@ -45,7 +45,7 @@ def loaded(texts: Benchmark) -> LoadedModel:
 
 
 def test_a_text_has_no_prompt_and_all_but_its_first_token_is_supervised(texts: Benchmark, loaded: LoadedModel) -> None:
-    for row, encoded in zip(texts.forget, Encoder(loaded.chat, None, Path()).rows(texts.forget), strict=True):
+    for row, encoded in zip(texts.forget, Encoder(loaded.chat, None, Path()).encode(texts.forget), strict=True):
         assert (encoded.start, encoded.end, encoded.tokens) == (0, len(encoded.ids), len(encoded.ids) - 1)
         assert loaded.tokenizer.decode(encoded.ids) == row.response
 
