@@ -170,7 +170,7 @@ def _run_cells(run: RunResult, settings: dict[str, object], figures: Sequence[tu
     row |= {heading: _score_cell(run, "unlearned", name) for heading, name in figures}
     row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
     for attack in judged.robustness:
-        note = "" if attack.value is not None else attack.standing.value
+        note = "" if attack.value is not None else attack.standing.mark
         row[f"{AFTER}{attack.attack}"] = Cell(
             note, value=attack.value, low=attack.low, high=attack.high, is_figure=True
         )

@@ -16,7 +16,9 @@ from tests.models.conftest import byte_level
 
 def figure(overlap: Overlap, right: str, response: str, *accepted: str) -> float:
     builder = RequestBuilder(ChatFormat(byte_level(), 512), EvaluationOptions())
-    question = generated(Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, lead="Answer:"), builder)
+    question = generated(
+        Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, answer_prefix="Answer:"), builder
+    )
     return question.figures(RowResults({}, response))[overlap.value]
 
 

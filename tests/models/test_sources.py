@@ -16,7 +16,7 @@ from huggingface_hub import errors
 
 from erulab import hub
 from erulab.config.compose import compose_config
-from erulab.data.rows import Benchmark
+from erulab.data.rows import Benchmark, Row
 from erulab.data.tofu import Tofu, TofuOptions
 from erulab.errors import ConfigError, DataError, EnvironmentFault, IntegrityFault
 from erulab.models import smollm2
@@ -97,7 +97,7 @@ def test_the_models_page_adds_a_model(benchmark: Benchmark, tmp_path: Path, monk
     config = compose_config(["plugins=[my_model]", "model=mymodel", f"model.path={tmp_path / 'model'}"])
     assert (config.model.name, config.model.template) == ("mymodel", "plain")
     loaded = models.build(config.model).load(benchmark, 0)
-    row = loaded.chat.encode("r", "What does Bela write?", "Bela writes satire.")
+    row = loaded.chat.encode(Row("r", "What does Bela write?", "Bela writes satire."))
     assert loaded.chat.decode(row.ids[row.start :]) == "Bela writes satire."
 
 

@@ -81,9 +81,9 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
     assert (plain.response_prefix, framed.response_prefix) == ("", " ")
     for chat in (plain, framed):
         for row in rows_of(world):
-            other = force_words(row, words, ForcedAnswer.response, chat.glue)
+            other = force_words(row, words, ForcedAnswer.response, chat.response_prefix)
             whole = chat.encode(row)
-            begun = chat.encode(other.id, other.prompt, other.response, lead=other.lead)
+            begun = chat.encode(other)
             assert begun.ids == whole.ids[: -chat.closing(whole)]
             opening = row.prefix.split()
             assert begun.start == whole.start + min(words, len(opening))
@@ -95,30 +95,33 @@ def test_forced_words_leave_the_same_ids_and_the_value_in_its_place(
 def test_openings_and_paraphrases_keep_the_value_too(world: Benchmark, models: Models) -> None:
     chat = models["target"].chat
     for row in rows_of(world):
-        sure = force_opening(row, "I do not know", chat.glue)
+        sure = force_opening(row, "I do not know", chat.response_prefix)
         assert supervised_value(sure, chat) == row.value
-        assert chat.decode(chat.encode_prompt(sure.prompt, lead=sure.lead)).endswith("\nI do not know")
-        other = force_words(row, 2, ForcedAnswer.paraphrase, chat.glue)
+        assert chat.decode(chat.encode_prompt(sure)).endswith("\nI do not know")
+        other = force_words(row, 2, ForcedAnswer.paraphrase, chat.response_prefix)
         assert row.paraphrase is not None
         assert other.answer_prefix + other.response == row.paraphrase and supervised_value(other, chat) == row.value
 
 
 def test_forced_words_of_an_answer_without_a_value() -> None:
     two = force_words(TOLD, 2, ForcedAnswer.response)
-    assert (two.lead, two.response, two.accepted) == ("Her name", " is Ada Lund.", (" is Ada.",))
+    assert (two.answer_prefix, two.response, two.accepted) == ("Her name", " is Ada Lund.", (" is Ada.",))
     assert two.paraphrase == " She is named Ada Lund." and two.perturbed[0] == " She is named Bo Ek."
     # Never the last word.
     assert force_words(TOLD, 50, ForcedAnswer.response).response == " Lund."
     # The paraphrase is held against the wrong answers: only what all of them say is forced.
     other = force_words(TOLD, 50, ForcedAnswer.paraphrase)
-    assert (other.lead, other.response) == ("She is", " named Ada Lund.")
+    assert (other.answer_prefix, other.response) == ("She is", " named Ada Lund.")
     assert other.perturbed == (" named Bo Ek.", " known as Cy Lind.")
     # A letter cannot be forced in part; running text goes on, with no turn to begin.
     assert force_words(LETTER, 3, ForcedAnswer.response) == LETTER
     begun = force_opening(LETTER, "Sure, the answer is")
-    assert begun.prompt.endswith("\nAnswer: Sure, the answer is") and (begun.lead, begun.response) == ("", " B")
-    led = force_words(replace(TOLD, lead="ForcedAnswer:"), 1, ForcedAnswer.response)
-    assert led.lead == "ForcedAnswer: Her"
+    assert begun.prompt.endswith("\nAnswer: Sure, the answer is") and (begun.answer_prefix, begun.response) == (
+        "",
+        " B",
+    )
+    led = force_words(replace(TOLD, answer_prefix="ForcedAnswer:"), 1, ForcedAnswer.response)
+    assert led.answer_prefix == "ForcedAnswer: Her"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
