@@ -1,6 +1,12 @@
 """Forgetting one subject of MMLU and keeping the others (after Deeb & Roger 2024): a harmless stand-in for WMDP.
 
 It is never called WMDP: nothing in it is hazardous, and its figures say nothing about hazardous knowledge.
+
+Each fact is asked in three forms: `forget` as it was learned, `heldout_options` with the choices listed,
+`heldout_letters` in the harness's form. Knowledge left is over all three; a model that cannot answer by letter adds
+noise to the third, which widens the interval. With several subjects to forget, `attack.relearn.by=author` relearns
+some and scores the others, as Deeb & Roger do; they unlearn texts written from the questions, so figures do not
+compare with theirs. What the base model knows of a subject, target and oracle both know.
 """
 
 from __future__ import annotations

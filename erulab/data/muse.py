@@ -1,4 +1,12 @@
-"""MUSE (Shi et al. 2024): news articles or books to be forgotten as running text, at once or in several requests."""
+"""MUSE (Shi et al. 2024): news articles or books to be forgotten as running text, at once or in several requests.
+
+What differs from muse_bench: its npo compares raw logits of whole vocabularies, erulab's the log-probability of the
+text, as open-unlearning's does, so npo figures compare with open-unlearning's only. open-unlearning stems words
+before ROUGE, muse_bench and erulab do not. A text longer than `dataset.max_length` is learned in as many consecutive
+rows as it takes; muse_bench cuts such a text off (JSON files) or cuts all texts together into blocks (.txt). Texts
+that are judged stay whole. Rows of text have no prompt: rfa reads its directions at their last token, latent_pgd and
+noise perturb all tokens except the first, where they can write the text itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""RWKU (Jin et al. 2024): a pretrained model is to forget what it knows of one or several of 200 famous people."""
+"""RWKU (Jin et al. 2024): a pretrained model is to forget what it knows of one or several of 200 famous people.
+
+The prompts are those of RWKU's code. What differs from the paper or from RWKU's code:
+
+- Its BBH score compares a response with the characters of the answer one by one: "(B)" can be right, "False" never. On
+  Stephen King's rows 55 of 81 answers can be right at all. `bbh_as_published` scores so, `bbh` compares whole answers.
+- Its code shows five examples for TriviaQA, where the paper says six.
+- It means to stop at the end of a line, as erulab does, but with a byte-level vocabulary it goes on for 30 tokens.
+- It has the begin-of-text token twice before a chat, and closes a training text with end of text, without begin of
+  text; erulab's running text begins with the one and is not closed.
+- It cuts a text at 512 tokens; here the rest is a row of its own.
+- It prints Min-K++ of 20 % of the tokens; `mia/auc_min_k_plus_plus` is of 40 %.
+"""
 
 from __future__ import annotations
 

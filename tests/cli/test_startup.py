@@ -48,7 +48,9 @@ def test_composition_loads_no_torch() -> None:
         from erulab.config.compose import compose_config
         from erulab.launching.job import plan_job
         plan_job(compose_config())
-        heavy = ("torch._C", "transformers", "deepspeed", "wandb", "matplotlib")
+        parts = ["dataset.forget=train", "dataset.retain=test"]
+        compose_config(["dataset=hub", "dataset.path=owner/name", *parts])
+        heavy = ("torch._C", "transformers", "deepspeed", "wandb", "matplotlib", "datasets.config", "pyarrow.lib")
         print([name for name in heavy if name in sys.modules])
         """),
     )

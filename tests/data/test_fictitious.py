@@ -33,7 +33,7 @@ def test_sizes_that_the_default_promises(default: Benchmark) -> None:
     assert all(len(row.perturbed) >= 3 and len(row.candidates) >= 3 for suite in default.suites for row in suite.rows)
 
 
-def test_nobody_knows_what_they_must_not(default: Benchmark) -> None:
+def test_no_model_learns_what_it_must_not(default: Benchmark) -> None:
     forget = facts(default.forget)
     assert facts(default.suite("forget_heldout").rows) == forget <= facts(default.target_rows)
     assert not forget & facts(default.oracle_rows)

@@ -179,7 +179,7 @@ def test_forget_quality_is_that_of_the_rows_that_are_scored() -> None:
     assert quality[300] == 1.0 and quality[None] == pytest.approx(2 * math.exp(-25), rel=0.3)
 
 
-def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
+def test_membership_uses_retain_rows_that_no_model_learns() -> None:
     benchmark = load(retain_rows=3920)
     members, holdout = benchmark.suites[-2:]
     assert (members.name, members.role, members.measure) == ("mia_forget", Role.FORGET, Texts())
@@ -194,7 +194,7 @@ def test_membership_goes_by_retain_rows_that_nobody_learns() -> None:
     assert len(load(retain_rows=3950).suites[-1].rows) == 10
 
 
-def test_without_a_row_that_nobody_learns_there_is_no_membership_inference() -> None:
+def test_without_a_row_that_no_model_learns_there_is_no_membership_inference() -> None:
     benchmark = load()
     assert benchmark.summaries == ()
     assert {suite.name for suite in benchmark.suites}.isdisjoint({"mia_forget", "holdout"})
