@@ -25,7 +25,7 @@ class InUse(EnvironmentFault):
 
 
 class RunDir:
-    """A run folder. Its files are a public interface, described in the README; all are written atomically."""
+    """A run folder. Its files are a public interface, described in reporting/README.md; all are written atomically."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -128,7 +128,7 @@ class RunDir:
 
         Args:
             run_id: the same on all hosts of a run.
-            host_index: of this host, which holds a lock of its own.
+            host_index: the index of this host, which holds a lock of its own.
         Raises:
             InUse: another run holds it.
         """

@@ -82,7 +82,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     try:
         if ranks.first:
             typed = config_to_dict(config)
-            # Where every model is given, the options that only make models say nothing.
+            # If every model is given, the options that only make models have no effect, so they are not shown.
             left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
             show_config({key: value for key, value in typed.items() if key not in left_out})
         Pipeline(context, rundir).run()
@@ -99,7 +99,7 @@ def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch
     dataset: Dataset = datasets.build(config.dataset)
     raw = dataset.load(config.seed, folder)
     # Without a base model, the chat format is that of the model that is judged.
-    chat = chat_of(config.model.unlearned, source.frame) if config.only_given_models else source.chat(raw)
+    chat = chat_of(config.model.unlearned, source.overrides) if config.only_given_models else source.chat(raw)
     measured_only = config.only_given_models and Stage.attack not in config.stages
     data = fit_benchmark(raw, dataset.identity(folder), chat, config, measured_only=measured_only)
     extra = []
@@ -169,7 +169,7 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
 
 
 def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
-    """Returns what does not change a cached product and is recorded with it all the same."""
+    """Describes engine, hardware and library versions, which are recorded with each product though no key has them."""
     return {
         "engine": asdict(config.engine),
         "processes": ranks.world,

@@ -12,7 +12,7 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.attacks.halves import reported_half
 from erulab.attacks.prompting.examples import forget_examples, join_examples, other_facts, retain_examples
 from erulab.attacks.prompting.prompts import asked_suites, fits, score_rewritten
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class FewShotOptions:
         counts = bool(self.shots) and min(self.shots) >= 0
         require(counts, "shots", "a list of counts, such as [0,4]", self.shots)
         require(bool(self.sources), "sources", "a list of forget, retain", self.sources)
-        positive("repeats", self.repeats)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register("few_shot", FewShotOptions, paper="the form of Brown et al. 2020, arXiv:2005.14165")

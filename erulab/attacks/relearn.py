@@ -16,7 +16,7 @@ from erulab.data.rows import Benchmark, Suite
 from erulab.data.stored_rows import hash_file
 from erulab.errors import DataError
 from erulab.evaluation.suites import forget_suites
-from erulab.options import Schedule, epochs, not_negative, positive, require
+from erulab.options import Schedule, require, require_epochs, require_not_negative, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ class RelearnOptions:
         )
         rates = bool(self.lr) and all(math.isfinite(lr) and lr >= 0 for lr in self.lr)
         require(rates and len(set(self.lr)) == len(self.lr), "lr", "a list of rates >= 0, such as [1e-4,1e-3]", self.lr)
-        positive("points", self.points)
-        epochs("epochs", self.epochs)
-        positive("steps", self.steps)
-        positive("batch", self.batch)
+        require_positive("points", self.points)
+        require_epochs("epochs", self.epochs)
+        require_positive("steps", self.steps)
+        require_positive("batch", self.batch)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
-        not_negative("lora_rank", self.lora_rank)
-        positive("lora_alpha", self.lora_alpha)
-        positive("repeats", self.repeats)
+        require_not_negative("lora_rank", self.lora_rank)
+        require_positive("lora_alpha", self.lora_alpha)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register(

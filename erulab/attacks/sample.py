@@ -14,7 +14,7 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.data.measures import Generated, Texts
 from erulab.evaluation.prompt import Draw, Prompt
 from erulab.evaluation.suites import forget_suites
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class SampleOptions:
     recall: float = 0.9  # ROUGE-L recall from which a sample counts as containing an answer that is not a single value
 
     def __post_init__(self) -> None:
-        positive("samples", self.samples)
+        require_positive("samples", self.samples)
         inside = bool(self.k) and min(self.k) >= 1 and max(self.k) <= self.samples
         require(inside, "k", f"a list of numbers between 1 and samples={self.samples}", self.k)
-        positive("temperature", self.temperature)
-        positive("max_new_tokens", self.max_new_tokens)
-        positive("rows", self.rows)
+        require_positive("temperature", self.temperature)
+        require_positive("max_new_tokens", self.max_new_tokens)
+        require_positive("rows", self.rows)
         require(0 < self.recall <= 1, "recall", "in (0, 1]", self.recall)
 
 

@@ -85,13 +85,13 @@ def check_compile(config: RunConfig) -> None:
     adversary = config.adversary
     if config.trainer.compile and isinstance(adversary, AblationOptions) and adversary.sites is Sites.all_writes:
         raise ConfigError(
-            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
+            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits states inside them; "
             "try adversary.sites=block_inputs, or trainer.compile=false"
         )
     if config.trainer.compile and config.trainer.eval_every is not None:
         raise ConfigError(
-            "trainer.eval_every lays rows out otherwise than training does, so trainer.compile=true would compile each "
-            "look anew; try trainer.compile=false, or trainer.eval_every=null"
+            "trainer.eval_every scores rows in other batch shapes than training, so trainer.compile=true would compile "
+            "again for each evaluation; try trainer.compile=false, or trainer.eval_every=null"
         )
 
 

@@ -79,7 +79,7 @@ class Generated(Measure):
 class Texts(Measure):
     """Membership inference: how likely a text is, or a response given its prompt.
 
-    Figures: nll, zlib, min_k, min_k_plus_plus, where higher means less like a member; and the probability per token.
+    Figures: nll, zlib, min_k, min_k_plus_plus, where higher means less like a member; and probability, per token.
     """
 
 

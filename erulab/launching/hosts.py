@@ -87,7 +87,7 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The host as users count, from 1."""
+        """The host's number as users count, from 1: `host 2 of 3`."""
         return f"host {self.host_index + 1} of {self.nodes}"
 
     def publish(self, status: HostStatus) -> None:

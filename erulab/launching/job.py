@@ -56,7 +56,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
 
 
 def run_job(job: Job) -> RunExit:
-    """Writes run.yaml and env.json, runs this host's workers, and reports an end that they could not report.
+    """Writes run.yaml and env.json, runs this host's workers, and prints how the run ended if they could not.
 
     Raises:
         ErulabError: the folder cannot be used.

@@ -56,7 +56,7 @@ class SmolLM2:
         self.options = options
 
     folder = None  # unpacked from a package, and small
-    frame = NO_OVERRIDES
+    overrides = NO_OVERRIDES
 
     def validate(self) -> None:
         if self.options.path is not None:

@@ -43,7 +43,7 @@ class EncodedRows(ArrowSequence[Encoded]):
 
 
 class Encoder:
-    """Gives rows the ids that `ChatFormat.encode` gives them, and keeps them."""
+    """Encodes rows as `ChatFormat.encode` does, and keeps their ids."""
 
     def __init__(self, chat: ChatFormat, max_length: int | None, cache: Path) -> None:
         """
@@ -147,7 +147,7 @@ class Encoder:
     def _check_room(self, rows: Sequence[Row], encoded: EncodedRows) -> None:
         full = np.flatnonzero(encoded.column("start") >= self.limit)
         if len(full):
-            raise self.chat.no_room(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
+            raise self.chat.no_room_error(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
 
 
 def digest_encoded(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:

@@ -19,7 +19,7 @@ class Place(Enum):
     response = "response"  # right before the response, behind all that the template writes
 
 
-class Inserted(ChatFormat):
+class InsertingChatFormat(ChatFormat):
     """Encodes rows as another format does, with ids inserted into their prompts; no other id changes.
 
     Running text has no turns: there the ids stand before the response in any case. Rows for training (`encode_batch`)

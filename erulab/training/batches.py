@@ -14,22 +14,25 @@ if TYPE_CHECKING:
     import torch  # for annotations only: `erulab.plan` counts steps without torch
 
 
-def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
+def rows_of_stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
     """Returns the row indices at positions start .. start+count-1 of an endless stream of shuffled epochs.
 
     Args:
+        seed: draws the order of every epoch.
         part: names the stream ("forget", "retain", "learn").
         n: rows per epoch.
+        start: position of the first row.
+        count: number of rows.
     """
     rows: list[int] = []
     for epoch in range(start // n, (start + count - 1) // n + 1):
         first, last = max(start - epoch * n, 0), min(start + count - epoch * n, n)
-        rows.extend(_order(n, seed, part, epoch)[first:last].tolist())
+        rows.extend(_shuffled_epoch(n, seed, part, epoch)[first:last].tolist())
     return rows
 
 
 @functools.lru_cache(maxsize=4)  # forget and retain rows, each at the border of two epochs
-def _order(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
+def _shuffled_epoch(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
     return draws.order(n, seed, "order", part, epoch)
 
 
@@ -65,6 +68,11 @@ def micro_batches(parts: Sequence[Part], split: Split, rank: int, world: int) ->
     learns from never depend on them. Every rank gets the same number of micro-batches, and each micro-batch has rows
     of every part that has any: under ZeRO each forward is a collective.
 
+    Args:
+        parts: the rows of each kind in the global batch, such as forget and retain rows.
+        split: how to cut them.
+        rank: index of this process.
+        world: number of processes.
     Returns:
         This rank's micro-batches, each a tuple with the rows of every part.
     """

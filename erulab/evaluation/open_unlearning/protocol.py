@@ -86,7 +86,8 @@ def _figures(
 ) -> dict[str, float]:
     own, right = scores[asked.response], scores[asked.right]
     wrong = [scores[request].mean_nll for request in asked.wrong]
-    probability = arithmetic.probability_among(own.mean_nll, wrong) if asked.among else math.exp(-own.mean_nll)
+    among = asked.among
+    probability = arithmetic.probability_with_options(own.mean_nll, wrong) if among else math.exp(-own.mean_nll)
     result = {"probability": probability, **arithmetic.memorisation_figures([token.greedy for token in own.tokens])}
     if wrong:
         result["truth_ratio"] = arithmetic.truth_ratio(right.mean_nll, wrong)
