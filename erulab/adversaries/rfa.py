@@ -25,7 +25,7 @@ import lazy_loader
 
 from erulab import draws
 from erulab.adversaries.ablation import Ablation, AblationOptions, Sites, ablated_layers
-from erulab.adversaries.base import Draw, HookablePolicy
+from erulab.adversaries.base import DrawPrompts, HookablePolicy
 from erulab.adversaries.directions import difference_of_means, direction_ratio, last_prompt_states, unit
 from erulab.options import require, require_positive
 from erulab.registry import adversaries
@@ -86,7 +86,7 @@ class RFA(Ablation):
         self._target: torch.Tensor | None = None  # (n, sites, width) of the model before unlearning
         self._ratio: float | None = None
 
-    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
+    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: DrawPrompts) -> None:
         o = self.options
         layers = ablated_layers(o, len(policy.blocks))
         if o.direction is Direction.policy_minus_target and self._target is None:

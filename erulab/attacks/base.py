@@ -1,4 +1,4 @@
-"""What an attack is given, what it tries, and what it returns. No torch."""
+"""The interface of an attack: what it is given, what it tries and what it returns. No torch."""
 
 from __future__ import annotations
 

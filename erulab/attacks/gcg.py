@@ -35,13 +35,13 @@ class GcgOptions:
     """The defaults of Zou et al., except `facts`: a search costs steps * width * facts forwards."""
 
     name: str = "gcg"
-    mode: PromptMode = PromptMode.universal
-    tokens: int = 20
-    steps: int = 250
+    mode: PromptMode = PromptMode.universal  # which rows share one suffix
+    tokens: int = 20  # length of the suffix
+    steps: int = 250  # steps of the search
     width: int = 512  # candidates per step
     topk: int = 256  # tokens considered per position
     facts: Optional[int] = 10  # universal: facts optimised on; per_item: facts attacked; null: all
-    repeats: int = 3
+    repeats: int = 3  # runs with other random draws
 
     def __post_init__(self) -> None:
         require_not_negative("tokens", self.tokens)

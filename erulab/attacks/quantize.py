@@ -32,8 +32,8 @@ class Backend(Enum):
 @dataclass
 class QuantizeOptions:
     name: str = "quantize"
-    bits: list[int] = field(default_factory=lambda: [8, 4])
-    backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # rtn, bitsandbytes, torchao
+    bits: list[int] = field(default_factory=lambda: [8, 4])  # bits per weight; each is a setting
+    backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # what rounds the weights; each is a setting
 
     def __post_init__(self) -> None:
         require(bool(self.bits), "bits", "a list such as [8,4]", self.bits)

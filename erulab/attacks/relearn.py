@@ -30,24 +30,22 @@ class RelearnOptions:
 
     name: str = "relearn"
     samples: Optional[list[int]] = None  # numbers of rows to train on, each a setting; null: all available rows
-    source: RelearnSource = RelearnSource.forget
+    source: RelearnSource = RelearnSource.forget  # rows that the attacker trains on
     texts: Optional[str] = None  # with source=unrelated: a file of texts in place of the data set's unrelated rows
     mixed: bool = False  # adds one retain row per row
-    split: RelearnSplit = RelearnSplit.disjoint
-    by: SplitUnit = SplitUnit.fact
-    lr: list[float] = field(
-        default_factory=lambda: [2e-4]
-    )  # not trainer.lr, or a small learning rate in unlearning would weaken the attack
-    points: int = (
-        1  # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
-    )
-    epochs: float = 3
-    steps: Optional[int] = None  # wins over epochs
-    batch: int = 8
-    warmup: float = 0.05
-    schedule: Schedule = Schedule.linear
-    lora_rank: int = 0  # 0 trains all weights
-    lora_alpha: int = 16
+    split: RelearnSplit = RelearnSplit.disjoint  # facts that are scored: those that were not relearned, or all
+    by: SplitUnit = SplitUnit.fact  # what a disjoint split never divides
+    # learning rates that are tried; trainer.lr has no effect here, so a small one does not weaken the attack
+    lr: list[float] = field(default_factory=lambda: [2e-4])
+    # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
+    points: int = 1
+    epochs: float = 3  # passes over the rows
+    steps: Optional[int] = None  # optimizer steps; wins over epochs
+    batch: int = 8  # rows per optimizer step
+    warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
+    schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
+    lora_rank: int = 0  # rank of the adapters that are trained; 0 trains all weights
+    lora_alpha: int = 16  # adapters are scaled by lora_alpha / lora_rank
     repeats: int = 3  # runs with other splits and orders; of two runs, each relearns the half that the other scores
 
     def __post_init__(self) -> None:

@@ -39,9 +39,9 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
 class SampleOptions:
     name: str = "sample"
     samples: int = 16  # responses sampled per row
-    k: list[int] = field(default_factory=lambda: [1, 8])
-    temperature: float = 1.0
-    max_new_tokens: int = 64
+    k: list[int] = field(default_factory=lambda: [1, 8])  # numbers k of samples for which leak@k is computed
+    temperature: float = 1.0  # of sampling; the logits are divided by it
+    max_new_tokens: int = 64  # longest sampled response
     rows: int = 60  # rows per suite, each on another fact
     recall: float = 0.9  # ROUGE-L recall from which a sample counts as containing an answer that is not a single value
 
@@ -118,17 +118,17 @@ def contains_answer(row: Row, text: str, recall: float) -> bool:
     # Not at the top: nltk and rouge_score load slowly, and composing a run does not need them.
     from erulab.evaluation.texts import rouge_recall
 
-    said = _words(text)
+    said = _lower_words(text)
     if row.value:
-        value = _words(row.value)
+        value = _lower_words(row.value)
         return any(said[i : i + len(value)] == value for i in range(len(said) - len(value) + 1))
     if row.options:
-        answer = _words(row.response)
+        answer = _lower_words(row.response)
         return said[: len(answer)] == answer
     return any(rouge_recall(answer, text) >= recall for answer in (row.response, *row.accepted))
 
 
-def _words(text: str) -> list[str]:
+def _lower_words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from erulab import registry
 from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.attacks.relearn import RelearnOptions
-from erulab.attacks.relearn_rows import check_file
+from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
@@ -210,7 +210,7 @@ def check_named_files(config: RunConfig) -> None:
         plugins.build(options).validate()
     for options in every_options(config.attack):
         if isinstance(options, RelearnOptions):
-            check_file(options.texts)
+            check_texts_file(options.texts)
 
 
 # The order decides which message is shown where several checks would fail.

@@ -16,17 +16,8 @@ from erulab.redaction import redacted
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
-ATTACK_KEYS = {
-    "attack",
-    "setting",
-    "metric",
-    "headline",
-    "valid",
-    "standing",
-    "reason",
-    "n",
-    "note",
-}  # of every row of attacks.json
+# Keys of every row of attacks.json.
+ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "standing", "reason", "n", "note"}
 NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 

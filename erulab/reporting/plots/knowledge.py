@@ -1,4 +1,4 @@
-"""Bars of what the three models know, by suite."""
+"""Bars of the three models' scores, by suite."""
 
 from __future__ import annotations
 
