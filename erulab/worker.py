@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     stop = StopRequest()
     stop.install()
     try:
-        run(rundir, load_config(rundir.run_yaml), ranks, stop)
+        run_rank(rundir, load_config(rundir.run_yaml), ranks, stop)
     except ErulabError as error:
         return _report_exit(rundir, ranks, error.code, str(error))
     except torch.OutOfMemoryError as error:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     return _report_exit(rundir, ranks, 0, "") if ranks.first else 0
 
 
-def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
+def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
     """Runs all stages of one rank.
 
     Raises:

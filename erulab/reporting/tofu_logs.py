@@ -30,11 +30,11 @@ def recomputed_figures(log: Path, retain_log: Path | None, limit: int | None, fo
     figures = recompute_figures(read, None if retain_log is None else read_log(retain_log), limit)
     if format == "json":
         names = {"log": str(log), "retain_log": retain_log and str(retain_log), "layout": read.layout}
-        return json.dumps(names | _plain_log(figures), indent=2) + "\n"
+        return json.dumps(names | _figures_as_json(figures), indent=2) + "\n"
     return _log_table(figures, read.layout).render(format)
 
 
-def _plain_log(figures: TofuFigures) -> dict[str, Any]:
+def _figures_as_json(figures: TofuFigures) -> dict[str, Any]:
     quality = figures.forget_quality
     return {
         "model_utility": figures.model_utility,
