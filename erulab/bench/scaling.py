@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> None:
     if options.rows:
         console.print(_pipeline_table(options.rows))
         console.print(
-            f"read: files to checked rows. encode: token ids and the stages' keys. batches: {pipeline.BATCHES} global "
-            f"batches of {pipeline.GLOBAL_BATCH}. us per row:\nprocessor time of all three. again: all of it in a "
-            "second run, which finds rows and ids in the cache. Each in a process\nof its own. MB: anonymous memory (RssAnon) "
-            "at its peak, above what the process had before it read; mapped files are not in it."
+            "read: files to checked rows. encode: token ids and the stages' keys. batches: "
+            f"{pipeline.BATCHES} global batches of {pipeline.GLOBAL_BATCH}. us per row:\nprocessor time of all three. "
+            "again: all of it in a second run, which finds rows and ids in the cache. Each in a process\nof its own. "
+            "MB: anonymous memory (RssAnon) at its peak, above what the process had before; mapped files are not in it."
         )
 
 
