@@ -22,7 +22,14 @@ NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "che
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
-    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true."""
+    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true.
+
+    Args:
+        holds: whether the value is allowed.
+        field_name: name of the option.
+        allowed: what is allowed, in words.
+        value: the value that was given.
+    """
     if not holds:
         raise ValueError(f"{field_name} must be {allowed}, got {value}")
 

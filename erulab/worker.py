@@ -69,6 +69,12 @@ def main(argv: list[str]) -> int:
 def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
     """Runs all stages of one rank.
 
+    Args:
+        rundir: the run folder; its files are written by rank 0.
+        config: the content of run.yaml.
+        ranks: this process among all of the run.
+        stop: asks the run to write a checkpoint and end.
+
     Raises:
         ErulabError: one line for the user, with an exit code.
     """
@@ -93,7 +99,12 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
 
 
 def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device, stop: StopRequest) -> Context:
-    """Reads the run's data, makes what its stages share, and starts tracking."""
+    """Reads the run's data, makes what its stages share, and starts tracking.
+
+    Args:
+        rundir, config, ranks, stop: as for `run_rank`.
+        device: of this rank.
+    """
     folder = Path(config.cache)
     source = models.build(config.model)
     dataset: Dataset = datasets.build(config.dataset)

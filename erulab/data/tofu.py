@@ -206,10 +206,10 @@ class TofuBenchmark(Tofu):
 
 
 def _read_questions(file: Path, first: int) -> Iterator[Row]:
-    return (_question_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
+    return (_tofu_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
 
 
-def _question_row(record: Record, index: int) -> Row:
+def _tofu_row(record: Record, index: int) -> Row:
     return Row(
         id=f"full/{index}",
         prompt=record.text("question", PLAIN),

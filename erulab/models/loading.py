@@ -56,6 +56,12 @@ def read_folder(
 ) -> LoadedModel:
     """Loads a folder or hub id as `load_folder`, without checking its layout, which takes a forward.
 
+    Args:
+        source: a folder or hub id.
+        attention: transformers' implementation of attention.
+        overrides: chat template, system turn and tokenizer in place of the model's own.
+        dtype: of the weights.
+
     Raises:
         EnvironmentFault: the folder or the attention's package is missing, or the hub is unreachable.
         IntegrityFault: weights are pickles, damaged or incomplete, or the folder brings code of its own.

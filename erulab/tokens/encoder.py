@@ -151,6 +151,6 @@ class Encoder:
 
 
 def digest_encoded(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:
-    """Hashes every field of an `Encoded` to 16 bytes."""
+    """Hashes every field of an `Encoded` to 16 bytes; the parameters are its fields."""
     text = f"{len(row_id)} {row_id} {start} {end} ".encode()
     return hashlib.blake2b(text + array("i", ids).tobytes(), digest_size=DIGEST_BYTES).digest()

@@ -40,6 +40,12 @@ def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None =
     """Returns the number of optimizer steps of a training: `steps` if given, otherwise enough for all epochs.
 
     The last step wraps into the next epoch, so that its batch is full.
+
+    Args:
+        rows: rows per epoch.
+        epochs: passes over the rows.
+        global_batch: rows per step, over all processes.
+        steps: wins over `epochs`.
     """
     return steps if steps is not None else max(1, math.ceil(rows * epochs / global_batch))
 

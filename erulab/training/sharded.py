@@ -57,7 +57,14 @@ def load_sharded(
 def sharded_forwards(
     model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision
 ) -> Iterator[None]:
-    """Opens a context in which forwards of a sharded model gather its weights; all ranks must run equally many."""
+    """Opens a context in which forwards of a sharded model gather its weights; all ranks must run equally many.
+
+    Args:
+        model: sharded, as `load_sharded` gives it.
+        options: of engine=zero3.
+        device: of this rank.
+        precision: of training.
+    """
     policy = ShardedPolicy(model, options, device, precision)
     try:
         yield

@@ -89,6 +89,9 @@ def target_rows(benchmark: Benchmark, mode: PromptMode, facts: int | None, repea
     Per item, the owners are the scored questions. Universal, there is one owner with `facts` facts of the validation
     half, each in one phrasing. These are at most half of the validation half, because the rest of it chooses the
     attempt, and none of them is scored.
+
+    Args:
+        facts: see `GcgOptions.facts`; None stands for all.
     """
     if mode is PromptMode.per_item:
         found: dict[str, list[Row]] = {}

@@ -55,7 +55,14 @@ def _suites_with_prompts(benchmark: Benchmark, *, adversarial: bool) -> tuple[Su
 
 
 def score_rewritten(lab: Lab, subject: LoadedModel, rewrite: Rewrite, suites: Sequence[Suite]) -> list[RowScore]:
-    """Scores a model on rewritten rows; a row whose rewritten prompt does not fit the context is scored as it is."""
+    """Scores a model on rewritten rows; a row whose rewritten prompt does not fit the context is scored as it is.
+
+    Args:
+        lab: scores the model.
+        subject: the model.
+        rewrite: row -> rewritten row.
+        suites: the suites with the rows to rewrite.
+    """
     return lab.score(subject, rewrite_suites(suites, rewrite_if_it_fits(rewrite, subject.chat)))
 
 

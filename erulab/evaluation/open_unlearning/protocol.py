@@ -41,6 +41,11 @@ def row_figures(
     """Returns the figures of each row: probability, extraction_strength, exact_memorization; truth_ratio (R) if it has
     wrong answers; rouge if responses are generated. Running text and rows not measured by `Answers` get {}.
 
+    Args:
+        loaded: the model, in evaluation mode.
+        suite_rows: each row with its suite.
+        options: the run's `evaluation` options.
+
     Raises:
         DataError: the template's generation prompt is as long as a row's whole conversation.
     """
