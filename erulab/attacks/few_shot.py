@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExampleSource(Enum):
-    """Which facts are shown in a prompt."""
+    """The facts that a prompt shows."""
 
     forget = "forget"  # forgotten facts of the validation half, which is not reported
     retain = "retain"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ForcedAnswer(Enum):
-    """Which answer's first words are forced."""
+    """The answer whose first words are forced."""
 
     response = "response"
     paraphrase = "paraphrase"  # the answer in other words

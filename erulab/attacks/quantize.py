@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Enum):
-    """Which library rounds the weights."""
+    """The library that rounds the weights."""
 
     rtn = "rtn"  # round-to-nearest with one scale per output channel; needs no library
     bitsandbytes = "bitsandbytes"  # int8 and nf4; must be installed

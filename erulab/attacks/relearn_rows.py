@@ -20,7 +20,7 @@ from erulab.evaluation.suites import forget_suites
 
 
 class RelearnSource(Enum):
-    """Which rows an attacker trains on."""
+    """The rows that an attacker trains on."""
 
     forget = "forget"
     retain = "retain"
@@ -28,14 +28,14 @@ class RelearnSource(Enum):
 
 
 class RelearnSplit(Enum):
-    """Which facts are scored: those that were not relearned, or all of them."""
+    """The facts that are scored: those that were not relearned, or all of them."""
 
     disjoint = "disjoint"
     all = "all"
 
 
 class SplitUnit(Enum):
-    """What a disjoint split does not divide."""
+    """The unit that a disjoint split never divides."""
 
     fact = "fact"
     author = "author"

@@ -50,7 +50,7 @@ class NumberFormat(Enum):
 
 @dataclass(frozen=True)
 class Sharding:
-    """How weights, gradients and optimizer state are divided among processes."""
+    """The division of weights, gradients and optimizer state among processes."""
 
     stage: int | None = None  # of ZeRO; None: plain PyTorch
     processes: int = 1

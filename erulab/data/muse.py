@@ -58,7 +58,7 @@ class Corpus(Enum):
 
 
 class Mode(Enum):
-    """What a later request asks for."""
+    """The forget rows of a later request, and the model that it starts from."""
 
     sustainability = "sustainability"  # its own fold, unlearned from the model of the request before
     scalability = "scalability"  # its fold and all before it, unlearned from the target

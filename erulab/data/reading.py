@@ -40,11 +40,11 @@ class Record:
         return self._checked(field, self.fields[field], schema)
 
     def optional_text(self, field: str, schema: str) -> str | None:
-        """As `text`; None where the field is absent or null."""
+        """Returns a field as `text` does; None where it is absent or null."""
         return None if self.fields.get(field) is None else self.text(field, schema)
 
     def optional_name(self, field: str, schema: str) -> str | None:
-        """As `optional_text`; a whole number is taken as its digits."""
+        """Returns a field as `optional_text` does; a whole number becomes its digits."""
         value = self.fields.get(field)
         return (
             str(value) if isinstance(value, int) and not isinstance(value, bool) else self.optional_text(field, schema)

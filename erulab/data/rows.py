@@ -48,7 +48,7 @@ class Row:
 
 
 class Role(enum.Enum):
-    """What a suite measures."""
+    """The kind of knowledge that a suite measures."""
 
     FORGET = "forget"  # named by the request
     HELDOUT = "heldout"  # the same facts in phrasings that the request does not name
@@ -57,9 +57,9 @@ class Role(enum.Enum):
 
 
 class Truncate(enum.Enum):
-    """What is done with a prompt that leaves no room for a response."""
+    """The treatment of a prompt that leaves no room for a response."""
 
-    error = "error"
+    error = "error"  # the run stops
     left = "left"  # the prompt loses words at its beginning
     drop = "drop"  # the row is left out, and counted
 

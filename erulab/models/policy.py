@@ -40,7 +40,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class ForwardLayout:
-    """How the rows of one forward are laid out, and what the forward computes."""
+    """The layout of the rows in one forward, and the numbers of tokens it computes."""
 
     packing: Packing | None  # None: padded rows
     counts: TokenCounts

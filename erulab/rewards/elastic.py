@@ -45,7 +45,7 @@ else:
 
 
 class Standardization(Enum):
-    """How Z is made from the depth: as it is, or as a z-score over the global batch or over moving averages."""
+    """The form of Z: the depth as it is, or its z-score over the global batch or over moving averages."""
 
     raw = "raw"  # as it is
     batch = "batch"  # by the global batch

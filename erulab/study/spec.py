@@ -31,7 +31,7 @@ class Round:
 
 @dataclass
 class Tuning:
-    """How every arm is tuned, with one budget for all."""
+    """The tuning of every arm, with one budget for all."""
 
     # key -> lowest and highest value; trials are log-uniform between them
     space: dict[str, list[float]] = field(default_factory=dict)

@@ -252,7 +252,7 @@ class ChatFormat:
         return start if row.prompt or row.answer_prefix else 0, ids, offsets, len(before)
 
     def _conversation(self, row: Row) -> Conversation:
-        """The turns that a response continues."""
+        """Returns the turns that a response continues."""
         system = row.system or self._system
         opening = () if system is None else (("system", system),)
         history = ((("user", user), ("assistant", reply)) for user, reply in row.history)

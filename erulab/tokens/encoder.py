@@ -67,7 +67,7 @@ class Encoder:
         return encoded
 
     def encode_unchecked(self, rows: Sequence[Row]) -> EncodedRows:
-        """As `encode`, but keeps rows whose prompt leaves no room: their column "start" is not below `limit`."""
+        """Encodes as `encode` does, but keeps rows whose prompt leaves no room: their "start" is not below `limit`."""
         if isinstance(rows, StoredRows) and rows.parts:
             return EncodedRows.concatenate([self.encode_unchecked(part) for part in rows.parts])
         if isinstance(rows, StoredRows) and rows.source is not None:

@@ -55,7 +55,7 @@ class InsertingChatFormat(ChatFormat):
         return list(self._insert(self._chat.encode_prompt(row), self._ids_of(row.prompt), row))
 
     def fits(self, row: Row) -> bool:
-        """Whether prompt, inserted ids and the whole response are within what the model can read."""
+        """Tells whether prompt, inserted ids and the whole response fit the model's context."""
         return len(self._chat.encode(row).ids) + len(self._ids_of(row.prompt)) <= self.limit(None)
 
     def _insert(self, ids: Sequence[int], inserted: Sequence[int], row: Row) -> tuple[int, ...]:

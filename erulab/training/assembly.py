@@ -78,7 +78,7 @@ def build_objective(
 
 
 def needs_reference_table(config: RunConfig) -> bool:
-    """Whether the run's reward compares the policy's NLL with the NLL of the model before unlearning."""
+    """Tells whether the run's reward compares the policy's NLL with that of the model before unlearning."""
     return methods.build(config.method).takes_reward and rewards.build(config.reward).needs_reference
 
 

@@ -52,7 +52,7 @@ def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None =
 
 @dataclass(frozen=True)
 class Split:
-    """How a global batch is cut into micro-batches: by rows, by a budget of tokens, or not at all."""
+    """The size of micro-batches: a number of rows, a budget of tokens, or (neither) the whole global batch."""
 
     micro_batch: int | None = None  # forget rows per forward
     micro_tokens: int | None = None  # at most so many padded tokens per forward, but at least one row of each part

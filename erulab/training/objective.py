@@ -22,7 +22,7 @@ Sums = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the global batch of each step is drawn and cut into micro-batches."""
+    """The plan by which the global batch of each step is drawn and cut into micro-batches."""
 
     global_batch: int  # rows per step, over all ranks
     split: Split

@@ -25,7 +25,7 @@ EVERYONE = ""  # the owner of a universal prompt
 
 
 class PromptMode(Enum):
-    """Which rows share one optimised prompt."""
+    """The rows that share one optimised prompt."""
 
     universal = "universal"  # one prompt for all rows, optimised on facts that are not scored
     # One prompt per question, optimised on its own response: the oracle tells how much any response would gain.
