@@ -56,7 +56,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
 
 
 def run_job(job: Job) -> RunExit:
-    """Writes run.yaml and env.json, runs this host's workers, and reports an end that they could not report.
+    """Writes run.yaml and env.json, runs this host's workers, and prints how the run ended if they could not.
 
     Raises:
         ErulabError: the folder cannot be used.
@@ -80,7 +80,7 @@ def run_job(job: Job) -> RunExit:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the run folder already holds everything that the job would make."""
+    """Tells whether the run folder already holds everything that the job would make."""
     # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
     if job.config.rerun or job.config.plugins:
         return False

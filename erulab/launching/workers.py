@@ -39,7 +39,7 @@ AGAIN = "the same command continues from the last checkpoint"
 
 @dataclass(frozen=True)
 class RunExit:
-    """How a run ended."""
+    """The end of a run: exit code and message."""
 
     code: int
     message: str

@@ -19,12 +19,12 @@ from erulab.options import EngineName, EngineOptions, Offload, Precision, RunCon
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
     TrainedAnswers,
-    adapters,
     forget_rows_per_forward,
     learned_stages,
     learning_step,
     number_format,
     reference_rows,
+    trained_adapters,
     training_memory,
     unlearning_step,
 )
@@ -113,7 +113,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
             shape,
             unlearning_step(config, sizes, shape.layers, processes),
             checkpointing=config.trainer.checkpointing,
-            adapters=adapters(config),
+            adapters=trained_adapters(config),
         )
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [

@@ -80,7 +80,8 @@ def attack(
     changed. An attack that cannot run here or that fails gets one row with standing "not_run" that says why.
 
     Args:
-        evaluated: model -> its row scores without an attack; None if this run did not evaluate.
+        refs: role -> model, for "target", "unlearned" and "oracle".
+        evaluated: role -> row scores without an attack; None if this run did not evaluate.
     """
     planned = plan_attacks(context)
     jobs = [

@@ -89,7 +89,7 @@ def attack_json_rows(
 
 
 class _SettingRows:
-    """The rows of one setting: the chosen attempts, and the values before and after them."""
+    """Computes the rows of one setting from the chosen attempts, and the values before and after them."""
 
     def __init__(
         self, attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
@@ -187,7 +187,7 @@ class _SettingRows:
         values, clusters = self._values(metric, self._after)
         score, headline = metric != HEADLINE, metric == self._headline
         figures = attack_figures(values, clusters, score=score)
-        robustness = open_unlearning.robustness(self._attacked.kind, values.means, score=score)
+        compat = open_unlearning.open_unlearning_columns(self._attacked.kind, values.means, score=score)
         undefined = figures.pop("reason")
         standing, reason = COUNTS, None
         if not clusters:
@@ -196,12 +196,12 @@ class _SettingRows:
             standing, reason = NOT_VALID, invalid
         elif undefined:
             standing, reason = UNDEFINED, undefined
-        note = "; ".join(text for text in (figures.pop("note"), robustness.pop("note")) if text)
+        note = "; ".join(text for text in (figures.pop("note"), compat.pop("note")) if text)
         return {
             "metric": metric,
             "headline": headline,
             **figures,
-            **robustness,
+            **compat,
             **(self._own_headline_columns(values) if headline else _headline_columns()),
             "standing": standing,
             "reason": reason,
