@@ -31,6 +31,7 @@ class Answers(Measure):
     answers or values also log_truth_ratio, log_truth_ratio_arithmetic, log_odds, choice.
     """
 
+    knowledge = ("probability", "rouge", "choice")
     right: str = "paraphrase"  # what the truth ratio compares with wrong answers: the paraphrase, or the "answer"
 
 
