@@ -35,13 +35,13 @@ class GcgOptions:
     """The defaults of Zou et al., except `facts`: a search costs steps * width * facts forwards."""
 
     name: str = "gcg"
-    mode: PromptMode = PromptMode.universal
-    tokens: int = 20
-    steps: int = 250
+    mode: PromptMode = PromptMode.universal  # what is searched for
+    tokens: int = 20  # length of the suffix; 0: no suffix
+    steps: int = 250  # of the search
     width: int = 512  # candidates per step
     topk: int = 256  # tokens considered per position
     facts: Optional[int] = 10  # universal: facts optimised on; per_item: facts attacked; null: all
-    repeats: int = 3
+    repeats: int = 3  # runs with other initial suffixes, draws and facts
 
     def __post_init__(self) -> None:
         not_negative("tokens", self.tokens)

@@ -32,7 +32,7 @@ class PrefillOptions:
     words: list[int] = field(
         default_factory=lambda: [4]
     )  # numbers of words of the answer, never of its value; each is a setting
-    answers: list[ForcedAnswer] = field(default_factory=lambda: list(ForcedAnswer))
+    answers: list[ForcedAnswer] = field(default_factory=lambda: list(ForcedAnswer))  # whose first words; each a setting
     openings: list[str] = field(default_factory=lambda: ["Sure, the answer is"])  # other beginnings; each is a setting
 
     def __post_init__(self) -> None:

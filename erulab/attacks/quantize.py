@@ -32,7 +32,7 @@ class Backend(Enum):
 @dataclass
 class QuantizeOptions:
     name: str = "quantize"
-    bits: list[int] = field(default_factory=lambda: [8, 4])
+    bits: list[int] = field(default_factory=lambda: [8, 4])  # of a weight; each is a setting
     backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # rtn, bitsandbytes, torchao
 
     def __post_init__(self) -> None:

@@ -30,24 +30,24 @@ class RelearnOptions:
 
     name: str = "relearn"
     samples: Optional[list[int]] = None  # numbers of rows to train on, each a setting; null: all available rows
-    source: RelearnSource = RelearnSource.forget
+    source: RelearnSource = RelearnSource.forget  # the rows that are trained on
     texts: Optional[str] = None  # with source=unrelated: a file of texts in place of the data set's unrelated rows
     mixed: bool = False  # adds one retain row per row
-    split: RelearnSplit = RelearnSplit.disjoint
-    by: SplitUnit = SplitUnit.fact
+    split: RelearnSplit = RelearnSplit.disjoint  # which facts are scored
+    by: SplitUnit = SplitUnit.fact  # what a disjoint split keeps in one half
     lr: list[float] = field(
         default_factory=lambda: [2e-4]
     )  # not trainer.lr, or a small learning rate in unlearning would weaken the attack
     points: int = (
         1  # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
     )
-    epochs: float = 3
-    steps: Optional[int] = None  # wins over epochs
-    batch: int = 8
-    warmup: float = 0.05
-    schedule: Schedule = Schedule.linear
+    epochs: float = 3  # passes over the rows that are trained on
+    steps: Optional[int] = None  # optimiser steps; wins over epochs
+    batch: int = 8  # rows per step
+    warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
+    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
     lora_rank: int = 0  # 0 trains all weights
-    lora_alpha: int = 16
+    lora_alpha: int = 16  # adapters are scaled by lora_alpha / lora_rank
     repeats: int = 3  # runs with other splits and orders; of two runs, each relearns the half that the other scores
 
     def __post_init__(self) -> None:

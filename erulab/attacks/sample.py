@@ -39,9 +39,9 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
 class SampleOptions:
     name: str = "sample"
     samples: int = 16  # responses sampled per row
-    k: list[int] = field(default_factory=lambda: [1, 8])
-    temperature: float = 1.0
-    max_new_tokens: int = 64
+    k: list[int] = field(default_factory=lambda: [1, 8])  # leak@k for each of these k
+    temperature: float = 1.0  # of sampling
+    max_new_tokens: int = 64  # longest sampled response
     rows: int = 60  # rows per suite, each on another fact
     recall: float = 0.9  # ROUGE-L recall from which a sample counts as containing an answer that is not a single value
 
@@ -55,7 +55,7 @@ class SampleOptions:
         require(0 < self.recall <= 1, "recall", "in (0, 1]", self.recall)
 
 
-@attacks.register("sample", SampleOptions, paper="leak@k: METHODS.md section 7; arXiv:2107.03374")
+@attacks.register("sample", SampleOptions, paper="the unbiased estimator of pass@k, Chen et al. 2021, arXiv:2107.03374")
 class Sample(Attack):
     """leak@k: the probability that one of k samples contains the answer, and whether the greedy response does."""
 

@@ -32,12 +32,12 @@ class SoftPromptOptions:
     the embeddings: if that is 0.02, as in freshly initialised weights, 0.05 of it is 1e-3."""
 
     name: str = "soft_prompt"
-    mode: PromptMode = PromptMode.universal
-    tokens: int = 20
-    steps: int = 100
+    mode: PromptMode = PromptMode.universal  # what is optimised
+    tokens: int = 20  # number of vectors; 0: none
+    steps: int = 100  # of gradient descent
     step: float = 0.05  # change of each entry per step, relative to the root mean square of the embeddings
     facts: Optional[int] = 50  # universal: facts optimised on; per_item: facts attacked; null: all
-    repeats: int = 3
+    repeats: int = 3  # runs with other initial vectors and other facts
 
     def __post_init__(self) -> None:
         not_negative("tokens", self.tokens)

@@ -26,7 +26,7 @@ MIN_PHRASINGS, MAX_PHRASINGS = 4, 6
 @dataclass
 class FictitiousOptions:
     name: str = "fictitious"
-    world: int = 0
+    world: int = 0  # the seed of names, facts and values
     forget_authors: int = 20  # five facts each
     retain_authors: int = 45  # learned and rehearsed while unlearning
     unrehearsed_authors: int = 15  # learned, never rehearsed: they measure utility

@@ -32,7 +32,7 @@ class JsonlOptions:
     refusals: Optional[str] = None  # plain text, one refusal per line, for idk and dpo
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
     truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
 
     def __post_init__(self) -> None:
         positive("max_length", self.max_length)

@@ -41,7 +41,7 @@ class MmluCategoriesOptions:
     retain: Optional[list[str]] = None  # subjects that are learned and rehearsed; null: all others
     max_length: Optional[int] = None  # tokens of question and answer; null: the model's context
     truncate: Truncate = Truncate.error  # a question that leaves no room for an answer
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
 
     def __post_init__(self) -> None:
         require(bool(self.forget), "forget", "a list of subjects, such as [chemistry]", "[]")
@@ -52,7 +52,7 @@ class MmluCategoriesOptions:
 @datasets.register(
     "mmlu_categories",
     MmluCategoriesOptions,
-    paper="Deeb & Roger 2024, arXiv 2410.08827",
+    paper="Deeb & Roger 2024, arXiv:2410.08827",
     needs="dataset.path: a folder with mmlu_<subject>.jsonl",
 )
 class MmluCategories(FilesDataset):

@@ -69,7 +69,7 @@ class RwkuOptions:
     retain: Optional[str] = None  # a file of rows to rehearse; RWKU has none, and its methods no retain term
     max_length: Optional[int] = 512  # tokens of a training row
     truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
 
     def __post_init__(self) -> None:
         named = bool(self.targets) and all(re.sub(r"[\s_]", "", target) for target in self.targets)
@@ -80,7 +80,7 @@ class RwkuOptions:
 @datasets.register(
     "rwku",
     RwkuOptions,
-    paper="arXiv 2406.10890",
+    paper="arXiv:2406.10890",
     needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
 )
 class Rwku(FilesDataset):
@@ -169,7 +169,7 @@ class Rwku(FilesDataset):
         return target
 
 
-@benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
+@benchmarks.register("rwku", RwkuOptions, paper="arXiv:2406.10890", needs="RWKU's files: a folder, or the hub")
 class RwkuBenchmark(Rwku):
     """RWKU, measured in addition to the data set that is unlearned."""
 

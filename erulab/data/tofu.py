@@ -54,12 +54,12 @@ class TofuSplit(Enum):
 class TofuOptions:
     name: str = "tofu"
     path: Optional[str] = HUB_ID  # hub id, or a folder of TOFU's files
-    split: TofuSplit = TofuSplit.forget01
+    split: TofuSplit = TofuSplit.forget01  # what to forget; the retain split follows from it
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
     evaluated_rows: Optional[int] = None  # the first rows of each suite that are scored: 300 in TOFU's code; null: all
     max_length: Optional[int] = 512  # tokens of prompt and response
     truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
 
     def __post_init__(self) -> None:
         positive("retain_rows", self.retain_rows)
@@ -67,7 +67,7 @@ class TofuOptions:
         positive("max_length", self.max_length)
 
 
-@datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+@datasets.register("tofu", TofuOptions, paper="arXiv:2401.06121", needs="TOFU's files: a folder, or the hub")
 class Tofu(FilesDataset):
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
 
@@ -198,7 +198,7 @@ class Tofu(FilesDataset):
         )
 
 
-@benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+@benchmarks.register("tofu", TofuOptions, paper="arXiv:2401.06121", needs="TOFU's files: a folder, or the hub")
 class TofuBenchmark(Tofu):
     """TOFU, measured in addition to the data set that is unlearned."""
 

@@ -28,7 +28,7 @@ from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
 HUB_ID = "cais/wmdp"
-PAPER = "arXiv 2403.03218"
+PAPER = "arXiv:2403.03218"
 
 
 class Subject(Enum):
@@ -64,10 +64,10 @@ class WmdpOptions(WmdpQuestionsOptions):
     forget: Optional[list[str]] = None  # corpora to forget; null: the questions are only measured
     retain: Optional[list[str]] = None  # corpora that are rehearsed while unlearning
     forget_rows: Optional[int] = None  # the first texts of the forget corpora; null: all
-    retain_rows: Optional[int] = None
+    retain_rows: Optional[int] = None  # the same of the retain corpora
     max_length: Optional[int] = 512  # tokens of a row that is learned; questions have the model's context
     truncate: Truncate = Truncate.error  # a question that fills the model's context
-    allow_overlap: bool = False
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ def knowledge_left(
         K with a paired bootstrap interval of the whole ratio (METHODS.md section 7).
     """
     if len(model) == 0:
-        return RatioEstimate(None, None, None, "no forget row has wrong answers to hold its own against")
+        return RatioEstimate(None, None, None, "no forget row has wrong answers to compare with")
     if not np.isfinite([model, target, oracle]).all():
         return RatioEstimate(None, None, None, "not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)
