@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -46,23 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=f"WHAT is one of {', '.join(KINDS)}; one of these with a name, such as methods.npo, for its options; or "
         f"a part of the run: {', '.join(run_parts())}.",
     )
-    parser.add_argument("what", metavar="WHAT", help="such as methods, methods.npo or trainer")
+    parser.add_argument("what", metavar="WHAT", nargs="?", help="such as methods, methods.npo or trainer")
     parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; md: a Markdown table")
     options = parser.parse_args(arguments)
+    if options.what is None:
+        parser.print_help()
+        return 0
     try:
         import_plugins(options.plugins)
         listings = listings_for(options.what)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
-    if options.format == "md":
-        print("\n\n".join(markdown_table(listing) for listing in listings))
-    elif sys.stdout.isatty():
-        _print_tables(listings)
-    else:
-        tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
-        print("\npresets, chosen in the same way:\n".join(tables))
+    try:
+        if options.format == "md":
+            print("\n\n".join(markdown_table(listing) for listing in listings))
+        elif sys.stdout.isatty():
+            _print_tables(listings)
+        else:
+            print("\npresets, chosen in the same way:\n".join(_tabbed(listing) for listing in listings))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -80,6 +87,11 @@ def listings_for(what: str) -> list[Listing]:
     if dot and kind in KINDS:
         known = KINDS[kind]
         if name not in known:
+            if any(name == preset for preset, _ in preset_rows(known)):
+                raise ConfigError(
+                    f"{name} is a preset of {known.group}: a file that sets options of another choice; its values: "
+                    f"python -m erulab.run {known.group}={name} --cfg job"
+                )
             near = did_you_mean(name, known.names())
             raise ConfigError(f"no {known.group} is named {name!r}{near}; known: {', '.join(known.names())}")
         path = f"{known.group}.{name}" if known.group in LIST_GROUPS else known.group

@@ -62,7 +62,14 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(
-        self, name: str, options: type, *, paper: str = "", needs: str = "", defaults: Iterable[str] = ()
+        self,
+        name: str,
+        options: type,
+        *,
+        paper: str = "",
+        needs: str = "",
+        summary: str = "",
+        defaults: Iterable[str] = (),
     ) -> Callable[[T], T]:
         """Returns a decorator that adds `factory(options) -> plugin` under `name`.
 
@@ -72,6 +79,7 @@ class Registry:
                 ValueError("<field> must be ..., got ...") for a value out of range.
             paper: where the formula comes from.
             needs: what the plugin must be given, in words.
+            summary: what the plugin is, in one line; "": the first line of the factory's docstring.
             defaults: lines for the choice's Hydra defaults list, such as
                 "override /reward@_global_.reward: elastic".
         Raises:
@@ -84,7 +92,7 @@ class Registry:
             taken = self._entries.get(name)
             if taken is not None and taken.options.__module__ != options.__module__:
                 raise ValueError(f"{self.group} {name} is already registered by {taken.options.__module__}")
-            doc = (factory.__doc__ or "").strip().splitlines()
+            doc = [summary] if summary else (factory.__doc__ or "").strip().splitlines()
             self._entries[name] = Entry(name, options, factory, doc[0] if doc else "", paper, needs)
             schema = f"schema_{self.group}_{name}"
             store = ConfigStore.instance()

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
 from erulab.config.messages import USER_ERRORS, exit_with_line
-from erulab.errors import Interrupted
+from erulab.errors import ConfigError, Interrupted
 from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
 
@@ -50,6 +50,8 @@ def cli() -> int:
         for flag, value in zip(sys.argv[1:], sys.argv[2:], strict=False):
             if flag in OWN_CONF_FLAGS:
                 use_own_conf(value)
+        if {"--multirun", "-m"} & {*sys.argv} and {"--cfg", "-c"} & {*sys.argv}:
+            raise ConfigError("--cfg shows the config of one run: leave out -m, and name one value for each key")
         prepare_command_line(sys.argv[1:])
         with tempfile.TemporaryDirectory(prefix="erulab-") as scratch:
             os.environ["ERULAB_SCRATCH"] = scratch

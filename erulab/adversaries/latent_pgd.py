@@ -51,8 +51,7 @@ else:
 @dataclass
 class LatentPGDOptions(NoiseOptions):
     name: str = "latent_pgd"
-    # Gradients per micro-batch; each costs about a forward and three quarters of a backward.
-    steps: int = 6
+    steps: int = 6  # gradients per micro-batch; each costs about a forward and three quarters of a backward
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,8 +30,8 @@ class RelearnSource(Enum):
 class RelearnSplit(Enum):
     """The facts that are scored: those that were not relearned, or all of them."""
 
-    disjoint = "disjoint"
-    all = "all"
+    disjoint = "disjoint"  # those that were not relearned
+    all = "all"  # all of them
 
 
 class SplitUnit(Enum):

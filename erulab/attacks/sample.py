@@ -55,7 +55,7 @@ class SampleOptions:
         require(0 < self.recall <= 1, "recall", "in (0, 1]", self.recall)
 
 
-@attacks.register("sample", SampleOptions, paper="leak@k: METHODS.md section 7; arXiv:2107.03374")
+@attacks.register("sample", SampleOptions, paper="the unbiased estimator of pass@k, Chen et al. 2021, arXiv:2107.03374")
 class Sample(Attack):
     """leak@k: the probability that one of k samples contains the answer, and whether the greedy response does."""
 

@@ -25,7 +25,7 @@ class SequenceOptions:
     """`options`: step name -> the options that differ from its defaults, such as {relearn: {lr: [1e-3]}}."""
 
     name: str = NAME
-    steps: list[str] = field(default_factory=lambda: ["quantize", "relearn"])
+    steps: list[str] = field(default_factory=lambda: ["quantize", "relearn"])  # attacks, in this order
     options: Any = None  # Any, because Hydra adds keys to a typed dict only with a +
 
     def __post_init__(self) -> None:

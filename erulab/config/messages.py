@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erulab import registry
 from erulab.errors import ConfigError, ErulabError
+from erulab.options import RunConfig
 from erulab.redaction import redacted_text
 from erulab.typed import did_you_mean, type_error_line
 
@@ -73,7 +74,7 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 
 def _unknown_group(group: str) -> str:
-    known = [*registry.GROUPS, "trainer", "target", "engine", "tracker", "evaluation", "experiment", "sweep"]
+    known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep"]
     return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
 
 

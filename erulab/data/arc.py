@@ -48,7 +48,7 @@ class ArcOptions:
         require(fits, "subsets", "easy, challenge or both, each once", f"[{','.join(given)}]")
 
 
-@benchmarks.register("arc", ArcOptions, paper="arXiv 1803.05457", needs="ARC's questions: a folder, or the hub")
+@benchmarks.register("arc", ArcOptions, paper="arXiv:1803.05457", needs="ARC's questions: a folder, or the hub")
 class Arc(FilesDataset):
     """ARC: 2,376 easy and 1,172 hard science questions, answered in words; chance is about 0.25."""
 

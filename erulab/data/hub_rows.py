@@ -33,25 +33,25 @@ READ_ROWS = 512  # read together
 class HubColumns:
     """The column that holds each field of a row. If none is named, every column is the field of its name."""
 
-    prompt: Optional[str] = None
-    response: Optional[str] = None
-    text: Optional[str] = None
-    messages: Optional[str] = None
-    conversations: Optional[str] = None
-    instruction: Optional[str] = None
-    input: Optional[str] = None
-    output: Optional[str] = None
-    options: Optional[str] = None
-    answer: Optional[str] = None
-    perturbed: Optional[str] = None
-    accepted: Optional[str] = None
-    paraphrase: Optional[str] = None
-    refusal: Optional[str] = None
-    system: Optional[str] = None
-    history: Optional[str] = None
-    id: Optional[str] = None
-    fact: Optional[str] = None
-    author: Optional[str] = None
+    prompt: Optional[str] = None  # a question or instruction
+    response: Optional[str] = None  # its answer, which is learned and forgotten
+    text: Optional[str] = None  # a text without a prompt
+    messages: Optional[str] = None  # turns: a list of {"role", "content"}
+    conversations: Optional[str] = None  # turns as ShareGPT has them: a list of {"from", "value"}
+    instruction: Optional[str] = None  # Alpaca's instruction
+    input: Optional[str] = None  # Alpaca's input, placed behind the instruction
+    output: Optional[str] = None  # Alpaca's response
+    options: Optional[str] = None  # all choices, or with a response the wrong ones
+    answer: Optional[str] = None  # the right choice: its place from 0, or its text
+    perturbed: Optional[str] = None  # list of wrong answers
+    accepted: Optional[str] = None  # list of other right answers
+    paraphrase: Optional[str] = None  # the right answer in other words
+    refusal: Optional[str] = None  # what idk and dpo teach
+    system: Optional[str] = None  # the system turn
+    history: Optional[str] = None  # earlier turns: [[user, assistant], ...]
+    id: Optional[str] = None  # the row's name
+    fact: Optional[str] = None  # the fact that several rows phrase
+    author: Optional[str] = None  # whom the fact is about
 
 
 @dataclass
@@ -67,8 +67,13 @@ class HubOptions:
     holdout: Optional[str] = None  # like the forget rows, but never learned: for membership inference
     columns: HubColumns = field(default_factory=HubColumns)  # row field -> column
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
+<<<<<<< HEAD
     truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
     allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
+=======
+    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
+    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+>>>>>>> wt-user
 
     def __post_init__(self) -> None:
         require_positive("max_length", self.max_length)
@@ -118,6 +123,11 @@ class HubRows(FilesDataset):
                     f"dataset.columns.{name}={column}: {self.options.path} has no such column; it has "
                     f"{', '.join(found.column_names)}"
                 )
+        if not columns and not {"prompt", "instruction", "messages", "conversations", "text"} & {*found.column_names}:
+            raise DataError(
+                f"{self.options.path} has the columns {', '.join(found.column_names)}, and none of them is a field of "
+                "a row; name them, such as dataset.columns.prompt=question dataset.columns.response=answer"
+            )
         depends_on = {
             "split": split,
             "columns": columns,

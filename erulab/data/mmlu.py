@@ -66,7 +66,7 @@ class MmluOptions:
         require(self.subjects != [] and not unknown, "subjects", known, f"[{','.join(unknown)}]")
 
 
-@benchmarks.register("mmlu", MmluOptions, paper="arXiv 2009.03300", needs="MMLU's questions: a folder, or the hub")
+@benchmarks.register("mmlu", MmluOptions, paper="arXiv:2009.03300", needs="MMLU's questions: a folder, or the hub")
 class Mmlu(FilesDataset):
     """MMLU: 14,042 questions on 57 subjects, answered by letter; chance is 0.25."""
 

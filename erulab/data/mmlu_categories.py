@@ -52,7 +52,7 @@ class MmluCategoriesOptions:
 @datasets.register(
     "mmlu_categories",
     MmluCategoriesOptions,
-    paper="Deeb & Roger 2024, arXiv 2410.08827",
+    paper="Deeb & Roger 2024, arXiv:2410.08827",
     needs="dataset.path: a folder with mmlu_<subject>.jsonl",
 )
 class MmluCategories(FilesDataset):

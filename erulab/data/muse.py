@@ -84,7 +84,7 @@ class MuseOptions:
         require_positive("max_length", self.max_length)
 
 
-@datasets.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
+@datasets.register("muse", MuseOptions, paper="arXiv:2407.06460", needs="MUSE's files: a folder, or the hub")
 class Muse(FilesDataset):
     """MUSE: forget news articles or books as text, at once or in turn; verbatim memory, knowledge, PrivLeak."""
 
@@ -164,7 +164,7 @@ class Muse(FilesDataset):
         return check_benchmark(benchmark, key=self.key, allow_overlap=o.allow_overlap, needed=())
 
 
-@benchmarks.register("muse", MuseOptions, paper="arXiv 2407.06460", needs="MUSE's files: a folder, or the hub")
+@benchmarks.register("muse", MuseOptions, paper="arXiv:2407.06460", needs="MUSE's files: a folder, or the hub")
 class MuseBenchmark(Muse):
     """MUSE, measured in addition to the data set that is unlearned."""
 

@@ -60,7 +60,7 @@ class Truncate(enum.Enum):
     """The treatment of a prompt that leaves no room for a response."""
 
     error = "error"  # the run stops
-    left = "left"  # the prompt loses words at its beginning
+    left = "left"  # the prompt loses its earliest turns, then words at its beginning
     drop = "drop"  # the row is left out, and counted
 
 

@@ -82,7 +82,7 @@ class RwkuOptions:
 @datasets.register(
     "rwku",
     RwkuOptions,
-    paper="arXiv 2406.10890",
+    paper="arXiv:2406.10890",
     needs="model.target: a pretrained model; method.retain=none; RWKU's files: a folder, or the hub",
 )
 class Rwku(FilesDataset):
@@ -172,7 +172,7 @@ class Rwku(FilesDataset):
         return target
 
 
-@benchmarks.register("rwku", RwkuOptions, paper="arXiv 2406.10890", needs="RWKU's files: a folder, or the hub")
+@benchmarks.register("rwku", RwkuOptions, paper="arXiv:2406.10890", needs="RWKU's files: a folder, or the hub")
 class RwkuBenchmark(Rwku):
     """RWKU, measured in addition to the data set that is unlearned."""
 

@@ -67,7 +67,7 @@ class TofuOptions:
         require_positive("max_length", self.max_length)
 
 
-@datasets.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+@datasets.register("tofu", TofuOptions, paper="arXiv:2401.06121", needs="TOFU's files: a folder, or the hub")
 class Tofu(FilesDataset):
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
 
@@ -198,7 +198,7 @@ class Tofu(FilesDataset):
         )
 
 
-@benchmarks.register("tofu", TofuOptions, paper="arXiv 2401.06121", needs="TOFU's files: a folder, or the hub")
+@benchmarks.register("tofu", TofuOptions, paper="arXiv:2401.06121", needs="TOFU's files: a folder, or the hub")
 class TofuBenchmark(Tofu):
     """TOFU, measured in addition to the data set that is unlearned."""
 

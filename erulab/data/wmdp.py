@@ -28,7 +28,7 @@ from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
 HUB_ID = "cais/wmdp"
-PAPER = "arXiv 2403.03218"
+PAPER = "arXiv:2403.03218"
 
 
 class Subject(Enum):

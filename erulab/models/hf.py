@@ -100,7 +100,13 @@ def _register_preset(name: str, preset: Preset) -> None:
         bases=(HfOptions,),
         namespace={"__module__": __name__},
     )
-    models.register(name, options, needs=f"{preset.hub_id} from the hub, or model.path=FOLDER")(HfModel)
+    template = "its own chat template" if preset.template is None else f"the template {preset.template}"
+    models.register(
+        name,
+        options,
+        summary=f"model=hf with {preset.hub_id} and {template}.",
+        needs="its weights from the hub, or model.path=FOLDER",
+    )(HfModel)
 
 
 for _name, _preset in PRESETS.items():

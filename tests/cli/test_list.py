@@ -10,6 +10,7 @@ import pytest
 
 from erulab import list as listing
 from erulab.config.option_fields import OptionField, option_fields
+from erulab.registry import GROUPS, load_plugins
 
 
 class Shade(Enum):
@@ -101,9 +102,22 @@ def test_every_option_of_the_run_has_a_meaning(part: str) -> None:
         ("methods.np", "did you mean npo?"),
         ("methods.", "no method is named ''"),
         ("trainers", "did you mean trainer?"),
+        ("methods.npo_rwku", "python -m erulab.run method=npo_rwku --cfg job"),
     ],
 )
 def test_what_cannot_be_listed_is_said_in_one_line(what: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert listing.main([what]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_every_option_of_a_plugin_has_a_meaning() -> None:
+    load_plugins()
+    silent = [
+        field.key
+        for group, registry in GROUPS.items()
+        for name in registry.names()
+        for field in option_fields(registry[name].options, group)
+        if not field.meaning
+    ]
+    assert silent == []

@@ -111,8 +111,8 @@ def test_changed_files_are_read_again(folder: Path, tmp_path: Path) -> None:
         ({"forget": "train[:x]"}, "dataset.forget=train[:x] of"),
         ({"config": "absent"}, "dataset.config"),
         ({"columns": HubColumns(prompt="q", response="answer")}, "has no such column; it has question, answer, extra"),
+        ({"columns": HubColumns()}, "dataset.columns.prompt=question"),
         ({"columns": HubColumns(prompt="question", response="extra")}, "row 1: field 'response' must be str, got int"),
-        ({"columns": HubColumns()}, "train[:20%] row 1: field 'prompt' is missing; expected {"),
         ({"retain": "train"}, "overlap with retain rows"),
     ],
 )
