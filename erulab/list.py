@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif sys.stdout.isatty():
             _print_tables(listings)
         else:
-            print("\npresets, chosen in the same way:\n".join(_tabbed(listing) for listing in listings))
+            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
+            print("\npresets, chosen in the same way:\n".join(tables))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -67,13 +67,8 @@ class HubOptions:
     holdout: Optional[str] = None  # like the forget rows, but never learned: for membership inference
     columns: HubColumns = field(default_factory=HubColumns)  # row field -> column
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
-<<<<<<< HEAD
     truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
     allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
-=======
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
->>>>>>> wt-user
 
     def __post_init__(self) -> None:
         require_positive("max_length", self.max_length)
