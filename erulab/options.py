@@ -192,7 +192,7 @@ class EngineOptions:
 
     @property
     def world(self) -> int:
-        """Number of processes over all hosts, once `processes` has been chosen (launching.workers.choose_engine)."""
+        """Number of processes over all hosts, once `processes` has been chosen (launching.engine_choice)."""
         return self.nodes * (self.processes or 1)
 
 

@@ -14,7 +14,7 @@ from erulab.costs.memory import Memory, NumberFormat
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
-from erulab.launching import workers
+from erulab.launching import engine_choice
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
@@ -100,7 +100,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     Raises:
         ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
     """
-    engine = workers.choose_engine(config.engine, 0)
+    engine = engine_choice.choose_engine(config.engine, 0)
     processes = engine.world
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
