@@ -12,16 +12,16 @@ from erulab.bench.scaling import fit_line
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    """45,000 rows more, held as `Row`s or as tuples of ids, are 35 MB and more: either alone fails this (tried)."""
+    """40,000 rows more, held as `Row`s or as tuples of ids, are 31 MB and more: either alone fails this (tried)."""
     most = {}
-    for rows in (5_000, 50_000):
+    for rows in (10_000, 50_000):  # below, what is written at once grows with the rows
         folder = tmp_path / str(rows)
         folder.mkdir()
         pipeline.write_files(folder, rows)
         measured = pipeline.measure_in_child(folder, tmp_path / "cache")
         assert measured.rows == rows and measured.tokens > 20 * rows
         most[rows] = measured.megabytes
-    assert most[50_000] - most[5_000] < 15, most
+    assert most[50_000] - most[10_000] < 15, most
 
 
 def test_the_line_is_a_least_squares_fit() -> None:
