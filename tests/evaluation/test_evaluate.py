@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,8 +206,13 @@ def test_of_a_long_file_only_the_rows_that_are_evaluated_are_read(
     rows = tuple(Row(str(i), f"question {i}", f"answer {i}") for i in range(1000))
     table = store_rows(tmp_path, {}, lambda extra: rows)
     read: list[str] = []
-    build = StoredRows.from_columns
-    count = staticmethod(lambda columns: read.extend(columns["id"]) or build(columns))
-    monkeypatch.setattr(StoredRows, "from_columns", count)
+    from_columns = StoredRows.from_columns
+
+    def recorded(columns: dict[str, list[Any]]) -> list[Row]:
+        made = from_columns(columns)
+        read.extend(row.id for row in made)
+        return made
+
+    monkeypatch.setattr(StoredRows, "from_columns", staticmethod(recorded))
     evaluated = evaluated_rows(Suite("retain", Role.RETAIN, table), EvaluationOptions(rows=7))
     assert tuple(evaluated) == rows[:7] and read == [row.id for row in rows[:7]]

@@ -32,9 +32,9 @@ FAMILIES = {
 }
 
 
-def batch_of(*rows: list[int], share: tuple[int, ...] = ()) -> Batch:
+def batch_of(*rows: list[int], prefix_group: tuple[int, ...] = ()) -> Batch:
     encoded = [Encoded(str(i), tuple(ids), 1, len(ids)) for i, ids in enumerate(rows)]
-    return dataclasses.replace(collate(encoded, 0), prefix_group=share)
+    return dataclasses.replace(collate(encoded, 0), prefix_group=prefix_group)
 
 
 def path(packed: Packing, row: int, length: int) -> list[int]:
@@ -45,8 +45,8 @@ def path(packed: Packing, row: int, length: int) -> list[int]:
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=24), min_size=1, max_size=8), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_every_row_is_a_path_through_the_pieces(rows: list[list[int]], alone: bool) -> None:
-    share = tuple(range(len(rows))) if alone else ()
-    packed = pack(batch_of(*rows, share=share))
+    groups = tuple(range(len(rows))) if alone else ()
+    packed = pack(batch_of(*rows, prefix_group=groups))
     for row, ids in enumerate(rows):
         places = packed.index[row, : len(ids)].tolist()
         assert path(packed, row, len(ids)) == ids
