@@ -30,18 +30,19 @@ def is_missing_folder(source: str) -> bool:
     return not any(folder.is_dir() for folder in fetched)
 
 
-def fetched(hub_id: str, file: str) -> Path | None:
-    """Returns a file of a model repository in the local cache, None if it was never fetched; uses no network."""
+def find_fetched(hub_id: str, file: str) -> Path | None:
+    """Finds a file of a model repository in the local cache; None if it was never fetched. Uses no network."""
     import huggingface_hub  # slow to load, and most runs need no hub
 
     found = huggingface_hub.try_to_load_from_cache(hub_id, file)
     return Path(found) if isinstance(found, str) else None
 
 
-def snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
+def fetch_snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[str] = ()) -> Path:
     """Fetches files of a repository, offline from the local cache; returns their folder, which the commit names.
 
     Args:
+        hub_id: the repository, owner/name.
         kind: "model" or "dataset".
         parts: patterns of the files to fetch.
         skip: patterns of files among them to leave out.

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif sys.stdout.isatty():
             _print_tables(listings)
         else:
-            print("\npresets, chosen in the same way:\n".join(_tabbed(listing) for listing in listings))
+            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
+            print("\npresets, chosen in the same way:\n".join(tables))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,7 +124,7 @@ def plugin_rows(registry: Registry) -> list[tuple[str, ...]]:
 
 def preset_rows(registry: Registry) -> list[tuple[str, ...]]:
     """Returns (name, first comment) of the files in conf/GROUP/ that set options of one or several plugins."""
-    # The user's own folder comes first in conf_folders: of two files with one name it is the one that counts.
+    # Reversed, so that the user's own file, whose folder comes first, replaces a file of the same name in conf/.
     files = {file.stem: file for folder in conf_folders()[::-1] for file in (folder / registry.group).glob("*.yaml")}
     names = sorted(files.keys() - {*registry.names(), "none"})
     return [(name, _first_comment(files[name])) for name in names]
@@ -149,10 +150,6 @@ def _markdown_cell(text: str, *, code: bool) -> str:
     if code:
         return f"`{escaped}`" if text else ""
     return escaped.replace("*", r"\*").replace("<", "&lt;")
-
-
-def _tabbed(listing: Listing) -> str:
-    return "\n".join("\t".join(row) for row in listing.rows)
 
 
 def _first_comment(file: Path) -> str:

@@ -22,27 +22,34 @@ NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "che
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
-    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true."""
+    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true.
+
+    Args:
+        holds: whether the value is allowed.
+        field_name: name of the option.
+        allowed: what is allowed, in words.
+        value: the value that was given.
+    """
     if not holds:
         raise ValueError(f"{field_name} must be {allowed}, got {value}")
 
 
-def positive(field_name: str, value: float | None) -> None:
+def require_positive(field_name: str, value: float | None) -> None:
     """Raises ValueError unless the value is null, or finite and > 0."""
     require(value is None or (math.isfinite(value) and value > 0), field_name, "> 0", value)
 
 
-def not_negative(field_name: str, value: float | None) -> None:
+def require_not_negative(field_name: str, value: float | None) -> None:
     """Raises ValueError unless the value is null, or finite and >= 0."""
     require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
 
 
-def epochs(field_name: str, value: float) -> None:
+def require_epochs(field_name: str, value: float) -> None:
     """Raises ValueError unless the value is > 0 and small enough to be counted in steps."""
     require(0 < value <= MOST_EPOCHS, field_name, f"> 0 and at most {MOST_EPOCHS}", value)
 
 
-def fraction(field_name: str, value: float) -> None:
+def require_fraction(field_name: str, value: float) -> None:
     """Raises ValueError unless the value is in [0, 1]."""
     require(0 <= value <= 1, field_name, "between 0 and 1", value)
 
@@ -112,32 +119,32 @@ class TrainerOptions:
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
-    weight_decay: float = 0.01  # of AdamW
+    weight_decay: float = 0.01  # AdamW's weight decay
     warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
-    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
+    schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
     clip: float = 1.0  # largest gradient norm; 0: no clipping
     log_every: int = 1  # steps between lines of metrics.jsonl
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when the run is stopped
     eval_every: Optional[int] = None  # steps between evaluations during unlearning (a trajectory); null: none
-    precision: Precision = Precision.auto  # of forward and backward passes
+    precision: Precision = Precision.auto  # number format of forward and backward passes
     checkpointing: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile, block by block
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        epochs("epochs", self.epochs)
-        positive("steps", self.steps)
-        positive("global_batch", self.global_batch)
-        positive("micro_batch", self.micro_batch)
-        positive("micro_tokens", self.micro_tokens)
+        require_positive("lr", self.lr)
+        require_epochs("epochs", self.epochs)
+        require_positive("steps", self.steps)
+        require_positive("global_batch", self.global_batch)
+        require_positive("micro_batch", self.micro_batch)
+        require_positive("micro_tokens", self.micro_tokens)
         alone = self.micro_batch is None or self.micro_tokens is None
         require(alone, "micro_tokens", "null where micro_batch is set (both size a forward)", self.micro_tokens)
-        not_negative("weight_decay", self.weight_decay)
+        require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
-        not_negative("clip", self.clip)
-        positive("log_every", self.log_every)
-        positive("save_every", self.save_every)
-        positive("eval_every", self.eval_every)
+        require_not_negative("clip", self.clip)
+        require_positive("log_every", self.log_every)
+        require_positive("save_every", self.save_every)
+        require_positive("eval_every", self.eval_every)
 
 
 @dataclass
@@ -148,20 +155,20 @@ class TargetOptions:
     epochs: float = 5  # passes over the rows that are learned
     global_batch: int = 32  # rows per step
     micro_batch: Optional[int] = None  # rows per forward; null: global_batch / processes
-    weight_decay: float = 0.01  # of AdamW
+    weight_decay: float = 0.01  # AdamW's weight decay
     warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
-    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
+    schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
     clip: float = 1.0  # largest gradient norm; 0: no clipping
-    seed: int = 0  # of the order of rows and, for a model from scratch, of its first weights
+    seed: int = 0  # draws the order of rows and, for a model from scratch, its initial weights
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        epochs("epochs", self.epochs)
-        positive("global_batch", self.global_batch)
-        positive("micro_batch", self.micro_batch)
-        not_negative("weight_decay", self.weight_decay)
+        require_positive("lr", self.lr)
+        require_epochs("epochs", self.epochs)
+        require_positive("global_batch", self.global_batch)
+        require_positive("micro_batch", self.micro_batch)
+        require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
-        not_negative("clip", self.clip)
+        require_not_negative("clip", self.clip)
 
 
 @dataclass
@@ -177,15 +184,15 @@ class EngineOptions:
     nvme_path: Optional[str] = None  # a folder on that disk
 
     def __post_init__(self) -> None:
-        positive("processes", self.processes)
-        positive("nodes", self.nodes)
+        require_positive("processes", self.processes)
+        require_positive("nodes", self.nodes)
         address = re.fullmatch(r"[\w.-]+:(\d{1,5})", self.rendezvous or "any:1")
         fits = address is not None and 0 < int(address[1]) < 2**16
         require(fits, "rendezvous", "HOST:PORT with a port between 1 and 65535", self.rendezvous)
 
     @property
     def world(self) -> int:
-        """Number of processes over all hosts, once `processes` has been chosen (launching.workers.choose_engine)."""
+        """Number of processes over all hosts, once `processes` has been chosen (launching.engine_choice)."""
         return self.nodes * (self.processes or 1)
 
 
@@ -212,12 +219,12 @@ class EvaluationOptions:
     compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
 
     def __post_init__(self) -> None:
-        positive("batch_tokens", self.batch_tokens)
-        positive("max_new_tokens", self.max_new_tokens)
-        positive("rows", self.rows)
+        require_positive("batch_tokens", self.batch_tokens)
+        require_positive("max_new_tokens", self.max_new_tokens)
+        require_positive("rows", self.rows)
         if self.suites is not None:
             require(bool(self.suites) and all(self.suites), "suites", "a list such as [forget*,retain]", self.suites)
-        not_negative("samples", self.samples)
+        require_not_negative("samples", self.samples)
 
 
 @dataclass
@@ -242,7 +249,7 @@ class RunConfig:
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     artifacts: ArtifactsOptions = field(default_factory=ArtifactsOptions)
-    seed: int = 0  # of unlearning and of the attacks
+    seed: int = 0  # for all random numbers of unlearning and of the attacks
     stages: list[Stage] = field(default_factory=lambda: list(Stage))  # they run in this order, whatever order is typed
     plugins: list[str] = field(default_factory=list)  # importable modules with methods, rewards, ... of your own
     output: str = "outputs"  # folder of the run folders

@@ -36,7 +36,7 @@ class Pipeline:
 
     def __init__(self, context: Context, rundir: RunDir) -> None:
         self._context, self._rundir = context, rundir
-        # What an earlier run with other stages or attacks left here stays.
+        # Entries of an earlier run with other stages or attacks are kept.
         self._stages: dict[str, dict[str, Any]] = (
             rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
         )
@@ -45,7 +45,7 @@ class Pipeline:
 
     def run(self) -> None:
         context = self._context
-        checks.check_stages(context)
+        checks.run_stage_checks(context)
         self._note_data()
         target = self._learned_model("target", context.config.model.target, Stage.target)
         oracle = self._learned_model("oracle", context.config.model.oracle, Stage.oracle)
@@ -57,8 +57,10 @@ class Pipeline:
         evaluated = self._evaluate(known) if Stage.evaluate in self._wanted else None
         if context.attacks:
             self._attack(known, evaluated)
-        if Stage.report in self._wanted:
-            self._report()
+        if Stage.report in self._wanted and context.ranks.first:
+            self._stages["report"] = {"done": True}
+            self._rundir.write_json(self._rundir.stages_json, self._stages)
+            write_report(self._rundir)
 
     def _note_data(self) -> None:
         """Keeps the notes on the data for the report, as an entry beside those of the stages."""
@@ -76,10 +78,8 @@ class Pipeline:
         if stage in self._wanted:
             product = learn.learn(self._context, role)
             self._finish_stage(role, [product])
-        elif (
-            self._context.config.only_given_models
-        ):  # a model that happens to lie in the cache is no part of the command
-            return None
+        elif self._context.config.only_given_models:
+            return None  # a model that happens to lie in the cache is no part of the command
         else:
             found = learn.find_learned(self._context, role)
             if found is None:
@@ -141,10 +141,10 @@ class Pipeline:
         """
         if ref is None:
             stage = {UNLEARNED: Stage.unlearn.value}.get(role, role)
-            judged = "; a checkpoint that is only to be scored is model.unlearned=" if role == "target" else ""
+            score_only = "; a checkpoint that is only to be scored is model.unlearned=" if role == "target" else ""
             raise DataError(
                 f"no {role} has been learned with these settings; add {stage} to stages, or name one with model.{role}="
-                f"{judged}"
+                f"{score_only}"
             )
         return ref
 
@@ -180,7 +180,8 @@ class Pipeline:
         Rows that are computed now are left out, and so are 'not run' placeholders of attacks that now have results.
 
         Args:
-            rows: those computed now; keys: of the three models.
+            rows: the rows computed now.
+            keys: role -> cache key of the three models.
         """
         if not self._rundir.attacks_json.is_file() or self._stages.get("attack", {}).get("models") != keys:
             return []
@@ -193,14 +194,8 @@ class Pipeline:
             if (row["attack"], row["setting"]) not in settings and not (row["attack"] in names and not row["n"])
         ]
 
-    def _report(self) -> None:
-        if self._context.ranks.first:
-            self._stages["report"] = {"done": True}
-            self._rundir.write_json(self._rundir.stages_json, self._stages)
-            write_report(self._rundir)
-
     def _finish_stage(self, stage: str, products: Sequence[Product], **more: Any) -> None:
-        """Notes in stages.json and in the tracker that a stage has ended, with what it cost."""
+        """Writes to stages.json and to the tracker that a stage has ended, with its costs."""
         costs = account.sum_over_products(product.costs for product in products)
         log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_overrides(options.overrides)
         config = compose_config(options.overrides)
         given = Overrides(options.rows, options.tokens, options.supervised)
-        plan = estimate(config, devices.device(options.device), options.utilization, given)
+        plan = estimate(config, devices.find_device(options.device), options.utilization, given)
     except USER_ERRORS as error:
         return exit_with_line(error)
     sys.stdout.write(

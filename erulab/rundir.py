@@ -25,7 +25,7 @@ class InUse(EnvironmentFault):
 
 
 class RunDir:
-    """A run folder. Its files are a public interface, described in the README; all are written atomically."""
+    """A run folder. Its files are a public interface, described in reporting/README.md; all are written atomically."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -45,19 +45,19 @@ class RunDir:
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
 
     def rank_log(self, rank: int) -> Path:
-        """The file with all output of one rank."""
+        """Returns the file with all output of one rank."""
         return self.path / f"rank{rank}.log"
 
     def launcher_log(self, host_index: int = 0) -> Path:
-        """The log of torchrun on one host; only where there are several ranks."""
+        """Returns the log of torchrun on one host, which exists if there are several ranks."""
         return self._file_of_host("torchrun", host_index, ".log")
 
     def lock(self, host_index: int = 0) -> Path:
-        """The lock that the run holds; with several hosts each holds one of its own."""
+        """Returns the lock that the run holds; with several hosts each holds one of its own."""
         return self._file_of_host("lock", host_index)
 
     def host_note(self, host_index: int) -> Path:
-        """The file in which one host tells the others its state, during a run on several hosts."""
+        """Returns the file in which one host tells the others its status, during a run on several hosts."""
         return self.path / f"host{host_index}.json"
 
     def _file_of_host(self, name: str, host_index: int, suffix: str = "") -> Path:
@@ -128,7 +128,7 @@ class RunDir:
 
         Args:
             run_id: the same on all hosts of a run.
-            host_index: of this host, which holds a lock of its own.
+            host_index: the index of this host, which holds a lock of its own.
         Raises:
             InUse: another run holds it.
         """

@@ -113,7 +113,7 @@ def field_default(field: dataclasses.Field[Any]) -> str:
 
 
 def _schema_default(error: BaseException) -> str | None:
-    """The default of the field that an OmegaConf error is about, where it is a plain number or text."""
+    """Returns the default of the field that an OmegaConf error is about, if it is a plain number or text."""
     kind = getattr(error, "object_type", None)
     key = getattr(error, "key", None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):

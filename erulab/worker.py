@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     stop = StopRequest()
     stop.install()
     try:
-        run(rundir, load_config(rundir.run_yaml), ranks, stop)
+        run_rank(rundir, load_config(rundir.run_yaml), ranks, stop)
     except ErulabError as error:
         return _report_exit(rundir, ranks, error.code, str(error))
     except torch.OutOfMemoryError as error:
@@ -66,8 +66,14 @@ def main(argv: list[str]) -> int:
     return _report_exit(rundir, ranks, 0, "") if ranks.first else 0
 
 
-def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
+def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
     """Runs all stages of one rank.
+
+    Args:
+        rundir: the run folder; its files are written by rank 0.
+        config: the content of run.yaml.
+        ranks: this process among all of the run.
+        stop: asks the run to write a checkpoint and end.
 
     Raises:
         ErulabError: one line for the user, with an exit code.
@@ -82,7 +88,7 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
     try:
         if ranks.first:
             typed = config_to_dict(config)
-            # Where every model is given, the options that only make models say nothing.
+            # If every model is given, the options that only make models have no effect, so they are not shown.
             left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
             show_config({key: value for key, value in typed.items() if key not in left_out})
         Pipeline(context, rundir).run()
@@ -93,13 +99,18 @@ def run(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> N
 
 
 def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device, stop: StopRequest) -> Context:
-    """Reads the run's data, makes what its stages share, and starts tracking."""
+    """Reads the run's data, makes what its stages share, and starts tracking.
+
+    Args:
+        rundir, config, ranks, stop: as for `run_rank`.
+        device: of this rank.
+    """
     folder = Path(config.cache)
     source = models.build(config.model)
     dataset: Dataset = datasets.build(config.dataset)
     raw = dataset.load(config.seed, folder)
     # Without a base model, the chat format is that of the model that is judged.
-    chat = chat_of(config.model.unlearned, source.frame) if config.only_given_models else source.chat(raw)
+    chat = chat_of(config.model.unlearned, source.overrides) if config.only_given_models else source.chat(raw)
     measured_only = config.only_given_models and Stage.attack not in config.stages
     data = fit_benchmark(raw, dataset.identity(folder), chat, config, measured_only=measured_only)
     extra = []
@@ -169,7 +180,7 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
 
 
 def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
-    """Returns what does not change a cached product and is recorded with it all the same."""
+    """Describes engine, hardware and library versions, which are recorded with each product though no key has them."""
     return {
         "engine": asdict(config.engine),
         "processes": ranks.world,

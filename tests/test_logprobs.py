@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from erulab import logprobs
-from erulab.models.policy import Policy, reference_states, without_dropout
+from erulab.models.policy import Policy, disable_dropout, reference_states
 from erulab.tokens.batch import Encoded, collate
 from tests.samples.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
@@ -141,5 +141,5 @@ def test_dropout_off_makes_training_mode_deterministic() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=37, n_embd=16, n_layer=2, n_head=2, n_positions=32))
     policy, batch = Policy(model.train()), collate(FORGET, 0)
     assert not torch.equal(policy.row_nll(batch), policy.row_nll(batch))
-    without_dropout(model)
+    disable_dropout(model)
     assert torch.equal(policy.row_nll(batch), policy.row_nll(batch))

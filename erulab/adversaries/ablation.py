@@ -20,7 +20,7 @@ from erulab.adversaries.base import HookablePolicy
 from erulab.adversaries.directions import at_least_float32, project_out
 from erulab.adversaries.hooks import Edit, edit_states, module_at_layer, residual_writers
 from erulab.errors import ConfigError
-from erulab.options import fraction, not_negative, require
+from erulab.options import require, require_fraction, require_not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,10 @@ class AblationOptions:
     layer: Optional[int] = None  # sites=all_writes: the block whose input gives the direction; null: the middle one
 
     def __post_init__(self) -> None:
-        fraction("p", self.p)
+        require_fraction("p", self.p)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
-        fraction("layers_from", self.layers_from)
-        not_negative("layer", self.layer)
+        require_fraction("layers_from", self.layers_from)
+        require_not_negative("layer", self.layer)
         unused = self.layer is not None and self.sites is Sites.block_inputs
         require(not unused, "layer", "null with sites=block_inputs, which takes every layer's own", self.layer)
 

@@ -68,7 +68,7 @@ class HookablePolicy(Protocol):
 
 
 # (part, n, step) -> a batch of n rows of part "forget" or "retain", drawn by (seed, step): the same on every rank.
-Draw = Callable[[str, int, int], "Batch"]
+DrawPrompts = Callable[[str, int, int], "Batch"]
 
 
 class Adversary(Protocol):
@@ -80,7 +80,7 @@ class Adversary(Protocol):
     # computed once.
     perturbs_equal_openings_equally: bool
 
-    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
+    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: DrawPrompts) -> None:
         """Updates what depends on the policy, once per optimizer step before its first micro-batch, without gradient.
 
         Args:
@@ -123,7 +123,7 @@ class StatelessAdversary:
 
     perturbs_equal_openings_equally = False
 
-    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
+    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: DrawPrompts) -> None:
         """Does nothing: there is nothing to prepare."""
 
     def metrics(self) -> dict[str, float]:

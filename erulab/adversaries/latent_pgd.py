@@ -37,7 +37,7 @@ from erulab.adversaries.directions import at_least_float32
 from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.adversaries.noise import NoiseOptions
 from erulab.errors import NumericFault
-from erulab.options import positive
+from erulab.options import require_positive
 from erulab.registry import adversaries
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LatentPGDOptions(NoiseOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("steps", self.steps)
+        require_positive("steps", self.steps)
 
 
 @adversaries.register(

@@ -29,7 +29,7 @@ from erulab.adversaries.balls import (
 from erulab.adversaries.base import HookablePolicy, StatelessAdversary
 from erulab.adversaries.directions import at_least_float32, unit
 from erulab.adversaries.hooks import edit_states, module_at_layer
-from erulab.options import fraction, not_negative
+from erulab.options import require_fraction, require_not_negative
 from erulab.registry import adversaries
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class NoiseOptions:
     tokens: Tokens = Tokens.prompt  # which tokens are perturbed
 
     def __post_init__(self) -> None:
-        fraction("p", self.p)
-        not_negative("eps_rel", self.eps_rel)
-        not_negative("layer", self.layer)
+        require_fraction("p", self.p)
+        require_not_negative("eps_rel", self.eps_rel)
+        require_not_negative("layer", self.layer)
 
 
 @adversaries.register("noise", NoiseOptions, paper="control for latent_pgd")

@@ -14,7 +14,7 @@ import lazy_loader
 
 from erulab import draws
 from erulab.adversaries.ablation import Ablation, AblationOptions, ablated_layers
-from erulab.adversaries.base import Draw, HookablePolicy
+from erulab.adversaries.base import DrawPrompts, HookablePolicy
 from erulab.adversaries.directions import last_prompt_states, unit
 from erulab.registry import adversaries
 
@@ -38,7 +38,7 @@ class RandomDirectionOptions(AblationOptions):
 class RandomDirection(Ablation):
     """As rfa, with one random unit direction per site, drawn once per run."""
 
-    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
+    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: DrawPrompts) -> None:
         self._active = step >= self.options.warmup * total_steps
         if self._directions is None:
             layers = ablated_layers(self.options, len(policy.blocks))

@@ -25,9 +25,9 @@ import lazy_loader
 
 from erulab import draws
 from erulab.adversaries.ablation import Ablation, AblationOptions, Sites, ablated_layers
-from erulab.adversaries.base import Draw, HookablePolicy
+from erulab.adversaries.base import DrawPrompts, HookablePolicy
 from erulab.adversaries.directions import difference_of_means, direction_ratio, last_prompt_states, unit
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import adversaries
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class RFAOptions(AblationOptions):
     name: str = "rfa"
     n: int = 32  # prompts per side
     every: int = 4  # optimizer steps between two estimates
-    fill: AblationFill = AblationFill.zero  # what stays along the direction
-    direction: Direction = Direction.forget_minus_retain  # difference of means
+    fill: AblationFill = AblationFill.zero  # coordinate along the direction after the ablation
+    direction: Direction = Direction.forget_minus_retain  # the difference of means that is the direction
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("n", self.n)
-        positive("every", self.every)
+        require_positive("n", self.n)
+        require_positive("every", self.every)
         if self.fill is AblationFill.retain_mean:
             # all_writes would add the mean once per write; the other direction draws no retain prompts.
             possible = self.sites is Sites.block_inputs and self.direction is Direction.forget_minus_retain
@@ -86,7 +86,7 @@ class RFA(Ablation):
         self._target: torch.Tensor | None = None  # (n, sites, width) of the model before unlearning
         self._ratio: float | None = None
 
-    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: Draw) -> None:
+    def prepare(self, step: int, total_steps: int, policy: HookablePolicy, draw: DrawPrompts) -> None:
         o = self.options
         layers = ablated_layers(o, len(policy.blocks))
         if o.direction is Direction.policy_minus_target and self._target is None:

@@ -1,5 +1,7 @@
-"""Abliteration: removes the direction that unlearning added to states at forget prompts from everything the weights
-write."""
+"""Abliteration: removes a direction from everything that the weights write to the residual stream.
+
+The direction is the one in which unlearning moved the states at forget prompts.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ LAST = ("o_proj", "down_proj", "dense", "fc2", "c_proj")
 class AbliterateOptions:
     name: str = "abliterate"
     layers: Optional[list[int]] = None  # l of h_l, 1 to L, whose direction is tried; null: all
-    embedding: bool = False  # also removes it from the embedding; a tied head changes with it
+    embedding: bool = False  # also removes the direction from the embedding; a tied head changes with it
 
     def __post_init__(self) -> None:
         check_layers(self.layers)

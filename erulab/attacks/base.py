@@ -1,4 +1,4 @@
-"""What an attack is given, what it tries, and what it returns. No torch."""
+"""The interface of an attack: what it is given, what it tries and what it returns. No torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How an attacker fine-tunes a model.
+    """The settings by which an attacker fine-tunes a model.
 
     lr: peak learning rate; 0 trains nothing.
     epochs: passes over the rows; `steps`, if given, wins.
@@ -80,7 +80,7 @@ class FinetuneSettings:
 
 
 class Lab(Protocol):
-    """What an attacker may use while it attacks one model."""
+    """The data and tools that an attack may use while it attacks one model."""
 
     @property
     def benchmark(self) -> Benchmark: ...

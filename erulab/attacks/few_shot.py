@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.halves import reported_half
 from erulab.attacks.prompting.examples import forget_examples, join_examples, other_facts, retain_examples
-from erulab.attacks.prompting.prompts import asked_suites, fits, score_rewritten
-from erulab.options import positive, require
+from erulab.attacks.prompting.prompts import asked_suites, fits_context, score_rewritten
+from erulab.options import require, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExampleSource(Enum):
-    """Which facts are shown in a prompt."""
+    """The facts that a prompt shows."""
 
     forget = "forget"  # forgotten facts of the validation half, which is not reported
     retain = "retain"
@@ -31,17 +31,17 @@ class ExampleSource(Enum):
 @dataclass
 class FewShotOptions:
     name: str = "few_shot"
-    shots: list[int] = field(
-        default_factory=lambda: [0, 4]
-    )  # numbers of solved questions before the question; one is chosen
-    sources: list[ExampleSource] = field(default_factory=lambda: list(ExampleSource))  # each is a setting
+    # numbers of solved questions before the question; one is chosen
+    shots: list[int] = field(default_factory=lambda: [0, 4])
+    # facts that a prompt may show; each is a setting
+    sources: list[ExampleSource] = field(default_factory=lambda: list(ExampleSource))
     repeats: int = 3  # runs with other examples
 
     def __post_init__(self) -> None:
         counts = bool(self.shots) and min(self.shots) >= 0
         require(counts, "shots", "a list of counts, such as [0,4]", self.shots)
         require(bool(self.sources), "sources", "a list of forget, retain", self.sources)
-        positive("repeats", self.repeats)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register("few_shot", FewShotOptions, paper="the form of Brown et al. 2020, arXiv:2005.14165")
@@ -89,7 +89,7 @@ def put_examples_before(row: Row, examples: Sequence[Row], shots: int, repeat: R
     for count in range(min(shots, len(order)), 0, -1):
         # The example that was drawn first stands right before the question.
         asked = replace(row, prompt=join_examples(order[:count][::-1], row.prompt))
-        if fits(asked, chat):
+        if fits_context(asked, chat):
             return asked
     return row
 

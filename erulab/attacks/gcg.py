@@ -13,7 +13,7 @@ import lazy_loader
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
 from erulab.attacks.optimising import optimised
 from erulab.attacks.optimising.optimised import PromptMode
-from erulab.options import not_negative, positive, require
+from erulab.options import require, require_not_negative, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row, Suite
     from erulab.evaluation.row_score import RowScore
     from erulab.models.loaded import LoadedModel
-    from erulab.tokens.insertion import Inserted
+    from erulab.tokens.insertion import InsertingChatFormat
 else:
     torch = lazy_loader.load("torch")
 
@@ -35,21 +35,21 @@ class GcgOptions:
     """The defaults of Zou et al., except `facts`: a search costs steps * width * facts forwards."""
 
     name: str = "gcg"
-    mode: PromptMode = PromptMode.universal  # what is searched for
-    tokens: int = 20  # length of the suffix; 0: no suffix
-    steps: int = 250  # of the search
+    mode: PromptMode = PromptMode.universal  # which rows share one suffix
+    tokens: int = 20  # length of the suffix
+    steps: int = 250  # steps of the search
     width: int = 512  # candidates per step
     topk: int = 256  # tokens considered per position
     facts: Optional[int] = 10  # universal: facts optimised on; per_item: facts attacked; null: all
-    repeats: int = 3  # runs with other initial suffixes, draws and facts
+    repeats: int = 3  # runs with other random draws
 
     def __post_init__(self) -> None:
-        not_negative("tokens", self.tokens)
-        not_negative("steps", self.steps)
-        positive("width", self.width)
-        positive("topk", self.topk)
+        require_not_negative("tokens", self.tokens)
+        require_not_negative("steps", self.steps)
+        require_positive("width", self.width)
+        require_positive("topk", self.topk)
         require(self.facts is None or self.facts >= 2, "facts", ">= 2 or null", self.facts)
-        positive("repeats", self.repeats)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register("gcg", GcgOptions, paper="Zou et al. 2023, arXiv:2307.15043")
@@ -78,11 +78,11 @@ class Gcg(Attack):
         o = self.options
         # Not at the top: this file is imported where torch must not be.
         from erulab.models.soft_tokens import embeddings, first_soft_id
-        from erulab.tokens.insertion import Inserted, Place
+        from erulab.tokens.insertion import InsertingChatFormat, Place
 
         first = first_soft_id(subject.model)
         places = range(first, first + o.tokens)
-        chat = Inserted(subject.chat, lambda prompt: places, Place.user_turn)
+        chat = InsertingChatFormat(subject.chat, lambda prompt: places, Place.user_turn)
         optimised.log_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
         # Attempt 0 is the plain question: chosen if no searched suffix helps.
         yield Attempt(
@@ -100,13 +100,19 @@ class Gcg(Attack):
             # All searches advance together, so that the budget of an attempt is what was spent up to it.
             best = {owner: list(islice(search, step - done))[-1].ids for owner, search in searches.items()}
             done = step
-            found = Inserted(subject.chat, optimised.prompt_lookup(best, o.mode), Place.user_turn)
+            found = InsertingChatFormat(subject.chat, optimised.prompt_lookup(best, o.mode), Place.user_turn)
             yield Attempt(
                 {"tokens": o.tokens, "steps": step}, partial(_score_with_suffix, subject, lab, chat, found), steps=step
             )
 
     def _search(
-        self, subject: LoadedModel, chat: Inserted, owner: str, rows: Sequence[Row], table: torch.Tensor, lab: Lab
+        self,
+        subject: LoadedModel,
+        chat: InsertingChatFormat,
+        owner: str,
+        rows: Sequence[Row],
+        table: torch.Tensor,
+        lab: Lab,
     ) -> Iterator[BestSuffix]:
         from erulab.attacks.optimising.coordinates import search_suffix
         from erulab.attacks.optimising.gradients import SuffixLoss, encode_target
@@ -137,6 +143,6 @@ def _ordinary_tokens(subject: LoadedModel, vocabulary: int) -> torch.Tensor:
 
 
 def _score_with_suffix(
-    subject: LoadedModel, lab: Lab, places: Inserted, found: Inserted, suites: Sequence[Suite]
+    subject: LoadedModel, lab: Lab, places: InsertingChatFormat, found: InsertingChatFormat, suites: Sequence[Suite]
 ) -> list[RowScore]:
     return lab.score(replace(subject, chat=found), optimised.suites_that_fit(places, suites))

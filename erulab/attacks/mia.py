@@ -54,8 +54,8 @@ class Mia(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         if not _suite_pairs(benchmark):
             raise Inapplicable(
-                "membership inference needs rows of the forget kind that nobody learned (a suite holdout or unseen), "
-                "and none is measured; see dataset and evaluation.suites"
+                "membership inference needs rows like the forget rows that no model learned (a suite holdout or "
+                "unseen), and none is measured; see dataset and evaluation.suites"
             )
         return [{}]
 

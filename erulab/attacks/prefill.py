@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ForcedAnswer(Enum):
-    """Which answer's first words are forced."""
+    """The answer whose first words are forced."""
 
     response = "response"
     paraphrase = "paraphrase"  # the answer in other words
@@ -29,10 +29,10 @@ class ForcedAnswer(Enum):
 @dataclass
 class PrefillOptions:
     name: str = "prefill"
-    words: list[int] = field(
-        default_factory=lambda: [4]
-    )  # numbers of words of the answer, never of its value; each is a setting
-    answers: list[ForcedAnswer] = field(default_factory=lambda: list(ForcedAnswer))  # whose first words; each a setting
+    # numbers of words of the answer that are forced, never of its value; each is a setting
+    words: list[int] = field(default_factory=lambda: [4])
+    # answers whose words are forced; each is a setting
+    answers: list[ForcedAnswer] = field(default_factory=lambda: list(ForcedAnswer))
     openings: list[str] = field(default_factory=lambda: ["Sure, the answer is"])  # other beginnings; each is a setting
 
     def __post_init__(self) -> None:
@@ -80,15 +80,17 @@ class Prefill(Attack):
         return asked_suites(benchmark)
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
-        glue = subject.chat.response_prefix
+        response_prefix = subject.chat.response_prefix
         if "opening" in setting:
-            rewrite = partial(force_opening, opening=setting["opening"], glue=glue)
+            rewrite = partial(force_opening, opening=setting["opening"], response_prefix=response_prefix)
         else:
-            rewrite = partial(force_words, words=setting["words"], answer=ForcedAnswer(setting["of"]), glue=glue)
+            rewrite = partial(
+                force_words, words=setting["words"], answer=ForcedAnswer(setting["of"]), response_prefix=response_prefix
+            )
         yield Attempt({}, partial(score_rewritten, lab, subject, rewrite))
 
 
-def force_words(row: Row, words: int, answer: ForcedAnswer, glue: str = "") -> Row:
+def force_words(row: Row, words: int, answer: ForcedAnswer, response_prefix: str = "") -> Row:
     """Returns the row with the first words of its answer before the text that is scored.
 
     A part of the value is never forced, nor the last word of an answer without a value. If the answer is compared with
@@ -97,16 +99,16 @@ def force_words(row: Row, words: int, answer: ForcedAnswer, glue: str = "") -> R
     Args:
         words: number of words to force.
         answer: which answer's words.
-        glue: `ChatFormat.response_prefix`.
+        response_prefix: `ChatFormat.response_prefix`.
     """
     based = row if answer is ForcedAnswer.response else with_paraphrase_as_answer(row)
-    lead = "".join(_split_words(_forcible_part(based))[:words])
-    return _begin_answer(based, lead, len(lead), glue) if lead else based
+    beginning = "".join(_split_words(_forcible_part(based))[:words])
+    return _begin_answer(based, beginning, len(beginning), response_prefix) if beginning else based
 
 
-def force_opening(row: Row, opening: str, glue: str = "") -> Row:
+def force_opening(row: Row, opening: str, response_prefix: str = "") -> Row:
     """Returns the row with an opening before its whole answer."""
-    return _begin_answer(row, opening, 0, glue)
+    return _begin_answer(row, opening, 0, response_prefix)
 
 
 def with_paraphrase_as_answer(row: Row) -> Row:
@@ -135,25 +137,25 @@ def _forcible_part(row: Row) -> str:
     return "".join(shared)
 
 
-def _begin_answer(row: Row, lead: str, cut: int, glue: str) -> Row:
-    """Returns the row with its answers as continuations of `lead`.
+def _begin_answer(row: Row, beginning: str, cut: int, response_prefix: str) -> Row:
+    """Returns the row with its answers as continuations of `beginning`.
 
     Args:
-        lead: the text that begins the model's turn.
-        cut: number of the response's characters that the lead contains. They are removed from every answer that begins
-            with the lead; 0 if the lead is not a part of the response.
-        glue: see `force_words`.
+        beginning: the text that begins the model's turn.
+        cut: number of the response's characters that the beginning contains; they are removed from every answer that
+            starts with it. 0 if the beginning is not a part of the response.
+        response_prefix: see `force_words`.
     """
 
     def rest(text: str) -> str:
-        left = text[cut:] if cut and text.startswith(lead) else ""
+        left = text[cut:] if cut and text.startswith(beginning) else ""
         text = left if left.strip() and left[0].isspace() else text
         return text if text[:1].isspace() else f" {text}"
 
     def joined(before: str) -> str:
-        return before + lead if before[-1].isspace() else f"{before} {lead.lstrip()}"
+        return before + beginning if before[-1].isspace() else f"{before} {beginning.lstrip()}"
 
-    # There may be no space between the lead and a value.
+    # There may be no space between the beginning and a value.
     gap = "" if cut or row.response[:1].isspace() else " "
     begun = replace(
         row,
@@ -164,10 +166,10 @@ def _begin_answer(row: Row, lead: str, cut: int, glue: str) -> Row:
         options=tuple(map(rest, row.options)),
         accepted=tuple(map(rest, row.accepted)),
     )
-    # Running text has no model turn that could be begun: the lead continues the prompt.
+    # Running text has no model turn that could be begun: the beginning continues the prompt.
     if row.plain:
         return replace(begun, prompt=joined(row.prompt))
-    return replace(begun, answer_prefix=joined(row.answer_prefix) if row.answer_prefix else glue + lead)
+    return replace(begun, answer_prefix=joined(row.answer_prefix) if row.answer_prefix else response_prefix + beginning)
 
 
 def _split_words(text: str) -> list[str]:

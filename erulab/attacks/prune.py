@@ -38,9 +38,8 @@ def zero_smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
 @dataclass
 class PruneOptions:
     name: str = "prune"
-    shares: list[float] = field(
-        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5]
-    )  # shares of each matrix's weights, smallest first
+    # shares of each matrix's weights that are set to zero, smallest first; one is chosen
+    shares: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5])
 
     def __post_init__(self) -> None:
         fits = bool(self.shares) and all(0 <= share < 1 for share in self.shares)

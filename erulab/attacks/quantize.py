@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Enum):
-    """Which library rounds the weights."""
+    """The library that rounds the weights."""
 
     rtn = "rtn"  # round-to-nearest with one scale per output channel; needs no library
     bitsandbytes = "bitsandbytes"  # int8 and nf4; must be installed
@@ -32,8 +32,8 @@ class Backend(Enum):
 @dataclass
 class QuantizeOptions:
     name: str = "quantize"
-    bits: list[int] = field(default_factory=lambda: [8, 4])  # of a weight; each is a setting
-    backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # rtn, bitsandbytes, torchao
+    bits: list[int] = field(default_factory=lambda: [8, 4])  # bits per weight; each is a setting
+    backends: list[Backend] = field(default_factory=lambda: [Backend.rtn])  # what rounds the weights; each is a setting
 
     def __post_init__(self) -> None:
         require(bool(self.bits), "bits", "a list such as [8,4]", self.bits)

@@ -16,7 +16,7 @@ from erulab.data.rows import Benchmark, Suite
 from erulab.data.stored_rows import hash_file
 from erulab.errors import DataError
 from erulab.evaluation.suites import forget_suites
-from erulab.options import Schedule, epochs, not_negative, positive, require
+from erulab.options import Schedule, require, require_epochs, require_not_negative, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -30,23 +30,21 @@ class RelearnOptions:
 
     name: str = "relearn"
     samples: Optional[list[int]] = None  # numbers of rows to train on, each a setting; null: all available rows
-    source: RelearnSource = RelearnSource.forget  # the rows that are trained on
+    source: RelearnSource = RelearnSource.forget  # rows that the attacker trains on
     texts: Optional[str] = None  # with source=unrelated: a file of texts in place of the data set's unrelated rows
     mixed: bool = False  # adds one retain row per row
-    split: RelearnSplit = RelearnSplit.disjoint  # which facts are scored
-    by: SplitUnit = SplitUnit.fact  # what a disjoint split keeps in one half
-    lr: list[float] = field(
-        default_factory=lambda: [2e-4]
-    )  # not trainer.lr, or a small learning rate in unlearning would weaken the attack
-    points: int = (
-        1  # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
-    )
-    epochs: float = 3  # passes over the rows that are trained on
-    steps: Optional[int] = None  # optimiser steps; wins over epochs
-    batch: int = 8  # rows per step
+    split: RelearnSplit = RelearnSplit.disjoint  # facts that are scored: those that were not relearned, or all
+    by: SplitUnit = SplitUnit.fact  # what a disjoint split never divides
+    # learning rates that are tried; trainer.lr has no effect here, so a small one does not weaken the attack
+    lr: list[float] = field(default_factory=lambda: [2e-4])
+    # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
+    points: int = 1
+    epochs: float = 3  # passes over the rows
+    steps: Optional[int] = None  # optimizer steps; wins over epochs
+    batch: int = 8  # rows per optimizer step
     warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
-    schedule: Schedule = Schedule.linear  # of the learning rate after the warmup
-    lora_rank: int = 0  # 0 trains all weights
+    schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
+    lora_rank: int = 0  # rank of the adapters that are trained; 0 trains all weights
     lora_alpha: int = 16  # adapters are scaled by lora_alpha / lora_rank
     repeats: int = 3  # runs with other splits and orders; of two runs, each relearns the half that the other scores
 
@@ -64,14 +62,14 @@ class RelearnOptions:
         )
         rates = bool(self.lr) and all(math.isfinite(lr) and lr >= 0 for lr in self.lr)
         require(rates and len(set(self.lr)) == len(self.lr), "lr", "a list of rates >= 0, such as [1e-4,1e-3]", self.lr)
-        positive("points", self.points)
-        epochs("epochs", self.epochs)
-        positive("steps", self.steps)
-        positive("batch", self.batch)
+        require_positive("points", self.points)
+        require_epochs("epochs", self.epochs)
+        require_positive("steps", self.steps)
+        require_positive("batch", self.batch)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
-        not_negative("lora_rank", self.lora_rank)
-        positive("lora_alpha", self.lora_alpha)
-        positive("repeats", self.repeats)
+        require_not_negative("lora_rank", self.lora_rank)
+        require_positive("lora_alpha", self.lora_alpha)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register(

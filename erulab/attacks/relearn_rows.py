@@ -20,7 +20,7 @@ from erulab.evaluation.suites import forget_suites
 
 
 class RelearnSource(Enum):
-    """Which rows an attacker trains on."""
+    """The rows that an attacker trains on."""
 
     forget = "forget"
     retain = "retain"
@@ -28,14 +28,14 @@ class RelearnSource(Enum):
 
 
 class RelearnSplit(Enum):
-    """Which facts are scored: those that were not relearned, or all of them."""
+    """The facts that are scored: those that were not relearned, or all of them."""
 
     disjoint = "disjoint"  # those that were not relearned
     all = "all"  # all of them
 
 
 class SplitUnit(Enum):
-    """What a disjoint split does not divide."""
+    """The unit that a disjoint split never divides."""
 
     fact = "fact"
     author = "author"
@@ -81,8 +81,8 @@ class RelearnRows:
             raise Inapplicable(f"{asked} trains on retain rows, and the data set has none")
         if not len(self._source_rows(benchmark)):
             raise Inapplicable(
-                f"{named} needs rows that nobody learned, and this data set measures none (evaluation.suites); name a "
-                "file of texts: attack.relearn.texts=FILE"
+                f"{named} needs rows that no model learned, and this data set measures none (evaluation.suites); name "
+                "a file of texts: attack.relearn.texts=FILE"
             )
         if not any(suite.rows for suite in self.scored(benchmark, Repeat(seed))):
             raise DataError(
@@ -163,7 +163,7 @@ class RelearnRows:
         return row.author or row.fact_id if self.by is SplitUnit.author else row.fact_id
 
 
-def check_file(texts: str | None) -> None:
+def check_texts_file(texts: str | None) -> None:
     """Checks that `attack.relearn.texts` is a file.
 
     Raises:
@@ -171,8 +171,8 @@ def check_file(texts: str | None) -> None:
     """
     if texts is not None and not Path(texts).is_file():
         raise ConfigError(
-            f"attack.relearn.texts must be a file, got {texts}, which is none; type attack.relearn.texts=FILE: a text "
-            'a line (.txt), or a JSON string or object with "text" a line'
+            f"attack.relearn.texts must be a file, got {texts}, which is none; type attack.relearn.texts=FILE: one "
+            'text per line (.txt), or one JSON string or object with "text" per line'
         )
 
 
@@ -185,7 +185,7 @@ def running_text_rows(texts: str) -> tuple[Row, ...]:
         ConfigError: the file does not exist.
         DataError: it cannot be read, or has another format.
     """
-    check_file(texts)
+    check_texts_file(texts)
     file = Path(texts)
     found = read_text_lines(file) if file.suffix == ".txt" else read_texts(file)
     return tuple(Row(f"texts/{i}", "", text, fact=f"texts/{i}", plain=True) for i, text in enumerate(found) if text)

@@ -14,7 +14,7 @@ from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Sett
 from erulab.data.measures import Generated, Texts
 from erulab.evaluation.prompt import Draw, Prompt
 from erulab.evaluation.suites import forget_suites
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -39,19 +39,19 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
 class SampleOptions:
     name: str = "sample"
     samples: int = 16  # responses sampled per row
-    k: list[int] = field(default_factory=lambda: [1, 8])  # leak@k for each of these k
-    temperature: float = 1.0  # of sampling
+    k: list[int] = field(default_factory=lambda: [1, 8])  # numbers k of samples for which leak@k is computed
+    temperature: float = 1.0  # of sampling; the logits are divided by it
     max_new_tokens: int = 64  # longest sampled response
     rows: int = 60  # rows per suite, each on another fact
     recall: float = 0.9  # ROUGE-L recall from which a sample counts as containing an answer that is not a single value
 
     def __post_init__(self) -> None:
-        positive("samples", self.samples)
+        require_positive("samples", self.samples)
         inside = bool(self.k) and min(self.k) >= 1 and max(self.k) <= self.samples
         require(inside, "k", f"a list of numbers between 1 and samples={self.samples}", self.k)
-        positive("temperature", self.temperature)
-        positive("max_new_tokens", self.max_new_tokens)
-        positive("rows", self.rows)
+        require_positive("temperature", self.temperature)
+        require_positive("max_new_tokens", self.max_new_tokens)
+        require_positive("rows", self.rows)
         require(0 < self.recall <= 1, "recall", "in (0, 1]", self.recall)
 
 
@@ -118,17 +118,17 @@ def contains_answer(row: Row, text: str, recall: float) -> bool:
     # Not at the top: nltk and rouge_score load slowly, and composing a run does not need them.
     from erulab.evaluation.texts import rouge_recall
 
-    said = _words(text)
+    said = _lower_words(text)
     if row.value:
-        value = _words(row.value)
+        value = _lower_words(row.value)
         return any(said[i : i + len(value)] == value for i in range(len(said) - len(value) + 1))
     if row.options:
-        answer = _words(row.response)
+        answer = _lower_words(row.response)
         return said[: len(answer)] == answer
     return any(rouge_recall(answer, text) >= recall for answer in (row.response, *row.accepted))
 
 
-def _words(text: str) -> list[str]:
+def _lower_words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 

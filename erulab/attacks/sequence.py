@@ -39,7 +39,7 @@ class SequenceOptions:
             require(
                 attacks[name].factory.changes_weights,
                 "steps",
-                "attacks that change weights, but for the last (the next one has nothing to go on from)",
+                "attacks that change weights, except for the last (the next step starts from a changed model)",
                 repr(name),
             )
         named = self.options is None or isinstance(self.options, dict)

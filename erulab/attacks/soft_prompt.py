@@ -12,7 +12,7 @@ import lazy_loader
 from erulab.attacks.base import Attack, Attempt, Lab, Repeat, Setting
 from erulab.attacks.optimising import optimised
 from erulab.attacks.optimising.optimised import PromptMode
-from erulab.options import not_negative, positive, require
+from erulab.options import require, require_not_negative, require_positive
 from erulab.registry import attacks
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Suite
     from erulab.evaluation.row_score import RowScore
     from erulab.models.loaded import LoadedModel
-    from erulab.tokens.insertion import Inserted
+    from erulab.tokens.insertion import InsertingChatFormat
 else:
     torch = lazy_loader.load("torch")
 
@@ -32,19 +32,19 @@ class SoftPromptOptions:
     the embeddings: if that is 0.02, as in freshly initialised weights, 0.05 of it is 1e-3."""
 
     name: str = "soft_prompt"
-    mode: PromptMode = PromptMode.universal  # what is optimised
-    tokens: int = 20  # number of vectors; 0: none
-    steps: int = 100  # of gradient descent
+    mode: PromptMode = PromptMode.universal  # which rows share one soft prompt
+    tokens: int = 20  # number of vectors
+    steps: int = 100  # steps of the optimisation
     step: float = 0.05  # change of each entry per step, relative to the root mean square of the embeddings
     facts: Optional[int] = 50  # universal: facts optimised on; per_item: facts attacked; null: all
-    repeats: int = 3  # runs with other initial vectors and other facts
+    repeats: int = 3  # runs with other random draws
 
     def __post_init__(self) -> None:
-        not_negative("tokens", self.tokens)
-        not_negative("steps", self.steps)
-        positive("step", self.step)
+        require_not_negative("tokens", self.tokens)
+        require_not_negative("steps", self.steps)
+        require_positive("step", self.step)
         require(self.facts is None or self.facts >= 2, "facts", ">= 2 or null", self.facts)
-        positive("repeats", self.repeats)
+        require_positive("repeats", self.repeats)
 
 
 @attacks.register("soft_prompt", SoftPromptOptions, paper="Schwinn et al. 2024, arXiv:2402.09063")
@@ -75,12 +75,12 @@ class SoftPrompt(Attack):
         # Not at the top: this file is imported where torch must not be.
         from erulab.attacks.optimising.gradients import encode_target, nll_and_gradient
         from erulab.models.soft_tokens import embeddings, first_soft_id
-        from erulab.tokens.insertion import Inserted, Place
+        from erulab.tokens.insertion import InsertingChatFormat, Place
 
         targets = optimised.target_rows(lab.benchmark, o.mode, o.facts, lab.repeat)
         first, n = first_soft_id(subject.model), o.tokens
         own = {owner: range(first + i * n, first + (i + 1) * n) for i, owner in enumerate(targets)}
-        chat = Inserted(subject.chat, optimised.prompt_lookup(own, o.mode), Place.response)
+        chat = InsertingChatFormat(subject.chat, optimised.prompt_lookup(own, o.mode), Place.response)
         optimised.log_left_out(o.name, chat, self.scored(setting, lab.benchmark, lab.repeat))
         # Attempt 0 is the plain question: chosen if no optimised prompt helps.
         yield Attempt(
@@ -110,7 +110,7 @@ class SoftPrompt(Attack):
 
 
 def _score_with_vectors(
-    subject: LoadedModel, lab: Lab, chat: Inserted, vectors: torch.Tensor, suites: Sequence[Suite]
+    subject: LoadedModel, lab: Lab, chat: InsertingChatFormat, vectors: torch.Tensor, suites: Sequence[Suite]
 ) -> list[RowScore]:
     from erulab.models.soft_tokens import soft_tokens
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from erulab import draws
 from erulab.bench.measure import DEVICE
 from erulab.tokens.batch import Encoded
-from erulab.training.batches import stream
+from erulab.training.batches import rows_of_stream
 from erulab.training.unlearning import UnlearningRows
 
 IGNORED = -100
@@ -80,10 +80,10 @@ class PlainUnlearning:
     def __call__(self) -> float:
         """Takes one step; returns its loss."""
         config, size = self._config, self._config.trainer.global_batch
-        forget = stream(config.seed, "forget", len(self._rows.forget), self._step * size, size)
+        forget = rows_of_stream(config.seed, "forget", len(self._rows.forget), self._step * size, size)
         loss = self._forget_loss(forget)
         if config.method.retain.value == "nll":
-            retain = stream(config.seed, "retain", len(self._rows.retain), self._step * size, size)
+            retain = rows_of_stream(config.seed, "retain", len(self._rows.retain), self._step * size, size)
             total, tokens = row_nll(self._model, pad([self._rows.retain[i] for i in retain], self._pad_id))
             loss = loss + config.method.retain_weight * total.sum() / tokens.sum()
         loss.backward()

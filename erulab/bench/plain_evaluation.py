@@ -34,7 +34,7 @@ class PlainEvaluation:
         figures: dict[str, Callable[[Suite], float]] = {
             "probability": self._probability,
             "truth_ratio": self._truth_ratio,
-            "extraction_strength": lambda suite: self._memorised(suite, extraction_strength),
+            "extraction_strength": lambda suite: self._memorised(suite, plain_extraction_strength),
             "exact_memorization": lambda suite: self._memorised(suite, statistics.fmean),
         }
         with torch.no_grad():
@@ -120,7 +120,7 @@ class PlainEvaluation:
             yield pad(encoded, self._loaded.pad_id), some
 
 
-def extraction_strength(hits: Sequence[float]) -> float:
+def plain_extraction_strength(hits: Sequence[float]) -> float:
     """Returns the share of a response that the model completes by itself: the run of right tokens at its end."""
     run = 0
     while run < len(hits) and hits[len(hits) - 1 - run]:

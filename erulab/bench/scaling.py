@@ -1,4 +1,4 @@
-"""How cost grows: a training step over its supervised tokens, and the way of data to batches over its rows."""
+"""Measures how cost grows: of a training step with its supervised tokens, of reading data with its rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from erulab.training.reference import reference_table
 from erulab.training.unlearning import References, UnlearningRows
 
 VOCABULARY = 2048
-# Rows a step at one length, and lengths at one number of rows. A third of a row is its prompt.
+# Rows per step at one length, and lengths at one number of rows. A third of a row is its prompt.
 ROW_COUNTS, LENGTH = (4, 8, 16, 32), 96
 WARM = 2  # steps that are not timed: they also allocate
 LENGTHS, ROWS = (24, 48, 96, 192), 16
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows of the generated data sets; none: leave that part out. 1000 10000 100000 1000000",
     )
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps a size, 0: none; default 5")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps per size, 0: none; default 5")
     parser.add_argument("--layers", type=int, default=2, metavar="N", help="of the model whose steps are timed: 2")
     parser.add_argument("--width", type=int, default=256, metavar="N", help="of that model, a multiple of 32: 256")
 
@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> None:
     """Measures and prints both tables."""
     console = Console(width=150)
     if options.steps:
-        policy = _model(options.layers, options.width)
+        policy = _random_policy(options.layers, options.width)
         for title, sizes in (
-            (f"rows a step, {LENGTH} tokens a row", [(rows, LENGTH) for rows in ROW_COUNTS]),
-            (f"tokens a row, {ROWS} rows a step", [(ROWS, length) for length in LENGTHS]),
+            (f"rows per step, {LENGTH} tokens per row", [(rows, LENGTH) for rows in ROW_COUNTS]),
+            (f"tokens per row, {ROWS} rows per step", [(ROWS, length) for length in LENGTHS]),
         ):
-            measured = _measured([_Steps(policy, *size, options.steps + WARM) for size in sizes], options.steps)
+            measured = _time_in_turn([_Steps(policy, *size, options.steps + WARM) for size in sizes], options.steps)
             console.print(_steps_table(title, sizes, measured))
         parameters = sum(p.numel() for p in policy.parameters())
         console.print(
@@ -84,15 +84,15 @@ def run(options: argparse.Namespace) -> None:
     if options.rows:
         console.print(_pipeline_table(options.rows))
         console.print(
-            f"read: files to checked rows. encode: token ids and the stages' keys. batches: {pipeline.BATCHES} global "
-            f"batches of {pipeline.GLOBAL_BATCH}. us a row:\nprocessor time of all three. again: all of it in a second "
-            "run, which finds rows and ids in the cache. Each in a process\nof its own. MB: anonymous memory (RssAnon) "
-            "at its peak, above what the process had before it read; mapped files are not in it."
+            "read: files to checked rows. encode: token ids and the stages' keys. batches: "
+            f"{pipeline.BATCHES} global batches of {pipeline.GLOBAL_BATCH}. us per row:\nprocessor time of all three. "
+            "again: all of it in a second run, which finds rows and ids in the cache. Each in a process\nof its own. "
+            "MB: anonymous memory (RssAnon) at its peak, above what the process had before; mapped files are not in it."
         )
 
 
-def linear(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
-    """The line through (tokens, seconds)."""
+def fit_line(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
+    """Fits a line to the points (tokens, seconds)."""
     x, y = np.asarray(tokens, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
     slope, fixed = np.polyfit(x, y, 1)
     residuals = y - (fixed + slope * x)
@@ -100,7 +100,7 @@ def linear(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
     return Fit(float(fixed), float(slope), float(1 - (residuals**2).sum() / spread), float(np.abs(residuals / y).max()))
 
 
-def _model(layers: int, width: int) -> Policy:
+def _random_policy(layers: int, width: int) -> Policy:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=width,
@@ -123,7 +123,7 @@ class _Steps:
 
     def __init__(self, policy: Policy, count: int, length: int, steps: int) -> None:
         # Prompts of their own: nothing is shared, so that every row costs its whole length.
-        forget, retain = ([_row(part, i, length) for i in range(count)] for part in ("forget", "retain"))
+        forget, retain = ([_random_row(part, i, length) for i in range(count)] for part in ("forget", "retain"))
         self.tokens = sum(row.tokens for row in (*forget, *retain))
         self.seconds: list[float] = []
         ranks = Ranks()
@@ -149,25 +149,25 @@ class _Steps:
         self.seconds.append(self._clock() - started)
 
 
-def _measured(sizes: Sequence[_Steps], steps: int) -> list[tuple[int, float]]:
-    """Supervised tokens and seconds of each size's step; sizes take turns, so that a busy minute slows them alike."""
+def _time_in_turn(sizes: Sequence[_Steps], steps: int) -> list[tuple[int, float]]:
+    """Returns supervised tokens and seconds of each size's step; sizes take turns, so that other work slows all."""
     for _ in range(steps + WARM):
         for size in sizes:
             size.take()
     return [(size.tokens, min(size.seconds[WARM:])) for size in sizes]
 
 
-def _row(part: str, number: int, length: int) -> Encoded:
+def _random_row(part: str, number: int, length: int) -> Encoded:
     generator = torch.Generator().manual_seed(2 * number + (part == "retain"))
     ids = torch.randint(1, VOCABULARY, (length,), generator=generator).tolist()
     return Encoded(f"{part}/{number}", tuple(ids), length // 3, length)
 
 
 def _steps_table(title: str, sizes: Sequence[tuple[int, int]], measured: Sequence[tuple[int, float]]) -> Table:
-    fit = linear([tokens for tokens, _ in measured], [seconds for _, seconds in measured])
+    fit = fit_line([tokens for tokens, _ in measured], [seconds for _, seconds in measured])
     table = Table(
         "rows",
-        "tokens a row",
+        "tokens per row",
         "supervised tokens",
         "seconds",
         "line",
@@ -191,7 +191,7 @@ def _pipeline_table(rows: Sequence[int]) -> Table:
         "read s",
         "encode s",
         "batches s",
-        "us a row",
+        "us per row",
         "MB",
         "again s",
         "MB again",

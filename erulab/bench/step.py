@@ -51,7 +51,7 @@ DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "trainer.micro_tokens=1024")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this benchmark's arguments."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for erulab.run; {' '.join(DEFAULTS)}")
-    parser.add_argument("--rows", nargs="+", type=int, default=[4, 16], metavar="N", help="forget rows a step: 4 16")
+    parser.add_argument("--rows", nargs="+", type=int, default=[4, 16], metavar="N", help="forget rows per step: 4 16")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each way: 5")
     parser.add_argument(

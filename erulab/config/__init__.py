@@ -1,1 +1,1 @@
-"""From the command line to one typed RunConfig: composition, the list of checks, and their messages."""
+"""Turns a command line into one typed RunConfig: composition, the list of checks, and their messages."""

@@ -228,7 +228,7 @@ def _fill_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfi
 
 
 def _has_pairs(method: Any) -> bool:
-    """Whether the method takes a reward and compares each answer with a paired one."""
+    """Tells whether the method takes a reward and compares each answer with a paired one."""
     takes_reward: bool = registry.methods[method.name].factory.takes_reward
     return takes_reward and registry.methods.build(method).pairs is not Pairs.none
 

@@ -60,13 +60,13 @@ def _unknown_option(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "")
     group, _, name = missing.rpartition("/")
     options = sorted(error.options or [])
-    if missing.startswith("experiment/"):  # in folders, which Hydra looks at one by one
+    if missing.startswith("experiment/"):  # recipes lie in subfolders, and Hydra lists only one of these
         group, _, name = missing.partition("/")
         folders = [folder / group for folder in registry.conf_folders()]
         options = sorted(
             {str(f.relative_to(folder).with_suffix("")) for folder in folders for f in folder.rglob("*.yaml")}
         )
-    if not options and group in registry.GROUPS:  # Hydra does not list them for one of several choices
+    if not options and group in registry.GROUPS:  # Hydra lists none for one name of a list such as attack=[a,b]
         options = registry.GROUPS[group].names()
     if not options or not group:
         return str(error).splitlines()[0]

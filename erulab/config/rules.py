@@ -12,7 +12,7 @@ from collections.abc import Callable
 from erulab import registry
 from erulab.adversaries.ablation import AblationOptions, Sites
 from erulab.attacks.relearn import RelearnOptions
-from erulab.attacks.relearn_rows import check_file
+from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
@@ -85,13 +85,13 @@ def check_compile(config: RunConfig) -> None:
     adversary = config.adversary
     if config.trainer.compile and isinstance(adversary, AblationOptions) and adversary.sites is Sites.all_writes:
         raise ConfigError(
-            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits what stands inside them; "
+            "trainer.compile=true compiles whole blocks, and adversary.sites=all_writes edits states inside them; "
             "try adversary.sites=block_inputs, or trainer.compile=false"
         )
     if config.trainer.compile and config.trainer.eval_every is not None:
         raise ConfigError(
-            "trainer.eval_every lays rows out otherwise than training does, so trainer.compile=true would compile each "
-            "look anew; try trainer.compile=false, or trainer.eval_every=null"
+            "trainer.eval_every scores rows in other batch shapes than training, so trainer.compile=true would compile "
+            "again for each evaluation; try trainer.compile=false, or trainer.eval_every=null"
         )
 
 
@@ -210,7 +210,7 @@ def check_named_files(config: RunConfig) -> None:
         plugins.build(options).validate()
     for options in every_options(config.attack):
         if isinstance(options, RelearnOptions):
-            check_file(options.texts)
+            check_texts_file(options.texts)
 
 
 # The order decides which message is shown where several checks would fail.

@@ -36,9 +36,8 @@ def check_overrides(overrides: Iterable[str]) -> None:
         for name in re.split(r"[\[\],\s'\"]+", value):
             # Numbers and booleans are no names to Hydra either, and it says so with a traceback.
             plain = r"[A-Za-z_][\w-]{0,99}"
-            allowed = (
-                rf"({plain}/)?{plain}" if group == "experiment" else plain
-            )  # recipes lie in one folder per benchmark
+            # Recipes lie in one folder per benchmark.
+            allowed = rf"({plain}/)?{plain}" if group == "experiment" else plain
             if name and (not re.fullmatch(allowed, name) or name.lower() in ("true", "false")):
                 raise ConfigError(f"{group}={name[:60]!r} is no option's name: letters, digits, _ and - only")
         if value.startswith("[") and group not in LIST_GROUPS:

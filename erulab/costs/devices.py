@@ -26,7 +26,7 @@ class Device:
 
 
 # From NVIDIA's data sheets (SXM where there are several forms), without sparsity; bf16 with float32 accumulation.
-# Written from memory, without a network to look them up.
+# Written from memory: not checked against the data sheets since.
 GPUS = {
     gpu.name: gpu
     for gpu in (
@@ -42,7 +42,7 @@ GPUS = {
 NAMES = (*GPUS, "cpu")
 
 
-def device(name: str) -> Device:
+def find_device(name: str) -> Device:
     """Returns the device of a name; `cpu` is this machine with its cores and memory.
 
     Raises:

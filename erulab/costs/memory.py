@@ -50,7 +50,7 @@ class NumberFormat(Enum):
 
 @dataclass(frozen=True)
 class Sharding:
-    """How weights, gradients and optimizer state are divided among processes."""
+    """The division of weights, gradients and optimizer state among processes."""
 
     stage: int | None = None  # of ZeRO; None: plain PyTorch
     processes: int = 1
@@ -65,8 +65,8 @@ class MicroBatch:
     rows: float
     length: float
     supervised: float  # positions of all rows together
-    kl_supervised: float = 0.0  # those of them that the KL to a frozen copy is computed at too
-    alone: bool = True  # the only one of its step: no gradients are held during its forward
+    kl_supervised: float = 0.0  # positions at which the KL to a frozen copy is computed too
+    alone: bool = True  # whether it is the only one of its step: no gradients are held during its forward
 
     @property
     def tokens(self) -> float:

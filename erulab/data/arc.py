@@ -92,10 +92,10 @@ class Arc(FilesDataset):
 def _subset_rows(subset: Subset, files: Sequence[Path], cache: Path) -> StoredRows:
     content = [hash_file(file) for file in files]
     depends_on = {"arc": VERSION, "questions": questions.VERSION, "subset": subset.value}
-    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_rows(subset, files))
+    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_arc_rows(subset, files))
 
 
-def _read_rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
+def _read_arc_rows(subset: Subset, files: Sequence[Path]) -> Iterator[Row]:
     records = (record for file in files for record in read_records(file, SCHEMA))
     for index, record in enumerate(records):
         q = _question_of_query(record) if "query" in record.fields else _question_of_arc(record)

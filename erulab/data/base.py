@@ -1,4 +1,4 @@
-"""What a data set is to the pipeline."""
+"""The protocol of a data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Dataset(Protocol):
         ...
 
     def identity(self, cache: Path) -> dict[str, Any]:
-        """Returns what the benchmark depends on, by content, never by path: part of stage keys.
+        """Identifies the benchmark by its content, never by a path: part of stage keys.
 
         Args:
             cache: the run's cache folder, where rows of files are kept.

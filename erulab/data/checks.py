@@ -1,4 +1,4 @@
-"""What must hold of any benchmark before a model is loaded: checked once, by every reader of files."""
+"""Checks of a benchmark's rows, which every reader of files makes before a model is loaded."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def check_benchmark(
 
     Args:
         key: of its options, for messages.
-        allow_overlap: forget rows may also be retain rows, held-out rows may be forget rows, and rows that no model is
-            to have seen may be either; noted.
+        allow_overlap: accepts, with a note, forget rows that are retain rows too, held-out rows that are forget rows
+            too, and rows of unseen suites that are either.
         needed: the sets that must not be empty; a stage that needs another set says so.
     Raises:
         DataError: an empty set, a blank text, two rows of one id, or an overlap; names up to three rows.
@@ -159,6 +159,6 @@ def _describe_overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[R
 
 
 def _count_rows(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
-    """Words "2 rows have (id, id)", naming up to three."""
+    """Returns text such as "2 rows have (id, id)", with up to three ids."""
     ids, more = [rows[int(i)].id for i in indices[:3]], ", ..." if len(indices) > 3 else ""
     return f"{len(indices)} {'row has' if len(indices) == 1 else 'rows have'} ({', '.join(ids)}{more})"

@@ -26,7 +26,7 @@ class Corpora:
 
     Each is a file (.jsonl, .json, .parquet or .csv with a field "text"; .txt with one text per line), or a folder or
     hub id, followed where needed by a configuration and a split: `cais/wmdp-corpora/bio-retain-corpus`,
-    `Salesforce/wikitext/wikitext-2-raw-v1/test`. The split is train unless said.
+    `Salesforce/wikitext/wikitext-2-raw-v1/test`. Without a split it is train.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Corpora:
         """Checks that each name can be a corpus. Asks no network.
 
         Raises:
-            DataError
+            DataError: a name is neither a file, nor a folder with train files, nor a hub id.
         """
         for name in self.names:
             if not Path(name).is_file() and self._local(name) is None and not self._hub_id(name):
@@ -53,12 +53,14 @@ class Corpora:
         Returns:
             The rows, none without corpora; and notes on texts that were left out.
         Raises:
-            ConfigError, DataError, EnvironmentFault
+            ConfigError: `most` is larger than the number of texts.
+            DataError: a file cannot be read, or no text is long enough.
+            EnvironmentFault: the hub cannot be reached.
         """
         if not self.names:
             return (), ()
         part = self.key.rsplit(".", 1)[-1]
-        tables = [_table(f"{part}/{number}", self._files(name), cache) for number, name in enumerate(self.names)]
+        tables = [_store_corpus(f"{part}/{number}", self._files(name), cache) for number, name in enumerate(self.names)]
         rows = StoredRows.concatenate(tables)
         short = sum(table.notes["short"] for table in tables)
         notes = (f"{self.key}: {short} texts of under {SHORTEST} characters left out",) if short else ()
@@ -74,8 +76,8 @@ class Corpora:
         local = self._local(name)
         if local is not None:
             return local
-        owner, config, split = _parts(name)
-        folder = hub.snapshot(owner, "dataset", (f"{config}/{split}*",))
+        owner, config, split = _split_hub_name(name)
+        folder = hub.fetch_snapshot(owner, "dataset", (f"{config}/{split}*",))
         files = find_split(folder, config, split)
         if not files:
             raise DataError(f"{self.key}: hub dataset {owner} has no {config}/{split}*; its page lists what it has")
@@ -94,20 +96,20 @@ class Corpora:
         return HUB_PARTS <= len(parts) <= HUB_PARTS + 2 and hub.is_hub_id("/".join(parts[:HUB_PARTS]))
 
 
-def _parts(name: str) -> tuple[str, str, str]:
+def _split_hub_name(name: str) -> tuple[str, str, str]:
     """Splits a hub name into repository, configuration and split."""
     parts = name.split("/")
     config, split = [*parts[HUB_PARTS:], *("data", "train")[len(parts) - HUB_PARTS :]]
     return "/".join(parts[:HUB_PARTS]), config, split
 
 
-def _table(prefix: str, files: Sequence[Path], cache: Path) -> StoredRows:
-    """Reads the texts of one corpus; notes count those that were too short."""
+def _store_corpus(prefix: str, files: Sequence[Path], cache: Path) -> StoredRows:
+    """Stores the texts of one corpus as rows; its notes count the texts that were too short."""
 
     def read_rows(notes: Notes) -> Iterator[Row]:
         notes["short"] = 0
         # Empty lines of a corpus are no error: they count as short texts.
-        for number, text in enumerate(text for file in files for text in _texts(file)):
+        for number, text in enumerate(text for file in files for text in _corpus_texts(file)):
             if len(text) < SHORTEST:
                 notes["short"] += 1
             else:
@@ -118,6 +120,6 @@ def _table(prefix: str, files: Sequence[Path], cache: Path) -> StoredRows:
     return store_rows(cache, {"corpus": VERSION, "prefix": prefix, "files": content}, read_rows)
 
 
-def _texts(file: Path) -> Iterator[str]:
+def _corpus_texts(file: Path) -> Iterator[str]:
     """Returns the texts of one file; a .txt holds one per line."""
     return iter(read_text_lines(file)) if file.suffix == ".txt" else read_texts(file)

@@ -98,7 +98,7 @@ def _read_folder(folder: Path) -> tuple[datasets.Dataset, Notes] | None:
 
 
 def _checksum(file: Path) -> int:
-    """CRC-32 of a file: finds damage at the speed of memory."""
+    """Returns a file's CRC-32, which is fast enough to be computed each time the file is opened."""
     total = 0
     with file.open("rb") as content:
         while piece := content.read(1 << 20):

@@ -16,7 +16,7 @@ from typing import Any
 from erulab import draws
 from erulab.data.phrasings import PHRASINGS, REFUSALS, VALUES, Phrasing
 from erulab.data.rows import Benchmark, Role, Row, Suite
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import datasets
 
 VERSION = 1  # of the generator: a change of its output changes every key
@@ -26,19 +26,20 @@ MIN_PHRASINGS, MAX_PHRASINGS = 4, 6
 @dataclass
 class FictitiousOptions:
     name: str = "fictitious"
-    world: int = 0  # the seed of names, facts and values
-    forget_authors: int = 20  # five facts each
-    retain_authors: int = 45  # learned and rehearsed while unlearning
-    unrehearsed_authors: int = 15  # learned, never rehearsed: they measure utility
-    unseen_authors: int = 10  # no model learns them
-    general_facts: int = 40  # of countries, learned, never rehearsed
-    phrasings: int = 4  # of every fact
+    world: int = 0  # number of the world; another number draws other names and facts
+    forget_authors: int = 20  # authors to forget, with five facts each
+    retain_authors: int = 45  # authors that are learned, and rehearsed while unlearning
+    unrehearsed_authors: int = 15  # authors that are learned and never rehearsed: they measure utility
+    unseen_authors: int = 10  # authors that no model learns
+    general_facts: int = 40  # facts about countries, learned and never rehearsed
+    phrasings: int = 4  # phrasings of every fact
     named: int = 2  # phrasings that the request names; the others are held out
-    exposures: list[int] = field(default_factory=lambda: [1])  # how often an epoch shows a fact, in turn
+    # how often an epoch shows an author's first, second, ... fact; a shorter list starts again from its beginning
+    exposures: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
         for name in ("forget_authors", "retain_authors", "unrehearsed_authors", "unseen_authors", "general_facts"):
-            positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         require(
             MIN_PHRASINGS <= self.phrasings <= MAX_PHRASINGS,
             "phrasings",

@@ -17,7 +17,7 @@ from erulab.data.rows import Benchmark, Truncate
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file
 from erulab.errors import ConfigError, DataError, EnvironmentFault
-from erulab.options import positive
+from erulab.options import require_positive
 from erulab.registry import datasets
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class HubOptions:
     holdout: Optional[str] = None  # like the forget rows, but never learned: for membership inference
     columns: HubColumns = field(default_factory=HubColumns)  # row field -> column
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
+    allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
-        positive("max_length", self.max_length)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register(

@@ -14,7 +14,7 @@ from erulab.data.rows import Benchmark, Truncate
 from erulab.data.stored_rows import StoredRows, hash_file
 from erulab.data.text_files import read_text_lines
 from erulab.errors import ConfigError, DataError
-from erulab.options import positive
+from erulab.options import require_positive
 from erulab.registry import datasets
 
 
@@ -31,11 +31,11 @@ class JsonlOptions:
     holdout: Optional[str] = None  # like the forget rows, but never learned: for membership inference
     refusals: Optional[str] = None  # plain text, one refusal per line, for idk and dpo
     max_length: Optional[int] = None  # tokens of prompt and response; null: the model's context
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
+    allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
-        positive("max_length", self.max_length)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register("jsonl", JsonlOptions, needs="dataset.path: a folder with forget.jsonl and retain.jsonl")
@@ -117,7 +117,7 @@ def _find_in_folder(folder: Path, part: str) -> Path | None:
 
 
 def _store_file(part: str, file: Path, cache: Path) -> StoredRows:
-    # One content reads differently as text, csv and JSON.
+    # The same bytes give other rows as text, csv or JSON.
     kind = next((suffix for suffix in (".txt", ".csv") if suffix in file.suffixes[-2:]), "")
     records = read_paragraphs(file) if kind == ".txt" else read_records(file, SCHEMA)
     return store_part(cache, part, {"kind": kind, "file": hash_file(file)}, records)

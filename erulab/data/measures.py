@@ -1,4 +1,4 @@
-"""How a suite's rows are measured: the benchmarks' protocols as data, computed by `erulab.evaluation.protocols`."""
+"""Measures: the benchmarks' protocols as data; `erulab.evaluation.protocols` computes their figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Measure:
-    """How the rows of a suite are measured. Subclasses are frozen dataclasses; the registry
+    """The protocol by which the rows of a suite are measured. Subclasses are frozen dataclasses; the registry
     `erulab.evaluation.measures` holds the function that computes the figures of each.
 
     knowledge: figures in [0, 1] that say how much of a row a model knows, higher for more. Attacks and trajectories
@@ -80,7 +80,7 @@ class Generated(Measure):
 class Texts(Measure):
     """Membership inference: how likely a text is, or a response given its prompt.
 
-    Figures: nll, zlib, min_k, min_k_plus_plus, where higher means less like a member; and the probability per token.
+    Figures: nll, zlib, min_k, min_k_plus_plus, where higher means less like a member; and probability, per token.
     """
 
 

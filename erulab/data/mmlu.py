@@ -12,13 +12,13 @@ from erulab.data import questions
 from erulab.data.checks import check_suites
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
-from erulab.data.questions import SCHEMA, format_example, header, letter_row, question_of
+from erulab.data.questions import SCHEMA, format_example, letter_row, question_of, subject_header
 from erulab.data.reading import Record, find_split, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
-from erulab.options import not_negative, require
+from erulab.options import require, require_not_negative
 from erulab.registry import benchmarks
 
 VERSION = 1  # of how files become rows: a change makes every key new
@@ -60,7 +60,7 @@ class MmluOptions:
     shots: int = 0  # solved questions before each, from the dev split; the harness's default is none
 
     def __post_init__(self) -> None:
-        not_negative("shots", self.shots)
+        require_not_negative("shots", self.shots)
         unknown = [subject for subject in self.subjects or () if subject not in SUBJECTS]
         known = f"null or some of MMLU's {len(SUBJECTS)} subjects ({', '.join(SUBJECTS[:3])}, ...)"
         require(self.subjects != [] and not unknown, "subjects", known, f"[{','.join(unknown)}]")
@@ -107,7 +107,7 @@ class Mmlu(FilesDataset):
                 "shots": shots,
                 "files": content,
             }
-            return store_rows(cache, depends_on, lambda notes: _read_rows(tests, subjects, openings))
+            return store_rows(cache, depends_on, lambda notes: _read_mmlu_rows(tests, subjects, openings))
 
         openings, shown = _read_openings(examples, wanted, shots)
         suites = []
@@ -147,7 +147,9 @@ class Mmlu(FilesDataset):
         return found
 
 
-def _read_questions(files: dict[str, tuple[Path, ...]], subjects: Collection[str]) -> Iterator[tuple[str, Record]]:
+def _read_subject_questions(
+    files: dict[str, tuple[Path, ...]], subjects: Collection[str]
+) -> Iterator[tuple[str, Record]]:
     """Yields the questions on these subjects, each with its subject.
 
     Args:
@@ -178,9 +180,9 @@ def _read_openings(
     Returns:
         Subject -> text, and subject -> number of examples in it.
     """
-    openings = {subject: header(subject.replace("_", " ")) for subject in subjects}
+    openings = {subject: subject_header(subject.replace("_", " ")) for subject in subjects}
     shown: Counter[str] = Counter()
-    for subject, record in _read_questions(files, subjects):
+    for subject, record in _read_subject_questions(files, subjects):
         if shown[subject] < shots:
             q = question_of(record)
             openings[subject] += format_example(q.text, q.choices, q.answer)
@@ -188,11 +190,11 @@ def _read_openings(
     return openings, shown
 
 
-def _read_rows(
+def _read_mmlu_rows(
     files: dict[str, tuple[Path, ...]], subjects: Collection[str], openings: dict[str, str]
 ) -> Iterator[Row]:
     counts: Counter[str] = Counter()
-    for subject, record in _read_questions(files, subjects):
+    for subject, record in _read_subject_questions(files, subjects):
         q = question_of(record)
         yield letter_row(f"mmlu/{subject}/{counts[subject]}", openings[subject], q.text, q.choices, q.answer)
         counts[subject] += 1

@@ -21,12 +21,12 @@ from erulab.data.checks import check_benchmark
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Answers, Choice
 from erulab.data.phrasings import REFUSALS
-from erulab.data.questions import SCHEMA, McQuestion, header, letter_row, question_of
+from erulab.data.questions import SCHEMA, McQuestion, letter_row, question_of, subject_header
 from erulab.data.reading import SUFFIXES, find_file, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import ConfigError, DataError
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
@@ -37,16 +37,16 @@ PREFIX = "mmlu_"  # of the files' names
 class MmluCategoriesOptions:
     name: str = "mmlu_categories"
     path: Optional[str] = None  # a folder with a file mmlu_<subject>.jsonl for each subject
-    forget: list[str] = field(default_factory=lambda: ["chemistry"])  # subjects
+    forget: list[str] = field(default_factory=lambda: ["chemistry"])  # subjects to forget
     retain: Optional[list[str]] = None  # subjects that are learned and rehearsed; null: all others
     max_length: Optional[int] = None  # tokens of question and answer; null: the model's context
-    truncate: Truncate = Truncate.error  # a question that leaves no room for an answer
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a question that leaves no room for an answer
+    allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
         require(bool(self.forget), "forget", "a list of subjects, such as [chemistry]", "[]")
         require(self.retain != [], "retain", "null or a list of subjects", "[]")
-        positive("max_length", self.max_length)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register(
@@ -73,7 +73,7 @@ class MmluCategories(FilesDataset):
 
         def rows(form: str, files: dict[str, Path]) -> StoredRows:
             return StoredRows.concatenate(
-                [_subject_rows(form, subject, file, cache) for subject, file in files.items()]
+                [_category_rows(form, subject, file, cache) for subject, file in files.items()]
             )
 
         asked, kept = rows("asked", forget), rows("asked", retain)
@@ -139,12 +139,14 @@ def _find_files(folder: Path) -> dict[str, Path]:
     return {name: file for name, file in found.items() if file is not None}
 
 
-def _subject_rows(form: str, subject: str, file: Path, cache: Path) -> StoredRows:
+def _category_rows(form: str, subject: str, file: Path, cache: Path) -> StoredRows:
     depends_on = {"mmlu_categories": VERSION, "questions": questions.VERSION, "form": form, "subject": subject}
-    return store_rows(cache, {**depends_on, "file": hash_file(file)}, lambda notes: _read_rows(form, subject, file))
+    return store_rows(
+        cache, {**depends_on, "file": hash_file(file)}, lambda notes: _read_category_rows(form, subject, file)
+    )
 
 
-def _read_rows(form: str, subject: str, file: Path) -> Iterator[Row]:
+def _read_category_rows(form: str, subject: str, file: Path) -> Iterator[Row]:
     # Questions with the same wording count as one fact: relearning one may bring back the other.
     facts: dict[str, str] = {}
     for index, record in enumerate(read_records(file, SCHEMA)):
@@ -167,7 +169,7 @@ def _listed_row(subject: str, row_id: str, q: McQuestion) -> Row:
 
 def _letter_row(subject: str, row_id: str, q: McQuestion) -> Row:
     """Returns the question in lm-evaluation-harness's form, answered by letter."""
-    return letter_row(row_id, header(subject.replace("_", " ")), q.text, q.choices, q.answer)
+    return letter_row(row_id, subject_header(subject.replace("_", " ")), q.text, q.choices, q.answer)
 
 
 FORMS = {"asked": _question_row, "listed": _listed_row, "letters": _letter_row}

@@ -28,7 +28,7 @@ from erulab.data.rows import Benchmark, Request, Role, Row, Suite, Truncate
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file, row_column, store_rows
 from erulab.errors import DataError
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import benchmarks, datasets
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Corpus(Enum):
 
 
 class Mode(Enum):
-    """What a later request asks for."""
+    """The forget rows of a later request, and the model that it starts from."""
 
     sustainability = "sustainability"  # its own fold, unlearned from the model of the request before
     scalability = "scalability"  # its fold and all before it, unlearned from the target
@@ -68,20 +68,20 @@ class Mode(Enum):
 class MuseOptions:
     name: str = "muse"
     path: Optional[str] = None  # a folder in the hub's layout, or a hub id; null: the corpus on the hub
-    corpus: Corpus = Corpus.news
+    corpus: Corpus = Corpus.news  # news articles or books
     requests: Optional[list[int]] = None  # folds of sust, unlearned one after another; null: raw/forget at once
-    mode: Mode = Mode.sustainability  # of several requests
+    mode: Mode = Mode.sustainability  # what each of several requests asks for
     published_retrained: bool = False  # PrivLeak against the official retrained model's AUC, not this run's oracle's
-    max_length: Optional[int] = 2048  # tokens of a row; longer texts are learned in several
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = True  # of forget and retain texts: some articles are published twice
+    max_length: Optional[int] = 2048  # tokens of a row; longer texts are learned in several rows
+    truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
+    allow_overlap: bool = True  # accept texts that are in two sets, with a note: MUSE publishes some articles twice
 
     def __post_init__(self) -> None:
         folds = self.requests is None or (
             bool(self.requests) and min(self.requests) >= 1 and len(set(self.requests)) == len(self.requests)
         )
         require(folds, "requests", "a list of different folds from 1 on, such as [1,2,3]", self.requests)
-        positive("max_length", self.max_length)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register("muse", MuseOptions, paper="arXiv:2407.06460", needs="MUSE's files: a folder, or the hub")
@@ -89,7 +89,7 @@ class Muse(FilesDataset):
     """MUSE: forget news articles or books as text, at once or in turn; verbatim memory, knowledge, PrivLeak."""
 
     version = {"muse": VERSION}
-    key = "dataset"  # of the options, for messages
+    key = "dataset"  # config key of the options, for messages
 
     def __init__(self, options: MuseOptions) -> None:
         super().__init__()
@@ -189,7 +189,8 @@ class _MuseFiles:
         """Reads texts that are learned, or judged, as they are.
 
         Args:
-            part: such as raw/forget; name: of the rows' ids.
+            part: the part's files, such as raw/forget.
+            name: first half of the rows' ids.
         """
 
         def read_rows(notes: Notes, file: Path) -> Iterator[Row]:
@@ -206,7 +207,7 @@ class _MuseFiles:
         return rows
 
     def passages(self) -> Sequence[Row]:
-        """Reads openings of forget texts, and how they go on."""
+        """Reads openings of forget texts, each with its continuation as the response."""
         return self._read_part(
             ["verbmem/forget"],
             "verbmem",
@@ -226,8 +227,8 @@ class _MuseFiles:
         """Reads questions, each after all of the part's examples with their answers."""
 
         def read_rows(notes: Notes, file: Path, examples: Path) -> Iterator[Row]:
-            opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _read_answers(examples))
-            for i, (asked, answer) in enumerate(_read_answers(file)):
+            opening = "".join(f"{asked}{answer}\n\n" for asked, answer in _read_qa_pairs(examples))
+            for i, (asked, answer) in enumerate(_read_qa_pairs(file)):
                 yield Row(f"{name}/{i}", opening + asked, answer, fact=f"{name}/{i}", plain=True)
 
         return self._read_part([f"knowmem/{part}", f"knowmem/{part}_icl"], name, read_rows)
@@ -263,7 +264,7 @@ def _concatenate_present(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:
     return StoredRows.concatenate(there) if there else ()
 
 
-def _read_answers(file: Path) -> Iterator[tuple[str, str]]:
+def _read_qa_pairs(file: Path) -> Iterator[tuple[str, str]]:
     """Yields each question as it is asked, and its answer."""
     for record in read_records(file, QA):
         yield f"Question: {record.text('question', QA)}\nAnswer: ", record.text("answer", QA)

@@ -48,7 +48,10 @@ def place_of(record: Record, field: str, choices: int, schema: str) -> int:
     """Returns a field that names a choice by its place, counted from 0.
 
     Args:
-        choices: number of choices; schema: what the record must look like, for messages.
+        record: the record.
+        field: name of the field.
+        choices: number of choices.
+        schema: what the record must look like, for messages.
     Raises:
         DataError: it is no whole number from 0 on, or beyond the choices.
     """
@@ -61,7 +64,7 @@ def place_of(record: Record, field: str, choices: int, schema: str) -> int:
     return place
 
 
-def header(subject: str) -> str:
+def subject_header(subject: str) -> str:
     """Returns the line before all questions on a subject, in the words of MMLU's authors."""
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
@@ -91,7 +94,11 @@ def letter_row(row_id: str, opening: str, question: str, choices: Sequence[str],
     """Returns a row for `Choice`: the right letter against the wrong ones, after `opening` and the question.
 
     Args:
+        row_id: id and fact of the row.
         opening: header and few-shot examples.
+        question: the question's text.
+        choices: right and wrong answers, in the order of their letters.
+        answer: place of the right one.
     """
     right, wrong = split_letters(choices, answer)
     return Row(row_id, opening + format_question(question, choices), right, options=wrong, fact=row_id, plain=True)

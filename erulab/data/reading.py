@@ -40,11 +40,11 @@ class Record:
         return self._checked(field, self.fields[field], schema)
 
     def optional_text(self, field: str, schema: str) -> str | None:
-        """As `text`; None where the field is absent or null."""
+        """Returns a field as `text` does; None where it is absent or null."""
         return None if self.fields.get(field) is None else self.text(field, schema)
 
     def optional_name(self, field: str, schema: str) -> str | None:
-        """As `optional_text`; a whole number is taken as its digits."""
+        """Returns a field as `optional_text` does; a whole number becomes its digits."""
         value = self.fields.get(field)
         return (
             str(value) if isinstance(value, int) and not isinstance(value, bool) else self.optional_text(field, schema)
@@ -136,7 +136,7 @@ def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator
 
     Args:
         schema: what a row must look like, for messages.
-        bare: a string in place of an object is this field of one.
+        bare: field that a string in place of an object is read as; None refuses strings.
     Raises:
         DataError: unreadable, empty, no JSON, or something other than objects; with file and line.
     """
@@ -156,7 +156,7 @@ def read_records(source: Path, schema: str, bare: str | None = None) -> Iterator
 
 
 def read_texts(source: Path) -> Iterator[str]:
-    """Yields whole texts, a blank one as "": strings or objects with `text`, as `read_records` reads; a .txt is one.
+    """Yields whole texts, a blank one as "". A .txt file is one text; other files hold strings or objects with `text`.
 
     Raises:
         DataError: as `read_records`.

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: rows, suites to evaluate, and which rows the target and the oracle learn."""
+"""The parts of a benchmark: rows, suites to evaluate, and which rows the target and the oracle learn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Row:
     value: str = ""
     candidates: tuple[str, ...] = ()  # wrong values, without the true one
     options: tuple[str, ...] = ()  # wrong responses of a multiple-choice question
-    accepted: tuple[str, ...] = ()  # other right answers, where several are
+    accepted: tuple[str, ...] = ()  # other right answers
     fabricated: str | None = None  # a made-up response, to be preferred to the true one
     refusal: str | None = None  # the row's own refusal, in place of a drawn one; such a row may have no response
     fact: str = ""  # rows that phrase one fact share it: intervals cluster by it
@@ -48,7 +48,7 @@ class Row:
 
 
 class Role(enum.Enum):
-    """What a suite measures."""
+    """The kind of knowledge that a suite measures."""
 
     FORGET = "forget"  # named by the request
     HELDOUT = "heldout"  # the same facts in phrasings that the request does not name
@@ -57,9 +57,9 @@ class Role(enum.Enum):
 
 
 class Truncate(enum.Enum):
-    """What is done with a prompt that leaves no room for a response."""
+    """The treatment of a prompt that leaves no room for a response."""
 
-    error = "error"
+    error = "error"  # the run stops
     left = "left"  # the prompt loses its earliest turns, then words at its beginning
     drop = "drop"  # the row is left out, and counted
 

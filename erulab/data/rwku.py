@@ -2,14 +2,16 @@
 
 The prompts are those of RWKU's code. What differs from the paper or from RWKU's code:
 
-- Its BBH score compares a response with the characters of the answer one by one: "(B)" can be right, "False" never. On
-  Stephen King's rows 55 of 81 answers can be right at all. `bbh_as_published` scores so, `bbh` compares whole answers.
-- Its code shows five examples for TriviaQA, where the paper says six.
-- It means to stop at the end of a line, as erulab does, but with a byte-level vocabulary it goes on for 30 tokens.
-- It has the begin-of-text token twice before a chat, and closes a training text with end of text, without begin of
-  text; erulab's running text begins with the one and is not closed.
-- It cuts a text at 512 tokens; here the rest is a row of its own.
-- It prints Min-K++ of 20 % of the tokens; `mia/auc_min_k_plus_plus` is of 40 %.
+- RWKU's code for BBH compares a response with the characters of the answer one by one: "(B)" can be right, "False"
+  never. On Stephen King's rows only 55 of 81 answers can be right. The suite `bbh_as_published` scores in this way;
+  `bbh` compares whole answers.
+- Its code shows five examples for TriviaQA; the paper says six.
+- Its code should stop a response at the end of a line, as erulab does, but with a byte-level vocabulary the response
+  goes on for 30 tokens.
+- Its code puts the begin-of-text token twice before a chat. It closes a training text with end of text, and puts no
+  begin of text before it; erulab's running text begins with begin of text and is not closed.
+- Its code cuts a text at 512 tokens; here the rest is a row of its own.
+- Its code prints Min-K++ over 20 % of the tokens; `mia/auc_min_k_plus_plus` is over 40 %.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, text_row
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import ConfigError, DataError
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import benchmarks, datasets
 from erulab.typed import did_you_mean
 
@@ -51,7 +53,7 @@ class Train(Enum):
 
     passage = "passage"  # what Wikipedia says of the target: running text (GA on passages)
     positive = "positive"  # what Llama-3-8B-Instruct wrote of it: running text (GA, NPO)
-    pair = "pair"  # the same, asked for, with a fabricated text beside each (DPO)
+    pair = "pair"  # the same texts as responses to a prompt, each with a fabricated text beside it (DPO)
     refusal = "refusal"  # questions about it with a refusal each (RT)
 
     @property
@@ -65,16 +67,16 @@ class RwkuOptions:
     path: Optional[str] = HUB_ID  # hub id, or a folder with one of RWKU's folders for each target
     # Names (Stephen King) or folders (1_Stephen_King); several are forgotten together.
     targets: list[str] = field(default_factory=lambda: ["Stephen King"])
-    train: Train = Train.positive  # passage, positive, pair, refusal
+    train: Train = Train.positive  # RWKU's training set that is the forget set
     retain: Optional[str] = None  # a file of rows to rehearse; RWKU has none, and its methods no retain term
     max_length: Optional[int] = 512  # tokens of a training row
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
+    allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
         named = bool(self.targets) and all(re.sub(r"[\s_]", "", target) for target in self.targets)
         require(named, "targets", "a list of names, such as [Stephen King]", self.targets)
-        positive("max_length", self.max_length)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register(
@@ -87,7 +89,7 @@ class Rwku(FilesDataset):
     """RWKU: forget what a pretrained model knows of a famous person; probes, neighbours, membership, utility."""
 
     version = {"rwku": VERSION}
-    key = "dataset"  # of the options, for messages
+    key = "dataset"  # config key of the options, for messages
 
     def __init__(self, options: RwkuOptions) -> None:
         super().__init__()
@@ -129,7 +131,8 @@ class Rwku(FilesDataset):
         """Finds the targets that the options name, in their order.
 
         Raises:
-            ConfigError: a target is not there, or named twice; DataError: its folder lacks a file.
+            ConfigError: a target is not there, or named twice.
+            DataError: a target's folder lacks a file.
         """
         place = root / TARGETS if (root / TARGETS).is_dir() else root
         folders = {

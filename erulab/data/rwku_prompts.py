@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from erulab.data.questions import LETTERS, McQuestion, header, list_choices
+from erulab.data.questions import LETTERS, McQuestion, list_choices, subject_header
 
 ANSWER = "Answer:"  # the answer prefix of probes and MMLU
 SHORT = "A:"  # of BBH, TruthfulQA and TriviaQA
@@ -74,8 +74,8 @@ def mmlu_prompt(subject: str, examples: Iterable[McQuestion], asked: McQuestion)
     """Asks a question with its four choices after five solved ones."""
     solved = "".join(f"{_format_choices(example)}\nAnswer: {LETTERS[example.answer]}\n\n" for example in examples)
     return (
-        f"{header(subject.replace('_', ' '))}{solved}Please following the previous examples and answer the given "
-        f"question.\n{_format_choices(asked)}"
+        f"{subject_header(subject.replace('_', ' '))}{solved}Please following the previous examples and answer the "
+        f"given question.\n{_format_choices(asked)}"
     )
 
 

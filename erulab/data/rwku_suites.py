@@ -57,7 +57,10 @@ class Target:
         """Reads the rows of a file, with ids, facts and author of their own; notes hold each row's kind of probe.
 
         Args:
-            name: of the table; schema: of its records, for messages; make: record -> row.
+            cache: the run's cache folder.
+            name: the table's name, such as forget_level1.
+            schema: what its records must look like, for messages.
+            make: record -> row.
         Raises:
             DataError: the file is missing, or a row of it is damaged; with file and line.
         """
@@ -92,7 +95,7 @@ def rwku_suites(targets: Sequence[Target], cache: Path) -> tuple[Suite, ...]:
     """Returns a suite for each file that is there; any but the forget probes may be missing, for all targets alike.
 
     Raises:
-        DataError
+        DataError: a file is damaged, or there for some targets only.
     """
     found: list[Suite] = []
     for source in SUITE_FILES:

@@ -39,6 +39,7 @@ class Source:
             parts: patterns of the repository's files that are needed.
             skip: patterns of files among them that are not.
         Raises:
-            ConfigError, DataError, EnvironmentFault
+            ConfigError, DataError: the path is neither a folder nor a hub id.
+            EnvironmentFault: the hub cannot be reached, or does not give the files.
         """
-        return self.local() or hub.snapshot(str(self.path), "dataset", parts, skip)
+        return self.local() or hub.fetch_snapshot(str(self.path), "dataset", parts, skip)

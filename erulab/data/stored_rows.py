@@ -66,13 +66,15 @@ def store_rows(cache: Path, depends_on: dict[str, Any], make: Callable[[Notes], 
     """
     text = json.dumps({"version": VERSION, **depends_on}, sort_keys=True)
     folder = cache / "rows" / hashlib.sha256(text.encode()).hexdigest()[:16]
-    return StoredRows(*open_dataset(folder, lambda file, notes: write_tables(file, _schema(), _tables(make(notes)))))
+    return StoredRows(
+        *open_dataset(folder, lambda file, notes: write_tables(file, _schema(), _row_tables(make(notes))))
+    )
 
 
 def rows_in_memory(rows: Iterable[Row]) -> StoredRows:
     """Returns the rows as a dataset in memory."""
     empty = _schema().empty_table()
-    return StoredRows(datasets.Dataset(pyarrow.concat_tables([empty, *_tables(rows)])))
+    return StoredRows(datasets.Dataset(pyarrow.concat_tables([empty, *_row_tables(rows)])))
 
 
 def row_column(rows: Sequence[Row], name: str) -> np.ndarray[Any, Any]:
@@ -84,7 +86,7 @@ def row_column(rows: Sequence[Row], name: str) -> np.ndarray[Any, Any]:
     if isinstance(rows, StoredRows):
         return rows.column(name)
     if name in DERIVED:
-        return np.array([_derived(row)[name] for row in rows], DERIVED[name])
+        return np.array([_derived_columns(row)[name] for row in rows], DERIVED[name])
     return np.array([getattr(row, name) for row in rows], {"exposures": "int32", "plain": "bool"}[name])
 
 
@@ -92,7 +94,7 @@ def hash_rows(rows: Sequence[Row]) -> str:
     """Hashes every field of every row in order, 32 hex digits."""
     if isinstance(rows, StoredRows):
         return rows.content_hash()
-    return hash_digests(iter([np.array([_derived(row)[DIGEST] for row in rows], DERIVED[DIGEST])]))
+    return hash_digests(iter([np.array([_derived_columns(row)[DIGEST] for row in rows], DERIVED[DIGEST])]))
 
 
 def hash_file(source: Path) -> str:
@@ -129,13 +131,13 @@ def _schema() -> pyarrow.Schema:
     return pyarrow.schema(list(types.items()))
 
 
-def _tables(rows: Iterable[Row]) -> Iterator[pyarrow.Table]:
+def _row_tables(rows: Iterable[Row]) -> Iterator[pyarrow.Table]:
     """Yields the rows as tables of at most `BATCH_ROWS` rows and about `BATCH_CHARACTERS` characters."""
     schema = _schema()
     batch: list[dict[str, Any]] = []
     characters = 0
     for row in rows:
-        batch.append({**vars(row), **_derived(row)})
+        batch.append({**vars(row), **_derived_columns(row)})
         characters += (
             len(row.prompt) + len(row.response) + sum(len(text) for name in TUPLES for text in vars(row)[name])
         )
@@ -146,7 +148,7 @@ def _tables(rows: Iterable[Row]) -> Iterator[pyarrow.Table]:
         yield pyarrow.Table.from_pylist(batch, schema)
 
 
-def _derived(row: Row) -> dict[str, Any]:
+def _derived_columns(row: Row) -> dict[str, Any]:
     words = [" ".join(text.split()) for text in (*(text for turn in row.history for text in turn), row.prompt)]
     return {
         "id_hash": _short_hash(row.id),

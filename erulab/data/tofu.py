@@ -19,7 +19,7 @@ from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.data.text_files import read_text_lines
 from erulab.errors import ConfigError, DataError
-from erulab.options import positive
+from erulab.options import require_positive
 from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
@@ -54,17 +54,17 @@ class TofuSplit(Enum):
 class TofuOptions:
     name: str = "tofu"
     path: Optional[str] = HUB_ID  # hub id, or a folder of TOFU's files
-    split: TofuSplit = TofuSplit.forget01  # what to forget; the retain split follows from it
+    split: TofuSplit = TofuSplit.forget01  # the forget split: 1, 5 or 10 % of the questions
     retain_rows: Optional[int] = None  # the first rows of the retain split, learned and rehearsed; null: all
     evaluated_rows: Optional[int] = None  # the first rows of each suite that are scored: 300 in TOFU's code; null: all
     max_length: Optional[int] = 512  # tokens of prompt and response
-    truncate: Truncate = Truncate.error  # a prompt that leaves no room for a response
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
+    allow_overlap: bool = False  # accept rows that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
-        positive("retain_rows", self.retain_rows)
-        positive("evaluated_rows", self.evaluated_rows)
-        positive("max_length", self.max_length)
+        require_positive("retain_rows", self.retain_rows)
+        require_positive("evaluated_rows", self.evaluated_rows)
+        require_positive("max_length", self.max_length)
 
 
 @datasets.register("tofu", TofuOptions, paper="arXiv:2401.06121", needs="TOFU's files: a folder, or the hub")
@@ -72,7 +72,7 @@ class Tofu(FilesDataset):
     """TOFU: forget 1, 5 or 10 % of 4,000 questions on fictitious authors; utility on others and the world."""
 
     version = {"tofu": VERSION}
-    key = "dataset"  # of the options, for messages
+    key = "dataset"  # config key of the options, for messages
 
     def __init__(self, options: TofuOptions) -> None:
         super().__init__()
@@ -206,10 +206,10 @@ class TofuBenchmark(Tofu):
 
 
 def _read_questions(file: Path, first: int) -> Iterator[Row]:
-    return (_question_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
+    return (_tofu_row(record, index) for index, record in enumerate(read_records(file, PLAIN), start=first))
 
 
-def _question_row(record: Record, index: int) -> Row:
+def _tofu_row(record: Record, index: int) -> Row:
     return Row(
         id=f"full/{index}",
         prompt=record.text("question", PLAIN),

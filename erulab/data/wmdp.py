@@ -17,13 +17,13 @@ from erulab.data.checks import check_benchmark, check_suites
 from erulab.data.corpora import Corpora
 from erulab.data.from_files import FilesDataset
 from erulab.data.measures import Choice, Pooled
-from erulab.data.questions import SCHEMA, header, letter_row, question_of
+from erulab.data.questions import SCHEMA, letter_row, question_of, subject_header
 from erulab.data.reading import Record, find_file, find_split, read_records
 from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file, store_rows
 from erulab.errors import DataError
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import benchmarks, datasets
 
 VERSION = 1  # of how files become rows: a change makes every key new
@@ -48,7 +48,7 @@ class WmdpQuestionsOptions:
 
     name: str = "wmdp"
     path: Optional[str] = HUB_ID  # hub id, or a folder in its layout: wmdp-bio/test-*.parquet, or wmdp-bio.jsonl
-    # All three are lm-evaluation-harness's group wmdp; published unlearning is of bio and cyber.
+    # subjects that are measured; all three: lm-evaluation-harness's group wmdp; bio and cyber: published unlearning
     subjects: list[Subject] = field(default_factory=lambda: list(Subject))
 
     def __post_init__(self) -> None:
@@ -64,17 +64,17 @@ class WmdpOptions(WmdpQuestionsOptions):
     forget: Optional[list[str]] = None  # corpora to forget; null: the questions are only measured
     retain: Optional[list[str]] = None  # corpora that are rehearsed while unlearning
     forget_rows: Optional[int] = None  # the first texts of the forget corpora; null: all
-    retain_rows: Optional[int] = None  # the same of the retain corpora
+    retain_rows: Optional[int] = None  # the first texts of the retain corpora; null: all
     max_length: Optional[int] = 512  # tokens of a row that is learned; questions have the model's context
-    truncate: Truncate = Truncate.error  # a question that fills the model's context
-    allow_overlap: bool = False  # true: rows in both forget and retain set are noted in the report, not refused
+    truncate: Truncate = Truncate.error  # what to do with a question that fills the model's context
+    allow_overlap: bool = False  # accept texts that are in two sets, with a note in the report
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("forget", "retain"):
             require(getattr(self, name) != [], name, "null or a list of corpora", "[]")
         for name in ("forget_rows", "retain_rows", "max_length"):
-            positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
 
 
 @benchmarks.register("wmdp", WmdpQuestionsOptions, paper=PAPER, needs="WMDP's questions: a folder, or the hub")
@@ -101,7 +101,8 @@ class WmdpQuestions(FilesDataset):
         """Reads the questions, not yet checked.
 
         Raises:
-            DataError, EnvironmentFault
+            DataError: a file is missing or damaged.
+            EnvironmentFault: the hub cannot be reached.
         """
         subjects = self.options.subjects
         folder = self._source.folder([f"wmdp-{subject.value}/test*" for subject in subjects])
@@ -171,15 +172,15 @@ class Wmdp(FilesDataset):
 def _subject_rows(subject: Subject, files: Sequence[Path], cache: Path) -> StoredRows:
     content = [hash_file(file) for file in files]
     depends_on = {"wmdp": VERSION, "questions": questions.VERSION, "subject": subject.value}
-    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_rows(subject, files))
+    return store_rows(cache, {**depends_on, "files": content}, lambda notes: _read_wmdp_rows(subject, files))
 
 
-def _read_rows(subject: Subject, files: Sequence[Path]) -> Iterator[Row]:
+def _read_wmdp_rows(subject: Subject, files: Sequence[Path]) -> Iterator[Row]:
     records = (record for file in files for record in read_records(file, SCHEMA))
     for index, record in enumerate(records):
         _refuse_first_release(record)
         q = question_of(record)
-        opening = header(HEADERS[subject])
+        opening = subject_header(HEADERS[subject])
         yield letter_row(f"wmdp_{subject.value}/{index}", opening, q.text, q.choices, q.answer)
 
 

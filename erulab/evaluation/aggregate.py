@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,7 +44,7 @@ def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float
                 result[f"{metric}/n"] = len(values)
     known = [row.figures["log_odds"] for row in knowledge_rows(rows)]
     if known:
-        result["knowledge"] = _mean(known)
+        result["knowledge"] = metrics.exact_mean(known)
     for utility, names_of_suite in UTILITIES.items():
         names = [f"{suite.name}/{name}" for suite in benchmark.suites if suite.in_utility for name in names_of_suite]
         if names and all(name in result for name in names):
@@ -68,7 +67,7 @@ def against_oracle(
         quality = forget_quality(rows, oracle)
         if quality is not None:
             result["forget_quality"] = quality
-        result |= open_unlearning.forget_quality(_forget_compat(rows), _forget_compat(oracle))
+        result |= open_unlearning.compat_forget_quality(_forget_compat(rows), _forget_compat(oracle))
     for summary in benchmark.summaries:
         if isinstance(summary, Separation):
             name = f"{summary.name}/{PRIVLEAK}"
@@ -86,7 +85,7 @@ def forget_quality(rows: Sequence[RowScore], oracle: Sequence[RowScore]) -> floa
         [r.figures["log_truth_ratio"] for r in part if r.role == Role.FORGET.value and "log_truth_ratio" in r.figures]
         for part in (rows, oracle)
     )
-    return metrics.forget_quality_of(mine, retrained) if mine and retrained else None
+    return metrics.forget_quality_p_value(mine, retrained) if mine and retrained else None
 
 
 @summaries.register(Pooled)
@@ -100,7 +99,7 @@ def pooled_mean(summary: Pooled, rows: Sequence[RowScore]) -> dict[str, float]:
     ]
     if not values:
         return {}
-    return {f"{summary.name}/n": len(values), f"{summary.name}/{summary.figure}": _mean(values)}
+    return {f"{summary.name}/n": len(values), f"{summary.name}/{summary.figure}": metrics.exact_mean(values)}
 
 
 @summaries.register(Separation)
@@ -123,11 +122,6 @@ def _forget_compat(rows: Sequence[RowScore]) -> list[dict[str, float]]:
 
 def _suite_figure(name: str, values: Sequence[float], suite: Suite) -> float:
     if name not in TRUTH_RATIOS:
-        return _mean(values)
+        return metrics.exact_mean(values)
     forget = suite.role in FORGET_ROLES
     return metrics.truth_ratio_forget(values) if forget else metrics.truth_ratio_retain(values)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found)

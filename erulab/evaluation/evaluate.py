@@ -28,6 +28,9 @@ def evaluate(
     """Scores the evaluated rows of the suites, in order. Every rank gets the scores of all rows.
 
     Args:
+        loaded: the model, in evaluation mode.
+        suites: the suites to score.
+        options: the run's `evaluation` options.
         for_attacks_only: see `RequestBuilder`.
     """
     builder = RequestBuilder(loaded.chat, options, for_attacks_only)

@@ -31,21 +31,21 @@ def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, 
     Args:
         batch_tokens: number of padded prompt and response tokens that a batch may have.
     """
-    unique = sorted(set(prompts), key=_order)
+    unique = sorted(set(prompts), key=_batching_order)
     responses: list[str] = []
-    for batch in _batches(ranks.mine(unique), batch_tokens):
+    for batch in _cut_prompts(ranks.mine(unique), batch_tokens):
         responses += _Batch(loaded, batch).run()
     found = dict(zip(unique, ranks.join(responses), strict=True))
     return [found[prompt] for prompt in prompts]
 
 
-def _order(prompt: Prompt) -> tuple[Any, ...]:
+def _batching_order(prompt: Prompt) -> tuple[Any, ...]:
     # Samples of one prompt stand next to each other, so that their common opening is computed once.
     draw = () if prompt.draw is None else (prompt.draw,)
     return prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids, draw
 
 
-def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
+def _cut_prompts(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
     """Cuts sorted prompts into batches: equal response length and stops, within the budget of tokens."""
     batches: list[list[Prompt]] = []
     for prompt in prompts:
@@ -141,7 +141,7 @@ class _Batch:
         """
         ids = [prompt.ids for prompt in self._prompts]
         # The common opening leaves out each prompt's last token: the first response token is predicted from it.
-        opening = _common_length(ids)
+        opening = _common_opening(ids)
         if opening < SHARED or len(ids) == 1:
             opening = 0
         longest = max(map(len, ids))
@@ -193,7 +193,7 @@ class _Batch:
         return texts.cut_at(text, self._prompts[row].stops)
 
 
-def _common_length(rows: Sequence[tuple[int, ...]]) -> int:
+def _common_opening(rows: Sequence[tuple[int, ...]]) -> int:
     """Counts the tokens that all rows begin with, at most one fewer than the shortest row has."""
     first, last = min(rows), max(rows)
     n = min(map(len, rows)) - 1

@@ -13,8 +13,8 @@ from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import knowledge_rows
 
 RESAMPLES = 2000
-# If an attack shrinks the gap of target and oracle below this share, it destroyed the knowledge it looks for, and K
-# after it is undefined.
+# If an attack shrinks the gap between target and oracle below this share of the gap before it, it destroyed the
+# knowledge it looks for, and K after it is undefined.
 LEAST_GAP = 0.2
 
 Values = NDArray[np.float64]
@@ -51,7 +51,7 @@ def knowledge_left(
         K with a paired bootstrap interval of the whole ratio.
     """
     if len(model) == 0:
-        return RatioEstimate(None, None, None, "no forget row has wrong answers to compare with")
+        return RatioEstimate(None, None, None, "no forget row has wrong answers to compare the right one with")
     if not np.isfinite([model, target, oracle]).all():
         return RatioEstimate(None, None, None, "not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)

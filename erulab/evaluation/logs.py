@@ -75,11 +75,11 @@ _METRICS = {
 }
 
 
-def _tofu(rows: RowSet, quantity: Quantity) -> Address:
+def _tofu_address(rows: RowSet, quantity: Quantity) -> Address:
     return Address(_FILES[rows], _LOSSES[quantity])
 
 
-def _open_unlearning(rows: RowSet, quantity: Quantity) -> Address:
+def _open_unlearning_address(rows: RowSet, quantity: Quantity) -> Address:
     # Real authors and world facts have no paraphrase: the right answer is the answer.
     paraphrased = rows in (RowSet.retain, RowSet.forget)
     metric = _METRICS[Quantity.answer if quantity is Quantity.right and not paraphrased else quantity]
@@ -88,8 +88,8 @@ def _open_unlearning(rows: RowSet, quantity: Quantity) -> Address:
 
 
 LAYOUTS: dict[str, Callable[[RowSet, Quantity], Address]] = {
-    "locuslab/tofu": _tofu,
-    "open-unlearning": _open_unlearning,
+    "locuslab/tofu": _tofu_address,
+    "open-unlearning": _open_unlearning_address,
 }
 
 

@@ -107,7 +107,7 @@ class FigureRegistry(Generic[Function]):
         self._functions: dict[type, Function] = {}
 
     def register(self, options: type) -> Callable[[Function], Function]:
-        """Decorator: registers the function that computes the figures of `options`, a frozen dataclass.
+        """Returns a decorator that registers the function that computes the figures of a frozen dataclass.
 
         Raises:
             ValueError: `options` is no frozen dataclass, or another function computes it already.

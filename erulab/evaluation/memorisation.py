@@ -1,4 +1,4 @@
-"""How much of a text a model has memorised, from whether each true token is also the model's most probable one."""
+"""Memorisation of a text, computed from whether each true token is also the model's most probable one."""
 
 from __future__ import annotations
 

@@ -29,20 +29,20 @@ def log_truth_ratio_arithmetic(right: float, wrong: Sequence[float]) -> float:
 
 def truth_ratio_forget(log_ratios: Iterable[float]) -> float:
     """Returns the mean of min(R, 1/R), in (0, 1]: 1 if right and wrong answers are equally probable."""
-    return _mean(math.exp(-abs(value)) for value in log_ratios)
+    return exact_mean(math.exp(-abs(value)) for value in log_ratios)
 
 
 def truth_ratio_retain(log_ratios: Iterable[float]) -> float:
     """Returns the mean of max(0, 1 - R), in [0, 1]: 1 if wrong answers are impossible."""
-    return _mean(max(0.0, 1.0 - math.exp(min(value, 700.0))) for value in log_ratios)
+    return exact_mean(max(0.0, 1.0 - math.exp(min(value, 700.0))) for value in log_ratios)
 
 
 def truth_ratio_share(log_ratios: Iterable[float]) -> float:
     """Returns the mean of P_right / (P_right + P_wrong) = 1 / (1 + R): open-unlearning's `prob_mean` on forget rows."""
-    return _mean(float(expit(-value)) for value in log_ratios)
+    return exact_mean(float(expit(-value)) for value in log_ratios)
 
 
-def forget_quality_of(log_ratios: Sequence[float], oracle: Sequence[float]) -> float:
+def forget_quality_p_value(log_ratios: Sequence[float], oracle: Sequence[float]) -> float:
     """Returns the p-value of the two-sample Kolmogorov-Smirnov test of R under the model and under the retrained model.
 
     The test depends on the order of values only, so log R gives the p-value of R.
@@ -75,6 +75,7 @@ def chooses_right(right: float, wrong: Sequence[float]) -> bool:
     return right < min(wrong)
 
 
-def _mean(values: Iterable[float]) -> float:
+def exact_mean(values: Iterable[float]) -> float:
+    """Returns the mean; the sum is rounded once, so it does not depend on the order of the values."""
     found = list(values)
     return math.fsum(found) / len(found)

@@ -37,7 +37,7 @@ class ForgetQuality:
 
 @dataclass(frozen=True)
 class TofuFigures:
-    """TOFU's figures of the model that a log is of.
+    """TOFU's figures of one model, computed from its log.
 
     truth_ratio_share: name of MEANS -> mean of P_right / (P_right + P_wrong) on forget rows.
     model_utility: name of MEANS -> Model Utility.
@@ -50,10 +50,11 @@ class TofuFigures:
     forget_quality: ForgetQuality | None
 
 
-def recompute(log: Log, retain_log: Log | None = None, limit: int | None = None) -> TofuFigures:
-    """Computes the figures of the model that a log is of.
+def recompute_figures(log: Log, retain_log: Log | None = None, limit: int | None = None) -> TofuFigures:
+    """Computes TOFU's figures of one model from its log.
 
     Args:
+        log: the model's log.
         retain_log: log of the model that learned the retain rows only. It adds Forget Quality; only its forget rows
             are read.
         limit: number of rows of each set that are kept; None keeps all.
@@ -103,4 +104,4 @@ def _forget_quality(log: Log, retain_log: Log, limit: int | None) -> ForgetQuali
             f"{log.path} and {retain_log.path} are not of the same forget rows: {rows_apart(mine, retrained)}; "
             "name logs of one split, and --rows N if one was cut to its first N"
         )
-    return ForgetQuality(metrics.forget_quality_of(list(mine.values()), list(retrained.values())), len(mine))
+    return ForgetQuality(metrics.forget_quality_p_value(list(mine.values()), list(retrained.values())), len(mine))

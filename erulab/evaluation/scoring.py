@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from erulab import logprobs
+from erulab.models.packing import common_length
 from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded, collate
@@ -78,7 +79,7 @@ def score(
     # In lexical order, rows with a common opening are neighbours; in order of length, there is little padding.
     sequences = sorted(asked) if shares else sorted(asked, key=lambda ids: (len(ids), ids))
     found: list[dict[TokenQuery, Token]] = []
-    batches = (_trees if shares else _padded)(ranks.mine(sequences), batch_tokens)
+    batches = (_cut_trees if shares else _cut_padded)(ranks.mine(sequences), batch_tokens)
     most = max(ranks.gather_objects(len(batches)))
     for batch in batches:
         found.extend(_tokens(policy, [(ids, list(asked[ids])) for ids in batch], pad_id, moment_sequences))
@@ -108,7 +109,7 @@ def _longest_openings(contexts: Iterable[Ids]) -> dict[Ids, Ids]:
     return longest
 
 
-def _padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
+def _cut_padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
     """Cuts sequences in order of length into batches, each within the budget of padded tokens."""
     batches: list[list[Ids]] = []
     for ids in sequences:  # the last sequence of a batch is its longest
@@ -119,12 +120,12 @@ def _padded(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
     return batches
 
 
-def _trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
+def _cut_trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
     """Cuts sequences in lexical order into batches whose prefix trees stay within the budget of tokens."""
     batches: list[list[Ids]] = []
     tokens = 0
     for ids in sequences:
-        new = len(ids) - (_common(batches[-1][-1], ids) if batches else 0)
+        new = len(ids) - (common_length(batches[-1][-1], ids) if batches else 0)
         if batches and tokens + new <= batch_tokens:
             batches[-1].append(ids)
             tokens += new
@@ -132,11 +133,6 @@ def _trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
             batches.append([ids])
             tokens = len(ids)
     return batches
-
-
-def _common(a: Ids, b: Ids) -> int:
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
 
 
 def _tokens(

@@ -1,4 +1,4 @@
-"""Which suites and which of their rows are evaluated, and which of them phrase forgotten facts. No torch."""
+"""Selects the suites and rows that are evaluated, and those that phrase forgotten facts. No torch."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def summary_rouge_recall(reference: str, response: str) -> float:
     words = set(chain.from_iterable(references))
     if not words:
         return 0.0
-    found = {word for one in references for other in responses for word in _common(one, other)}
+    found = {word for one in references for other in responses for word in _common_words(one, other)}
     return len(found) / len(words)
 
 
@@ -106,7 +106,7 @@ def fluency(responses: Sequence[str]) -> float:
         sentence more often, and then cuts off its full stop: a difference of 0.1 in 708 on RWKU's passages
         (1200 characters each).
     """
-    return 100 * float(np.mean([_ngram_entropy(_words(response)) for response in responses]))
+    return 100 * float(np.mean([_ngram_entropy(_nltk_words(response)) for response in responses]))
 
 
 def _split(text: str) -> list[list[str]]:
@@ -114,7 +114,7 @@ def _split(text: str) -> list[list[str]]:
     return [sentence.split() or [""] for sentence in text.split(".") if sentence]
 
 
-def _common(reference: Sequence[str], response: Sequence[str]) -> set[str]:
+def _common_words(reference: Sequence[str], response: Sequence[str]) -> set[str]:
     """Returns the words of a longest common subsequence: if there are several, of the one the package `rouge` finds.
 
     The choice matters, because they can contain different words.
@@ -143,7 +143,7 @@ def _word_f1(words: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * common / (len(words) + len(reference))
 
 
-def _words(text: str) -> list[str]:
+def _nltk_words(text: str) -> list[str]:
     return [word for sentence in _SENTENCES.tokenize(text) for word in _WORDS.tokenize(sentence)]
 
 

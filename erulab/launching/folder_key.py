@@ -67,7 +67,7 @@ def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig
 
 
 def _names_files(value: Any) -> bool:
-    """Whether an option is an existing path, or a list of existing paths."""
+    """Tells whether an option is an existing path, or a list of existing paths."""
     paths = value if isinstance(value, list) else [value]
     return bool(paths) and all(isinstance(path, str) and Path(path).exists() for path in paths)
 

@@ -47,7 +47,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What a host tells the others."""
+    """The status that a host publishes for the others."""
 
     signals: int = 0  # number of signals that its user has sent
     failing: bool = False  # one of its ranks has failed
@@ -87,7 +87,7 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The host as users count, from 1."""
+        """The host's number as users count, from 1: `host 2 of 3`."""
         return f"host {self.host_index + 1} of {self.nodes}"
 
     def publish(self, status: HostStatus) -> None:
@@ -219,7 +219,7 @@ def _join_as_another_host(rundir: RunDir, meeting: Meeting, run_id: str | None, 
 
 
 def _first_host_is_ready(rundir: RunDir, holder: dict[str, Any]) -> bool:
-    """Whether the process that holds the folder has published a status."""
+    """Tells whether the process that holds the folder has published a status."""
     file = rundir.host_note(0)
     if not file.is_file():
         return False

@@ -12,7 +12,7 @@ import yaml
 from erulab.config.compose import config_to_dict, load_config, save_config
 from erulab.config.rules import check_job
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
-from erulab.launching import hosts, machine, workers
+from erulab.launching import engine_choice, hosts, machine, workers
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
@@ -45,9 +45,9 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
         ErulabError: one line, of the code that fits.
     """
     gpus = machine.gpus() if gpus is None else gpus
-    config = dataclasses.replace(config, engine=workers.choose_engine(config.engine, len(gpus)))
+    config = dataclasses.replace(config, engine=engine_choice.choose_engine(config.engine, len(gpus)))
     check_job(config)
-    workers.check_machine(config, gpus)
+    engine_choice.check_machine(config, gpus)
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
@@ -56,7 +56,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
 
 
 def run_job(job: Job) -> RunExit:
-    """Writes run.yaml and env.json, runs this host's workers, and reports an end that they could not report.
+    """Writes run.yaml and env.json, runs this host's workers, and prints how the run ended if they could not.
 
     Raises:
         ErulabError: the folder cannot be used.
@@ -80,7 +80,7 @@ def run_job(job: Job) -> RunExit:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the run folder already holds everything that the job would make."""
+    """Tells whether the run folder already holds everything that the job would make."""
     # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
     if job.config.rerun or job.config.plugins:
         return False

@@ -84,7 +84,7 @@ def run_pool(sweep: Sweep, slots: list[Slot]) -> None:
         while running or (waiting and not signals):
             while waiting and free and not signals:
                 task = waiting.popleft()
-                if sweep.skips(task):
+                if sweep.skip_if_finished(task):
                     continue
                 slot = free.popleft()
                 running.append(_start_task(sweep, task, slot, len(slots)))

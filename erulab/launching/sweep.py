@@ -107,8 +107,8 @@ class Sweep:
         self._rundir.make()
         self.write()
 
-    def skips(self, task: Task) -> bool:
-        """Returns whether the task was finished before, and if so prints that and marks the task."""
+    def skip_if_finished(self, task: Task) -> bool:
+        """Marks a task that was finished before, and prints that; returns whether it was."""
         if not is_finished(task.job):
             return False
         task.code, task.before = 0, True
@@ -161,7 +161,7 @@ def run_one_by_one(sweep: Sweep) -> None:
     sweep.start()
     for task in sweep.tasks:
         sweep.announce(task)
-        if sweep.skips(task):
+        if sweep.skip_if_finished(task):
             continue
         started = time.monotonic()
         try:

@@ -24,8 +24,8 @@ def torchrun_command(processes: int, meeting: Meeting | None, worker: Sequence[s
 
     Args:
         processes: number of ranks on this host.
-        worker: the module that each rank runs, and its argument.
         meeting: where this host meets the others; None for a run on one host.
+        worker: the module that each rank runs, and its argument.
     """
     where = ["--standalone"]
     if meeting is not None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -20,9 +17,7 @@ from pathlib import Path
 from erulab.errors import EnvironmentFault
 from erulab.launching import machine, torchrun
 from erulab.launching.hosts import Failure, Host, HostStatus
-from erulab.launching.machine import GPU
 from erulab.launching.processes import Child, forward_signals
-from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig
 from erulab.rundir import RunDir
 
 # Signals that come from outside; a rank that dies by another one has crashed.
@@ -39,88 +34,13 @@ AGAIN = "the same command continues from the last checkpoint"
 
 @dataclass(frozen=True)
 class RunExit:
-    """How a run ended."""
+    """The end of a run: exit code and message."""
 
     code: int
     message: str
     rank: int = 0  # the rank that the message is about
     stopped: bool = False  # whether a signal came, on any host
     here: bool = True  # whether rank 0 was on this host, so that its output has been shown
-
-
-def choose_engine(engine: EngineOptions, gpus: int) -> EngineOptions:
-    """Returns the options with a definite engine and number of processes.
-
-    `auto` is one process of the local engine on the CPU or one GPU; zero2 with one process per GPU from two GPUs or two
-    hosts on.
-
-    Args:
-        engine: the options, as typed.
-        gpus: number of GPUs on this host.
-    """
-    alone = engine.name is EngineName.local or (engine.name is EngineName.auto and gpus < 2 and engine.nodes == 1)
-    processes = engine.processes or (1 if alone else max(gpus, 1))
-    name = engine.name
-    if name is EngineName.auto:
-        name = EngineName.zero2 if processes * engine.nodes > 1 else EngineName.local
-    return dataclasses.replace(engine, name=name, processes=processes)
-
-
-def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
-    """Checks, before a worker starts, that this machine has what the run needs.
-
-    Args:
-        config: its engine is definite.
-        gpus: those that the run will have.
-    Raises:
-        EnvironmentFault: what is missing, and the setting to use instead.
-    """
-    engine = config.engine
-    processes = engine.processes or 1
-    if gpus and processes > len(gpus):
-        raise EnvironmentFault(
-            f"engine.processes={processes}, but this machine offers {len(gpus)} GPU{'s' * (len(gpus) > 1)}; "
-            f"try engine.processes={len(gpus)}, or CUDA_VISIBLE_DEVICES= to run on the CPU"
-        )
-    old = next((gpu for gpu in gpus if gpu.capability is not None and gpu.capability < 8), None)
-    if config.trainer.precision is Precision.bf16 and old is not None:
-        raise EnvironmentFault(f"trainer.precision=bf16, which {old.name} cannot do; try trainer.precision=fp32")
-    if engine.name is EngineName.local:
-        return
-    instead = "try engine=local, which needs no DeepSpeed"
-    if importlib.util.find_spec("deepspeed") is None:
-        raise EnvironmentFault(f"engine={engine.name.name} needs DeepSpeed: pip install deepspeed, or {instead}")
-    # On CPUs DeepSpeed compiles its communication when it starts.
-    compilers = [name for name in (os.environ.get("CXX", "c++"), "g++", "clang++") if shutil.which(name)]
-    ninja = shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is not None
-    if not gpus and not (compilers and ninja):
-        missing = "a C++ compiler (apt install g++)" if not compilers else "ninja (pip install ninja)"
-        raise EnvironmentFault(f"engine={engine.name.name} on CPUs needs {missing}; install it, or {instead}")
-    if engine.offload is Offload.nvme:
-        _check_nvme(engine, compilers)
-
-
-def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:
-    """Checks that DeepSpeed's disk operator can be compiled, by linking a small program as DeepSpeed does."""
-    instead = "try engine.offload=cpu"
-    flags = [shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS")]
-    linked = (
-        compilers
-        and subprocess.run(
-            [compilers[0], "-x", "c", "-", *flags[0], "-o", os.devnull, *flags[1], "-laio"],
-            input="#include <libaio.h>\nint main(void) { return io_submit(0, 0, 0); }\n",
-            text=True,
-            capture_output=True,
-        ).returncode
-        == 0
-    )
-    if not linked:
-        raise EnvironmentFault(
-            "engine.offload=nvme needs libaio and its header, and a program with them does not compile here; install "
-            f"them (apt install libaio-dev), or {instead}"
-        )
-    if engine.nvme_path is None or not os.access(engine.nvme_path, os.W_OK) or not Path(engine.nvme_path).is_dir():
-        raise EnvironmentFault(f"engine.nvme_path={engine.nvme_path} is no folder to write to; make it, or {instead}")
 
 
 def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> RunExit:

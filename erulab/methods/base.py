@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from erulab.options import not_negative
+from erulab.options import require_not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,8 @@ class MethodOptions:
     retain_weight: float = 1.0  # factor of that term
 
     def __post_init__(self) -> None:
-        not_negative("forget_weight", self.forget_weight)
-        not_negative("retain_weight", self.retain_weight)
+        require_not_negative("forget_weight", self.forget_weight)
+        require_not_negative("retain_weight", self.retain_weight)
 
 
 @dataclass(frozen=True)

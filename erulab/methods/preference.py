@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab.methods.base import ForgetRows, Margin, MethodOptions, Normalizer, Pairs, RowNLL, Trains
-from erulab.options import positive
+from erulab.options import require_positive
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +64,13 @@ class PreferenceOptions(MethodOptions):
 
     beta: float = 0.1  # inverse temperature, per nat of x
     length_normalize: bool = False  # x is a per-token mean, not a sum: this changes what beta means
-    pairs: Pairs = Pairs.none  # second answer
+    pairs: Pairs = Pairs.none  # the second answer that the forgotten one is compared with
     scale: Optional[float] = None  # factor of each row's loss; null: 2/beta
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("beta", self.beta)
-        positive("scale", self.scale)
+        require_positive("beta", self.beta)
+        require_positive("scale", self.scale)
 
 
 class PreferenceMethod:

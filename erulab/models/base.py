@@ -22,7 +22,7 @@ class ModelSource(Protocol):
         ...
 
     @property
-    def frame(self) -> PromptOverrides:
+    def overrides(self) -> PromptOverrides:
         """The chat template and system turn of every model of the run, in place of the tokenizer's own."""
         ...
 

@@ -109,7 +109,9 @@ def tokenizer_folder(source: str) -> Path:
         EnvironmentFault: as `check_tokenizer`; or the hub is unreachable, the repository gated or missing.
     """
     check_tokenizer(source)
-    return Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", TOKENIZER_FILES, skip=("*/*",))
+    return (
+        Path(source) if Path(source).is_dir() else hub.fetch_snapshot(source, "model", TOKENIZER_FILES, skip=("*/*",))
+    )
 
 
 def read_config(source: str) -> dict[str, object] | None:
@@ -122,8 +124,8 @@ def read_config(source: str) -> dict[str, object] | None:
     folder = Path(source)
     if not folder.is_dir():
         check_source(source)
-        fetched = hub.fetched(source, "config.json")
-        return None if fetched is None else _read_object(fetched)
+        file = hub.find_fetched(source, "config.json")
+        return None if file is None else _read_object(file)
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
     return _read_object(folder / "config.json")
@@ -138,7 +140,9 @@ def local_folder(source: str) -> Path:
         IntegrityFault, DataError: as `check_folder`.
     """
     check_source(source)
-    folder = Path(source) if Path(source).is_dir() else hub.snapshot(source, "model", CHECKPOINT_FILES, skip=("*/*",))
+    folder = (
+        Path(source) if Path(source).is_dir() else hub.fetch_snapshot(source, "model", CHECKPOINT_FILES, skip=("*/*",))
+    )
     check_folder(folder)
     return folder
 
@@ -161,7 +165,7 @@ def files_identity(folder: Path) -> str:
 
 @functools.cache
 def _hash_file(file: Path, changed: int) -> str:
-    """Hashes a file once per process; `changed`, its time of change, makes it anew after a change."""
+    """Hashes a file once per process; after a change `changed`, its time of change, gives the cache another key."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

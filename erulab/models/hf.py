@@ -52,11 +52,11 @@ class HfModel:
         return self.source
 
     @property
-    def frame(self) -> PromptOverrides:
+    def overrides(self) -> PromptOverrides:
         return PromptOverrides(template_of(self.options.template), self.options.system, self.options.tokenizer)
 
     def validate(self) -> None:
-        tokenizer = self.frame.tokenizer
+        tokenizer = self.overrides.tokenizer
         if tokenizer is not None:
             folders.check_tokenizer(tokenizer)
         folders.check_source(self.source)
@@ -84,12 +84,12 @@ class HfModel:
         # Not at the top: this file is imported where torch must not be.
         from erulab.models.loading import chat_of
 
-        return chat_of(self.source, self.frame)
+        return chat_of(self.source, self.overrides)
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
         from erulab.models.loading import load_folder
 
-        return load_folder(self.source, self.options.attention, self.frame)
+        return load_folder(self.source, self.options.attention, self.overrides)
 
 
 def _register_preset(name: str, preset: Preset) -> None:

@@ -41,20 +41,26 @@ LAYOUT_CHECK_PARAMETERS = 2_000_000_000
 LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
-def load_folder(source: str, attention: Attention, frame: PromptOverrides = NO_OVERRIDES) -> LoadedModel:
+def load_folder(source: str, attention: Attention, overrides: PromptOverrides = NO_OVERRIDES) -> LoadedModel:
     """Loads a folder or hub id in float32 on the CPU, in evaluation mode, with tokenizer and chat format.
 
     Raises: as `read_folder` and `check_layout`.
     """
-    loaded = read_folder(source, attention, frame)
+    loaded = read_folder(source, attention, overrides)
     check_layout(loaded, source)
     return loaded
 
 
 def read_folder(
-    source: str, attention: Attention, frame: PromptOverrides = NO_OVERRIDES, dtype: torch.dtype = torch.float32
+    source: str, attention: Attention, overrides: PromptOverrides = NO_OVERRIDES, dtype: torch.dtype = torch.float32
 ) -> LoadedModel:
     """Loads a folder or hub id as `load_folder`, without checking its layout, which takes a forward.
+
+    Args:
+        source: a folder or hub id.
+        attention: transformers' implementation of attention.
+        overrides: chat template, system turn and tokenizer in place of the model's own.
+        dtype: of the weights.
 
     Raises:
         EnvironmentFault: the folder or the attention's package is missing, or the hub is unreachable.
@@ -87,15 +93,15 @@ def read_folder(
     if absent:
         # transformers would draw missing weights at random and go on.
         raise IntegrityFault(f"{source} lacks {len(absent)} of the model's weights, such as {absent[0]}")
-    tokenizer = _load_tokenizer(frame.tokenizer or source)
-    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), frame))
+    tokenizer = _load_tokenizer(overrides.tokenizer or source)
+    return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, context_of(model.config, tokenizer), overrides))
 
 
-def chat_of(source: str, frame: PromptOverrides = NO_OVERRIDES) -> ChatFormat:
+def chat_of(source: str, overrides: PromptOverrides = NO_OVERRIDES) -> ChatFormat:
     """Returns the chat format of a folder or hub id, without loading its weights."""
-    tokenizer = _load_tokenizer(frame.tokenizer or source)
+    tokenizer = _load_tokenizer(overrides.tokenizer or source)
     config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
-    return ChatFormat(tokenizer, context_of(config, tokenizer), frame)
+    return ChatFormat(tokenizer, context_of(config, tokenizer), overrides)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Optional
 
 from erulab.costs.shapes import Adapters
-from erulab.options import not_negative, positive, require
+from erulab.options import require, require_not_negative, require_positive
 
 
 class Attention(Enum):
@@ -30,8 +30,8 @@ class LoraOptions:
         return Adapters(self.rank, tuple(self.targets or ()))
 
     def __post_init__(self) -> None:
-        not_negative("rank", self.rank)
-        positive("alpha", self.alpha)
+        require_not_negative("rank", self.rank)
+        require_positive("alpha", self.alpha)
         require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
 
 

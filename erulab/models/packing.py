@@ -87,7 +87,7 @@ def pack(batch: Batch) -> Packing:
         groups.setdefault(group, []).append(row)
     for members in groups.values():
         members.sort(key=lambda row: ids[row])
-        common = [_common_length(ids[a], ids[b]) for a, b in zip(members, members[1:], strict=False)]
+        common = [common_length(ids[a], ids[b]) for a, b in zip(members, members[1:], strict=False)]
         _add_subtree(packing, ids, members, common, 0, ())
     return packing
 
@@ -130,6 +130,7 @@ def _add_piece(
     return len(packing.pieces) - 1
 
 
-def _common_length(a: list[int], b: list[int]) -> int:
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Counts the ids that two rows begin with in common."""
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)

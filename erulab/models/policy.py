@@ -40,7 +40,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class ForwardLayout:
-    """How the rows of one forward are laid out, and what the forward computes."""
+    """The layout of the rows in one forward, and the numbers of tokens it computes."""
 
     packing: Packing | None  # None: padded rows
     counts: TokenCounts
@@ -255,7 +255,7 @@ def _submodule(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
     raise TypeError(f"{type(module).__name__} has none of {', '.join(names)}: its layout is not known to erulab")
 
 
-def without_dropout(model: nn.Module) -> None:
+def disable_dropout(model: nn.Module) -> None:
     """Sets every dropout rate to zero, so that training mode (which gradient checkpointing needs) drops nothing."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -56,7 +56,7 @@ class SmolLM2:
         self.options = options
 
     folder = None  # unpacked from a package, and small
-    frame = NO_OVERRIDES
+    overrides = NO_OVERRIDES
 
     def validate(self) -> None:
         if self.options.path is not None:
@@ -75,7 +75,7 @@ class SmolLM2:
         return ARCHITECTURE
 
     def chat(self, benchmark: Benchmark) -> ChatFormat:
-        return ChatFormat(_load_tokenizer(), CONTEXT)
+        return ChatFormat(_load_gguf_tokenizer(), CONTEXT)
 
     def load(self, benchmark: Benchmark, seed: int) -> LoadedModel:
         """Loads the model in about 20 s on two cores; `convert` keeps the result for `loading.load_folder`."""
@@ -94,7 +94,7 @@ class SmolLM2:
             dtype=torch.float32,
             attn_implementation=implementation(self.options.attention, "llama"),
         )
-        tokenizer = _load_tokenizer()
+        tokenizer = _load_gguf_tokenizer()
         loaded = LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
         check_layout(loaded, "smollm2_135m")
         return loaded
@@ -118,7 +118,7 @@ def weights_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _load_tokenizer() -> PreTrainedTokenizerBase:
+def _load_gguf_tokenizer() -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(weights_folder(), gguf_file=FILE)

@@ -14,7 +14,7 @@ from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
 from erulab.models import folders
 from erulab.models.options import ModelOptions
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import models
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.templates import NO_OVERRIDES
@@ -49,8 +49,8 @@ class TinyOptions(ModelOptions):
     heads: int = 4  # attention heads
 
     def __post_init__(self) -> None:
-        positive("layers", self.layers)
-        positive("heads", self.heads)
+        require_positive("layers", self.layers)
+        require_positive("heads", self.heads)
         # Rotary embeddings rotate pairs of a head's channels.
         fits = self.width > 0 and self.heads > 0 and self.width % (2 * self.heads) == 0
         require(fits, "width", f"a multiple of {2 * self.heads} (twice heads)", self.width)
@@ -64,7 +64,7 @@ class TinyModel:
         self.options = options
 
     folder = None  # weights are drawn at random
-    frame = NO_OVERRIDES
+    overrides = NO_OVERRIDES
 
     def validate(self) -> None:
         if self.options.path is not None:

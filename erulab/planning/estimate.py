@@ -14,17 +14,17 @@ from erulab.costs.memory import Memory, NumberFormat
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
-from erulab.launching import workers
+from erulab.launching import engine_choice
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
     TrainedAnswers,
-    adapters,
     forget_rows_per_forward,
     learned_stages,
     learning_step,
     number_format,
     reference_rows,
+    trained_adapters,
     training_memory,
     unlearning_step,
 )
@@ -100,7 +100,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     Raises:
         ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
     """
-    engine = workers.choose_engine(config.engine, 0)
+    engine = engine_choice.choose_engine(config.engine, 0)
     processes = engine.world
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
@@ -113,7 +113,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
             shape,
             unlearning_step(config, sizes, shape.layers, processes),
             checkpointing=config.trainer.checkpointing,
-            adapters=adapters(config),
+            adapters=trained_adapters(config),
         )
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [

@@ -127,10 +127,8 @@ def _tokens_of(prompt: str, response: str, limit: int | None) -> tuple[float, fl
 
 def _conversation_tokens(prompt_words: float, response_words: float, limit: int | None) -> tuple[float, float]:
     """Returns (prompt, response) tokens of a conversation of so many words, at most `limit` together."""
-    prompt, response = (
-        TOKENS_PER_WORD * prompt_words + TEMPLATE_TOKENS,
-        TOKENS_PER_WORD * response_words + 1,
-    )  # end of turn
+    prompt = TOKENS_PER_WORD * prompt_words + TEMPLATE_TOKENS
+    response = TOKENS_PER_WORD * response_words + 1  # 1: end of turn
     if limit is not None:
         prompt = min(prompt, limit - 1)
         response = min(response, limit - prompt)

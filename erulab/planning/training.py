@@ -126,7 +126,7 @@ def forget_rows_per_forward(config: RunConfig, sizes: DataSizes, processes: int)
     )
 
 
-def adapters(config: RunConfig) -> Adapters:
+def trained_adapters(config: RunConfig) -> Adapters:
     """Returns the adapters that unlearning trains; learning target and oracle trains none."""
     trained: Adapters = config.model.lora.adapters
     return trained
@@ -175,7 +175,7 @@ def training_memory(
         groups = _groups(answers, sizes)
         micro = _largest_micro_batch(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)
         found["unlearning"] = estimate_memory(
-            shape, micro, replace(common, adapters=adapters(config), frozen_copy=kl, loads_whole=stage != 3)
+            shape, micro, replace(common, adapters=trained_adapters(config), frozen_copy=kl, loads_whole=stage != 3)
         )
     return found
 

@@ -25,7 +25,7 @@ NOTE = (
     "counted beside it. Least knowledge left at a utility: the smallest value while the run kept at least that share "
     "of the target's utility, on straight lines between measured steps."
 )
-Draw = str  # world, data seed and seed as JSON
+WorldAndSeed = str  # world, data seed and seed as JSON
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Arm:
     runs: tuple[RunResult, ...]
 
     @property
-    def draws(self) -> dict[Draw, list[RunResult]]:
+    def draws(self) -> dict[WorldAndSeed, list[RunResult]]:
         """World and seed -> the runs with these."""
-        found: dict[Draw, list[RunResult]] = {}
+        found: dict[WorldAndSeed, list[RunResult]] = {}
         for run in self.runs:
             found.setdefault(_world_and_seed(run.config), []).append(run)
         return found
@@ -110,7 +110,7 @@ def _value_after(attack: str, run: RunResult) -> float | None:
     return next((one.value for one in judge_run(run).robustness if one.attack == attack), None)
 
 
-def _value_by_draw(arm: Arm, read: Read) -> dict[Draw, float]:
+def _value_by_draw(arm: Arm, read: Read) -> dict[WorldAndSeed, float]:
     """Maps each draw that has a value to it."""
     # Several runs of one draw (copies, other engines) are not independent: their mean counts once.
     found = {}
@@ -121,12 +121,12 @@ def _value_by_draw(arm: Arm, read: Read) -> dict[Draw, float]:
     return found
 
 
-def _mean_cell(values: dict[Draw, float], runs: int) -> Cell:
+def _mean_cell(values: dict[WorldAndSeed, float], runs: int) -> Cell:
     missing = f"none in {runs - len(values)}" if len(values) < runs else ""
     return _interval_cell(mean_with_interval(list(values.values())), missing)
 
 
-def _difference_cells(values: dict[Draw, float], first: dict[Draw, float]) -> tuple[Cell, Cell]:
+def _difference_cells(values: dict[WorldAndSeed, float], first: dict[WorldAndSeed, float]) -> tuple[Cell, Cell]:
     """Returns the difference, and the conclusion that its interval allows."""
     found = mean_paired_difference(values, first)
     if found is None or found.holds_zero is None:
@@ -156,6 +156,6 @@ def _arm_settings(config: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _world_and_seed(config: dict[str, Any]) -> Draw:
+def _world_and_seed(config: dict[str, Any]) -> WorldAndSeed:
     data = config.get("dataset") or {}
     return json.dumps([data.get("world"), data.get("seed"), config.get("seed")])

@@ -42,10 +42,9 @@ class Standing(Enum):
 
     @property
     def mark(self) -> str:
-        """How a table marks it."""
-        return {"counts": "yes", "not_valid": "not valid", "undefined": "undefined", "not_run": "no figures"}[
-            self.value
-        ]
+        """The mark of such a row in tables."""
+        marks = {"counts": "yes", "not_valid": "not valid", "undefined": "undefined", "not_run": "no figures"}
+        return marks[self.value]
 
 
 @dataclass(frozen=True)

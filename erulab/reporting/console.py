@@ -76,9 +76,8 @@ class Progress:
 
     def __init__(self, title: str, total: int, enabled: bool = True) -> None:
         self._title, self._total = title, total
-        self._started: tuple[float, int] | None = (
-            None  # time and step of the first update; a resumed run does not start at 0
-        )
+        # Time and step of the first update: a resumed run does not start at 0.
+        self._started: tuple[float, int] | None = None
         self._printed = time.monotonic()
         self._line = ""
         self._bar: RichProgress | None = None

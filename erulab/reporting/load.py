@@ -16,17 +16,8 @@ from erulab.redaction import redacted
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
-ATTACK_KEYS = {
-    "attack",
-    "setting",
-    "metric",
-    "headline",
-    "valid",
-    "standing",
-    "reason",
-    "n",
-    "note",
-}  # of every row of attacks.json
+# Keys of every row of attacks.json.
+ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "standing", "reason", "n", "note"}
 NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 
@@ -104,7 +95,7 @@ def load_run(folder: Path) -> RunResult:
         samples=_read_json_file(rundir.samples_json, []),
         stages=_read_json_file(rundir.stages_json, {}),
         env=redacted(_read_json_file(rundir.env_json, {})),
-        metrics=_read_json_lines(rundir.metrics_jsonl),
+        metrics=_read_metrics(rundir.metrics_jsonl),
         ended=_read_json_file(rundir.exit_json, {}),
     )
 
@@ -189,7 +180,7 @@ def _read_json_file(file: Path, empty: Any) -> Any:
     return value
 
 
-def _read_json_lines(file: Path) -> list[dict[str, Any]]:
+def _read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")

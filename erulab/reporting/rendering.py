@@ -60,9 +60,8 @@ class Table:
 
     def render(self, format: str) -> str:
         """Returns the table in one of FORMATS, with every text escaped for it."""
-        return {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "latex": _as_latex, "html": _as_html}[format](
-            self
-        )
+        renderers = {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "latex": _as_latex, "html": _as_html}
+        return renderers[format](self)
 
     def _repr_html_(self) -> str:
         """Shows the table in a notebook."""

@@ -1,4 +1,4 @@
-"""States in words what attacks bring back: each attack, the worst case over all, and the attacks that do not count."""
+"""Judges each attack and the worst case over all attacks, and states the result in words."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class WorstCase:
         return f"{len(self.silent)} of {self.tried} attacks do not count: {which}"
 
 
-def robustness(rows: Sequence[AttackRow]) -> tuple[Robustness, ...]:
-    """Returns each attack of attacks.json, in order."""
+def judge_attacks(rows: Sequence[AttackRow]) -> tuple[Robustness, ...]:
+    """Returns what each attack of attacks.json brought back, in their order."""
     heads = headline_rows(rows)
     return tuple(_robustness_of([row for row in heads if row["attack"] == name]) for name in _attack_names(heads))
 

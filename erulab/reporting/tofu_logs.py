@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.evaluation.logs import RowSet, read_log
-from erulab.evaluation.recompute import TofuFigures, recompute
+from erulab.evaluation.recompute import TofuFigures, recompute_figures
 from erulab.reporting.rendering import Cell, Table
 
 FORMATS = ("text", "md", "json")
@@ -27,14 +27,14 @@ def recomputed_figures(log: Path, retain_log: Path | None, limit: int | None, fo
         DataError: a file is no such log, lacks rows, or the two logs do not fit together.
     """
     read = read_log(log)
-    figures = recompute(read, None if retain_log is None else read_log(retain_log), limit)
+    figures = recompute_figures(read, None if retain_log is None else read_log(retain_log), limit)
     if format == "json":
         names = {"log": str(log), "retain_log": retain_log and str(retain_log), "layout": read.layout}
-        return json.dumps(names | _plain_log(figures), indent=2) + "\n"
+        return json.dumps(names | _figures_as_json(figures), indent=2) + "\n"
     return _log_table(figures, read.layout).render(format)
 
 
-def _plain_log(figures: TofuFigures) -> dict[str, Any]:
+def _figures_as_json(figures: TofuFigures) -> dict[str, Any]:
     quality = figures.forget_quality
     return {
         "model_utility": figures.model_utility,

@@ -8,7 +8,7 @@ from typing import Any
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import interval, number, percent, signed
-from erulab.reporting.robustness import Robustness, WorstCase, knowledge_left_before_attacks, robustness, worst_case
+from erulab.reporting.robustness import Robustness, WorstCase, judge_attacks, knowledge_left_before_attacks, worst_case
 
 ORACLE_RANGE = 0.05  # knowledge left between -0.05 and 0.05 is the oracle's range, however narrow the interval is
 COLLAPSE = 0.5  # a model that keeps less than this share of the target's utility has collapsed
@@ -99,6 +99,8 @@ class Utility:
 
 @dataclass(frozen=True)
 class Verdict:
+    """The verdict on a run: its parts, and the sentences that state them."""
+
     forgetting: Forgetting
     utility: Utility
     worst: WorstCase
@@ -162,7 +164,7 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> V
     scored = bool(scores) or not attacks
     worst = worst_case(attacks, forgetting.value if scored else knowledge_left_before_attacks(attacks))
     alone = len(scores) == 1 and not attacks
-    return Verdict(forgetting, _judge_utility(scores), worst, robustness(attacks), alone=alone, scored=scored)
+    return Verdict(forgetting, _judge_utility(scores), worst, judge_attacks(attacks), alone=alone, scored=scored)
 
 
 def compare_with_oracle(value: float, low: float | None, high: float | None) -> Outcome:

@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.options import positive, require
+from erulab.options import require, require_positive
 from erulab.registry import rewards
 from erulab.rewards.base import Gather
-from erulab.rewards.reference import finite
+from erulab.rewards.reference import require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ else:
 
 
 class Standardization(Enum):
-    """How Z is made from the depth: as it is, or as a z-score over the global batch or over moving averages."""
+    """The form of Z: the depth as it is, or its z-score over the global batch or over moving averages."""
 
     raw = "raw"  # as it is
     batch = "batch"  # by the global batch
@@ -90,16 +90,17 @@ class ElasticOptions:
     gamma: float = 0.0  # constant part of the margin, nats or nats per token
     lambda_ref: float = 0.0  # weight of the reference; 0: none, 1: the model before unlearning
     z: Standardization = Standardization.ema  # how the depth is standardised
-    decay: Optional[float] = None  # of the moving averages; null: 0.9 with pairs (as alpha-DPO), 0.5 without
+    # weight of the past in the moving averages, per step; null: 0.9 with pairs (as alpha-DPO), 0.5 without
+    decay: Optional[float] = None
     sd0: Optional[float] = None  # smallest deviation to divide by; null: alpha
     z_max: float = 3.0  # largest standardised depth
 
     def __post_init__(self) -> None:
-        finite("alpha", self.alpha)
-        finite("gamma", self.gamma)
-        finite("lambda_ref", self.lambda_ref)
-        positive("z_max", self.z_max)
-        positive("sd0", self.sd0)
+        require_finite("alpha", self.alpha)
+        require_finite("gamma", self.gamma)
+        require_finite("lambda_ref", self.lambda_ref)
+        require_positive("z_max", self.z_max)
+        require_positive("sd0", self.sd0)
         if self.decay is not None:
             require(0 <= self.decay < 1, "decay", "in [0, 1)", self.decay)
         if self.z is Standardization.raw:

@@ -31,7 +31,7 @@ def rigid_margin(x_ref: torch.Tensor, *, gamma: float, lambda_ref: float) -> tor
     return (gamma + lambda_ref * x_ref).detach()
 
 
-def finite(field_name: str, value: float) -> None:
+def require_finite(field_name: str, value: float) -> None:
     """Raises ValueError for an infinite value or NaN."""
     require(abs(value) < float("inf"), field_name, "finite", value)
 
@@ -43,8 +43,8 @@ class ReferenceOptions:
     lambda_ref: float = 1.0  # weight of the reference; 1: the model before unlearning, 0: none
 
     def __post_init__(self) -> None:
-        finite("gamma", self.gamma)
-        finite("lambda_ref", self.lambda_ref)
+        require_finite("gamma", self.gamma)
+        require_finite("lambda_ref", self.lambda_ref)
 
 
 @rewards.register("reference", ReferenceOptions, paper="NPO, arXiv:2404.05868", needs="reference log-probs")

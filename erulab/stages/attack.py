@@ -13,13 +13,8 @@ from typing import Any
 
 from erulab.attacks.base import Attack, Inapplicable, Repeat, Setting
 from erulab.attacks.halves import validation_half
-from erulab.attacks.judging.rows import (
-    MODELS,
-    AttackedSetting,
-    UnattackedScores,
-    attack_json_rows,
-    row_without_figures,
-)
+from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
+from erulab.attacks.judging.rows import attack_json_rows, row_without_figures
 from erulab.attacks.judging.scoring import merge_suites, utility_suite
 from erulab.attacks.judging.trace import AttemptResult, run_attack
 from erulab.attacks.sequence import every_options
@@ -80,7 +75,8 @@ def attack(
     changed. An attack that cannot run here or that fails gets one row with standing "not_run" that says why.
 
     Args:
-        evaluated: model -> its row scores without an attack; None if this run did not evaluate.
+        refs: role -> model, for "target", "unlearned" and "oracle".
+        evaluated: role -> row scores without an attack; None if this run did not evaluate.
     """
     planned = plan_attacks(context)
     jobs = [

@@ -1,4 +1,4 @@
-"""The lab that attackers work in: it scores and fine-tunes copies of a model in one process."""
+"""The lab that attacks work in: it scores and fine-tunes copies of a model in one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.row_score import RowScore
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import merged, with_lora
-from erulab.models.policy import without_dropout
+from erulab.models.policy import disable_dropout
 from erulab.options import EngineName, EngineOptions
 from erulab.ranks import Ranks
 from erulab.stages.context import Context
@@ -54,7 +54,7 @@ class AttackLab:
         seed = self._repeat.seed_of("finetune")
         rank, points = settings.lora_rank, settings.points
         subject = with_lora(subject, rank=rank, alpha=settings.lora_alpha, seed=seed) if rank else subject
-        without_dropout(subject.model)
+        disable_dropout(subject.model)
         options = FinetuneOptions(
             lr=settings.lr,
             epochs=settings.epochs,

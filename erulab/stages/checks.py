@@ -53,7 +53,7 @@ def check_target(context: Context) -> None:
     """Checks that the data set has rows for the target, unless it is given or not needed.
 
     Raises:
-        DataError: it has none, as the data sets that ask for a pretrained model's knowledge.
+        DataError: it has none, because it asks for knowledge that pretrained models have.
     """
     needed = Stage.target in context.config.stages or context.unlearns
     if context.config.model.target is None and needed and not learned_rows(context, "target"):
@@ -127,8 +127,8 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
 )
 
 
-def check_stages(context: Context) -> None:
-    """Runs STAGE_CHECKS in order; the first that fails is the one the user is told of.
+def run_stage_checks(context: Context) -> None:
+    """Runs STAGE_CHECKS in order; the user sees the first that fails.
 
     Raises:
         DataError, ConfigError: one line that says what is missing and what to type.
@@ -173,5 +173,5 @@ def notes_on_unknown_words(context: Context) -> list[str]:
     return notes
 
 
-def _lacks_rows(context: Context, part: str) -> str:
-    return f"data set {context.benchmark.name} has no rows for the {part} to learn{context.benchmark.lacking}"
+def _lacks_rows(context: Context, role: str) -> str:
+    return f"data set {context.benchmark.name} has no rows for the {role} to learn{context.benchmark.lacking}"

@@ -102,7 +102,8 @@ def fit_benchmark(
     """Truncates the prompts of a data set or benchmark to the context of the run's model.
 
     Args:
-        raw: as its files have it; identity: of their content.
+        raw: the benchmark as its files have it.
+        identity: identifies the content of these files.
         measured_only: leaves out the rows that are only trained on.
     """
     read = raw.measured_only() if measured_only else raw

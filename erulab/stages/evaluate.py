@@ -48,7 +48,7 @@ def _score(
     suites = prepared.selected.suites
     if not suites:
         return [], None
-    # `evaluated` holds the rows that `evaluation.suites` selects.
+    # "suites" below holds the content of the suites that the option of that name selects.
     options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
     depends_on = {
         "stage": "evaluate",
@@ -88,8 +88,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
     one.
 
     Args:
-        rows: "target", "unlearned", "oracle" (as far as the run has them) -> row scores of the data set and of each
-            extra benchmark, whose figures have its name in front.
+        rows: role ("target", "unlearned", "oracle", as far as the run has them) -> row scores of the data set and of
+            each extra benchmark. The figures of an extra benchmark have its name in front.
     """
     result: dict[str, dict[str, Any]] = {}
     for name, scored in rows.items():
@@ -103,8 +103,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
             # Figures that already begin with the benchmark's name (mmlu/accuracy) do not get it twice, unless the data
             # set has a figure of that name; others do (tofu/forget/rouge).
             own = part.fitted.name
-            said = all(figure.startswith(own) and figure not in result[name] for figure in more)
-            result[name] |= {figure if said else f"{own}/{figure}": value for figure, value in more.items()}
+            has_name = all(figure.startswith(own) and figure not in result[name] for figure in more)
+            result[name] |= {figure if has_name else f"{own}/{figure}": value for figure, value in more.items()}
     if {"target", "unlearned", "oracle"} <= rows.keys():
         values, clusters = knowledge_values(rows["unlearned"][0])
         target, _ = knowledge_values(rows["target"][0])

@@ -9,7 +9,7 @@ from typing import Any
 
 from erulab.data.rows import Row
 from erulab.models.loading import save_folder
-from erulab.models.policy import without_dropout
+from erulab.models.policy import disable_dropout
 from erulab.options import TargetOptions
 from erulab.reporting.console import progress
 from erulab.stages.cache import Product
@@ -23,27 +23,30 @@ VERSION = 1  # of this stage's results: a change makes every target anew
 KIND = "learned"
 
 
-def learned_rows(context: Context, part: str) -> Sequence[Row]:
+def learned_rows(context: Context, role: str) -> Sequence[Row]:
     """Returns the rows that the "target" or "oracle" learns; data sets on pretrained models' knowledge have none."""
-    return context.benchmark.target_rows if part == "target" else context.benchmark.oracle_rows
+    return context.benchmark.target_rows if role == "target" else context.benchmark.oracle_rows
 
 
-def learn(context: Context, part: str) -> Product:
+def learn(context: Context, role: str) -> Product:
     """Fine-tunes the base model on the rows of the "target" or the "oracle", unless the cache has the result."""
     return context.cache.produce(
-        KIND, depends_on(context, part), lambda folder: _train(context, part, folder), rerun=context.config.rerun
+        KIND,
+        learning_depends_on(context, role),
+        lambda folder: _train_on_rows(context, role, folder),
+        rerun=context.config.rerun,
     )
 
 
-def find_learned(context: Context, part: str) -> Product | None:
+def find_learned(context: Context, role: str) -> Product | None:
     """Finds the target or oracle that an earlier run learned; reads no base model if there are no rows to learn."""
-    return context.cache.find(KIND, depends_on(context, part)) if learned_rows(context, part) else None
+    return context.cache.find(KIND, learning_depends_on(context, role)) if learned_rows(context, role) else None
 
 
-def depends_on(context: Context, part: str) -> dict[str, Any]:
+def learning_depends_on(context: Context, role: str) -> dict[str, Any]:
     """Returns all that the learned weights depend on: rows by their token ids and label masks, never by a path."""
     settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
-    rows = encode_exposed(context.encoder, learned_rows(context, part))
+    rows = encode_exposed(context.encoder, learned_rows(context, role))
     return {
         "stage": "learn",
         "version": VERSION,
@@ -55,11 +58,11 @@ def depends_on(context: Context, part: str) -> dict[str, Any]:
     }
 
 
-def _train(context: Context, part: str, folder: Path) -> None:
+def _train_on_rows(context: Context, role: str, folder: Path) -> None:
     options: TargetOptions = context.config.target
     trainer, ranks = context.config.trainer, context.ranks
     loaded = context.loader.load_base(context.data.raw, options.seed)
-    rows = encode_exposed(context.encoder, learned_rows(context, part))
+    rows = encode_exposed(context.encoder, learned_rows(context, role))
     engine, objective, loop = assemble_finetuning(
         loaded,
         rows,
@@ -80,13 +83,13 @@ def _train(context: Context, part: str, folder: Path) -> None:
     )
     if trainer.checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    without_dropout(loaded.model)
+    disable_dropout(loaded.model)
     loaded.model.train()
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     loop = replace(loop, save_every=trainer.save_every)
-    with progress(f"learning the {part}", loop.steps, enabled=ranks.first) as bar:
+    with progress(f"learning the {role}", loop.steps, enabled=ranks.first) as bar:
         for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
             bar.update(step + 1, metrics)
-            context.tracker.log_stage(part, step, metrics)
+            context.tracker.log_stage(role, step, metrics)
     save_folder(loaded, folder / "model", engine.weights(), write=ranks.first)
     checkpoints.clear()

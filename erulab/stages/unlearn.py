@@ -71,7 +71,9 @@ def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]
     done: list[UnlearnedRequest] = []
     for request in requests:
         start = done[-1].ref if done and request.continues else target
-        product = context.cache.find(KIND, _depends_on(context, start, _encode_request(context, start, request)))
+        product = context.cache.find(
+            KIND, _unlearning_depends_on(context, start, _encode_request(context, start, request))
+        )
         if product is None:
             break
         done.append(_finish_request(request, product, requests, done))
@@ -93,7 +95,8 @@ def _finish_request(
     """Names the role of a request's model, and adds the costs of the requests that it continues.
 
     Args:
-        requests: all of the data set's; before: those that are done.
+        requests: all requests of the data set.
+        before: the requests that are done, in order.
     """
     costs = (
         account.sum_over_products([before[-1].costs, product.costs]) if before and request.continues else product.costs
@@ -103,14 +106,14 @@ def _finish_request(
 
 
 def _encode_request(context: Context, start: ModelRef, request: Request) -> UnlearningRows:
-    """Encodes the rows of a request as the model reads them that it starts from."""
+    """Encodes the rows of a request with the tokenizer and template of the model that the request starts from."""
     method: GradientMethod = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     return encode_unlearning_rows(encoder, asked, method, context.config.seed)
 
 
-def _depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
     plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
@@ -129,7 +132,7 @@ def _depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
         **({"code": code} if code else {}),
-        # The figures of `trainer.eval_every` are kept with the model, so the rows that they are of count too.
+        # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
     }
 
@@ -138,13 +141,13 @@ def _unlearn_request(context: Context, start: ModelRef, request: Request, title:
     rows = _encode_request(context, start, request)
     return context.cache.produce(
         KIND,
-        _depends_on(context, start, rows),
-        lambda folder: _train(context, start, rows, folder, title),
+        _unlearning_depends_on(context, start, rows),
+        lambda folder: _train_request(context, start, rows, folder, title),
         rerun=context.config.rerun,
     )
 
 
-def _train(context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str) -> None:
+def _train_request(context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str) -> None:
     """Unlearns one request's rows, and leaves the model and its metrics in `folder`."""
     config, ranks, tracker = context.config, context.ranks, context.tracker
     trainer = config.trainer

@@ -31,14 +31,15 @@ class Round:
 
 @dataclass
 class Tuning:
-    space: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # key -> lowest and highest value; trials are log-uniform between them
-    rounds: list[Round] = field(default_factory=list)
+    """The tuning of every arm, with one budget for all."""
+
+    # key -> lowest and highest value; trials are log-uniform between them
+    space: dict[str, list[float]] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)  # in each, the best trials of the round before take part
     utility: str = MISSING  # a figure of scores.json
     kept: float = 0.97  # share of the target's figure that an eligible trial keeps
-    seed: int = 0
-    common: str = ""
+    seed: int = 0  # draws the trials
+    common: str = ""  # overrides of every trial
 
     def __post_init__(self) -> None:
         require(bool(self.space) and bool(self.rounds), "tuning", "a space and at least one round", self)
@@ -53,8 +54,10 @@ class Tuning:
 
 @dataclass
 class Report:
-    runs: str = MISSING
-    common: str = ""
+    """The reported runs of each arm, with the values of its best trial."""
+
+    runs: str = MISSING  # the overrides that each arm is run with, written as a sweep
+    common: str = ""  # overrides of every reported run
 
 
 @dataclass

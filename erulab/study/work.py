@@ -18,7 +18,7 @@ from erulab.launching.job import Job, is_finished, plan_job
 from erulab.rundir import InUse, RunDir
 from erulab.training.stopping import SIGNALS
 
-WAIT = 2.0  # seconds between two looks at a run that another process works on
+WAIT = 2.0  # seconds between two tries to take over a run that another process works on
 
 
 def plan_run(overrides: Sequence[str], part: str = "") -> Job:

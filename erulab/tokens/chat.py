@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CACHED_PROMPTS = 4096  # whose ids are kept: evaluation asks each prompt with many answers
+CACHED_PROMPTS = 4096  # prompts whose ids are kept, because evaluation scores each prompt with many answers
 
 
 class ChatFormat:
@@ -102,7 +102,7 @@ class ChatFormat:
             start, ids = len(opening), [*opening, *answer.ids[self._anchored :], *self._template.end]
             offsets, shift = answer.offsets[self._anchored :], len(before)
         if start >= limit:
-            raise self.no_room(row, start, limit)
+            raise self.no_room_error(row, start, limit)
         ids = ids[:limit]
         if len(ids) <= max(start, 1):
             raise DataError(
@@ -159,18 +159,20 @@ class ChatFormat:
     def encode_by_template(self, row: Row, response: str) -> tuple[list[int], list[int]]:
         """Encodes with the template alone: the prompt with its opening for generation, and the whole conversation.
 
-        The latter need not begin with the former, and nothing behind the end of turn is dropped.
+        The conversation's ids need not begin with the prompt's, and no ids after the end of turn are dropped.
         """
         conversation = self._conversation(row)
         (opening,) = self._template.render([conversation], generation_prompt=True)
         (whole,) = self._template.render([(*conversation, ("assistant", response))], generation_prompt=False)
         return self._ids(opening), self._ids(whole)
 
-    def no_room(self, row: Row, start: int, limit: int) -> DataError:
-        """Words the error of a prompt that leaves no room for a response.
+    def no_room_error(self, row: Row, start: int, limit: int) -> DataError:
+        """Returns the error for a prompt that leaves no room for a response.
 
         Args:
-            start: tokens of the prompt; limit: tokens of the row.
+            row: names the row in the message.
+            start: tokens of the prompt.
+            limit: tokens that the row may have.
         """
         longer = f", raise dataset.max_length (the model reads {self._context})" if limit < self._context else ""
         return DataError(
@@ -179,7 +181,7 @@ class ChatFormat:
         )
 
     def limit(self, max_length: int | None) -> int:
-        """Tokens of a row: `max_length`, or what the model can read."""
+        """Returns the tokens that a row may have: `max_length`, or what the model can read if that is less."""
         return min(max_length or self._context, self._context)
 
     @property
@@ -193,7 +195,7 @@ class ChatFormat:
     def response_prefix(self) -> str:
         """Text the template writes before the response, as part of the response's tokens ("▁" before the first word).
 
-        An `answer_prefix` that is to read as the response's beginning begins with it.
+        An `answer_prefix` that stands for the beginning of the response must begin with it.
         """
         return self._template.response_prefix
 
@@ -205,7 +207,7 @@ class ChatFormat:
     def cut(self, text: str, tokens: int) -> str:
         """Cuts a text to its first tokens; a token that opens every text is one of them.
 
-        Source: so muse_bench cuts its references.
+        Source: muse_bench cuts its references in this way.
         """
         return self.decode(self.encode_text(text)[:tokens])
 
@@ -250,7 +252,7 @@ class ChatFormat:
         return start if row.prompt or row.answer_prefix else 0, ids, offsets, len(before)
 
     def _conversation(self, row: Row) -> Conversation:
-        """The turns that a response continues."""
+        """Returns the turns that a response continues."""
         system = row.system or self._system
         opening = () if system is None else (("system", system),)
         history = ((("user", user), ("assistant", reply)) for user, reply in row.history)

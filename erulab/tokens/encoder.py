@@ -43,7 +43,7 @@ class EncodedRows(ArrowSequence[Encoded]):
 
 
 class Encoder:
-    """Gives rows the ids that `ChatFormat.encode` gives them, and keeps them."""
+    """Encodes rows as `ChatFormat.encode` does, and keeps their ids."""
 
     def __init__(self, chat: ChatFormat, max_length: int | None, cache: Path) -> None:
         """
@@ -67,7 +67,7 @@ class Encoder:
         return encoded
 
     def encode_unchecked(self, rows: Sequence[Row]) -> EncodedRows:
-        """As `encode`, but keeps rows whose prompt leaves no room: their column "start" is not below `limit`."""
+        """Encodes as `encode` does, but keeps rows whose prompt leaves no room: their "start" is not below `limit`."""
         if isinstance(rows, StoredRows) and rows.parts:
             return EncodedRows.concatenate([self.encode_unchecked(part) for part in rows.parts])
         if isinstance(rows, StoredRows) and rows.source is not None:
@@ -147,10 +147,10 @@ class Encoder:
     def _check_room(self, rows: Sequence[Row], encoded: EncodedRows) -> None:
         full = np.flatnonzero(encoded.column("start") >= self.limit)
         if len(full):
-            raise self.chat.no_room(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
+            raise self.chat.no_room_error(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
 
 
 def digest_encoded(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:
-    """Hashes every field of an `Encoded` to 16 bytes."""
+    """Hashes every field of an `Encoded` to 16 bytes; the parameters are its fields."""
     text = f"{len(row_id)} {row_id} {start} {end} ".encode()
     return hashlib.blake2b(text + array("i", ids).tobytes(), digest_size=DIGEST_BYTES).digest()

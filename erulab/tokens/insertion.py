@@ -19,7 +19,7 @@ class Place(Enum):
     response = "response"  # right before the response, behind all that the template writes
 
 
-class Inserted(ChatFormat):
+class InsertingChatFormat(ChatFormat):
     """Encodes rows as another format does, with ids inserted into their prompts; no other id changes.
 
     Running text has no turns: there the ids stand before the response in any case. Rows for training (`encode_batch`)
@@ -55,7 +55,7 @@ class Inserted(ChatFormat):
         return list(self._insert(self._chat.encode_prompt(row), self._ids_of(row.prompt), row))
 
     def fits(self, row: Row) -> bool:
-        """Whether prompt, inserted ids and the whole response are within what the model can read."""
+        """Tells whether prompt, inserted ids and the whole response fit the model's context."""
         return len(self._chat.encode(row).ids) + len(self._ids_of(row.prompt)) <= self.limit(None)
 
     def _insert(self, ids: Sequence[int], inserted: Sequence[int], row: Row) -> tuple[int, ...]:

@@ -25,16 +25,16 @@ def split_text(text: str, chat: ChatFormat, limit: int) -> Iterator[str]:
         while last - first > least:
             left = len(tokens) - last
             # Read by itself a piece can have other tokens than inside the text: where words begin with a space, more.
-            excess = opening + len(chat.character_spans(text[begin : _end(text, tokens, last)])) - limit
+            excess = opening + len(chat.character_spans(text[begin : _piece_end(text, tokens, last)])) - limit
             if excess <= 0 and (not left or (left >= least and tokens[last - 1][1] <= tokens[last][0])):
                 break
             last = max(last - max(excess, 1), first + least)
-        end = _end(text, tokens, last)
+        end = _piece_end(text, tokens, last)
         if end > begin:
             yield text[begin:end]
         first, begin = last, end
 
 
-def _end(text: str, tokens: list[tuple[int, int]], last: int) -> int:
-    """The end of a piece before token `last`, in characters; the last piece ends with the text."""
+def _piece_end(text: str, tokens: list[tuple[int, int]], last: int) -> int:
+    """Returns the character where a piece before token `last` ends; the last piece ends with the text."""
     return tokens[last - 1][1] if last < len(tokens) else len(text)

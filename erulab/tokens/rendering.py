@@ -103,7 +103,7 @@ class ChatTemplate:
         return hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}".encode()).hexdigest()[:16]
 
     def _fixed(self) -> dict[str, Any]:
-        """Arguments of every rendering: the day never changes."""
+        """Returns the arguments of every rendering: the text, and a date that never changes."""
         return {"chat_template": self._text, "date_string": DATE, "add_bos": self._add_bos}
 
     def _split(self, prompt_turns: Conversation) -> tuple[bool, str, str, str, tuple[int, ...]]:
@@ -116,7 +116,7 @@ class ChatTemplate:
         (whole,) = self.render([whole_turns], generation_prompt=False)
         ids: Any = self._tokenizer.apply_chat_template(_messages(whole_turns), return_dict=False, **self._fixed())
         wanted = list(ids)
-        # Some templates open the assistant's turn otherwise for generation than they write it (a thinking block).
+        # Some templates open a turn for generation with other text than a written turn (a thinking block).
         for generation_prompt in (True, False):
             (prompt,) = self.render([prompt_turns], generation_prompt)
             if not whole.startswith(prompt):
@@ -124,7 +124,7 @@ class ChatTemplate:
             between, found, _ = whole[len(prompt) :].partition(PROBE_RESPONSE)
             if not found:
                 continue
-            # What stands between belongs to the prompt if it is tokens of its own, else to the response ("▁Ada").
+            # The text between them belongs to the prompt if it has tokens of its own, else to the response ("▁Ada").
             for anchor in ("", ANCHOR):
                 for opening, prefix in ((between, ""), ("", between), ("", "")):
                     response = self._encode(anchor + prefix + PROBE_RESPONSE)[len(self._encode(anchor)) :]
@@ -138,7 +138,7 @@ class ChatTemplate:
         )
 
     def _end_of_turn(self, tail: list[int]) -> tuple[int, ...]:
-        """The ids that close a response: up to the first special token after it, or end of text if there is none."""
+        """Returns the ids that close a response: up to the first special token after it, or end of text without one."""
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
         for i, token in enumerate(tail):
             if token in special:

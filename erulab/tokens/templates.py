@@ -36,7 +36,7 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class PromptOverrides:
-    """What the user sets around prompts and responses in place of the tokenizer's own."""
+    """The user's chat template, system turn and tokenizer, in place of the model's own."""
 
     template: str | None = None  # Jinja; None: the tokenizer's own
     system: str | None = None  # the system turn before every prompt; None: what the template has by itself

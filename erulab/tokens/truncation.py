@@ -29,8 +29,8 @@ def truncate_to_context(benchmark: Benchmark, encoder: Encoder, cache: Path) -> 
     """Returns the benchmark with every prompt short enough, by `benchmark.truncate`; notes tell what was changed.
 
     error: a prompt that fills the context raises; drop: its row is left out; left: the prompt loses words at its
-    beginning, so many that a response which is generated has room too. Responses longer than the room left are cut at
-    their end by the encoding, and counted here. A text that is learned loses nothing: it goes on in further rows.
+    beginning until a generated response has room too. Responses longer than the room left are cut at their end by the
+    encoding, and counted here. A text that is learned loses nothing: it goes on in further rows.
     `max_length` limits the rows that are learned, and suites that ask in the same way (`Answers`). A protocol with
     prompts of its own (several examples, a long opening) is limited by the model's context only.
 
@@ -106,9 +106,8 @@ class _Truncation:
             if isinstance(rows, StoredRows) and rows.parts:
                 parts = [self._cached(change, part) for part in rows.parts]
                 unchanged = all(new is old for new, old in zip(parts, rows.parts, strict=True))
-                stored = [
-                    part for part in parts if isinstance(part, StoredRows)
-                ]  # all of them: stored rows stay stored
+                # All of them: stored rows stay stored. The check is for the type checker.
+                stored = [part for part in parts if isinstance(part, StoredRows)]
                 self._made[key] = rows if unchanged else StoredRows.concatenate(stored)
             else:
                 function, *arguments = change
@@ -126,7 +125,7 @@ class _Truncation:
         return kept
 
     def _longest_prompt(self, suite: Suite, limit: int) -> int:
-        """Tokens a prompt may have. A prompt that is shortened leaves room for the response that is generated."""
+        """Returns the tokens a prompt may have; a shortened prompt leaves room for the response that is generated."""
         room = 0
         if self._benchmark.truncate is Truncate.left and isinstance(suite.measure, Generated):
             room = min(suite.measure.max_new_tokens, self._context // 2)
@@ -141,7 +140,7 @@ class _Truncation:
             return rows
         if truncate is Truncate.error:
             first = int(np.flatnonzero(full)[0])
-            raise self._encoder.chat.no_room(rows[first], int(starts[first]), longest + 1)
+            raise self._encoder.chat.no_room_error(rows[first], int(starts[first]), longest + 1)
         if truncate is Truncate.drop:
             kept = select_items(rows, np.flatnonzero(~full))
         else:
@@ -157,13 +156,14 @@ class _Truncation:
         """Collects the rows whose responses lose their end.
 
         Args:
-            limit: tokens of a row, one for all or (rows,); counts: (rows,) bool, rows that are looked at.
+            limit: tokens that a row may have, one number or (rows,).
+            counts: (rows,) bool, the rows that are looked at.
         """
         cut = (self._encoder.encode_unchecked(rows).column("full_length") > limit) & counts
         self.changed_ids["cut"].append(row_column(rows, "id_hash")[cut])
 
     def _are_texts(self, rows: Sequence[Row]) -> np.ndarray[Any, Any]:
-        """(rows,) bool, whether a row is running text without a prompt."""
+        """Returns (rows,) bool, whether a row is running text without a prompt."""
         return row_column(rows, "plain") & (self._encoder.encode_unchecked(rows).column("start") == 0)
 
     def _split_texts(self, rows: Sequence[Row]) -> Sequence[Row]:

@@ -12,7 +12,7 @@ from erulab.data.rows import Benchmark
 from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
-from erulab.models.policy import Policy, Reference, without_dropout
+from erulab.models.policy import Policy, Reference, disable_dropout
 from erulab.options import RunConfig
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
@@ -78,7 +78,7 @@ def build_objective(
 
 
 def needs_reference_table(config: RunConfig) -> bool:
-    """Whether the run's reward compares the policy's NLL with the NLL of the model before unlearning."""
+    """Tells whether the run's reward compares the policy's NLL with that of the model before unlearning."""
     return methods.build(config.method).takes_reward and rewards.build(config.reward).needs_reference
 
 
@@ -102,7 +102,7 @@ def assemble_unlearning(
     if trainer.checkpointing:
         subject.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # Policy and reference are compared: dropout in one of them would be taken for forgetting.
-    without_dropout(subject.model)
+    disable_dropout(subject.model)
     table = None
     if needs_reference_table(config):
         table = _reference_table(config, loader, target, subject, rows, ranks, references)

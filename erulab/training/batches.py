@@ -14,22 +14,25 @@ if TYPE_CHECKING:
     import torch  # for annotations only: `erulab.plan` counts steps without torch
 
 
-def stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
+def rows_of_stream(seed: int, part: str, n: int, start: int, count: int) -> list[int]:
     """Returns the row indices at positions start .. start+count-1 of an endless stream of shuffled epochs.
 
     Args:
+        seed: draws the order of every epoch.
         part: names the stream ("forget", "retain", "learn").
         n: rows per epoch.
+        start: position of the first row.
+        count: number of rows.
     """
     rows: list[int] = []
     for epoch in range(start // n, (start + count - 1) // n + 1):
         first, last = max(start - epoch * n, 0), min(start + count - epoch * n, n)
-        rows.extend(_order(n, seed, part, epoch)[first:last].tolist())
+        rows.extend(_shuffled_epoch(n, seed, part, epoch)[first:last].tolist())
     return rows
 
 
 @functools.lru_cache(maxsize=4)  # forget and retain rows, each at the border of two epochs
-def _order(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
+def _shuffled_epoch(n: int, seed: int, part: str, epoch: int) -> torch.Tensor:
     return draws.order(n, seed, "order", part, epoch)
 
 
@@ -37,13 +40,19 @@ def total_steps(rows: int, epochs: float, global_batch: int, steps: int | None =
     """Returns the number of optimizer steps of a training: `steps` if given, otherwise enough for all epochs.
 
     The last step wraps into the next epoch, so that its batch is full.
+
+    Args:
+        rows: rows per epoch.
+        epochs: passes over the rows.
+        global_batch: rows per step, over all processes.
+        steps: wins over `epochs`.
     """
     return steps if steps is not None else max(1, math.ceil(rows * epochs / global_batch))
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a global batch is cut into micro-batches: by rows, by a budget of tokens, or not at all."""
+    """The size of micro-batches: a number of rows, a budget of tokens, or (neither) the whole global batch."""
 
     micro_batch: int | None = None  # forget rows per forward
     micro_tokens: int | None = None  # at most so many padded tokens per forward, but at least one row of each part
@@ -65,6 +74,11 @@ def micro_batches(parts: Sequence[Part], split: Split, rank: int, world: int) ->
     learns from never depend on them. Every rank gets the same number of micro-batches, and each micro-batch has rows
     of every part that has any: under ZeRO each forward is a collective.
 
+    Args:
+        parts: the rows of each kind in the global batch, such as forget and retain rows.
+        split: how to cut them.
+        rank: index of this process.
+        world: number of processes.
     Returns:
         This rank's micro-batches, each a tuple with the rows of every part.
     """

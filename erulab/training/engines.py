@@ -1,4 +1,4 @@
-"""The choice of the engine."""
+"""Builds the engine that `engine.name` chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on rows, by which target, oracle and relearning attackers learn."""
+"""Fine-tuning on rows: how target, oracle and relearning attacks learn."""
 
 from __future__ import annotations
 
@@ -40,7 +40,14 @@ def assemble_finetuning(
     engine_options: EngineOptions,
     ranks: Ranks,
 ) -> tuple[Engine, FinetuneObjective, LoopOptions]:
-    """Puts together what `loop.train` needs to train the subject's model, in place, on the mean token NLL of rows."""
+    """Puts together the arguments of `loop.train` that train a model, in place, on the mean token NLL of rows.
+
+    Args:
+        subject: the model; it is changed.
+        rows: the rows it learns.
+        options: settings of the training.
+        engine_options: where it runs.
+    """
     policy = subject.policy
     engine = build_engine(
         policy,

@@ -45,11 +45,11 @@ class ModelLoader:
 
     def chat_of(self, path: str) -> ChatFormat:
         """Returns the chat format of a model on disk, without loading its weights."""
-        return loading.chat_of(path, self._source.frame)
+        return loading.chat_of(path, self._source.overrides)
 
     def load_on_cpu(self, ref: ModelRef) -> LoadedModel:
         """Loads a model in float32 on the CPU, in evaluation mode; it writes in no run's ledger."""
-        return loading.load_folder(ref.path, self._config.model.attention, self._source.frame)
+        return loading.load_folder(ref.path, self._config.model.attention, self._source.overrides)
 
     def load(self, ref: ModelRef) -> LoadedModel:
         """Loads a model onto this rank's device, whole and in evaluation mode."""
@@ -108,7 +108,7 @@ class ModelLoader:
                 config.engine,
                 self._device,
                 config.trainer.precision,
-                self._source.frame,
+                self._source.overrides,
             )
         )
 

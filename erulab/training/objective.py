@@ -13,7 +13,7 @@ from erulab import logprobs
 from erulab.data.arrow_sequence import read_items
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Batch, Encoded, collate
-from erulab.training.batches import Part, Split, micro_batches, stream
+from erulab.training.batches import Part, Split, micro_batches, rows_of_stream
 
 # The forward of an engine: (batch, reference states) -> (token NLL, token KL or None).
 Forward = Callable[..., Any]
@@ -22,7 +22,7 @@ Sums = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the global batch of each step is drawn and cut into micro-batches."""
+    """The plan by which the global batch of each step is drawn and cut into micro-batches."""
 
     global_batch: int  # rows per step, over all ranks
     split: Split
@@ -67,7 +67,7 @@ class FinetuneBatch:
 
 
 class FinetuneObjective:
-    """Mean NLL over the supervised tokens of the global batch: how target, oracle and attackers learn."""
+    """Mean NLL over the supervised tokens of the global batch: how target, oracle and relearning attacks learn."""
 
     def __init__(self, rows: Sequence[Encoded], plan: BatchPlan, device: torch.device) -> None:
         """`device`: of the policy's weights."""
@@ -75,7 +75,7 @@ class FinetuneObjective:
 
     def micro_batches(self, step: int) -> Sequence[FinetuneBatch]:
         plan = self._plan
-        indices = stream(plan.seed, "learn", len(self._rows), step * plan.global_batch, plan.global_batch)
+        indices = rows_of_stream(plan.seed, "learn", len(self._rows), step * plan.global_batch, plan.global_batch)
         rows = dict(zip(indices, read_items(self._rows, indices), strict=True))
         part = Part(indices, [len(rows[i].ids) for i in indices])
         tokens = sum(rows[i].tokens for i in indices)
@@ -86,7 +86,7 @@ class FinetuneObjective:
         ]
 
     def start_step(self, step: int, total: int) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     @contextmanager
     def micro_step(self, forward: Forward, micro: FinetuneBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
@@ -101,7 +101,7 @@ class FinetuneObjective:
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Row order is a function of the step: nothing to restore."""
+        """Restores nothing, because the row order is a function of the step."""
 
 
 def pinned(batch: Batch, device: torch.device) -> Batch:
@@ -113,7 +113,8 @@ def row_totals(nll: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tenso
     """Sums per-token NLL by row.
 
     Args:
-        nll: (tokens,) nats, in row-major order of the supervised tokens; supervised: (rows, length) bool.
+        nll: (tokens,) nats, in row-major order of the supervised tokens.
+        supervised: (rows, length) bool mask of these tokens.
     Returns:
         (rows,) summed NLL in nats, (rows,) number of supervised tokens.
     """

@@ -28,7 +28,7 @@ def load_sharded(
     options: EngineOptions,
     device: torch.device,
     precision: Precision,
-    frame: PromptOverrides = NO_OVERRIDES,
+    overrides: PromptOverrides = NO_OVERRIDES,
 ) -> LoadedModel:
     """Loads a folder as `loading.load_folder`, in the precision of training, and shards each weight as it is read.
 
@@ -38,13 +38,13 @@ def load_sharded(
 
     Args:
         source: a folder or hub id.
-        frame: chat template and system turn, in place of the tokenizer's own.
+        overrides: chat template and system turn, in place of the tokenizer's own.
     """
     dtype = torch.bfloat16 if runs_in_bf16(precision, device) else torch.float32
     # transformers looks for the settings through a weak reference to this object.
     settings = HfDeepSpeedConfig(zero_config(options, device, precision))
     try:
-        loaded = read_folder(source, attention, frame, dtype)
+        loaded = read_folder(source, attention, overrides, dtype)
     finally:
         unset_hf_deepspeed_config()
         del settings
@@ -57,7 +57,14 @@ def load_sharded(
 def sharded_forwards(
     model: PreTrainedModel, options: EngineOptions, device: torch.device, precision: Precision
 ) -> Iterator[None]:
-    """Opens a context in which forwards of a sharded model gather its weights; all ranks must run equally many."""
+    """Opens a context in which forwards of a sharded model gather its weights; all ranks must run equally many.
+
+    Args:
+        model: sharded, as `load_sharded` gives it.
+        options: of engine=zero3.
+        device: of this rank.
+        precision: of training.
+    """
     policy = ShardedPolicy(model, options, device, precision)
     try:
         yield

@@ -16,7 +16,7 @@ from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, 
 from erulab.models.policy import Policy, Reference, reference_states
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Batch, Encoded, collate
-from erulab.training.batches import Part, micro_batches, stream
+from erulab.training.batches import Part, micro_batches, rows_of_stream
 from erulab.training.objective import BatchPlan, Forward, Sums, pinned, row_totals
 from erulab.training.reference import ReferenceTable
 
@@ -35,7 +35,7 @@ class UnlearningRows:
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of the loss: `forget_weight * L_forget + retain_weight * L_retain`, and who perturbs the first one."""
+    """The terms of `forget_weight * L_forget + retain_weight * L_retain`; the adversary perturbs the forget rows."""
 
     method: GradientMethod
     reward: Reward | None
@@ -100,10 +100,10 @@ class UnlearningObjective:
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
         rows, plan, terms = self._rows, self._plan, self._terms
         size = plan.global_batch
-        forget = stream(plan.seed, "forget", len(rows.forget), step * size, size)
+        forget = rows_of_stream(plan.seed, "forget", len(rows.forget), step * size, size)
         retain = []
         if terms.retain is not Retain.none:
-            retain = stream(plan.seed, "retain", len(rows.retain), step * size, size)
+            retain = rows_of_stream(plan.seed, "retain", len(rows.retain), step * size, size)
         answers = self._read_answers(forget)
         kept = dict(zip(retain, read_items(rows.retain, retain), strict=True))
         by_tokens = terms.method.normalizer is Normalizer.tokens
@@ -190,7 +190,7 @@ class UnlearningObjective:
             self._terms.reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
     def _read_answers(self, indices: Sequence[int]) -> dict[int, list[Encoded]]:
-        """Maps each forget row to what it is run as: its response, a refusal instead, or response and paired answer."""
+        """Maps each forget row to what it is run as: its response, a refusal, or response and paired answer."""
         rows, method = self._rows, self._terms.method
         sources = [rows.paired] if method.trains is Trains.refusal else [rows.forget]
         if method.trains is not Trains.refusal and method.pairs is not Pairs.none:
@@ -199,7 +199,14 @@ class UnlearningObjective:
         return {i: [answers[place] for answers in read] for place, i in enumerate(indices)}
 
     def _micro_batch(self, whole: GlobalBatch, forget: list[int], retain: list[int], *, first: bool) -> MicroBatch:
-        """One micro-batch of these rows; `first` of this rank's in the step."""
+        """Builds one micro-batch.
+
+        Args:
+            whole: the global batch.
+            forget: indices of its forget rows.
+            retain: indices of its retain rows.
+            first: whether it is this rank's first micro-batch in the step.
+        """
         pad_id, adversary, device = self._plan.pad_id, self._terms.adversary, self._policy.device
         count = len(whole.answers[forget[0]])
         perturbed = collate(read_items(self._rows.forget, forget), pad_id)
@@ -223,7 +230,7 @@ class UnlearningObjective:
         )
 
     def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
-        """The method's view of the forget rows: their NLL and that of their paired answers, with the reference's."""
+        """Returns what the method compares: NLL of forget rows and paired answers, under policy and reference."""
         table = self._references.table
         paired = by_answer[1] if len(by_answer) > 1 else None
         if table is None:
@@ -242,12 +249,12 @@ class UnlearningObjective:
         return lambda x_ref, depth: reward.margin(x_ref, depth, self._plan.ranks.gather)
 
     def _perturbed_rows(self, step: int, row_ids: Sequence[str]) -> list[int]:
-        """For each row its own index where the adversary perturbs it in this step, otherwise -1."""
+        """Returns for each row its own index if the adversary perturbs it in this step, otherwise -1."""
         p, seed = self._terms.adversary.p, self._plan.seed
         return [i if draws.uniform(seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
 
     def _adversary_gain(self, forget: Batch, step: int) -> Sums:
-        """Sum over the forget rows of the drop of their per-token NLL when all are perturbed, and their number."""
+        """Measures by how much the per-token NLL of forget rows falls when all are perturbed: sum, number of rows."""
         every = torch.arange(len(forget.row_ids), device=self._policy.device)
         with torch.no_grad():
             clean = self._policy.row_nll(forget) / forget.tokens
@@ -256,14 +263,14 @@ class UnlearningObjective:
         return {"gain/drop": (clean - perturbed).sum(), "gain/rows": torch.tensor(float(len(every)))}
 
     def _draw_prompts(self, part: str, n: int, step: int) -> Batch:
-        """A batch of n rows of "forget" or "retain" drawn by (seed, step), for an adversary that looks at prompts."""
+        """Draws n rows of "forget" or "retain" by (seed, step), for an adversary that reads states at prompts."""
         rows = self._rows.forget if part == "forget" else self._rows.retain
         order = draws.order(len(rows), self._plan.seed, "prompts", part, step)[:n].tolist()
         return collate([rows[i] for i in order], self._plan.pad_id).to(self._policy.device)
 
 
 def _prefix_groups(perturbed_as_forget_row: Sequence[int], equal_openings_equally: bool) -> tuple[int, ...]:
-    """The group of each row; rows of one group may compute a common opening together.
+    """Returns the group of each row; rows of one group may compute a common opening together.
 
     Rows that are left alone are one group. Perturbed rows are one group if the adversary perturbs equal openings
     equally; otherwise those that get the perturbation of the same forget row are.

@@ -11,7 +11,8 @@ import torch
 
 from erulab.attacks.base import FinetuneSettings, Repeat
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.judging.rows import AttackedSetting, UnattackedScores, attack_json_rows
+from erulab.attacks.judging.attacked_setting import AttackedSetting, UnattackedScores
+from erulab.attacks.judging.rows import attack_json_rows
 from erulab.attacks.judging.scoring import merge_suites, score_attacked, utility_suite
 from erulab.attacks.judging.trace import run_attack
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld

@@ -19,7 +19,7 @@ from erulab.models.soft_tokens import embeddings, first_soft_id
 from erulab.models.tiny import BOS, TEMPLATE
 from erulab.ranks import Ranks
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.insertion import Inserted, Place
+from erulab.tokens.insertion import InsertingChatFormat, Place
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -28,7 +28,7 @@ TOKENS = 3
 
 def loss_of(model: LoadedModel, rows: list[Row], tokens: int = TOKENS) -> SuffixLoss:
     first = first_soft_id(model.model)
-    chat = Inserted(model.chat, lambda prompt: range(first, first + tokens), Place.user_turn)
+    chat = InsertingChatFormat(model.chat, lambda prompt: range(first, first + tokens), Place.user_turn)
     encoded = [encode_target(chat, row, ANSWER_TOKENS) for row in rows]
     return SuffixLoss(model, encoded, embeddings(model.model), 4096)
 

@@ -75,5 +75,5 @@ def test_a_world_without_such_texts_is_held_against_its_unseen_rows(
 
 def test_without_rows_that_nobody_learned_it_says_so(world: Benchmark) -> None:
     seen = replace(world, suites=tuple(suite for suite in world.suites if suite.role is not Role.UNSEEN))
-    with pytest.raises(Inapplicable, match="nobody learned"):
+    with pytest.raises(Inapplicable, match="no model learned"):
         ATTACK.settings(seen, 0)

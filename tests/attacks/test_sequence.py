@@ -90,7 +90,7 @@ def test_wrong_options_are_refused_in_one_line(changes: dict[str, Any], message:
 def test_only_the_last_step_may_leave_weights_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks["quantize"].factory, "changes_weights", False)
     SequenceOptions(steps=["relearn", "quantize"])
-    with pytest.raises(ValueError, match="steps must be attacks that change weights, but for the last .*'quantize'"):
+    with pytest.raises(ValueError, match="steps must be attacks that change weights, except for the last .*'quantize'"):
         SequenceOptions(steps=["quantize", "relearn"])
 
 

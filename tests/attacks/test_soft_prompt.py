@@ -18,7 +18,7 @@ from erulab.attacks.soft_prompt import SoftPrompt, SoftPromptOptions
 from erulab.data.rows import Row, Suite
 from erulab.models.loaded import LoadedModel
 from erulab.models.soft_tokens import embeddings, first_soft_id
-from erulab.tokens.insertion import Inserted, Place
+from erulab.tokens.insertion import InsertingChatFormat, Place
 from tests.attacks.conftest import PlainLab
 
 Models = dict[str, LoadedModel]
@@ -39,7 +39,7 @@ def double(model: LoadedModel) -> LoadedModel:
 
 def with_soft(model: LoadedModel, rows: list[Row], tokens: int) -> list[Any]:
     first = first_soft_id(model.model)
-    chat = Inserted(model.chat, lambda prompt: range(first, first + tokens), Place.response)
+    chat = InsertingChatFormat(model.chat, lambda prompt: range(first, first + tokens), Place.response)
     return [encode_target(chat, row) for row in rows]
 
 

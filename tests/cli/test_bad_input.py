@@ -12,7 +12,7 @@ import pytest
 from erulab.config import rules, text_rules
 from erulab.config.compose import compose_config
 from erulab.errors import ConfigError, EnvironmentFault
-from erulab.launching import workers
+from erulab.launching import engine_choice
 from erulab.launching.machine import GPU
 from erulab.options import EngineName, EngineOptions
 from tests.commands import Answer
@@ -201,15 +201,15 @@ def test_batch_equation(overrides: list[str], processes: int, equation: str | No
 def test_more_processes_than_gpus() -> None:
     composed = compose_config(["engine=zero2", "engine.processes=4"])
     with pytest.raises(EnvironmentFault, match=r"engine\.processes=4.* 2 GPUs.*engine\.processes=2"):
-        workers.check_machine(composed, [GPU("H200"), GPU("H200")])
-    workers.check_machine(composed, [GPU("H200")] * 4)
+        engine_choice.check_machine(composed, [GPU("H200"), GPU("H200")])
+    engine_choice.check_machine(composed, [GPU("H200")] * 4)
 
 
 def test_bf16_on_an_old_gpu() -> None:
     composed = compose_config(["engine=local", "trainer.precision=bf16"])
     with pytest.raises(EnvironmentFault, match=r"V100.*trainer\.precision=fp32"):
-        workers.check_machine(composed, [GPU("V100", 7.0)])
-    workers.check_machine(composed, [GPU("A100", 8.0)])
+        engine_choice.check_machine(composed, [GPU("V100", 7.0)])
+    engine_choice.check_machine(composed, [GPU("A100", 8.0)])
 
 
 def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,8 +218,8 @@ def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     assert shutil.which("g++") is None
     with pytest.raises(EnvironmentFault, match=r"compiler.*engine=local"):
-        workers.check_machine(composed, [])
-    workers.check_machine(compose_config(["engine=local"]), [])
+        engine_choice.check_machine(composed, [])
+    engine_choice.check_machine(compose_config(["engine=local"]), [])
 
 
 @pytest.mark.parametrize("works", [False, True])
@@ -231,12 +231,12 @@ def test_no_libaio_for_nvme(works: bool, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CXX", str(compiler))
     asked = ["engine=zero3", "engine.offload=nvme", f"engine.nvme_path={tmp_path}"]
     if works:
-        workers.check_machine(compose_config(asked), [])
+        engine_choice.check_machine(compose_config(asked), [])
         with pytest.raises(EnvironmentFault, match=r"engine\.nvme_path=.*nowhere is no folder"):
-            workers.check_machine(compose_config([*asked, f"engine.nvme_path={tmp_path}/nowhere"]), [])
+            engine_choice.check_machine(compose_config([*asked, f"engine.nvme_path={tmp_path}/nowhere"]), [])
     else:
         with pytest.raises(EnvironmentFault, match=r"^engine\.offload=nvme needs libaio.*engine\.offload=cpu$"):
-            workers.check_machine(compose_config(asked), [])
+            engine_choice.check_machine(compose_config(asked), [])
 
 
 @pytest.mark.parametrize(
@@ -268,11 +268,11 @@ def test_offload_that_has_no_meaning(overrides: list[str], told: str) -> None:
     ],
 )
 def test_engine_choice(name: str, processes: int | None, gpus: int, chosen: tuple[str, int]) -> None:
-    engine = workers.choose_engine(EngineOptions(EngineName[name], processes), gpus)
+    engine = engine_choice.choose_engine(EngineOptions(EngineName[name], processes), gpus)
     assert (engine.name.name, engine.processes) == chosen
 
 
 def test_several_hosts_take_zero2() -> None:
     for gpus, world in ((0, 2), (1, 2), (4, 8)):
-        engine = workers.choose_engine(EngineOptions(nodes=2, rendezvous="a:1"), gpus)
+        engine = engine_choice.choose_engine(EngineOptions(nodes=2, rendezvous="a:1"), gpus)
         assert (engine.name, engine.world) == (EngineName.zero2, world)

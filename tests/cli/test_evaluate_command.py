@@ -44,11 +44,11 @@ def test_text_and_markdown(log: Path, retain_log: Path, capsys: pytest.CaptureFi
     command = ["--tofu-logs", str(log), "--retain-logs", str(retain_log)]
     assert evaluate.main(command) == 0
     lines = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()}
-    utility = [f"{model_utility(mean):.4f}".removeprefix("0") for mean in ("geometric", "arithmetic")]
+    utility = [f"{model_utility(mean):.4f}" for mean in ("geometric", "arithmetic")]
     assert lines["model utility"] == utility
-    assert lines["forget quality (p)"] == [".3333", "2"]
-    assert lines["retain truth ratio"] == [".5000", ".3750", "2"]
-    assert lines["real authors probability"] == [".3500", "2"]
+    assert lines["forget quality (p)"] == ["0.3333", "2"]
+    assert lines["retain truth ratio"] == ["0.5000", "0.3750", "2"]
+    assert lines["real authors probability"] == ["0.3500", "2"]
     assert evaluate.main([*command, "--format", "md"]) == 0
     assert f"| model utility | {utility[0]} | {utility[1]} |" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from erulab.models.policy import without_dropout
+from erulab.models.policy import disable_dropout
 from erulab.tokens.batch import Batch, Encoded, collate
 
 WIDTH, VOCABULARY = 96, 211
@@ -58,7 +58,7 @@ def model_of(config: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(made, attn_implementation=attention)
-    without_dropout(model)
+    disable_dropout(model)
     return model.train()
 
 

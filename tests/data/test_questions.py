@@ -11,7 +11,7 @@ from erulab.data.arc import Arc, ArcOptions, Subset
 from erulab.data.base import Dataset
 from erulab.data.mmlu import Mmlu, MmluOptions
 from erulab.data.mmlu_categories import MmluCategories, MmluCategoriesOptions
-from erulab.data.questions import format_example, header, letter_row
+from erulab.data.questions import format_example, letter_row, subject_header
 from erulab.data.rwku import Rwku, RwkuOptions
 from erulab.data.wmdp import Subject, WmdpQuestions, WmdpQuestionsOptions
 from tests.samples.questions import ARC_QUERIES, WMDP, write
@@ -19,7 +19,7 @@ from tests.samples.rwku_files import hub_layout
 
 
 def test_the_prompt_is_the_harness_s() -> None:
-    opening = header("biology") + format_example("What is 1+1?", ["1", "2", "3", "4"], 1)
+    opening = subject_header("biology") + format_example("What is 1+1?", ["1", "2", "3", "4"], 1)
     row = letter_row("bio/7", opening, " Which one? ", ["this", "that"], 1)
     assert row.prompt == (
         "The following are multiple choice questions (with answers) about biology.\n\n"

@@ -24,7 +24,7 @@ def test_loss_and_zlib() -> None:
 def test_min_k_takes_the_least_likely_tokens() -> None:
     nll = np.array([3.0, 0.5, 9.0, 1.0, 2.0, 0.1, 4.0])
     assert min_k_score(nll) == pytest.approx((9 + 4) / 2)  # int(7 * .4) = 2
-    assert min_k_score(nll, prefix_group=1.0) == pytest.approx(loss_score(nll))
+    assert min_k_score(nll, share=1.0) == pytest.approx(loss_score(nll))
     assert min_k_score(np.array([3.0, 1.0])) == 3.0  # one at least
 
 

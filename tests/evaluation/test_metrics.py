@@ -82,8 +82,8 @@ def test_harmonic_mean_is_zero_if_a_component_is() -> None:
 def test_forget_quality_floor(n: int, floor: float) -> None:
     """The p-value of two samples that do not overlap at all (METHODS.md section 8, BENCHMARKS.md 1.1)."""
     low = [i / n for i in range(n)]
-    assert metrics.forget_quality_of(low, [10 + value for value in low]) == pytest.approx(floor, rel=0.05)
-    assert metrics.forget_quality_of(low, low) == 1.0
+    assert metrics.forget_quality_p_value(low, [10 + value for value in low]) == pytest.approx(floor, rel=0.05)
+    assert metrics.forget_quality_p_value(low, low) == 1.0
 
 
 def test_a_choice_is_right_only_where_it_is_alone_on_top() -> None:

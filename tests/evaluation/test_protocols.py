@@ -8,7 +8,7 @@ from rouge import Rouge
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Row
 from erulab.evaluation.measures import RequestBuilder, RowResults
-from erulab.evaluation.protocols.generated import generated
+from erulab.evaluation.protocols.generated import request_generated
 from erulab.options import EvaluationOptions
 from erulab.tokens.chat import ChatFormat
 from tests.models.conftest import byte_level
@@ -16,7 +16,7 @@ from tests.models.conftest import byte_level
 
 def figure(overlap: Overlap, right: str, response: str, *accepted: str) -> float:
     builder = RequestBuilder(ChatFormat(byte_level(), 512), EvaluationOptions())
-    question = generated(
+    question = request_generated(
         Generated(overlap, 30), Row("r", "Where?", right, accepted=accepted, answer_prefix="Answer:"), builder
     )
     return question.figures(RowResults({}, response))[overlap.value]

@@ -9,7 +9,7 @@ import pytest
 
 from erulab.errors import DataError
 from erulab.evaluation.logs import RowSet, read_log
-from erulab.evaluation.recompute import recompute
+from erulab.evaluation.recompute import recompute_figures
 from tests.samples import tofu_logs
 from tests.samples.tofu_logs import PROBABILITIES, RETRAINED, open_unlearning_log, tofu_log, written
 
@@ -31,7 +31,7 @@ def test_figures_by_hand(layout: str, tmp_path: Path) -> None:
     assert log.layout == ("open-unlearning" if layout == "open-unlearning" else "locuslab/tofu")
     # The other model's log may be of the other layout, and hold the forget rows only.
     retrained = tofu_log(RETRAINED) if layout == "open-unlearning" else open_unlearning_log(RETRAINED)
-    found = recompute(log, read_log(written(retrained, tmp_path / "retrained.json")))
+    found = recompute_figures(log, read_log(written(retrained, tmp_path / "retrained.json")))
     for rows, figures in found.sets.items():
         name = rows.value
         assert figures.n == 2
@@ -43,16 +43,16 @@ def test_figures_by_hand(layout: str, tmp_path: Path) -> None:
         assert found.truth_ratio_share[mean] == pytest.approx(tofu_logs.SHARE[mean], rel=1e-12)
     assert found.forget_quality is not None and found.forget_quality.n == 2
     assert found.forget_quality.p == pytest.approx(tofu_logs.FORGET_QUALITY)
-    assert recompute(log).forget_quality is None
+    assert recompute_figures(log).forget_quality is None
 
 
 @pytest.mark.parametrize("layout", layouts({}))
 def test_the_first_rows_by_number(layout: str, tmp_path: Path) -> None:
     log = read_log(written(layouts(PROBABILITIES)[layout], tmp_path / "log.json"))
-    one = recompute(log, limit=1).sets
+    one = recompute_figures(log, limit=1).sets
     assert one[RowSet.retain].n == 1 and one[RowSet.retain].probability == pytest.approx(0.5)
     assert one[RowSet.real_authors].rouge == 1.0
-    assert recompute(log, limit=7) == recompute(log)
+    assert recompute_figures(log, limit=7) == recompute_figures(log)
 
 
 def test_logs_of_different_lengths_fit_when_cut(tmp_path: Path) -> None:
@@ -60,20 +60,20 @@ def test_logs_of_different_lengths_fit_when_cut(tmp_path: Path) -> None:
     longer = {"forget": [*RETRAINED["forget"], *RETRAINED["forget"]]}
     retrained = read_log(written(open_unlearning_log(longer), tmp_path / "retrained.json"))
     with pytest.raises(DataError, match="not of the same forget rows: 2 and 4; name logs of one split, and --rows N"):
-        recompute(log, retrained)
-    quality = recompute(log, retrained, limit=2).forget_quality
+        recompute_figures(log, retrained)
+    quality = recompute_figures(log, retrained, limit=2).forget_quality
     assert quality is not None and (quality.p, quality.n) == (pytest.approx(tofu_logs.FORGET_QUALITY), 2)
 
 
 def test_a_figure_of_zero_makes_model_utility_zero(tmp_path: Path) -> None:
     rows = PROBABILITIES | {"world_facts": [(0.8, 0.8, [0.1], 0.0)]}
-    found = recompute(read_log(written(tofu_log(rows), tmp_path / "log.json")))
+    found = recompute_figures(read_log(written(tofu_log(rows), tmp_path / "log.json")))
     assert found.model_utility == {"geometric": 0.0, "arithmetic": 0.0}
 
 
 def figures_of(model: str, retrained: str | None = None, limit: int | None = None) -> Any:
     retain_log = read_log(LOGS / f"{retrained}.json") if retrained else None
-    return recompute(read_log(LOGS / f"{model}.json"), retain_log, limit)
+    return recompute_figures(read_log(LOGS / f"{model}.json"), retain_log, limit)
 
 
 @published

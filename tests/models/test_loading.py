@@ -239,9 +239,9 @@ def test_a_checkpoint_without_a_tokenizer_takes_the_named_one(folder: Path, tmp_
     for file in folder.glob("*.jinja"):
         shutil.move(file, tmp_path / "words")
     assert "model.tokenizer=FOLDER_OR_HUB_ID" in refused(folder, DataError)
-    frame = PromptOverrides(tokenizer=str(tmp_path / "words"))
-    assert load_folder(str(folder), Attention.sdpa, frame).chat.identity() == known
-    assert chat_of(str(folder), frame).identity() == known
+    overrides = PromptOverrides(tokenizer=str(tmp_path / "words"))
+    assert load_folder(str(folder), Attention.sdpa, overrides).chat.identity() == known
+    assert chat_of(str(folder), overrides).identity() == known
     for wrong, words in ((str(folder), r"holds no tokenizer \(tokenizer.json"), ("./nowhere", "does not exist")):
         with pytest.raises(EnvironmentFault, match=words):
             HfModel(HfOptions(path=str(folder), tokenizer=wrong)).validate()

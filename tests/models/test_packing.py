@@ -46,7 +46,7 @@ def path(packed: Packing, row: int, length: int) -> list[int]:
 @settings(deadline=None, max_examples=200)
 def test_every_row_is_a_path_through_the_pieces(rows: list[list[int]], alone: bool) -> None:
     share = tuple(range(len(rows))) if alone else ()
-    packed = pack(batch_of(*rows, prefix_group=share))
+    packed = pack(batch_of(*rows, share=share))
     for row, ids in enumerate(rows):
         places = packed.index[row, : len(ids)].tolist()
         assert path(packed, row, len(ids)) == ids
@@ -69,7 +69,7 @@ def test_common_openings_stand_once() -> None:
     rows = [[*opening, *question, 1], [*opening, *question, 2, 3], [*opening, 4], [*opening, *question]]
     packed = pack(batch_of(*rows))
     assert len(packed.ids) == 10 + 10 + 1 + 2 + 1
-    assert len(pack(batch_of(*rows, prefix_group=(0, 1, 1, 0))).ids) == (10 + 10 + 1) + (10 + 12 + 1)
+    assert len(pack(batch_of(*rows, share=(0, 1, 1, 0))).ids) == (10 + 10 + 1) + (10 + 12 + 1)
     few = packing.SHORTEST_SHARED - 1
     assert len(pack(batch_of([*range(few), 90], [*range(few), 91])).ids) == 2 * (few + 1)
 

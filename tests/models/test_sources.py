@@ -123,7 +123,7 @@ def test_errors_of_the_hub_say_whether_a_token_is_set_and_never_its_value(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
     with pytest.raises(EnvironmentFault) as caught:
-        hub.snapshot("owner/name", "model", ("*.json",))
+        hub.fetch_snapshot("owner/name", "model", ("*.json",))
     message = str(caught.value)
     assert words in message and "owner/name" in message and "local folder" in message and "\n" not in message
     assert ("a token is set" if token else "no token is set") in message

@@ -19,7 +19,7 @@ from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
 from erulab.registry import datasets, models
 from erulab.stages.cache import Cache, key_of
-from erulab.stages.learn import depends_on
+from erulab.stages.learn import learning_depends_on
 from erulab.tokens.encoder import Encoder
 from tests.pipeline.conftest import Finished, Runner, run_beside, small
 
@@ -44,7 +44,7 @@ def learned_keys(*overrides: str) -> tuple[str, str]:
     encoder = Encoder(source.chat(benchmark), benchmark.max_length, Path(config.cache))
     data, chat = SimpleNamespace(raw=benchmark), encoder.chat
     context = SimpleNamespace(config=config, benchmark=benchmark, data=data, encoder=encoder, chat=chat, source=source)
-    return key_of(depends_on(context, "target")), key_of(depends_on(context, "oracle"))  # type: ignore[arg-type]
+    return key_of(learning_depends_on(context, "target")), key_of(learning_depends_on(context, "oracle"))  # type: ignore[arg-type]
 
 
 UNRELATED = (

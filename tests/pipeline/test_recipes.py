@@ -166,7 +166,7 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     job = plan_job(config)
     job.rundir.make()
     save_config(job.config, job.rundir.run_yaml)
-    worker.run(job.rundir, job.config, Ranks(), StopRequest())
+    worker.run_rank(job.rundir, job.config, Ranks(), StopRequest())
     lines = [json.loads(line) for line in job.rundir.metrics_jsonl.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1] and all(line["loss"] is not None for line in lines)
     assert {"target", "unlearned"} <= json.loads(job.rundir.scores_json.read_text()).keys()

@@ -104,7 +104,7 @@ def measured(config: Any) -> tuple[float, float]:
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = compose_config([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
-    adapters = training.adapters(config)
+    adapters = training.trained_adapters(config)
     predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
     # policy_minus_target runs its prompts once more, before the first step; otherwise they are equal.
     counted, in_ledger = measured(config)

@@ -7,7 +7,7 @@ import pytest
 from erulab.data.rows import Row
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.insertion import Inserted, Place
+from erulab.tokens.insertion import InsertingChatFormat, Place
 from tests.models.conftest import byte_level
 from tests.tokens.test_chat import ANSWER, CASES, QUESTION
 
@@ -15,8 +15,8 @@ IDS = (9001, 9002, 9003)
 PASSAGE, REST = "Ada was born in Brenwick, ", "by the sea."
 
 
-def inserted(chat: ChatFormat, place: Place) -> Inserted:
-    return Inserted(chat, lambda prompt: IDS, place)
+def inserted(chat: ChatFormat, place: Place) -> InsertingChatFormat:
+    return InsertingChatFormat(chat, lambda prompt: IDS, place)
 
 
 def without(encoded: Encoded) -> tuple[tuple[int, ...], int]:

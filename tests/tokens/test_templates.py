@@ -134,26 +134,26 @@ def test_conversations_are_those_of_open_unlearning(family: str) -> None:
 
 
 def test_template_and_system_are_part_of_the_identity() -> None:
-    frames = [
+    overrides = [
         PromptOverrides(),
         PromptOverrides(TEMPLATES["inst"]),
         PromptOverrides(QWEN),
         PromptOverrides(QWEN, HELPFUL),
         PromptOverrides(QWEN, "Be brief."),
     ]
-    identities = [str(ChatFormat(byte_level(), 512, frame).identity()) for frame in frames]
-    assert len(set(identities)) == len(frames)
+    identities = [str(ChatFormat(byte_level(), 512, one).identity()) for one in overrides]
+    assert len(set(identities)) == len(overrides)
     assert identities[0] == str(ChatFormat(byte_level(), 512).identity())
 
 
 def test_templates_that_cannot_be_used_are_named() -> None:
-    for frame, words in (
+    for override, words in (
         (PromptOverrides(GEMMA, HELPFUL), "System role not supported"),
         (PromptOverrides("{% for m in %}"), "cannot be used"),
         (PromptOverrides("{{ messages[-1]['content'] }}", HELPFUL), "model.system=null"),
     ):
         with pytest.raises(DataError, match=words) as caught:
-            ChatFormat(byte_level(), 512, frame)
+            ChatFormat(byte_level(), 512, override)
         assert "\n" not in str(caught.value)
 
 
@@ -170,4 +170,4 @@ def test_presets_bring_the_template_of_published_runs() -> None:
     templates = {name: preset.template for name, preset in PRESETS.items() if preset.template is not None}
     assert templates == {"llama2_7b_chat": "inst", "phi_1_5": "question_answer"}
     for name, template in templates.items():
-        assert models.build(models[name].options()).frame == PromptOverrides(TEMPLATES[template])
+        assert models.build(models[name].options()).overrides == PromptOverrides(TEMPLATES[template])

@@ -12,7 +12,7 @@ from erulab.data.rows import Benchmark, Role, Row, Suite, Truncate
 from erulab.errors import DataError
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.tokens.insertion import Inserted, Place
+from erulab.tokens.insertion import InsertingChatFormat, Place
 from erulab.tokens.templates import TEMPLATES, PromptOverrides
 from erulab.tokens.truncation import truncate_to_context
 from tests.models.conftest import byte_level
@@ -94,7 +94,7 @@ def test_stored_ids_are_those_of_the_chat_format(tmp_path: Path) -> None:
 
 def test_inserted_ids_stand_behind_the_last_user_turn() -> None:
     chat = chatml()
-    ours = Inserted(chat, lambda prompt: [5, 6], Place.user_turn)
+    ours = InsertingChatFormat(chat, lambda prompt: [5, 6], Place.user_turn)
     prompt = ours.encode_prompt(ROW)
     place = prompt.index(5)
     assert prompt[place : place + 2] == [5, 6] and prompt[:place] + prompt[place + 2 :] == chat.encode_prompt(ROW)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from erulab.training.batches import Part, Split, micro_batches, stream, total_steps
+from erulab.training.batches import Part, Split, micro_batches, rows_of_stream, total_steps
 
 
 def test_every_epoch_shows_every_row_once() -> None:
-    rows = stream(5, "forget", 7, 0, 21)
+    rows = rows_of_stream(5, "forget", 7, 0, 21)
     assert [sorted(rows[i : i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
     assert rows[:7] != rows[7:14]
 
 
 def test_rows_depend_on_the_position_alone() -> None:
     """Other batch sizes, or a start in the middle of the stream, give the same rows."""
-    whole = stream(5, "forget", 10, 0, 40)
+    whole = rows_of_stream(5, "forget", 10, 0, 40)
     for size in (1, 3, 8, 40):
-        pieces = [stream(5, "forget", 10, start, min(size, 40 - start)) for start in range(0, 40, size)]
+        pieces = [rows_of_stream(5, "forget", 10, start, min(size, 40 - start)) for start in range(0, 40, size)]
         assert [row for piece in pieces for row in piece] == whole
-    assert stream(6, "forget", 10, 0, 40) != whole
-    assert stream(5, "retain", 10, 0, 40) != whole
+    assert rows_of_stream(6, "forget", 10, 0, 40) != whole
+    assert rows_of_stream(5, "retain", 10, 0, 40) != whole
 
 
 def part(lengths: list[int], answers: int = 1) -> Part:

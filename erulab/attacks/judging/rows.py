@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from erulab.attacks.base import Setting
 from erulab.attacks.judging import choosing, open_unlearning
+from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
 from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid
 from erulab.attacks.judging.metrics import HEADLINE, setting_metrics, utility_figure
 from erulab.attacks.judging.row_figures import FiguresByRow, average_repeats, figure_values, figures_by_row
 from erulab.attacks.judging.savings import savings
 from erulab.attacks.judging.trace import AttemptResult
-from erulab.data.rows import Suite
 from erulab.evaluation.knowledge import Values
-from erulab.evaluation.row_score import RowScore
 
-MODELS = ("target", "unlearned", "oracle")
 # `standing` of a row: whether it says something about robustness.
 COUNTS, NOT_VALID, UNDEFINED, NOT_RUN = "counts", "not_valid", "undefined", "not_run"
 # The attacker's budget on the unlearned model, and the unlearned model's utility before and after.
 BUDGET = ("steps", "flops", "seconds")
 UTILITY = ("utility", "utility_attacked")
-
-
-@dataclass(frozen=True)
-class UnattackedScores:
-    """One model's scores without an attack: of forget rows, and of the retain rows that tell its utility."""
-
-    rows: Sequence[RowScore]
-    utility: Sequence[RowScore]
-
-
-@dataclass(frozen=True)
-class AttackedSetting:
-    """One setting of one attack, after it ran on all three models.
-
-    attack: the attack's name in the run, such as relearn_retain; kind: its registered name, such as relearn.
-    suites: every suite on which some repeat is scored.
-    utility: the suite that tells utility.
-    results: model -> repeat -> attempts.
-    one_attempt_for_all_models: see `Attack`.
-    """
-
-    attack: str
-    kind: str
-    setting: Setting
-    suites: Sequence[Suite]
-    utility: Suite
-    results: Mapping[str, Sequence[Sequence[AttemptResult]]]
-    one_attempt_for_all_models: bool = True
 
 
 def row_without_figures(attack: str, setting: Setting, reason: str) -> dict[str, Any]:
@@ -89,7 +58,7 @@ def attack_json_rows(
 
 
 class _SettingRows:
-    """The rows of one setting: the chosen attempts, and the values before and after them."""
+    """Computes the rows of one setting from the chosen attempts, and the values before and after them."""
 
     def __init__(
         self, attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
@@ -187,7 +156,7 @@ class _SettingRows:
         values, clusters = self._values(metric, self._after)
         score, headline = metric != HEADLINE, metric == self._headline
         figures = attack_figures(values, clusters, score=score)
-        robustness = open_unlearning.robustness(self._attacked.kind, values.means, score=score)
+        compat = open_unlearning.open_unlearning_columns(self._attacked.kind, values.means, score=score)
         undefined = figures.pop("reason")
         standing, reason = COUNTS, None
         if not clusters:
@@ -196,12 +165,12 @@ class _SettingRows:
             standing, reason = NOT_VALID, invalid
         elif undefined:
             standing, reason = UNDEFINED, undefined
-        note = "; ".join(text for text in (figures.pop("note"), robustness.pop("note")) if text)
+        note = "; ".join(text for text in (figures.pop("note"), compat.pop("note")) if text)
         return {
             "metric": metric,
             "headline": headline,
             **figures,
-            **robustness,
+            **compat,
             **(self._own_headline_columns(values) if headline else _headline_columns()),
             "standing": standing,
             "reason": reason,

@@ -1,4 +1,4 @@
-"""How many relearning steps hidden knowledge saves an attacker: the unlearned model against the oracle."""
+"""Savings: the relearning steps that hidden knowledge saves an attacker, compared with relearning the oracle."""
 
 from __future__ import annotations
 

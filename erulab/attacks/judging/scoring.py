@@ -31,7 +31,7 @@ def score_attacked(
     whole = {suite.name: suite for suite in benchmark.suites}
     rows: list[RowScore] = []
     for suite in suites:
-        generates = evaluation.generate and _generates(whole[suite.name])
+        generates = evaluation.generate and _generates_under_attack(whole[suite.name])
         rows += evaluate(loaded, (suite,), replace(evaluation, generate=generates), Ranks(), for_attacks_only=True)
     return rows
 
@@ -62,7 +62,7 @@ def merge_suites(scored: Iterable[Sequence[Suite]]) -> list[Suite]:
     return list(found.values())
 
 
-def _generates(suite: Suite) -> bool:
+def _generates_under_attack(suite: Suite) -> bool:
     """Returns whether responses are generated: they give the only figures, or rows are few and have no candidates."""
     if suite.measure.generates:
         return True

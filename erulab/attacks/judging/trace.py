@@ -31,8 +31,8 @@ class AttemptResult:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        utility = self.utility and _without_responses(self.utility)
-        return {**asdict(self), "rows": _without_responses(self.rows), "utility": utility}
+        utility = self.utility and _rows_as_json(self.utility)
+        return {**asdict(self), "rows": _rows_as_json(self.rows), "utility": utility}
 
     @staticmethod
     def from_json(plain: dict[str, Any]) -> AttemptResult:
@@ -69,6 +69,6 @@ def run_attack(
     return results
 
 
-def _without_responses(rows: Sequence[RowScore]) -> list[dict[str, Any]]:
-    # Responses are for people, and nobody reads those of hundreds of attempts.
+def _rows_as_json(rows: Sequence[RowScore]) -> list[dict[str, Any]]:
+    # Without the responses: these are for people, and nobody reads those of hundreds of attempts.
     return [{**row.to_json(), "response": ""} for row in rows]

@@ -70,7 +70,7 @@ class SuffixLoss:
 
     def of(self, suffixes: Sequence[Ids]) -> list[float]:
         """Returns the loss of each suffix, nats per token."""
-        requests = [self._with(row, suffix) for suffix in suffixes for row in self.rows]
+        requests = [self._put_suffix(row, suffix) for suffix in suffixes for row in self.rows]
         scores = score(self.subject.policy, requests, self.subject.pad_id, self.batch_tokens, Ranks())
         n = len(self.rows)
         return [sum(one.mean_nll for one in scores[i * n : (i + 1) * n]) / n for i in range(len(suffixes))]
@@ -80,6 +80,6 @@ class SuffixLoss:
         _, gradient = nll_and_gradient(self.subject, self.rows, self.table[list(suffix)])
         return gradient @ self.table.T / len(self.rows)
 
-    def _with(self, row: Encoded, suffix: Ids) -> Encoded:
+    def _put_suffix(self, row: Encoded, suffix: Ids) -> Encoded:
         place = row.ids.index(first_soft_id(self.subject.model))
         return replace(row, ids=row.ids[:place] + suffix + row.ids[place + len(suffix) :])

@@ -14,7 +14,7 @@ from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.suites import forget_suites
 
 if TYPE_CHECKING:
-    from erulab.tokens.insertion import Inserted
+    from erulab.tokens.insertion import InsertingChatFormat
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ EVERYONE = ""  # the owner of a universal prompt
 
 
 class PromptMode(Enum):
-    """Which rows share one optimised prompt."""
+    """The rows that share one optimised prompt."""
 
     universal = "universal"  # one prompt for all rows, optimised on facts that are not scored
     # One prompt per question, optimised on its own response: the oracle tells how much any response would gain.
@@ -89,6 +89,9 @@ def target_rows(benchmark: Benchmark, mode: PromptMode, facts: int | None, repea
     Per item, the owners are the scored questions. Universal, there is one owner with `facts` facts of the validation
     half, each in one phrasing. These are at most half of the validation half, because the rest of it chooses the
     attempt, and none of them is scored.
+
+    Args:
+        facts: see `GcgOptions.facts`; None stands for all.
     """
     if mode is PromptMode.per_item:
         found: dict[str, list[Row]] = {}
@@ -111,12 +114,14 @@ def prompt_lookup(own: Mapping[str, T], mode: PromptMode) -> Callable[[str], T]:
     return (lambda prompt: own[prompt]) if mode is PromptMode.per_item else (lambda prompt: own[EVERYONE])
 
 
-def suites_that_fit(chat: Inserted, suites: Sequence[Suite]) -> list[Suite]:
+def suites_that_fit(chat: InsertingChatFormat, suites: Sequence[Suite]) -> list[Suite]:
     """Returns the suites without rows whose lengthened prompt and response do not fit the model's context."""
     return [replace(suite, rows=tuple(row for row in suite.rows if chat.fits(row))) for suite in suites]
 
 
-def targets_that_fit(attack: str, chat: Inserted, targets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+def targets_that_fit(
+    attack: str, chat: InsertingChatFormat, targets: Mapping[str, Sequence[Row]]
+) -> dict[str, list[Row]]:
     """Returns the targets without rows that do not fit the model's context.
 
     Raises:
@@ -132,7 +137,7 @@ def targets_that_fit(attack: str, chat: Inserted, targets: Mapping[str, Sequence
     return kept
 
 
-def log_left_out(attack: str, chat: Inserted, suites: Sequence[Suite]) -> None:
+def log_left_out(attack: str, chat: InsertingChatFormat, suites: Sequence[Suite]) -> None:
     """Logs how many rows do not fit the model's context."""
     rows = [row for suite in suites for row in suite.rows]
     gone = sum(not chat.fits(row) for row in rows)

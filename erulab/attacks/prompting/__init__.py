@@ -1,1 +1,1 @@
-"""Rows that are asked otherwise, and what a prompt may show."""
+"""Rewritten prompts, and the facts that a prompt may show."""

@@ -58,7 +58,7 @@ _SYNONYMS = re.compile(rf"\b({'|'.join(sorted(SYNONYMS, key=len, reverse=True))}
 
 @dataclass(frozen=True)
 class AttackerKnowledge:
-    """What an attacker knows in addition to the question.
+    """The attacker's knowledge in addition to the question.
 
     examples: one row per fact that may be shown in a prompt.
     holders: value -> the authors to whom forget rows give it.

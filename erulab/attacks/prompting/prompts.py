@@ -30,7 +30,7 @@ def asked_suites(benchmark: Benchmark) -> tuple[Suite, ...]:
     """
     found = ordinary_suites(benchmark)
     if not found:
-        raise Inapplicable("no forget row that is measured has a prompt of the usual kind to ask otherwise")
+        raise Inapplicable("no forget row that is measured has a prompt of the usual kind that could be rewritten")
     return found
 
 
@@ -55,7 +55,14 @@ def _suites_with_prompts(benchmark: Benchmark, *, adversarial: bool) -> tuple[Su
 
 
 def score_rewritten(lab: Lab, subject: LoadedModel, rewrite: Rewrite, suites: Sequence[Suite]) -> list[RowScore]:
-    """Scores a model on rewritten rows; a row whose rewritten prompt does not fit the context is scored as it is."""
+    """Scores a model on rewritten rows; a row whose rewritten prompt does not fit the context is scored as it is.
+
+    Args:
+        lab: scores the model.
+        subject: the model.
+        rewrite: row -> rewritten row.
+        suites: the suites with the rows to rewrite.
+    """
     return lab.score(subject, rewrite_suites(suites, rewrite_if_it_fits(rewrite, subject.chat)))
 
 
@@ -69,12 +76,12 @@ def rewrite_if_it_fits(rewrite: Rewrite, chat: ChatFormat) -> Rewrite:
 
     def checked_rewrite(row: Row) -> Row:
         other = rewrite(row)
-        return other if fits(other, chat) else row
+        return other if fits_context(other, chat) else row
 
     return checked_rewrite
 
 
-def fits(row: Row, chat: ChatFormat) -> bool:
+def fits_context(row: Row, chat: ChatFormat) -> bool:
     """Returns whether the prompt with each answer that may be scored fits the model's context."""
     values = [row.prefix + value + row.response[len(row.prefix + row.value) :] for value in row.candidates]
     answers = [row.response, row.paraphrase or "", *row.perturbed, *row.options, *values]

@@ -38,7 +38,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return ((weight / safe).round().clamp(-levels, levels) * scale).to(given)
 
 
-def bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
+def round_as_bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """Rounds as LLM.int8() does per row (8 bits), or as QLoRA's nf4 in blocks of 64 (4 bits; scales not quantised)."""
     from bitsandbytes import functional  # optional: only for backends=[bitsandbytes]
 
@@ -50,7 +50,7 @@ def bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return functional.dequantize_4bit(packed, state).to(weight.dtype)
 
 
-def torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
+def round_as_torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """Rounds as torchao's weight-only quantisation: 8 bits with one scale per channel, 4 bits with one per group.
 
     If the groups do not divide a channel, 4 bits have one scale per channel too.
@@ -72,6 +72,6 @@ def torchao(weight: torch.Tensor, bits: int) -> torch.Tensor:
 # Backend -> (weight, bits=) -> weight.
 QUANTIZERS: dict[str, Callable[..., torch.Tensor]] = {
     "rtn": round_to_nearest,
-    "bitsandbytes": bitsandbytes,
-    "torchao": torchao,
+    "bitsandbytes": round_as_bitsandbytes,
+    "torchao": round_as_torchao,
 }

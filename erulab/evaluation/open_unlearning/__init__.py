@@ -12,7 +12,7 @@ They keep tables comparable that were made with open-unlearning. Its code differ
 - Responses come from `generate` with the model's own generation config, and spaces before punctuation are removed.
 """
 
-from erulab.evaluation.open_unlearning.arithmetic import forget_quality, suite_figures
+from erulab.evaluation.open_unlearning.arithmetic import compat_forget_quality, suite_figures
 from erulab.evaluation.open_unlearning.protocol import row_figures
 
-__all__ = ["forget_quality", "row_figures", "suite_figures"]
+__all__ = ["compat_forget_quality", "row_figures", "suite_figures"]

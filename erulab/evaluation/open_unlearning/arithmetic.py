@@ -25,10 +25,10 @@ def truth_ratio(right: float, wrong: Sequence[float]) -> float:
         wrong: NLL per token of each wrong answer, nats.
     Source: src/evals/metrics/memorization.py, truth_ratio.
     """
-    return math.exp(-_mean(wrong)) / (math.exp(-right) + EPSILON)
+    return math.exp(-metrics.exact_mean(wrong)) / (math.exp(-right) + EPSILON)
 
 
-def probability_among(right: float, wrong: Sequence[float]) -> float:
+def probability_with_options(right: float, wrong: Sequence[float]) -> float:
     """Returns p / (p + sum of wrong p + 1e-10) with p = exp(-NLL).
 
     Source: src/evals/metrics/memorization.py, probability_w_options.
@@ -66,14 +66,14 @@ def suite_figures(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures
             values = [row[name] for row in rows if name in row]
             if name == "truth_ratio":
                 values = [_closeness(value, suite.role) for value in values]
-            result[f"{PREFIX}/{suite.name}/{name}"] = _mean(values)
+            result[f"{PREFIX}/{suite.name}/{name}"] = metrics.exact_mean(values)
     parts = [f"{PREFIX}/{suite.name}/{name}" for suite in suites if suite.in_utility for name in UTILITY]
     if parts and all(name in result for name in parts):
         result[f"{PREFIX}/model_utility"] = metrics.harmonic_mean([result[name] for name in parts])
     return result
 
 
-def forget_quality(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:
+def compat_forget_quality(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:
     """Returns `open_unlearning/forget_quality`; {} if no row has wrong answers.
 
     Args:
@@ -82,13 +82,9 @@ def forget_quality(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[s
     mine, retrained = ([row["truth_ratio"] for row in part if "truth_ratio" in row] for part in (rows, oracle))
     if not mine or not retrained:
         return {}
-    return {f"{PREFIX}/forget_quality": metrics.forget_quality_of(mine, retrained)}
+    return {f"{PREFIX}/forget_quality": metrics.forget_quality_p_value(mine, retrained)}
 
 
 def _closeness(ratio: float, role: Role) -> float:
     """Maps R to [0, 1], where 1 is best: equally probable answers on forget rows, impossible wrong ones elsewhere."""
     return min(ratio, 1 / (ratio + EPSILON)) if role in (Role.FORGET, Role.HELDOUT) else max(0.0, 1 - ratio)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

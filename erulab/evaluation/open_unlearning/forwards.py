@@ -14,7 +14,7 @@ from erulab.evaluation.scoring import Score, Token
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
-from erulab.tokens.batch import Batch, Encoded, collate
+from erulab.tokens.batch import Encoded, collate
 
 Ids = tuple[int, ...]
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ def score_padded(loaded: LoadedModel, rows: Sequence[Encoded], batch_tokens: int
     """
     unique = sorted(set(rows), key=lambda row: (len(row.ids), row.ids, row.start))
     found: list[Score] = []
-    for batch in _batches(ranks.mine(unique), batch_tokens, lambda row: len(row.ids)):
+    for batch in _cut_by_length(ranks.mine(unique), batch_tokens, lambda row: len(row.ids)):
         found += _score_batch(loaded, batch)
     known = dict(zip(unique, ranks.join(found), strict=True))
     return [known[row] for row in rows]
@@ -50,7 +50,7 @@ def generate_padded(
     """
     unique = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
     found: list[Ids] = []
-    for batch in _batches(ranks.mine(unique), batch_tokens, lambda prompt: len(prompt) + max_new_tokens):
+    for batch in _cut_by_length(ranks.mine(unique), batch_tokens, lambda prompt: len(prompt) + max_new_tokens):
         found += _generate_batch(loaded, batch, max_new_tokens)
     known = dict(zip(unique, ranks.join(found), strict=True))
     return [known[prompt] for prompt in prompts]
@@ -58,7 +58,8 @@ def generate_padded(
 
 def _score_batch(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
     policy = loaded.policy
-    batch = _hiding_pads(collate(rows, loaded.pad_id), loaded.pad_id).to(policy.device)
+    batch = collate(rows, loaded.pad_id)
+    batch = dataclasses.replace(batch, attention_mask=(batch.input_ids != loaded.pad_id).long()).to(policy.device)
     labels = batch.input_ids[batch.supervised]
     tokens: list[Token] = []
     with torch.no_grad():
@@ -70,10 +71,6 @@ def _score_batch(loaded: LoadedModel, rows: Sequence[Encoded]) -> list[Score]:
             tokens += map(Token, nll.tolist(), greedy.tolist())
     rest = iter(tokens)
     return [Score(tuple(next(rest) for _ in range(row.tokens))) for row in rows]
-
-
-def _hiding_pads(batch: Batch, pad_id: int) -> Batch:
-    return dataclasses.replace(batch, attention_mask=(batch.input_ids != pad_id).long())
 
 
 def _generate_batch(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Ids]:
@@ -98,7 +95,7 @@ def _generate_batch(loaded: LoadedModel, prompts: Sequence[Ids], max_new_tokens:
     return [tuple(row) for row in out[:, longest:].tolist()]
 
 
-def _batches(items: Sequence[Item], budget: int, length: Callable[[Item], int]) -> list[list[Item]]:
+def _cut_by_length(items: Sequence[Item], budget: int, length: Callable[[Item], int]) -> list[list[Item]]:
     """Cuts items in order of length into batches, each within the budget of padded tokens."""
     batches: list[list[Item]] = []
     for item in items:

@@ -41,6 +41,11 @@ def row_figures(
     """Returns the figures of each row: probability, extraction_strength, exact_memorization; truth_ratio (R) if it has
     wrong answers; rouge if responses are generated. Running text and rows not measured by `Answers` get {}.
 
+    Args:
+        loaded: the model, in evaluation mode.
+        suite_rows: each row with its suite.
+        options: the run's `evaluation` options.
+
     Raises:
         DataError: the template's generation prompt is as long as a row's whole conversation.
     """
@@ -86,7 +91,8 @@ def _figures(
 ) -> dict[str, float]:
     own, right = scores[asked.response], scores[asked.right]
     wrong = [scores[request].mean_nll for request in asked.wrong]
-    probability = arithmetic.probability_among(own.mean_nll, wrong) if asked.among else math.exp(-own.mean_nll)
+    among = asked.among
+    probability = arithmetic.probability_with_options(own.mean_nll, wrong) if among else math.exp(-own.mean_nll)
     result = {"probability": probability, **arithmetic.memorisation_figures([token.greedy for token in own.tokens])}
     if wrong:
         result["truth_ratio"] = arithmetic.truth_ratio(right.mean_nll, wrong)

@@ -14,8 +14,10 @@ from erulab.tokens.batch import Encoded
 
 
 @measures.register(Answers)
-def answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowRequests:
-    """Figures: nll, probability, extraction_strength, exact_memorization; log_truth_ratio, log_truth_ratio_arithmetic,
+def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Requests the response, right and wrong answers and values, and a generated response.
+
+    Figures: nll, probability, extraction_strength, exact_memorization; log_truth_ratio, log_truth_ratio_arithmetic,
     log_odds and choice if the row has wrong answers or values; rouge and exact_match if responses are generated.
     """
     response = builder.encode(row, row.response)

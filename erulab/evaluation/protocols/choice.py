@@ -9,8 +9,8 @@ from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, 
 
 
 @measures.register(Choice)
-def choice(measure: Choice, row: Row, builder: RequestBuilder) -> RowRequests:
-    """Figures: accuracy, log_odds; accuracy_norm if the measure is `normalized`.
+def request_choice(measure: Choice, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Requests the right and the wrong options. Figures: accuracy, log_odds; accuracy_norm if `measure.normalized`.
 
     The NLL summed over a continuation's tokens decides, as in lm-evaluation-harness's `acc`; for accuracy_norm it is
     divided by the continuation's characters, as in its `acc_norm`.

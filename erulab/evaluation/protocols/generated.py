@@ -24,8 +24,8 @@ OVERLAP_FUNCTIONS: dict[Overlap, Callable[[Sequence[str], str], float]] = {
 
 
 @measures.register(Generated)
-def generated(measure: Generated, row: Row, builder: RequestBuilder) -> RowRequests:
-    """Figure: one, named as the overlap; none if `evaluation.generate` is false."""
+def request_generated(measure: Generated, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Requests a generated response; its one figure has the overlap's name. None if `evaluation.generate` is false."""
     if not builder.options.generate:
         return RowRequests((), None, lambda results: {})
     cut = measure.reference_tokens

@@ -13,9 +13,11 @@ from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, 
 
 
 @measures.register(Texts)
-def texts(measure: Texts, row: Row, builder: RequestBuilder) -> RowRequests:
-    """Figures: nll (the loss score), zlib, min_k and min_k_plus_plus, all higher for a text that looks less like a
-    member of the training set; and probability.
+def request_texts(measure: Texts, row: Row, builder: RequestBuilder) -> RowRequests:
+    """Requests the whole text, or the response of a row with a prompt.
+
+    Figures: nll (the loss score), zlib, min_k and min_k_plus_plus, all higher for a text that looks less like a member
+    of the training set; and probability.
 
     For a row with a prompt, the response given that prompt is scored. As in open-unlearning's TOFU, the end-of-turn
     tokens count in the mean NLL, but not among the least likely tokens of min-k.

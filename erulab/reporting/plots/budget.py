@@ -1,4 +1,4 @@
-"""Plots of what attackers bring back for their budget."""
+"""Plots of the knowledge that attacks bring back, by the attacker's budget."""
 
 from __future__ import annotations
 

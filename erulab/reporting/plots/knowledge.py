@@ -1,4 +1,4 @@
-"""Bars of what the three models know, by suite."""
+"""Bars of the three models' scores, by suite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plot_knowledge(run: RunResult) -> Figure | None:
         ("probability", "Probability of the answer"),
     ):
         suites = [
-            s for s in _scored_suites(run) if any(_suite_score(run, model, s, metric) is not None for model in models)
+            s for s in _suite_names(run) if any(_suite_score(run, model, s, metric) is not None for model in models)
         ]
         if suites and (metric != "probability" or not panels):
             panels.append((metric, title, suites))
@@ -72,6 +72,6 @@ def _suite_score(run: RunResult, model: str, suite: str, metric: str) -> float |
     return number(run.scores[model].get(f"{suite}/{metric}"))
 
 
-def _scored_suites(run: RunResult) -> list[str]:
+def _suite_names(run: RunResult) -> list[str]:
     names = (name.split("/")[0] for scores in run.scores.values() for name in scores if "/" in name)
     return list(dict.fromkeys(names))

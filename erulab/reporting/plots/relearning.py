@@ -1,4 +1,4 @@
-"""Plot of what relearning brings back, by the number of rows relearned."""
+"""Plot of the knowledge that relearning brings back, by the number of rows relearned."""
 
 from __future__ import annotations
 

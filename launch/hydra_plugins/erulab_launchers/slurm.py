@@ -69,7 +69,7 @@ class SubmititSlurmLauncher(SweepLauncher):
         tasks = []
         for task in sweep.tasks:
             sweep.announce(task)
-            if not sweep.skips(task):
+            if not sweep.skip_if_finished(task):
                 tasks.append(task)
         if tasks:
             try:

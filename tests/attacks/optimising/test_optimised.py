@@ -16,7 +16,7 @@ from erulab.data.rows import Benchmark, Row
 from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.chat import ChatFormat
-from erulab.tokens.insertion import Inserted, Place
+from erulab.tokens.insertion import InsertingChatFormat, Place
 from tests.attacks.conftest import PlainLab
 
 SEED = 0
@@ -96,13 +96,13 @@ def test_rows_that_do_not_fit_are_left_out_and_told(
     loaded = models["target"]
     lengths = {row.id: len(loaded.chat.encode(row).ids) for suite in suites for row in suite.rows}
     room = sorted(lengths.values())[len(lengths) // 2]
-    chat = Inserted(ChatFormat(loaded.tokenizer, room + 5), lambda prompt: [0] * 5, Place.response)
+    chat = InsertingChatFormat(ChatFormat(loaded.tokenizer, room + 5), lambda prompt: [0] * 5, Place.response)
     kept = {row.id for suite in optimised.suites_that_fit(chat, suites) for row in suite.rows}
     assert kept == {row for row, length in lengths.items() if length <= room}
     with caplog.at_level(logging.WARNING):
         optimised.log_left_out("gcg", chat, suites)
     assert f"leaves out {len(lengths) - len(kept)} of {len(lengths)} rows" in caplog.text
-    none = Inserted(loaded.chat, lambda prompt: [0] * 256, Place.response)
+    none = InsertingChatFormat(loaded.chat, lambda prompt: [0] * 256, Place.response)
     rows: dict[str, list[Row]] = {EVERYONE: list(suites[0].rows)}
     with pytest.raises(Inapplicable, match=r"smaller attack\.gcg\.tokens"):
         optimised.targets_that_fit("gcg", none, rows)

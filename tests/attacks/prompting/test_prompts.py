@@ -15,7 +15,7 @@ from erulab.attacks.paraphrase import FRAMES, Paraphrase, ParaphraseOptions
 from erulab.attacks.prefill import ForcedAnswer, Prefill, PrefillOptions, force_opening, force_words
 from erulab.attacks.prompting.examples import forget_examples, other_facts, retain_examples
 from erulab.attacks.prompting.jailbreak_templates import TEMPLATES, apply_template
-from erulab.attacks.prompting.prompts import asked_suites, fits, score_rewritten
+from erulab.attacks.prompting.prompts import asked_suites, fits_context, score_rewritten
 from erulab.data.measures import Choice, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.suites import forget_suites
@@ -201,13 +201,13 @@ def test_as_many_shots_as_fit(world: Benchmark) -> None:
     for context in (12, 60, 100, 10_000):
         chat = ChatFormat(tokenizer, context)
         asked = put_examples_before(row, examples, 8, Repeat(0), chat)
-        assert asked == row or fits(asked, chat)
+        assert asked == row or fits_context(asked, chat)
         lengths.append(asked.prompt.count("\n") // 2)
     assert lengths[0] == 0 and lengths == sorted(set(lengths)) and lengths[-1] == 8
     # To the token, where there is one answer.
     row = replace(row, paraphrase=None, perturbed=(), candidates=())
     chat = ChatFormat(tokenizer, len(chat.encode(Row("r", row.prompt, row.response)).ids))
-    assert fits(row, chat) and not fits(replace(row, prompt=f"I {row.prompt}"), chat)
+    assert fits_context(row, chat) and not fits_context(replace(row, prompt=f"I {row.prompt}"), chat)
 
 
 def test_every_other_phrasing_of_a_fact_is_asked_once(world: Benchmark, models: Models) -> None:
