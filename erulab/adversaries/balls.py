@@ -103,7 +103,7 @@ def descent_step(
         steps: number of steps of the whole descent.
     Returns:
         (rows, length, width) the next delta.
-    Source: METHODS.md section 6; PGD, Madry et al. 2018, arXiv:1706.06083 (step 2.5 eps / steps).
+    Source: PGD, Madry et al. 2018, arXiv:1706.06083 (step 2.5 eps / steps).
     """
     eta = (2.5 / steps) * radius[:, None, None]
     return project_into_ball(delta - eta * unit(gradient), radius) * tokens.unsqueeze(-1)

@@ -7,7 +7,7 @@ With an adversary, L_forget of a method (methods/base.py) becomes
 where p is the share of forget rows that are perturbed in a step, drawn by (seed, step, row id), and delta is meant to
 bring the forgotten answer back: it lowers NLL(answer | h + delta), whatever the method's loss. Retain rows and
 reference values are never perturbed. Layers: h_l is the input of block l, h_L that of the final norm.
-Source: METHODS.md sections 5 and 6.
+README.md of this folder has the formulas and their sources.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def project_out(states: torch.Tensor, direction: torch.Tensor, fill: torch.Tenso
         fill: coordinate along r afterwards, in the unit of the states; 0 is refusal feature ablation.
     Returns:
         (..., width).
-    Source: METHODS.md section 6; ReFAT, Yu et al. 2024, arXiv:2409.20089.
+    Source: ReFAT, Yu et al. 2024, arXiv:2409.20089.
     """
     # A sum of products, not a matrix product: autocast would compute that in bfloat16.
     along = (states * direction).sum(-1, keepdim=True)

@@ -12,7 +12,7 @@
 Site: the input of one block l (a quarter deep by default), on prompt tokens, or on all tokens with tokens=all. The best
 delta is chosen per row, so the NLL under it is never higher than without it. A step of unlearning costs about four
 times as much as without an adversary.
-Source: METHODS.md section 6; PGD, Madry et al. 2018, arXiv:1706.06083.
+Source: LAT, Casper et al. 2024, arXiv:2403.05030; PGD, Madry et al. 2018, arXiv:1706.06083.
 """
 
 from __future__ import annotations

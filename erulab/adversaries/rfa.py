@@ -12,7 +12,7 @@ anew every `every` steps. It is one fixed intervention, no maximum over perturba
 Sites: inputs of the blocks from `layers_from` of the depth on and of the final norm, each with its own direction; or
 every write to the residual stream with one direction (sites=all_writes). `warmup`: share of the steps, from the first,
 without ablation.
-Source: METHODS.md section 6.
+Source: ReFAT, Yu et al. 2024, arXiv:2409.20089; Arditi et al. 2024, arXiv:2406.11717.
 """
 
 from __future__ import annotations

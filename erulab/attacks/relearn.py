@@ -81,7 +81,7 @@ class Relearn(Attack):
     # The setting holds a hash of the file of texts, so its path is not needed.
     options_told_by_setting = ("samples", "repeats", "texts")
     changes_weights = True
-    # Each model has its own best rate and steps, the oracle included: METHODS.md section 7.
+    # Each model has its own best rate and steps, the oracle included.
     one_attempt_for_all_models = False
 
     def __init__(self, options: RelearnOptions) -> None:

@@ -30,7 +30,7 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
         k: number of samples drawn without replacement, 1 to n.
         samples: n.
         leaks: c, the number of samples that contain the answer, 0 to n.
-    Source: METHODS.md section 7; the unbiased estimator of pass@k (Chen et al. 2021, arXiv:2107.03374).
+    Source: the unbiased estimator of pass@k (Chen et al. 2021, arXiv:2107.03374).
     """
     return 1 - math.comb(samples - leaks, k) / math.comb(samples, k)
 

@@ -1,8 +1,8 @@
 """Unlearning steps the plain way, as public code takes them; the benchmark compares erulab with them.
 
 Two forwards (forget rows, retain rows), a live reference model, float32 logits of every position over the whole
-vocabulary, padding to the longest row, AdamW as PyTorch makes it by default. Written from the formulas (METHODS.md
-sections 3 to 6) without erulab's losses, rewards, adversaries or policy, so that equal losses verify them.
+vocabulary, padding to the longest row, AdamW as PyTorch makes it by default. Written from the formulas of the
+pages, without erulab's losses, rewards, adversaries or policy, so that equal losses verify them.
 """
 
 from __future__ import annotations

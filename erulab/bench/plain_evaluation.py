@@ -1,6 +1,6 @@
 """The figures of TOFU the plain way, as public code computes them: each by itself, padded batches, nothing shared.
 
-Written from the definitions (METHODS.md section 8) on transformers and rouge_score alone, without erulab's scoring,
+Written from the definitions (evaluation/README.md) on transformers and rouge_score alone, without erulab's scoring,
 generation or metrics, so that equal figures verify them.
 """
 

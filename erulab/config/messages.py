@@ -85,7 +85,18 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
     kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
     fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
     known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
-    return f"unknown key {parent}.{name}{did_you_mean(name, fields)}{known}"
+    others = _others_with(parent, name)
+    return f"unknown key {parent}.{name}{'' if others else did_you_mean(name, fields)}{known}{others}"
+
+
+def _others_with(group: str, option: str) -> str:
+    """Returns which choices of a group have an option that the chosen one has not; "" if none has."""
+    if group not in registry.GROUPS or group in registry.LIST_GROUPS:
+        return ""
+    plugins = registry.GROUPS[group]
+    options = {name: {field.name for field in dataclasses.fields(plugins[name].options)} for name in plugins.names()}
+    having = [f"{group}={name}" for name, fields in options.items() if option in fields]
+    return f"; it is an option of {', '.join(having)}" if having else ""
 
 
 def _yaml_error_line(error: yaml.YAMLError) -> str:

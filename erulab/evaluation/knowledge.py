@@ -48,7 +48,7 @@ def knowledge_left(
         clusters: (rows,) the fact that each row phrases; rows of one fact are resampled together.
         least_gap: K is undefined unless the lower 95 % bound of the denominator is above this.
     Returns:
-        K with a paired bootstrap interval of the whole ratio (METHODS.md section 7).
+        K with a paired bootstrap interval of the whole ratio.
     """
     if len(model) == 0:
         return RatioEstimate(None, None, None, "no forget row has wrong answers to compare the right one with")

@@ -28,7 +28,7 @@ def ascent_loss(nll: torch.Tensor) -> torch.Tensor:
         nll: (rows,) sequence NLL, nats.
     Returns:
         (rows,) losses, nats; their sum over the global batch is divided by its supervised tokens.
-    Source: METHODS.md section 3.
+    Source: Jang et al. 2023, arXiv:2210.01504.
     """
     return -nll
 

@@ -53,7 +53,7 @@ def preference_loss(x: torch.Tensor, margin: torch.Tensor, *, beta: float, scale
         scale: factor of the loss: 2/beta (NPO, SimNPO) or 1 (TRL, alpha-DPO).
     Returns:
         (rows,) losses; their gradient with respect to x is -scale * beta * sigmoid(-beta (x - margin)).
-    Source: METHODS.md sections 3 and 4; NPO eq. 3, SimNPO eq. 4.
+    Source: NPO, arXiv:2404.05868, eq. 3; SimNPO, arXiv:2410.07163, eq. 4.
     """
     return scale * torch.nn.functional.softplus(-beta * (x - margin))
 

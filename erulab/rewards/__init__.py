@@ -1,4 +1,4 @@
-"""Rewards of preference-style methods: one file each, whose docstring states the margin m (METHODS.md section 4)."""
+"""Rewards of preference-style methods: one file each, whose docstring states the margin m."""
 
 from erulab.rewards import elastic, none, reference, reference_free
 

@@ -9,7 +9,7 @@ of m is a choice of the implicit reference that the policy is compared with:
     elastic           m = gamma + lambda_ref * x_ref + alpha * Z(depth)  a reference that moves with the row: ERU
 
 beta * (m - x) is the implicit reward that is logged, and 2 sigmoid(-beta (x - m)) the row's weight in the gradient.
-Source: METHODS.md section 4.
+README.md of this folder has what follows from the formulas, and their sources.
 """
 
 from __future__ import annotations

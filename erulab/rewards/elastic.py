@@ -62,7 +62,7 @@ def elastic_margin(
         z: (rows,) forget depth, raw (in the unit of x_ref) or standardised.
     Returns:
         (rows,) margin in the unit of x_ref.
-    Source: METHODS.md section 4; alpha = lambda_ref = 0 is SimNPO's reference-free reward.
+    Source: ours, after ERU's abstract (README.md); alpha = lambda_ref = 0 is SimNPO's reference-free reward.
     """
     return (gamma + lambda_ref * x_ref + alpha * z).detach()
 

@@ -26,7 +26,7 @@ def rigid_margin(x_ref: torch.Tensor, *, gamma: float, lambda_ref: float) -> tor
         x_ref: (rows,) the method's quantity under the reference model, nats or nats per token.
     Returns:
         (rows,) margin in the unit of x_ref. lambda_ref 1 is NPO and DPO, lambda_ref 0 is SimNPO.
-    Source: METHODS.md section 4.
+    Source: NPO, arXiv:2404.05868, eq. 3; SimNPO, arXiv:2410.07163, eq. 4.
     """
     return (gamma + lambda_ref * x_ref).detach()
 

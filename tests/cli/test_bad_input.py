@@ -34,6 +34,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("2 enum", ["method.retain=foo"], ["method.retain", "none, nll, kl", "'foo'"]),
     ("2 stage", ["stages=[foo]"], ["stages", "evaluate", "'foo'"]),
     ("2 added key", ["+method.foo=1"], ["unknown key method.foo", "method.beta"]),
+    ("2 key of another choice", ["dataset.path=x"], ["unknown key dataset.path", "dataset=jsonl", "dataset=tofu"]),
     ("2 misspelt key", ["method.betta=1"], ["unknown key method.betta", "did you mean beta"]),
     ("2 added root key", ["+foo=1"], ["unknown key foo", "trainer"]),
     ("2 misspelt root key", ["outpt=/tmp"], ["unknown key outpt", "did you mean output"]),

@@ -1,4 +1,4 @@
-"""The robustness figures of METHODS.md section 7: knowledge left after an attack, and related ratios."""
+"""The robustness figures: knowledge left after an attack, and related ratios."""
 
 from __future__ import annotations
 

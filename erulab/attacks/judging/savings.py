@@ -17,7 +17,7 @@ def steps_to(curve: Curve, tau: float) -> int | None:
 
 
 def savings(unlearned: Curve, oracle: Curve, tau: float = TAU) -> dict[str, Any]:
-    """Returns the share of the oracle's relearning steps that the unlearned model saves (METHODS.md section 7).
+    """Returns the share of the oracle's relearning steps that the unlearned model saves.
 
     Args:
         unlearned, oracle: learning curves that start at (0, level without the attack).
