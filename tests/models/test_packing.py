@@ -69,7 +69,7 @@ def test_common_openings_stand_once() -> None:
     rows = [[*opening, *question, 1], [*opening, *question, 2, 3], [*opening, 4], [*opening, *question]]
     packed = pack(batch_of(*rows))
     assert len(packed.ids) == 10 + 10 + 1 + 2 + 1
-    assert len(pack(batch_of(*rows, share=(0, 1, 1, 0))).ids) == (10 + 10 + 1) + (10 + 12 + 1)
+    assert len(pack(batch_of(*rows, prefix_group=(0, 1, 1, 0))).ids) == (10 + 10 + 1) + (10 + 12 + 1)
     few = packing.SHORTEST_SHARED - 1
     assert len(pack(batch_of([*range(few), 90], [*range(few), 91])).ids) == 2 * (few + 1)
 
