@@ -197,7 +197,7 @@ def test_presets_yield_to_the_command_line() -> None:
 
 
 def test_decay_follows_the_pairs() -> None:
-    # CONTRACT.md: .9 for pairs (alpha-DPO's source), .5 for negatives; what is given is kept.
+    # 0.9 for pairs (alpha-DPO's source), 0.5 for negatives; what is given is kept.
     for overrides, decay in (
         (["method=eru"], 0.5),
         (["method=npo", "reward=elastic"], 0.5),

@@ -195,7 +195,7 @@ def test_news_has_the_published_sizes() -> None:
     assert made.absent == ("raw/retain1", "raw/retain2") and not made.retain
     assert "raw/forget: blank texts left out: 1" in made.notes
     assert all(row.prompt.count("Question: ") == 11 for row in made.suite("knowmem_f").rows)
-    published = "What year did the Orkney Islands become part of Scotland?"  # BENCHMARKS.md 1.3
+    published = "What year did the Orkney Islands become part of Scotland?"
     assert any(row.prompt.endswith(f"Question: {published}\nAnswer: ") for row in made.suite("knowmem_f").rows)
 
 

@@ -1,4 +1,4 @@
-"""RWKU's own files against the facts known of them (BENCHMARKS.md 1.2), and a folder in the hub's layout."""
+"""RWKU's own files against the facts known of them, and a folder in the hub's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TOFU's own files against the facts known of them (BENCHMARKS.md 1.1), and broken copies of them."""
+"""TOFU's own files against the facts known of them, and broken copies of them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_overlap_is_refused_unless_allowed(copy: Path) -> None:
 
 
 def test_tofu_s_own_code_scores_the_first_300_rows_of_a_set() -> None:
-    """BENCHMARKS.md 1.1: ds_size 300 cuts forget10 and the retain rows; what is learned and forgotten stays whole."""
+    """In TOFU's code ds_size 300 cuts forget10 and the retain rows; what is learned and forgotten stays whole."""
     benchmark = load(split=TofuSplit.forget10, evaluated_rows=300)
     sizes = {suite.name: len(suite.rows) for suite in benchmark.suites}
     assert sizes == {"forget": 300, "heldout": 300, "retain": 300, "real_authors": 100, "world_facts": 117}

@@ -80,7 +80,7 @@ def test_harmonic_mean_is_zero_if_a_component_is() -> None:
 
 @pytest.mark.parametrize(("n", "floor"), [(40, 1.9e-23), (200, 1.94e-119), (300, 1.5e-179), (400, 1.06e-239)])
 def test_forget_quality_floor(n: int, floor: float) -> None:
-    """The p-value of two samples that do not overlap at all (METHODS.md section 8, BENCHMARKS.md 1.1)."""
+    """The p-value of two samples that do not overlap at all."""
     low = [i / n for i in range(n)]
     assert metrics.forget_quality_p_value(low, [10 + value for value in low]) == pytest.approx(floor, rel=0.05)
     assert metrics.forget_quality_p_value(low, low) == 1.0

@@ -136,7 +136,7 @@ def naive_dpo() -> torch.Tensor:
 
 
 def naive_eru() -> torch.Tensor:
-    """METHODS.md section 4, raw: margin gamma + lambda l_ref + alpha D, no gradient through it."""
+    """The raw reward: margin gamma + lambda l_ref + alpha D, no gradient through it."""
     beta, gamma, lambda_ref, alpha = 2.5, 0.1, 0.4, 0.3
     losses = []
     for row in FORGET:

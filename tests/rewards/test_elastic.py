@@ -1,4 +1,4 @@
-"""The elastic reward's identities (METHODS.md section 4), in float64."""
+"""The elastic reward's identities, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The robustness figures' identities (METHODS.md section 7), on scores made by hand."""
+"""The robustness figures' identities, on scores made by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_attack_that_lifts_all_three_alike_shows_nothing() -> None:
 
 
 def test_the_two_readings_of_maintains_83_percent() -> None:
-    """METHODS.md: 0.637 -> 0.312, and 0.429 after the attack, is 83 % of the error and 64 % of the gap."""
+    """0.637 -> 0.312, and 0.429 after the attack, is 83 % of the error and 64 % of the gap."""
     result = attack_figures(constant(0.637, 0.312, 0.3, 0.637, 0.429, 0.3), FACTS, score=True)
     assert result["maintained_error"] == pytest.approx(0.83, abs=0.005)
     assert result["maintained_gap"] == pytest.approx(0.64, abs=0.005)
