@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,14 +36,23 @@ SLOW = (
     "training/test_zero.py",
 )
 
+# Files whose tests read what one start of DeepSpeed's processes wrote, which takes over a minute.
+DEEPSPEED = ("training/test_sharded.py", "training/test_zero.py")
+
 Make = Callable[[Path], None]
 MadeOnce = Callable[[str, Make], Path]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the quick tests, and runs them last, so that no worker is left alone with a long file at the end."""
+    """Marks the quick tests and runs them last, so that no worker is left alone with a long file at the end.
+
+    A worker runs whole files, because what their tests share is made once per file; the files of DEEPSPEED are one.
+    """
     for item in items:
-        if not item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+        file = item.path.relative_to(TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group("deepspeed" if file in DEEPSPEED else file))
+        if not file.startswith(SLOW):
             item.add_marker(pytest.mark.quick)
     items.sort(key=lambda item: item.get_closest_marker("quick") is not None)
 
@@ -62,6 +72,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
         made, complete = base / f"shared-{name}", base / f"shared-{name}.complete"
         with FileLock(base / f"shared-{name}.lock"):
             if not complete.exists():
+                shutil.rmtree(made, ignore_errors=True)  # of a worker whose attempt failed
                 made.mkdir()
                 make(made)
                 complete.touch()
