@@ -14,7 +14,7 @@ from filelock import FileLock
 # Tiny models gain nothing from a second thread, and two workers with two threads each wait for one another. Tests that
 # compare runs bit by bit need a fixed number. Processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A shell ignores SIGINT in what it runs in the background; tests of signals need Python's own handler, here and in children.
+# A shell ignores SIGINT in what it runs in the background; tests of signals need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
