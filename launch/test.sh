@@ -22,4 +22,4 @@ fi
 .venv/bin/ruff check .
 .venv/bin/mypy
 .venv/bin/lint-imports
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --randomly-seed 13 "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --randomly-seed 13 "$@"

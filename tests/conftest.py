@@ -39,25 +39,23 @@ SLOW = (
     "training/test_zero.py",
 )
 
-# Files whose tests read what one start of DeepSpeed's processes wrote, which takes over a minute.
-DEEPSPEED = ("training/test_sharded.py", "training/test_zero.py")
+# Last of the slow files: it reads what test_zero.py makes by then, or its worker would wait for over a minute.
+READS_DEEPSPEED = "training/test_sharded.py"
 
 Make = Callable[[Path], None]
 MadeOnce = Callable[[str, Make], Path]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the quick tests and runs them last, so that no worker is left alone with a long file at the end.
-
-    A worker runs whole files, because what their tests share is made once per file; the files of DEEPSPEED are one.
-    """
+    """Marks the quick tests and runs them last, so that no worker is left alone with a long file at the end."""
     for item in items:
-        file = item.path.relative_to(TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group("deepspeed" if file in DEEPSPEED else file))
-        if not file.startswith(SLOW):
+        if not _file_of(item).startswith(SLOW):
             item.add_marker(pytest.mark.quick)
-    items.sort(key=lambda item: item.get_closest_marker("quick") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("quick") is not None, _file_of(item) == READS_DEEPSPEED))
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).as_posix()
 
 
 @pytest.fixture(scope="session")

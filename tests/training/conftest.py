@@ -29,6 +29,7 @@ from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
 from erulab.training.unlearning import References, UnlearningObjective
 from tests.cases import Case
+from tests.conftest import MadeOnce
 
 load_plugins()
 
@@ -143,12 +144,10 @@ def loaded(world: Benchmark) -> LoadedModel:
 
 
 @pytest.fixture(scope="session")
-def ranks_folder(tmp_path_factory: pytest.TempPathFactory, world: Benchmark, loaded: LoadedModel) -> Path:
+def ranks_folder(made_once: MadeOnce, world: Benchmark, loaded: LoadedModel) -> Path:
     """The folder that processes under DeepSpeed wrote, for test_zero.py and test_sharded.py."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed (it is for Linux only)")
     from tests.training.zero_launch import run_all  # needs this file's classes
 
-    folder = tmp_path_factory.mktemp("zero")
-    run_all(folder, world, loaded)
-    return folder
+    return made_once("zero", lambda folder: run_all(folder, world, loaded))
