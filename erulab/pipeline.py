@@ -44,6 +44,11 @@ class Pipeline:
         self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
 
     def run(self) -> None:
+        """Runs the stages that `stages` names, each unless the cache has its product.
+
+        Raises:
+            ErulabError: one line for the user, with an exit code.
+        """
         context = self._context
         checks.run_stage_checks(context)
         self._note_data()
