@@ -43,6 +43,9 @@ CASES = (
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+    Case("rmu", method_options={"retain_weight": 10.0}),
+    Case("rmu", method_options={"layer": 1, "adaptive": True, "c": 3.0}),
+    Case("rmu", "none", "noise", method_options={"retain": "nll", "retain_weight": 1.0}),
 )
 
 
