@@ -46,6 +46,10 @@ CASES = (
     Case("rmu", method_options={"retain_weight": 10.0}),
     Case("rmu", method_options={"layer": 1, "adaptive": True, "c": 3.0}),
     Case("rmu", "none", "noise", method_options={"retain": "nll", "retain_weight": 1.0}),
+    Case("circuit_breaker"),
+    Case("circuit_breaker", method_options={"layers": [3], "retain": "nll"}),
+    Case("repnoise", method_options={"beta": 0.1}),
+    Case("repnoise", method_options={"layers": [3], "retain": "none"}),
 )
 
 

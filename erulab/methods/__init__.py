@@ -5,6 +5,20 @@ path (`--help`, config errors, plans) imports every such file for its options an
 a method file imports torch lazily (`lazy_loader`), or for annotations only.
 """
 
-from erulab.methods import dpo, eru, ga, gd, idk, kl, none, npo, retrain, rmu, simnpo
+from erulab.methods import circuit_breaker, dpo, eru, ga, gd, idk, kl, none, npo, repnoise, retrain, rmu, simnpo
 
-__all__ = ["dpo", "eru", "ga", "gd", "idk", "kl", "none", "npo", "retrain", "rmu", "simnpo"]
+__all__ = [
+    "circuit_breaker",
+    "dpo",
+    "eru",
+    "ga",
+    "gd",
+    "idk",
+    "kl",
+    "none",
+    "npo",
+    "repnoise",
+    "retrain",
+    "rmu",
+    "simnpo",
+]

@@ -112,8 +112,7 @@ class RMUOptions(MethodOptions):
 class RMU(GradientMethod):
     """Steers the states of forget rows at one layer to a random direction; trains three matrices."""
 
-    def __init__(self, options: RMUOptions) -> None:
-        self.options = options
+    options: RMUOptions
 
     @property
     def needs(self) -> Needs:
