@@ -43,6 +43,10 @@ CASES = (
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+    Case("wga"),
+    # With its own powers the loss is flat over most probabilities, and falls and rises as a token becomes unlikely.
+    Case("satimp", method_options={"beta1": 0.5}),
+    Case("undial"),
 )
 
 
