@@ -47,6 +47,12 @@ CASES = (
     # With its own powers the loss is flat over most probabilities, and falls and rises as a token becomes unlikely.
     Case("satimp", method_options={"beta1": 0.5}),
     Case("undial"),
+    Case("ceu"),
+    Case("jensun"),
+    Case("max_entropy"),
+    Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2}),
+    Case("flat"),
+    Case("idk_ap"),
 )
 
 

@@ -5,6 +5,46 @@ path (`--help`, config errors, plans) imports every such file for its options an
 a method file imports torch lazily (`lazy_loader`), or for annotations only.
 """
 
-from erulab.methods import dpo, eru, ga, gd, idk, kl, none, npo, retrain, satimp, simnpo, undial, wga
+from erulab.methods import (
+    ceu,
+    dpo,
+    eru,
+    flat,
+    ga,
+    gd,
+    idk,
+    idk_ap,
+    jensun,
+    kl,
+    max_entropy,
+    none,
+    npo,
+    pdu,
+    retrain,
+    satimp,
+    simnpo,
+    undial,
+    wga,
+)
 
-__all__ = ["dpo", "eru", "ga", "gd", "idk", "kl", "none", "npo", "retrain", "satimp", "simnpo", "undial", "wga"]
+__all__ = [
+    "ceu",
+    "dpo",
+    "eru",
+    "flat",
+    "ga",
+    "gd",
+    "idk",
+    "idk_ap",
+    "jensun",
+    "kl",
+    "max_entropy",
+    "none",
+    "npo",
+    "pdu",
+    "retrain",
+    "satimp",
+    "simnpo",
+    "undial",
+    "wga",
+]

@@ -9,7 +9,8 @@
 
 The weight is largest at p_t = beta1 / (beta1 + beta2): tokens that are forgotten (p_t near 0) and tokens that any model
 would say (p_t near 1) are left alone. beta2 0 is wga, both 0 is gd. Use it as wga, where the forgotten facts are few
-words in long answers. A step costs what a step of gd costs.
+words in long answers. A step costs what a step of gd costs. L_forget rises again once tokens are forgotten: read
+method/nll instead.
 
 Published: beta1 5, beta2 1, learning rate 1e-5 (Llama-2-7B). open-unlearning's YAML has forget weight 0.1 and retain
 weight 1, its page on the method the other way round, 1 and 0.1, for extraction strength; the first is the default.

@@ -50,7 +50,7 @@ def adjusted_distillation(
         beta: what is taken off the label's logit of the reference.
     Returns:
         (positions,) nats; at least the entropy of that adjusted distribution.
-    Source: arXiv:2402.10052, eq. 3.
+    Source: arXiv:2402.10052.
     """
     assert reference_logits is not None
     taken = torch.full_like(reference_logits[:, :1], -beta)

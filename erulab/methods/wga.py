@@ -9,7 +9,7 @@
 
 With beta 0 this is gd. The gradient with respect to a token's logits is p_t^beta times that of gradient ascent, so a
 forgotten token is pushed no further: use it where ga or gd destroy the model. A step costs what a step of gd costs.
-L_forget itself is bounded: -p^beta NLL >= -1 / (e beta).
+L_forget is bounded, -p^beta NLL >= -1 / (e beta), and rises again once tokens are forgotten: read method/nll instead.
 
 Published: beta 1, weights 1 and 1, learning rate 1e-5 (Llama-2-7B) or 2e-5 (Phi-1.5), 16 rows per step.
 """
