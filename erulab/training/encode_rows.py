@@ -41,13 +41,18 @@ def encode_paired(
 
     def response(row: Row) -> str:
         choices: Sequence[str]
-        if pairs is Pairs.refusal and not row.prompt:
-            raise DataError(
-                f"a refusal answers a prompt, and row {row.id} is a text without one; take a method that needs no "
-                "refusals, such as method=npo, or write the text as prompt and response"
-            )
         if pairs is Pairs.refusal:
-            kind, choices = "refusals", refusals if row.refusal is None else (row.refusal,)
+            if not row.prompt:
+                raise DataError(
+                    f"a refusal answers a prompt, and row {row.id} is a text without one; take a method that needs no "
+                    "refusals, such as method=npo, or write the text as prompt and response"
+                )
+            choices = refusals if row.refusal is None else (row.refusal,)
+            if not choices:
+                raise DataError(
+                    "the method needs refusals, and the data set has none; add them (refusals.txt, or a field "
+                    "`refusal`), or take a method without refusals, such as method=npo"
+                )
         elif pairs is Pairs.fabricated:
             kind = f"a fabricated answer for row {row.id}"
             choices = () if row.fabricated is None else (row.fabricated,)
