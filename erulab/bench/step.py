@@ -123,7 +123,9 @@ def _table_cells(
     plain: bool,
 ) -> list[str]:
     """Measures one case at one size and returns its cells of the table."""
-    rows = encode_unlearning_rows(encoder, benchmark, methods.build(config.method), config.seed)
+    rows = encode_unlearning_rows(
+        encoder, benchmark, methods.build(config.method), config.seed, config.method.forget_tokens
+    )
     with tempfile.TemporaryDirectory() as folder:
         ours = TimedSteps(_erulab_step(config, target, rows, Path(folder)))
         npo = TimedSteps(_erulab_step(npo_config, target, rows, Path(folder)))

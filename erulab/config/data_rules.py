@@ -6,7 +6,7 @@ from erulab.adversaries.rfa import Direction, RFAOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.methods.base import ForgetTokens, GradientMethod, Pairs, Retain, Trains
 from erulab.options import RunConfig, Stage
 from erulab.registry import methods
 
@@ -64,7 +64,14 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     if refusals and config.adversary.name != "none":
         adversary = f"adversary={config.adversary.name}"
         raise ConfigError(f"{adversary} brings answers back, and {train} has none; type adversary=none")
-    if method.pairs is not Pairs.none and not (method.pairs is Pairs.fabricated and options.train is Train.pair):
+    if refusals and options.spans:
+        raise ConfigError(f"dataset.spans=true marks answers, and {train} has none; type dataset.spans=false")
+    same_sentence = method.pairs is Pairs.same_sentence
+    if same_sentence or config.method.forget_tokens is ForgetTokens.span:
+        chosen = "method.pairs=same_sentence" if same_sentence else "method.forget_tokens=span"
+        if not options.spans:
+            raise ConfigError(f"{chosen} needs the words that carry the facts; type dataset.spans=true")
+    elif method.pairs is not Pairs.none and not (method.pairs is Pairs.fabricated and options.train is Train.pair):
         raise ConfigError(
             f"method.pairs={method.pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"

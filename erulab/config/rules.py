@@ -16,8 +16,9 @@ from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
-from erulab.methods.base import Trains
+from erulab.methods.base import ForgetTokens, Trains
 from erulab.models.hf import HfOptions
+from erulab.models.tiny import TinyOptions
 from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
 from erulab.registry import methods, rewards
 from erulab.rewards.elastic import ElasticOptions
@@ -66,6 +67,35 @@ def check_adversary(config: RunConfig) -> None:
         raise ConfigError(
             f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
             "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
+        )
+
+
+def check_forget_tokens(config: RunConfig) -> None:
+    """Refuses a choice of forget tokens for methods without a forgotten answer, or without a model that tells them."""
+    method, model = config.method, config.model
+    trains = methods[method.name].factory.trains
+    if not trains.has_forget_loss or method.forget_tokens is ForgetTokens.all:
+        return
+    chosen = f"method.forget_tokens={method.forget_tokens.value}"
+    if trains is Trains.refusal:
+        raise ConfigError(
+            f"method={method.name} trains on refusals and no token of the forgotten answer, so {chosen} would do "
+            "nothing; type method.forget_tokens=all, or a method that unlearns answers such as method=npo"
+        )
+    unlearns = Stage.unlearn in config.stages and model.unlearned is None
+    has_oracle = model.oracle is not None or Stage.oracle in config.stages
+    if method.forget_tokens is not ForgetTokens.surprising or not unlearns or has_oracle:
+        return
+    instead = "add oracle to stages, name one with model.oracle=FOLDER, or type method.forget_tokens=span"
+    if isinstance(model, TinyOptions):
+        raise ConfigError(
+            f"{chosen} needs a model that can read: the base weights of model=tiny are drawn at random, and every "
+            f"token surprises them; {instead}"
+        )
+    if model.target is not None and model.target == model.path:
+        raise ConfigError(
+            f"{chosen} needs a model that never saw the facts, and the base model {model.path} is the target itself; "
+            f"{instead}"
         )
 
 
@@ -217,6 +247,7 @@ def check_named_files(config: RunConfig) -> None:
 CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
+    check_forget_tokens,
     check_artifacts,
     check_compile,
     check_stages,

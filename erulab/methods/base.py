@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from erulab.options import require_not_negative
+from erulab.options import require_not_negative, require_positive
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,15 @@ class Pairs(Enum):
     refusal = "refusal"
     alternative = "alternative"  # a wrong answer of the row
     fabricated = "fabricated"  # its made-up answer
+    same_sentence = "same_sentence"  # the forgotten answer itself, with another value in its span
+
+
+class ForgetTokens(Enum):
+    """The tokens of the forgotten answers that count; the other tokens are in no term of the loss."""
+
+    all = "all"
+    span = "span"  # the words that a row marks as its fact
+    surprising = "surprising"  # tokens that a model which never saw the facts does not expect
 
 
 class Normalizer(Enum):
@@ -76,10 +85,13 @@ class MethodOptions:
     forget_weight: float = 1.0  # factor of the loss on forget rows
     retain: Retain = Retain.nll  # term on retain rows
     retain_weight: float = 1.0  # factor of that term
+    forget_tokens: ForgetTokens = ForgetTokens.all  # the tokens of the forgotten answers that count
+    surprise: float = 1.0  # nats that a token's NLL must exceed to be surprising, under the oracle or the base model
 
     def __post_init__(self) -> None:
         require_not_negative("forget_weight", self.forget_weight)
         require_not_negative("retain_weight", self.retain_weight)
+        require_positive("surprise", self.surprise)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.methods.base import ForgetTokens, GradientMethod, Pairs, Retain, Trains
 from erulab.models.options import Attention
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import (
@@ -40,6 +40,7 @@ class TrainedAnswers:
     trains: Trains
     pairs: Pairs
     retain: Retain
+    forget_tokens: ForgetTokens = ForgetTokens.all
 
     @classmethod
     def of(cls, config: RunConfig) -> TrainedAnswers:
@@ -49,7 +50,7 @@ class TrainedAnswers:
             return cls(trains, Pairs.none, Retain.none)
         method: GradientMethod = methods.build(config.method)
         pairs = Pairs.refusal if trains is Trains.refusal else method.pairs
-        return cls(trains, pairs, config.method.retain)
+        return cls(trains, pairs, config.method.retain, config.method.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
@@ -104,6 +105,12 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     for part in parts:
         total += TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
     return total
+
+
+def surprise_rows(sizes: DataSizes) -> TokenCounts:
+    """Counts the tokens that the search for surprising tokens runs once: the forget rows, without padding."""
+    part = sizes.forget
+    return TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
 
 
 def _groups(answers: TrainedAnswers, sizes: DataSizes) -> list[Group]:

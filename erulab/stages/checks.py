@@ -105,7 +105,7 @@ def check_unlearning(context: Context) -> None:
         )
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
-    encode_unlearning_rows(context.encoder, benchmark, method, config.seed)
+    encode_unlearning_rows(context.encoder, benchmark, method, config.seed, config.method.forget_tokens)
 
 
 def check_attacks(context: Context) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from erulab.data.rows import Benchmark
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.methods.base import ForgetTokens, GradientMethod, Pairs, Retain, Trains
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy, Reference, disable_dropout
@@ -20,7 +20,7 @@ from erulab.rewards.base import Reward
 from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
-from erulab.training.encode_rows import encode_paired
+from erulab.training.encode_rows import encode_paired, rows_with_spans
 from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
 from erulab.training.loader import ModelLoader, ModelRef
@@ -40,20 +40,38 @@ class Unlearning:
     loop: LoopOptions
 
 
-def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
+def encode_unlearning_rows(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    method: GradientMethod,
+    seed: int,
+    forget_tokens: ForgetTokens = ForgetTokens.all,
+    surprising: Sequence[Sequence[int]] | None = None,
+) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
     Args:
         encoder: of the model that is trained: a given target may have its own tokenizer and template.
         seed: of the draw of paired answers.
+        forget_tokens: the tokens of the forgotten answers that count.
+        surprising: of each forget row the indices of its surprising tokens, as `Encoded.supervised`; None before a
+            model has told them: the responses then count whole.
     Raises:
-        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
+        DataError: the data set lacks what the method's pairs or `forget_tokens` need, or a prompt leaves no room for
+            its response.
     """
+    rows, positions = benchmark.forget, surprising
+    if forget_tokens is ForgetTokens.span:
+        rows, positions = rows_with_spans(encoder, rows)
+    forget = encoder.encode(rows)
+    if positions is not None:
+        forget = forget.narrowed(positions)
     pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
     paired: Sequence[Encoded] = ()
     if pairs is not Pairs.none:
-        paired = encode_paired(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
-    return UnlearningRows(encoder.encode(benchmark.forget), paired, encoder.encode(benchmark.retain))
+        narrowed = forget_tokens is not ForgetTokens.all
+        paired = encode_paired(encoder, rows, pairs, benchmark.refusals, seed, narrowed=narrowed)
+    return UnlearningRows(forget, paired, encoder.encode(benchmark.retain))
 
 
 def build_objective(

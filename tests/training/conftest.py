@@ -104,7 +104,8 @@ class Unlearning:
             seed=self.seed,
         )
         encoder = Encoder(self.loaded.chat, None, Path())
-        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed)
+        method = methods.build(config.method)
+        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, config.method.forget_tokens)
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(
