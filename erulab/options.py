@@ -71,6 +71,13 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
+class Combine(Enum):
+    sum = "sum"  # both gradients as they are
+    pcgrad = "pcgrad"  # the forget gradient without its part against the retain gradient
+    blur = "blur"  # the retain gradient, with its part along the forget gradient replaced by descent on it
+    gru = "gru"  # pcgrad against a moving average of the retain gradient
+
+
 class Precision(Enum):
     auto = "auto"  # bf16 on GPUs that have it, otherwise fp32
     fp32 = "fp32"
@@ -115,7 +122,13 @@ class TrainerOptions:
     lr: float = 1e-5  # learning rate at its highest, after the warmup
     epochs: float = 5  # passes over the forget rows
     steps: Optional[int] = None  # optimiser steps; wins over epochs
-    global_batch: int = 32  # forget rows per step (a pair counts as one); as many retain rows are added
+    global_batch: int = (
+        32  # forget rows per step (a pair counts as one); retain_ratio times as many retain rows are added
+    )
+    retain_ratio: float = 1.0  # retain rows per forget row: more rehearsal at the same number of steps
+    combine: Combine = Combine.sum  # how the gradients of forget and retain loss become one
+    combine_gamma: float = 1.0  # combine=blur: factor of the forget gradient
+    combine_decay: float = 0.9  # combine=gru: share of the earlier average of retain gradients that stays in a step
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
@@ -135,6 +148,9 @@ class TrainerOptions:
         require_epochs("epochs", self.epochs)
         require_positive("steps", self.steps)
         require_positive("global_batch", self.global_batch)
+        require_positive("retain_ratio", self.retain_ratio)
+        require_not_negative("combine_gamma", self.combine_gamma)
+        require(0 <= self.combine_decay < 1, "combine_decay", "in [0, 1)", self.combine_decay)
         require_positive("micro_batch", self.micro_batch)
         require_positive("micro_tokens", self.micro_tokens)
         alone = self.micro_batch is None or self.micro_tokens is None

@@ -110,7 +110,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     sizes, benchmark = data_sizes(config, answers.pairs, overrides, answers.forget_tokens)
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if answers.trains.has_forget_loss and Stage.unlearn in config.stages:
+    if answers.descends and Stage.unlearn in config.stages:
         step = step_flops(
             shape,
             unlearning_step(config, sizes, shape.layers, processes),
@@ -161,7 +161,7 @@ def _training_flops(
         return
     requests = sizes.requests or (sizes.forget.rows,)
     tables = sum(requests) / sizes.forget.rows
-    if config.method.forget_tokens is ForgetTokens.surprising:
+    if TrainedAnswers.of(config).forget_tokens is ForgetTokens.surprising:
         yield "surprise", 0, flops.forward(shape, surprise_rows(sizes)) * tables
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
         yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request
-from erulab.methods.base import ForgetTokens, GradientMethod
-from erulab.models.loaded import LoadedModel
-from erulab.models.loading import save_folder
-from erulab.models.lora import merged, save_adapter, with_lora
+from erulab.methods.base import ForgetTokens, Method, forget_tokens_of
 from erulab.options import NOT_IN_PRODUCT
 from erulab.registry import adversaries, methods, rewards
-from erulab.reporting.console import progress
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.lab import METRICS, Lab
 from erulab.stages.surprise import (
     SurprisingTokens,
     find_surprising_tokens,
     surprising_tokens,
     uninformed_model,
 )
-from erulab.stages.trajectory import Trajectory
 from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
+from erulab.training.assembly import encode_unlearning_rows
 from erulab.training.batches import total_steps
-from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash
-from erulab.training.engine import Engine
 from erulab.training.loader import ModelRef
-from erulab.training.loop import train
-from erulab.training.unlearning import UnlearningRows
+from erulab.training.unlearning_batches import UnlearningRows
 
 VERSION = 1  # of this stage's results: a change makes every unlearned model anew
 KIND = "unlearned"
 UNLEARNED = "unlearned"  # the role of the last request's model
-METRICS = "metrics.jsonl"
 # Options of a method that say which tokens of the rows count: the hash of the rows holds what they do.
 SEEN_IN_ROWS = ("forget_tokens", "surprise")
 
@@ -124,19 +115,18 @@ def _encode_request(
         encoder: has the tokenizer and template of the model that the request starts from.
         surprising: the tokens that count, where the method forgets surprising ones.
     """
-    method: GradientMethod = methods.build(context.config.method)
+    method: Method = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     positions = None if surprising is None else surprising.positions
-    return encode_unlearning_rows(
-        encoder, asked, method, context.config.seed, context.config.method.forget_tokens, positions
-    )
+    forget_tokens = forget_tokens_of(context.config.method)
+    return encode_unlearning_rows(encoder, asked, method, context.config.seed, forget_tokens, positions)
 
 
 def _find_request(context: Context, start: ModelRef, request: Request, oracle: ModelRef | None) -> tuple[Product, ...]:
     """Finds what earlier runs made for a request; empty if its model is not there."""
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     surprising: Sequence[SurprisingTokens | None] = [None]
-    if context.config.method.forget_tokens is ForgetTokens.surprising:
+    if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
         # The earlier run may have had an oracle or not.
         forget, models = encoder.encode(request.forget), [None] if oracle is None else [oracle, None]
         found = [find_surprising_tokens(context, encoder.chat, forget, model) for model in models]
@@ -167,6 +157,7 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
+        **({"retain_paired": content_hash(rows.retain_paired)} if rows.retain_paired else {}),
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
@@ -178,64 +169,15 @@ def _unlearn_request(
 ) -> tuple[Product, ...]:
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     tokens = None
-    if context.config.method.forget_tokens is ForgetTokens.surprising:
+    if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
         uninformed = uninformed_model(context, oracle)
         tokens = surprising_tokens(context, encoder.chat, encoder.encode(request.forget), uninformed)
     rows = _encode_request(context, encoder, request, tokens)
+    method: Method = methods.build(context.config.method)
     product = context.cache.produce(
         KIND,
         _unlearning_depends_on(context, start, rows),
-        lambda folder: _train_request(context, start, rows, folder, title),
+        lambda folder: method.unlearn(Lab(context, start, rows, folder, title)),
         rerun=context.config.rerun,
     )
     return (product,) if tokens is None else (tokens.product, product)
-
-
-def _train_request(context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str) -> None:
-    """Unlearns one request's rows, and leaves the model and its metrics in `folder`."""
-    config, ranks, tracker = context.config, context.ranks, context.tracker
-    trainer = config.trainer
-    subject = context.loader.load_to_train(start)
-    references = context.cache.folder("references")
-    unlearning = assemble_unlearning(config, context.loader, start, subject, rows, ranks, references)
-    engine, loop = unlearning.engine, unlearning.loop
-    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
-    kept = folder / METRICS
-    tracker.resume(kept)
-    trajectory = Trajectory(context, unlearning.model, engine)
-    try:
-        with progress(title, loop.steps, enabled=ranks.first) as bar:
-            for step, metrics in train(engine, unlearning.objective, loop, ranks, checkpoints, context.stop):
-                bar.update(step + 1, metrics)
-                seen = trajectory.after(step + 1)
-                if step % trainer.log_every == 0 or step == loop.steps - 1 or seen:
-                    tracker.log(step, metrics | seen)
-                if trainer.save_every and (step + 1) % trainer.save_every == 0:
-                    tracker.keep(kept)
-    finally:
-        tracker.keep(kept)
-    _save(context, start, unlearning.model, engine, folder)
-    checkpoints.clear()
-
-
-def _save(context: Context, start: ModelRef, trained: LoadedModel, engine: Engine, folder: Path) -> None:
-    """Writes the unlearned model; with LoRA the adapter beside it, and the model with the adapter merged into it."""
-    lora, first = context.config.model.lora, context.ranks.first
-    if not lora.rank:
-        save_folder(trained, folder / "model", engine.weights(), write=first)
-        return
-    adapters = dict(engine.weights(trained_only=True))
-    if first:
-        # Put on the start model anew, in host memory: under zero3 no rank holds all of the model that was trained.
-        whole = with_lora(
-            context.loader.load_on_cpu(start),
-            rank=lora.rank,
-            alpha=lora.alpha,
-            targets=lora.targets,
-            seed=context.config.seed,
-        )
-        missing, unexpected = whole.model.load_state_dict(adapters, strict=False)
-        assert not unexpected and not any("lora_" in name for name in missing), (missing, unexpected)
-        save_adapter(whole, folder / "adapter")
-        save_folder(merged(whole), folder / "model")
-    context.ranks.barrier()
