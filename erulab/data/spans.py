@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+WORD = r"\w+"
+
 
 def stands_alone(text: str, span: str) -> bool:
     """Tells whether a text holds a span as words of its own: "art" does not stand alone in "started"."""
@@ -42,6 +44,12 @@ def replace_spans(text: str, values: Mapping[str, str]) -> tuple[str, list[tuple
         length += len(value)
         copied = found.end()
     return "".join([*pieces, text[copied:]]), places
+
+
+def repeated_words(text: str, context: str) -> list[tuple[int, int]]:
+    """Returns the places of the text's words that also stand in the context, whatever their capitals."""
+    told = {word.casefold() for word in re.findall(WORD, context)}
+    return [found.span() for found in re.finditer(WORD, text) if found.group().casefold() in told]
 
 
 def span_kind(span: str) -> str:

@@ -128,8 +128,8 @@ def _find_request(context: Context, start: ModelRef, request: Request, oracle: M
     surprising: Sequence[SurprisingTokens | None] = [None]
     if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
         # The earlier run may have had an oracle or not.
-        forget, models = encoder.encode(request.forget), [None] if oracle is None else [oracle, None]
-        found = [find_surprising_tokens(context, encoder.chat, forget, model) for model in models]
+        models = [None] if oracle is None else [oracle, None]
+        found = [find_surprising_tokens(context, encoder, request.forget, model) for model in models]
         surprising = [tokens for tokens in found if tokens is not None]
     for tokens in surprising:
         rows = _encode_request(context, encoder, request, tokens)
@@ -171,7 +171,7 @@ def _unlearn_request(
     tokens = None
     if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
         uninformed = uninformed_model(context, oracle)
-        tokens = surprising_tokens(context, encoder.chat, encoder.encode(request.forget), uninformed)
+        tokens = surprising_tokens(context, encoder, request.forget, uninformed)
     rows = _encode_request(context, encoder, request, tokens)
     method: Method = methods.build(context.config.method)
     product = context.cache.produce(
