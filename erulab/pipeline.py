@@ -108,12 +108,13 @@ class Pipeline:
                 method.stands_for, {"target": target, "oracle": oracle}[method.stands_for]
             )
         elif self._context.unlearns:
-            done = unlearn.unlearn(self._context, self._require("target", target))
-            self._finish_stage("unlearn", [request.product for request in done])
+            done = unlearn.unlearn(self._context, self._require("target", target), oracle)
+            self._finish_stage("unlearn", [product for request in done for product in request.products])
             models = self._add_requests(done)
         else:
             # What an earlier run unlearned is still scored and attacked, like its target.
-            models = {} if target is None else self._add_requests(unlearn.find_unlearned(self._context, target))
+            found = [] if target is None else unlearn.find_unlearned(self._context, target, oracle)
+            models = self._add_requests(found)
         if self._context.unlearns:
             self._link_model(models[UNLEARNED])
         return models

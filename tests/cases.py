@@ -37,6 +37,8 @@ CASES = (
     Case("simnpo", "reference_free"),
     Case("dpo", "reference"),
     Case("dpo", "reference", method_options={"pairs": "alternative"}),
+    Case("dpo", "reference", method_options={"pairs": "same_sentence", "forget_tokens": "span"}),
+    Case("simnpo", "reference_free", method_options={"forget_tokens": "span"}),
     Case("eru", "elastic"),
     Case("eru", "elastic", reward_options={"z": "raw"}),
     Case("eru", "elastic", method_options={"pairs": "refusal"}),

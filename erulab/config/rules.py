@@ -18,8 +18,9 @@ from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
-from erulab.methods.base import gradient_method
+from erulab.methods.base import Answer, ForgetTokens, gradient_method
 from erulab.models.hf import HfOptions
+from erulab.models.tiny import TinyOptions
 from erulab.options import Combine, EngineName, Offload, RunConfig, SavedModel, Stage, TrainerOptions
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.elastic import ElasticOptions
@@ -72,6 +73,36 @@ def check_adversary(config: RunConfig) -> None:
         raise ConfigError(
             f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
             "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
+        )
+
+
+def check_forget_tokens(config: RunConfig) -> None:
+    """Refuses a choice of forget tokens that the method does not look at, or that no model of the run can tell."""
+    method, model = gradient_method(config.method), config.model
+    if method is None or method.options.forget_tokens is ForgetTokens.all:
+        return
+    named, chosen = f"method={config.method.name}", f"method.forget_tokens={method.options.forget_tokens.value}"
+    instead = "type method.forget_tokens=all, or a method that unlearns answers such as method=npo"
+    if method.needs.answer is Answer.refusal:
+        raise ConfigError(
+            f"{named} trains on refusals and no token of the forgotten answer, so {chosen} would do nothing; {instead}"
+        )
+    if method.needs.states:
+        raise ConfigError(f"{named} reads the hidden states of whole rows, not only those of {chosen}; {instead}")
+    unlearns = Stage.unlearn in config.stages and model.unlearned is None
+    has_oracle = model.oracle is not None or Stage.oracle in config.stages
+    if method.options.forget_tokens is not ForgetTokens.surprising or not unlearns or has_oracle:
+        return
+    instead = "add oracle to stages, name one with model.oracle=FOLDER, or type method.forget_tokens=span"
+    if isinstance(model, TinyOptions):
+        raise ConfigError(
+            f"{chosen} needs a model that can read: the base weights of model=tiny are drawn at random, and every "
+            f"token surprises them; {instead}"
+        )
+    if model.target is not None and model.target == model.path:
+        raise ConfigError(
+            f"{chosen} needs a model that never saw the facts, and the base model {model.path} is the target itself; "
+            f"{instead}"
         )
 
 
@@ -257,6 +288,7 @@ def check_named_files(config: RunConfig) -> None:
 CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
+    check_forget_tokens,
     check_separate_gradients,
     check_artifacts,
     check_compile,
