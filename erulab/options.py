@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -19,6 +20,17 @@ MOST_EPOCHS = 1_000_000
 NOT_IN_SCORES = ("batch_tokens", "samples")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
+
+
+def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `trainer` or `target` that a model depends on, for keys.
+
+    Args:
+        values: all options by name, as their dataclass holds them or as plain values.
+    """
+    # Options that have no effect at a default are left out there, so that older keys stay.
+    idle = ("keep", "keep_utility") if "keep" in values and Keep(values["keep"]) is Keep.last else ()
+    return {name: value for name, value in values.items() if name not in (*NOT_IN_PRODUCT, *idle)}
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
@@ -108,6 +120,11 @@ class SavedModel(Enum):
     none = "none"
 
 
+class Keep(Enum):
+    last = "last"  # the model after the last step
+    best = "best"  # the evaluated step that is best on half of the facts to forget; the other half is reported
+
+
 @dataclass
 class TrainerOptions:
     """Unlearning, and the precision and memory options of every training. Accumulation is derived."""
@@ -126,6 +143,9 @@ class TrainerOptions:
     log_every: int = 1  # steps between lines of metrics.jsonl
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when the run is stopped
     eval_every: Optional[int] = None  # steps between evaluations during unlearning (a trajectory); null: none
+    keep: Keep = Keep.last  # the step whose model is the product
+    # with keep=best: least share of the target's utility; among the steps that keep it, |knowledge left| decides
+    keep_utility: float = 0.9
     precision: Precision = Precision.auto  # number format of forward and backward passes
     checkpointing: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile, block by block
@@ -145,6 +165,7 @@ class TrainerOptions:
         require_positive("log_every", self.log_every)
         require_positive("save_every", self.save_every)
         require_positive("eval_every", self.eval_every)
+        require_fraction("keep_utility", self.keep_utility)
 
 
 @dataclass

@@ -15,10 +15,13 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.data.muse import MuseOptions
+from erulab.data.rwku import RwkuOptions
+from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.models.hf import HfOptions
-from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
+from erulab.options import EngineName, Keep, Offload, RunConfig, SavedModel, Stage
 from erulab.registry import methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
@@ -113,6 +116,28 @@ def check_stages(config: RunConfig) -> None:
         raise ConfigError(
             f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
             "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
+        )
+
+
+def check_kept_step(config: RunConfig) -> None:
+    """Requires for `trainer.keep=best` the evaluations that it chooses among, and what knowledge left is defined by."""
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    if config.trainer.keep is not Keep.best or not unlearns:
+        return
+    best, last, name = "trainer.keep=best", "trainer.keep=last", config.dataset.name
+    if config.trainer.eval_every is None:
+        raise ConfigError(f"{best} chooses among evaluations during unlearning; type trainer.eval_every=10, or {last}")
+    if isinstance(config.dataset, MuseOptions | RwkuOptions):
+        raise ConfigError(
+            f"{best} chooses by knowledge left, which needs right and wrong answers to forget, and dataset={name} has "
+            f"none; type {last}"
+        )
+    learnable = not isinstance(config.dataset, WmdpOptions)
+    if config.model.oracle is None and not (learnable and Stage.oracle in config.stages):
+        learned = "add oracle to stages (a finished one is taken from the cache), or " if learnable else ""
+        raise ConfigError(
+            f"{best} chooses by knowledge left, which needs an oracle; {learned}name one with model.oracle=FOLDER, or "
+            f"type {last}"
         )
 
 
@@ -220,6 +245,7 @@ CHECKS: tuple[Check, ...] = (
     check_artifacts,
     check_compile,
     check_stages,
+    check_kept_step,
     check_data_set,
     check_engine,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from erulab.costs import account
 from erulab.costs.account import Costs
@@ -14,17 +16,18 @@ from erulab.methods.base import GradientMethod
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
-from erulab.options import NOT_IN_PRODUCT
+from erulab.options import product_options
 from erulab.registry import adversaries, methods, rewards
 from erulab.reporting.console import progress
+from erulab.stages.best_step import BestStep, read_kept
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.step_judge import StepJudge, build_step_judge, choice_depends_on
 from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
 from erulab.training.batches import total_steps
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash
-from erulab.training.engine import Engine
 from erulab.training.loader import ModelRef
 from erulab.training.loop import train
 from erulab.training.unlearning import UnlearningRows
@@ -47,16 +50,25 @@ class UnlearnedRequest:
     def ref(self) -> ModelRef:
         return ModelRef(self.product.key, str(self.product.folder / "model"))
 
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """Which step the model is of, as figures of scores.json; empty for the model after the last step."""
+        return read_kept(self.product.folder)
 
-def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
-    """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it."""
+
+def unlearn(context: Context, target: ModelRef, oracle: ModelRef | None) -> list[UnlearnedRequest]:
+    """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it.
+
+    Args:
+        oracle: what `trainer.keep=best` compares with.
+    """
     requests = _requests(context)
     done: list[UnlearnedRequest] = []
     first_step = 0  # of the request, over all steps of this run
     for request in requests:
         start = done[-1].ref if done and request.continues else target
         context.tracker.begin(request.name if len(requests) > 1 else "", first_step)
-        product = _unlearn_request(context, start, request, title=_title(request, requests))
+        product = _unlearn_request(context, start, oracle, request, title=_title(request, requests))
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
         done.append(_finish_request(request, product, requests, done))
@@ -65,14 +77,14 @@ def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
     return done
 
 
-def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
+def find_unlearned(context: Context, target: ModelRef, oracle: ModelRef | None) -> list[UnlearnedRequest]:
     """Finds the requests that an earlier run unlearned, up to the first one that the cache does not have."""
     requests = _requests(context)
     done: list[UnlearnedRequest] = []
     for request in requests:
         start = done[-1].ref if done and request.continues else target
         product = context.cache.find(
-            KIND, _unlearning_depends_on(context, start, _encode_request(context, start, request))
+            KIND, _unlearning_depends_on(context, start, oracle, _encode_request(context, start, request))
         )
         if product is None:
             break
@@ -113,7 +125,9 @@ def _encode_request(context: Context, start: ModelRef, request: Request) -> Unle
     return encode_unlearning_rows(encoder, asked, method, context.config.seed)
 
 
-def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+def _unlearning_depends_on(
+    context: Context, start: ModelRef, oracle: ModelRef | None, rows: UnlearningRows
+) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
     plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
@@ -126,7 +140,7 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         "method": asdict(config.method),
         "reward": asdict(config.reward),
         "adversary": asdict(config.adversary),
-        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
+        "trainer": product_options(asdict(config.trainer)),
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
@@ -134,21 +148,32 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
+        **choice_depends_on(context, oracle),
     }
 
 
-def _unlearn_request(context: Context, start: ModelRef, request: Request, title: str) -> Product:
-    rows = _encode_request(context, start, request)
+def _unlearn_request(
+    context: Context, start: ModelRef, oracle: ModelRef | None, request: Request, title: str
+) -> Product:
+    rows, rerun = _encode_request(context, start, request), context.config.rerun
+    depends_on = _unlearning_depends_on(context, start, oracle, rows)
+    judge = None
+    # Outside of `produce`, which counts the costs of what it makes.
+    if context.keeps_best and oracle is not None and (rerun or context.cache.find(KIND, depends_on) is None):
+        judge = build_step_judge(context, start, oracle)
     return context.cache.produce(
-        KIND,
-        _unlearning_depends_on(context, start, rows),
-        lambda folder: _train_request(context, start, rows, folder, title),
-        rerun=context.config.rerun,
+        KIND, depends_on, lambda folder: _train_request(context, start, rows, folder, title, judge), rerun=rerun
     )
 
 
-def _train_request(context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str) -> None:
-    """Unlearns one request's rows, and leaves the model and its metrics in `folder`."""
+def _train_request(
+    context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str, judge: StepJudge | None
+) -> None:
+    """Unlearns one request's rows, and leaves the model and its metrics in `folder`.
+
+    Args:
+        judge: chooses the step whose model is left (`trainer.keep=best`); None: the last one.
+    """
     config, ranks, tracker = context.config, context.ranks, context.tracker
     trainer = config.trainer
     subject = context.loader.load_to_train(start)
@@ -158,7 +183,8 @@ def _train_request(context: Context, start: ModelRef, rows: UnlearningRows, fold
     checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
     kept = folder / METRICS
     tracker.resume(kept)
-    trajectory = Trajectory(context, unlearning.model, engine)
+    best = None if judge is None else BestStep(folder, judge, loop.steps, ranks)
+    trajectory = Trajectory(context, unlearning.model, engine, loop.steps, best)
     try:
         with progress(title, loop.steps, enabled=ranks.first) as bar:
             for step, metrics in train(engine, unlearning.objective, loop, ranks, checkpoints, context.stop):
@@ -170,17 +196,26 @@ def _train_request(context: Context, start: ModelRef, rows: UnlearningRows, fold
                     tracker.keep(kept)
     finally:
         tracker.keep(kept)
-    _save(context, start, unlearning.model, engine, folder)
+    weights = engine.weights(trained_only=config.model.lora.rank > 0) if best is None else best.weights()
+    _save(context, start, unlearning.model, weights, folder)
     checkpoints.clear()
+    if best is not None:
+        best.finish()
 
 
-def _save(context: Context, start: ModelRef, trained: LoadedModel, engine: Engine, folder: Path) -> None:
-    """Writes the unlearned model; with LoRA the adapter beside it, and the model with the adapter merged into it."""
+def _save(
+    context: Context, start: ModelRef, trained: LoadedModel, weights: Iterable[tuple[str, torch.Tensor]], folder: Path
+) -> None:
+    """Writes the unlearned model; with LoRA the adapter beside it, and the model with the adapter merged into it.
+
+    Args:
+        weights: all weights of the model; with LoRA those of the adapters.
+    """
     lora, first = context.config.model.lora, context.ranks.first
     if not lora.rank:
-        save_folder(trained, folder / "model", engine.weights(), write=first)
+        save_folder(trained, folder / "model", weights, write=first)
         return
-    adapters = dict(engine.weights(trained_only=True))
+    adapters = dict(weights)
     if first:
         # Put on the start model anew, in host memory: under zero3 no rank holds all of the model that was trained.
         whole = with_lora(
