@@ -15,7 +15,7 @@ from erulab.reporting.verdict import ORACLE_RANGE
 
 
 def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
-    """Plots one line per run and one colour per method, from before training (right) on; a large mark: the kept model."""
+    """Plots one line per run and one colour per method, from before training (right) on; a large mark: the result."""
     found = [(run, points) for run in runs if len(points := run_trajectory(run)) > 1]
     if not found:
         return None
