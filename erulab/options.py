@@ -20,17 +20,8 @@ MOST_EPOCHS = 1_000_000
 NOT_IN_SCORES = ("batch_tokens", "samples")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
-
-
-def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options of `trainer` or `target` that a model depends on, for keys.
-
-    Args:
-        values: all options by name, as their dataclass holds them or as plain values.
-    """
-    # Options that have no effect at a default are left out there, so that older keys stay.
-    idle = ("keep", "keep_utility") if "keep" in values and Keep(values["keep"]) is Keep.last else ()
-    return {name: value for name, value in values.items() if name not in (*NOT_IN_PRODUCT, *idle)}
+# Options of `trainer` that older keys lack: where one has its default it is left out, so that these keys stay.
+NOT_IN_KEY_BY_DEFAULT = ("retain_ratio", "combine", "combine_gamma", "combine_decay", "keep", "keep_utility")
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
@@ -83,6 +74,13 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
+class Combine(Enum):
+    sum = "sum"  # both gradients as they are
+    pcgrad = "pcgrad"  # the forget gradient without its part against the retain gradient
+    blur = "blur"  # the retain gradient, with its part along the forget gradient replaced by descent on it
+    gru = "gru"  # pcgrad against a moving average of the retain gradient
+
+
 class Precision(Enum):
     auto = "auto"  # bf16 on GPUs that have it, otherwise fp32
     fp32 = "fp32"
@@ -132,7 +130,13 @@ class TrainerOptions:
     lr: float = 1e-5  # learning rate at its highest, after the warmup
     epochs: float = 5  # passes over the forget rows
     steps: Optional[int] = None  # optimiser steps; wins over epochs
-    global_batch: int = 32  # forget rows per step (a pair counts as one); as many retain rows are added
+    global_batch: int = (
+        32  # forget rows per step (a pair counts as one); retain_ratio times as many retain rows are added
+    )
+    retain_ratio: float = 1.0  # retain rows per forget row: more rehearsal at the same number of steps
+    combine: Combine = Combine.sum  # how the gradients of forget and retain loss become one
+    combine_gamma: float = 1.0  # combine=blur: factor of the forget gradient
+    combine_decay: float = 0.9  # combine=gru: share of the earlier average of retain gradients that stays in a step
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
@@ -155,6 +159,9 @@ class TrainerOptions:
         require_epochs("epochs", self.epochs)
         require_positive("steps", self.steps)
         require_positive("global_batch", self.global_batch)
+        require_positive("retain_ratio", self.retain_ratio)
+        require_not_negative("combine_gamma", self.combine_gamma)
+        require(0 <= self.combine_decay < 1, "combine_decay", "in [0, 1)", self.combine_decay)
         require_positive("micro_batch", self.micro_batch)
         require_positive("micro_tokens", self.micro_tokens)
         alone = self.micro_batch is None or self.micro_tokens is None
@@ -190,6 +197,21 @@ class TargetOptions:
         require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         require_not_negative("clip", self.clip)
+
+
+def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `trainer` or `target` that a model depends on, for keys.
+
+    Args:
+        values: all options by name, as their dataclass holds them or as plain values.
+    """
+    default = TrainerOptions()
+    left_out = {*NOT_IN_PRODUCT, *(["keep_utility"] if values.get("keep") in (Keep.last, Keep.last.value) else [])}
+    for name in NOT_IN_KEY_BY_DEFAULT:
+        usual = getattr(default, name)
+        if values.get(name) in (usual, usual.value if isinstance(usual, Enum) else usual):
+            left_out.add(name)
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.errors import DataError
 from erulab.evaluation.row_score import RowScore
-from erulab.methods.base import Trains
+from erulab.methods.base import StandIn
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
@@ -103,11 +103,11 @@ class Pipeline:
         config = self._context.config
         if config.model.unlearned is not None:
             return {UNLEARNED: self._given_model(config.model.unlearned)}
-        trains = methods[config.method.name].factory.trains
-        if trains is Trains.nothing:
-            models = self._taken_as_unlearned("target", target)
-        elif trains is Trains.retrain:
-            models = self._taken_as_unlearned("oracle", oracle)
+        method = methods.build(config.method)
+        if isinstance(method, StandIn):
+            models = self._taken_as_unlearned(
+                method.stands_for, {"target": target, "oracle": oracle}[method.stands_for]
+            )
         elif self._context.unlearns:
             if self._context.keeps_best:
                 self._require("oracle", oracle)

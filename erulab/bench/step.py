@@ -26,7 +26,7 @@ from erulab.tokens.truncation import truncate_to_context
 from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
 from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import train
-from erulab.training.unlearning import GAIN_EVERY, UnlearningRows
+from erulab.training.unlearning_batches import GAIN_EVERY, UnlearningRows
 
 CASES = {
     "ga": ("method=ga",),

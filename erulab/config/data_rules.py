@@ -6,9 +6,9 @@ from erulab.adversaries.rfa import Direction, RFAOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage
-from erulab.registry import methods
 
 
 def check_data_set(config: RunConfig) -> None:
@@ -18,9 +18,9 @@ def check_data_set(config: RunConfig) -> None:
         ConfigError: why, and what to type instead.
     """
     unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
-    if not unlearns or not methods[config.method.name].factory.trains.has_forget_loss:
+    method = gradient_method(config.method)
+    if not unlearns or method is None:
         return
-    method: GradientMethod = methods.build(config.method)
     if isinstance(config.dataset, RwkuOptions):
         _check_rwku(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions):
@@ -37,7 +37,8 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
         ConfigError: the option that needs retain rows, and what to type instead.
     """
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
-    if config.method.retain is not Retain.none:
+    method = gradient_method(config.method)
+    if method is not None and method.retain_terms:
         raise ConfigError(
             f"method.retain={config.method.retain.value} needs retain rows, and dataset={name} has none{lacking}; "
             f"type method.retain=none{file}"
@@ -54,9 +55,9 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     """Requires a method for the kind of training rows that `dataset.train` chooses; RWKU has no retain rows."""
     train, refusals = f"dataset.train={options.train.value}", options.train is Train.refusal
     named = f"method={config.method.name}"
-    if method.trains is Trains.refusal and not refusals:
+    if method.needs.answer is Answer.refusal and not refusals:
         raise ConfigError(f"{named} trains on refusals, and {train} has none; type dataset.train=refusal")
-    if method.trains is Trains.forget and refusals:
+    if method.needs.answer is Answer.forget and refusals:
         raise ConfigError(
             f"{train} has questions and refusals, and no answer for {named} to forget; type method=idk, or "
             "dataset.train=positive"
@@ -64,9 +65,10 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     if refusals and config.adversary.name != "none":
         adversary = f"adversary={config.adversary.name}"
         raise ConfigError(f"{adversary} brings answers back, and {train} has none; type adversary=none")
-    if method.pairs is not Pairs.none and not (method.pairs is Pairs.fabricated and options.train is Train.pair):
+    pairs = method.needs.pairs
+    if pairs is not Pairs.none and not (pairs is Pairs.fabricated and options.train is Train.pair):
         raise ConfigError(
-            f"method.pairs={method.pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
+            f"method.pairs={pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"
         )
     if options.retain is None:

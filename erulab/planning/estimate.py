@@ -108,7 +108,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     sizes, benchmark = data_sizes(config, answers.pairs, overrides)
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if answers.trains.has_forget_loss and Stage.unlearn in config.stages:
+    if answers.descends and Stage.unlearn in config.stages:
         step = step_flops(
             shape,
             unlearning_step(config, sizes, shape.layers, processes),

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request
-from erulab.methods.base import GradientMethod
-from erulab.models.loaded import LoadedModel
-from erulab.models.loading import save_folder
-from erulab.models.lora import merged, save_adapter, with_lora
+from erulab.methods.base import Method
 from erulab.options import product_options
 from erulab.registry import adversaries, methods, rewards
-from erulab.reporting.console import progress
-from erulab.stages.best_step import BestStep, read_kept
+from erulab.stages.best_step import read_kept
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
-from erulab.stages.step_judge import StepJudge, build_step_judge, choice_depends_on
-from erulab.stages.trajectory import Trajectory
-from erulab.training.assembly import assemble_unlearning, encode_unlearning_rows
+from erulab.stages.lab import METRICS, Lab
+from erulab.stages.step_judge import build_step_judge, choice_depends_on
+from erulab.training.assembly import encode_unlearning_rows
 from erulab.training.batches import total_steps
-from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.encode_rows import content_hash
 from erulab.training.loader import ModelRef
-from erulab.training.loop import train
-from erulab.training.unlearning import UnlearningRows
+from erulab.training.unlearning_batches import UnlearningRows
 
 VERSION = 1  # of this stage's results: a change makes every unlearned model anew
 KIND = "unlearned"
 UNLEARNED = "unlearned"  # the role of the last request's model
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -119,7 +109,7 @@ def _finish_request(
 
 def _encode_request(context: Context, start: ModelRef, request: Request) -> UnlearningRows:
     """Encodes the rows of a request with the tokenizer and template of the model that the request starts from."""
-    method: GradientMethod = methods.build(context.config.method)
+    method: Method = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     return encode_unlearning_rows(encoder, asked, method, context.config.seed)
@@ -145,6 +135,7 @@ def _unlearning_depends_on(
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
+        **({"retain_paired": content_hash(rows.retain_paired)} if rows.retain_paired else {}),
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
@@ -156,77 +147,12 @@ def _unlearn_request(
     context: Context, start: ModelRef, oracle: ModelRef | None, request: Request, title: str
 ) -> Product:
     rows, rerun = _encode_request(context, start, request), context.config.rerun
+    method: Method = methods.build(context.config.method)
     depends_on = _unlearning_depends_on(context, start, oracle, rows)
     judge = None
-    # Outside of `produce`, which counts the costs of what it makes.
+    # Before `produce`, which counts what making the product costs.
     if context.keeps_best and oracle is not None and (rerun or context.cache.find(KIND, depends_on) is None):
         judge = build_step_judge(context, start, oracle)
     return context.cache.produce(
-        KIND, depends_on, lambda folder: _train_request(context, start, rows, folder, title, judge), rerun=rerun
+        KIND, depends_on, lambda folder: method.unlearn(Lab(context, start, rows, folder, title, judge)), rerun=rerun
     )
-
-
-def _train_request(
-    context: Context, start: ModelRef, rows: UnlearningRows, folder: Path, title: str, judge: StepJudge | None
-) -> None:
-    """Unlearns one request's rows, and leaves the model and its metrics in `folder`.
-
-    Args:
-        judge: chooses the step whose model is left (`trainer.keep=best`); None: the last one.
-    """
-    config, ranks, tracker = context.config, context.ranks, context.tracker
-    trainer = config.trainer
-    subject = context.loader.load_to_train(start)
-    references = context.cache.folder("references")
-    unlearning = assemble_unlearning(config, context.loader, start, subject, rows, ranks, references)
-    engine, loop = unlearning.engine, unlearning.loop
-    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
-    kept = folder / METRICS
-    tracker.resume(kept)
-    best = None if judge is None else BestStep(folder, judge, loop.steps, ranks)
-    trajectory = Trajectory(context, unlearning.model, engine, loop.steps, best)
-    try:
-        with progress(title, loop.steps, enabled=ranks.first) as bar:
-            for step, metrics in train(engine, unlearning.objective, loop, ranks, checkpoints, context.stop):
-                bar.update(step + 1, metrics)
-                seen = trajectory.after(step + 1)
-                if step % trainer.log_every == 0 or step == loop.steps - 1 or seen:
-                    tracker.log(step, metrics | seen)
-                if trainer.save_every and (step + 1) % trainer.save_every == 0:
-                    tracker.keep(kept)
-    finally:
-        tracker.keep(kept)
-    weights = engine.weights(trained_only=config.model.lora.rank > 0) if best is None else best.weights()
-    _save(context, start, unlearning.model, weights, folder)
-    checkpoints.clear()
-    if best is not None:
-        best.finish()
-
-
-def _save(
-    context: Context, start: ModelRef, trained: LoadedModel, weights: Iterable[tuple[str, torch.Tensor]], folder: Path
-) -> None:
-    """Writes the unlearned model; with LoRA the adapter beside it, and the model with the adapter merged into it.
-
-    Args:
-        weights: all weights of the model; with LoRA those of the adapters.
-    """
-    lora, first = context.config.model.lora, context.ranks.first
-    if not lora.rank:
-        save_folder(trained, folder / "model", weights, write=first)
-        return
-    adapters = dict(weights)
-    if first:
-        # Put on the start model anew, in host memory: under zero3 no rank holds all of the model that was trained.
-        whole = with_lora(
-            context.loader.load_on_cpu(start),
-            rank=lora.rank,
-            alpha=lora.alpha,
-            targets=lora.targets,
-            seed=context.config.seed,
-        )
-        missing, unexpected = whole.model.load_state_dict(adapters, strict=False)
-        assert not unexpected and not any("lora_" in name for name in missing), (missing, unexpected)
-        save_adapter(whole, folder / "adapter")
-        save_folder(merged(whole), folder / "model")
-    context.ranks.barrier()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from erulab.adversaries.none import NoAdversaryOptions
-from erulab.methods.base import Pairs, Retain, Trains
+from erulab.methods.base import Answer, Pairs
 from erulab.models.policy import Policy
 from erulab.options import RunConfig, TrainerOptions
 from erulab.ranks import Ranks
@@ -23,7 +23,8 @@ from erulab.rewards.reference import ReferenceOptions
 from erulab.rewards.reference_free import ReferenceFreeOptions
 from erulab.training.assembly import build_objective
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import References, UnlearningRows
+from erulab.training.unlearning import References, compares_with_frozen_model
+from erulab.training.unlearning_batches import UnlearningRows
 from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 load_plugins()
@@ -41,7 +42,7 @@ def step_loss(
 ) -> tuple[float, torch.Tensor, dict[str, float]]:
     """Loss, gradient and metrics of one optimizer step over all rows, as the training loop takes it."""
     method = methods.build(options)
-    uses_others = method.trains is Trains.refusal or method.pairs is not Pairs.none
+    uses_others = method.needs.answer is Answer.refusal or method.needs.pairs is not Pairs.none
     with torch.no_grad():
         tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, PAIRED)]
     config = RunConfig(
@@ -55,7 +56,7 @@ def step_loss(
         trainer=TrainerOptions(global_batch=4, micro_batch=micro_batch),
     )
     rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN)
-    frozen = Policy(TARGET) if options.retain is Retain.kl else None
+    frozen = Policy(TARGET) if compares_with_frozen_model(method) else None
     references = References(ReferenceTable(*tables), frozen)
     objective = build_objective(config, rows, Policy(model), references, pad_id=1, ranks=Ranks())
     sums: dict[str, torch.Tensor] = {}

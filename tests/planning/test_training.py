@@ -29,7 +29,8 @@ from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import References, UnlearningRows
+from erulab.training.unlearning import References
+from erulab.training.unlearning_batches import UnlearningRows
 from tests.costs.families import CONFIGS, model_of
 from tests.samples.tiny import answered, encoded
 

@@ -14,20 +14,19 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Schedule, TrainerOptions
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
 from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import build_objective, encode_unlearning_rows, needs_reference_table
+from erulab.training.assembly import build_objective, encode_unlearning_rows, freeze_untrained, needs_reference_table
 from erulab.training.batches import Split
 from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
-from erulab.training.unlearning import References, UnlearningObjective
+from erulab.training.unlearning import References, UnlearningObjective, compares_with_frozen_model
 from tests.cases import Case
 from tests.conftest import MadeOnce
 
@@ -117,9 +116,11 @@ class Unlearning:
                 batch_tokens=2048,
                 ranks=ranks,
             )
-        compares_live = config.method.retain is Retain.kl
+        method = methods.build(config.method)
+        compares_live = compares_with_frozen_model(method)
         frozen = subject.copy().policy.requires_grad_(False) if compares_live else None
         policy = subject.policy
+        freeze_untrained(policy, method)
         pad_id = subject.pad_id if self.pad_id is None else self.pad_id
         objective = build_objective(config, rows, policy, References(table, frozen), pad_id=pad_id, ranks=ranks)
         loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)
