@@ -157,17 +157,12 @@ def check_kept_step(config: RunConfig) -> None:
         )
     if config.trainer.eval_every is None:
         raise ConfigError(f"{best} chooses among evaluations during unlearning; type trainer.eval_every=10, or {last}")
-    if isinstance(config.dataset, MuseOptions | RwkuOptions):
+    if isinstance(config.dataset, MuseOptions | RwkuOptions | WmdpOptions):
+        raise ConfigError(f"{best} chooses by knowledge left, which dataset={name} has not; type {last}")
+    if config.model.oracle is None and Stage.oracle not in config.stages:
         raise ConfigError(
-            f"{best} chooses by knowledge left, which needs right and wrong answers to forget, and dataset={name} has "
-            f"none; type {last}"
-        )
-    learnable = not isinstance(config.dataset, WmdpOptions)
-    if config.model.oracle is None and not (learnable and Stage.oracle in config.stages):
-        learned = "add oracle to stages (a finished one is taken from the cache), or " if learnable else ""
-        raise ConfigError(
-            f"{best} chooses by knowledge left, which needs an oracle; {learned}name one with model.oracle=FOLDER, or "
-            f"type {last}"
+            f"{best} chooses by knowledge left, which needs an oracle; add oracle to stages (a finished one is taken "
+            f"from the cache), name one with model.oracle=FOLDER, or type {last}"
         )
 
 
