@@ -17,11 +17,14 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.data.muse import MuseOptions
+from erulab.data.rwku import RwkuOptions
+from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, ForgetTokens, gradient_method
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, StandIn, gradient_method
 from erulab.models.hf import HfOptions
 from erulab.models.tiny import TinyOptions
-from erulab.options import Combine, EngineName, Offload, RunConfig, SavedModel, Stage, TrainerOptions
+from erulab.options import Combine, EngineName, Keep, Offload, RunConfig, SavedModel, Stage, TrainerOptions
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
@@ -173,6 +176,28 @@ def check_stages(config: RunConfig) -> None:
         )
 
 
+def check_kept_step(config: RunConfig) -> None:
+    """Requires for `trainer.keep=best` the evaluations that it chooses among, and what knowledge left is defined by."""
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    if config.trainer.keep is not Keep.best or not unlearns:
+        return
+    best, last, name = "trainer.keep=best", "trainer.keep=last", config.dataset.name
+    if not isinstance(methods.build(config.method), GradientMethod | StandIn):
+        raise ConfigError(
+            f"{best} chooses among training steps, and method={config.method.name} has none that are evaluated; type "
+            f"{last}"
+        )
+    if config.trainer.eval_every is None:
+        raise ConfigError(f"{best} chooses among evaluations during unlearning; type trainer.eval_every=10, or {last}")
+    if isinstance(config.dataset, MuseOptions | RwkuOptions | WmdpOptions):
+        raise ConfigError(f"{best} chooses by knowledge left, which dataset={name} has not; type {last}")
+    if config.model.oracle is None and Stage.oracle not in config.stages:
+        raise ConfigError(
+            f"{best} chooses by knowledge left, which needs an oracle; add oracle to stages (a finished one is taken "
+            f"from the cache), name one with model.oracle=FOLDER, or type {last}"
+        )
+
+
 def check_engine(config: RunConfig) -> None:
     """Refuses what the engine cannot do. Job planning asks again once `engine=auto` has become a definite engine."""
     engine = config.engine
@@ -293,6 +318,7 @@ CHECKS: tuple[Check, ...] = (
     check_artifacts,
     check_compile,
     check_stages,
+    check_kept_step,
     check_data_set,
     check_engine,
 )

@@ -20,6 +20,7 @@ from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.learn import learned_rows
+from erulab.stages.step_judge import check_kept_step
 from erulab.training.assembly import encode_unlearning_rows
 from erulab.typed import did_you_mean
 
@@ -141,6 +142,7 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_target,
     check_oracle,
     check_unlearning,
+    check_kept_step,
     check_attacks,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,11 +10,13 @@ from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request
 from erulab.methods.base import ForgetTokens, Method, forget_tokens_of
-from erulab.options import NOT_IN_PRODUCT
+from erulab.options import product_options
 from erulab.registry import adversaries, methods, rewards
+from erulab.stages.best_step import read_kept
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.lab import METRICS, Lab
+from erulab.stages.step_judge import build_step_judge, choice_depends_on
 from erulab.stages.surprise import (
     SurprisingTokens,
     find_surprising_tokens,
@@ -47,12 +49,18 @@ class UnlearnedRequest:
     def ref(self) -> ModelRef:
         return ModelRef(self.products[-1].key, str(self.products[-1].folder / "model"))
 
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """Which step the model is of, as figures of scores.json; empty for the model after the last step."""
+        return read_kept(self.products[-1].folder)
+
 
 def unlearn(context: Context, target: ModelRef, oracle: ModelRef | None) -> list[UnlearnedRequest]:
     """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it.
 
     Args:
-        oracle: tells which tokens are surprising, where the method forgets those; None where the run has none.
+        oracle: what `trainer.keep=best` compares with; it also tells which tokens are surprising, where the method
+            forgets those. None where the run has none.
     """
     requests = _requests(context)
     done: list[UnlearnedRequest] = []
@@ -133,13 +141,15 @@ def _find_request(context: Context, start: ModelRef, request: Request, oracle: M
         surprising = [tokens for tokens in found if tokens is not None]
     for tokens in surprising:
         rows = _encode_request(context, encoder, request, tokens)
-        product = context.cache.find(KIND, _unlearning_depends_on(context, start, rows))
+        product = context.cache.find(KIND, _unlearning_depends_on(context, start, oracle, rows))
         if product is not None:
             return (product,) if tokens is None else (tokens.product, product)
     return ()
 
 
-def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+def _unlearning_depends_on(
+    context: Context, start: ModelRef, oracle: ModelRef | None, rows: UnlearningRows
+) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
     plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
@@ -152,7 +162,7 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         "method": {k: v for k, v in asdict(config.method).items() if k not in SEEN_IN_ROWS},
         "reward": asdict(config.reward),
         "adversary": asdict(config.adversary),
-        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
+        "trainer": product_options(asdict(config.trainer)),
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
@@ -161,6 +171,7 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
+        **choice_depends_on(context, oracle),
     }
 
 
@@ -174,10 +185,12 @@ def _unlearn_request(
         tokens = surprising_tokens(context, encoder, request.forget, uninformed)
     rows = _encode_request(context, encoder, request, tokens)
     method: Method = methods.build(context.config.method)
+    depends_on, rerun = _unlearning_depends_on(context, start, oracle, rows), context.config.rerun
+    judge = None
+    # Before `produce`, which counts what making the product costs.
+    if context.keeps_best and oracle is not None and (rerun or context.cache.find(KIND, depends_on) is None):
+        judge = build_step_judge(context, start, oracle)
     product = context.cache.produce(
-        KIND,
-        _unlearning_depends_on(context, start, rows),
-        lambda folder: method.unlearn(Lab(context, start, rows, folder, title)),
-        rerun=context.config.rerun,
+        KIND, depends_on, lambda folder: method.unlearn(Lab(context, start, rows, folder, title, judge)), rerun=rerun
     )
     return (product,) if tokens is None else (tokens.product, product)

@@ -17,6 +17,7 @@ from erulab.launching.machine import GPU
 from erulab.options import EngineName, EngineOptions
 from tests.commands import Answer
 
+BEST = ["trainer.keep=best", "trainer.eval_every=10"]
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("1 unknown choice", ["method=npoo"], ["method='npoo'", "did you mean npo", "simnpo"]),
     ("1 unknown group", ["metod=npo"], ["metod", "did you mean method"]),
@@ -95,6 +96,10 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 port", ["engine.rendezvous=a:70000"], ["engine.rendezvous must be HOST:PORT", "65535"]),
     ("5 batch over hosts", ["engine.nodes=2", "engine.processes=3", "engine.rendezvous=a:1"], ["64 is not 10 x n x 6"]),
     ("6 attack", ["stages=[target,attack]"], ["attack needs the unlearned model", "attack=none"]),
+    ("6 best of none", ["trainer.keep=best"], ["chooses among evaluations", "trainer.eval_every=10"]),
+    ("6 best, oracle", [*BEST, "stages=[target,unlearn]"], ["needs an oracle", "add oracle", "model.oracle=FOLDER"]),
+    ("6 best, no K", [*BEST, "dataset=rwku"], ["knowledge left, which dataset=rwku has not", "trainer.keep=last"]),
+    ("3 floor", [*BEST, "trainer.keep_utility=90"], ["keep_utility must be between 0 and 1, got 90"]),
     ("6 no texts", ["dataset=wmdp"], ["no texts to forget", "dataset.forget=[FILE]", "stages=[evaluate,report]"]),
     ("6 no texts, idk", ["dataset=wmdp", "method=idk"], ["no texts to forget"]),
     ("6 no retain", ["dataset=wmdp", "dataset.forget=[a/b]"], ["method.retain=nll", "dataset.retain=[FILE]"]),
