@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 
 import pytest
 
@@ -11,7 +10,6 @@ from erulab.data.measures import Answers
 from erulab.data.rows import Role, Suite
 from erulab.errors import DataError
 from erulab.evaluation.row_score import RowScore
-from erulab.options import Keep, TrainerOptions, product_options
 from erulab.stages.step_judge import StepJudge, StepScore
 
 SUITES = [
@@ -81,12 +79,3 @@ def test_scores_that_are_not_finite_have_no_knowledge_left() -> None:
 def test_what_cannot_be_judged_is_refused(target: list[RowScore], oracle: list[RowScore], said: str) -> None:
     with pytest.raises(DataError, match=said):
         StepJudge(target, oracle, SUITES, CHOOSING, 0.9)
-
-
-def test_a_run_that_keeps_the_last_step_has_the_key_that_it_had_without_the_option() -> None:
-    plain = product_options(asdict(TrainerOptions()))
-    assert "lr" in plain and not {"keep", "keep_utility"} & plain.keys()
-    assert product_options(asdict(TrainerOptions(keep_utility=0.5))) == plain
-    assert product_options({**asdict(TrainerOptions()), "keep": "last"}) == plain  # as run.yaml has it
-    best = product_options(asdict(TrainerOptions(keep=Keep.best, keep_utility=0.5)))
-    assert best == plain | {"keep": Keep.best, "keep_utility": 0.5}
