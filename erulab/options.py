@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -19,6 +20,8 @@ MOST_EPOCHS = 1_000_000
 NOT_IN_SCORES = ("batch_tokens", "samples")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
+# Options of `trainer` and `model.lora` that a key holds unless they have this value, with which nothing changes.
+NOT_IN_PRODUCT_AT = {"optimizer": "adamw", "quantize": "none"}
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
@@ -54,6 +57,17 @@ def require_fraction(field_name: str, value: float) -> None:
     require(0 <= value <= 1, field_name, "between 0 and 1", value)
 
 
+def product_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of `trainer`, `target` or `model.lora` that the model that comes out depends on.
+
+    Args:
+        settings: values by the name of their option; an enum's may be plain.
+    """
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in settings.items()}
+    left_out = {key for key, value in NOT_IN_PRODUCT_AT.items() if plain.get(key) == value} | {*NOT_IN_PRODUCT}
+    return {key: value for key, value in settings.items() if key not in left_out}
+
+
 class Stage(Enum):
     """The stages of a run, in the order in which they run."""
 
@@ -75,6 +89,19 @@ class Precision(Enum):
     auto = "auto"  # bf16 on GPUs that have it, otherwise fp32
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class OptimizerName(Enum):
+    adamw = "adamw"
+    adamw_8bit = "adamw_8bit"  # AdamW with moments in 8 bits; needs bitsandbytes
+    paged_adamw_8bit = "paged_adamw_8bit"  # the same, in host memory where the GPU is full
+    adafactor = "adafactor"  # row and column sums in place of a matrix's moments
+    sgd = "sgd"  # without momentum: no state
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether bitsandbytes keeps the state."""
+        return self in (OptimizerName.adamw_8bit, OptimizerName.paged_adamw_8bit)
 
 
 class EngineName(Enum):
@@ -119,7 +146,8 @@ class TrainerOptions:
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
-    weight_decay: float = 0.01  # AdamW's weight decay
+    optimizer: OptimizerName = OptimizerName.adamw  # of unlearning; target, oracle and attacks learn with adamw
+    weight_decay: float = 0.01  # decoupled weight decay of matrices
     warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
     schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
     clip: float = 1.0  # largest gradient norm; 0: no clipping

@@ -15,6 +15,7 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.config.memory_rules import check_optimizer, check_quantization
 from erulab.errors import ConfigError
 from erulab.methods.base import Trains
 from erulab.models.hf import HfOptions
@@ -222,5 +223,13 @@ CHECKS: tuple[Check, ...] = (
     check_stages,
     check_data_set,
     check_engine,
+    check_optimizer,
+    check_quantization,
 )
-JOB_CHECKS: tuple[Check, ...] = (check_engine, check_batches, check_named_files)
+JOB_CHECKS: tuple[Check, ...] = (
+    check_engine,
+    check_optimizer,
+    check_quantization,
+    check_batches,
+    check_named_files,
+)

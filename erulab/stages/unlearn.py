@@ -14,7 +14,7 @@ from erulab.methods.base import GradientMethod
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
-from erulab.options import NOT_IN_PRODUCT
+from erulab.options import product_settings
 from erulab.registry import adversaries, methods, rewards
 from erulab.reporting.console import progress
 from erulab.stages.cache import Product
@@ -126,8 +126,8 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         "method": asdict(config.method),
         "reward": asdict(config.reward),
         "adversary": asdict(config.adversary),
-        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
-        "lora": asdict(config.model.lora) if config.model.lora.rank else None,
+        "trainer": product_settings(asdict(config.trainer)),
+        "lora": product_settings(asdict(config.model.lora)) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
