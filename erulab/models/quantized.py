@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import BitsAndBytesConfig
 
+from erulab.errors import EnvironmentFault
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout, read_folder
 from erulab.models.options import Attention
 from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
+
+BLOCK = 64  # weights that share a scale in nf4
 
 
 def load_quantized(
@@ -26,7 +31,7 @@ def load_quantized(
     Args:
         source: a folder or hub id.
         computes_in: the format of the linear layers' products; their weights are converted to it for each product.
-    Raises: as `loading.load_folder`.
+    Raises: as `loading.load_folder`, and EnvironmentFault for a model that bitsandbytes misreads on CPUs.
     """
     from bitsandbytes.nn import Linear4bit  # optional: only for model.lora.quantize=nf4
 
@@ -37,10 +42,22 @@ def load_quantized(
         bnb_4bit_compute_dtype=computes_in,
     )
     loaded = read_folder(source, attention, overrides, quantization=how, device=device)
-    for module in loaded.model.modules():
-        if isinstance(module, Linear4bit):
-            # On CPUs that have bfloat16, the first forward in evaluation mode would pack the weight for a product
-            # without a backward, and training would get no gradient through it.
-            module.support_avx512bf16_for_cpu = False
+    packed = [module for module in loaded.model.modules() if isinstance(module, Linear4bit)]
+    if device.type == "cpu":
+        _check_widths(source, [module.in_features for module in packed])
+    for module in packed:
+        # On CPUs that have bfloat16, the first forward in evaluation mode would pack the weight for a product without
+        # a backward, and training would get no gradient through it.
+        module.support_avx512bf16_for_cpu = False
     check_layout(loaded, source)
     return loaded
+
+
+def _check_widths(source: str, widths: Sequence[int]) -> None:
+    """Refuses matrices that bitsandbytes misreads on CPUs: some whose rows are no whole number of blocks (0.50.2)."""
+    partial = [width for width in widths if width % BLOCK]
+    if partial:
+        raise EnvironmentFault(
+            f"{source}: on CPUs bitsandbytes misreads 4-bit matrices whose inputs are no multiple of {BLOCK}, and one "
+            f"here has {partial[0]}; run on a GPU, or type model.lora.quantize=none"
+        )
