@@ -59,11 +59,12 @@ def state_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix], tra
 def update_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix]) -> float:
     """Returns the bytes that an optimizer takes for the update of one parameter and gives back.
 
-    Adafactor holds the squared gradient and the update, or the update and its negative, of one matrix at a time.
+    Adafactor squares the gradient of one matrix in two steps, and still holds the update of the matrix before it.
     """
     if optimizer is not OptimizerName.adafactor:
         return 0.0
-    return 8.0 * max(matrix.weights for matrix in matrices)
+    largest, before, *_ = sorted((matrix.weights for matrix in matrices), reverse=True)
+    return 8.0 * largest + 4.0 * before
 
 
 def _moments_in_8_bits(weights: int) -> float:
