@@ -10,7 +10,7 @@ from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Pairs, gradient_method
 from erulab.methods.preference import PreferenceOptions
 from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage
@@ -90,13 +90,22 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     if refusals and config.adversary.name != "none":
         adversary = f"adversary={config.adversary.name}"
         raise ConfigError(f"{adversary} brings answers back, and {train} has none; type adversary=none")
+    if refusals and options.spans:
+        raise ConfigError(f"dataset.spans=true marks answers, and {train} has none; type dataset.spans=false")
     pairs = method.needs.pairs
     if pairs is Pairs.refusal and not isinstance(config.method, PreferenceOptions):
         raise ConfigError(
             f"{named} compares each answer with a refusal, and RWKU has none beside its answers; type method=dpo "
             "method.pairs=fabricated dataset.train=pair"
         )
-    if pairs is not Pairs.none and not (pairs is Pairs.fabricated and options.train is Train.pair):
+    same_sentence = pairs is Pairs.same_sentence
+    if same_sentence or method.options.forget_tokens is ForgetTokens.span:
+        chosen = "method.pairs=same_sentence" if same_sentence else "method.forget_tokens=span"
+        if not options.spans:
+            raise ConfigError(f"{chosen} needs the words that carry the facts; type dataset.spans=true")
+    if pairs not in (Pairs.none, Pairs.same_sentence) and not (
+        pairs is Pairs.fabricated and options.train is Train.pair
+    ):
         raise ConfigError(
             f"method.pairs={pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"

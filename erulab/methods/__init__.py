@@ -7,6 +7,7 @@ a method file imports torch lazily (`lazy_loader`), or for annotations only.
 
 from erulab.methods import (
     ceu,
+    circuit_breaker,
     dpo,
     eru,
     flat,
@@ -20,7 +21,9 @@ from erulab.methods import (
     none,
     npo,
     pdu,
+    repnoise,
     retrain,
+    rmu,
     satimp,
     simnpo,
     undial,
@@ -29,6 +32,7 @@ from erulab.methods import (
 
 __all__ = [
     "ceu",
+    "circuit_breaker",
     "dpo",
     "eru",
     "flat",
@@ -42,7 +46,9 @@ __all__ = [
     "none",
     "npo",
     "pdu",
+    "repnoise",
     "retrain",
+    "rmu",
     "satimp",
     "simnpo",
     "undial",

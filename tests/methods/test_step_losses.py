@@ -68,7 +68,7 @@ def step_loss(
     compares_retain = any(term.paired for term in method.retain_terms)
     rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN, RETAIN_PAIRED if compares_retain else [])
     frozen = Policy(TARGET) if compares_with_frozen_model(method) else None
-    references = References(ReferenceTable(*tables), frozen)
+    references = References(ReferenceTable(*tables) if method.needs.reward else None, frozen)
     objective = build_objective(config, rows, Policy(model), references, pad_id=1, ranks=Ranks())
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
