@@ -30,6 +30,9 @@ KL = Case("kl")
 SAM = Case("npo", "reference", "sam", adversary_options={"rho": 0.05})
 GRU = Case("gd", trainer_options={"combine": "gru"})
 RATIO = Case("npo", "reference", trainer_options={"retain_ratio": 2.0})
+UNDIAL = Case("undial")
+PDU = Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2})
+IDK_AP = Case("idk_ap")
 STEPS, CUT = 6, 3
 LOCAL = EngineOptions(EngineName.local)
 
@@ -73,6 +76,9 @@ RUNS = (
     # An optimizer without state; one whose state only engines with whole weights keep.
     *(Run(RFA, stage, micro_batch=2, clip=0.05, optimizer=OptimizerName.sgd) for stage in (2, 3)),
     Run(RFA, 0, micro_batch=2, clip=0.05, optimizer=OptimizerName.adafactor),
+    Run(UNDIAL, 3, micro_batch=2),
+    Run(PDU, 2),
+    Run(IDK_AP, 3, micro_batch=2),
 )
 # On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
