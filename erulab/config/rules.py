@@ -18,7 +18,7 @@ from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.errors import ConfigError
-from erulab.methods.base import gradient_method
+from erulab.methods.base import GradientMethod, StandIn, gradient_method
 from erulab.models.hf import HfOptions
 from erulab.options import Combine, EngineName, Offload, RunConfig, SavedModel, Stage, TrainerOptions
 from erulab.registry import adversaries, methods, rewards
@@ -92,6 +92,16 @@ def check_separate_gradients(config: RunConfig) -> None:
         raise ConfigError(
             f"{named} needs the whole gradient on each process, which engine=zero3 never has; type engine=zero2, or "
             "engine=local with model.lora.rank=16"
+        )
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Refuses adapters for methods that make their model of whole weights."""
+    method = methods.build(config.method)
+    if config.model.lora.rank and not isinstance(method, GradientMethod | StandIn):
+        raise ConfigError(
+            f"method={config.method.name} computes new values of all weights, so model.lora.rank="
+            f"{config.model.lora.rank} would train adapters that nothing reads; type model.lora.rank=0"
         )
 
 
@@ -257,6 +267,7 @@ CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
     check_separate_gradients,
+    check_adapters,
     check_artifacts,
     check_compile,
     check_stages,

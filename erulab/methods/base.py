@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -96,6 +96,11 @@ class MethodOptions:
 Margin = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
+# (name, that weight in each of several models, float32 on the CPU) -> the weight of a new model. A weight that two
+# layers share comes once.
+WeightFunction = Callable[[str, "Sequence[torch.Tensor]"], "torch.Tensor"]
+
+
 class ModelHandle(Protocol):
     """A model on disk."""
 
@@ -116,6 +121,22 @@ class UnlearningLab(Protocol):
 
     def descend(self, method: GradientMethod) -> None:
         """Trains the target on the method's loss; the result is the unlearned model."""
+        ...
+
+    def finetune_on_forget_rows(self) -> ModelHandle:
+        """Returns the target fine-tuned on the responses to forget, by the run's trainer options.
+
+        It is a product of its own: methods that differ in what they do with it cost one training.
+        """
+        ...
+
+    def write(self, models: Sequence[ModelHandle], weight: WeightFunction) -> None:
+        """Writes the unlearned model, made of the weights of other models with the target's layout.
+
+        Args:
+            models: at least one; the result has the tokenizer of the first.
+            weight: computes each weight.
+        """
         ...
 
 
