@@ -35,6 +35,7 @@ CASES = (
     Case("simnpo", "reference_free"),
     Case("dpo", "reference"),
     Case("dpo", "reference", method_options={"pairs": "alternative"}),
+    Case("altpo", "reference", method_options={"alternatives": 2}),
     Case("eru", "elastic"),
     Case("eru", "elastic", reward_options={"z": "raw"}),
     Case("eru", "elastic", method_options={"pairs": "refusal"}),

@@ -52,11 +52,22 @@ class Pairs(Enum):
 
 
 @dataclass(frozen=True)
+class Alternatives:
+    """The plausible wrong answers that the target is asked for, in place of those that a data set has."""
+
+    count: int  # of each forget row
+    temperature: float
+    max_new_tokens: int
+    template: str  # of the question, with {prompt} in it
+
+
+@dataclass(frozen=True)
 class Needs:
     """The quantities that a method's loss on forget rows reads. What no part of a step asks for is not computed."""
 
     answer: Answer = Answer.forget
     pairs: Pairs = Pairs.none
+    generated: Alternatives | None = None  # with pairs=alternative: each pass over the rows takes another one
     normalizer: Normalizer = Normalizer.rows
     reward: bool = False
     nll: bool = True  # NLL of the answers with its gradient, in `Seen.nll`

@@ -8,10 +8,16 @@ from typing import Any
 
 from erulab.costs import account
 from erulab.costs.account import Costs
-from erulab.data.rows import Request
-from erulab.methods.base import Method
+from erulab.data.rows import Request, Row
+from erulab.methods.base import Alternatives, Method
 from erulab.options import NOT_IN_PRODUCT
 from erulab.registry import adversaries, methods, rewards
+from erulab.stages.alternatives import (
+    find_alternatives,
+    make_alternatives,
+    read_alternatives,
+    wanted_alternatives,
+)
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.lab import METRICS, Lab
@@ -33,6 +39,8 @@ class UnlearnedRequest:
     role: str  # of its model: "unlearned" for the last request, "unlearned@<request>" for those before
     product: Product
     costs: Costs  # of all requests that led from the target to its model
+    forget: Sequence[Row]  # the rows that it names
+    alternatives: Product | None  # the answers that were generated for these rows, if the method asks for some
 
     @property
     def ref(self) -> ModelRef:
@@ -47,10 +55,11 @@ def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
     for request in requests:
         start = done[-1].ref if done and request.continues else target
         context.tracker.begin(request.name if len(requests) > 1 else "", first_step)
-        product = _unlearn_request(context, start, request, title=_title(request, requests))
+        alternatives = _find_alternatives(context, start, request, make=True)
+        product = _unlearn_request(context, start, request, alternatives, title=_title(request, requests))
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
-        done.append(_finish_request(request, product, requests, done))
+        done.append(_finish_request(request, product, alternatives, requests, done))
         trainer = context.config.trainer
         first_step += total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
     return done
@@ -62,12 +71,14 @@ def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]
     done: list[UnlearnedRequest] = []
     for request in requests:
         start = done[-1].ref if done and request.continues else target
-        product = context.cache.find(
-            KIND, _unlearning_depends_on(context, start, _encode_request(context, start, request))
-        )
+        alternatives = _find_alternatives(context, start, request, make=False)
+        if alternatives is None and _wanted(context) is not None:
+            break
+        rows = _encode_request(context, start, request, alternatives)
+        product = context.cache.find(KIND, _unlearning_depends_on(context, start, rows))
         if product is None:
             break
-        done.append(_finish_request(request, product, requests, done))
+        done.append(_finish_request(request, product, alternatives, requests, done))
     return done
 
 
@@ -80,28 +91,52 @@ def _title(request: Request, requests: Sequence[Request]) -> str:
     return f"unlearning request {request.name}" if len(requests) > 1 else "unlearning"
 
 
+def _wanted(context: Context) -> Alternatives | None:
+    return wanted_alternatives(methods.build(context.config.method))
+
+
+def _find_alternatives(context: Context, start: ModelRef, request: Request, *, make: bool) -> Product | None:
+    """Returns the generated answers to a request's rows; None if the method asks for none.
+
+    Args:
+        make: whether they are generated if the cache does not have them; otherwise None is returned.
+    """
+    wanted = _wanted(context)
+    if wanted is None:
+        return None
+    return (make_alternatives if make else find_alternatives)(context, start, request, wanted)
+
+
 def _finish_request(
-    request: Request, product: Product, requests: Sequence[Request], before: Sequence[UnlearnedRequest]
+    request: Request,
+    product: Product,
+    alternatives: Product | None,
+    requests: Sequence[Request],
+    before: Sequence[UnlearnedRequest],
 ) -> UnlearnedRequest:
     """Names the role of a request's model, and adds the costs of the requests that it continues.
 
     Args:
+        alternatives: the generated answers to its rows, if the method asks for some.
         requests: all requests of the data set.
         before: the requests that are done, in order.
     """
-    costs = (
-        account.sum_over_products([before[-1].costs, product.costs]) if before and request.continues else product.costs
-    )
+    needed = [before[-1].costs] if before and request.continues else []
+    needed += [alternatives.costs] if alternatives is not None else []
+    costs = account.sum_over_products([*needed, product.costs]) if needed else product.costs
     role = UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}"
-    return UnlearnedRequest(role, product, costs)
+    return UnlearnedRequest(role, product, costs, request.forget, alternatives)
 
 
-def _encode_request(context: Context, start: ModelRef, request: Request) -> UnlearningRows:
+def _encode_request(
+    context: Context, start: ModelRef, request: Request, alternatives: Product | None
+) -> UnlearningRows:
     """Encodes the rows of a request with the tokenizer and template of the model that the request starts from."""
     method: Method = methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
-    return encode_unlearning_rows(encoder, asked, method, context.config.seed)
+    texts = None if alternatives is None else read_alternatives(alternatives)
+    return encode_unlearning_rows(encoder, asked, method, context.config.seed, texts)
 
 
 def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
@@ -129,8 +164,10 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
     }
 
 
-def _unlearn_request(context: Context, start: ModelRef, request: Request, title: str) -> Product:
-    rows = _encode_request(context, start, request)
+def _unlearn_request(
+    context: Context, start: ModelRef, request: Request, alternatives: Product | None, title: str
+) -> Product:
+    rows = _encode_request(context, start, request, alternatives)
     method: Method = methods.build(context.config.method)
     return context.cache.produce(
         KIND,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
 from erulab.training.combine import Combination
-from erulab.training.encode_rows import encode_paired
+from erulab.training.encode_rows import encode_alternatives, encode_paired
 from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
 from erulab.training.loader import ModelLoader, ModelRef
@@ -47,13 +47,20 @@ class Unlearning:
     loop: LoopOptions
 
 
-def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) -> UnlearningRows:
+def encode_unlearning_rows(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    method: Method,
+    seed: int,
+    alternatives: Mapping[str, Sequence[str]] | None = None,
+) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
     Args:
         method: of a method without a loss of its own on forget rows, the answers to forget and the retain rows.
         encoder: of the model that is trained: a given target may have its own tokenizer and template.
         seed: of the draw of paired answers.
+        alternatives: row id -> the answers that were generated for a forget row, if the method asks for them.
     Raises:
         DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
     """
@@ -63,6 +70,8 @@ def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: Metho
         retain_pairs = any(term.paired for term in method.retain_terms)
 
     def paired(rows: Sequence[Row], kind: Pairs) -> Sequence[Encoded]:
+        if alternatives is not None and kind is Pairs.alternative:
+            return encode_alternatives(encoder, rows, alternatives)
         return encode_paired(encoder, rows, kind, benchmark.refusals, seed)
 
     return UnlearningRows(

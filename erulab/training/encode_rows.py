@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,6 +59,24 @@ def encode_paired(
 
     texts = hashlib.sha256(repr(tuple(refusals)).encode()).hexdigest() if pairs is Pairs.refusal else ""
     return encoder.encode_with(rows, f"{pairs.value} {seed} {texts}", response)
+
+
+def encode_alternatives(
+    encoder: Encoder, rows: Sequence[Row], alternatives: Mapping[str, Sequence[str]]
+) -> EncodedRows:
+    """Encodes several alternatives of each forget row: the first of all rows, then the second of all rows, ...
+
+    Args:
+        alternatives: row id -> texts, the same number for each row.
+    """
+    count = len(alternatives[rows[0].id])
+
+    def encode_one(index: int) -> EncodedRows:
+        texts = [alternatives[row.id][index] for row in rows]
+        name = f"alternative {hashlib.sha256(repr(texts).encode()).hexdigest()}"
+        return encoder.encode_with(rows, name, lambda row: alternatives[row.id][index])
+
+    return EncodedRows.concatenate([encode_one(index) for index in range(count)])
 
 
 def content_hash(rows: Iterable[Encoded]) -> str:

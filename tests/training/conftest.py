@@ -103,7 +103,10 @@ class Unlearning:
             seed=self.seed,
         )
         encoder = Encoder(self.loaded.chat, None, Path())
-        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed)
+        generated = methods.build(config.method).needs.generated
+        # In place of answers that a model generates, the first wrong ones that the world has.
+        given = None if generated is None else {row.id: row.perturbed[: generated.count] for row in self.world.forget}
+        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed, given)
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(
