@@ -142,6 +142,8 @@ class UnlearningObjective:
             value = value if term.weight == 1 else term.weight * value
             loss = value if loss is None else loss + value
         assert loss is not None
+        if rows.policy.nll is not None and not any(term.name == "nll" for term in terms):
+            sums["retain_nll"] = rows.policy.nll.detach().sum() / micro.retain_counts.tokens
         sums["retain_loss"] = loss.detach()
         return loss
 
@@ -153,7 +155,7 @@ class UnlearningObjective:
         if reward is not None:
             reward.end_step(plan.ranks.all_reduce_sum)
             metrics |= {f"reward/{name}": value for name, value in reward.metrics().items()}
-        if adversary.p > 0 or isinstance(adversary, WeightAdversary):
+        if adversary.p > 0 or (isinstance(adversary, WeightAdversary) and adversary.moves):
             metrics |= {f"adversary/{name}": value for name, value in adversary.metrics().items()}
         if rows:
             metrics["adversary/gain"] = drop / rows
