@@ -47,6 +47,7 @@ CASES = (
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
     Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
+    Case("tar", "none", "relearning", adversary_options={"steps": 2, "every": 1, "lr": 1e-3}),
     Case("gd", trainer_options={"combine": "pcgrad"}),
     Case("npo", "reference", trainer_options={"combine": "blur"}),
     Case("npo", "reference", "sam", trainer_options={"combine": "gru"}),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from erulab.adversaries.weights import WeightAdversary
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request, Row
@@ -18,7 +19,7 @@ from erulab.stages.alternatives import (
     read_alternatives,
     wanted_alternatives,
 )
-from erulab.stages.cache import Product
+from erulab.stages.cache import Product, key_of
 from erulab.stages.context import Context
 from erulab.stages.lab import METRICS, Lab
 from erulab.training.assembly import encode_unlearning_rows
@@ -136,7 +137,14 @@ def _encode_request(
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     texts = None if alternatives is None else read_alternatives(alternatives)
-    return encode_unlearning_rows(encoder, asked, method, context.config.seed, texts)
+    rows = encode_unlearning_rows(encoder, asked, method, context.config.seed, texts)
+    return replace(rows, facts=[row.fact_id for row in request.forget]) if _relearns(context) else rows
+
+
+def _relearns(context: Context) -> bool:
+    """Tells whether the run's adversary relearns facts that a step leaves out."""
+    adversary = adversaries.build(context.config.adversary)
+    return isinstance(adversary, WeightAdversary) and adversary.relearns
 
 
 def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
@@ -158,6 +166,7 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
         **({"retain_paired": content_hash(rows.retain_paired)} if rows.retain_paired else {}),
+        **({"facts": key_of({"facts": list(rows.facts)})} if rows.facts else {}),
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),

@@ -32,6 +32,7 @@ from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import LoopOptions
 from erulab.training.objective import BatchPlan
 from erulab.training.reference import ReferenceTable, reference_table
+from erulab.training.relearning import RelearnedRows
 from erulab.training.separate_gradients import SeparateGradients
 from erulab.training.unlearning import References, Terms, UnlearningObjective, compares_with_frozen_model
 from erulab.training.unlearning_batches import UnlearningRows
@@ -98,19 +99,24 @@ def build_objective(
     reward: Reward | None = rewards.build(config.reward) if method.needs.reward else None
     adversary = adversaries.build(config.adversary)
     adversary.seed = config.seed
-    terms = Terms(method, reward, adversary, _separate_gradients(trainer, adversary, ranks))
     split = Split(trainer.micro_batch, trainer.micro_tokens)
     plan = BatchPlan(trainer.global_batch, split, config.seed, pad_id, ranks, trainer.retain_ratio)
+    relearned = None
+    if isinstance(adversary, WeightAdversary) and adversary.relearns:
+        relearned = RelearnedRows(rows, plan, policy.device)
+    terms = Terms(method, reward, adversary, _separate_gradients(trainer, adversary, ranks, relearned))
     return UnlearningObjective(rows, policy, terms, references, plan)
 
 
-def _separate_gradients(trainer: TrainerOptions, adversary: Adversary, ranks: Ranks) -> SeparateGradients | None:
+def _separate_gradients(
+    trainer: TrainerOptions, adversary: Adversary, ranks: Ranks, relearned: RelearnedRows | None
+) -> SeparateGradients | None:
     """Returns how the gradients of forget and retain rows are taken apart; None if they are taken together."""
     moves_weights = adversary if isinstance(adversary, WeightAdversary) and adversary.moves else None
     if trainer.combine is Combine.sum and moves_weights is None:
         return None
     combination = Combination(trainer.combine, trainer.combine_gamma, trainer.combine_decay)
-    return SeparateGradients(combination, moves_weights, ranks)
+    return SeparateGradients(combination, moves_weights, ranks, relearned)
 
 
 def needs_reference_table(config: RunConfig) -> bool:

@@ -34,6 +34,7 @@ class UnlearningRows:
     paired: Sequence[Encoded]
     retain: Sequence[Encoded]
     retain_paired: Sequence[Encoded] = ()  # refusals to the retain prompts, where the method asks for them
+    facts: Sequence[str] = ()  # the fact of each forget row; empty: each is one of its own
 
     def paired_index(self, row: int, row_pass: int, seed: int) -> int:
         """Returns the index of the paired answer that a forget row is compared with.
