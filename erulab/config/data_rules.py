@@ -6,9 +6,10 @@ from erulab.adversaries.rfa import Direction, RFAOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import Answer, FollowUp, GradientMethod, Pairs, gradient_method
 from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage
+from erulab.registry import methods
 
 
 def check_data_set(config: RunConfig) -> None:
@@ -24,7 +25,7 @@ def check_data_set(config: RunConfig) -> None:
     if isinstance(config.dataset, RwkuOptions):
         _check_rwku(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions):
-        _check_wmdp(config, config.dataset)
+        _check_wmdp(config, config.dataset, method)
 
 
 def check_without_retain(config: RunConfig, lacking: str = "") -> None:
@@ -37,10 +38,15 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
         ConfigError: the option that needs retain rows, and what to type instead.
     """
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
-    method = gradient_method(config.method)
+    built, method = methods.build(config.method), gradient_method(config.method)
+    if isinstance(built, FollowUp) and built.retain_steps != 0:
+        raise ConfigError(
+            f"method={config.method.name} distils on retain rows, and dataset={name} has none{lacking}; take another "
+            f"method, such as method={built.first.name}{file}"
+        )
     if method is not None and method.retain_terms:
         raise ConfigError(
-            f"method.retain={config.method.retain.value} needs retain rows, and dataset={name} has none{lacking}; "
+            f"method.retain={method.options.retain.value} needs retain rows, and dataset={name} has none{lacking}; "
             f"type method.retain=none{file}"
         )
     adversary = config.adversary
@@ -66,7 +72,8 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
         adversary = f"adversary={config.adversary.name}"
         raise ConfigError(f"{adversary} brings answers back, and {train} has none; type adversary=none")
     pairs = method.needs.pairs
-    if pairs is not Pairs.none and not (pairs is Pairs.fabricated and options.train is Train.pair):
+    given = pairs is not Pairs.none and method.needs.generated is None
+    if given and not (pairs is Pairs.fabricated and options.train is Train.pair):
         raise ConfigError(
             f"method.pairs={pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"
@@ -75,7 +82,7 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
         check_without_retain(config)
 
 
-def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
+def _check_wmdp(config: RunConfig, data: WmdpOptions, method: GradientMethod) -> None:
     """Requires texts that the user names: WMDP's own questions only measure."""
     instead = "or type stages=[evaluate,report] to measure only"
     if data.forget is None:
@@ -83,8 +90,9 @@ def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
             "dataset=wmdp has questions, but no texts to forget; type 'dataset.forget=[FILE]' or "
             f"'dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus]', {instead}"
         )
-    if data.retain is None and config.method.retain is not Retain.none:
+    retain = method.options.retain
+    if data.retain is None and retain is not Retain.none:
         raise ConfigError(
-            f"method.retain={config.method.retain.name} rehearses texts, and dataset=wmdp has none; type "
+            f"method.retain={retain.name} rehearses texts, and dataset=wmdp has none; type "
             f"'dataset.retain=[FILE]' or method.retain=none, {instead}"
         )

@@ -52,9 +52,10 @@ def check_reward(config: RunConfig) -> None:
     method = config.method.name
     takers = [name for name in methods.names() if _takes_reward(methods[name].options())]
     choices = [name for name in rewards.names() if name != "none"]
-    if method in takers and config.reward.name == "none":
+    takes = _takes_reward(config.method)
+    if takes and config.reward.name == "none":
         raise ConfigError(f"method={method} needs a reward; try reward={choices[0]}, or one of: {', '.join(choices)}")
-    if method not in takers and config.reward.name != "none":
+    if not takes and config.reward.name != "none":
         raise ConfigError(
             f"method={method} has no margin, so reward={config.reward.name} would do nothing; drop it, or use one of: "
             + ", ".join(f"method={name}" for name in takers)

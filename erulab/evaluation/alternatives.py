@@ -14,7 +14,7 @@ Of a row that marks its value, answers leave at the value's last token at the la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,7 @@ def generate_alternatives(
     Raises:
         DataError: a row has no prompt, or none of its samples was another answer.
     """
+    check_questions(rows)
     asked = [_ask(loaded, row, wanted.template) for row in rows]
     places = _leaving_log_probs(loaded, asked, wanted.temperature, batch_tokens, ranks)
     found: dict[str, list[str]] = {one.row.id: [] for one in asked}
@@ -96,12 +97,21 @@ def leaving_log_probs(logp: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(before + torch.log((-torch.expm1(logp)).clamp(min=1e-30)), 0)
 
 
+def check_questions(rows: Iterable[Row]) -> None:
+    """Checks that each row is a question, which other answers can be given to.
+
+    Raises:
+        DataError: names the first row that is a text.
+    """
+    for row in rows:
+        if not row.prompt or row.plain:
+            raise DataError(
+                f"an alternative answers a question, and row {row.id} is a text; take a method that compares with no "
+                "other answer, such as method=npo, or write the text as prompt and response"
+            )
+
+
 def _ask(loaded: LoadedModel, row: Row, template: str) -> _Answered:
-    if not row.prompt or row.plain:
-        raise DataError(
-            f"an alternative answers a question, and row {row.id} is a text; take a method that compares with no other "
-            "answer, such as method=npo, or write the text as prompt and response"
-        )
     asked = dataclasses.replace(row, prompt=template.replace("{prompt}", row.prompt))
     whole = loaded.chat.encode(asked)
     end = whole.end - loaded.chat.closing(whole)

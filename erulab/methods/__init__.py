@@ -5,6 +5,21 @@ path (`--help`, config errors, plans) imports every such file for its options an
 a method file imports torch lazily (`lazy_loader`), or for annotations only.
 """
 
-from erulab.methods import altpo, dpo, eru, ga, gd, idk, kl, none, npo, retrain, simnpo, tar, task_vector
+from erulab.methods import altpo, dpo, eru, ga, gd, idk, kl, none, npo, retrain, simnpo, tar, task_vector, undo
 
-__all__ = ["altpo", "dpo", "eru", "ga", "gd", "idk", "kl", "none", "npo", "retrain", "simnpo", "tar", "task_vector"]
+__all__ = [
+    "altpo",
+    "dpo",
+    "eru",
+    "ga",
+    "gd",
+    "idk",
+    "kl",
+    "none",
+    "npo",
+    "retrain",
+    "simnpo",
+    "tar",
+    "task_vector",
+    "undo",
+]

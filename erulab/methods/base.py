@@ -141,6 +141,29 @@ class UnlearningLab(Protocol):
         """
         ...
 
+    def unlearned_by(self, options: Any) -> ModelHandle:
+        """Returns the model that another method makes of the same request: the product of a run with that method.
+
+        Args:
+            options: of that method.
+        """
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Returns the run's seed, for draws."""
+        ...
+
+    def distil(self, teacher: ModelHandle, *, lr: float | None, steps: int | None) -> None:
+        """Trains the model that `write` wrote towards another model: on their KL on the retain rows.
+
+        Args:
+            teacher: kept frozen.
+            lr: learning rate; None: the trainer's.
+            steps: optimizer steps; None: as many as the trainer takes.
+        """
+        ...
+
     def write(self, models: Sequence[ModelHandle], weight: WeightFunction) -> None:
         """Writes the unlearned model, made of the weights of other models with the target's layout.
 
@@ -156,6 +179,16 @@ class StandIn(Protocol):
     """A registered method for which a model that is there already stands: `none` and `retrain`."""
 
     stands_for: str  # role of that model: "target" or "oracle"
+
+
+@runtime_checkable
+class FollowUp(Protocol):
+    """A registered method that goes on from the model that another method makes."""
+
+    first: Any  # options of that method
+    retain_steps: int | None  # steps of its own on retain rows; None: as many as the first method's
+
+    def unlearn(self, lab: UnlearningLab) -> None: ...
 
 
 class Method(Protocol):
@@ -245,8 +278,13 @@ class GradientMethod(ABC):
 
 
 def gradient_method(options: Any) -> GradientMethod | None:
-    """Returns the method of these options if it descends a loss on forget rows, otherwise None."""
+    """Returns the method of these options if it descends a loss on forget rows, otherwise None.
+
+    Of a method that goes on from another one's model, it is that other method.
+    """
     built = methods.build(options)
+    if isinstance(built, FollowUp):
+        return gradient_method(built.first)
     return built if isinstance(built, GradientMethod) else None
 
 

@@ -52,7 +52,7 @@ class TrainedAnswers:
             return cls(False, Answer.forget, Pairs.none, Retain.none)
         needs = method.needs
         pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
-        return cls(True, needs.answer, pairs, config.method.retain)
+        return cls(True, needs.answer, pairs, method.options.retain)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:

@@ -10,7 +10,7 @@ from typing import Any
 
 from erulab.data.rows import Request, Row
 from erulab.evaluation.alternatives import generate_alternatives
-from erulab.methods.base import Alternatives, GradientMethod, Method
+from erulab.methods.base import Alternatives, GradientMethod
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -22,9 +22,9 @@ KIND = "alternatives"
 FILE = "alternatives.json"  # row id -> texts
 
 
-def wanted_alternatives(method: Method) -> Alternatives | None:
+def wanted_alternatives(method: GradientMethod | None) -> Alternatives | None:
     """Returns which alternatives a method asks for; None if it asks for none."""
-    return method.needs.generated if isinstance(method, GradientMethod) else None
+    return None if method is None else method.needs.generated
 
 
 def make_alternatives(context: Context, start: ModelRef, request: Request, wanted: Alternatives) -> Product:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,9 @@ from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import assemble_unlearning
-from erulab.training.batches import Split
+from erulab.training.batches import Split, total_steps
 from erulab.training.checkpoints import FORMAT, Checkpoints
+from erulab.training.distillation import assemble_distillation
 from erulab.training.encode_rows import content_hash
 from erulab.training.engine import Engine
 from erulab.training.finetune import FinetuneOptions, assemble_finetuning
@@ -42,6 +44,7 @@ class Lab:
     rows: UnlearningRows
     folder: Path  # of the product
     title: str  # of the progress bar
+    unlearn_by: Callable[[Any], Product]  # options of another method -> its product of the same request
 
     def descend(self, method: GradientMethod) -> None:
         """Trains the target on the method's loss by the run's options; keeps the model and its metrics.
@@ -83,6 +86,33 @@ class Lab:
             save_folder(loaded[0], self.folder / "model", computed_weights(loaded, weight))
         self.context.ranks.barrier()
 
+    def unlearned_by(self, options: Any) -> ModelRef:
+        product = self.unlearn_by(options)
+        self._show_metrics(product)
+        return ModelRef(product.key, str(product.folder / "model"))
+
+    @property
+    def seed(self) -> int:
+        return self.context.config.seed
+
+    def distil(self, teacher: ModelHandle, *, lr: float | None, steps: int | None) -> None:
+        loader = self.context.loader
+        subject = loader.load_to_train(ModelRef("", str(self.folder / "model")))
+        frozen = loader.load_frozen(ModelRef(teacher.key, teacher.path))
+        options, first = self._finetune_options(), self._forget_steps
+        options = replace(options, lr=lr or options.lr, steps=first if steps is None else steps)
+        engine, objective, loop = assemble_distillation(
+            subject, frozen, self.rows.retain, options, self.context.config.engine, self.context.ranks
+        )
+        # Its steps are counted on from those of the training before it.
+        self._train_whole_model(subject, engine, objective, loop, self.folder, "distilling", first)
+
+    @property
+    def _forget_steps(self) -> int:
+        """Steps of a training on the forget rows by the run's options."""
+        trainer = self.context.config.trainer
+        return total_steps(len(self.rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+
     def _finetune_options(self) -> FinetuneOptions:
         trainer = self.context.config.trainer
         return FinetuneOptions(
@@ -102,19 +132,37 @@ class Lab:
     def _finetune(self, folder: Path) -> None:
         """Fine-tunes the target on the forget rows; writes it into a folder."""
         context = self.context
-        ranks, trainer = context.ranks, context.config.trainer
         subject = context.loader.load_to_train(self.target)
         engine, objective, loop = assemble_finetuning(
-            subject, self.rows.forget, self._finetune_options(), context.config.engine, ranks
+            subject, self.rows.forget, self._finetune_options(), context.config.engine, context.ranks
         )
+        self._train_whole_model(subject, engine, objective, loop, folder, "fine-tuning on the forget rows")
+
+    def _train_whole_model(
+        self,
+        subject: LoadedModel,
+        engine: Engine,
+        objective: Objective,
+        loop: LoopOptions,
+        folder: Path,
+        doing: str,
+        first_step: int = 0,
+    ) -> None:
+        """Trains all weights of a model and writes it into a folder.
+
+        Args:
+            doing: what the training does, for the progress bar.
+            first_step: number of its first step in the metrics.
+        """
+        trainer = self.context.config.trainer
         if trainer.checkpointing:
             subject.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         disable_dropout(subject.model)
         subject.model.train()
         loop = replace(loop, save_every=trainer.save_every)
-        title = f"{self.title}: fine-tuning on the forget rows"
-        checkpoints = self._train(engine, objective, loop, folder, title)
-        save_folder(subject, folder / "model", engine.weights(), write=ranks.first)
+        title = f"{self.title}: {doing}"
+        checkpoints = self._train(engine, objective, loop, folder, title, first_step=first_step)
+        save_folder(subject, folder / "model", engine.weights(), write=self.context.ranks.first)
         checkpoints.clear()
 
     def _train(
@@ -125,6 +173,7 @@ class Lab:
         folder: Path,
         title: str,
         trajectory: Trajectory | None = None,
+        first_step: int = 0,
     ) -> Checkpoints:
         """Runs a training to its end; keeps its metrics and its checkpoints in a folder.
 
@@ -142,7 +191,7 @@ class Lab:
                     bar.update(step + 1, metrics)
                     seen = {} if trajectory is None else trajectory.after(step + 1)
                     if step % trainer.log_every == 0 or step == loop.steps - 1 or seen:
-                        tracker.log(step, metrics | seen)
+                        tracker.log(first_step + step, metrics | seen)
                     if trainer.save_every and (step + 1) % trainer.save_every == 0:
                         tracker.keep(kept)
         finally:

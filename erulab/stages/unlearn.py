@@ -10,7 +10,7 @@ from erulab.adversaries.weights import WeightAdversary
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request, Row
-from erulab.methods.base import Alternatives, Method
+from erulab.methods.base import Alternatives, FollowUp, Method, gradient_method
 from erulab.options import NOT_IN_PRODUCT
 from erulab.registry import adversaries, methods, rewards
 from erulab.stages.alternatives import (
@@ -61,8 +61,7 @@ def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
         done.append(_finish_request(request, product, alternatives, requests, done))
-        trainer = context.config.trainer
-        first_step += total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+        first_step += _steps(context, request)
     return done
 
 
@@ -83,6 +82,15 @@ def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]
     return done
 
 
+def _steps(context: Context, request: Request) -> int:
+    """Returns the steps that unlearning a request takes, as its metrics count them."""
+    trainer, method = context.config.trainer, methods.build(context.config.method)
+    steps = total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    if not isinstance(method, FollowUp):
+        return steps
+    return steps + (steps if method.retain_steps is None else method.retain_steps)
+
+
 def _requests(context: Context) -> Sequence[Request]:
     """Returns the data set's requests; without any, all forget rows are one request without a name."""
     return context.benchmark.requests or (Request("", context.benchmark.forget),)
@@ -93,7 +101,12 @@ def _title(request: Request, requests: Sequence[Request]) -> str:
 
 
 def _wanted(context: Context) -> Alternatives | None:
-    return wanted_alternatives(methods.build(context.config.method))
+    return wanted_alternatives(gradient_method(context.config.method))
+
+
+def _with_method(context: Context, options: Any) -> Context:
+    """Returns the context of a run with another method."""
+    return replace(context, config=replace(context.config, method=options))
 
 
 def _find_alternatives(context: Context, start: ModelRef, request: Request, *, make: bool) -> Product | None:
@@ -133,7 +146,7 @@ def _encode_request(
     context: Context, start: ModelRef, request: Request, alternatives: Product | None
 ) -> UnlearningRows:
     """Encodes the rows of a request with the tokenizer and template of the model that the request starts from."""
-    method: Method = methods.build(context.config.method)
+    method: Method = gradient_method(context.config.method) or methods.build(context.config.method)
     asked = replace(context.benchmark, forget=request.forget)
     encoder = context.encoder_of(context.loader.chat_of(start.path))
     texts = None if alternatives is None else read_alternatives(alternatives)
@@ -150,7 +163,9 @@ def _relearns(context: Context) -> bool:
 def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
-    plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
+    built = methods.build(config.method)
+    plugins = [methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name]]
+    plugins += [methods[built.first.name]] if isinstance(built, FollowUp) else []
     code = [plugin.code for plugin in plugins if plugin.code]
     return {
         "stage": "unlearn",
@@ -178,9 +193,13 @@ def _unlearn_request(
 ) -> Product:
     rows = _encode_request(context, start, request, alternatives)
     method: Method = methods.build(context.config.method)
+
+    def unlearn_by(options: Any) -> Product:
+        return _unlearn_request(_with_method(context, options), start, request, alternatives, title)
+
     return context.cache.produce(
         KIND,
         _unlearning_depends_on(context, start, rows),
-        lambda folder: method.unlearn(Lab(context, start, rows, folder, title)),
+        lambda folder: method.unlearn(Lab(context, start, rows, folder, title, unlearn_by)),
         rerun=context.config.rerun,
     )

@@ -61,13 +61,17 @@ def encode_unlearning_rows(
         method: of a method without a loss of its own on forget rows, the answers to forget and the retain rows.
         encoder: of the model that is trained: a given target may have its own tokenizer and template.
         seed: of the draw of paired answers.
-        alternatives: row id -> the answers that were generated for a forget row, if the method asks for them.
+        alternatives: row id -> the answers that were generated for a forget row, if the method asks for them; None:
+            not yet, and there are no paired answers.
     Raises:
         DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
     """
     pairs, retain_pairs = Pairs.none, False
     if isinstance(method, GradientMethod):
-        pairs = Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
+        needs = method.needs
+        pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
+        if needs.generated is not None and alternatives is None:
+            pairs = Pairs.none
         retain_pairs = any(term.paired for term in method.retain_terms)
 
     def paired(rows: Sequence[Row], kind: Pairs) -> Sequence[Encoded]:

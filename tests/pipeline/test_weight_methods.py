@@ -71,3 +71,31 @@ def test_fine_tuning_of_a_task_vector_lowers_the_loss_on_forget_rows(run: Runner
     done = unlearned(run, "method=task_vector", "trainer.steps=20")
     losses = [json.loads(line)["loss"] for line in done.rundir.metrics_jsonl.read_text().splitlines()]
     assert sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_undo_without_noise_and_distillation_is_its_first_method(run: Runner) -> None:
+    """Bit for bit; and the first method's model is the product of a run with that method alone."""
+    alone = unlearned(run, "method=npo")
+    undo = unlearned(run, "method=undo", "method@method.first=npo", "method.alpha=0", "method.distil_steps=0")
+    expected, found = weights(alone.rundir.model), weights(undo.rundir.model)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert entry(undo)["flops_forward"] == entry(alone)["flops_forward"]
+
+
+def test_undo_mixes_noise_in_and_distils_the_first_model_back(run: Runner, first: Finished) -> None:
+    """More noise is further away; distillation lowers the KL to the first model; the curve has both trainings."""
+    noise = ("method=undo", "method@method.first=npo", "method.alpha=0.5", "method.beta=1")
+    before = len(folders(first, "unlearned"))
+    mixed = unlearned(run, *noise, "method.distil_steps=0")
+    distilled = unlearned(run, *noise, "method.distil_steps=30", "method.distil_lr=3e-3")
+    npo = weights(unlearned(run, "method=npo").rundir.model)
+    found = weights(mixed.rundir.model)
+    norms = [name for name in npo if npo[name].dim() == 1]
+    assert norms and all(torch.equal(found[name], npo[name]) for name in norms)
+    assert not any(torch.equal(found[name], npo[name]) for name in npo.keys() - set(norms))
+    assert len(folders(first, "unlearned")) - before <= 3  # npo once, and two of undo
+    lines = [json.loads(line) for line in distilled.rundir.metrics_jsonl.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(34))
+    assert "forget_loss" in lines[0] and "forget_loss" not in lines[4]
+    losses = [line["loss"] for line in lines[4:]]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
