@@ -45,6 +45,12 @@ CASES = (
     Case("eru", "elastic", "random_direction"),
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
+    Case(
+        "npo",
+        "reference",
+        "latent_pgd",
+        adversary_options={"steps": 2, "ball": "sequence", "eps": 2.0, "tokens": "all"},
+    ),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
     Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
     Case("tar", "none", "relearning", adversary_options={"steps": 2, "every": 1, "lr": 1e-3}),
