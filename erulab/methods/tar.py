@@ -22,11 +22,11 @@ Limit: the entropy of forget answers at theta_k is what is raised, which need no
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional
 
 from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step, state_after_block
+from erulab.methods.max_entropy import kl_from_uniform
 from erulab.methods.retain import RETAIN_TERMS, Normalizer, Retain, RetainTerm
 from erulab.methods.seen import ForgetRows, Seen, TokenValue
 from erulab.options import require_not_negative
@@ -36,17 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def entropy_gap(logits: torch.Tensor, labels: torch.Tensor, reference_logits: torch.Tensor | None) -> torch.Tensor:
-    """Returns (positions,) KL(uniform, p) = -mean log p - log V, in nats; 0 where all logits are equal.
-
-    Args:
-        logits: (positions, vocabulary).
-        labels, reference_logits: not read.
-    """
-    return logits.logsumexp(-1) - logits.mean(-1) - math.log(logits.shape[-1])
-
-
-_ENTROPY_GAP = TokenValue("entropy_gap", entropy_gap)
+_GAP = TokenValue("kl_from_uniform", kl_from_uniform)
 
 
 @dataclass
@@ -76,7 +66,7 @@ class TAR(GradientMethod):
 
     @property
     def needs(self) -> Needs:
-        return Needs(normalizer=Normalizer.tokens, nll=False, values=(_ENTROPY_GAP,))
+        return Needs(normalizer=Normalizer.tokens, nll=False, values=(_GAP,))
 
     @property
     def retain_terms(self) -> tuple[RetainTerm, ...]:
@@ -95,5 +85,5 @@ class TAR(GradientMethod):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seen = rows.policy
         assert isinstance(seen, Seen)
-        gap = seen.sum_by_row(seen.values["entropy_gap"])
-        return gap, {"nll": seen.mean, "entropy_gap": gap.detach() / seen.tokens}
+        gap = seen.sum_by_row(seen.values[_GAP.name])
+        return gap, {"nll": seen.mean, "kl_from_uniform": gap.detach() / seen.tokens}

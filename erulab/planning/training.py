@@ -14,7 +14,7 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
-from erulab.methods.base import Answer, Pairs, gradient_method
+from erulab.methods.base import Answer, ForgetTokens, Pairs, gradient_method
 from erulab.methods.retain import Retain
 from erulab.models.options import Attention
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
@@ -43,6 +43,7 @@ class TrainedAnswers:
     answer: Answer
     pairs: Pairs
     retain: Retain
+    forget_tokens: ForgetTokens = ForgetTokens.all
 
     @classmethod
     def of(cls, config: RunConfig) -> TrainedAnswers:
@@ -52,7 +53,8 @@ class TrainedAnswers:
             return cls(False, Answer.forget, Pairs.none, Retain.none)
         needs = method.needs
         pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
-        return cls(True, needs.answer, pairs, method.options.retain)
+        options = method.options
+        return cls(True, needs.answer, pairs, options.retain, options.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
@@ -107,6 +109,12 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     for part in parts:
         total += TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
     return total
+
+
+def surprise_rows(sizes: DataSizes) -> TokenCounts:
+    """Counts the tokens that the search for surprising tokens runs once: the forget rows, without padding."""
+    part = sizes.forget
+    return TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
 
 
 def _groups(answers: TrainedAnswers, sizes: DataSizes) -> list[Group]:

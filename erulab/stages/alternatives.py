@@ -10,7 +10,7 @@ from typing import Any
 
 from erulab.data.rows import Request, Row
 from erulab.evaluation.alternatives import generate_alternatives
-from erulab.methods.base import Alternatives, GradientMethod
+from erulab.methods.base import Alternatives, gradient_method
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -22,8 +22,9 @@ KIND = "alternatives"
 FILE = "alternatives.json"  # row id -> texts
 
 
-def wanted_alternatives(method: GradientMethod | None) -> Alternatives | None:
-    """Returns which alternatives a method asks for; None if it asks for none."""
+def wanted_alternatives(options: Any) -> Alternatives | None:
+    """Returns which alternatives the method of these options asks for; None if it asks for none."""
+    method = gradient_method(options)
     return None if method is None else method.needs.generated
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
 from erulab.models.policy import disable_dropout
 from erulab.reporting.console import progress
+from erulab.stages.best_step import BestStep
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.step_judge import StepJudge
 from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import assemble_unlearning
 from erulab.training.batches import Split, total_steps
@@ -45,6 +47,7 @@ class Lab:
     folder: Path  # of the product
     title: str  # of the progress bar
     unlearn_by: Callable[[Any], Product]  # options of another method -> its product of the same request
+    judge: StepJudge | None = None  # chooses the step that is kept (`trainer.keep=best`); None: the last one
 
     def descend(self, method: GradientMethod) -> None:
         """Trains the target on the method's loss by the run's options; keeps the model and its metrics.
@@ -57,11 +60,15 @@ class Lab:
         subject = context.loader.load_to_train(self.target)
         references = context.cache.folder("references")
         unlearning = assemble_unlearning(config, context.loader, self.target, subject, self.rows, ranks, references)
-        trajectory = Trajectory(context, unlearning.model, unlearning.engine)
-        engine = unlearning.engine
+        engine, steps = unlearning.engine, unlearning.loop.steps
+        best = None if self.judge is None else BestStep(self.folder, self.judge, steps, ranks)
+        trajectory = Trajectory(context, unlearning.model, engine, steps, best)
         checkpoints = self._train(engine, unlearning.objective, unlearning.loop, self.folder, self.title, trajectory)
-        self._save(unlearning.model, engine)
+        weights = engine.weights(trained_only=config.model.lora.rank > 0) if best is None else best.weights()
+        self._save(unlearning.model, weights)
         checkpoints.clear()
+        if best is not None:
+            best.finish()
 
     def finetune_on_forget_rows(self) -> ModelRef:
         context = self.context
@@ -205,14 +212,18 @@ class Lab:
             tracker.replay(needed.folder / METRICS)
         tracker.keep(self.folder / METRICS)
 
-    def _save(self, trained: LoadedModel, engine: Engine) -> None:
-        """Writes the model; with LoRA the adapter beside it, and the model with the adapter merged into it."""
+    def _save(self, trained: LoadedModel, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Writes the model; with LoRA the adapter beside it, and the model with the adapter merged into it.
+
+        Args:
+            weights: all weights of the model; with LoRA those of the adapters.
+        """
         context, folder = self.context, self.folder
         lora, first = context.config.model.lora, context.ranks.first
         if not lora.rank:
-            save_folder(trained, folder / "model", engine.weights(), write=first)
+            save_folder(trained, folder / "model", weights, write=first)
             return
-        adapters = dict(engine.weights(trained_only=True))
+        adapters = dict(weights)
         if first:
             # Put on the target anew, in host memory: under zero3 no rank holds all of the model that was trained.
             whole = with_lora(

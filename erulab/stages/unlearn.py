@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from erulab.adversaries.weights import WeightAdversary
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.data.rows import Request, Row
-from erulab.methods.base import Alternatives, FollowUp, Method, gradient_method
-from erulab.options import NOT_IN_PRODUCT
+from erulab.methods.base import FollowUp, Method, forgetting_options
+from erulab.options import product_options
 from erulab.registry import adversaries, methods, rewards
-from erulab.stages.alternatives import (
-    find_alternatives,
-    make_alternatives,
-    read_alternatives,
-    wanted_alternatives,
-)
+from erulab.stages.best_step import read_kept
 from erulab.stages.cache import Product, key_of
 from erulab.stages.context import Context
 from erulab.stages.lab import METRICS, Lab
-from erulab.training.assembly import encode_unlearning_rows
+from erulab.stages.request_rows import Preparation, encode_request, find_preparations, prepare_request
+from erulab.stages.step_judge import build_step_judge, choice_depends_on
 from erulab.training.batches import total_steps
 from erulab.training.encode_rows import content_hash
 from erulab.training.loader import ModelRef
@@ -31,6 +26,8 @@ from erulab.training.unlearning_batches import UnlearningRows
 VERSION = 1  # of this stage's results: a change makes every unlearned model anew
 KIND = "unlearned"
 UNLEARNED = "unlearned"  # the role of the last request's model
+# Options of a method that say which tokens of the rows count: the hash of the rows holds what they do.
+SEEN_IN_ROWS = ("forget_tokens", "surprise")
 
 
 @dataclass(frozen=True)
@@ -38,57 +35,54 @@ class UnlearnedRequest:
     """One request that has been unlearned."""
 
     role: str  # of its model: "unlearned" for the last request, "unlearned@<request>" for those before
-    product: Product
+    products: tuple[Product, ...]  # what was made for it; the last one holds its model
     costs: Costs  # of all requests that led from the target to its model
     forget: Sequence[Row]  # the rows that it names
     alternatives: Product | None  # the answers that were generated for these rows, if the method asks for some
 
     @property
     def ref(self) -> ModelRef:
-        return ModelRef(self.product.key, str(self.product.folder / "model"))
+        return ModelRef(self.products[-1].key, str(self.products[-1].folder / "model"))
+
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """Which step the model is of, as figures of scores.json; empty for the model after the last step."""
+        return read_kept(self.products[-1].folder)
 
 
-def unlearn(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
-    """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it."""
+def unlearn(context: Context, target: ModelRef, oracle: ModelRef | None) -> list[UnlearnedRequest]:
+    """Unlearns every request in turn, each unless the cache has it; the metrics of its training are kept beside it.
+
+    Args:
+        oracle: what `trainer.keep=best` compares with; it also tells which tokens are surprising, where the method
+            forgets those. None where the run has none.
+    """
     requests = _requests(context)
     done: list[UnlearnedRequest] = []
     first_step = 0  # of the request, over all steps of this run
     for request in requests:
         start = done[-1].ref if done and request.continues else target
         context.tracker.begin(request.name if len(requests) > 1 else "", first_step)
-        alternatives = _find_alternatives(context, start, request, make=True)
-        product = _unlearn_request(context, start, request, alternatives, title=_title(request, requests))
+        prepared = prepare_request(_forgetting(context), start, request, oracle)
+        product = _unlearn_request(context, start, request, oracle, prepared, title=_title(request, requests))
         if product.from_cache:
             context.tracker.replay(product.folder / METRICS)
-        done.append(_finish_request(request, product, alternatives, requests, done))
+        done.append(_finish_request(request, product, prepared, requests, done))
         first_step += _steps(context, request)
     return done
 
 
-def find_unlearned(context: Context, target: ModelRef) -> list[UnlearnedRequest]:
+def find_unlearned(context: Context, target: ModelRef, oracle: ModelRef | None) -> list[UnlearnedRequest]:
     """Finds the requests that an earlier run unlearned, up to the first one that the cache does not have."""
     requests = _requests(context)
     done: list[UnlearnedRequest] = []
     for request in requests:
         start = done[-1].ref if done and request.continues else target
-        alternatives = _find_alternatives(context, start, request, make=False)
-        if alternatives is None and _wanted(context) is not None:
+        found = _find_request(context, start, request, oracle)
+        if found is None:
             break
-        rows = _encode_request(context, start, request, alternatives)
-        product = context.cache.find(KIND, _unlearning_depends_on(context, start, rows))
-        if product is None:
-            break
-        done.append(_finish_request(request, product, alternatives, requests, done))
+        done.append(_finish_request(request, *found, requests, done))
     return done
-
-
-def _steps(context: Context, request: Request) -> int:
-    """Returns the steps that unlearning a request takes, as its metrics count them."""
-    trainer, method = context.config.trainer, methods.build(context.config.method)
-    steps = total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
-    if not isinstance(method, FollowUp):
-        return steps
-    return steps + (steps if method.retain_steps is None else method.retain_steps)
 
 
 def _requests(context: Context) -> Sequence[Request]:
@@ -100,8 +94,13 @@ def _title(request: Request, requests: Sequence[Request]) -> str:
     return f"unlearning request {request.name}" if len(requests) > 1 else "unlearning"
 
 
-def _wanted(context: Context) -> Alternatives | None:
-    return wanted_alternatives(gradient_method(context.config.method))
+def _steps(context: Context, request: Request) -> int:
+    """Returns the steps that unlearning a request takes, as its metrics count them."""
+    trainer, method = context.config.trainer, methods.build(context.config.method)
+    steps = total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    if not isinstance(method, FollowUp):
+        return steps
+    return steps + (steps if method.retain_steps is None else method.retain_steps)
 
 
 def _with_method(context: Context, options: Any) -> Context:
@@ -109,73 +108,62 @@ def _with_method(context: Context, options: Any) -> Context:
     return replace(context, config=replace(context.config, method=options))
 
 
-def _find_alternatives(context: Context, start: ModelRef, request: Request, *, make: bool) -> Product | None:
-    """Returns the generated answers to a request's rows; None if the method asks for none.
-
-    Args:
-        make: whether they are generated if the cache does not have them; otherwise None is returned.
-    """
-    wanted = _wanted(context)
-    if wanted is None:
-        return None
-    return (make_alternatives if make else find_alternatives)(context, start, request, wanted)
+def _forgetting(context: Context) -> Context:
+    """Returns the context of the run with the method that trains on the forget rows."""
+    return _with_method(context, forgetting_options(context.config.method))
 
 
 def _finish_request(
     request: Request,
     product: Product,
-    alternatives: Product | None,
+    prepared: Preparation,
     requests: Sequence[Request],
     before: Sequence[UnlearnedRequest],
 ) -> UnlearnedRequest:
     """Names the role of a request's model, and adds the costs of the requests that it continues.
 
     Args:
-        alternatives: the generated answers to its rows, if the method asks for some.
+        product: holds its model.
         requests: all requests of the data set.
         before: the requests that are done, in order.
     """
-    needed = [before[-1].costs] if before and request.continues else []
-    needed += [alternatives.costs] if alternatives is not None else []
-    costs = account.sum_over_products([*needed, product.costs]) if needed else product.costs
+    products = (*prepared.products, product)
+    earlier = [before[-1].costs] if before and request.continues else []
+    costs = account.sum_over_products([*earlier, *(one.costs for one in products)])
     role = UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}"
-    return UnlearnedRequest(role, product, costs, request.forget, alternatives)
+    return UnlearnedRequest(role, products, costs, request.forget, prepared.alternatives)
 
 
-def _encode_request(
-    context: Context, start: ModelRef, request: Request, alternatives: Product | None
-) -> UnlearningRows:
-    """Encodes the rows of a request with the tokenizer and template of the model that the request starts from."""
-    method: Method = gradient_method(context.config.method) or methods.build(context.config.method)
-    asked = replace(context.benchmark, forget=request.forget)
-    encoder = context.encoder_of(context.loader.chat_of(start.path))
-    texts = None if alternatives is None else read_alternatives(alternatives)
-    rows = encode_unlearning_rows(encoder, asked, method, context.config.seed, texts)
-    return replace(rows, facts=[row.fact_id for row in request.forget]) if _relearns(context) else rows
+def _find_request(
+    context: Context, start: ModelRef, request: Request, oracle: ModelRef | None
+) -> tuple[Product, Preparation] | None:
+    """Finds what earlier runs made for a request; None if its model is not there."""
+    forgetting = _forgetting(context)
+    for prepared in find_preparations(forgetting, start, request, oracle):
+        rows = encode_request(forgetting, start, request, prepared)
+        product = context.cache.find(KIND, _unlearning_depends_on(context, start, oracle, rows))
+        if product is not None:
+            return product, prepared
+    return None
 
 
-def _relearns(context: Context) -> bool:
-    """Tells whether the run's adversary relearns facts that a step leaves out."""
-    adversary = adversaries.build(context.config.adversary)
-    return isinstance(adversary, WeightAdversary) and adversary.relearns
-
-
-def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRows) -> dict[str, Any]:
+def _unlearning_depends_on(
+    context: Context, start: ModelRef, oracle: ModelRef | None, rows: UnlearningRows
+) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
-    built = methods.build(config.method)
-    plugins = [methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name]]
-    plugins += [methods[built.first.name]] if isinstance(built, FollowUp) else []
-    code = [plugin.code for plugin in plugins if plugin.code]
+    used = {config.method.name, forgetting_options(config.method).name}
+    plugins = [*(methods[name] for name in sorted(used)), rewards[config.reward.name]]
+    code = [plugin.code for plugin in (*plugins, adversaries[config.adversary.name]) if plugin.code]
     return {
         "stage": "unlearn",
         "version": VERSION,
         "target": start.key,
         "seed": config.seed,
-        "method": asdict(config.method),
+        "method": {k: v for k, v in asdict(config.method).items() if k not in SEEN_IN_ROWS},
         "reward": asdict(config.reward),
         "adversary": asdict(config.adversary),
-        "trainer": {k: v for k, v in asdict(config.trainer).items() if k not in NOT_IN_PRODUCT},
+        "trainer": product_options(asdict(config.trainer)),
         "lora": asdict(config.model.lora) if config.model.lora.rank else None,
         "forget": content_hash(rows.forget),
         "paired": content_hash(rows.paired),
@@ -185,21 +173,32 @@ def _unlearning_depends_on(context: Context, start: ModelRef, rows: UnlearningRo
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
+        **choice_depends_on(context, oracle),
     }
 
 
 def _unlearn_request(
-    context: Context, start: ModelRef, request: Request, alternatives: Product | None, title: str
+    context: Context,
+    start: ModelRef,
+    request: Request,
+    oracle: ModelRef | None,
+    prepared: Preparation,
+    title: str,
 ) -> Product:
-    rows = _encode_request(context, start, request, alternatives)
+    rows = encode_request(_forgetting(context), start, request, prepared)
     method: Method = methods.build(context.config.method)
+    depends_on, rerun = _unlearning_depends_on(context, start, oracle, rows), context.config.rerun
+    judge = None
+    # Before `produce`, which counts what making the product costs.
+    if context.keeps_best and oracle is not None and (rerun or context.cache.find(KIND, depends_on) is None):
+        judge = build_step_judge(context, start, oracle)
 
     def unlearn_by(options: Any) -> Product:
-        return _unlearn_request(_with_method(context, options), start, request, alternatives, title)
+        return _unlearn_request(_with_method(context, options), start, request, oracle, prepared, title)
 
     return context.cache.produce(
         KIND,
-        _unlearning_depends_on(context, start, rows),
-        lambda folder: method.unlearn(Lab(context, start, rows, folder, title, unlearn_by)),
-        rerun=context.config.rerun,
+        depends_on,
+        lambda folder: method.unlearn(Lab(context, start, rows, folder, title, unlearn_by, judge)),
+        rerun=rerun,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from torch import nn
 from erulab.adversaries.relearning import AdamUpdate, InnerOptimizer, Relearning, RelearningOptions
 from erulab.adversaries.weights import WeightSpace
 from erulab.data.rows import Benchmark
-from erulab.methods.tar import TAROptions, entropy_gap
+from erulab.methods.tar import TAROptions
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
 from erulab.options import Precision, RunConfig, TrainerOptions
@@ -194,10 +193,3 @@ def test_a_step_of_tar_against_loops() -> None:
         assert p is not None
         # Gradients taken apart are kept in float32.
         torch.testing.assert_close(p, one + g, rtol=1e-5, atol=1e-6)
-
-
-def test_the_entropy_gap_is_0_at_equal_logits_and_minus_mean_log_p_minus_log_v_elsewhere() -> None:
-    logits = torch.randn(3, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    expected = -logits.log_softmax(-1).mean(-1) - math.log(11)
-    torch.testing.assert_close(entropy_gap(logits, torch.zeros(3), None), expected)
-    assert entropy_gap(torch.full((1, 11), 3.0, dtype=torch.float64), torch.zeros(1), None).abs() < 1e-12

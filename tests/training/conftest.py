@@ -14,6 +14,7 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
+from erulab.methods.base import forget_tokens_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Schedule, TrainerOptions
@@ -110,10 +111,12 @@ class Unlearning:
             seed=self.seed,
         )
         encoder = Encoder(self.loaded.chat, None, Path())
-        generated = methods.build(config.method).needs.generated
+        method = methods.build(config.method)
         # In place of answers that a model generates, the first wrong ones that the world has.
-        given = None if generated is None else {row.id: row.perturbed[: generated.count] for row in self.world.forget}
-        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed, given)
+        count = 0 if method.needs.generated is None else method.needs.generated.count
+        given = {row.id: row.perturbed[:count] for row in self.world.forget} if count else None
+        tokens = forget_tokens_of(config.method)
+        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, tokens, alternatives=given)
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(
