@@ -53,7 +53,8 @@ class TrainedAnswers:
             return cls(False, Answer.forget, Pairs.none, Retain.none)
         needs = method.needs
         pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
-        return cls(True, needs.answer, pairs, config.method.retain, config.method.forget_tokens)
+        options = method.options
+        return cls(True, needs.answer, pairs, options.retain, options.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:

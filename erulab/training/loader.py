@@ -95,6 +95,13 @@ class ModelLoader:
         """
         if not self._sharded:
             return loaded.copy().policy.requires_grad_(False)
+        return self._frozen_shards(ref)
+
+    def load_frozen(self, ref: ModelRef) -> Policy:
+        """Loads a model that is only compared with."""
+        return self._frozen_shards(ref) if self._sharded else self.load(ref).policy.requires_grad_(False)
+
+    def _frozen_shards(self, ref: ModelRef) -> Policy:
         from erulab.training.sharded import ShardedPolicy
 
         model = self._load_sharded(ref.path).model.requires_grad_(False)
