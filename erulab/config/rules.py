@@ -17,6 +17,7 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.config.memory_rules import check_optimizer, check_quantization
 from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions
 from erulab.data.wmdp import WmdpOptions
@@ -321,5 +322,14 @@ CHECKS: tuple[Check, ...] = (
     check_kept_step,
     check_data_set,
     check_engine,
+    check_optimizer,
+    check_quantization,
 )
-JOB_CHECKS: tuple[Check, ...] = (check_engine, check_separate_gradients, check_batches, check_named_files)
+JOB_CHECKS: tuple[Check, ...] = (
+    check_engine,
+    check_separate_gradients,
+    check_optimizer,
+    check_quantization,
+    check_batches,
+    check_named_files,
+)

@@ -16,6 +16,7 @@ from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Method, Pa
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
+from erulab.models.options import Quantization
 from erulab.models.policy import Policy, disable_dropout
 from erulab.options import Combine, RunConfig, TrainerOptions
 from erulab.ranks import Ranks
@@ -171,6 +172,7 @@ def assemble_unlearning(
         weight_decay=trainer.weight_decay,
         clip=trainer.clip,
         precision=trainer.precision,
+        optimizer=trainer.optimizer,
     )
     objective = build_objective(config, rows, policy, References(table, frozen), pad_id=subject.pad_id, ranks=ranks)
     steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
@@ -209,10 +211,12 @@ def _reference_table(
     # In the precision of training: otherwise depth would not be 0 before the first step.
     device = subject.policy.device
     half = runs_in_bf16(config.trainer.precision, device)
+    quantize = config.model.lora.quantize
+    rounded = [word for word, is_so in (("bf16", half), (quantize.value, quantize is not Quantization.none)) if is_so]
     with loader.forwards_before_engine(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
         return reference_table(
             subject.policy,
-            f"{target.key}-bf16" if half else target.key,
+            "-".join([target.key, *rounded]),
             rows.forget,
             rows.paired,
             folder=folder,

@@ -62,6 +62,23 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("5 two sizes", ["trainer.micro_batch=8", "trainer.micro_tokens=512"], ["micro_tokens must be null where micro_b"]),
     ("6 compiled writes", ["trainer.compile=true", "adversary.sites=all_writes"], ["compile=true", "block_inputs"]),
     ("6 no adapter", ["artifacts.model=adapter"], ["model.lora.rank=0 trains no adapter", "model.lora.rank=16"]),
+    (
+        "6 optimizer",
+        ["trainer.optimizer=adam"],
+        ["one of adamw, adamw_8bit, paged_adamw_8bit, ada", "'adam'"],
+    ),
+    ("6 cut state", ["trainer.optimizer=adamw_8bit", "engine=zero1"], ["engine=zero1 cannot cut", "try engine=local"]),
+    (
+        "6 cut state, auto",
+        ["trainer.optimizer=adafactor", "engine.processes=2"],
+        ["engine=zero2 cannot", "engine=zero0"],
+    ),
+    ("6 4 bits, all weights", ["model.lora.quantize=nf4"], ["model.lora.rank=0 trains all", "try model.lora.rank=16"]),
+    (
+        "6 4 bits, zero3",
+        ["model.lora.quantize=nf4", "model.lora.rank=8", "engine=zero3"],
+        ["engine=zero3 cannot cut", "try engine=zero2"],
+    ),
     ("6 no margin", ["method=ga", "reward=elastic"], ["method=ga", "reward=elastic", "method=npo"]),
     ("6 no reward", ["method=npo", "reward=none"], ["method=npo needs a reward", "reference_free"]),
     ("6 raw alpha", ["reward.z=raw", "reward.alpha=1"], ["reward.alpha must be < 1 with z=raw"]),
