@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape, Norm, Place
+from erulab.costs.states import state_bytes, trained_matrices, update_bytes
+from erulab.options import OptimizerName
 
 # Equal to that of erulab/logprobs.py (a test compares them), which loads torch; this module must not.
 CHUNK = 1024
@@ -28,6 +30,9 @@ CHUNK = 1024
 BUCKET = 500_000_000
 LIVE = 1_000_000_000
 PREFETCH = 50_000_000
+
+# Bytes of an nf4 weight: a code of 4 bits; for each 64 weights a scale of 8 bits, and for each 256 scales a float32.
+NF4 = 0.5 + (1 + 4 / 256) / 64
 
 
 class NumberFormat(Enum):
@@ -81,6 +86,9 @@ class TrainingSetup:
     sharding: Sharding = Sharding()
     checkpointing: bool = False
     adapters: Adapters = NO_ADAPTERS
+    quantized: bool = False  # the blocks' matrices under the adapters are frozen in nf4
+    optimizer: OptimizerName = OptimizerName.adamw
+    pages: bool = True  # whether the state of a paged optimizer can leave the device; a CPU has nowhere else
     eager_attention: bool = False
     frozen_copy: bool = False  # retain=kl without adapters keeps the model before unlearning
     loads_whole: bool = True  # each process holds the whole model in float32 before its engine is built
@@ -114,15 +122,21 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     share = 1 / sharding.processes
     zero = sharding.stage is not None and sharding.stage > 0
 
-    weights = everything * numbers.weight * (share if sharding.stage == 3 else 1)
+    rounded = shape.linear_weights if training.quantized else 0
+    whole = (everything - rounded) * numbers.weight + rounded * NF4
+    weights = whole * (share if sharding.stage == 3 else 1)
     if numbers is NumberFormat.autocast:
-        weights += 2 * (shape.linear_weights + shape.head_weights)
+        # 4-bit weights are converted for each product anew, also in backward.
+        weights += 2 * (shape.linear_weights - rounded + shape.head_weights)
     gradients = trained * numbers.weight * (share if sharding.stage in (2, 3) else 1)
-    # Two moments in float32. DeepSpeed's sharded and bf16 optimizers also keep float32 master weights, and cast the
-    # gradient to float32 for the update.
+    # DeepSpeed's sharded and bf16 optimizers also keep float32 master weights, and cast the gradient to float32 for the
+    # update.
     master = zero or numbers is NumberFormat.bf16
-    state = trained * (12 if master else 8) * (share if zero else 1)
+    matrices = trained_matrices(shape, training.adapters)
+    kept_state = state_bytes(training.optimizer, matrices, trained)
+    state = (kept_state + (4 * trained if master else 0)) * (share if zero else 1)
     update = trained * 4 * (share if zero else 1) if master else 0.0
+    update += update_bytes(training.optimizer, matrices)
     buffers = _deepspeed_buffers(shape, training)
 
     kept = _saved_activations(shape, micro, training)
@@ -130,7 +144,11 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
     activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
     logits = _logits_bytes(shape, micro)
-    if training.loads_whole:
+    if training.quantized:
+        # Each tensor is rounded as it is read; in the end the adapters are put on the whole model in host memory.
+        own, host = whole, 4.0 * shape.parameters
+        loading = own + numbers.weight * max(linear.weights for linear in shape.linears)
+    elif training.loads_whole:
         # Read into host memory, then moved to the device; a frozen copy stays whole and float32.
         own = host = 4.0 * shape.parameters
         loading = own
@@ -140,6 +158,8 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
         loading = own + numbers.weight * shape.head_weights
     reference = own if training.frozen_copy and not training.adapters.rank else 0.0
     loading += reference
+    if training.optimizer is OptimizerName.paged_adamw_8bit and training.pages:
+        host, state = max(host, state), state - kept_state
     if sharding.offload:
         # Gradients leave the device as soon as they are computed.
         moved = update if sharding.disk else state + update
@@ -163,6 +183,8 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
         - kept.boundary
         + numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
     )
+    if training.quantized:
+        working += numbers.product * max(linear.weights for linear in shape.linears)  # converted for its product
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has one gradient from each side, and their sum where it is not taken in place.
     copies = (1 if numbers is NumberFormat.autocast else 2) + (not micro.alone) if shape.tied else 0
@@ -209,7 +231,9 @@ def _saved_activations(shape: ModelShape, micro: MicroBatch, training: TrainingS
         block += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
     else:
         block += 4 * shape.heads + product * micro.length
-    block += product * (_mlp_kept(shape) - (not keeps[Place.mlp_out])) * shape.mlp_width
+    # A 4-bit matrix gives its product in the format of its input; what the last matrix reads is cast for its adapter.
+    inner = stream if training.quantized else product
+    block += (inner * (_mlp_kept(shape) - 1) + product * bool(keeps[Place.mlp_out])) * shape.mlp_width
     if adapters.rank:
         block += product * adapters.rank * len(keeping)
         # Adapters cast their input themselves: here the result of attention.

@@ -16,7 +16,7 @@ from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.methods.base import Answer, ForgetTokens, Pairs, gradient_method
 from erulab.methods.retain import Retain
-from erulab.models.options import Attention
+from erulab.models.options import Attention, Quantization
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import (
     Group,
@@ -53,7 +53,8 @@ class TrainedAnswers:
             return cls(False, Answer.forget, Pairs.none, Retain.none)
         needs = method.needs
         pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
-        return cls(True, needs.answer, pairs, config.method.retain, config.method.forget_tokens)
+        options = method.options
+        return cls(True, needs.answer, pairs, options.retain, options.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
@@ -143,20 +144,22 @@ def trained_adapters(config: RunConfig) -> Adapters:
 
 
 def number_format(engine: EngineOptions, bf16: bool) -> NumberFormat:
-    """Returns the formats an engine computes in: in bf16, plain PyTorch keeps float32 weights, DeepSpeed does not."""
+    """Returns the formats an engine computes in: in bf16, weights that nothing shards stay in float32."""
     if not bf16:
         return NumberFormat.fp32
-    return NumberFormat.autocast if engine.name is EngineName.local else NumberFormat.bf16
+    whole = engine.name in (EngineName.local, EngineName.zero0)
+    return NumberFormat.autocast if whole else NumberFormat.bf16
 
 
 def training_memory(
-    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool
+    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool, *, pages: bool
 ) -> dict[str, Memory]:
     """Estimates the memory of each training in the run.
 
     Args:
         engine: with its name and processes settled, never `auto`.
         bf16: whether the run computes in bfloat16.
+        pages: whether a paged optimizer's state can leave the device, as on GPUs.
     Returns:
         "learning" (target or oracle) and "unlearning", where the run has them.
     """
@@ -184,9 +187,16 @@ def training_memory(
         kl = answers.retain is Retain.kl
         groups = _groups(answers, sizes)
         micro = _largest_micro_batch(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)
-        found["unlearning"] = estimate_memory(
-            shape, micro, replace(common, adapters=trained_adapters(config), frozen_copy=kl, loads_whole=stage != 3)
+        setup = replace(
+            common,
+            adapters=trained_adapters(config),
+            quantized=config.model.lora.quantize is not Quantization.none,
+            optimizer=config.trainer.optimizer,
+            pages=pages,
+            frozen_copy=kl,
+            loads_whole=stage != 3,
         )
+        found["unlearning"] = estimate_memory(shape, micro, setup)
     return found
 
 
