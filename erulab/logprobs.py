@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 Head = Callable[[torch.Tensor], torch.Tensor]
+# (logits, labels, reference logits or None) -> values: (positions, vocabulary), (positions,) and, without gradient,
+# (positions, vocabulary) -> (positions,). Logits are in float32, or in float64 for a float64 model.
+ValueFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 # Positions whose logits exist at once: 1024 x 128k vocabulary in float32 is 0.5 GB.
 CHUNK = 1024
@@ -27,23 +30,40 @@ def token_nll(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> torch.T
     return _in_chunks(lambda h, y: _nll(head(h), y), hidden, labels)
 
 
-def token_kl(ref_hidden: torch.Tensor, ref_head: Head, hidden: torch.Tensor, head: Head) -> torch.Tensor:
-    """Computes KL(p_ref || p) over the whole vocabulary at each position; value and gradient are 0 at p = p_ref.
+def token_values(
+    hidden: torch.Tensor,
+    head: Head,
+    labels: torch.Tensor,
+    functions: Sequence[ValueFunction],
+    *,
+    nll: bool = False,
+    reference: tuple[torch.Tensor, Head] | None = None,
+) -> list[torch.Tensor]:
+    """Evaluates functions of the logits at each position, without holding logits of all positions at once.
 
     Args:
-        ref_hidden, hidden: (positions, width) final hidden states of the frozen reference and of the policy.
-        ref_head, head: their maps to logits.
+        hidden: (positions, width) final hidden states, one per label.
+        head: maps (n, width) to (n, vocabulary) logits.
+        labels: (positions,) int64.
+        functions: (logits, labels, reference logits or None) -> (n,); logits in float32 or float64.
+        nll: whether the NLL of the labels, without gradient, is wanted beside them.
+        reference: (positions, width) final states of the model before unlearning, and its head.
     Returns:
-        (positions,) nats.
+        (positions,) values of each function; then the NLL in nats, if wanted.
     """
 
-    def chunk(ref_h: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            ref_logp = F.log_softmax(_wide(ref_head(ref_h)), -1)
-        logp = F.log_softmax(_wide(head(h)), -1)
-        return (ref_logp.exp() * (ref_logp - logp)).sum(-1)
+    def chunk(h: torch.Tensor, y: torch.Tensor, *ref_h: torch.Tensor) -> torch.Tensor:
+        ref_logits = None
+        if reference is not None:
+            with torch.no_grad():
+                ref_logits = _wide(reference[1](ref_h[0]))
+        logits = _wide(head(h))
+        columns = [function(logits, y, ref_logits) for function in functions]
+        if nll:
+            columns.append(_nll(logits.detach(), y))
+        return torch.stack(columns, 1)
 
-    return _in_chunks(chunk, ref_hidden, hidden)
+    return list(_in_chunks(chunk, hidden, labels, *([reference[0]] if reference is not None else [])).unbind(1))
 
 
 def log_softmax(logits: torch.Tensor) -> torch.Tensor:
@@ -87,14 +107,12 @@ def _wide(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _in_chunks(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], first: torch.Tensor, second: torch.Tensor
-) -> torch.Tensor:
-    """Applies a function to CHUNK positions of both tensors at a time and joins the results."""
-    if len(first) <= CHUNK:
-        return function(first, second)
+def _in_chunks(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """Applies a function to CHUNK positions of all tensors at a time and joins the results."""
+    if len(tensors[0]) <= CHUNK:
+        return function(*tensors)
     parts = []
-    for a, b in zip(first.split(CHUNK), second.split(CHUNK), strict=True):
+    for chunk in zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True):
         # Recomputed in backward: otherwise the graph would keep the logits of every chunk.
-        parts.append(checkpoint(function, a, b, use_reentrant=False) if torch.is_grad_enabled() else function(a, b))
+        parts.append(checkpoint(function, *chunk, use_reentrant=False) if torch.is_grad_enabled() else function(*chunk))
     return torch.cat(parts)

@@ -20,8 +20,6 @@ MOST_EPOCHS = 1_000_000
 NOT_IN_SCORES = ("batch_tokens", "samples")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
-# Options of `trainer` and `model.lora` that a key holds unless they have this value, with which nothing changes.
-NOT_IN_PRODUCT_AT = {"optimizer": "adamw", "quantize": "none"}
 
 
 def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
@@ -57,17 +55,6 @@ def require_fraction(field_name: str, value: float) -> None:
     require(0 <= value <= 1, field_name, "between 0 and 1", value)
 
 
-def product_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of `trainer`, `target` or `model.lora` that the model that comes out depends on.
-
-    Args:
-        settings: values by the name of their option; an enum's may be plain.
-    """
-    plain = {key: value.value if isinstance(value, Enum) else value for key, value in settings.items()}
-    left_out = {key for key, value in NOT_IN_PRODUCT_AT.items() if plain.get(key) == value} | {*NOT_IN_PRODUCT}
-    return {key: value for key, value in settings.items() if key not in left_out}
-
-
 class Stage(Enum):
     """The stages of a run, in the order in which they run."""
 
@@ -83,6 +70,13 @@ class Schedule(Enum):
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
+
+
+class Combine(Enum):
+    sum = "sum"  # both gradients as they are
+    pcgrad = "pcgrad"  # the forget gradient without its part against the retain gradient
+    blur = "blur"  # the retain gradient, with its part along the forget gradient replaced by descent on it
+    gru = "gru"  # pcgrad against a moving average of the retain gradient
 
 
 class Precision(Enum):
@@ -135,6 +129,11 @@ class SavedModel(Enum):
     none = "none"
 
 
+class Keep(Enum):
+    last = "last"  # the model after the last step
+    best = "best"  # the evaluated step that is best on half of the facts to forget; the other half is reported
+
+
 @dataclass
 class TrainerOptions:
     """Unlearning, and the precision and memory options of every training. Accumulation is derived."""
@@ -142,7 +141,13 @@ class TrainerOptions:
     lr: float = 1e-5  # learning rate at its highest, after the warmup
     epochs: float = 5  # passes over the forget rows
     steps: Optional[int] = None  # optimiser steps; wins over epochs
-    global_batch: int = 32  # forget rows per step (a pair counts as one); as many retain rows are added
+    global_batch: int = (
+        32  # forget rows per step (a pair counts as one); retain_ratio times as many retain rows are added
+    )
+    retain_ratio: float = 1.0  # retain rows per forget row: more rehearsal at the same number of steps
+    combine: Combine = Combine.sum  # how the gradients of forget and retain loss become one
+    combine_gamma: float = 1.0  # combine=blur: factor of the forget gradient
+    combine_decay: float = 0.9  # combine=gru: share of the earlier average of retain gradients that stays in a step
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
@@ -154,6 +159,9 @@ class TrainerOptions:
     log_every: int = 1  # steps between lines of metrics.jsonl
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when the run is stopped
     eval_every: Optional[int] = None  # steps between evaluations during unlearning (a trajectory); null: none
+    keep: Keep = Keep.last  # the step whose model is the product
+    # with keep=best: least share of the target's utility; among the steps that keep it, |knowledge left| decides
+    keep_utility: float = 0.9
     precision: Precision = Precision.auto  # number format of forward and backward passes
     checkpointing: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile, block by block
@@ -163,6 +171,9 @@ class TrainerOptions:
         require_epochs("epochs", self.epochs)
         require_positive("steps", self.steps)
         require_positive("global_batch", self.global_batch)
+        require_positive("retain_ratio", self.retain_ratio)
+        require_not_negative("combine_gamma", self.combine_gamma)
+        require(0 <= self.combine_decay < 1, "combine_decay", "in [0, 1)", self.combine_decay)
         require_positive("micro_batch", self.micro_batch)
         require_positive("micro_tokens", self.micro_tokens)
         alone = self.micro_batch is None or self.micro_tokens is None
@@ -173,6 +184,7 @@ class TrainerOptions:
         require_positive("log_every", self.log_every)
         require_positive("save_every", self.save_every)
         require_positive("eval_every", self.eval_every)
+        require_fraction("keep_utility", self.keep_utility)
 
 
 @dataclass
@@ -197,6 +209,15 @@ class TargetOptions:
         require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         require_not_negative("clip", self.clip)
+
+
+def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `trainer` or `target` that a model depends on, for keys.
+
+    Args:
+        values: all options by name, as their dataclass holds them or as plain values.
+    """
+    return {name: value for name, value in values.items() if name not in NOT_IN_PRODUCT}
 
 
 @dataclass

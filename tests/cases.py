@@ -19,10 +19,12 @@ class Case:
     method_options: dict[str, Any] = field(default_factory=dict)
     reward_options: dict[str, Any] = field(default_factory=dict)
     adversary_options: dict[str, Any] = field(default_factory=dict)
+    trainer_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        extra = [str(v) for options in (self.method_options, self.reward_options) for v in options.values()]
+        named = (self.method_options, self.reward_options, self.trainer_options)
+        extra = [str(v) for options in named for v in options.values()]
         return "-".join([self.method, self.reward, self.adversary, *extra])
 
 
@@ -35,6 +37,8 @@ CASES = (
     Case("simnpo", "reference_free"),
     Case("dpo", "reference"),
     Case("dpo", "reference", method_options={"pairs": "alternative"}),
+    Case("dpo", "reference", method_options={"pairs": "same_sentence", "forget_tokens": "span"}),
+    Case("simnpo", "reference_free", method_options={"forget_tokens": "span"}),
     Case("eru", "elastic"),
     Case("eru", "elastic", reward_options={"z": "raw"}),
     Case("eru", "elastic", method_options={"pairs": "refusal"}),
@@ -43,6 +47,28 @@ CASES = (
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+    Case("wga"),
+    # With its own powers the loss is flat over most probabilities, and falls and rises as a token becomes unlikely.
+    Case("satimp", method_options={"beta1": 0.5}),
+    Case("undial"),
+    Case("ceu"),
+    Case("jensun"),
+    Case("max_entropy"),
+    Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2}),
+    Case("flat"),
+    Case("idk_ap"),
+    Case("rmu", method_options={"retain_weight": 10.0}),
+    Case("rmu", method_options={"layer": 1, "adaptive": True, "c": 3.0}),
+    Case("rmu", "none", "noise", method_options={"retain": "nll", "retain_weight": 1.0}),
+    Case("circuit_breaker"),
+    Case("circuit_breaker", method_options={"layers": [3], "retain": "nll"}),
+    Case("repnoise", method_options={"beta": 0.1}),
+    Case("repnoise", method_options={"layers": [3], "retain": "none"}),
+    Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
+    Case("gd", trainer_options={"combine": "pcgrad"}),
+    Case("npo", "reference", trainer_options={"combine": "blur"}),
+    Case("npo", "reference", "sam", trainer_options={"combine": "gru"}),
+    Case("npo", "reference", trainer_options={"retain_ratio": 2.0}),
 )
 
 

@@ -22,7 +22,7 @@ from erulab import draws
 from erulab.bench.measure import DEVICE
 from erulab.tokens.batch import Encoded
 from erulab.training.batches import rows_of_stream
-from erulab.training.unlearning import UnlearningRows
+from erulab.training.unlearning_batches import UnlearningRows
 
 IGNORED = -100
 

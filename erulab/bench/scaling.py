@@ -29,7 +29,8 @@ from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import reference_table
-from erulab.training.unlearning import References, UnlearningRows
+from erulab.training.unlearning import References
+from erulab.training.unlearning_batches import UnlearningRows
 
 VOCABULARY = 2048
 # Rows per step at one length, and lengths at one number of rows. A third of a row is its prompt.

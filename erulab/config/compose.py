@@ -27,7 +27,7 @@ from erulab import registry
 from erulab.config.rules import check_config
 from erulab.config.text_rules import check_overrides, check_texts
 from erulab.errors import ConfigError, ErulabError
-from erulab.methods.base import Pairs
+from erulab.methods.base import Pairs, gradient_method
 from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
@@ -227,10 +227,10 @@ def _fill_run(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfi
     return config
 
 
-def _has_pairs(method: Any) -> bool:
+def _has_pairs(options: Any) -> bool:
     """Tells whether the method takes a reward and compares each answer with a paired one."""
-    takes_reward: bool = registry.methods[method.name].factory.takes_reward
-    return takes_reward and registry.methods.build(method).pairs is not Pairs.none
+    method = gradient_method(options)
+    return method is not None and method.needs.reward and method.needs.pairs is not Pairs.none
 
 
 def _fill_plugin(known: registry.Registry, values: Any, path: str, overrides: Sequence[str]) -> Any:

@@ -8,19 +8,25 @@ be known only once the engine is definite is in `JOB_CHECKS`; what needs a data 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from erulab import registry
 from erulab.adversaries.ablation import AblationOptions, Sites
+from erulab.adversaries.weights import WeightAdversary
 from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.config.memory_rules import check_optimizer, check_quantization
+from erulab.data.muse import MuseOptions
+from erulab.data.rwku import RwkuOptions
+from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Trains
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, StandIn, gradient_method
 from erulab.models.hf import HfOptions
-from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
-from erulab.registry import methods, rewards
+from erulab.models.tiny import TinyOptions
+from erulab.options import Combine, EngineName, Keep, Offload, RunConfig, SavedModel, Stage, TrainerOptions
+from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
 Check = Callable[[RunConfig], None]
@@ -49,7 +55,7 @@ def check_job(config: RunConfig) -> None:
 def check_reward(config: RunConfig) -> None:
     """Requires a reward for methods with a margin, and refuses one for all others."""
     method = config.method.name
-    takers = [name for name in methods.names() if methods[name].factory.takes_reward]
+    takers = [name for name in methods.names() if _takes_reward(methods[name].options())]
     choices = [name for name in rewards.names() if name != "none"]
     if method in takers and config.reward.name == "none":
         raise ConfigError(f"method={method} needs a reward; try reward={choices[0]}, or one of: {', '.join(choices)}")
@@ -60,20 +66,74 @@ def check_reward(config: RunConfig) -> None:
         )
 
 
+def _takes_reward(options: Any) -> bool:
+    method = gradient_method(options)
+    return method is not None and method.needs.reward
+
+
 def check_adversary(config: RunConfig) -> None:
     """Refuses an adversary for methods that never train on forget rows."""
-    trains = methods[config.method.name].factory.trains
-    if config.adversary.name != "none" and trains in (Trains.retrain, Trains.nothing):
+    if config.adversary.name != "none" and gradient_method(config.method) is None:
         raise ConfigError(
             f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
             "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
         )
 
 
+def check_forget_tokens(config: RunConfig) -> None:
+    """Refuses a choice of forget tokens that the method does not look at, or that no model of the run can tell."""
+    method, model = gradient_method(config.method), config.model
+    if method is None or method.options.forget_tokens is ForgetTokens.all:
+        return
+    named, chosen = f"method={config.method.name}", f"method.forget_tokens={method.options.forget_tokens.value}"
+    instead = "type method.forget_tokens=all, or a method that unlearns answers such as method=npo"
+    if method.needs.answer is Answer.refusal:
+        raise ConfigError(
+            f"{named} trains on refusals and no token of the forgotten answer, so {chosen} would do nothing; {instead}"
+        )
+    if method.needs.states:
+        raise ConfigError(f"{named} reads the hidden states of whole rows, not only those of {chosen}; {instead}")
+    unlearns = Stage.unlearn in config.stages and model.unlearned is None
+    has_oracle = model.oracle is not None or Stage.oracle in config.stages
+    if method.options.forget_tokens is not ForgetTokens.surprising or not unlearns or has_oracle:
+        return
+    instead = "add oracle to stages, name one with model.oracle=FOLDER, or type method.forget_tokens=span"
+    if isinstance(model, TinyOptions):
+        raise ConfigError(
+            f"{chosen} needs a model that can read: the base weights of model=tiny are drawn at random, and every "
+            f"token surprises them; {instead}"
+        )
+    if model.target is not None and model.target == model.path:
+        raise ConfigError(
+            f"{chosen} needs a model that never saw the facts, and the base model {model.path} is the target itself; "
+            f"{instead}"
+        )
+
+
+def check_separate_gradients(config: RunConfig) -> None:
+    """Refuses what takes the gradients of forget and retain rows apart where it has no meaning or no engine."""
+    combine, adversary = config.trainer.combine, config.adversary.name
+    built = adversaries.build(config.adversary)
+    moves_weights = isinstance(built, WeightAdversary) and built.moves
+    named = f"adversary={adversary}" if moves_weights else f"trainer.combine={combine.value}"
+    if combine is Combine.sum and not moves_weights:
+        return
+    method = gradient_method(config.method)
+    if combine is not Combine.sum and (method is None or not method.retain_terms):
+        raise ConfigError(
+            f"trainer.combine={combine.value} combines the gradients of forget and retain rows, and method="
+            f"{config.method.name} has no retain term; type method.retain=nll, or trainer.combine=sum"
+        )
+    if config.engine.name is EngineName.zero3:
+        raise ConfigError(
+            f"{named} needs the whole gradient on each process, which engine=zero3 never has; type engine=zero2, or "
+            "engine=local with model.lora.rank=16"
+        )
+
+
 def check_artifacts(config: RunConfig) -> None:
     """Refuses to save an adapter where none is trained."""
-    trains = methods[config.method.name].factory.trains
-    adapters = config.model.lora.rank > 0 and trains not in (Trains.retrain, Trains.nothing)
+    adapters = config.model.lora.rank > 0 and gradient_method(config.method) is not None
     if config.artifacts.model is SavedModel.adapter and not adapters:
         raise ConfigError(
             f"artifacts.model=adapter, but method={config.method.name} with model.lora.rank={config.model.lora.rank} "
@@ -114,6 +174,28 @@ def check_stages(config: RunConfig) -> None:
         raise ConfigError(
             f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
             "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
+        )
+
+
+def check_kept_step(config: RunConfig) -> None:
+    """Requires for `trainer.keep=best` the evaluations that it chooses among, and what knowledge left is defined by."""
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    if config.trainer.keep is not Keep.best or not unlearns:
+        return
+    best, last, name = "trainer.keep=best", "trainer.keep=last", config.dataset.name
+    if not isinstance(methods.build(config.method), GradientMethod | StandIn):
+        raise ConfigError(
+            f"{best} chooses among training steps, and method={config.method.name} has none that are evaluated; type "
+            f"{last}"
+        )
+    if config.trainer.eval_every is None:
+        raise ConfigError(f"{best} chooses among evaluations during unlearning; type trainer.eval_every=10, or {last}")
+    if isinstance(config.dataset, MuseOptions | RwkuOptions | WmdpOptions):
+        raise ConfigError(f"{best} chooses by knowledge left, which dataset={name} has not; type {last}")
+    if config.model.oracle is None and Stage.oracle not in config.stages:
+        raise ConfigError(
+            f"{best} chooses by knowledge left, which needs an oracle; add oracle to stages (a finished one is taken "
+            f"from the cache), name one with model.oracle=FOLDER, or type {last}"
         )
 
 
@@ -179,6 +261,7 @@ def check_batches(config: RunConfig, processes: int | None = None) -> None:
                 f"{part}.global_batch must be micro_batch x accumulation x processes: {options.global_batch} is not "
                 f"{micro} x n x {processes}; try {nearest}"
             )
+    _check_retain_rows(config.trainer, processes)
     reward = config.reward
     given = config.trainer.micro_batch
     if reward.name == "none" or not rewards.build(reward).needs_whole_batch:
@@ -196,6 +279,19 @@ def check_batches(config: RunConfig, processes: int | None = None) -> None:
         raise ConfigError(
             f"{needs}: trainer.micro_batch={given} x {processes} processes is not {config.trainer.global_batch}; "
             f"try trainer.micro_batch={whole}{instead}"
+        )
+
+
+def _check_retain_rows(trainer: TrainerOptions, processes: int) -> None:
+    """Requires a retain row in each forward: under ZeRO all processes run alike."""
+    if trainer.retain_ratio == 1:
+        return
+    rows = trainer.global_batch * trainer.retain_ratio
+    forwards = trainer.global_batch // trainer.micro_batch if trainer.micro_batch else processes
+    if rows != round(rows) or rows < forwards:
+        raise ConfigError(
+            f"trainer.retain_ratio={trainer.retain_ratio} x trainer.global_batch={trainer.global_batch} must be a "
+            f"whole number of retain rows, at least one for each of {forwards} forwards; try trainer.retain_ratio=2"
         )
 
 
@@ -218,9 +314,12 @@ def check_named_files(config: RunConfig) -> None:
 CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
+    check_forget_tokens,
+    check_separate_gradients,
     check_artifacts,
     check_compile,
     check_stages,
+    check_kept_step,
     check_data_set,
     check_engine,
     check_optimizer,
@@ -228,6 +327,7 @@ CHECKS: tuple[Check, ...] = (
 )
 JOB_CHECKS: tuple[Check, ...] = (
     check_engine,
+    check_separate_gradients,
     check_optimizer,
     check_quantization,
     check_batches,

@@ -14,7 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import ForgetRows, Margin, MethodOptions, Normalizer, Pairs, Retain, Trains
+from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.retain import Normalizer, Retain
+from erulab.methods.seen import ForgetRows
 from erulab.registry import methods
 
 if TYPE_CHECKING:
@@ -40,16 +42,14 @@ class GAOptions(MethodOptions):
 
 
 @methods.register("ga", GAOptions, paper="Jang et al. 2023, arXiv:2210.01504")
-class GradientAscent:
+class GradientAscent(GradientMethod):
     """Gradient ascent on the forget responses, no retain term."""
 
-    trains = Trains.forget
-    normalizer = Normalizer.tokens
-    pairs = Pairs.none
-    takes_reward = False
+    @property
+    def needs(self) -> Needs:
+        return Needs(normalizer=Normalizer.tokens)
 
-    def __init__(self, options: MethodOptions) -> None:
-        self.options = options
-
-    def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def losses(
+        self, rows: ForgetRows, margin: Margin | None, step: Step
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return ascent_loss(rows.policy.total), {"nll": rows.policy.mean}

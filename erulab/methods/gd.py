@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.methods.base import MethodOptions, Retain
+from erulab.methods.base import MethodOptions
 from erulab.methods.ga import GradientAscent
+from erulab.methods.retain import Retain
 from erulab.registry import methods
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import ForgetRows, Margin, MethodOptions, Normalizer, Pairs, Trains
+from erulab.methods.base import Answer, GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.retain import Normalizer
+from erulab.methods.seen import ForgetRows
 from erulab.registry import methods
 
 if TYPE_CHECKING:
@@ -29,16 +31,14 @@ class IDKOptions(MethodOptions):
 
 
 @methods.register("idk", IDKOptions, paper="TOFU, arXiv:2401.06121", needs="refusals, retain rows")
-class Refusal:
+class Refusal(GradientMethod):
     """Fine-tuning on refusals to the forget prompts, with retain NLL."""
 
-    trains = Trains.refusal
-    normalizer = Normalizer.tokens
-    pairs = Pairs.none
-    takes_reward = False
+    @property
+    def needs(self) -> Needs:
+        return Needs(answer=Answer.refusal, normalizer=Normalizer.tokens)
 
-    def __init__(self, options: IDKOptions) -> None:
-        self.options = options
-
-    def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def losses(
+        self, rows: ForgetRows, margin: Margin | None, step: Step
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return rows.policy.total, {"refusal_nll": rows.policy.mean}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.methods.base import Trains
 from erulab.registry import methods
 
 
@@ -17,8 +16,7 @@ class NoneOptions:
 class NoMethod:
     """The target, unchanged."""
 
-    trains = Trains.nothing
-    takes_reward = False
+    stands_for = "target"
 
     def __init__(self, options: NoneOptions) -> None:
         self.options = options

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.methods.base import ForgetRows, Margin, MethodOptions, Normalizer, Pairs, RowNLL, Trains
+from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Pairs, Step
+from erulab.methods.seen import ForgetRows, RowNLL, Seen
 from erulab.options import require_positive
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ else:
     torch = lazy_loader.load("torch")
 
 
-def raised_nll(answer: RowNLL, paired: RowNLL | None, *, length_normalize: bool) -> torch.Tensor:
+def raised_nll(answer: Seen | RowNLL, paired: Seen | RowNLL | None, *, length_normalize: bool) -> torch.Tensor:
     """Returns x, the quantity that the loss raises: the answer's NLL, less the paired answer's where there is one.
 
     Args:
@@ -73,18 +74,18 @@ class PreferenceOptions(MethodOptions):
         require_positive("scale", self.scale)
 
 
-class PreferenceMethod:
+class PreferenceMethod(GradientMethod):
     """Preference-style forgetting with the reward's margin."""
 
-    trains = Trains.forget
-    normalizer = Normalizer.rows
-    takes_reward = True
+    options: PreferenceOptions
 
-    def __init__(self, options: PreferenceOptions) -> None:
-        self.options = options
-        self.pairs = options.pairs
+    @property
+    def needs(self) -> Needs:
+        return Needs(pairs=self.options.pairs, reward=True)
 
-    def losses(self, rows: ForgetRows, margin: Margin | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def losses(
+        self, rows: ForgetRows, margin: Margin | None, step: Step
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if margin is None:
             raise TypeError(f"{type(self).__name__} needs a reward's margin")
         o = self.options

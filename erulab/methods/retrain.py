@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.methods.base import Trains
 from erulab.registry import methods
 
 
@@ -22,8 +21,7 @@ class RetrainOptions:
 class Retrain:
     """The oracle as a method: never sees a forget row."""
 
-    trains = Trains.retrain
-    takes_reward = False
+    stands_for = "oracle"
 
     def __init__(self, options: RetrainOptions) -> None:
         self.options = options

@@ -150,7 +150,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     batch = collate([Encoded("layout", ids, 1, len(ids))], loaded.pad_id).to(loaded.policy.device)
     with torch.no_grad():
         try:
-            policy_nll, _ = loaded.policy(batch)
+            policy_nll = loaded.policy.token_nll(batch)
             _ = loaded.policy.blocks, loaded.policy.norm
         except (TypeError, AttributeError) as error:
             raise DataError(f"{source}: erulab does not know the layout of {kind} ({_first_line(error)})") from error

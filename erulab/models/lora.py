@@ -15,6 +15,7 @@ from erulab import draws
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.errors import ConfigError
 from erulab.logprobs import Head
+from erulab.models.forwards import Run
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
 from erulab.tokens.batch import Batch
@@ -95,7 +96,7 @@ class WithoutAdapters:
     def head(self) -> Head:
         return self._policy.head
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """Computes the (tokens, width) states that supervised tokens are predicted from."""
+    def run(self, batch: Batch, layers: Sequence[int] = (), last: int | None = None) -> Run:
+        """Runs the batch as `Policy.run`."""
         with cast("PeftModel", self._policy.model).disable_adapter():
-            return self._policy.hidden(batch)
+            return self._policy.run(batch, layers, last)

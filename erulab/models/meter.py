@@ -39,8 +39,8 @@ class Meter:
         known = config.model_type in FAMILIES
         self._shape = ModelShape.from_config(config.to_dict()) if known else None
 
-    def forward(self, rows: TokenCounts, layer: int) -> None:
-        """Adds a forward through the blocks from `layer` on."""
+    def forward(self, rows: TokenCounts, layer: int, last: int | None = None) -> None:
+        """Adds a forward through the blocks from `layer` on, to the head or to the input of block `last`."""
         self.ledger.add_forward(self._shape, rows, layer=layer, adapters=self._adapters)
 
     def training(self, rows: TokenCounts) -> None:

@@ -1,11 +1,11 @@
-"""The model as training and evaluation run it: rows in, NLL of supervised tokens out."""
+"""The model as training and evaluation run it: rows in; NLL, token values and states out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,26 +16,11 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.attention import PACKED, reads_trees
+from erulab.models.forwards import ForwardRequest, PartShown, ReferenceView, Run
 from erulab.models.meter import Meter, token_counts
 from erulab.models.packing import Packing, pack
+from erulab.models.part_reader import PartReader
 from erulab.tokens.batch import Batch
-
-
-@dataclass(frozen=True)
-class ReferenceStates:
-    """The states that a frozen model predicts some rows' supervised tokens from, and its head."""
-
-    hidden: torch.Tensor  # (tokens, width), row-major
-    head: logprobs.Head
-
-
-class Reference(Protocol):
-    """The frozen model before unlearning, for retain=kl: a copy, or the policy without its adapters."""
-
-    @property
-    def head(self) -> logprobs.Head: ...
-
-    def hidden(self, batch: Batch) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -46,15 +31,8 @@ class ForwardLayout:
     counts: TokenCounts
 
 
-def reference_states(reference: Reference, batch: Batch, rows: int) -> ReferenceStates:
-    """Runs a frozen model on the last `rows` rows of a batch, without gradient."""
-    last = torch.arange(len(batch.row_ids) - rows, len(batch.row_ids), device=batch.input_ids.device)
-    with torch.no_grad():
-        return ReferenceStates(reference.hidden(batch.select(last)), reference.head)
-
-
 class Policy(nn.Module):
-    """A causal language model whose forward gives the NLL of supervised tokens only.
+    """A causal language model whose forward shows what is asked for: by default the NLL of supervised tokens.
 
     It is the module that an engine wraps, so that ZeRO's hooks see one ordinary forward. Adversaries hook `blocks` and
     `norm`: the input of block l is h_l, the input of `norm` is h_L.
@@ -73,6 +51,7 @@ class Policy(nn.Module):
         # during backward: the layout must be known here until the next forward begins.
         self._latest = ForwardLayout(None, TokenCounts())
         self._first_block = 0
+        self._last_block: int | None = None
         self._compiled = False
 
     @property
@@ -99,25 +78,31 @@ class Policy(nn.Module):
         return head
 
     def forward(
-        self, batch: Batch, reference: ReferenceStates | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Computes the NLL of the batch's supervised tokens, and KL(reference || policy) at the last of them.
+        self, batch: Batch, request: ForwardRequest | None = None, reference: ReferenceView | None = None
+    ) -> tuple[PartShown, ...]:
+        """Computes what each part of the batch is asked for, in one forward.
 
         Args:
             batch: on this module's device.
-            reference: the frozen model's states for the batch's last rows, for retain=kl.
+            request: the parts of the batch; None: the NLL of all supervised tokens, as one part.
+            reference: what the model before unlearning computed for the parts that compare with it.
         Returns:
-            (tokens,) NLL in nats, row-major; (tokens of the reference,) KL in nats, or None without a reference.
+            What is shown of each part.
         """
-        hidden = self.hidden(batch)
-        nll = logprobs.token_nll(hidden, self.head, batch.input_ids[batch.supervised])
+        if request is None:
+            nll = self.token_nll(batch)
+            return (PartShown(nll, {}, {}, {}),)
+        run = self.run(batch, request.layers, request.last_layer)
         if torch.is_grad_enabled():
             self._meter.training(self._latest.counts)
-        if reference is None:
-            return nll, None
-        states = hidden[len(hidden) - len(reference.hidden) :]
-        self._meter.head_again(len(states))
-        return nll, logprobs.token_kl(reference.hidden, reference.head, states, self.head)
+        return PartReader(self.head, self.norm, self._meter).show(batch, run, request, reference)
+
+    def token_nll(self, batch: Batch) -> torch.Tensor:
+        """Computes the (tokens,) NLL of the batch's supervised tokens in nats, row-major."""
+        nll = logprobs.token_nll(self.hidden(batch), self.head, batch.input_ids[batch.supervised])
+        if torch.is_grad_enabled():
+            self._meter.training(self._latest.counts)
+        return nll
 
     def hidden(self, batch: Batch, *, scoring: bool = False) -> torch.Tensor:
         """Computes the state that each supervised token is predicted from.
@@ -155,9 +140,51 @@ class Policy(nn.Module):
         ).last_hidden_state
         return states[:, :-1][batch.supervised[:, 1:]]
 
+    def run(self, batch: Batch, layers: Sequence[int] = (), last: int | None = None) -> Run:
+        """Runs the batch and keeps the states at some layers.
+
+        Args:
+            layers: whose states are kept, as the model continues with them: after the edits of hooks set before.
+            last: the forward ends at this layer, if given; nothing above it is computed.
+        """
+        if not layers:
+            return Run(self.hidden(batch), {})
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+                # Gradient checkpointing runs hooks again in backward, on other tensors: the first is the graph's.
+                kept.setdefault(layer, args[0])
+
+            return hook
+
+        modules = {layer: self.norm if layer == len(self.blocks) else self.blocks[layer] for layer in layers}
+        hooks = [module.register_forward_pre_hook(keep(layer)) for layer, module in modules.items()]
+        try:
+            with self._skip_blocks_from(last):
+                hidden = self.hidden(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Run(
+            hidden if last is None else None, {layer: self.unpack_states(states) for layer, states in kept.items()}
+        )
+
     def _begin_forward(self, batch: Batch, packing: Packing | None, by_pieces: bool) -> None:
         self._latest = ForwardLayout(packing, token_counts(batch, packing, by_pieces))
-        self._meter.forward(self._latest.counts, self._first_block)
+        self._meter.forward(self._latest.counts, self._first_block, self._last_block)
+
+    @contextmanager
+    def _skip_blocks_from(self, layer: int | None) -> Iterator[None]:
+        """Skips blocks `layer`, `layer` + 1, ... inside the context; None: skips none."""
+        with ExitStack() as stack:
+            if layer is not None:
+                stack.enter_context(_identities(self.blocks[layer:]))
+            self._last_block = layer
+            try:
+                yield
+            finally:
+                self._last_block = None
 
     @contextmanager
     def skip_blocks_below(self, layer: int) -> Iterator[None]:
@@ -165,19 +192,12 @@ class Policy(nn.Module):
 
         The caller must replace h_layer by a hook, for example with its cached value.
         """
-        blocks = [self.blocks[i] for i in range(layer)]
-        before = [block.__dict__.get("forward") for block in blocks]
-        try:
-            for block in blocks:
-                block.forward = _identity_block
+        with _identities(self.blocks[:layer]):
             self._first_block = layer
-            yield
-        finally:
-            self._first_block = 0
-            for block, forward in zip(blocks, before, strict=True):
-                del block.forward
-                if forward is not None:  # a compiled one
-                    block.forward = forward
+            try:
+                yield
+            finally:
+                self._first_block = 0
 
     def state_gradient(self, loss: torch.Tensor, states: torch.Tensor, layer: int) -> torch.Tensor:
         """Computes the gradient of `loss` with respect to `states`, which were added to h_layer.
@@ -208,8 +228,7 @@ class Policy(nn.Module):
 
     def row_nll(self, batch: Batch) -> torch.Tensor:
         """Computes the (rows,) sequence NLL in nats."""
-        nll, _ = self(batch)
-        return logprobs.row_sums(nll, batch.supervised)
+        return logprobs.row_sums(self.token_nll(batch), batch.supervised)
 
     def shares_openings(self, length: int) -> bool:
         """Tells whether scoring computes a common opening of rows of up to `length` tokens once; otherwise it pads."""
@@ -241,6 +260,21 @@ class Policy(nn.Module):
     def _inner(self) -> nn.Module:
         causal = self._causal()
         return getattr(causal, causal.base_model_prefix)
+
+
+@contextmanager
+def _identities(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Lets blocks return their input inside the context."""
+    replaced = [(block, block.__dict__.get("forward")) for block in blocks]
+    try:
+        for block, _ in replaced:
+            block.forward = _identity_block
+        yield
+    finally:
+        for block, forward in replaced:
+            del block.forward
+            if forward is not None:  # a compiled one
+                block.forward = forward
 
 
 def _identity_block(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:

@@ -15,6 +15,7 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
+from erulab.methods.base import ForgetTokens
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
@@ -24,6 +25,7 @@ from erulab.planning.training import (
     learning_step,
     number_format,
     reference_rows,
+    surprise_rows,
     trained_adapters,
     training_memory,
     unlearning_step,
@@ -121,10 +123,10 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
     answers = TrainedAnswers.of(config)
-    sizes, benchmark = data_sizes(config, answers.pairs, overrides)
+    sizes, benchmark = data_sizes(config, answers.pairs, overrides, answers.forget_tokens)
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if answers.trains.has_forget_loss and Stage.unlearn in config.stages:
+    if answers.descends and Stage.unlearn in config.stages:
         step = step_flops(
             shape,
             unlearning_step(config, sizes, shape.layers, processes),
@@ -174,8 +176,10 @@ def _training_flops(
     if step is None:
         return
     requests = sizes.requests or (sizes.forget.rows,)
+    tables = sum(requests) / sizes.forget.rows
+    if TrainedAnswers.of(config).forget_tokens is ForgetTokens.surprising:
+        yield "surprise", 0, flops.forward(shape, surprise_rows(sizes)) * tables
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
-        tables = sum(requests) / sizes.forget.rows
         yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables
     trainer = config.trainer
     steps = sum(total_steps(rows, trainer.epochs, trainer.global_batch, trainer.steps) for rows in requests)

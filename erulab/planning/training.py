@@ -14,7 +14,8 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.steps import Search, Step
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.methods.base import Answer, ForgetTokens, Pairs, gradient_method
+from erulab.methods.retain import Retain
 from erulab.models.options import Attention, Quantization
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import (
@@ -26,10 +27,11 @@ from erulab.planning.micro import (
 )
 from erulab.planning.quantiles import Quantiles
 from erulab.planning.rows import DataSizes
-from erulab.registry import methods, models
+from erulab.registry import models
 from erulab.training.batches import Split
 
-# Equal to that of erulab/training/unlearning.py (a test compares them), which loads torch; this module must not.
+# Equal to that of erulab/training/unlearning_batches.py (a test compares them), which loads torch.
+# This module must not.
 GAIN_EVERY = 10
 
 
@@ -37,19 +39,21 @@ GAIN_EVERY = 10
 class TrainedAnswers:
     """The kinds of rows that a method trains on; pairs and retain are `none` for a method without a forget loss."""
 
-    trains: Trains
+    descends: bool  # whether the method descends a loss on forget rows
+    answer: Answer
     pairs: Pairs
     retain: Retain
+    forget_tokens: ForgetTokens = ForgetTokens.all
 
     @classmethod
     def of(cls, config: RunConfig) -> TrainedAnswers:
         """Reads them from the config and its method."""
-        trains: Trains = methods[config.method.name].factory.trains
-        if not trains.has_forget_loss:
-            return cls(trains, Pairs.none, Retain.none)
-        method: GradientMethod = methods.build(config.method)
-        pairs = Pairs.refusal if trains is Trains.refusal else method.pairs
-        return cls(trains, pairs, config.method.retain)
+        method = gradient_method(config.method)
+        if method is None:
+            return cls(False, Answer.forget, Pairs.none, Retain.none)
+        needs = method.needs
+        pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
+        return cls(True, needs.answer, pairs, config.method.retain, config.method.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
@@ -98,7 +102,7 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     """Counts the tokens that the reference table runs once: forget rows and their paired answers, without padding."""
     answers = TrainedAnswers.of(config)
     parts = [sizes.forget]
-    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
+    if answers.answer is Answer.forget and answers.pairs is not Pairs.none:
         parts.append(sizes.paired)
     total = TokenCounts()
     for part in parts:
@@ -106,10 +110,16 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     return total
 
 
+def surprise_rows(sizes: DataSizes) -> TokenCounts:
+    """Counts the tokens that the search for surprising tokens runs once: the forget rows, without padding."""
+    part = sizes.forget
+    return TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
+
+
 def _groups(answers: TrainedAnswers, sizes: DataSizes) -> list[Group]:
     """Returns the groups of one forward: answers with their paired answers, then as many retain rows."""
-    group = [sizes.paired if answers.trains is Trains.refusal else sizes.forget]
-    if answers.trains is Trains.forget and answers.pairs is not Pairs.none:
+    group = [sizes.paired if answers.answer is Answer.refusal else sizes.forget]
+    if answers.answer is Answer.forget and answers.pairs is not Pairs.none:
         group.append(sizes.paired)
     return [group] if answers.retain is Retain.none else [group, [sizes.retain]]
 
@@ -172,7 +182,7 @@ def training_memory(
         )
         micro = _largest_micro_batch([[both]], config.target.global_batch, learning_split(config), engine.world)
         found["learning"] = estimate_memory(shape, micro, replace(common, loads_whole=whole))
-    if answers.trains.has_forget_loss and Stage.unlearn in config.stages:
+    if answers.descends and Stage.unlearn in config.stages:
         kl = answers.retain is Retain.kl
         groups = _groups(answers, sizes)
         micro = _largest_micro_batch(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)

@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from erulab.config import data_rules
-from erulab.costs.shapes import FAMILIES
+from erulab.costs.shapes import FAMILIES, ModelShape
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
-from erulab.methods.base import GradientMethod, Trains
+from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.learn import learned_rows
+from erulab.stages.step_judge import check_kept_step
 from erulab.training.assembly import encode_unlearning_rows
 from erulab.typed import did_you_mean
 
@@ -66,7 +68,8 @@ def check_oracle(context: Context) -> None:
     Raises:
         DataError: it has none.
     """
-    retrains = context.unlearns and methods[context.config.method.name].factory.trains is Trains.retrain
+    method = methods.build(context.config.method)
+    retrains = context.unlearns and isinstance(method, StandIn) and method.stands_for == "oracle"
     needed = Stage.oracle in context.config.stages or context.attacks or retrains
     if context.config.model.oracle is None and needed and not learned_rows(context, "oracle"):
         raise DataError(
@@ -90,9 +93,9 @@ def check_unlearning(context: Context) -> None:
     family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
     if lora.targets is not None and family is not None:
         check_targets(lora.targets, family.names)
-    if not methods[config.method.name].factory.trains.has_forget_loss:
+    method = methods.build(config.method)
+    if isinstance(method, StandIn):
         return
-    method: GradientMethod = methods.build(config.method)
     if not benchmark.forget:
         raise DataError(
             f"method={config.method.name} needs forget rows, and data set {benchmark.name} has none"
@@ -103,9 +106,25 @@ def check_unlearning(context: Context) -> None:
             "artifacts.model=adapter keeps one adapter to put on the target, and of several requests each is put on "
             "the model before it; type artifacts.model=full"
         )
+    if isinstance(method, GradientMethod):
+        check_layers(method, context.source.architecture(benchmark))
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
-    encode_unlearning_rows(context.encoder, benchmark, method, config.seed)
+    encode_unlearning_rows(context.encoder, benchmark, method, config.seed, forget_tokens_of(config.method))
+
+
+def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
+    """Checks that the layers that the method's options name are in the model.
+
+    Args:
+        architecture: the model's config.json.
+    Raises:
+        ConfigError: one is beyond the depth; says which there are.
+    """
+    try:
+        method.layers(ModelShape.from_config(architecture).layers)
+    except ValueError as error:
+        raise ConfigError(f"method.{error}") from error
 
 
 def check_attacks(context: Context) -> None:
@@ -123,6 +142,7 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_target,
     check_oracle,
     check_unlearning,
+    check_kept_step,
     check_attacks,
 )
 

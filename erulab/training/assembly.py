@@ -8,27 +8,34 @@ from pathlib import Path
 
 import torch
 
-from erulab.data.rows import Benchmark
-from erulab.methods.base import GradientMethod, Pairs, Retain, Trains
+from erulab.adversaries.base import Adversary
+from erulab.adversaries.weights import WeightAdversary
+from erulab.data.rows import Benchmark, Row
+from erulab.errors import ConfigError
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Method, Pairs
+from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.options import Quantization
-from erulab.models.policy import Policy, Reference, disable_dropout
-from erulab.options import RunConfig
+from erulab.models.policy import Policy, disable_dropout
+from erulab.options import Combine, RunConfig, TrainerOptions
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
-from erulab.training.encode_rows import encode_paired
+from erulab.training.combine import Combination
+from erulab.training.encode_rows import encode_paired, rows_with_spans
 from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
 from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import LoopOptions
 from erulab.training.objective import BatchPlan
 from erulab.training.reference import ReferenceTable, reference_table
-from erulab.training.unlearning import References, Terms, UnlearningObjective, UnlearningRows
+from erulab.training.separate_gradients import SeparateGradients
+from erulab.training.unlearning import References, Terms, UnlearningObjective, compares_with_frozen_model
+from erulab.training.unlearning_batches import UnlearningRows
 
 
 @dataclass(frozen=True)
@@ -41,20 +48,48 @@ class Unlearning:
     loop: LoopOptions
 
 
-def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: GradientMethod, seed: int) -> UnlearningRows:
+def encode_unlearning_rows(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    method: Method,
+    seed: int,
+    forget_tokens: ForgetTokens = ForgetTokens.all,
+    surprising: Sequence[Sequence[int]] | None = None,
+) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
     Args:
+        method: of a method without a loss of its own on forget rows, the answers to forget and the retain rows.
         encoder: of the model that is trained: a given target may have its own tokenizer and template.
         seed: of the draw of paired answers.
+        forget_tokens: the tokens of the forgotten answers that count.
+        surprising: of each forget row the indices of its surprising tokens, as `Encoded.supervised`; None before a
+            model has told them: the responses then count whole.
     Raises:
-        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
+        DataError: the data set lacks what the method's pairs or `forget_tokens` need, or a prompt leaves no room for
+            its response.
     """
-    pairs = Pairs.refusal if method.trains is Trains.refusal else method.pairs
-    paired: Sequence[Encoded] = ()
-    if pairs is not Pairs.none:
-        paired = encode_paired(encoder, benchmark.forget, pairs, benchmark.refusals, seed)
-    return UnlearningRows(encoder.encode(benchmark.forget), paired, encoder.encode(benchmark.retain))
+    pairs, retain_pairs = Pairs.none, False
+    if isinstance(method, GradientMethod):
+        pairs = Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
+        retain_pairs = any(term.paired for term in method.retain_terms)
+    forget, positions = benchmark.forget, surprising
+    if forget_tokens is ForgetTokens.span:
+        forget, positions = rows_with_spans(encoder, forget)
+    encoded = encoder.encode(forget)
+    if positions is not None:
+        encoded = encoded.narrowed(positions)
+    narrowed = forget_tokens is not ForgetTokens.all
+
+    def paired(rows: Sequence[Row], kind: Pairs) -> Sequence[Encoded]:
+        return encode_paired(encoder, rows, kind, benchmark.refusals, seed, narrowed=narrowed)
+
+    return UnlearningRows(
+        encoded,
+        paired(forget, pairs) if pairs is not Pairs.none else (),
+        encoder.encode(benchmark.retain),
+        paired(benchmark.retain, Pairs.refusal) if retain_pairs else (),
+    )
 
 
 def build_objective(
@@ -67,20 +102,30 @@ def build_objective(
             of global batch and micro-batch.
         policy: the model that is trained.
     """
-    options, trainer = config.method, config.trainer
-    method: GradientMethod = methods.build(options)
-    reward: Reward | None = rewards.build(config.reward) if method.takes_reward else None
+    trainer = config.trainer
+    method: GradientMethod = methods.build(config.method)
+    method.seed = config.seed
+    reward: Reward | None = rewards.build(config.reward) if method.needs.reward else None
     adversary = adversaries.build(config.adversary)
     adversary.seed = config.seed
-    terms = Terms(method, reward, adversary, options.retain, options.forget_weight, options.retain_weight)
+    terms = Terms(method, reward, adversary, _separate_gradients(trainer, adversary, ranks))
     split = Split(trainer.micro_batch, trainer.micro_tokens)
-    plan = BatchPlan(trainer.global_batch, split, config.seed, pad_id, ranks)
+    plan = BatchPlan(trainer.global_batch, split, config.seed, pad_id, ranks, trainer.retain_ratio)
     return UnlearningObjective(rows, policy, terms, references, plan)
+
+
+def _separate_gradients(trainer: TrainerOptions, adversary: Adversary, ranks: Ranks) -> SeparateGradients | None:
+    """Returns how the gradients of forget and retain rows are taken apart; None if they are taken together."""
+    moves_weights = adversary if isinstance(adversary, WeightAdversary) and adversary.moves else None
+    if trainer.combine is Combine.sum and moves_weights is None:
+        return None
+    combination = Combination(trainer.combine, trainer.combine_gamma, trainer.combine_decay)
+    return SeparateGradients(combination, moves_weights, ranks)
 
 
 def needs_reference_table(config: RunConfig) -> bool:
     """Tells whether the run's reward compares the policy's NLL with that of the model before unlearning."""
-    return methods.build(config.method).takes_reward and rewards.build(config.reward).needs_reference
+    return methods.build(config.method).needs.reward and rewards.build(config.reward).needs_reference
 
 
 def assemble_unlearning(
@@ -108,7 +153,8 @@ def assemble_unlearning(
     if needs_reference_table(config):
         table = _reference_table(config, loader, target, subject, rows, ranks, references)
     frozen: Reference | None = None
-    compares_live = config.method.retain is Retain.kl
+    method: GradientMethod = methods.build(config.method)
+    compares_live = compares_with_frozen_model(method)
     if compares_live and not lora.rank:
         frozen = loader.frozen_copy(target, subject)
     if lora.rank:
@@ -116,6 +162,7 @@ def assemble_unlearning(
     policy = subject.policy
     if compares_live and lora.rank:
         frozen = WithoutAdapters(policy)
+    freeze_untrained(policy, method)
     if trainer.compile:
         policy.compile_blocks()
     engine = build_engine(
@@ -132,6 +179,24 @@ def assemble_unlearning(
     loop = LoopOptions(trainer.lr, steps, trainer.warmup, trainer.schedule, trainer.global_batch, trainer.save_every)
     subject.model.train()
     return Unlearning(subject, engine, objective, loop)
+
+
+def freeze_untrained(policy: Policy, method: GradientMethod) -> None:
+    """Freezes the weights that a method does not train.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    depth, trained = len(policy.blocks), 0
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad and not method.trains(name, depth):
+            parameter.requires_grad_(False)
+        trained += parameter.requires_grad
+    if not trained:
+        raise ConfigError(
+            f"method={method.options.name} trains none of the adapters that model.lora.targets chooses; type "
+            "model.lora.targets=null"
+        )
 
 
 def _reference_table(

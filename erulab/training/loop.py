@@ -60,12 +60,7 @@ def train(
     for step, micros in prefetched(objective.micro_batches, first, options.steps):
         with engine.autocast():
             objective.start_step(step, options.steps)
-        sums: dict[str, torch.Tensor] = {}
-        for number, micro in enumerate(micros):
-            with engine.autocast(), objective.micro_step(engine, micro) as (loss, micro_sums):
-                engine.backward(loss, last=number == len(micros) - 1)
-            for name, value in micro_sums.items():
-                sums[name] = sums[name] + value if name in sums else value
+        sums = objective.accumulate(engine, micros)
         totals = _sum_over_ranks(sums | _cost_sums(engine.policy.ledger), ranks)
         costs = {name: totals.pop(name) for name in COSTS}
         metrics = objective.end_step(totals)

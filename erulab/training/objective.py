@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 
-from erulab import logprobs
 from erulab.data.arrow_sequence import read_items
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, Split, micro_batches, rows_of_stream
+from erulab.training.engine import Engine
 
-# The forward of an engine: (batch, reference states) -> (token NLL, token KL or None).
+# The forward of an engine: (batch, request, reference view) -> what is shown of each part (models.policy.Policy).
 Forward = Callable[..., Any]
 Sums = dict[str, torch.Tensor]
 
@@ -29,6 +29,12 @@ class BatchPlan:
     seed: int  # of the row order and of every draw
     pad_id: int
     ranks: Ranks
+    retain_ratio: float = 1.0  # retain rows per forget row
+
+    @property
+    def retain_rows(self) -> int:
+        """Retain rows per step, over all ranks."""
+        return round(self.global_batch * self.retain_ratio)
 
 
 class Objective(Protocol):
@@ -40,6 +46,14 @@ class Objective(Protocol):
 
     def start_step(self, step: int, total: int) -> None:
         """Prepares step `step` of `total`, before its first micro-batch."""
+        ...
+
+    def accumulate(self, engine: Engine, micros: Sequence[Any]) -> Sums:
+        """Gives the engine the gradient of a step; returns sums over this rank's micro-batches.
+
+        Args:
+            micros: this rank's micro-batches of the step, in order.
+        """
         ...
 
     def micro_step(self, forward: Forward, micro: Any) -> AbstractContextManager[tuple[torch.Tensor, Sums]]:
@@ -88,10 +102,13 @@ class FinetuneObjective:
     def start_step(self, step: int, total: int) -> None:
         """Prepares nothing."""
 
+    def accumulate(self, engine: Engine, micros: Sequence[FinetuneBatch]) -> Sums:
+        return accumulate_together(engine, micros, self.micro_step)
+
     @contextmanager
     def micro_step(self, forward: Forward, micro: FinetuneBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
-        nll, _ = forward(micro.batch.to(self._device))
-        loss = nll.sum() / micro.tokens
+        (shown,) = forward(micro.batch.to(self._device))
+        loss = shown.nll.sum() / micro.tokens
         yield loss, {"loss": loss.detach()}
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
@@ -109,13 +126,28 @@ def pinned(batch: Batch, device: torch.device) -> Batch:
     return batch.pin_memory() if device.type == "cuda" else batch
 
 
-def row_totals(nll: torch.Tensor, supervised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums per-token NLL by row.
+# Opens one micro-batch: (forward, micro-batch) -> its share of the global loss, and sums.
+MicroStep = Callable[[Forward, Any], AbstractContextManager[tuple[torch.Tensor, Sums]]]
+
+
+def accumulate_together(engine: Engine, micros: Sequence[Any], micro_step: MicroStep) -> Sums:
+    """Runs forward and backward of all micro-batches of a step on the engine, one after another.
 
     Args:
-        nll: (tokens,) nats, in row-major order of the supervised tokens.
-        supervised: (rows, length) bool mask of these tokens.
+        micros: this rank's micro-batches.
+        micro_step: computes the loss of one of them.
     Returns:
-        (rows,) summed NLL in nats, (rows,) number of supervised tokens.
+        The sums over the micro-batches.
     """
-    return logprobs.row_sums(nll, supervised), supervised.sum(1).to(nll.dtype)
+    sums: Sums = {}
+    for number, micro in enumerate(micros):
+        with engine.autocast(), micro_step(engine, micro) as (loss, micro_sums):
+            engine.backward(loss, last=number == len(micros) - 1)
+        add_sums(sums, micro_sums)
+    return sums
+
+
+def add_sums(sums: Sums, more: Sums) -> None:
+    """Adds one micro-batch's sums to those of the micro-batches before it."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value

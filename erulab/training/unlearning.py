@@ -1,36 +1,26 @@
-"""The unlearning objective: method, reward, adversary and retain term in one forward per micro-batch."""
+"""The unlearning objective: method, reward, adversary and retain terms in one forward per micro-batch."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from erulab import draws
 from erulab.adversaries.base import Adversary
-from erulab.data.arrow_sequence import read_items
-from erulab.methods.base import ForgetRows, GradientMethod, Margin, Normalizer, Pairs, Retain, RowNLL, Trains
-from erulab.models.policy import Policy, Reference, reference_states
+from erulab.adversaries.weights import WeightAdversary
+from erulab.methods.base import GradientMethod, Margin, Pairs, Step
+from erulab.methods.seen import ForgetRows, RetainRows, RowNLL, Seen
+from erulab.models.forwards import PartRequest, PartShown, Reference, ReferenceView, view_reference
+from erulab.models.policy import Policy
 from erulab.rewards.base import Reward
-from erulab.tokens.batch import Batch, Encoded, collate
-from erulab.training.batches import Part, micro_batches, rows_of_stream
-from erulab.training.objective import BatchPlan, Forward, Sums, pinned, row_totals
+from erulab.tokens.batch import Batch
+from erulab.training.engine import Engine
+from erulab.training.objective import BatchPlan, Forward, Sums, accumulate_together
 from erulab.training.reference import ReferenceTable
-
-# Steps between two measurements of the adversary's effect, each of which takes two more forwards of one micro-batch.
-GAIN_EVERY = 10
-
-
-@dataclass(frozen=True)
-class UnlearningRows:
-    """Encoded rows of one unlearning. `paired[i]` is the paired answer or refusal of `forget[i]`, where one is used."""
-
-    forget: Sequence[Encoded]
-    paired: Sequence[Encoded]
-    retain: Sequence[Encoded]
+from erulab.training.separate_gradients import SeparateGradients
+from erulab.training.unlearning_batches import Gradients, MicroBatch, UnlearningBatches, UnlearningRows
 
 
 @dataclass(frozen=True)
@@ -40,9 +30,7 @@ class Terms:
     method: GradientMethod
     reward: Reward | None
     adversary: Adversary
-    retain: Retain
-    forget_weight: float
-    retain_weight: float
+    separate: SeparateGradients | None = None  # None: one gradient of both terms
 
 
 @dataclass(frozen=True)
@@ -50,38 +38,7 @@ class References:
     """The model before unlearning, as far as the terms compare the policy with it."""
 
     table: ReferenceTable | None = None  # its NLL of forget rows and paired answers, for rewards
-    frozen: Reference | None = None  # the model itself, for retain=kl
-
-
-@dataclass(frozen=True)
-class GlobalBatch:
-    """The rows of one optimizer step, over all ranks."""
-
-    step: int
-    answers: dict[int, list[Encoded]]  # forget row -> the sequences that it is run as
-    retain: dict[int, Encoded]
-    forget_count: int  # tokens or rows, whichever the method's losses are divided by
-    retain_count: int  # tokens
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows of one forward: forget rows, their paired answers, retain rows; and the counts losses are divided by."""
-
-    step: int
-    forget: Sequence[int]
-    answers: int  # sequences per forget row
-    perturbed: Batch  # the forget rows with their own responses, as an adversary sees them
-    batch: Batch
-    # (rows of the batch,) int64: index of the forget row whose perturbation this row gets; -1: left alone.
-    perturbed_as_forget_row: torch.Tensor
-    forget_count: int  # tokens or rows of the global batch
-    retain_count: int  # tokens of the global batch
-    measures_gain: bool  # whether the adversary's effect is measured on these rows
-
-    @property
-    def retain_rows(self) -> int:
-        return len(self.batch.row_ids) - self.answers * len(self.forget)
+    frozen: Reference | None = None  # the model itself, for terms that compare states or logits
 
 
 class UnlearningObjective:
@@ -94,164 +51,157 @@ class UnlearningObjective:
     def __init__(
         self, rows: UnlearningRows, policy: Policy, terms: Terms, references: References, plan: BatchPlan
     ) -> None:
-        self._rows, self._policy, self._terms = rows, policy, terms
-        self._references, self._plan = references, plan
+        self._policy, self._terms, self._references, self._plan = policy, terms, references, plan
+        self._batches = UnlearningBatches(
+            rows,
+            terms.method,
+            terms.adversary,
+            plan,
+            layers=terms.method.layers(len(policy.blocks)),
+            device=policy.device,
+            gradients=Gradients.together if terms.separate is None else Gradients.apart,
+        )
+        self._step = Step(0, 1)
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
-        rows, plan, terms = self._rows, self._plan, self._terms
-        size = plan.global_batch
-        forget = rows_of_stream(plan.seed, "forget", len(rows.forget), step * size, size)
-        retain = []
-        if terms.retain is not Retain.none:
-            retain = rows_of_stream(plan.seed, "retain", len(rows.retain), step * size, size)
-        answers = self._read_answers(forget)
-        kept = dict(zip(retain, read_items(rows.retain, retain), strict=True))
-        by_tokens = terms.method.normalizer is Normalizer.tokens
-        # A method that sums over tokens trains on one answer: the forgotten one, or the refusal in its place.
-        forget_count = sum(answers[i][0].tokens for i in forget) if by_tokens else len(forget)
-        whole = GlobalBatch(step, answers, kept, forget_count, sum(kept[i].tokens for i in retain))
-        lengths = [max(len(answer.ids) for answer in answers[i]) for i in forget]
-        parts = (
-            Part(forget, lengths, len(answers[forget[0]])),
-            Part(retain, [len(kept[i].ids) for i in retain]),
-        )
-        micros = micro_batches(parts, plan.split, plan.ranks.rank, plan.ranks.world)
-        return [self._micro_batch(whole, f, r, first=number == 0) for number, (f, r) in enumerate(micros)]
+        return self._batches.of_step(step)
 
     def start_step(self, step: int, total: int) -> None:
+        self._step = Step(step, total)
         adversary = self._terms.adversary
         if adversary.p > 0:
             with self._policy.ledger.adversary():
-                adversary.prepare(step, total, self._policy, self._draw_prompts)
+                adversary.prepare(step, total, self._policy, self._batches.draw_prompts)
+
+    def accumulate(self, engine: Engine, micros: Sequence[MicroBatch]) -> Sums:
+        separate = self._terms.separate
+        if separate is None:
+            return accumulate_together(engine, micros, self.micro_step)
+        return separate.accumulate(engine, micros, self.micro_step, self._step.number)
 
     @contextmanager
     def micro_step(self, forward: Forward, micro: MicroBatch) -> Iterator[tuple[torch.Tensor, Sums]]:
-        terms, frozen = self._terms, self._references.frozen
         device = self._policy.device
-        n, answers = len(micro.forget), micro.answers
-        batch, perturbed = micro.batch.to(device), micro.perturbed.to(device)
-        gain: Sums = {}
-        if micro.measures_gain:
+        batch = micro.batch.to(device)
+        perturbed = None if micro.perturbed is None else micro.perturbed.to(device)
+        sums: Sums = {}
+        if micro.measures_gain and perturbed is not None:
             with self._policy.ledger.adversary():
-                gain = self._adversary_gain(perturbed, micro.step)
+                sums |= self._adversary_gain(perturbed, micro.step)
         # Before the adversary's hooks are there: the reference is never perturbed.
-        reference = None if frozen is None else reference_states(frozen, batch, micro.retain_rows)
+        reference = None
+        if self._references.frozen is not None:
+            reference = view_reference(self._references.frozen, batch, micro.request)
         with ExitStack() as stack:
-            # The search for a perturbation is counted as the adversary's cost, the forward under it as training's.
-            with self._policy.ledger.adversary():
-                stack.enter_context(
-                    terms.adversary.attach(
-                        self._policy, perturbed, micro.perturbed_as_forget_row.to(device), micro.step
+            if perturbed is not None:
+                # The search for a perturbation is counted as the adversary's cost, the forward under it as training's.
+                with self._policy.ledger.adversary():
+                    stack.enter_context(
+                        self._terms.adversary.attach(
+                            self._policy, perturbed, micro.perturbed_as_forget_row.to(device), micro.step
+                        )
                     )
-                )
-            nll, kl_tokens = forward(batch, reference)
-            totals, tokens = row_totals(nll, batch.supervised)
-            by_answer = [RowNLL(totals[i * n : (i + 1) * n], tokens[i * n : (i + 1) * n]) for i in range(answers)]
-            losses, row_metrics = terms.method.losses(self._forget_rows(micro.forget, by_answer), self._margin())
-            forget_loss = losses.sum() / micro.forget_count
-            loss = terms.forget_weight * forget_loss
-            sums: Sums = {f"method/{name}": values.detach().sum() for name, values in row_metrics.items()}
-            if micro.retain_rows:
-                retain_sum = totals[answers * n :].sum() if kl_tokens is None else kl_tokens.sum()
-                retain_loss = retain_sum / micro.retain_count
-                loss = loss + terms.retain_weight * retain_loss
-                sums["retain_loss"] = retain_loss.detach()
-            sums |= {"loss": loss.detach(), "forget_loss": forget_loss.detach(), **gain}
-            yield loss, sums
+            shown = forward(batch, micro.request, reference)
+            forget_weight, retain_weight = self._terms.method.weights(self._step)
+            parts = _seen_parts(shown, micro, batch)
+            losses = []
+            if micro.forget:
+                forget_loss = self._forget_loss(micro, parts, reference, sums)
+                losses.append(forget_weight * forget_loss)
+            if len(parts) > micro.forget_parts:
+                retain_loss = self._retain_loss(micro, parts, reference, sums)
+                losses.append(retain_weight * retain_loss)
+            loss = losses[0] if len(losses) == 1 else losses[0] + losses[1]
+            yield loss, sums | {"loss": loss.detach()}
+
+    def _forget_loss(
+        self, micro: MicroBatch, parts: Sequence[Seen], reference: ReferenceView | None, sums: Sums
+    ) -> torch.Tensor:
+        """Returns this micro-batch's share of L_forget; adds it and the method's quantities to `sums`."""
+        method = self._terms.method
+        rows = self._forget_rows(micro, parts, reference)
+        losses, quantities = method.losses(rows, self._margin(), self._step)
+        loss = losses.sum() / micro.forget_counts.by(method.needs.normalizer)
+        sums |= {f"method/{name}": values.detach().sum() for name, values in quantities.items()}
+        sums["forget_loss"] = loss.detach()
+        return loss
+
+    def _retain_loss(
+        self, micro: MicroBatch, parts: Sequence[Seen], reference: ReferenceView | None, sums: Sums
+    ) -> torch.Tensor:
+        """Returns this micro-batch's share of L_retain; adds it, and each of several terms, to `sums`."""
+        first = micro.forget_parts
+        states = {} if reference is None else reference.states.get(first, {})
+        rows = RetainRows(parts[first], parts[first + 1] if len(parts) > first + 1 else None, states)
+        terms = self._terms.method.retain_terms
+        loss = None
+        for term in terms:
+            value = term.loss(rows).sum() / micro.retain_counts.by(term.normalizer)
+            if len(terms) > 1:
+                sums[f"retain_loss/{term.name}"] = value.detach()
+            value = value if term.weight == 1 else term.weight * value
+            loss = value if loss is None else loss + value
+        assert loss is not None
+        if rows.policy.nll is not None and not any(term.name == "nll" for term in terms):
+            sums["retain_nll"] = rows.policy.nll.detach().sum() / micro.retain_counts.tokens
+        sums["retain_loss"] = loss.detach()
+        return loss
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
         reward, adversary, plan = self._terms.reward, self._terms.adversary, self._plan
         metrics = {k: v / plan.global_batch if k.startswith("method/") else v for k, v in sums.items()}
         drop, rows = metrics.pop("gain/drop", 0.0), metrics.pop("gain/rows", 0.0)
+        metrics |= {f"method/{name}": v for name, v in self._terms.method.end_step(metrics, self._step).items()}
         if reward is not None:
             reward.end_step(plan.ranks.all_reduce_sum)
             metrics |= {f"reward/{name}": value for name, value in reward.metrics().items()}
-        if adversary.p > 0:
+        if adversary.p > 0 or (isinstance(adversary, WeightAdversary) and adversary.moves):
             metrics |= {f"adversary/{name}": value for name, value in adversary.metrics().items()}
         if rows:
             metrics["adversary/gain"] = drop / rows
         return metrics
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        reward = self._terms.reward
+        reward, separate = self._terms.reward, self._terms.separate
         state = {f"adversary.{name}": value for name, value in self._terms.adversary.state_dict().items()}
+        state |= {f"method.{name}": value for name, value in self._terms.method.state_dict().items()}
+        if separate is not None:
+            state |= {f"gradients.{name}": value for name, value in separate.state_dict().items()}
         if reward is not None:
             values = reward.state_dict()
             state |= {f"reward.{k}": torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        parts: dict[str, dict[str, torch.Tensor]] = {"adversary": {}, "reward": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {"adversary": {}, "method": {}, "gradients": {}, "reward": {}}
         for key, value in state.items():
             part, name = key.split(".", 1)
             parts[part][name] = value
         self._terms.adversary.load_state_dict(parts["adversary"])
+        self._terms.method.load_state_dict(parts["method"])
+        if self._terms.separate is not None:
+            self._terms.separate.load_state_dict(parts["gradients"])
         if self._terms.reward is not None:
             self._terms.reward.load_state_dict({name: float(value) for name, value in parts["reward"].items()})
 
-    def _read_answers(self, indices: Sequence[int]) -> dict[int, list[Encoded]]:
-        """Maps each forget row to what it is run as: its response, a refusal, or response and paired answer."""
-        rows, method = self._rows, self._terms.method
-        sources = [rows.paired] if method.trains is Trains.refusal else [rows.forget]
-        if method.trains is not Trains.refusal and method.pairs is not Pairs.none:
-            sources.append(rows.paired)
-        read = [read_items(source, indices) for source in sources]
-        return {i: [answers[place] for answers in read] for place, i in enumerate(indices)}
-
-    def _micro_batch(self, whole: GlobalBatch, forget: list[int], retain: list[int], *, first: bool) -> MicroBatch:
-        """Builds one micro-batch.
-
-        Args:
-            whole: the global batch.
-            forget: indices of its forget rows.
-            retain: indices of its retain rows.
-            first: whether it is this rank's first micro-batch in the step.
-        """
-        pad_id, adversary, device = self._plan.pad_id, self._terms.adversary, self._policy.device
-        count = len(whole.answers[forget[0]])
-        perturbed = collate(read_items(self._rows.forget, forget), pad_id)
-        answers = [whole.answers[i][k] for k in range(count) for i in forget]
-        batch = collate(answers + [whole.retain[i] for i in retain], pad_id)
-        # Every answer to a forget prompt gets the perturbation of its own forget row; retain rows never get one.
-        as_forget_row = self._perturbed_rows(whole.step, perturbed.row_ids) * count + [-1] * len(retain)
-        if not adversary.perturbs_equal_openings_equally:
-            perturbed = dataclasses.replace(perturbed, prefix_group=tuple(range(len(forget))))
-        groups = _prefix_groups(as_forget_row, adversary.perturbs_equal_openings_equally)
-        return MicroBatch(
-            step=whole.step,
-            forget=forget,
-            answers=count,
-            perturbed=pinned(perturbed, device),
-            batch=pinned(dataclasses.replace(batch, prefix_group=groups), device),
-            perturbed_as_forget_row=torch.tensor(as_forget_row, dtype=torch.int64),
-            forget_count=whole.forget_count,
-            retain_count=whole.retain_count,
-            measures_gain=first and adversary.p > 0 and whole.step % GAIN_EVERY == 0,
-        )
-
-    def _forget_rows(self, forget: Sequence[int], by_answer: list[RowNLL]) -> ForgetRows:
-        """Returns what the method compares: NLL of forget rows and paired answers, under policy and reference."""
-        table = self._references.table
-        paired = by_answer[1] if len(by_answer) > 1 else None
-        if table is None:
-            return ForgetRows(by_answer[0], paired=paired)
-        total = by_answer[0].total
-        reference = RowNLL(table.forget[list(forget)].to(total), by_answer[0].tokens)
-        if paired is None:
-            return ForgetRows(by_answer[0], reference)
-        paired_reference = RowNLL(table.paired[list(forget)].to(total), paired.tokens)
-        return ForgetRows(by_answer[0], reference, paired, paired_reference)
+    def _forget_rows(self, micro: MicroBatch, parts: Sequence[Seen], reference: ReferenceView | None) -> ForgetRows:
+        """Returns what the method compares: forget rows and paired answers, under policy and reference."""
+        policy, paired = parts[0], parts[1] if micro.forget_parts > 1 else None
+        table, forget = self._references.table, list(micro.forget)
+        in_table = paired_in_table = None
+        if table is not None:
+            in_table = RowNLL(table.forget[forget].to(policy.total), policy.tokens)
+            if paired is not None:
+                paired_in_table = RowNLL(table.paired[forget].to(paired.total), paired.tokens)
+        states = {} if reference is None else reference.states.get(0, {})
+        assert micro.perturbed is not None
+        return ForgetRows(policy, in_table, paired, paired_in_table, states, micro.perturbed.row_ids)
 
     def _margin(self) -> Margin | None:
         reward = self._terms.reward
         if reward is None:
             return None
         return lambda x_ref, depth: reward.margin(x_ref, depth, self._plan.ranks.gather)
-
-    def _perturbed_rows(self, step: int, row_ids: Sequence[str]) -> list[int]:
-        """Returns for each row its own index if the adversary perturbs it in this step, otherwise -1."""
-        p, seed = self._terms.adversary.p, self._plan.seed
-        return [i if draws.uniform(seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
 
     def _adversary_gain(self, forget: Batch, step: int) -> Sums:
         """Measures by how much the per-token NLL of forget rows falls when all are perturbed: sum, number of rows."""
@@ -262,17 +212,44 @@ class UnlearningObjective:
             perturbed = self._policy.row_nll(forget) / forget.tokens
         return {"gain/drop": (clean - perturbed).sum(), "gain/rows": torch.tensor(float(len(every)))}
 
-    def _draw_prompts(self, part: str, n: int, step: int) -> Batch:
-        """Draws n rows of "forget" or "retain" by (seed, step), for an adversary that reads states at prompts."""
-        rows = self._rows.forget if part == "forget" else self._rows.retain
-        order = draws.order(len(rows), self._plan.seed, "prompts", part, step)[:n].tolist()
-        return collate([rows[i] for i in order], self._plan.pad_id).to(self._policy.device)
+
+def compares_with_frozen_model(method: GradientMethod) -> bool:
+    """Tells whether a term of the method reads states or logits of the model before unlearning."""
+    needs = method.needs
+    values = [*needs.values, *(value for term in method.retain_terms for value in term.values)]
+    return (
+        needs.reference_states
+        or any(term.states for term in method.retain_terms)
+        or any(value.reads_reference for value in values)
+    )
 
 
-def _prefix_groups(perturbed_as_forget_row: Sequence[int], equal_openings_equally: bool) -> tuple[int, ...]:
-    """Returns the group of each row; rows of one group may compute a common opening together.
+def compares_pairs(method: GradientMethod) -> bool:
+    """Tells whether each forget row runs with a paired answer."""
+    return method.needs.pairs is not Pairs.none
 
-    Rows that are left alone are one group. Perturbed rows are one group if the adversary perturbs equal openings
-    equally; otherwise those that get the perturbation of the same forget row are.
+
+def _seen_parts(shown: Sequence[PartShown], micro: MicroBatch, batch: Batch) -> list[Seen]:
+    """Returns what the method sees of each part of a forward."""
+    return [
+        _seen(part, one, batch.supervised[rows], batch.attention_mask[rows])
+        for one, (part, rows, _) in zip(shown, micro.request.spans(), strict=True)
+    ]
+
+
+def _seen(part: PartRequest, shown: PartShown, supervised: torch.Tensor, real: torch.Tensor) -> Seen:
     """
-    return tuple(0 if row < 0 else 1 if equal_openings_equally else 2 + row for row in perturbed_as_forget_row)
+    Args:
+        supervised: (rows, length) bool mask of the part's supervised tokens.
+        real: (rows, length) 1 on tokens, 0 on padding.
+    """
+    tokens = supervised.sum(1)
+    return Seen(
+        tokens if shown.nll is None else tokens.to(shown.nll.dtype),
+        supervised.nonzero(as_tuple=True)[0],
+        shown.nll,
+        shown.values,
+        shown.states,
+        real.nonzero(as_tuple=True)[0] if part.states else None,
+        shown.lens_nll,
+    )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from erulab.adversaries.none import NoAdversaryOptions
-from erulab.methods.base import Pairs, Retain, Trains
+from erulab.methods.base import Answer, Pairs
 from erulab.models.policy import Policy
 from erulab.options import RunConfig, TrainerOptions
 from erulab.ranks import Ranks
@@ -23,8 +23,19 @@ from erulab.rewards.reference import ReferenceOptions
 from erulab.rewards.reference_free import ReferenceFreeOptions
 from erulab.training.assembly import build_objective
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import References, UnlearningRows
-from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from erulab.training.unlearning import References, compares_with_frozen_model
+from erulab.training.unlearning_batches import UnlearningRows
+from tests.samples.tiny import (
+    FORGET,
+    PAIRED,
+    RETAIN,
+    RETAIN_PAIRED,
+    gradients,
+    moved,
+    naive_nll,
+    naive_token_nll,
+    random_model,
+)
 
 load_plugins()
 TARGET = random_model()
@@ -41,7 +52,7 @@ def step_loss(
 ) -> tuple[float, torch.Tensor, dict[str, float]]:
     """Loss, gradient and metrics of one optimizer step over all rows, as the training loop takes it."""
     method = methods.build(options)
-    uses_others = method.trains is Trains.refusal or method.pairs is not Pairs.none
+    uses_others = method.needs.answer is Answer.refusal or method.needs.pairs is not Pairs.none
     with torch.no_grad():
         tables = [torch.stack([naive_nll(TARGET, row) for row in rows]) for rows in (FORGET, PAIRED)]
     config = RunConfig(
@@ -54,9 +65,10 @@ def step_loss(
         adversary=NoAdversaryOptions(),
         trainer=TrainerOptions(global_batch=4, micro_batch=micro_batch),
     )
-    rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN)
-    frozen = Policy(TARGET) if options.retain is Retain.kl else None
-    references = References(ReferenceTable(*tables), frozen)
+    compares_retain = any(term.paired for term in method.retain_terms)
+    rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN, RETAIN_PAIRED if compares_retain else [])
+    frozen = Policy(TARGET) if compares_with_frozen_model(method) else None
+    references = References(ReferenceTable(*tables) if method.needs.reward else None, frozen)
     objective = build_objective(config, rows, Policy(model), references, pad_id=1, ranks=Ranks())
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)

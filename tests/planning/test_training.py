@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
-from erulab.methods.base import Retain
+from erulab.methods.base import ForgetTokens, Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
@@ -29,7 +29,8 @@ from erulab.training.assembly import build_objective
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import References, UnlearningRows
+from erulab.training.unlearning import References
+from erulab.training.unlearning_batches import UnlearningRows
 from tests.costs.families import CONFIGS, model_of
 from tests.samples.tiny import answered, encoded
 
@@ -46,11 +47,14 @@ def part(response: int) -> RowLengths:
 
 
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
+SPAN = 2  # tokens of a span, where spans are forgotten
 
 
 def measured(config: Any) -> tuple[float, float]:
     """Returns the mean FLOPs of an unlearning step of this config: by torch's counter, and by the run's ledger."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
+    if config.method.forget_tokens is ForgetTokens.span:
+        forget = [dataclasses.replace(row, supervised=(row.start, row.start + SPAN)) for row in forget]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
     retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]
     model = model_of(CONFIGS["llama"], "eager")
@@ -83,6 +87,8 @@ def measured(config: Any) -> tuple[float, float]:
         "method=ga",
         "method=kl",
         "method=idk",
+        "method=simnpo method.forget_tokens=span",
+        "method=eru adversary=latent_pgd adversary.steps=2 method.forget_tokens=span",
         "method=npo trainer.micro_batch=2",
         "method=npo trainer.micro_tokens=30",
         "method=dpo trainer.micro_tokens=30",
@@ -103,7 +109,10 @@ def measured(config: Any) -> tuple[float, float]:
 )
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = compose_config([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
-    step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
+    sizes = SIZES
+    if config.method.forget_tokens is ForgetTokens.span:
+        sizes = dataclasses.replace(SIZES, forget=dataclasses.replace(SIZES.forget, supervised=SPAN))
+    step = training.unlearning_step(config, sizes, SHAPE.layers, 1)
     adapters = training.trained_adapters(config)
     predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
     # policy_minus_target runs its prompts once more, before the first step; otherwise they are equal.

@@ -14,20 +14,20 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
-from erulab.methods.base import Retain
+from erulab.methods.base import forget_tokens_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Schedule, TrainerOptions
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, load_plugins, methods, rewards
 from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import build_objective, encode_unlearning_rows, needs_reference_table
+from erulab.training.assembly import build_objective, encode_unlearning_rows, freeze_untrained, needs_reference_table
 from erulab.training.batches import Split
 from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable, reference_table
-from erulab.training.unlearning import References, UnlearningObjective
+from erulab.training.unlearning import References, UnlearningObjective, compares_with_frozen_model
 from tests.cases import Case
 from tests.conftest import MadeOnce
 
@@ -67,8 +67,12 @@ def small_model(world: Benchmark) -> LoadedModel:
 
 
 def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
-    """Returns a plugin's options with changes as plain values; enums are given by name."""
-    default = registry[name].options()
+    """Returns a plugin's options with changes as plain values."""
+    return changed(registry[name].options(), changes)
+
+
+def changed(default: Any, changes: dict[str, Any]) -> Any:
+    """Returns options with changes as plain values; enums are given by name."""
     plain = {
         key: type(getattr(default, key))(value) if isinstance(getattr(default, key), Enum) else value
         for key, value in changes.items()
@@ -98,13 +102,17 @@ class Unlearning:
             method=options_of(methods, case.method, case.method_options),
             reward=options_of(rewards, case.reward, case.reward_options),
             adversary=options_of(adversaries, case.adversary, case.adversary_options),
-            trainer=TrainerOptions(
-                global_batch=self.global_batch, micro_batch=self.micro_batch, micro_tokens=self.micro_tokens
+            trainer=dataclasses.replace(
+                changed(TrainerOptions(), case.trainer_options),
+                global_batch=self.global_batch,
+                micro_batch=self.micro_batch,
+                micro_tokens=self.micro_tokens,
             ),
             seed=self.seed,
         )
         encoder = Encoder(self.loaded.chat, None, Path())
-        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed)
+        method = methods.build(config.method)
+        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, forget_tokens_of(config.method))
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(
@@ -117,9 +125,11 @@ class Unlearning:
                 batch_tokens=2048,
                 ranks=ranks,
             )
-        compares_live = config.method.retain is Retain.kl
+        method = methods.build(config.method)
+        compares_live = compares_with_frozen_model(method)
         frozen = subject.copy().policy.requires_grad_(False) if compares_live else None
         policy = subject.policy
+        freeze_untrained(policy, method)
         pad_id = subject.pad_id if self.pad_id is None else self.pad_id
         objective = build_objective(config, rows, policy, References(table, frozen), pad_id=pad_id, ranks=ranks)
         loop = LoopOptions(1e-3, self.steps, 0.1, Schedule.linear, self.global_batch)

@@ -19,7 +19,7 @@ from erulab.tokens.encoder import Encoder
 from erulab.training.assembly import assemble_unlearning
 from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import train
-from erulab.training.unlearning import UnlearningRows
+from erulab.training.unlearning_batches import UnlearningRows
 from tests.training.test_contract import assert_close
 
 STEPS = 4

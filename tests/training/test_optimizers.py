@@ -14,8 +14,7 @@ from erulab.data.rows import Benchmark
 from erulab.errors import Interrupted
 from erulab.launching.folder_key import folder_key
 from erulab.models.loaded import LoadedModel
-from erulab.models.options import LoraOptions, Quantization
-from erulab.options import OptimizerName, Precision, TrainerOptions, product_settings
+from erulab.options import OptimizerName, Precision, TrainerOptions, product_options
 from erulab.ranks import Ranks
 from erulab.tokens.batch import collate
 from erulab.tokens.encoder import Encoder
@@ -142,18 +141,9 @@ def test_a_stopped_run_continues_to_the_same_bits(
     assert all(torch.equal(trained[key], same[key]) for key in trained)
 
 
-def test_keys_do_not_change_with_the_default() -> None:
-    """The settings that an unlearned model's key held before there were other optimizers and 4-bit weights."""
-    trainer = product_settings(dataclasses.asdict(TrainerOptions()))
-    assert "optimizer" not in trainer and "lr" in trainer and "micro_batch" not in trainer
-    assert product_settings(dataclasses.asdict(LoraOptions(rank=4))) == {"rank": 4, "alpha": 16, "targets": None}
-
-
 def test_another_optimizer_or_format_is_another_product() -> None:
-    changed = product_settings(dataclasses.asdict(TrainerOptions(optimizer=OptimizerName.sgd)))
-    assert changed["optimizer"] is OptimizerName.sgd
-    packed = product_settings(dataclasses.asdict(LoraOptions(rank=4, quantize=Quantization.nf4)))
-    assert packed["quantize"] is Quantization.nf4
+    changed = product_options(dataclasses.asdict(TrainerOptions(optimizer=OptimizerName.sgd)))
+    assert changed["optimizer"] is OptimizerName.sgd and "micro_batch" not in changed
     lora = ["model.lora.rank=4"]
     keys = {
         folder_key(compose_config([*lora, *words]))

@@ -27,6 +27,12 @@ RFA = Case("eru", "elastic", "rfa", adversary_options={"n": 4, "warmup": 0.0, "e
 PGD = Case("eru", "elastic", "latent_pgd", reward_options={"z": "batch"}, adversary_options={"steps": 2})
 NPO = Case("npo", "reference")
 KL = Case("kl")
+SAM = Case("npo", "reference", "sam", adversary_options={"rho": 0.05})
+GRU = Case("gd", trainer_options={"combine": "gru"})
+RATIO = Case("npo", "reference", trainer_options={"retain_ratio": 2.0})
+UNDIAL = Case("undial")
+PDU = Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2})
+IDK_AP = Case("idk_ap")
 STEPS, CUT = 6, 3
 LOCAL = EngineOptions(EngineName.local)
 
@@ -64,9 +70,15 @@ RUNS = (
     Run(PGD, 3),
     Run(KL, 3),
     Run(RFA, 3, checkpointing=True),
+    *(Run(SAM, stage) for stage in range(3)),
+    *(Run(GRU, stage, micro_batch=2, clip=0.05) for stage in range(3)),
+    Run(RATIO, 3, micro_batch=2),
     # An optimizer without state; one whose state only engines with whole weights keep.
     *(Run(RFA, stage, micro_batch=2, clip=0.05, optimizer=OptimizerName.sgd) for stage in (2, 3)),
     Run(RFA, 0, micro_batch=2, clip=0.05, optimizer=OptimizerName.adafactor),
+    Run(UNDIAL, 3, micro_batch=2),
+    Run(PDU, 2),
+    Run(IDK_AP, 3, micro_batch=2),
 )
 # On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
