@@ -19,7 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from erulab.costs.backward import Gradients
+from erulab.costs.gradient_copies import GradientCopies
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape, Norm, Place
+from erulab.costs.trained import is_weight_of, trained_weights, weight_sizes
 
 # Equal to that of erulab/logprobs.py (a test compares them), which loads torch; this module must not.
 CHUNK = 1024
@@ -59,13 +62,27 @@ class Sharding:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """What losses read of a forward, beside or in place of the NLL of all supervised positions."""
+
+    without_nll: float = 0.0  # supervised positions whose NLL no term reads
+    valued: float = 0.0  # positions at which functions of the logits are evaluated
+    functions: int = 1  # of the logits, at each of them
+    compared: float = 0.0  # positions of those whose logits are compared with the reference's
+    lens: float = 0.0  # positions whose states the head reads, summed over layers
+    states: float = 0.0  # tokens whose states are kept, summed over layers
+    compared_states: float = 0.0  # of those, tokens whose states are compared with the reference's
+    last: int | None = None  # the layer at which the forward ends; None: it runs through the head
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """The largest micro-batch of one process: `rows` rows of `length` tokens, padding included."""
 
     rows: float
     length: float
     supervised: float  # positions of all rows together
-    kl_supervised: float = 0.0  # positions at which the KL to a frozen copy is computed too
+    reads: Reads = Reads()  # what losses read
     alone: bool = True  # whether it is the only one of its step: no gradients are held during its forward
 
     @property
@@ -82,7 +99,9 @@ class TrainingSetup:
     checkpointing: bool = False
     adapters: Adapters = NO_ADAPTERS
     eager_attention: bool = False
-    frozen_copy: bool = False  # retain=kl without adapters keeps the model before unlearning
+    trained: tuple[str, ...] | None = None  # names of the trained weights; None: all, or all adapters
+    frozen_copy: bool = False  # a term compares with the model before unlearning: kept, unless adapters are trained
+    copies: GradientCopies | None = None  # of a step that takes the gradients of forget and retain rows apart
     loads_whole: bool = True  # each process holds the whole model in float32 before its engine is built
 
 
@@ -110,7 +129,9 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     """Estimates what one device holds while it trains on `micro`."""
     sharding, numbers = training.sharding, training.numbers
     everything = shape.parameters + shape.adapter_parameters(training.adapters)
-    trained = shape.adapter_parameters(training.adapters) if training.adapters.rank else shape.parameters
+    sizes = weight_sizes(shape, training.adapters)
+    names = tuple(sizes) if training.trained is None else training.trained
+    trained = sum(sizes[name] for name in names)
     share = 1 / sharding.processes
     zero = sharding.stage is not None and sharding.stage > 0
 
@@ -125,10 +146,12 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     update = trained * 4 * (share if zero else 1) if master else 0.0
     buffers = _deepspeed_buffers(shape, training)
 
-    kept = _saved_activations(shape, micro, training)
+    gradients_of = Gradients(trained_weights(shape, names), training.adapters, training.checkpointing)
+    kept = _saved_activations(shape, micro, training, gradients_of)
     # Without checkpointing the input of a block is part of what the block keeps.
-    boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
-    activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
+    boundaries = kept.count * kept.boundary if training.checkpointing else 0.0
+    blocks = boundaries + kept.block if training.checkpointing else kept.blocks
+    activations = kept.ends + blocks + _states_bytes(shape, micro.reads, numbers)
     logits = _logits_bytes(shape, micro)
     if training.loads_whole:
         # Read into host memory, then moved to the device; a frozen copy stays whole and float32.
@@ -151,8 +174,13 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
         host = max(host, moved)
         state = update = gradients = 0.0
 
-    head = 0.0 if training.adapters.rank or sharding.offload else numbers.weight * shape.head_weights
+    head = 0.0 if sharding.offload or not gradients_of.trained.head else numbers.weight * shape.head_weights
     waiting = 0.0 if micro.alone else gradients
+    steady = final = 0.0
+    if training.copies is not None:
+        steady, largest = training.copies.steady(trained), max(sizes[name] for name in names)
+        waiting += training.copies.beside_forwards(trained, numbers.weight)
+        final = training.copies.after_forwards(trained, numbers.weight, largest, gradients)
     # Between forward and backward: the logits, and then the head's gradient, are held beside all activations
     # (under autocast in both formats).
     both = head * (1.5 if numbers is NumberFormat.autocast else 1)
@@ -166,9 +194,11 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has one gradient from each side, and their sum where it is not taken in place.
     copies = (1 if numbers is NumberFormat.autocast else 2) + (not micro.alone) if shape.tied else 0
-    end = gradients + max(copies * head, working - gradients / max(shape.layers, 1))
-    fixed = weights + state + reference + buffers
-    peak = max(loading, fixed + max(turn, recomputed, end, gradients + update))
+    end = gradients + max(copies * head, working - gradients / max(kept.count, 1))
+    if training.copies is not None:
+        end += waiting
+    fixed = weights + state + reference + buffers + steady
+    peak = max(loading, fixed + max(turn, recomputed, end, gradients + update, final))
     return Memory(weights, gradients, state, activations, logits, reference, buffers, loading, peak, host)
 
 
@@ -177,30 +207,62 @@ class _SavedActivations:
     """Bytes of activations that autograd keeps."""
 
     ends: float  # of the final norm and of the head's input
-    block: float  # of one block
+    block: float  # of the block that keeps most
+    blocks: float  # of all blocks
+    count: int  # blocks that a gradient reaches
     boundary: float  # of one block's input
 
 
-def _saved_activations(shape: ModelShape, micro: MicroBatch, training: TrainingSetup) -> _SavedActivations:
+def _saved_activations(
+    shape: ModelShape, micro: MicroBatch, training: TrainingSetup, gradients: Gradients
+) -> _SavedActivations:
+    numbers, last = training.numbers, micro.reads.last
+    found = [
+        _block_activations(shape, micro, training, names, inputs)
+        for _, names, inputs in gradients.blocks(shape.layers if last is None else last)
+    ]
+    d, stream = shape.width, numbers.weight
+    ends = 0.0
+    if last is None:
+        norm = _norm_activations(shape, numbers, 0, trained=gradients.trained.norm)
+        ends = norm * micro.tokens + numbers.product * d * micro.supervised
+    return _SavedActivations(ends, max(found, default=0.0), sum(found), len(found), stream * d * micro.tokens)
+
+
+def _norm_activations(shape: ModelShape, numbers: NumberFormat, readers: int, *, trained: bool) -> float:
+    """Returns bytes per token: the states, the normalised states, and the result that `readers` matrices read."""
+    family, d, product, stream = shape.family, shape.width, numbers.product, numbers.weight
+    # Autocast casts the result once per reader; otherwise all readers share one tensor.
+    results = product * d * (readers if numbers is NumberFormat.autocast else min(readers, 1))
+    if family.norm is Norm.layer:
+        return stream * d + results + 8
+    # The frozen weight of a norm needs no gradient, so its input is not kept.
+    normalized = 0 if not trained else 4 if family.norm is Norm.wide_rms else stream
+    return (4 + normalized) * d + results + 4
+
+
+def _block_activations(
+    shape: ModelShape, micro: MicroBatch, training: TrainingSetup, trained: frozenset[str], inputs: bool
+) -> float:
+    """Returns the bytes that autograd keeps of one block.
+
+    Args:
+        trained: names of its trained weights.
+        inputs: whether its input requires a gradient.
+    """
     numbers, family, adapters = training.numbers, shape.family, training.adapters
-    product, stream = numbers.product, numbers.weight
+    product = numbers.product
     # A frozen matrix does not need its input in backward.
-    keeping = [linear for linear in shape.linears if adapters.on(linear) or not adapters.rank]
+    keeping = [linear for linear in shape.linears if any(is_weight_of(name, linear) for name in trained)]
     keeps = {place: sum(linear.place is place for linear in keeping) for place in Place}
-    d, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-
-    def norm(readers: int) -> float:
-        """Returns bytes per token: the states, the normalised states, and the result that `readers` matrices read."""
-        # Autocast casts the result once per reader; otherwise all readers share one tensor.
-        results = product * d * (readers if numbers is NumberFormat.autocast else min(readers, 1))
-        if family.norm is Norm.layer:
-            return stream * d + results + 8
-        # The frozen weight of a norm needs no gradient, so its input is not kept.
-        normalized = 0 if adapters.rank else 4 if family.norm is Norm.wide_rms else stream
-        return (4 + normalized) * d + results + 4
-
+    norms = any("norm" in name or "ln_" in name for name in trained)
+    if not inputs and not norms and keeping and all(linear.place is Place.mlp_out for linear in keeping):
+        return product * shape.mlp_width * micro.tokens
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     readers = [keeps[Place.attention_in], keeps[Place.mlp_in]]
-    block = sum(norm(n) for n in ([sum(readers)] if family.parallel else readers))
+    block = sum(
+        _norm_activations(shape, numbers, n, trained=norms) for n in ([sum(readers)] if family.parallel else readers)
+    )
     block += product * (4 + family.partial_rotary) * q
     if family.qk_norm:
         block += (4 + product) * (q + kv) + 4 * (shape.heads + shape.kv_heads)
@@ -215,8 +277,7 @@ def _saved_activations(shape: ModelShape, micro: MicroBatch, training: TrainingS
         # Adapters cast their input themselves: here the result of attention.
         if numbers is NumberFormat.autocast and keeps[Place.attention_out]:
             block += product * q
-    ends = norm(0) * micro.tokens + product * d * micro.supervised
-    return _SavedActivations(ends, block * micro.tokens, stream * d * micro.tokens)
+    return block * micro.tokens
 
 
 def _mlp_kept(shape: ModelShape) -> int:
@@ -230,10 +291,24 @@ def _mlp_kept(shape: ModelShape) -> int:
 def _logits_bytes(shape: ModelShape, micro: MicroBatch) -> float:
     """Returns the bytes of one chunk's float32 logits at their largest, in backward.
 
-    NLL holds log-probabilities, their gradient and the gradient of the logits; KL also both models' probabilities.
+    NLL holds log-probabilities, their gradient and the gradient of the logits. A function of the logits, such as KL to
+    the reference, holds two numbers per token of the vocabulary, and its backward three more.
     """
-    nll, kl = min(micro.supervised, CHUNK), min(micro.kl_supervised, CHUNK)
-    return 4.0 * shape.vocabulary * max(3 * nll + 2 * kl, nll + 5 * kl)
+    reads = micro.reads
+    nll = min(micro.supervised - reads.without_nll, CHUNK) + reads.lens
+    values = min(reads.valued, CHUNK)
+    held, backward = 2 * reads.functions * values, min(nll, CHUNK)
+    return 4.0 * shape.vocabulary * max(nll + 2 * backward + held, nll + held + 3 * values)
+
+
+def _states_bytes(shape: ModelShape, reads: Reads, numbers: NumberFormat) -> float:
+    """Returns the bytes of states that losses keep.
+
+    These are the states, their difference to what they are compared with, and that where it is the reference's states;
+    and the reference's final states at positions whose logits are compared.
+    """
+    states = numbers.weight * (2 * reads.states + reads.compared_states)
+    return shape.width * (states + numbers.product * reads.compared)
 
 
 def _deepspeed_buffers(shape: ModelShape, training: TrainingSetup) -> float:

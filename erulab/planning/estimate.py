@@ -15,19 +15,21 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
+from erulab.methods.base import gradient_method
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
-    TrainedAnswers,
     forget_rows_per_forward,
     learned_stages,
+    learning_gradients,
     learning_step,
     number_format,
     reference_rows,
-    trained_adapters,
     training_memory,
+    unlearning_gradients,
     unlearning_step,
 )
+from erulab.planning.unlearning import second_answers
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
@@ -104,17 +106,12 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     processes = engine.world
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
-    answers = TrainedAnswers.of(config)
-    sizes, benchmark = data_sizes(config, answers.pairs, overrides)
+    sizes, benchmark = data_sizes(config, second_answers(config), overrides)
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if answers.descends and Stage.unlearn in config.stages:
-        step = step_flops(
-            shape,
-            unlearning_step(config, sizes, shape.layers, processes),
-            checkpointing=config.trainer.checkpointing,
-            adapters=trained_adapters(config),
-        )
+    if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
+        work = unlearning_step(config, sizes, shape.layers, processes)
+        step = step_flops(shape, work, unlearning_gradients(config, shape))
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_PER_HOUR)
@@ -150,7 +147,7 @@ def _training_flops(
 ) -> Iterator[tuple[str, int, float]]:
     """Yields (name, optimizer steps, FLOPs) of each training."""
     options = config.target
-    learning = step_flops(shape, learning_step(config, sizes, processes), checkpointing=config.trainer.checkpointing)
+    learning = step_flops(shape, learning_step(config, sizes, processes), learning_gradients(config, shape))
     for stage in learned_stages(config):
         rows = sizes.target_rows if stage is Stage.target else sizes.oracle_rows
         steps = total_steps(rows, options.epochs, options.global_batch)

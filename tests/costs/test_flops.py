@@ -17,8 +17,10 @@ from transformers import PreTrainedModel
 
 from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.costs import flops
-from erulab.costs.flops import Backward, TokenCounts
-from erulab.costs.shapes import Adapters, ModelShape
+from erulab.costs.backward import Gradients, backward, state_backward
+from erulab.costs.flops import TokenCounts
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
+from erulab.costs.trained import trained_weights, weight_sizes
 from erulab.models.policy import Policy
 from tests.costs.families import CONFIGS, batch_of, model_of
 
@@ -33,6 +35,11 @@ def counted(run: Callable[[], Any]) -> tuple[int, Any]:
     return counter.get_total_flops(), result
 
 
+def every_gradient(shape: ModelShape, adapters: Adapters = NO_ADAPTERS, *, checkpointing: bool = False) -> Gradients:
+    """The gradients of all weights, or of all adapters."""
+    return Gradients(trained_weights(shape, tuple(weight_sizes(shape, adapters))), adapters, checkpointing)
+
+
 def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
     torch.manual_seed(0)
     return get_peft_model(model, LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM"))
@@ -41,10 +48,10 @@ def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_forward_and_full_backward(name: str) -> None:
     policy, shape = Policy(model_of(CONFIGS[name], "eager")), ModelShape.from_config(CONFIGS[name])
-    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    ahead, nll = counted(lambda: policy.token_nll(BATCH))
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.forward(shape, ROWS) == ahead
-    assert flops.backward(shape, ROWS, Backward.full) == back
+    assert backward(shape, ROWS, every_gradient(shape)) == back
 
 
 @pytest.mark.parametrize(
@@ -70,10 +77,10 @@ def test_forward_and_full_backward(name: str) -> None:
 def test_adapters(name: str, targets: tuple[str, ...]) -> None:
     shape = ModelShape.from_config(CONFIGS[name])
     policy = Policy(with_adapters(model_of(CONFIGS[name], "eager"), targets))
-    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    ahead, nll = counted(lambda: policy.token_nll(BATCH))
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.forward(shape, ROWS, adapters=Adapters(4, targets)) == ahead
-    assert flops.backward(shape, ROWS, Backward.lora, adapters=Adapters(4, targets)) == back
+    assert backward(shape, ROWS, every_gradient(shape, Adapters(4, targets))) == back
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -83,9 +90,9 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
     policy = Policy(with_adapters(model) if rank else model)
     delta = torch.zeros(3, 24, shape.width, requires_grad=True)
     with edit_states(policy, [(module_at_layer(policy, layer), lambda states: states + delta)]):
-        nll, _ = policy(BATCH)
+        nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
-    assert flops.backward(shape, ROWS, Backward.activations, layer=layer, adapters=Adapters(rank)) == back
+    assert state_backward(shape, ROWS, layer, adapters=Adapters(rank)) == back
 
 
 @pytest.mark.parametrize("name", ["llama", "phi", "gpt2"])
@@ -93,17 +100,17 @@ def test_checkpointing_runs_the_blocks_again(name: str) -> None:
     shape, model = ModelShape.from_config(CONFIGS[name]), model_of(CONFIGS[name], "eager")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model)
-    nll, _ = policy(BATCH)
+    nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: nll.sum().backward())
-    assert flops.recompute(shape, ROWS) == back - flops.backward(shape, ROWS, Backward.full)
+    assert flops.recompute(shape, ROWS) == back - backward(shape, ROWS, every_gradient(shape))
 
 
 def test_frozen_costs_nothing_and_training_six_flops_per_parameter_and_token() -> None:
     shape = ModelShape.from_config(CONFIGS["llama"])
-    assert flops.backward(shape, ROWS, Backward.frozen) == 0
+    assert backward(shape, ROWS, Gradients(trained_weights(shape, ()))) == 0
     # Six FLOPs per parameter and token, the usual rule, for a wide model on short rows with supervised tokens only.
     wide = ModelShape.from_config(CONFIGS["llama"] | {"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 128})
     rows = TokenCounts.of([4.0], 4)
     embedding = wide.vocabulary * wide.width
-    whole = flops.forward(wide, rows) + flops.backward(wide, rows, Backward.full)
+    whole = flops.forward(wide, rows) + backward(wide, rows, every_gradient(wide))
     assert whole == pytest.approx(6 * (wide.parameters - embedding) * 4, rel=0.01)

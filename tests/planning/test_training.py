@@ -14,22 +14,22 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
-from erulab.methods.base import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
 from erulab.options import Precision, Schedule
 from erulab.planning import training
-from erulab.planning.micro import expected_micro_batches, unlearning_split
+from erulab.planning.micro import RowGroup, expected_micro_batches, unlearning_split
 from erulab.planning.quantiles import Quantiles
 from erulab.planning.rows import DataSizes, RowLengths
 from erulab.ranks import Ranks
-from erulab.training import unlearning
-from erulab.training.assembly import build_objective
+from erulab.registry import methods
+from erulab.training import unlearning_batches
+from erulab.training.assembly import build_objective, freeze_untrained
 from erulab.training.local import LocalEngine
 from erulab.training.loop import LoopOptions, train
 from erulab.training.reference import ReferenceTable
-from erulab.training.unlearning import References
+from erulab.training.unlearning import References, compares_with_frozen_model
 from erulab.training.unlearning_batches import UnlearningRows
 from tests.costs.families import CONFIGS, model_of
 from tests.samples.tiny import answered, encoded
@@ -46,7 +46,7 @@ def part(response: int) -> RowLengths:
     return RowLengths(4, length, response, response, Quantiles.constant(length), Quantiles.constant(PROMPT))
 
 
-SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), 8, 4, "equal rows")
+SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), part(OTHER), 8, 4, "equal rows")
 
 
 def measured(config: Any) -> tuple[float, float]:
@@ -62,13 +62,16 @@ def measured(config: Any) -> tuple[float, float]:
         plain = LoadedModel(model, None, None)  # type: ignore[arg-type]
         model = with_lora(plain, rank=lora.rank, alpha=8, targets=lora.targets, seed=0).model
     policy = Policy(model, ledger, lora.adapters)
+    method = methods.build(config.method)
     frozen: Any = None
-    if config.method.retain is Retain.kl and lora.rank:
+    if compares_with_frozen_model(method) and lora.rank:
         frozen = WithoutAdapters(policy)
-    elif config.method.retain is Retain.kl:
+    elif compares_with_frozen_model(method):
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
+    freeze_untrained(policy, method)
     references = References(ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen)
-    rows = UnlearningRows(forget, others, retain)
+    refused = [answered(row, f"o{row.row_id}", OTHER) for row in retain]
+    rows = UnlearningRows(forget, others, retain, refused)
     objective = build_objective(config, rows, policy, references, pad_id=0, ranks=Ranks())
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
@@ -105,8 +108,7 @@ def measured(config: Any) -> tuple[float, float]:
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = compose_config([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
-    adapters = training.trained_adapters(config)
-    predicted = step_flops(SHAPE, step, checkpointing=config.trainer.checkpointing, adapters=adapters)
+    predicted = step_flops(SHAPE, step, training.unlearning_gradients(config, SHAPE))
     # policy_minus_target runs its prompts once more, before the first step; otherwise they are equal.
     counted, in_ledger = measured(config)
     assert in_ledger == pytest.approx(counted, rel=1e-9)
@@ -115,7 +117,7 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
 
 
 def test_a_gain_is_measured_as_often_as_training_does() -> None:
-    assert training.GAIN_EVERY == unlearning.GAIN_EVERY
+    assert training.GAIN_EVERY == unlearning_batches.GAIN_EVERY
 
 
 def of_many_lengths(part: RowLengths) -> RowLengths:
@@ -124,9 +126,12 @@ def of_many_lengths(part: RowLengths) -> RowLengths:
 
 
 def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
-    groups = [[of_many_lengths(SIZES.forget), of_many_lengths(SIZES.paired)], [of_many_lengths(SIZES.retain)]]
+    groups = [
+        RowGroup((of_many_lengths(SIZES.forget), of_many_lengths(SIZES.paired)), 24),
+        RowGroup((of_many_lengths(SIZES.retain),), 24),
+    ]
     config = compose_config(["method=dpo", "trainer.micro_tokens=64"])
-    cut = expected_micro_batches(groups, 24, unlearning_split(config), 2)
+    cut = expected_micro_batches(groups, unlearning_split(config), 2)
     assert len(cut) == 2 and len(cut[0]) == len(cut[1]) > 5
     assert max(micro.rows.tokens for mine in cut for micro in mine) <= 64
     for group in (0, 1):
@@ -134,7 +139,7 @@ def test_a_budget_of_tokens_is_kept_with_padding_on_every_process() -> None:
     assert sum(micro.rows.count for mine in cut for micro in mine) == 3 * 24
     # Where not even one row of each fits, one row of each runs.
     tight = compose_config(["method=dpo", "trainer.micro_tokens=10"])
-    cut = expected_micro_batches(groups, 24, unlearning_split(tight), 2)
+    cut = expected_micro_batches(groups, unlearning_split(tight), 2)
     assert {micro.counts for mine in cut for micro in mine} == {(1, 1)}
 
 
@@ -142,7 +147,7 @@ def test_prompts_of_rfa_are_run_by_every_process() -> None:
     config = compose_config(["method=eru", "trainer.global_batch=8"])
     one, four = (training.unlearning_step(config, SIZES, 4, processes) for processes in (1, 4))
     assert four.prompts == one.prompts.times(4)
-    assert four.trained == one.trained
+    assert four.passes == one.passes
     # 2 x 32 prompts every 4 steps, none in the first tenth.
     assert one.prompts.count == pytest.approx(2 * 32 / 4 * 0.9)
     assert dataclasses.replace(four, prompts=one.prompts) == one

@@ -1,0 +1,63 @@
+"""Copies of gradients and weights that a step holds which takes the gradients of forget and retain rows apart.
+
+They follow erulab/training/separate_gradients.py and combine.py. A list is one float32 number per trained weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Inner products are taken in float64, one weight after another: both factors and their product.
+INNER_PRODUCT = 24
+
+
+@dataclass(frozen=True)
+class GradientCopies:
+    """What is held beside weights, optimizer state, activations and the gradient of one backward."""
+
+    lists: int  # during forwards and backwards: the sum over micro-batches, and gradients that were taken before
+    weights: int = 0  # copies of the trained weights, to be restored after an adversary moved them
+    average: int = 0  # lists that stay between steps: gru's moving average
+    combining: int = 0  # lists while the two gradients become one, where inner products are taken
+    closing: int = 1  # lists while the engine is handed the combined gradient
+
+    @classmethod
+    def of_forget_rows(cls, *, moves_weights: bool) -> GradientCopies:
+        """Returns the copies while forget rows run; of the second time, if an adversary moves the weights between."""
+        return cls(2, weights=1) if moves_weights else cls(1)
+
+    @classmethod
+    def of_retain_rows(cls, rule: str) -> GradientCopies:
+        """Returns the copies while retain rows run, and at the end of the step.
+
+        Args:
+            rule: a value of `trainer.combine`.
+        """
+        return cls(
+            2,
+            average=int(rule == "gru"),
+            combining={"sum": 0, "blur": 2}.get(rule, 3),
+            closing=4 if rule in ("pcgrad", "gru") else 3,
+        )
+
+    def steady(self, entries: float) -> float:
+        """Returns the bytes that stay between steps; `entries`: trained weights."""
+        return 4 * self.average * entries
+
+    def beside_forwards(self, entries: float, weight: int) -> float:
+        """Returns the bytes during forwards and backwards, beside `steady`; `weight`: bytes of a trained weight."""
+        return (4 * self.lists + weight * self.weights) * entries
+
+    def after_forwards(self, entries: float, weight: int, largest: float, gradients: float) -> float:
+        """Returns the most bytes after the last backward of these rows, beside `steady`.
+
+        Args:
+            entries: trained weights.
+            weight: bytes of a trained weight, and of its gradient.
+            largest: entries of the largest trained weight.
+            gradients: bytes of the engine's gradients.
+        """
+        # A copy of the sum is added up over processes while the gradient of the last micro-batch is still there.
+        summing = self.beside_forwards(entries, weight) + (4 + weight) * entries
+        combining = 4 * self.combining * entries + INNER_PRODUCT * largest if self.combining else 0.0
+        return max(summing, combining, 4 * self.closing * entries + gradients)
