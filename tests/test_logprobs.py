@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from erulab import logprobs
-from erulab.models.policy import Policy, disable_dropout, reference_states
-from erulab.tokens.batch import Encoded, collate
+from erulab.methods.retain import kl_to_reference
+from erulab.methods.seen import TokenValue
+from erulab.models.forwards import ForwardRequest, PartRequest, view_reference
+from erulab.models.policy import Policy, disable_dropout
+from erulab.tokens.batch import Batch, Encoded, collate
 from tests.samples.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -19,9 +22,8 @@ def test_policy_is_the_models_own_logits(kind: str) -> None:
     model = random_model(kind)
     policy = Policy(model)
     batch = collate(FORGET, pad_id=1)
-    nll, kl = policy(batch)
+    nll = policy.token_nll(batch)
     expected = torch.stack([value for row in FORGET for value in naive_token_nll(model, row)])
-    assert kl is None
     # Hugging Face computes norms and rotary angles in float32 also in float64 models.
     torch.testing.assert_close(nll, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -53,11 +55,22 @@ def test_inner_end_of_turn_is_seen_when_it_is_also_the_pad() -> None:
     assert collate([row], 1).tokens.tolist() == [2], "the end-of-turn token is supervised"
 
 
+def nll_and_kl(policy: Policy, reference: Policy, batch: Batch, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """NLL of all rows, and KL to the reference at the tokens of the last `rows` rows."""
+    counts = batch.tokens.tolist()
+    first = len(counts) - rows
+    kl = TokenValue("kl", kl_to_reference, reads_reference=True)
+    parts = (PartRequest(first, sum(counts[:first])), PartRequest(rows, sum(counts[first:]), values=(kl,)))
+    request = ForwardRequest(parts)
+    shown = policy(batch, request, view_reference(reference, batch, request))
+    return torch.cat([part.nll for part in shown]), shown[1].values["kl"]
+
+
 def test_tokens_are_counted_after_the_shift() -> None:
     """A plain text of five tokens has four predicted ones."""
     text = Encoded("text", (4, 5, 6, 7, 8), 0, 5)
     batch = collate([text, FORGET[0]], 0)
-    nll, _ = Policy(random_model())(batch)
+    nll = Policy(random_model()).token_nll(batch)
     assert text.tokens == 4 and batch.tokens.tolist() == [4, 4] and len(nll) == 8
 
 
@@ -73,9 +86,9 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, grad: bool) -> N
     policy, reference = Policy(model), Policy(ref)
     batch = collate(FORGET, 0)
     with torch.set_grad_enabled(grad):
-        whole = policy(batch, reference_states(reference, batch, 3))
+        whole = nll_and_kl(policy, reference, batch, 3)
         monkeypatch.setattr(logprobs, "CHUNK", 3)
-        split = policy(batch, reference_states(reference, batch, 3))
+        split = nll_and_kl(policy, reference, batch, 3)
     for a, b in zip(whole, split, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     if grad:
@@ -86,7 +99,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, grad: bool) -> N
 def test_kl_is_zero_with_zero_gradient_at_the_reference() -> None:
     model = random_model()
     batch = collate(FORGET, 0)
-    _, kl = Policy(model)(batch, reference_states(Policy(moved(model, 0.0)), batch, len(FORGET)))
+    _, kl = nll_and_kl(Policy(model), Policy(moved(model, 0.0)), batch, len(FORGET))
     torch.testing.assert_close(kl, torch.zeros_like(kl), rtol=0, atol=1e-12)
     assert gradients(kl.sum(), model).abs().max() < 1e-9
 
@@ -94,7 +107,7 @@ def test_kl_is_zero_with_zero_gradient_at_the_reference() -> None:
 def test_kl_is_taken_on_the_last_rows_over_the_vocabulary() -> None:
     model, ref = random_model(), moved(random_model())
     batch = collate([*FORGET, *RETAIN], 0)
-    _, kl = Policy(model)(batch, reference_states(Policy(ref), batch, len(RETAIN)))
+    _, kl = nll_and_kl(Policy(model), Policy(ref), batch, len(RETAIN))
     expected = []
     for row in RETAIN:
         p = model(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1)
@@ -110,7 +123,7 @@ def test_kl_is_taken_on_the_last_rows_over_the_vocabulary() -> None:
 def test_kl_moves_the_policy_only() -> None:
     model, ref = random_model(), moved(random_model())
     batch = collate(RETAIN, 0)
-    _, kl = Policy(model)(batch, reference_states(Policy(ref), batch, len(RETAIN)))
+    _, kl = nll_and_kl(Policy(model), Policy(ref), batch, len(RETAIN))
     kl.sum().backward()
     assert all(p.grad is None for p in ref.parameters()) and gradients_of(model) > 0
 

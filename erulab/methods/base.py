@@ -143,6 +143,9 @@ class GradientMethod(ABC):
     options: Any  # MethodOptions
     seed: int = 0  # of draws; 0 when built, set to the run's seed before training
 
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
     @property
     @abstractmethod
     def needs(self) -> Needs:

@@ -45,9 +45,6 @@ class GAOptions(MethodOptions):
 class GradientAscent(GradientMethod):
     """Gradient ascent on the forget responses, no retain term."""
 
-    def __init__(self, options: MethodOptions) -> None:
-        self.options = options
-
     @property
     def needs(self) -> Needs:
         return Needs(normalizer=Normalizer.tokens)

@@ -34,9 +34,6 @@ class IDKOptions(MethodOptions):
 class Refusal(GradientMethod):
     """Fine-tuning on refusals to the forget prompts, with retain NLL."""
 
-    def __init__(self, options: IDKOptions) -> None:
-        self.options = options
-
     @property
     def needs(self) -> Needs:
         return Needs(answer=Answer.refusal, normalizer=Normalizer.tokens)

@@ -77,8 +77,7 @@ class PreferenceOptions(MethodOptions):
 class PreferenceMethod(GradientMethod):
     """Preference-style forgetting with the reward's margin."""
 
-    def __init__(self, options: PreferenceOptions) -> None:
-        self.options = options
+    options: PreferenceOptions
 
     @property
     def needs(self) -> Needs:

@@ -53,7 +53,7 @@ class RetainTerm:
     loss: Callable[[RetainRows], torch.Tensor]  # -> (rows,) or (tokens,), to be summed
     normalizer: Normalizer = Normalizer.tokens
     weight: float = 1.0
-    nll: bool = False  # whether it reads the NLL of retain rows
+    nll: bool = False  # whether it reads the NLL of retain rows, or logs it
     values: tuple[TokenValue, ...] = ()
     states: bool = False  # whether it reads states at the method's layers, of policy and reference
     paired: bool = False  # whether it reads refusals to the retain prompts
@@ -107,7 +107,7 @@ _JS = TokenValue("js", js_to_reference, reads_reference=True)
 RETAIN_TERMS: dict[Retain, tuple[RetainTerm, ...]] = {
     Retain.none: (),
     Retain.nll: (RetainTerm("nll", _nll, nll=True),),
-    Retain.kl: (RetainTerm("kl", lambda rows: rows.policy.values["kl"], values=(_KL,)),),
+    Retain.kl: (RetainTerm("kl", lambda rows: rows.policy.values["kl"], nll=True, values=(_KL,)),),
     Retain.js: (RetainTerm("js", lambda rows: rows.policy.values["js"], values=(_JS,)),),
     Retain.states: (RetainTerm("states", _state_distances, Normalizer.states, states=True),),
 }

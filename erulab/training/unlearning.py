@@ -143,6 +143,8 @@ class UnlearningObjective:
             value = value if term.weight == 1 else term.weight * value
             loss = value if loss is None else loss + value
         assert loss is not None
+        if rows.policy.nll is not None and not any(term.name == "nll" for term in terms):
+            sums["retain_nll"] = rows.policy.nll.detach().sum() / micro.retain_counts.tokens
         sums["retain_loss"] = loss.detach()
         return loss
 

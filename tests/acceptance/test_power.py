@@ -56,7 +56,7 @@ def masked(target: LoadedModel) -> LoadedModel:
 
     for _ in range(15):
         held_back = subject.policy.row_nll(random_batch(values)).clamp(max=6.0).mean()
-        (subject.policy(random_batch(kept))[0].mean() - held_back).backward()
+        (subject.policy.token_nll(random_batch(kept)).mean() - held_back).backward()
         optimizer.step()
         optimizer.zero_grad()
     return replace(merged(subject), ledger=target.ledger)

@@ -61,7 +61,7 @@ class PlainLab:
         total = len(batches) if settings.steps is None else settings.steps
         stops = {round(total * (i + 1) / settings.points) for i in range(settings.points)} - {0}
         for step in range(total):
-            nll, _kl = subject.policy(collate(batches[step % len(batches)], subject.pad_id))
+            nll = subject.policy.token_nll(collate(batches[step % len(batches)], subject.pad_id))
             nll.mean().backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -21,7 +21,7 @@ def test_every_layer_is_norm_and_head_of_its_state(kind: str) -> None:
     batch = collate(tiny.FORGET, 0)
     for layer in (1, 2, 3):
         view = loaded.first_blocks(layer)
-        nll = view.policy(batch)[0].split([row.tokens for row in tiny.FORGET])
+        nll = view.policy.token_nll(batch).split([row.tokens for row in tiny.FORGET])
         for row, found in zip(tiny.FORGET, nll, strict=True):
             seen: list[torch.Tensor] = []  # h_l: the input of block l, or of the final norm
             site = loaded.policy.norm if layer == 3 else loaded.policy.blocks[layer]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import ForgetRows, Pairs, RowNLL
+from erulab.methods.base import Pairs, Step
+from erulab.methods.seen import ForgetRows, RowNLL
 from erulab.methods.dpo import DPO, DPOOptions
 from erulab.methods.eru import ERUOptions
 from erulab.methods.ga import GAOptions, GradientAscent
@@ -29,7 +30,7 @@ def margin_of(lambda_ref: float, gamma: float = 0.0) -> Any:
 
 def losses(method: Any, margin: Any, total: torch.Tensor, ref: torch.Tensor | None = REF) -> torch.Tensor:
     rows = ForgetRows(RowNLL(total, TOKENS), None if ref is None else RowNLL(ref, TOKENS))
-    return method.losses(rows, margin)[0]
+    return method.losses(rows, margin, Step(0, 1))[0]
 
 
 def slope(method: Any, margin: Any, total: torch.Tensor, ref: torch.Tensor | None = REF) -> torch.Tensor:
@@ -79,7 +80,7 @@ def test_dpo_without_a_paired_answer_is_npo() -> None:
 def test_dpo_starts_at_2_log_2_over_beta_and_pulls_both_answers() -> None:
     total, other = REF.clone().requires_grad_(), TOKENS.clone().requires_grad_()
     rows = ForgetRows(RowNLL(total, TOKENS), RowNLL(REF, TOKENS), RowNLL(other, REF), RowNLL(TOKENS, REF))
-    got, metrics = DPO(DPOOptions(beta=0.1)).losses(rows, margin_of(1.0))
+    got, metrics = DPO(DPOOptions(beta=0.1)).losses(rows, margin_of(1.0), Step(0, 1))
     torch.testing.assert_close(got, torch.full_like(REF, 20 * LOG2))
     down, up = torch.autograd.grad(got.sum(), (total, other))
     torch.testing.assert_close(down, -torch.ones_like(REF))
@@ -124,7 +125,7 @@ def test_loss_is_finite_for_large_nll() -> None:
 def test_logged_quantities() -> None:
     """r = -beta (x - m), W = 2 sigma(r); depth is in nats per token also where the loss takes sums."""
     rows = ForgetRows(RowNLL(NOW, TOKENS), RowNLL(REF, TOKENS))
-    _, metrics = NPO(NPOOptions(beta=0.4)).losses(rows, margin_of(1.0))
+    _, metrics = NPO(NPOOptions(beta=0.4)).losses(rows, margin_of(1.0), Step(0, 1))
     torch.testing.assert_close(metrics["implicit_reward"], -0.4 * (NOW - REF))
     torch.testing.assert_close(metrics["weight"], 2 * torch.sigmoid(-0.4 * (NOW - REF)))
     torch.testing.assert_close(metrics["depth"], (NOW - REF) / TOKENS)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from erulab.config.compose import compose_config
-from erulab.methods.base import ForgetRows, RowNLL
+from erulab.methods.base import Step
+from erulab.methods.seen import ForgetRows, RowNLL
 from erulab.registry import methods
 from tests.pages.pages import ROOT, blocks
 
@@ -23,6 +24,6 @@ def test_the_readmes_method_is_a_choice(tmp_path: Path, monkeypatch: pytest.Monk
     config = compose_config(["plugins=[my_method]", "method=ceiling", "method.ceiling=2"])
     method = methods.build(config.method)
     nll = torch.tensor([1.5, 6.0])
-    losses, logged = method.losses(ForgetRows(RowNLL(nll * 4, torch.tensor([4.0, 4.0]))), None)
+    losses, logged = method.losses(ForgetRows(RowNLL(nll * 4, torch.tensor([4.0, 4.0]))), None, Step(0, 1))
     assert losses.tolist() == [0.5, 0.0] and logged["nll"].tolist() == nll.tolist()
     importlib.invalidate_caches()

@@ -17,7 +17,9 @@ from erulab import logprobs
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import read_folder, save_folder
 from erulab.models.options import Attention
-from erulab.models.policy import reference_states
+from erulab.methods.retain import kl_to_reference
+from erulab.methods.seen import TokenValue
+from erulab.models.forwards import ForwardRequest, PartRequest, view_reference
 from erulab.options import EngineName, EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
 from erulab.tokens.batch import collate
@@ -91,7 +93,10 @@ def sharded(folder: Path, name: str, ranks: Ranks) -> None:
     mine = rows[:-1] if ranks.first else rows[-1:]
     before, logprobs.CHUNK = logprobs.CHUNK, 3
     batch = collate(mine, loaded.pad_id)
-    nll, kl = engine(batch, reference_states(frozen, batch, len(mine)))
+    value = TokenValue("kl", kl_to_reference, reads_reference=True)
+    request = ForwardRequest((PartRequest(len(mine), sum(row.tokens for row in mine), values=(value,)),))
+    (shown,) = engine(batch, request, view_reference(frozen, batch, request))
+    nll, kl = shown.nll, shown.values["kl"]
     engine.backward(nll.sum() / sum(row.tokens for row in rows), last=True)
     logprobs.CHUNK = before
     values = [nll.sum().item(), kl.abs().max().item(), engine.step(0.0)]
