@@ -9,6 +9,7 @@ with a gradient (reducing over processes, clipping, its optimizer) is the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -41,7 +42,10 @@ class SeparateGradients:
 
         def forget_gradient() -> list[torch.Tensor]:
             seen.append({})
-            return self._gradient(engine, parameters, forget, micro_step, seen[-1])
+            # One forget gradient is the training's; the others are the adversary's cost.
+            own = engine.policy.ledger.adversary(trains=True) if len(seen) > 1 else nullcontext()
+            with own:
+                return self._gradient(engine, parameters, forget, micro_step, seen[-1])
 
         if self._adversary is None:
             g_forget = forget_gradient()

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from erulab.methods.base import Pairs, Step
-from erulab.methods.seen import ForgetRows, RowNLL
 from erulab.methods.dpo import DPO, DPOOptions
 from erulab.methods.eru import ERUOptions
 from erulab.methods.ga import GAOptions, GradientAscent
 from erulab.methods.npo import NPO, NPOOptions
 from erulab.methods.preference import preference_loss
+from erulab.methods.seen import ForgetRows, RowNLL
 from erulab.methods.simnpo import SimNPO, SimNPOOptions
 from erulab.rewards.reference import ReferenceOptions, RigidReward, rigid_margin
 from tests.samples.tiny import LOG2

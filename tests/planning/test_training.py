@@ -14,6 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
+from erulab.methods.retain import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
 from erulab.models.policy import Policy
@@ -32,6 +33,7 @@ from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import References, compares_with_frozen_model
 from erulab.training.unlearning_batches import UnlearningRows
 from tests.costs.families import CONFIGS, model_of
+from tests.planning.probes import ENTRY, Asks, ProbeOptions, Trains
 from tests.samples.tiny import answered, encoded
 
 registry.load_plugins()
@@ -49,7 +51,7 @@ def part(response: int) -> RowLengths:
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), part(OTHER), 8, 4, "equal rows")
 
 
-def measured(config: Any) -> tuple[float, float]:
+def measured(config: Any, steps: int = STEPS) -> tuple[float, float]:
     """Returns the mean FLOPs of an unlearning step of this config: by torch's counter, and by the run's ledger."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
@@ -69,16 +71,17 @@ def measured(config: Any) -> tuple[float, float]:
     elif compares_with_frozen_model(method):
         frozen = Policy(model_of(CONFIGS["llama"], "eager"), ledger).requires_grad_(False)
     freeze_untrained(policy, method)
-    references = References(ReferenceTable(torch.ones(4).double(), torch.ones(4).double()), frozen)
+    table = ReferenceTable(torch.ones(4).double(), torch.ones(4).double()) if method.needs.reward else None
+    references = References(table, frozen)
     refused = [answered(row, f"o{row.row_id}", OTHER) for row in retain]
     rows = UnlearningRows(forget, others, retain, refused)
     objective = build_objective(config, rows, policy, references, pad_id=0, ranks=Ranks())
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
-    loop = LoopOptions(1e-4, STEPS, 0.0, Schedule.constant, GLOBAL_BATCH)
+    loop = LoopOptions(1e-4, steps, 0.0, Schedule.constant, GLOBAL_BATCH)
     with FlopCounterMode(display=False) as counter:
         for _ in train(engine, objective, loop, Ranks()):
             pass
-    return counter.get_total_flops() / STEPS, ledger.take().plain()["flops"] / STEPS
+    return counter.get_total_flops() / steps, ledger.take().plain()["flops"] / steps
 
 
 @pytest.mark.parametrize(
@@ -114,6 +117,55 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
     assert in_ledger == pytest.approx(counted, rel=1e-9)
     assert predicted.total == pytest.approx(counted, rel=0.05 if "target" in typed else 1e-9)
     assert (predicted.adversary > 0) is ("adversary" in typed or "eru" in typed)
+
+
+@pytest.mark.parametrize(
+    ("asks", "typed"),
+    [
+        (ProbeOptions(asks=Asks.states, retain=Retain.states, trained=Trains.down), ""),
+        (ProbeOptions(asks=Asks.states, retain=Retain.states, trained=Trains.down), "trainer.checkpointing=true"),
+        (ProbeOptions(asks=Asks.states, retain=Retain.states, trained=Trains.down), "model.lora.rank=4"),
+        (ProbeOptions(asks=Asks.states, retain=Retain.nll, trained=Trains.down), ""),
+        (ProbeOptions(asks=Asks.states, retain=Retain.none, trained=Trains.all, read=(3,)), ""),
+        (ProbeOptions(asks=Asks.compared_states, retain=Retain.states, trained=Trains.below, read=(1, 2)), ""),
+        (
+            ProbeOptions(asks=Asks.compared_states, retain=Retain.kl, trained=Trains.below),
+            "model.lora.rank=4 trainer.checkpointing=true",
+        ),
+        (ProbeOptions(asks=Asks.compared_states, retain=Retain.js, trained=Trains.below), "model.lora.rank=4"),
+        (ProbeOptions(asks=Asks.compared_values), ""),
+        (ProbeOptions(asks=Asks.compared_values, trained=Trains.above), "trainer.checkpointing=true"),
+        (ProbeOptions(asks=Asks.values, retain=Retain.states), "model.lora.rank=4 model.lora.targets=[q_proj,v_proj]"),
+        (ProbeOptions(asks=Asks.nll_and_values, retain=Retain.js), "trainer.micro_tokens=30"),
+        (ProbeOptions(asks=Asks.lens, read=(1, 2, 3)), ""),
+        (ProbeOptions(asks=Asks.lens, retain=Retain.none, read=(0, 1)), "model.lora.rank=4"),
+        (ProbeOptions(asks=Asks.pairs, retain=Retain.kl), ""),
+        (ProbeOptions(asks=Asks.values, refusals=True), "trainer.retain_ratio=2"),
+        (ProbeOptions(asks=Asks.values), "trainer.combine=pcgrad"),
+        (ProbeOptions(asks=Asks.values), "trainer.combine=gru trainer.micro_batch=2 trainer.retain_ratio=2"),
+        (ProbeOptions(asks=Asks.compared_values, retain=Retain.kl), "adversary=sam trainer.combine=blur"),
+        (ProbeOptions(asks=Asks.states, retain=Retain.nll, trained=Trains.down), "adversary=sam"),
+        (ProbeOptions(asks=Asks.values, retain=Retain.none), "adversary=sam adversary.rho=0 model.lora.rank=4"),
+        (ProbeOptions(asks=Asks.values), "adversary=latent_pgd adversary.steps=2 trainer.combine=pcgrad"),
+    ],
+)
+def test_a_step_costs_what_the_method_asks_for(asks: ProbeOptions, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where forwards end early, only some weights are trained, and gradients are taken apart."""
+    monkeypatch.setitem(methods._entries, "probe", ENTRY)
+    config = compose_config(["method=gd", *typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
+    config = dataclasses.replace(config, method=asks)
+    predicted = step_flops(
+        SHAPE, training.unlearning_step(config, SIZES, SHAPE.layers, 1), training.unlearning_gradients(config, SHAPE)
+    )
+    # latent_pgd does not do the same in each step.
+    counted, in_ledger = measured(config, STEPS if "latent_pgd" in typed else 2)
+    # kl reads the NLL of retain rows for a metric: where no loss of the same forward reads NLL, it has no backward.
+    exact = asks.retain is not Retain.kl
+    assert in_ledger == pytest.approx(counted, rel=1e-9 if exact else 0.01)
+    assert predicted.total == pytest.approx(in_ledger, rel=1e-9)
+    assert (predicted.adversary > 0) is (
+        "latent_pgd" in typed or typed.startswith("adversary=sam") and "rho=0" not in typed
+    )
 
 
 def test_a_gain_is_measured_as_often_as_training_does() -> None:
