@@ -19,10 +19,12 @@ class Case:
     method_options: dict[str, Any] = field(default_factory=dict)
     reward_options: dict[str, Any] = field(default_factory=dict)
     adversary_options: dict[str, Any] = field(default_factory=dict)
+    trainer_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        extra = [str(v) for options in (self.method_options, self.reward_options) for v in options.values()]
+        named = (self.method_options, self.reward_options, self.trainer_options)
+        extra = [str(v) for options in named for v in options.values()]
         return "-".join([self.method, self.reward, self.adversary, *extra])
 
 
@@ -43,6 +45,11 @@ CASES = (
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
+    Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
+    Case("gd", trainer_options={"combine": "pcgrad"}),
+    Case("npo", "reference", trainer_options={"combine": "blur"}),
+    Case("npo", "reference", "sam", trainer_options={"combine": "gru"}),
+    Case("npo", "reference", trainer_options={"retain_ratio": 2.0}),
 )
 
 

@@ -53,6 +53,7 @@ class SAM(StatelessAdversary):
         self.options = options
         self.p = 0.0
         self.seed = 0
+        self.moves = options.rho > 0
         self._norm = 0.0
 
     def attach(
@@ -63,7 +64,7 @@ class SAM(StatelessAdversary):
     def forget_gradient(self, space: WeightSpace, step: int) -> list[torch.Tensor]:
         gradient = space.forget_gradient()
         self._norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient))
-        if not self.options.rho or not self._norm:
+        if not self._norm:
             return gradient
         with space.restored():
             with torch.no_grad():

@@ -45,6 +45,8 @@ class WeightSpace:
 class WeightAdversary(Protocol):
     """An adversary that moves weights, not states."""
 
+    moves: bool  # False: its options leave the weights where they are, and the step is the plain one
+
     def forget_gradient(self, space: WeightSpace, step: int) -> list[torch.Tensor]:
         """Returns the forget gradient of a step, taken at weights of the adversary's choice; restores the weights.
 

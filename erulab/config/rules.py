@@ -78,7 +78,8 @@ def check_adversary(config: RunConfig) -> None:
 def check_separate_gradients(config: RunConfig) -> None:
     """Refuses what takes the gradients of forget and retain rows apart where it has no meaning or no engine."""
     combine, adversary = config.trainer.combine, config.adversary.name
-    moves_weights = isinstance(adversaries.build(config.adversary), WeightAdversary)
+    built = adversaries.build(config.adversary)
+    moves_weights = isinstance(built, WeightAdversary) and built.moves
     named = f"adversary={adversary}" if moves_weights else f"trainer.combine={combine.value}"
     if combine is Combine.sum and not moves_weights:
         return

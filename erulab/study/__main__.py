@@ -90,7 +90,7 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
         ConfigError and others of USER_ERRORS: a run does not compose.
     """
     common, tuning, report = study.common.split(), study.tuning, study.report
-    point = spec.draw_trials(tuning)[0]
+    point = spec.draw_trials(tuning, arm)[0]
     work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
     work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
 
@@ -98,7 +98,7 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
 def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
     """Runs the arm's trials; returns their figures and the overrides of the best, which are None if all diverged."""
     tuning = study.tuning
-    points = spec.draw_trials(tuning)
+    points = spec.draw_trials(tuning, arm)
     seen: list[list[TrialRun]] = [[] for _ in points]
     alive = list(range(len(points)))
     for stage in tuning.rounds:

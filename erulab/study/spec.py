@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Tuning:
 
     # key -> lowest and highest value; trials are log-uniform between them
     space: dict[str, list[float]] = field(default_factory=dict)
+    # method -> a space in place of `space`, for arms of a method with other options or other scales
+    space_of_method: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)  # in each, the best trials of the round before take part
     utility: str = MISSING  # a figure of scores.json
     kept: float = 0.97  # share of the target's figure that an eligible trial keeps
@@ -43,9 +46,10 @@ class Tuning:
 
     def __post_init__(self) -> None:
         require(bool(self.space) and bool(self.rounds), "tuning", "a space and at least one round", self)
-        for key, bounds in self.space.items():
-            ordered = len(bounds) == 2 and 0 < bounds[0] < bounds[1] < math.inf
-            require(ordered, f"tuning.space.{key}", "[lowest, highest], both > 0", bounds)
+        for name, space in (("space", self.space), *self.space_of_method.items()):
+            for key, bounds in space.items():
+                ordered = len(bounds) == 2 and 0 < bounds[0] < bounds[1] < math.inf
+                require(ordered, f"tuning.{name}.{key}", "[lowest, highest], both > 0", bounds)
         counts = [one.trials for one in self.rounds]
         falling = min(counts) > 0 and counts == sorted(counts, reverse=True)
         require(falling, "tuning.rounds", "with falling numbers of trials", counts)
@@ -114,14 +118,20 @@ def expand_sweep(line: str) -> list[list[str]]:
     return combinations
 
 
-def draw_trials(tuning: Tuning) -> list[list[str]]:
-    """Returns each trial's overrides: points of a scrambled Sobol sequence, log-uniform within the bounds."""
-    sampler = qmc.Sobol(len(tuning.space), scramble=True, rng=tuning.seed)
+def draw_trials(tuning: Tuning, arm: Sequence[str]) -> list[list[str]]:
+    """Returns the overrides of each trial of an arm: points of a scrambled Sobol sequence, log-uniform in its space.
+
+    Args:
+        arm: its overrides; `method=NAME` among them chooses the space.
+    """
+    methods = [override.removeprefix("method=") for override in arm if override.startswith("method=")]
+    space = next((tuning.space_of_method[name] for name in methods if name in tuning.space_of_method), tuning.space)
+    sampler = qmc.Sobol(len(space), scramble=True, rng=tuning.seed)
     points = sampler.random(tuning.rounds[0].trials)
     return [
         [
             f"{key}={math.exp(math.log(low) + u * math.log(high / low)):.3g}"
-            for u, (key, (low, high)) in zip(point, tuning.space.items(), strict=True)
+            for u, (key, (low, high)) in zip(point, space.items(), strict=True)
         ]
         for point in points
     ]

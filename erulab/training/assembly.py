@@ -98,7 +98,7 @@ def build_objective(
 
 def _separate_gradients(trainer: TrainerOptions, adversary: Adversary, ranks: Ranks) -> SeparateGradients | None:
     """Returns how the gradients of forget and retain rows are taken apart; None if they are taken together."""
-    moves_weights = adversary if isinstance(adversary, WeightAdversary) else None
+    moves_weights = adversary if isinstance(adversary, WeightAdversary) and adversary.moves else None
     if trainer.combine is Combine.sum and moves_weights is None:
         return None
     combination = Combination(trainer.combine, trainer.combine_gamma, trainer.combine_decay)

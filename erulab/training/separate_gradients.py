@@ -52,6 +52,8 @@ class SeparateGradients:
         else:
             g_forget = self._adversary.forget_gradient(WeightSpace(parameters, forget_gradient), step)
         sums = seen[0]  # an adversary takes its first gradient at the weights as they are, or as near as it comes
+        if len(seen) > 1:  # the rise of L_forget where the adversary moved the weights to
+            sums["adversary/gain"] = seen[-1]["forget_loss"] - seen[0]["forget_loss"]
         g_retain = self._gradient(engine, parameters, retain, micro_step, sums) if retain else None
         g = g_forget if g_retain is None else self._combination(g_forget, g_retain)
         # Divided by the processes, because engines add up the gradients of all.

@@ -156,7 +156,7 @@ class UnlearningObjective:
         if reward is not None:
             reward.end_step(plan.ranks.all_reduce_sum)
             metrics |= {f"reward/{name}": value for name, value in reward.metrics().items()}
-        if adversary.p > 0 or isinstance(adversary, WeightAdversary):
+        if adversary.p > 0 or (isinstance(adversary, WeightAdversary) and adversary.moves):
             metrics |= {f"adversary/{name}": value for name, value in adversary.metrics().items()}
         if rows:
             metrics["adversary/gain"] = drop / rows

@@ -125,15 +125,18 @@ class UnlearningBatches:
             Counts.of([kept[i][0] for i in retain]),
         )
         parts = [_part(forget, answers), _part(retain, kept)]
+        chunks: list[tuple[list[int], ...]]
         if self._gradients is Gradients.together:
-            chunks = micro_batches(parts, plan.split, plan.ranks.rank, plan.ranks.world)
+            chunks = self._cut(parts)
         else:
-            empty = Part([], [])
-            apart = [[parts[0], empty], [empty, parts[1]]] if retain else [[parts[0], empty]]
-            chunks = [
-                micro for part in apart for micro in micro_batches(part, plan.split, plan.ranks.rank, plan.ranks.world)
-            ]
+            chunks = [(forget, []) for (forget,) in self._cut(parts[:1])]
+            chunks += [([], retain) for (retain,) in self._cut(parts[1:])] if retain else []
         return [self._micro_batch(whole, f, r, first=number == 0) for number, (f, r) in enumerate(chunks)]
+
+    def _cut(self, parts: Sequence[Part]) -> list[tuple[list[int], ...]]:
+        """Cuts rows into this rank's forwards."""
+        plan = self._plan
+        return micro_batches(parts, plan.split, plan.ranks.rank, plan.ranks.world)
 
     def draw_prompts(self, part: str, n: int, step: int) -> Batch:
         """Draws n rows of "forget" or "retain" by (seed, step), for an adversary that reads states at prompts."""

@@ -46,12 +46,22 @@ def test_lines_expand_like_sweeps(tmp_path: Path) -> None:
 
 def test_trials_fill_the_space_evenly_on_a_log_scale(tmp_path: Path) -> None:
     tuning = spec.read_study(written(tmp_path, STUDY)).tuning
-    points = [dict(override.split("=") for override in point) for point in spec.draw_trials(tuning)]
-    assert len(points) == 8 and spec.draw_trials(tuning) == spec.draw_trials(tuning)
+    points = [dict(override.split("=") for override in point) for point in spec.draw_trials(tuning, ["method=gd"])]
+    assert len(points) == 8 and spec.draw_trials(tuning, []) == spec.draw_trials(tuning, [])
     # A Sobol sequence of 8 points has one point in each eighth of every axis.
     eighths = sorted(int(math.log(float(point["trainer.lr"]) / 1e-5, 100) * 8) for point in points)
     assert eighths == list(range(8))
     assert all(0.5 <= float(point["method.retain_weight"]) <= 2.0 for point in points)
+
+
+def test_a_method_may_have_a_space_of_its_own(tmp_path: Path) -> None:
+    """As many trials, at the same points of the unit square, so that budgets stay equal."""
+    own = "space_of_method: {rmu: {trainer.lr: [1.0e-6, 1.0e-4], method.c: [1.0, 100.0]}}\n  space:"
+    tuning = spec.read_study(written(tmp_path, STUDY.replace("space:", own, 1))).tuning
+    common, rmu = (spec.draw_trials(tuning, [f"method={name}", "adversary=none"]) for name in ("gd", "rmu"))
+    assert [override.split("=")[0] for override in rmu[0]] == ["trainer.lr", "method.c"] and len(rmu) == len(common)
+    for one, other in zip(common, rmu, strict=True):
+        assert float(other[0].split("=")[1]) == pytest.approx(float(one[0].split("=")[1]) / 10, rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +91,10 @@ def test_files_that_hold_no_study_are_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
     study = spec.read_study(file)
-    point = spec.draw_trials(study.tuning)[0]
     arms, tuning, report = spec.list_arms(study), study.tuning, study.report
-    commands = [[*arm, *report.common.split(), *spec.expand_sweep(report.runs)[0]] for arm in arms]
-    commands.append([*arms[0], *tuning.common.split(), *spec.expand_sweep(tuning.rounds[0].runs)[0]])
-    for command in commands:
-        composed = compose_config([*study.common.split(), *point, *command])
-        assert f"method={composed.method.name}" in command and point[0] == f"trainer.lr={composed.trainer.lr:.3g}"
+    commands = [(arm, [*report.common.split(), *spec.expand_sweep(report.runs)[0]]) for arm in arms]
+    commands.append((arms[0], [*tuning.common.split(), *spec.expand_sweep(tuning.rounds[0].runs)[0]]))
+    for arm, command in commands:
+        point = spec.draw_trials(tuning, arm)[0]
+        composed = compose_config([*study.common.split(), *point, *arm, *command])
+        assert f"method={composed.method.name}" in arm

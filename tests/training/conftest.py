@@ -66,8 +66,12 @@ def small_model(world: Benchmark) -> LoadedModel:
 
 
 def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
-    """Returns a plugin's options with changes as plain values; enums are given by name."""
-    default = registry[name].options()
+    """Returns a plugin's options with changes as plain values."""
+    return changed(registry[name].options(), changes)
+
+
+def changed(default: Any, changes: dict[str, Any]) -> Any:
+    """Returns options with changes as plain values; enums are given by name."""
     plain = {
         key: type(getattr(default, key))(value) if isinstance(getattr(default, key), Enum) else value
         for key, value in changes.items()
@@ -97,8 +101,11 @@ class Unlearning:
             method=options_of(methods, case.method, case.method_options),
             reward=options_of(rewards, case.reward, case.reward_options),
             adversary=options_of(adversaries, case.adversary, case.adversary_options),
-            trainer=TrainerOptions(
-                global_batch=self.global_batch, micro_batch=self.micro_batch, micro_tokens=self.micro_tokens
+            trainer=dataclasses.replace(
+                changed(TrainerOptions(), case.trainer_options),
+                global_batch=self.global_batch,
+                micro_batch=self.micro_batch,
+                micro_tokens=self.micro_tokens,
             ),
             seed=self.seed,
         )

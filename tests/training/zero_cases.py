@@ -27,6 +27,9 @@ RFA = Case("eru", "elastic", "rfa", adversary_options={"n": 4, "warmup": 0.0, "e
 PGD = Case("eru", "elastic", "latent_pgd", reward_options={"z": "batch"}, adversary_options={"steps": 2})
 NPO = Case("npo", "reference")
 KL = Case("kl")
+SAM = Case("npo", "reference", "sam", adversary_options={"rho": 0.05})
+GRU = Case("gd", trainer_options={"combine": "gru"})
+RATIO = Case("npo", "reference", trainer_options={"retain_ratio": 2.0})
 STEPS, CUT = 6, 3
 LOCAL = EngineOptions(EngineName.local)
 
@@ -62,6 +65,9 @@ RUNS = (
     Run(PGD, 3),
     Run(KL, 3),
     Run(RFA, 3, checkpointing=True),
+    *(Run(SAM, stage) for stage in range(3)),
+    *(Run(GRU, stage, micro_batch=2, clip=0.05) for stage in range(3)),
+    Run(RATIO, 3, micro_batch=2),
 )
 # On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
