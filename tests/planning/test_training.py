@@ -143,7 +143,7 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
         (ProbeOptions(asks=Asks.values, refusals=True), "trainer.retain_ratio=2"),
         (ProbeOptions(asks=Asks.values), "trainer.combine=pcgrad"),
         (ProbeOptions(asks=Asks.values), "trainer.combine=gru trainer.micro_batch=2 trainer.retain_ratio=2"),
-        (ProbeOptions(asks=Asks.compared_values, retain=Retain.kl), "adversary=sam trainer.combine=blur"),
+        (ProbeOptions(asks=Asks.nll_and_values, retain=Retain.kl), "adversary=sam trainer.combine=blur"),
         (ProbeOptions(asks=Asks.states, retain=Retain.nll, trained=Trains.down), "adversary=sam"),
         (ProbeOptions(asks=Asks.values, retain=Retain.none), "adversary=sam adversary.rho=0 model.lora.rank=4"),
         (ProbeOptions(asks=Asks.values), "adversary=latent_pgd adversary.steps=2 trainer.combine=pcgrad"),
