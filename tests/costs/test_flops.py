@@ -17,11 +17,13 @@ from transformers import PreTrainedModel
 
 from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.costs import flops
-from erulab.costs.backward import Gradients, backward, state_backward
+from erulab.costs.backward import Gradients, backward, recomputed, state_backward
 from erulab.costs.flops import TokenCounts
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.trained import trained_weights, weight_sizes
+from erulab.methods.base import block_of
 from erulab.models.policy import Policy
+from erulab.models.request import ForwardRequest, PartRequest
 from tests.costs.families import CONFIGS, batch_of, model_of
 
 LENGTHS, SUPERVISED = [24, 22, 20], 8
@@ -103,6 +105,72 @@ def test_checkpointing_runs_the_blocks_again(name: str) -> None:
     nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.recompute(shape, ROWS) == back - backward(shape, ROWS, every_gradient(shape))
+
+
+def in_blocks(first: int, last: int, *words: str) -> Callable[[str], bool]:
+    """Chooses weights of blocks first .. last-1 whose names have one of the words."""
+    return lambda name: block_of(name) in range(first, last) and any(word in name for word in words or ("",))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "rank", "trained"),
+    [
+        ("llama", 0, in_blocks(1, 3)),
+        ("llama", 0, in_blocks(1, 2, "down_proj")),
+        ("llama", 0, in_blocks(0, 2, "gate_proj", "v_proj")),
+        ("llama", 0, in_blocks(1, 3, "k_proj")),
+        ("llama", 0, in_blocks(2, 3, "layernorm")),
+        ("llama", 0, lambda name: "lm_head" in name or "model.norm" in name),
+        ("llama", 4, in_blocks(0, 2)),
+        ("llama", 4, in_blocks(1, 2, "up_proj")),
+        ("qwen3", 0, in_blocks(1, 2, "q_norm")),
+        ("qwen2", 0, in_blocks(1, 2, "k_proj.bias")),
+        ("phi", 0, in_blocks(1, 3)),
+        ("phi", 0, in_blocks(1, 2, "fc2")),
+        ("gpt2", 0, in_blocks(1, 3)),
+        ("gpt2", 0, in_blocks(0, 2, "mlp.c_proj")),
+    ],
+)
+def test_backward_where_only_some_weights_are_trained(
+    name: str, rank: int, trained: Callable[[str], bool], checkpointing: bool
+) -> None:
+    shape, model = ModelShape.from_config(CONFIGS[name]), model_of(CONFIGS[name], "eager")
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not rank:
+            model.disable_input_require_grads()  # as assembly.freeze_untrained does
+    policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
+    for weight, parameter in policy.model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and trained(weight))
+    chosen = tuple(weight for weight in weight_sizes(shape, adapters) if trained(weight))
+    gradients = Gradients(trained_weights(shape, chosen), adapters, checkpointing)
+    nll = policy.token_nll(BATCH)
+    back, _ = counted(lambda: nll.sum().backward())
+    assert backward(shape, ROWS, gradients) + checkpointing * recomputed(shape, ROWS, gradients) == back
+
+
+@pytest.mark.parametrize("last", [0, 1, 3])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_forward_that_ends_at_a_layer(last: int, rank: int) -> None:
+    shape, model = ModelShape.from_config(CONFIGS["llama"]), model_of(CONFIGS["llama"], "eager")
+    policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
+    request = ForwardRequest((PartRequest(3, 24, nll=False, states=True),), (last,))
+    headless = TokenCounts.of([24, 24, 24], 0)
+    ahead, (shown,) = counted(lambda: policy(BATCH, request))
+    assert flops.forward(shape, headless, last=last, adapters=adapters) == ahead
+    if last or not rank:  # with adapters nothing below layer 0 is trained
+        back, _ = counted(lambda: shown.states[last].sum().backward())
+        assert backward(shape, headless, every_gradient(shape, adapters), last=last) == back
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_weights_are_listed_by_name_and_size(name: str, rank: int) -> None:
+    model = model_of(CONFIGS[name])
+    listed = weight_sizes(ModelShape.from_config(CONFIGS[name]), Adapters(rank))
+    model = with_adapters(model) if rank else model
+    assert listed == {weight: p.numel() for weight, p in model.named_parameters() if p.requires_grad}
 
 
 def test_frozen_costs_nothing_and_training_six_flops_per_parameter_and_token() -> None:
