@@ -18,7 +18,8 @@ class GradientCopies:
     lists: int  # during forwards and backwards: the sum over micro-batches, and gradients that were taken before
     weights: int = 0  # copies of the trained weights, to be restored after an adversary moved them
     average: int = 0  # lists that stay between steps: gru's moving average
-    combining: int = 0  # lists while the two gradients become one, where inner products are taken
+    multiplied: int = 0  # lists while inner products are taken
+    combining: int = 1  # lists when the two gradients have become one
     closing: int = 1  # lists while the engine is handed the combined gradient
 
     @classmethod
@@ -36,8 +37,9 @@ class GradientCopies:
         return cls(
             2,
             average=int(rule == "gru"),
-            combining={"sum": 0, "blur": 2}.get(rule, 3),
-            closing=4 if rule in ("pcgrad", "gru") else 3,
+            multiplied=0 if rule == "sum" else 2,
+            combining=4 if rule in ("pcgrad", "gru") else 3,
+            closing=3,
         )
 
     def steady(self, entries: float) -> float:
@@ -59,5 +61,5 @@ class GradientCopies:
         """
         # A copy of the sum is added up over processes while the gradient of the last micro-batch is still there.
         summing = self.beside_forwards(entries, weight) + (4 + weight) * entries
-        combining = 4 * self.combining * entries + INNER_PRODUCT * largest if self.combining else 0.0
-        return max(summing, combining, 4 * self.closing * entries + gradients)
+        multiplying = 4 * self.multiplied * entries + INNER_PRODUCT * largest if self.multiplied else 0.0
+        return max(summing, multiplying, 4 * self.combining * entries, 4 * self.closing * entries + gradients)

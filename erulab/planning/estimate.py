@@ -10,7 +10,8 @@ from typing import Any
 from erulab.config import rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
-from erulab.costs.memory import Memory, NumberFormat
+from erulab.costs.memory import Memory
+from erulab.costs.setup import NumberFormat
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError

@@ -14,8 +14,9 @@ from erulab.adversaries.sam import SAMOptions
 from erulab.costs.backward import Gradients
 from erulab.costs.flops import TokenCounts
 from erulab.costs.gradient_copies import GradientCopies
-from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup, estimate_memory
+from erulab.costs.memory import Memory, estimate_memory
 from erulab.costs.passes import Pass
+from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.costs.trained import trained_weights, weight_sizes
