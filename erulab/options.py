@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -115,6 +116,11 @@ class SavedModel(Enum):
     none = "none"
 
 
+class Keep(Enum):
+    last = "last"  # the model after the last step
+    best = "best"  # the evaluated step that is best on half of the facts to forget; the other half is reported
+
+
 @dataclass
 class TrainerOptions:
     """Unlearning, and the precision and memory options of every training. Accumulation is derived."""
@@ -139,6 +145,9 @@ class TrainerOptions:
     log_every: int = 1  # steps between lines of metrics.jsonl
     save_every: Optional[int] = None  # steps between resumable checkpoints; null: only when the run is stopped
     eval_every: Optional[int] = None  # steps between evaluations during unlearning (a trajectory); null: none
+    keep: Keep = Keep.last  # the step whose model is the product
+    # with keep=best: least share of the target's utility; among the steps that keep it, |knowledge left| decides
+    keep_utility: float = 0.9
     precision: Precision = Precision.auto  # number format of forward and backward passes
     checkpointing: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile, block by block
@@ -161,6 +170,7 @@ class TrainerOptions:
         require_positive("log_every", self.log_every)
         require_positive("save_every", self.save_every)
         require_positive("eval_every", self.eval_every)
+        require_fraction("keep_utility", self.keep_utility)
 
 
 @dataclass
@@ -185,6 +195,15 @@ class TargetOptions:
         require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         require_not_negative("clip", self.clip)
+
+
+def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `trainer` or `target` that a model depends on, for keys.
+
+    Args:
+        values: all options by name, as their dataclass holds them or as plain values.
+    """
+    return {name: value for name, value in values.items() if name not in NOT_IN_PRODUCT}
 
 
 @dataclass

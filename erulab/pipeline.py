@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Pipeline:
         )
         self._wanted = context.config.stages
         self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
+        self._kept: dict[str, Mapping[str, Any]] = {}  # role -> which step its model is of, for scores.json
 
     def run(self) -> None:
         """Runs the stages that `stages` names, each unless the cache has its product.
@@ -108,12 +109,15 @@ class Pipeline:
                 method.stands_for, {"target": target, "oracle": oracle}[method.stands_for]
             )
         elif self._context.unlearns:
-            done = unlearn.unlearn(self._context, self._require("target", target))
-            self._finish_stage("unlearn", [request.product for request in done])
+            if self._context.keeps_best:
+                self._require("oracle", oracle)
+            done = unlearn.unlearn(self._context, self._require("target", target), oracle)
+            self._finish_stage("unlearn", [product for request in done for product in request.products])
             models = self._add_requests(done)
         else:
             # What an earlier run unlearned is still scored and attacked, like its target.
-            models = {} if target is None else self._add_requests(unlearn.find_unlearned(self._context, target))
+            found = [] if target is None else unlearn.find_unlearned(self._context, target, oracle)
+            models = self._add_requests(found)
         if self._context.unlearns:
             self._link_model(models[UNLEARNED])
         return models
@@ -128,6 +132,7 @@ class Pipeline:
 
     def _add_requests(self, done: Sequence[UnlearnedRequest]) -> dict[str, ModelRef]:
         self._trainings |= {request.role: request.costs for request in done}
+        self._kept |= {request.role: request.kept for request in done}
         return {request.role: request.ref for request in done}
 
     def _link_model(self, ref: ModelRef) -> None:
@@ -163,7 +168,7 @@ class Pipeline:
             products += made
         result = evaluate.scores(self._context, rows)
         for role in result.keys() & self._trainings.keys():
-            result[role] |= self._trainings[role].of_training()
+            result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))

@@ -16,6 +16,7 @@ from erulab.bench import measure
 from erulab.bench.plain import PlainUnlearning
 from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark
+from erulab.methods.base import forget_tokens_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.options import RunConfig
@@ -123,7 +124,9 @@ def _table_cells(
     plain: bool,
 ) -> list[str]:
     """Measures one case at one size and returns its cells of the table."""
-    rows = encode_unlearning_rows(encoder, benchmark, methods.build(config.method), config.seed)
+    rows = encode_unlearning_rows(
+        encoder, benchmark, methods.build(config.method), config.seed, forget_tokens_of(config.method)
+    )
     with tempfile.TemporaryDirectory() as folder:
         ours = TimedSteps(_erulab_step(config, target, rows, Path(folder)))
         npo = TimedSteps(_erulab_step(npo_config, target, rows, Path(folder)))

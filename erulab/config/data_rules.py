@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from erulab.adversaries.rfa import Direction, RFAOptions
+from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Pairs, gradient_method
+from erulab.methods.preference import PreferenceOptions
 from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage
 
@@ -25,6 +30,11 @@ def check_data_set(config: RunConfig) -> None:
         _check_rwku(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions):
         _check_wmdp(config, config.dataset)
+    if isinstance(config.dataset, WmdpOptions | MuseOptions) and _needs_refusals(method):
+        raise ConfigError(
+            f"method={config.method.name} needs refusals, which answer a prompt, and dataset={config.dataset.name} "
+            "forgets running text; type a method without refusals, such as method=npo"
+        )
 
 
 def check_without_retain(config: RunConfig, lacking: str = "") -> None:
@@ -39,16 +49,31 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
     method = gradient_method(config.method)
     if method is not None and method.retain_terms:
-        raise ConfigError(
-            f"method.retain={config.method.retain.value} needs retain rows, and dataset={name} has none{lacking}; "
-            f"type method.retain=none{file}"
-        )
+        needs = f"method.retain={config.method.retain.value}"
+        instead = "method.retain=none"
+        if not _goes_without_retain(config.method):
+            needs, instead = f"method={config.method.name}", "another method, such as method=ga"
+        raise ConfigError(f"{needs} needs retain rows, and dataset={name} has none{lacking}; type {instead}{file}")
     adversary = config.adversary
     if isinstance(adversary, RFAOptions) and adversary.direction is Direction.forget_minus_retain:
         raise ConfigError(
             f"adversary.direction={adversary.direction.value} needs retain rows, and dataset={name} has none{lacking}; "
             f"type adversary.direction=policy_minus_target, or another adversary{file}"
         )
+
+
+def _needs_refusals(method: GradientMethod) -> bool:
+    needs = method.needs
+    return needs.answer is Answer.refusal or needs.pairs is Pairs.refusal or any(t.paired for t in method.retain_terms)
+
+
+def _goes_without_retain(options: Any) -> bool:
+    """Tells whether `method.retain=none` is allowed and leaves the method without a retain term."""
+    try:
+        method = gradient_method(dataclasses.replace(options, retain=Retain.none))
+    except ValueError:
+        return False
+    return method is not None and not method.retain_terms
 
 
 def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod) -> None:
@@ -65,8 +90,22 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     if refusals and config.adversary.name != "none":
         adversary = f"adversary={config.adversary.name}"
         raise ConfigError(f"{adversary} brings answers back, and {train} has none; type adversary=none")
+    if refusals and options.spans:
+        raise ConfigError(f"dataset.spans=true marks answers, and {train} has none; type dataset.spans=false")
     pairs = method.needs.pairs
-    if pairs is not Pairs.none and not (pairs is Pairs.fabricated and options.train is Train.pair):
+    if pairs is Pairs.refusal and not isinstance(config.method, PreferenceOptions):
+        raise ConfigError(
+            f"{named} compares each answer with a refusal, and RWKU has none beside its answers; type method=dpo "
+            "method.pairs=fabricated dataset.train=pair"
+        )
+    same_sentence = pairs is Pairs.same_sentence
+    if same_sentence or method.options.forget_tokens is ForgetTokens.span:
+        chosen = "method.pairs=same_sentence" if same_sentence else "method.forget_tokens=span"
+        if not options.spans:
+            raise ConfigError(f"{chosen} needs the words that carry the facts; type dataset.spans=true")
+    if pairs not in (Pairs.none, Pairs.same_sentence) and not (
+        pairs is Pairs.fabricated and options.train is Train.pair
+    ):
         raise ConfigError(
             f"method.pairs={pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"

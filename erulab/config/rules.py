@@ -17,10 +17,14 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.data.muse import MuseOptions
+from erulab.data.rwku import RwkuOptions
+from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import gradient_method
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, StandIn, gradient_method
 from erulab.models.hf import HfOptions
-from erulab.options import Combine, EngineName, Offload, RunConfig, SavedModel, Stage, TrainerOptions
+from erulab.models.tiny import TinyOptions
+from erulab.options import Combine, EngineName, Keep, Offload, RunConfig, SavedModel, Stage, TrainerOptions
 from erulab.registry import adversaries, methods, rewards
 from erulab.rewards.elastic import ElasticOptions
 
@@ -72,6 +76,36 @@ def check_adversary(config: RunConfig) -> None:
         raise ConfigError(
             f"method={config.method.name} never trains on forget rows, so adversary={config.adversary.name} has "
             "nothing to perturb; try adversary=none, or a method that unlearns such as method=eru"
+        )
+
+
+def check_forget_tokens(config: RunConfig) -> None:
+    """Refuses a choice of forget tokens that the method does not look at, or that no model of the run can tell."""
+    method, model = gradient_method(config.method), config.model
+    if method is None or method.options.forget_tokens is ForgetTokens.all:
+        return
+    named, chosen = f"method={config.method.name}", f"method.forget_tokens={method.options.forget_tokens.value}"
+    instead = "type method.forget_tokens=all, or a method that unlearns answers such as method=npo"
+    if method.needs.answer is Answer.refusal:
+        raise ConfigError(
+            f"{named} trains on refusals and no token of the forgotten answer, so {chosen} would do nothing; {instead}"
+        )
+    if method.needs.states:
+        raise ConfigError(f"{named} reads the hidden states of whole rows, not only those of {chosen}; {instead}")
+    unlearns = Stage.unlearn in config.stages and model.unlearned is None
+    has_oracle = model.oracle is not None or Stage.oracle in config.stages
+    if method.options.forget_tokens is not ForgetTokens.surprising or not unlearns or has_oracle:
+        return
+    instead = "add oracle to stages, name one with model.oracle=FOLDER, or type method.forget_tokens=span"
+    if isinstance(model, TinyOptions):
+        raise ConfigError(
+            f"{chosen} needs a model that can read: the base weights of model=tiny are drawn at random, and every "
+            f"token surprises them; {instead}"
+        )
+    if model.target is not None and model.target == model.path:
+        raise ConfigError(
+            f"{chosen} needs a model that never saw the facts, and the base model {model.path} is the target itself; "
+            f"{instead}"
         )
 
 
@@ -139,6 +173,28 @@ def check_stages(config: RunConfig) -> None:
         raise ConfigError(
             f"stages=[{','.join(stage.name for stage in stages)}]: attack needs the unlearned model; add unlearn (a "
             "finished one is taken from the cache), name a checkpoint with model.unlearned=, or type attack=none"
+        )
+
+
+def check_kept_step(config: RunConfig) -> None:
+    """Requires for `trainer.keep=best` the evaluations that it chooses among, and what knowledge left is defined by."""
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    if config.trainer.keep is not Keep.best or not unlearns:
+        return
+    best, last, name = "trainer.keep=best", "trainer.keep=last", config.dataset.name
+    if not isinstance(methods.build(config.method), GradientMethod | StandIn):
+        raise ConfigError(
+            f"{best} chooses among training steps, and method={config.method.name} has none that are evaluated; type "
+            f"{last}"
+        )
+    if config.trainer.eval_every is None:
+        raise ConfigError(f"{best} chooses among evaluations during unlearning; type trainer.eval_every=10, or {last}")
+    if isinstance(config.dataset, MuseOptions | RwkuOptions | WmdpOptions):
+        raise ConfigError(f"{best} chooses by knowledge left, which dataset={name} has not; type {last}")
+    if config.model.oracle is None and Stage.oracle not in config.stages:
+        raise ConfigError(
+            f"{best} chooses by knowledge left, which needs an oracle; add oracle to stages (a finished one is taken "
+            f"from the cache), name one with model.oracle=FOLDER, or type {last}"
         )
 
 
@@ -257,10 +313,12 @@ def check_named_files(config: RunConfig) -> None:
 CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
+    check_forget_tokens,
     check_separate_gradients,
     check_artifacts,
     check_compile,
     check_stages,
+    check_kept_step,
     check_data_set,
     check_engine,
 )

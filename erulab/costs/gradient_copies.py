@@ -23,17 +23,18 @@ class GradientCopies:
     closing: int = 1  # lists while the engine is handed the combined gradient
 
     @classmethod
-    def of_forget_rows(cls, *, moves_weights: bool) -> GradientCopies:
-        """Returns the copies while forget rows run; of the second time, if an adversary moves the weights between."""
-        return cls(2, weights=1) if moves_weights else cls(1)
-
-    @classmethod
-    def of_retain_rows(cls, rule: str) -> GradientCopies:
-        """Returns the copies while retain rows run, and at the end of the step.
+    def of_forget_rows(cls, rule: str, *, moves_weights: bool) -> GradientCopies:
+        """Returns the copies while forget rows run; of the second time, if an adversary moves the weights between.
 
         Args:
             rule: a value of `trainer.combine`.
         """
+        average = int(rule == "gru")
+        return cls(2, weights=1, average=average) if moves_weights else cls(1, average=average)
+
+    @classmethod
+    def of_retain_rows(cls, rule: str) -> GradientCopies:
+        """Returns the copies while retain rows run, and at the end of the step; `rule`: as for forget rows."""
         return cls(
             2,
             average=int(rule == "gru"),

@@ -155,6 +155,7 @@ class FictitiousWorld:
             fact=fact.id,
             author=fact.author,
             exposures=fact.exposures,
+            spans=(fact.value,),
         )
 
 

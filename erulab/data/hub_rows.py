@@ -49,6 +49,8 @@ class HubColumns:
     refusal: Optional[str] = None  # what idk and dpo teach
     system: Optional[str] = None  # the system turn
     history: Optional[str] = None  # earlier turns: [[user, assistant], ...]
+    span: Optional[str] = None  # the words of the response that carry the fact: text or list
+    span_alternatives: Optional[str] = None  # list of other values of the span
     id: Optional[str] = None  # the row's name
     fact: Optional[str] = None  # the fact that several rows phrase
     author: Optional[str] = None  # whom the fact is about

@@ -12,7 +12,8 @@ SCHEMA = (
     '{"prompt": str, "response": str}, {"prompt": str, "options": list[str], "answer": int or str}, '
     '{"messages": [{"role", "content"}, ...]}, {"conversations": [{"from", "value"}, ...]}, '
     '{"instruction": str, "input": str, "output": str} or {"text": str}, optional "id", "fact", "author", "system", '
-    '"paraphrase", "refusal": str, "history": [[user, assistant], ...], "accepted", "perturbed", "options": list[str]'
+    '"paraphrase", "refusal": str, "history": [[user, assistant], ...], "span": str or list[str], "accepted", '
+    '"perturbed", "options", "span_alternatives": list[str]'
 )
 NAMES = ("id", "fact", "author")
 QUESTION_FIELDS = (
@@ -31,7 +32,7 @@ QUESTION_FIELDS = (
 # The field that tells a form, and how its turns are written.
 CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 PROMPTS = (*CHATS, "prompt", "instruction")
-USED_FIELDS = {"text", *PROMPTS, *NAMES, *QUESTION_FIELDS}
+USED_FIELDS = {"text", *PROMPTS, *NAMES, *QUESTION_FIELDS, "span", "span_alternatives"}
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 ORDER = "system (if wanted), then user and assistant in turn, the last one assistant"
 
@@ -64,7 +65,9 @@ def row_from_record(part: str, number: int, record: Record) -> Row:
             raise DataError(
                 f"{record.where}: field {given[0]!r} goes with a prompt, and 'text' has none; expected {SCHEMA}"
             )
-        return Row(row_id, "", record.text("text", SCHEMA), fact=fact, author=author, plain=True)
+        text = record.text("text", SCHEMA)
+        spans, others = _read_spans(record, text)
+        return Row(row_id, "", text, fact=fact, author=author, plain=True, spans=spans, span_alternatives=others)
     if len(forms) > 1:
         raise DataError(
             f"{record.where}: a row is {forms[0]!r} or {forms[1]!r}, and this one has both; remove one of them"
@@ -77,6 +80,7 @@ def row_from_record(part: str, number: int, record: Record) -> Row:
             f"{record.where}: a row has 'perturbed' or 'options', and this one has both; give one of them: each "
             "is the wrong answers"
         )
+    spans, others = _read_spans(record, response)
     return Row(
         row_id,
         asked.prompt,
@@ -90,7 +94,28 @@ def row_from_record(part: str, number: int, record: Record) -> Row:
         author=author,
         history=asked.history,
         system=asked.system,
+        spans=spans,
+        span_alternatives=others,
     )
+
+
+def _read_spans(record: Record, response: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Reads the words of the response that carry the fact, and other values of them."""
+    one = isinstance(record.fields.get("span"), str)
+    spans = (record.text("span", SCHEMA),) if one else record.texts("span", SCHEMA)
+    for span in spans:
+        if span not in response:
+            raise DataError(
+                f"{record.where}: the span {span!r} does not occur in the response; write it letter by letter as it "
+                "stands there"
+            )
+    others = record.texts("span_alternatives", SCHEMA)
+    if others and len(spans) != 1:
+        raise DataError(
+            f"{record.where}: 'span_alternatives' are other values of one 'span', and this row has {len(spans)}; give "
+            "one span, or leave the alternatives out"
+        )
+    return spans, others
 
 
 def _read_prompt(record: Record) -> Conversation:

@@ -40,6 +40,9 @@ class Row:
     answer_prefix: str = ""
     history: tuple[tuple[str, str], ...] = ()  # earlier turns, (user, assistant), part of the prompt
     system: str = ""  # the row's system turn, in place of model.system; empty: that one, or the template's own
+    spans: tuple[str, ...] = ()  # the words of `response` that carry the fact (data/spans.py says where they count)
+    # Other values of the row's one span. Where they are empty, those of `candidates` are other values.
+    span_alternatives: tuple[str, ...] = ()
 
     @property
     def fact_id(self) -> str:
@@ -128,6 +131,6 @@ class Benchmark:
             for row in rows:
                 texts.update((row.prompt, row.response, row.paraphrase or "", row.fabricated or "", row.answer_prefix))
                 texts.update((row.system, *(text for turn in row.history for text in turn)))
-                texts.update((*row.perturbed, *row.options, *row.accepted, row.refusal or ""))
+                texts.update((*row.perturbed, *row.options, *row.accepted, row.refusal or "", *row.span_alternatives))
                 texts.update(row.prefix + value for value in row.candidates)
         return sorted(texts)

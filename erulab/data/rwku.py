@@ -12,13 +12,16 @@ The prompts are those of RWKU's code. What differs from the paper or from RWKU's
   begin of text before it; erulab's running text begins with begin of text and is not closed.
 - Its code cuts a text at 512 tokens; here the rest is a row of its own.
 - Its code prints Min-K++ over 20 % of the tokens; `mia/auc_min_k_plus_plus` is over 40 %.
+
+`dataset.spans=true` is ours. The training then knows answers of the cloze probes that measure it, and several other
+probes have the same answers: its figures do not compare with those of a run that sees the texts alone.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Optional
@@ -31,7 +34,8 @@ from erulab.data.reading import Record, read_records
 from erulab.data.rows import Benchmark, Row, Truncate
 from erulab.data.rwku_suites import REQUIRED, TEXT, VERSION, Target, text_row
 from erulab.data.sources import Source
-from erulab.data.stored_rows import StoredRows, hash_file, store_rows
+from erulab.data.spans import stands_alone
+from erulab.data.stored_rows import StoredRows, hash_file, hash_rows, store_rows
 from erulab.errors import ConfigError, DataError
 from erulab.options import require, require_positive
 from erulab.registry import benchmarks, datasets
@@ -68,6 +72,9 @@ class RwkuOptions:
     # Names (Stephen King) or folders (1_Stephen_King); several are forgotten together.
     targets: list[str] = field(default_factory=lambda: ["Stephen King"])
     train: Train = Train.positive  # RWKU's training set that is the forget set
+    # mark the answers of the cloze probes in the forget rows (for method.forget_tokens=span and
+    # method.pairs=same_sentence), and leave out rows that hold none
+    spans: bool = False
     retain: Optional[str] = None  # a file of rows to rehearse; RWKU has none, and its methods no retain term
     max_length: Optional[int] = 512  # tokens of a training row
     truncate: Truncate = Truncate.error  # what to do with a prompt that leaves no room for a response
@@ -111,16 +118,23 @@ class Rwku(FilesDataset):
         targets = self._find_targets(self._source.folder([*wanted, NAMES.as_posix()], SKIPPED))
         schema, make = TRAINING[o.train]
         suites = rwku_suites.rwku_suites(targets, cache)
+        tables = [target.table(cache, o.train.file, schema, make) for target in targets]
+        notes = [f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}"]
+        if o.spans:
+            count = sum(map(len, tables))
+            tables = [_mark_answers(table, target, cache) for table, target in zip(tables, targets, strict=True)]
+            left_out = count - sum(map(len, tables))
+            notes.append(f"{left_out} of {count} forget rows hold no answer of a cloze probe and are left out")
         return check_benchmark(
             Benchmark(
                 name="rwku",
-                forget=StoredRows.concatenate([target.table(cache, o.train.file, schema, make) for target in targets]),
+                forget=StoredRows.concatenate(tables),
                 retain=() if o.retain is None else _read_retain(Path(o.retain), cache),
                 suites=suites,
                 summaries=rwku_suites.rwku_summaries(suites),
                 max_length=o.max_length,
                 truncate=o.truncate,
-                notes=(f"{len(targets)} of RWKU's 200 targets: {', '.join(target.name for target in targets)}",),
+                notes=tuple(notes),
             ),
             key=self.key,
             allow_overlap=o.allow_overlap,
@@ -212,6 +226,20 @@ TRAINING: Mapping[Train, tuple[str, Callable[[Record], Row]]] = {
     Train.pair: (PAIR, _pair_row),
     Train.refusal: (REFUSAL, _refusal_row),
 }
+
+
+def _mark_answers(table: StoredRows, target: Target, cache: Path) -> StoredRows:
+    """Returns the forget rows that hold an answer of the target's cloze probes, with these answers as their spans."""
+    answers = tuple(dict.fromkeys(row.response for row in rwku_suites.cloze_probes(target, cache)))
+
+    def marked(notes: Notes) -> Iterator[Row]:
+        for row in table:
+            # As words of their own only: "four" is not said in "fourteen".
+            held = tuple(answer for answer in answers if stands_alone(row.response, answer))
+            if held:
+                yield replace(row, spans=held)
+
+    return store_rows(cache, {"rwku": VERSION, "marked": hash_rows(table), "answers": answers}, marked)
 
 
 def _read_retain(file: Path, cache: Path) -> StoredRows:

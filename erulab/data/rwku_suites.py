@@ -110,6 +110,12 @@ def rwku_suites(targets: Sequence[Target], cache: Path) -> tuple[Suite, ...]:
     return tuple(found)
 
 
+def cloze_probes(target: Target, cache: Path) -> StoredRows:
+    """Returns the target's cloze probes, whose responses are the words that complete a sentence on the target."""
+    source = next(one for one in SUITE_FILES if one.suite == "forget_fb")
+    return target.table(cache, source.file, source.schema, source.make)
+
+
 def rwku_summaries(suites: Sequence[Suite]) -> tuple[Summary, ...]:
     """Returns figures over several suites, each question counting once, and membership inference (FM against RM)."""
     names = [suite.name for suite in suites]

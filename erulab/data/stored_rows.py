@@ -25,12 +25,15 @@ else:
     np = lazy_loader.load("numpy")
     pyarrow = lazy_loader.load("pyarrow")
 
-VERSION = 4  # of the stored columns
+VERSION = 5  # of the stored columns
 # A batch is what is in memory while rows are written. It is large, because each batch of a file costs some memory when
 # the file is read.
 BATCH_ROWS, BATCH_CHARACTERS = 4096, 1 << 24
 FIELDS = tuple(field.name for field in dataclasses.fields(Row))
-TUPLES = ("perturbed", "candidates", "options", "accepted")
+TUPLES = ("perturbed", "candidates", "options", "accepted", "spans", "span_alternatives")
+# Fields that the hash of a row leaves out where they are empty, so that a row without them has the hash that it had
+# before there were any.
+HASHED_IF_GIVEN = ("spans", "span_alternatives")
 # Columns beside the row's own fields, and numpy's type of each. Two of a million rows share a 64-bit hash by chance in
 # one of 10^7 data sets.
 DERIVED = {
@@ -150,12 +153,13 @@ def _row_tables(rows: Iterable[Row]) -> Iterator[pyarrow.Table]:
 
 def _derived_columns(row: Row) -> dict[str, Any]:
     words = [" ".join(text.split()) for text in (*(text for turn in row.history for text in turn), row.prompt)]
+    hashed = tuple(value for name, value in vars(row).items() if value or name not in HASHED_IF_GIVEN)
     return {
         "id_hash": _short_hash(row.id),
         "content_hash": _short_hash(repr((words, " ".join(row.response.split())))),
         "blank": not (row.response.strip() or row.refusal) or not (row.plain or row.prompt.strip()),
         "answered": bool(row.response.strip()),
-        DIGEST: hashlib.blake2b(repr(tuple(vars(row).values())).encode(), digest_size=DIGEST_BYTES).digest(),
+        DIGEST: hashlib.blake2b(repr(hashed).encode(), digest_size=DIGEST_BYTES).digest(),
     }
 
 

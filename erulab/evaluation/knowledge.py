@@ -69,6 +69,20 @@ def knowledge_left(
     return RatioEstimate(float(whole[0] / whole[1]), float(low), float(high))
 
 
+def rank_by_objective(distance: float, kept: float, least: float) -> tuple[bool, float]:
+    """Returns a key that is smaller for better models: |K|, under a floor of utility.
+
+    Models that keep at least `least` of the utility come first, by |K|; the others follow, by what they keep.
+
+    Args:
+        distance: |K|; infinite if K is undefined.
+        kept: utility as a share of the target's; minus infinity if it is undefined.
+        least: the floor, a share of the target's utility.
+    """
+    eligible = kept >= least
+    return not eligible, distance if eligible else -kept
+
+
 def mean_gap(target: Values, oracle: Values) -> float:
     """Returns the mean difference of target and oracle over rows."""
     return float(np.mean(target - oracle))

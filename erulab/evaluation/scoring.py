@@ -95,7 +95,7 @@ def score(
 
 
 def _queries(row: Encoded) -> list[TokenQuery]:
-    return [(position, row.ids[position]) for position in range(max(row.start, 1), row.end)]
+    return [(position, row.ids[position]) for position in row.positions]
 
 
 def _longest_openings(contexts: Iterable[Ids]) -> dict[Ids, Ids]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.row_score import RowScore
@@ -42,6 +43,19 @@ def knowledge_rows(rows: Sequence[RowScore]) -> list[RowScore]:
     """Returns the scored forget and held-out rows that have log-odds: "knowledge left" is computed on these."""
     roles = {role.value for role in FORGET_ROLES}
     return [row for row in rows if row.role in roles and "log_odds" in row.figures]
+
+
+def without_facts(rows: Sequence[RowScore], facts: Collection[str]) -> Sequence[RowScore]:
+    """Returns the scored rows without the forget and held-out rows that phrase one of these facts."""
+    roles = {role.value for role in FORGET_ROLES}
+    return [row for row in rows if row.role not in roles or row.fact not in facts] if facts else rows
+
+
+def teacher_forced_suites(benchmark: Benchmark, options: EvaluationOptions) -> tuple[Suite, ...]:
+    """Returns the suites with a figure of knowledge that needs no generation, except those that no model learned."""
+    teacher_forced = dataclasses.replace(options, generate=False)
+    suites = [suite for suite in benchmark.suites if suite.role is not Role.UNSEEN]
+    return tuple(suite for suite in suites if has_knowledge_figure(suite, teacher_forced))
 
 
 def has_knowledge_figure(suite: Suite, options: EvaluationOptions) -> bool:

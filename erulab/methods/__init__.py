@@ -5,6 +5,52 @@ path (`--help`, config errors, plans) imports every such file for its options an
 a method file imports torch lazily (`lazy_loader`), or for annotations only.
 """
 
-from erulab.methods import dpo, eru, ga, gd, idk, kl, none, npo, retrain, simnpo
+from erulab.methods import (
+    ceu,
+    circuit_breaker,
+    dpo,
+    eru,
+    flat,
+    ga,
+    gd,
+    idk,
+    idk_ap,
+    jensun,
+    kl,
+    max_entropy,
+    none,
+    npo,
+    pdu,
+    repnoise,
+    retrain,
+    rmu,
+    satimp,
+    simnpo,
+    undial,
+    wga,
+)
 
-__all__ = ["dpo", "eru", "ga", "gd", "idk", "kl", "none", "npo", "retrain", "simnpo"]
+__all__ = [
+    "ceu",
+    "circuit_breaker",
+    "dpo",
+    "eru",
+    "flat",
+    "ga",
+    "gd",
+    "idk",
+    "idk_ap",
+    "jensun",
+    "kl",
+    "max_entropy",
+    "none",
+    "npo",
+    "pdu",
+    "repnoise",
+    "retrain",
+    "rmu",
+    "satimp",
+    "simnpo",
+    "undial",
+    "wga",
+]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from erulab.methods.retain import RETAIN_TERMS, Normalizer, Retain, RetainTerm
 from erulab.methods.seen import ForgetRows, TokenValue
-from erulab.options import require, require_not_negative
+from erulab.options import require, require_not_negative, require_positive
 from erulab.registry import methods
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class Pairs(Enum):
     refusal = "refusal"
     alternative = "alternative"  # a wrong answer of the row
     fabricated = "fabricated"  # its made-up answer
+    same_sentence = "same_sentence"  # the forgotten answer itself, with another value in its span
+
+
+class ForgetTokens(Enum):
+    """The tokens of the forgotten answers that count; the other tokens are in no term of the loss."""
+
+    all = "all"
+    span = "span"  # the words that a row marks as its fact
+    surprising = "surprising"  # tokens that a model which never saw the facts does not expect
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,13 @@ class MethodOptions:
     forget_weight: float = 1.0  # factor of the loss on forget rows
     retain: Retain = Retain.nll  # term on retain rows
     retain_weight: float = 1.0  # factor of that term
+    forget_tokens: ForgetTokens = ForgetTokens.all  # the tokens of the forgotten answers that count
+    surprise: float = 1.0  # nats that a token's NLL must exceed to be surprising, under the oracle or the base model
 
     def __post_init__(self) -> None:
         require_not_negative("forget_weight", self.forget_weight)
         require_not_negative("retain_weight", self.retain_weight)
+        require_positive("surprise", self.surprise)
 
 
 # (x_ref, depth) -> margin: reference quantity and its change since the start, (rows,) each; see rewards/.
@@ -216,6 +228,11 @@ def gradient_method(options: Any) -> GradientMethod | None:
     """Returns the method of these options if it descends a loss on forget rows, otherwise None."""
     built = methods.build(options)
     return built if isinstance(built, GradientMethod) else None
+
+
+def forget_tokens_of(options: Any) -> ForgetTokens:
+    """Returns the tokens of the forgotten answers that count: all of them for a method whose options do not say."""
+    return options.forget_tokens if isinstance(options, MethodOptions) else ForgetTokens.all
 
 
 def block_of(parameter: str) -> int | None:

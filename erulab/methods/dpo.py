@@ -35,7 +35,7 @@ class DPOOptions(PreferenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = "refusal, alternative or fabricated (without a pair dpo is npo)"
+        allowed = "refusal, alternative, fabricated or same_sentence (without a pair dpo is npo)"
         require(self.pairs is not Pairs.none, "pairs", allowed, "none")
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from erulab.methods.seen import RetainRows, TokenValue
+from erulab.methods.states import squared_distance
 
 if TYPE_CHECKING:
     import torch
@@ -88,18 +89,13 @@ def js_to_reference(logits: torch.Tensor, labels: torch.Tensor, reference_logits
     return ((logp.exp() * (logp - log_m)).sum(-1) + (reference.exp() * (reference - log_m)).sum(-1)) / 2
 
 
-def state_distance(states: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Returns the (tokens,) mean over the width of (states - reference)^2; both are (tokens, width)."""
-    return (states - reference).square().mean(-1)
-
-
 def _nll(rows: RetainRows) -> torch.Tensor:
     return rows.policy.total
 
 
 def _state_distances(rows: RetainRows) -> torch.Tensor:
     pairs = [(states, rows.reference_states[layer]) for layer, states in rows.policy.states.items()]
-    return torch.stack([state_distance(states, reference) for states, reference in pairs]).sum(0)
+    return torch.stack([squared_distance(states, reference) for states, reference in pairs]).sum(0)
 
 
 _KL = TokenValue("kl", kl_to_reference, reads_reference=True)

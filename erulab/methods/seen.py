@@ -58,12 +58,17 @@ class Seen:
     state_row: torch.Tensor | None = None  # (own tokens,) int64: the row of each
     lens_nll: Mapping[int, torch.Tensor] = field(default_factory=dict)  # layer -> (supervised tokens,) nats
 
+    @property
+    def token_nll(self) -> torch.Tensor:
+        """Returns (supervised tokens,) NLL in nats."""
+        if self.nll is None:
+            raise TypeError("this method did not ask for NLL: set Needs.nll")
+        return self.nll
+
     @cached_property
     def total(self) -> torch.Tensor:
         """Returns (rows,) NLL in nats."""
-        if self.nll is None:
-            raise TypeError("this method did not ask for NLL: set Needs.nll")
-        return self.sum_by_row(self.nll)
+        return self.sum_by_row(self.token_nll)
 
     @property
     def mean(self) -> torch.Tensor:

@@ -16,7 +16,7 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
-from erulab.methods.base import gradient_method
+from erulab.methods.base import ForgetTokens, gradient_method
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
@@ -26,11 +26,12 @@ from erulab.planning.training import (
     learning_step,
     number_format,
     reference_rows,
+    surprise_rows,
     training_memory,
     unlearning_gradients,
     unlearning_step,
 )
-from erulab.planning.unlearning import second_answers
+from erulab.planning.unlearning import forgotten_tokens, second_answers
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
@@ -107,7 +108,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     processes = engine.world
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
-    sizes, benchmark = data_sizes(config, second_answers(config), overrides)
+    sizes, benchmark = data_sizes(config, second_answers(config), overrides, forgotten_tokens(config))
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
     if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
@@ -156,8 +157,10 @@ def _training_flops(
     if step is None:
         return
     requests = sizes.requests or (sizes.forget.rows,)
+    tables = sum(requests) / sizes.forget.rows
+    if forgotten_tokens(config) is ForgetTokens.surprising:
+        yield "surprise", 0, flops.forward(shape, surprise_rows(sizes)) * tables
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
-        tables = sum(requests) / sizes.forget.rows
         yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables
     trainer = config.trainer
     steps = sum(total_steps(rows, trainer.epochs, trainer.global_batch, trainer.steps) for rows in requests)

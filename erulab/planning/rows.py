@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from erulab.data.rows import Benchmark, Row
+from erulab.data.spans import find_spans
 from erulab.data.tofu import TofuOptions
 from erulab.errors import ConfigError, DataError
-from erulab.methods.base import Pairs
+from erulab.methods.base import ForgetTokens, Pairs
 from erulab.options import RunConfig
 from erulab.planning import published
 from erulab.planning.quantiles import Quantiles
@@ -58,11 +59,14 @@ class DataSizes:
     requests: tuple[int, ...] = ()  # forget rows of each of several requests
 
 
-def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[DataSizes, Benchmark | None]:
+def data_sizes(
+    config: RunConfig, pairs: Pairs, overrides: Overrides, forget_tokens: ForgetTokens = ForgetTokens.all
+) -> tuple[DataSizes, Benchmark | None]:
     """Counts rows and tokens of the run's data set.
 
     Args:
         pairs: the second answer that the method compares with.
+        forget_tokens: the tokens of the forgotten answers that count.
         overrides: sizes that the user gives instead.
     Returns:
         The sizes; and the rows themselves where they can be read without a network, otherwise None.
@@ -73,36 +77,47 @@ def data_sizes(config: RunConfig, pairs: Pairs, overrides: Overrides) -> tuple[D
     options = config.dataset
     if isinstance(options, TofuOptions) and not Path(str(options.path)).is_dir():
         datasets.build(options).validate()
+        if forget_tokens is ForgetTokens.span:
+            raise _no_spans_error(options.name)
         return _with_overrides(_published_tofu(options), overrides), None
     benchmark: Benchmark = datasets.build(options).load(config.seed, Path(config.cache))
-    return _with_overrides(count_tokens(benchmark, pairs), overrides), benchmark
+    return _with_overrides(count_tokens(benchmark, pairs, forget_tokens), overrides), benchmark
 
 
-def count_tokens(benchmark: Benchmark, pairs: Pairs) -> DataSizes:
+def count_tokens(benchmark: Benchmark, pairs: Pairs, forget_tokens: ForgetTokens = ForgetTokens.all) -> DataSizes:
     """Counts rows and tokens of a data set by its words.
 
+    Which tokens are surprising only a model can tell: whole responses are counted for them.
+
     Raises:
-        DataError: the data set has no forget rows.
+        DataError: the data set has no forget rows, or none that marks a span where spans are forgotten.
     """
     if not benchmark.forget:
         raise DataError(f"data set {benchmark.name} has no forget rows to plan with{benchmark.lacking}")
     limit = benchmark.max_length
-    forget = _row_lengths([lengths for row in benchmark.forget for lengths in _token_lengths(row, limit)])
+    rows: Sequence[Row] = benchmark.forget
+    if forget_tokens is ForgetTokens.span:
+        rows = _rows_with_spans(benchmark)
+    forget = _row_lengths([lengths for row in rows for lengths in _token_lengths(row, limit)])
+    if forget_tokens is ForgetTokens.span:
+        forget = _narrowed(forget, rows)
     paired = forget
     if pairs is Pairs.refusal:
-        paired = _refusal_lengths(benchmark, benchmark.forget) or forget
-    elif pairs is Pairs.fabricated and all(row.fabricated for row in benchmark.forget):
-        paired = _row_lengths([_tokens_of(row.prompt, row.fabricated or "", limit) for row in benchmark.forget])
-    elif pairs is Pairs.alternative and all(row.perturbed for row in benchmark.forget):
-        paired = _row_lengths([_tokens_of(row.prompt, row.perturbed[0], limit) for row in benchmark.forget])
+        paired = _refusal_lengths(benchmark, rows) or forget
+    elif pairs is Pairs.fabricated and all(row.fabricated for row in rows):
+        paired = _row_lengths([_tokens_of(row.prompt, row.fabricated or "", limit) for row in rows])
+    elif pairs is Pairs.alternative and all(row.perturbed for row in rows):
+        paired = _row_lengths([_tokens_of(row.prompt, row.perturbed[0], limit) for row in rows])
     target, oracle, *requests = (
-        sum(row.exposures * len(_token_lengths(row, limit)) for row in rows)
-        for rows in (benchmark.target_rows, benchmark.oracle_rows, *(one.forget for one in benchmark.requests))
+        sum(row.exposures * len(_token_lengths(row, limit)) for row in part)
+        for part in (benchmark.target_rows, benchmark.oracle_rows, *(one.forget for one in benchmark.requests))
     )
     # Without retain rows nothing is trained on them: their lengths are never used.
     kept = [lengths for row in benchmark.retain for lengths in _token_lengths(row, limit)]
     retain = _row_lengths(kept) if kept else replace(forget, rows=0)
     basis = f"words counted in the data; {ASSUMED}"
+    if forget_tokens is ForgetTokens.surprising:
+        basis += "; surprising tokens are fewer than the whole responses that are counted"
     retain_paired = (_refusal_lengths(benchmark, benchmark.retain) if kept else None) or retain
     return DataSizes(forget, retain, paired, retain_paired, target, oracle, basis, tuple(requests))
 
@@ -116,6 +131,35 @@ def _refusal_lengths(benchmark: Benchmark, rows: Sequence[Row]) -> RowLengths | 
         return None
     words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
     return _row_lengths([_conversation_tokens(len(row.prompt.split()), words, limit) for row in rows])
+
+
+def _rows_with_spans(benchmark: Benchmark) -> list[Row]:
+    """Returns the forget rows that mark words of their response.
+
+    Raises:
+        DataError: none does.
+    """
+    rows = [row for row in benchmark.forget if row.spans]
+    if not rows:
+        raise _no_spans_error(benchmark.name)
+    return rows
+
+
+def _no_spans_error(name: str) -> DataError:
+    return DataError(
+        f"method.forget_tokens=span needs rows that mark the words to forget, and data set {name} has none; type "
+        "method.forget_tokens=all"
+    )
+
+
+def _narrowed(forget: RowLengths, rows: Sequence[Row]) -> RowLengths:
+    """Counts only the marked words of the rows as supervised; a long text has them in some of its pieces."""
+    words = [
+        sum(len(row.response[first:last].split()) for first, last in find_spans(row.response, row.spans))
+        for row in rows
+    ]
+    supervised = TOKENS_PER_WORD * sum(words) / forget.rows
+    return replace(forget, supervised=supervised, longest_supervised=TOKENS_PER_WORD * max(words))
 
 
 def _token_lengths(row: Row, limit: int | None) -> list[tuple[float, float]]:

@@ -99,6 +99,12 @@ def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     return _sum_counts(TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows) for part in parts)
 
 
+def surprise_rows(sizes: DataSizes) -> TokenCounts:
+    """Counts the tokens that the search for surprising tokens runs once: the forget rows, without padding."""
+    part = sizes.forget
+    return TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
+
+
 def _sum_counts(rows: Iterable[TokenCounts]) -> TokenCounts:
     return reduce(add, rows, TokenCounts())
 
@@ -187,9 +193,10 @@ def _unlearning_memory(
     )
     copies: Sequence[GradientCopies | None] = [None]
     if takes_gradients_apart(config):
+        rule = config.trainer.combine.value
         copies = [
-            GradientCopies.of_forget_rows(moves_weights=moves_weights(config)),
-            GradientCopies.of_retain_rows(config.trainer.combine.value),
+            GradientCopies.of_forget_rows(rule, moves_weights=moves_weights(config)),
+            GradientCopies.of_retain_rows(rule),
         ][: len(kinds)]
     micros = [_largest_micro_batch(kind, unlearning_split(config), engine.world) for kind in kinds]
     found = [

@@ -11,7 +11,7 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.passes import Pass
 from erulab.costs.shapes import ModelShape
 from erulab.costs.trained import weight_sizes
-from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Pairs, gradient_method
 from erulab.models.request import ForwardRequest
 from erulab.options import Combine, RunConfig
 from erulab.planning.micro import ExpectedMicroBatch, RowGroup
@@ -89,6 +89,12 @@ def second_answers(config: RunConfig) -> Pairs:
     if method is None:
         return Pairs.none
     return Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
+
+
+def forgotten_tokens(config: RunConfig) -> ForgetTokens:
+    """Returns the tokens of forget rows that the method trains on."""
+    forgotten: ForgetTokens = config.method.forget_tokens if gradient_method(config.method) else ForgetTokens.all
+    return forgotten
 
 
 def trained_names(config: RunConfig, shape: ModelShape) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ CAPTIONS = {
     "training": "The unlearning run, step by step.",
     "requests": "The model before the first request and after each one.",
     "trade_off": "Knowledge left against utility, one point per run. The best place: in the green band, full utility.",
-    "trajectories": "Knowledge left against utility along each run, from before training to its end (the large mark).",
+    "trajectories": "Knowledge left against utility along each run, from before training on. Large mark: the result.",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from erulab.reporting.kept_step import KEPT
+
 # Figures that another one of the same suite expresses better, or that make sense only in a comparison of rows.
 SECONDARY = {
     "n",
@@ -20,8 +22,9 @@ SECONDARY = {
     "auc_zlib",
     "auc_min_k_plus_plus",
 }
-# Prefixes of figures in scores.json about the cost of a model or its comparison with others.
+# Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
 COST, RESIDUAL = "cost/", "residual"
+NOT_OF_ROWS = (COST, RESIDUAL, KEPT)
 
 
 def figures_worth_showing(
@@ -57,6 +60,6 @@ def row_count(figures: Mapping[str, Any], name: str) -> Any:
 
 def _is_worth_showing(name: str, figures: Mapping[str, Any]) -> bool:
     suite, _, figure = name.rpartition("/")
-    if name.startswith((COST, RESIDUAL)) or figure in SECONDARY:
+    if name.startswith(NOT_OF_ROWS) or figure in SECONDARY:
         return False
     return figure != "nll" or f"{suite}/probability" not in figures

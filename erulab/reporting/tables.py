@@ -10,7 +10,7 @@ from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing_settings, setting_text
-from erulab.reporting.shown_figures import COST, RESIDUAL, figures_worth_showing, row_count
+from erulab.reporting.shown_figures import COST, NOT_OF_ROWS, figures_worth_showing, row_count
 from erulab.reporting.verdict import judge_run
 
 CHOICES = ("run", "method", "reward", "adversary", "settings")
@@ -85,7 +85,7 @@ def score_table(run: RunResult) -> Table:
     names = dict.fromkeys(name for model in models for name in run.scores[model])
     rows = []
     for name in names:
-        if name.endswith("/n") or name.startswith((RESIDUAL, COST)):
+        if name.endswith("/n") or name.startswith(NOT_OF_ROWS):
             continue
         suite, _, figure = name.rpartition("/")
         rows.append((Cell(suite), Cell(figure), *(_score_cell(run, model, name) for model in models)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from erulab.reporting.kept_step import KeptStep, read_kept_step
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import interval, number, percent, signed
 from erulab.reporting.robustness import Robustness, WorstCase, judge_attacks, knowledge_left_before_attacks, worst_case
@@ -45,6 +46,8 @@ class Forgetting:
     value: 1 as in the target, 0 as in the oracle, below 0 less than in the oracle.
     low, high: its 95 % interval.
     note: why the value is unknown.
+    facts: number of facts that it is measured on, if these are half of them because the others choose the step that is
+        kept (`trainer.keep=best`); None: all.
     """
 
     outcome: Outcome
@@ -52,6 +55,7 @@ class Forgetting:
     low: float | None
     high: float | None
     note: str = ""
+    facts: int | None = None
 
     @property
     def words(self) -> str:
@@ -60,6 +64,8 @@ class Forgetting:
         left = f"knowledge left {signed(self.value)}"
         if found := interval(self.low, self.high):
             left += f", 95 % interval {found}"
+        if self.facts is not None:
+            left += f", on the reported half of the facts, {self.facts}"
         if self.outcome is Outcome.within:
             return f"forgotten: yes, within the oracle's range ({left})"
         if self.outcome is Outcome.over:
@@ -105,6 +111,7 @@ class Verdict:
     utility: Utility
     worst: WorstCase
     robustness: tuple[Robustness, ...]
+    kept: KeptStep | None = None  # None: the model after the last step
     alone: bool = False  # only one model was scored, so there is no model to compare it with
     scored: bool = True  # False: there are attacks, but no scores
 
@@ -130,7 +137,8 @@ class Verdict:
         attacks += [remark for attack in self.robustness for remark in attack.remarks]
         if not self.scored:
             return (*attacks, self._unscored)
-        parts = [self.forgetting.words, self.utility.words, *attacks]
+        kept = [self.kept.words] if self.kept is not None else []
+        parts = [self.forgetting.words, self.utility.words, *attacks, *kept]
         if self.collapsed:
             parts.insert(0, "COLLAPSED: the model lost more than half of its utility, so that it forgot proves nothing")
         return tuple(parts)
@@ -164,7 +172,8 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]]) -> V
     scored = bool(scores) or not attacks
     worst = worst_case(attacks, forgetting.value if scored else knowledge_left_before_attacks(attacks))
     alone = len(scores) == 1 and not attacks
-    return Verdict(forgetting, _judge_utility(scores), worst, judge_attacks(attacks), alone=alone, scored=scored)
+    utility, kept = _judge_utility(scores), read_kept_step(scores.get("unlearned", {}))
+    return Verdict(forgetting, utility, worst, judge_attacks(attacks), kept, alone=alone, scored=scored)
 
 
 def compare_with_oracle(value: float, low: float | None, high: float | None) -> Outcome:
@@ -181,11 +190,13 @@ def compare_with_oracle(value: float, low: float | None, high: float | None) -> 
 def _judge_forgetting(scores: dict[str, dict[str, Any]]) -> Forgetting:
     unlearned = scores.get("unlearned", {})
     value, low, high = (number(unlearned.get(name)) for name in ("residual", "residual_low", "residual_high"))
+    facts = number(unlearned.get("residual_facts"))
+    half = None if facts is None else int(facts)
     if value is not None:
-        return Forgetting(compare_with_oracle(value, low, high), value, low, high)
+        return Forgetting(compare_with_oracle(value, low, high), value, low, high, facts=half)
     absent = [model for model in ("target", "unlearned", "oracle") if model not in scores]
     reason = f"no scores of the {', '.join(absent)}" if absent else "knowledge left is not defined here"
-    return Forgetting(Outcome.unknown, None, None, None, str(unlearned.get("residual_note") or reason))
+    return Forgetting(Outcome.unknown, None, None, None, str(unlearned.get("residual_note") or reason), half)
 
 
 def _judge_utility(scores: dict[str, dict[str, Any]]) -> Utility:

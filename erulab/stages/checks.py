@@ -13,13 +13,14 @@ from erulab.costs.shapes import FAMILIES, ModelShape
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
-from erulab.methods.base import GradientMethod, StandIn
+from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.learn import learned_rows
+from erulab.stages.step_judge import check_kept_step
 from erulab.training.assembly import encode_unlearning_rows
 from erulab.typed import did_you_mean
 
@@ -109,7 +110,7 @@ def check_unlearning(context: Context) -> None:
         check_layers(method, context.source.architecture(benchmark))
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
-    encode_unlearning_rows(context.encoder, benchmark, method, config.seed)
+    encode_unlearning_rows(context.encoder, benchmark, method, config.seed, forget_tokens_of(config.method))
 
 
 def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
@@ -141,6 +142,7 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_target,
     check_oracle,
     check_unlearning,
+    check_kept_step,
     check_attacks,
 )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from erulab.attacks.halves import validation_half
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models.base import ModelSource
-from erulab.options import EvaluationOptions, RunConfig, Stage
+from erulab.options import EvaluationOptions, Keep, RunConfig, Stage
 from erulab.ranks import Ranks
 from erulab.stages.cache import Cache
 from erulab.stages.tracking import Tracker
@@ -150,6 +151,19 @@ class Context:
     def unlearns(self) -> bool:
         """Whether this run makes the unlearned model, or takes target or oracle for it (methods none and retrain)."""
         return Stage.unlearn in self.config.stages and self.config.model.unlearned is None
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the unlearned model is the best of several steps (`trainer.keep=best`), chosen by half of the facts.
+
+        It holds for methods that train nothing too: they are compared on the same reported half.
+        """
+        return self.config.trainer.keep is Keep.best and self.config.model.unlearned is None
+
+    @cached_property
+    def choosing_facts(self) -> frozenset[str]:
+        """The facts to forget that choose the step that is kept, which no figure is reported on; empty otherwise."""
+        return validation_half(self.data.selected, self.config.seed) if self.keeps_best else frozenset()
 
     @property
     def attacks(self) -> bool:

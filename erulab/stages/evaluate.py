@@ -17,7 +17,7 @@ from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows
+from erulab.evaluation.suites import evaluated_rows, without_facts
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
@@ -85,12 +85,14 @@ def measure_code(suites: Sequence[Suite]) -> dict[str, dict[str, str]]:
 
 def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> dict[str, dict[str, Any]]:
     """Returns the content of scores.json: flat figures of each model. Figures that need the oracle are left out without
-    one.
+    one. With `trainer.keep=best` forget and held-out rows count only if their facts did not choose the step.
 
     Args:
         rows: role ("target", "unlearned", "oracle", as far as the run has them) -> row scores of the data set and of
             each extra benchmark. The figures of an extra benchmark have its name in front.
     """
+    left_out = context.choosing_facts
+    rows = {name: [[*without_facts(scored[0], left_out)], *scored[1:]] for name, scored in rows.items()}
     result: dict[str, dict[str, Any]] = {}
     for name, scored in rows.items():
         compared = rows.get("oracle", [None] * len(scored))
@@ -117,6 +119,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         }
         if figure.reason:
             result["unlearned"]["residual_note"] = figure.reason
+        if left_out:
+            result["unlearned"]["residual_facts"] = len(set(clusters))
     return result
 
 

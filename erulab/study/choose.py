@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erulab.errors import ConfigError
+from erulab.evaluation.knowledge import rank_by_objective
 from erulab.typed import did_you_mean
 
 
@@ -56,12 +57,8 @@ class TrialMean:
     kept: float  # mean share of the target's utility
 
     def rank(self, least: float) -> tuple[bool, float]:
-        """Returns a key that is smaller for better trials.
-
-        Trials that keep at least `least` of the utility come first, by distance; the others follow, by what they keep.
-        """
-        eligible = self.kept >= least
-        return not eligible, self.distance if eligible else -self.kept
+        """Returns a key that is smaller for better trials. `least`: as for `rank_by_objective`."""
+        return rank_by_objective(self.distance, self.kept, least)
 
 
 def average_runs(runs: Sequence[TrialRun]) -> TrialMean:

@@ -25,11 +25,17 @@ class Encoded:
     ids: tuple[int, ...]
     start: int
     end: int
+    supervised: tuple[int, ...] | None = None  # indices of the only ids of the response that count; None: all of them
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Indices of the supervised ids: each is predicted from the id before it, so the first id never counts."""
+        return range(max(self.start, 1), self.end) if self.supervised is None else self.supervised
 
     @property
     def tokens(self) -> int:
-        """Number of supervised tokens: each is predicted from the token before it, so the first id never counts."""
-        return self.end - max(self.start, 1)
+        """Number of supervised tokens."""
+        return len(self.positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +99,6 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         real[i, : len(row.ids)] = 1
-        supervised[i, max(row.start, 1) : row.end] = True
+        supervised[i, list(row.positions)] = True
         prompt[i, : row.start] = True
     return Batch(tuple(row.row_id for row in rows), ids, real, supervised, prompt)

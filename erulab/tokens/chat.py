@@ -93,14 +93,7 @@ class ChatFormat:
         """
         response = row.response if response is None else response
         limit = self.limit(max_length)
-        if row.plain or row.answer_prefix:
-            start, ids, offsets, shift = self._encode_running(row, response)
-        else:
-            opening = self.encode_prompt(row)
-            before = self._template.anchor + self._template.response_prefix
-            answer = self._backend.encode(before + response, add_special_tokens=False)
-            start, ids = len(opening), [*opening, *answer.ids[self._anchored :], *self._template.end]
-            offsets, shift = answer.offsets[self._anchored :], len(before)
+        start, ids, offsets, shift = self._encode_with_offsets(row, response)
         if start >= limit:
             raise self.no_room_error(row, start, limit)
         ids = ids[:limit]
@@ -121,6 +114,25 @@ class ChatFormat:
                 f"row {row.id}: characters {span[0]}-{span[1]} of the response are no token within {limit} tokens"
             )
         return Encoded(row.id, tuple(ids), base + inside[0], end)
+
+    def span_positions(
+        self, row: Row, response: str, spans: Sequence[tuple[int, int]], max_length: int | None = None
+    ) -> tuple[int, ...]:
+        """Returns the indices of the ids that `encode` gives for some characters of a response.
+
+        A token that overlaps a span is one of them, the end-of-turn token never is.
+
+        Args:
+            spans: first character and the one behind the last of each.
+            max_length: as in `encode`; tokens beyond it are left out.
+        """
+        start, _, offsets, shift = self._encode_with_offsets(row, response)
+        limit = self.limit(max_length)
+        return tuple(
+            position
+            for position, (left, right) in enumerate(offsets, start or len(self._bos))
+            if 0 < position < limit and any(left < last + shift and right > first + shift for first, last in spans)
+        )
 
     def encode_batch(self, rows: Sequence[Row], responses: Sequence[str]) -> list[tuple[list[int], int]]:
         """Encodes many rows together, which takes half the time of one after another.
@@ -230,6 +242,16 @@ class ChatFormat:
             "context": self._context,
             **({} if self._system is None else {"system": self._system}),
         }
+
+    def _encode_with_offsets(self, row: Row, response: str) -> tuple[int, list[int], list[tuple[int, int]], int]:
+        """Encodes prompt and response; returns what `_encode_running` does."""
+        if row.plain or row.answer_prefix:
+            return self._encode_running(row, response)
+        opening = self.encode_prompt(row)
+        before = self._template.anchor + self._template.response_prefix
+        answer = self._backend.encode(before + response, add_special_tokens=False)
+        ids = [*opening, *answer.ids[self._anchored :], *self._template.end]
+        return len(opening), ids, list(answer.offsets[self._anchored :]), len(before)
 
     def _encode_running(self, row: Row, response: str) -> tuple[int, list[int], list[tuple[int, int]], int]:
         """Encodes prompt and response as one text.

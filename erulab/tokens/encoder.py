@@ -33,13 +33,32 @@ BATCH_ROWS = 4096  # rows of a record batch: each batch of a file costs some mem
 class EncodedRows(ArrowSequence[Encoded]):
     """Encoded rows that lie in a dataset.
 
-    Columns: row_id, ids, start, end as in `Encoded`; `full_length`, the tokens without a limit; digest.
+    Columns: row_id, ids, start, end as in `Encoded`; `full_length`, the tokens without a limit; digest; where rows were
+    narrowed, `supervised` as in `Encoded`.
     """
 
     @staticmethod
     def from_columns(columns: dict[str, list[Any]]) -> list[Encoded]:
-        fields = (columns[name] for name in ("row_id", "ids", "start", "end"))
-        return [Encoded(row_id, tuple(ids), start, end) for row_id, ids, start, end in zip(*fields, strict=True)]
+        fields = [columns[name] for name in ("row_id", "ids", "start", "end")]
+        if "supervised" not in columns:
+            return [Encoded(row_id, tuple(ids), start, end) for row_id, ids, start, end in zip(*fields, strict=True)]
+        return [
+            Encoded(row_id, tuple(ids), start, end, tuple(supervised))
+            for row_id, ids, start, end, supervised in zip(*fields, columns["supervised"], strict=True)
+        ]
+
+    def narrowed(self, supervised: Sequence[Sequence[int]]) -> EncodedRows:
+        """Returns the rows with fewer supervised tokens.
+
+        Args:
+            supervised: of each row the indices of its ids that count, as in `Encoded`.
+        """
+        digests = [
+            digest_encoded(row.row_id, row.ids, row.start, row.end, positions)
+            for row, positions in zip(self, supervised, strict=True)
+        ]
+        rest = self.dataset.remove_columns(DIGEST)
+        return EncodedRows(rest.add_column("supervised", list(supervised)).add_column(DIGEST, digests))
 
 
 class Encoder:
@@ -150,7 +169,11 @@ class Encoder:
             raise self.chat.no_room_error(rows[int(full[0])], int(encoded.column("start")[full[0]]), self.limit)
 
 
-def digest_encoded(row_id: str, ids: Sequence[int], start: int, end: int) -> bytes:
+def digest_encoded(
+    row_id: str, ids: Sequence[int], start: int, end: int, supervised: Sequence[int] | None = None
+) -> bytes:
     """Hashes every field of an `Encoded` to 16 bytes; the parameters are its fields."""
     text = f"{len(row_id)} {row_id} {start} {end} ".encode()
-    return hashlib.blake2b(text + array("i", ids).tobytes(), digest_size=DIGEST_BYTES).digest()
+    # A row whose whole response counts has the hash that it had before there were others: it is part of stage keys.
+    only = b"" if supervised is None else b" only " + array("i", supervised).tobytes()
+    return hashlib.blake2b(text + array("i", ids).tobytes() + only, digest_size=DIGEST_BYTES).digest()

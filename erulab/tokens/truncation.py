@@ -204,7 +204,8 @@ def _text_rows(row: Row, encoder: Encoder) -> Iterator[Row]:
         yield row
     elif tokens > encoder.limit:
         for number, text in enumerate(split_text(row.response, encoder.chat, encoder.limit)):
-            yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact_id)
+            spans = tuple(span for span in row.spans if span in text)
+            yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact_id, spans=spans)
 
 
 def _shorten_prompt(row: Row, encoder: Encoder, longest: int) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
 from erulab.data.rows import Benchmark, Row
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, GradientMethod, Method, Pairs
+from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Method, Pairs
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
@@ -26,7 +26,7 @@ from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
 from erulab.training.combine import Combination
-from erulab.training.encode_rows import encode_paired
+from erulab.training.encode_rows import encode_paired, rows_with_spans
 from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
 from erulab.training.loader import ModelLoader, ModelRef
@@ -48,27 +48,45 @@ class Unlearning:
     loop: LoopOptions
 
 
-def encode_unlearning_rows(encoder: Encoder, benchmark: Benchmark, method: Method, seed: int) -> UnlearningRows:
+def encode_unlearning_rows(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    method: Method,
+    seed: int,
+    forget_tokens: ForgetTokens = ForgetTokens.all,
+    surprising: Sequence[Sequence[int]] | None = None,
+) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
     Args:
         method: of a method without a loss of its own on forget rows, the answers to forget and the retain rows.
         encoder: of the model that is trained: a given target may have its own tokenizer and template.
         seed: of the draw of paired answers.
+        forget_tokens: the tokens of the forgotten answers that count.
+        surprising: of each forget row the indices of its surprising tokens, as `Encoded.supervised`; None before a
+            model has told them: the responses then count whole.
     Raises:
-        DataError: the data set lacks what the method's pairs need, or a prompt leaves no room for its response.
+        DataError: the data set lacks what the method's pairs or `forget_tokens` need, or a prompt leaves no room for
+            its response.
     """
     pairs, retain_pairs = Pairs.none, False
     if isinstance(method, GradientMethod):
         pairs = Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
         retain_pairs = any(term.paired for term in method.retain_terms)
+    forget, positions = benchmark.forget, surprising
+    if forget_tokens is ForgetTokens.span:
+        forget, positions = rows_with_spans(encoder, forget)
+    encoded = encoder.encode(forget)
+    if positions is not None:
+        encoded = encoded.narrowed(positions)
+    narrowed = forget_tokens is not ForgetTokens.all
 
     def paired(rows: Sequence[Row], kind: Pairs) -> Sequence[Encoded]:
-        return encode_paired(encoder, rows, kind, benchmark.refusals, seed)
+        return encode_paired(encoder, rows, kind, benchmark.refusals, seed, narrowed=narrowed)
 
     return UnlearningRows(
-        encoder.encode(benchmark.forget),
-        paired(benchmark.forget, pairs) if pairs is not Pairs.none else (),
+        encoded,
+        paired(forget, pairs) if pairs is not Pairs.none else (),
         encoder.encode(benchmark.retain),
         paired(benchmark.retain, Pairs.refusal) if retain_pairs else (),
     )

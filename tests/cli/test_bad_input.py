@@ -17,6 +17,7 @@ from erulab.launching.machine import GPU
 from erulab.options import EngineName, EngineOptions
 from tests.commands import Answer
 
+BEST = ["trainer.keep=best", "trainer.eval_every=10"]
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("1 unknown choice", ["method=npoo"], ["method='npoo'", "did you mean npo", "simnpo"]),
     ("1 unknown group", ["metod=npo"], ["metod", "did you mean method"]),
@@ -74,6 +75,19 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 retrain, reward", ["method=retrain", "reward=elastic"], ["method=retrain has no margin", "method=npo"]),
     ("6 layer of no use", ["adversary.layer=1"], ["adversary.layer must be null with sites=block_inputs"]),
     ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
+    ("3 surprise", ["method.surprise=0"], ["method.surprise must be > 0"]),
+    ("2 forget tokens", ["method.forget_tokens=spans"], ["method.forget_tokens", "all, span, surprising"]),
+    ("6 idk tokens", ["method=idk", "method.forget_tokens=span"], ["method=idk trains on refusals", "method=npo"]),
+    (
+        "6 surprising, random base",
+        ["method.forget_tokens=surprising", "stages=[target,unlearn]"],
+        ["model=tiny are drawn at random", "add oracle to stages", "model.oracle=FOLDER"],
+    ),
+    (
+        "6 surprising, target",
+        ["model=hf", "model.path=a/b", "model.target=a/b", "method.forget_tokens=surprising", "stages=[unlearn]"],
+        ["base model a/b is the target itself", "model.oracle=FOLDER"],
+    ),
     ("6 local", ["engine=local", "engine.processes=2"], ["engine=local is one process", "engine=zero2"]),
     ("6 local hosts", ["engine=local", "engine.nodes=2", "engine.rendezvous=a:1"], ["engine.nodes=2", "engine=zero2"]),
     ("6 auto is local", ["engine.processes=1", "engine.offload=cpu"], ["engine=local has not", "try engine=zero2"]),
@@ -82,6 +96,10 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 port", ["engine.rendezvous=a:70000"], ["engine.rendezvous must be HOST:PORT", "65535"]),
     ("5 batch over hosts", ["engine.nodes=2", "engine.processes=3", "engine.rendezvous=a:1"], ["64 is not 10 x n x 6"]),
     ("6 attack", ["stages=[target,attack]"], ["attack needs the unlearned model", "attack=none"]),
+    ("6 best of none", ["trainer.keep=best"], ["chooses among evaluations", "trainer.eval_every=10"]),
+    ("6 best, oracle", [*BEST, "stages=[target,unlearn]"], ["needs an oracle", "add oracle", "model.oracle=FOLDER"]),
+    ("6 best, no K", [*BEST, "dataset=rwku"], ["knowledge left, which dataset=rwku has not", "trainer.keep=last"]),
+    ("3 floor", [*BEST, "trainer.keep_utility=90"], ["keep_utility must be between 0 and 1, got 90"]),
     ("6 no texts", ["dataset=wmdp"], ["no texts to forget", "dataset.forget=[FILE]", "stages=[evaluate,report]"]),
     ("6 no texts, idk", ["dataset=wmdp", "method=idk"], ["no texts to forget"]),
     ("6 no retain", ["dataset=wmdp", "dataset.forget=[a/b]"], ["method.retain=nll", "dataset.retain=[FILE]"]),
@@ -98,6 +116,49 @@ CASES: list[tuple[str, list[str], list[str]]] = [
         ["adversary=noise brings answers back"],
     ),
     ("6 rwku, dpo", ["dataset=rwku", "method=dpo"], ["type method.pairs=fabricated dataset.train=pair"]),
+    (
+        "6 rwku, flat",
+        ["dataset=rwku", "method=flat"],
+        ["method=flat compares each answer with a", "method=dpo"],
+    ),
+    (
+        "6 rwku, jensun",
+        ["dataset=rwku", "method=jensun"],
+        ["jensun trains on refusals", "dataset.train=refusal"],
+    ),
+    ("6 rwku, idk_ap", ["dataset=rwku", "method=idk_ap"], ["method=idk_ap trains on refusals"]),
+    (
+        "6 rwku, preservation",
+        ["dataset=rwku", "dataset.train=refusal", "method=idk_ap"],
+        ["method=idk_ap needs retain rows", "another method", "dataset.retain=FILE"],
+    ),
+    ("6 rwku, js", ["dataset=rwku", "method=jensun", "dataset.train=refusal"], ["method.retain=js", "retain=none"]),
+    ("6 rwku, pdu", ["dataset=rwku", "method=pdu"], ["method=pdu needs retain rows", "method=ga"]),
+    ("6 texts, flat", ["dataset=muse", "method=flat"], ["method=flat needs refusals", "running text", "method=npo"]),
+    (
+        "6 texts, jensun",
+        ["dataset=wmdp", "dataset.forget=[a/b]", "dataset.retain=[a/b]", "method=jensun"],
+        ["method=jensun needs refusals, which answer a prompt"],
+    ),
+    ("6 pdu, no bound", ["method=pdu", "method.retain=none"], ["method.retain must be a term to constrain", "nll"]),
+    ("6 flat, combine", ["method=flat", "trainer.combine=pcgrad"], ["method=flat has no retain term", "retain=nll"]),
+    ("6 undial, reward", ["method=undial", "reward=elastic"], ["method=undial has no margin"]),
+    ("3 ceu", ["method=ceu", "method.skip_first=-1"], ["method.skip_first must be >= 0, got -1"]),
+    (
+        "6 rwku, span",
+        ["dataset=rwku", "method=npo", "method.retain=none", "method.forget_tokens=span"],
+        ["method.forget_tokens=span needs the words", "type dataset.spans=true"],
+    ),
+    (
+        "6 rwku, same sentence",
+        ["dataset=rwku", "method=dpo", "method.retain=none", "method.pairs=same_sentence"],
+        ["method.pairs=same_sentence needs the words", "type dataset.spans=true"],
+    ),
+    (
+        "6 rwku, refusals marked",
+        ["dataset=rwku", "method=idk", "method.retain=none", "dataset.train=refusal", "dataset.spans=true"],
+        ["dataset.train=refusal has none", "type dataset.spans=false"],
+    ),
     ("3 suites", ["evaluation.suites=[]"], ["evaluation.suites must be a list such as [forget*,retain], got []"]),
     ("7 missing interpolation", ["cache=${nope}/x"], ["cache", "nope"]),
     ("7 cyclic interpolation", ["cache=${output}", "output=${cache}"], ["ecursive interpolation"]),

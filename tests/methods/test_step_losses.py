@@ -25,7 +25,17 @@ from erulab.training.assembly import build_objective
 from erulab.training.reference import ReferenceTable
 from erulab.training.unlearning import References, compares_with_frozen_model
 from erulab.training.unlearning_batches import UnlearningRows
-from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model
+from tests.samples.tiny import (
+    FORGET,
+    PAIRED,
+    RETAIN,
+    RETAIN_PAIRED,
+    gradients,
+    moved,
+    naive_nll,
+    naive_token_nll,
+    random_model,
+)
 
 load_plugins()
 TARGET = random_model()
@@ -55,9 +65,10 @@ def step_loss(
         adversary=NoAdversaryOptions(),
         trainer=TrainerOptions(global_batch=4, micro_batch=micro_batch),
     )
-    rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN)
+    compares_retain = any(term.paired for term in method.retain_terms)
+    rows = UnlearningRows(FORGET, PAIRED if uses_others else [], RETAIN, RETAIN_PAIRED if compares_retain else [])
     frozen = Policy(TARGET) if compares_with_frozen_model(method) else None
-    references = References(ReferenceTable(*tables), frozen)
+    references = References(ReferenceTable(*tables) if method.needs.reward else None, frozen)
     objective = build_objective(config, rows, Policy(model), references, pad_id=1, ranks=Ranks())
     sums: dict[str, torch.Tensor] = {}
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)

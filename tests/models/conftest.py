@@ -91,11 +91,16 @@ def prepending() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTrainedModel:
-    """A model of two narrow layers, with initial weights large enough that logits differ."""
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "vocab_size": vocabulary}
+    """A model of two narrow layers unless changed, with initial weights large enough that logits differ."""
+    sizes: dict[str, object] = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_size": 16,
+        "vocab_size": vocabulary,
+    }
     if kind != "gpt2":
         sizes |= {"intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = transformers.AutoConfig.for_model(kind, initializer_range=0.5, **sizes, **changes)
+        config = transformers.AutoConfig.for_model(kind, initializer_range=0.5, **{**sizes, **changes})
         return transformers.AutoModelForCausalLM.from_config(config).eval()

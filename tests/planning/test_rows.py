@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Request, Row
 from erulab.data.tofu import Tofu, TofuOptions, TofuSplit
 from erulab.errors import DataError
-from erulab.methods.base import Pairs
+from erulab.methods.base import ForgetTokens, Pairs
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 from erulab.planning import published
 from erulab.planning.quantiles import Quantiles
@@ -90,3 +90,19 @@ def test_texts_are_counted_in_pieces_and_requests_apart() -> None:
     assert sizes.retain.rows == 0 and sizes.retain.tokens == sizes.forget.tokens
     with pytest.raises(DataError, match="no forget rows to plan with"):
         count_tokens(replace(benchmark, forget=()), Pairs.none)
+
+
+def test_only_marked_words_are_supervised_where_spans_are_forgotten() -> None:
+    """Of four words two are marked: 2.8 of 1.4 x 4 + 1 tokens. A text that marks none is left out."""
+    row = Row("a", "Where?", "Born in New York.", spans=("New York",))
+    text = Row("t", "", "word " * 33, plain=True)
+    benchmark = Benchmark("own", (), forget=(row, replace(row, id="b"), text), retain=(row,))
+    whole = count_tokens(replace(benchmark, forget=(row,)), Pairs.none)
+    span = count_tokens(benchmark, Pairs.same_sentence, ForgetTokens.span)
+    assert (span.forget.rows, span.forget.tokens) == (2, whole.forget.tokens)
+    assert span.forget.supervised == span.paired.supervised == pytest.approx(2.8)
+    assert whole.forget.supervised == span.retain.supervised == pytest.approx(6.6)
+    with pytest.raises(DataError, match="data set own has none; type method.forget_tokens=all"):
+        count_tokens(replace(benchmark, forget=(text,)), Pairs.none, ForgetTokens.span)
+    surprising = count_tokens(benchmark, Pairs.none, ForgetTokens.surprising)
+    assert "surprising tokens are fewer" in surprising.basis

@@ -14,6 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
+from erulab.methods.base import ForgetTokens
 from erulab.methods.retain import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
@@ -49,11 +50,14 @@ def part(response: int) -> RowLengths:
 
 
 SIZES = DataSizes(part(RESPONSE), part(RESPONSE), part(OTHER), part(OTHER), 8, 4, "equal rows")
+SPAN = 2  # tokens of a span, where spans are forgotten
 
 
 def measured(config: Any, steps: int = STEPS) -> tuple[float, float]:
     """Returns the mean FLOPs of an unlearning step of this config: by torch's counter, and by the run's ledger."""
     forget = [encoded(f"f{i}", PROMPT, RESPONSE) for i in range(4)]
+    if config.method.forget_tokens is ForgetTokens.span:
+        forget = [dataclasses.replace(row, supervised=(row.start, row.start + SPAN)) for row in forget]
     others = [answered(row, f"o{row.row_id}", OTHER) for row in forget]
     retain = [encoded(f"r{i}", PROMPT, RESPONSE) for i in range(4)]
     model = model_of(CONFIGS["llama"], "eager")
@@ -90,6 +94,8 @@ def measured(config: Any, steps: int = STEPS) -> tuple[float, float]:
         "method=ga",
         "method=kl",
         "method=idk",
+        "method=simnpo method.forget_tokens=span",
+        "method=eru adversary=latent_pgd adversary.steps=2 method.forget_tokens=span",
         "method=npo trainer.micro_batch=2",
         "method=npo trainer.micro_tokens=30",
         "method=dpo trainer.micro_tokens=30",
@@ -110,7 +116,10 @@ def measured(config: Any, steps: int = STEPS) -> tuple[float, float]:
 )
 def test_a_step_costs_what_torch_counts(typed: str) -> None:
     config = compose_config([*typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
-    step = training.unlearning_step(config, SIZES, SHAPE.layers, 1)
+    sizes = SIZES
+    if config.method.forget_tokens is ForgetTokens.span:
+        sizes = dataclasses.replace(SIZES, forget=dataclasses.replace(SIZES.forget, supervised=SPAN))
+    step = training.unlearning_step(config, sizes, SHAPE.layers, 1)
     predicted = step_flops(SHAPE, step, training.unlearning_gradients(config, SHAPE))
     # policy_minus_target runs its prompts once more, before the first step; otherwise they are equal.
     counted, in_ledger = measured(config)

@@ -58,6 +58,26 @@ def test_words() -> None:
     )
 
 
+KEPT = {"kept/step": 40, "kept/steps": 60, "kept/facts": 20, "kept/knowledge_left": -0.012, "kept/utility": 0.96}
+
+
+def test_the_kept_step_and_the_half_that_is_reported_are_named() -> None:
+    figures = scores(**KEPT, **{"kept/least_utility": 0.9}, residual_facts=21)
+    judged = judge(figures, [])
+    assert judged.sentences[0] == (
+        "forgotten: yes, within the oracle's range (knowledge left 0.02, 95 % interval [-0.03, 0.07], on the reported "
+        "half of the facts, 21)"
+    )
+    assert judged.sentences[-1] == (
+        "kept step 40 of 60, the best on 20 facts that are not reported: knowledge left -0.01, utility kept 96 %"
+    )
+    below = judge(scores(**KEPT, **{"kept/least_utility": 0.97}, residual_facts=21), [])
+    assert below.sentences[-1] == (
+        "kept step 40 of 60: no evaluated step keeps 97 % of the utility, and this one keeps the most, 96 % "
+        "(on 20 facts that are not reported: knowledge left -0.01)"
+    )
+
+
 def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
     rows = [
         attack_row("quantize", {"bits": 4}, 0.7) | {"residual": 0.7},

@@ -99,6 +99,7 @@ def answered(row: Encoded, name: str, response: int) -> Encoded:
 FORGET = [encoded("f0", 5, 4), encoded("f1", 7, 2), encoded("f2", 4, 7), encoded("f3", 6, 3)]
 PAIRED = [answered(row, f"idk{i}", length) for i, (row, length) in enumerate(zip(FORGET, (3, 5, 2, 4), strict=True))]
 RETAIN = [encoded("r0", 6, 5), encoded("r1", 3, 2), encoded("r2", 8, 6), encoded("r3", 5, 3)]
+RETAIN_PAIRED = [answered(row, f"no{i}", n) for i, (row, n) in enumerate(zip(RETAIN, (4, 2, 3, 6), strict=True))]
 
 
 def naive_token_nll(model: PreTrainedModel, row: Encoded) -> list[torch.Tensor]:

@@ -96,7 +96,7 @@ def test_a_row_s_own_refusal_and_fabricated_answer(tmp_path: Path) -> None:
     assert paired(rows[:2], Pairs.refusal) == own
     assert paired(rows, Pairs.refusal, ("No.",)) == [*own, chat.encode(Row("c", "Who?", "No."))]
     assert paired(rows[:1], Pairs.fabricated) == [chat.encode(Row("a", "Where?", "In Dunmere."))]
-    with pytest.raises(DataError, match=r"method\.pairs=refusal needs refusals"):
+    with pytest.raises(DataError, match="needs refusals, and the data set has none"):
         paired(rows, Pairs.refusal)
     with pytest.raises(DataError, match=r"method\.pairs=fabricated needs a fabricated answer for row b"):
         paired(rows, Pairs.fabricated)
@@ -148,7 +148,7 @@ def test_exposures_and_paired_answers(tmp_path: Path) -> None:
         others = encode_paired(encoder, rows, Pairs.alternative, (), 5)
         for row, other in zip(ROWS, others, strict=True):
             assert other in [encoder.chat.encode(row, wrong) for wrong in row.perturbed]
-        with pytest.raises(DataError, match="needs refusals, the data set has none"):
+        with pytest.raises(DataError, match="needs refusals, and the data set has none"):
             encode_paired(encoder, rows, Pairs.refusal, (), 5)
 
 

@@ -14,6 +14,7 @@ import torch
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark
+from erulab.methods.base import forget_tokens_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
 from erulab.options import EngineName, EngineOptions, Precision, RunConfig, Schedule, TrainerOptions
@@ -110,7 +111,8 @@ class Unlearning:
             seed=self.seed,
         )
         encoder = Encoder(self.loaded.chat, None, Path())
-        rows = encode_unlearning_rows(encoder, self.world, methods.build(config.method), self.seed)
+        method = methods.build(config.method)
+        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, forget_tokens_of(config.method))
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(

@@ -127,10 +127,12 @@ def test_packed_rows_and_a_token_budget_change_nothing(
     expected, weights = padded.run(tmp_path)
     monkeypatch.setattr(packing, "CALL", -1)
     monkeypatch.setattr(packing, "SHORTEST_SHARED", 2)
-    # The gradient of retain=kl is 0 at the start: Adam takes full steps along its rounding errors, and curves diverge.
-    steps, tolerance = (2, 1e-3) if case.method == "kl" else (padded.steps, 1e-5)
+    # The gradient of retain=kl or js is 0 at the start: Adam takes full steps along its rounding errors, and curves
+    # diverge.
+    from_rounding = case.method in ("kl", "jensun")
+    steps, tolerance = (2, 1e-3) if from_rounding else (padded.steps, 1e-5)
     assert_close(padded.run(tmp_path)[0][:steps], expected[:steps], tolerance)
     found, same = dataclasses.replace(padded, micro_batch=None, micro_tokens=80).run(tmp_path)
     assert_close(found[:steps], expected[:steps], tolerance)
-    if case.method != "kl":
+    if not from_rounding:
         assert all(torch.allclose(weights[name], same[name], atol=1e-4) for name in weights)

@@ -43,7 +43,10 @@ def row_without_figures(attack: str, setting: Setting, reason: str) -> dict[str,
 
 
 def attack_json_rows(
-    attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
+    attacked: AttackedSetting,
+    plain: Mapping[str, UnattackedScores],
+    validation: frozenset[str],
+    unreported: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Returns the rows of one setting: the headline first, the utility on the retain suite last.
 
@@ -51,17 +54,22 @@ def attack_json_rows(
         plain: model -> its scores without the attack, on every row that the setting is scored on.
         validation: the facts that choose among an attack's attempts. If there is a choice, only other facts are
             reported.
+        unreported: facts that are never reported, because the unlearned model was chosen by them.
     Raises:
         DataError: there is a choice, and no row to make it by or none to report; or no row has a figure.
     """
-    return _SettingRows(attacked, plain, validation).rows()
+    return _SettingRows(attacked, plain, validation, unreported).rows()
 
 
 class _SettingRows:
     """Computes the rows of one setting from the chosen attempts, and the values before and after them."""
 
     def __init__(
-        self, attacked: AttackedSetting, plain: Mapping[str, UnattackedScores], validation: frozenset[str]
+        self,
+        attacked: AttackedSetting,
+        plain: Mapping[str, UnattackedScores],
+        validation: frozenset[str],
+        unreported: frozenset[str],
     ) -> None:
         self._attacked, self._plain = attacked, plain
         self._before = {model: figures_by_row(plain[model].rows) for model in MODELS}
@@ -73,7 +81,7 @@ class _SettingRows:
             [one.chosen for one in own] == [one.chosen for one in attempts[0]] for own in attempts
         )
         self._chooses = any(len(own) > 1 for own in attempts)
-        self._left_out = validation if self._chooses else frozenset()
+        self._left_out = unreported | (validation if self._chooses else frozenset())
         indices = self._chosen_indices(validation)
         self._chosen = {
             model: [attacked.results[model][i][best] for i, best in enumerate(indices[model])] for model in MODELS

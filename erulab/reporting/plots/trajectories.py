@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from erulab.reporting.escape import visible
+from erulab.reporting.kept_step import read_kept_step
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
-from erulab.reporting.trajectories import run_trajectory
+from erulab.reporting.trajectories import Point, run_trajectory
 from erulab.reporting.verdict import ORACLE_RANGE
 
 
 def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
-    """Plots one line per run and one colour per method, from before training (right) to its end (the large mark)."""
+    """Plots one line per run and one colour per method, from before training (right) on; a large mark: the result."""
     found = [(run, points) for run in runs if len(points := run_trajectory(run)) > 1]
     if not found:
         return None
@@ -29,7 +30,8 @@ def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
         know, kept = [point.knowledge for point in points], [point.utility for point in points]
         label = None if run.made_by in named else visible(run.made_by) or "?"
         axes.plot(know, kept, color=colour, linewidth=1.2, marker=".", markersize=4, alpha=0.8, label=label)
-        axes.plot(know[-1:], kept[-1:], marker, color=colour, markersize=8, markeredgecolor="white")
+        end = _kept_point(run, points)
+        axes.plot([end.knowledge], [end.utility], marker, color=colour, markersize=8, markeredgecolor="white")
         if len(found) == 1:
             for point in points:
                 axes.annotate(
@@ -47,3 +49,9 @@ def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
     )
     axes.legend(fontsize=8, loc="lower right")
     return figure
+
+
+def _kept_point(run: RunResult, points: Sequence[Point]) -> Point:
+    """Returns the point of the model that the run kept: the last one, unless another step was the best."""
+    kept = read_kept_step(run.scores.get("unlearned", {}))
+    return next((point for point in points if kept is not None and point.step == kept.step), points[-1])
