@@ -3,7 +3,8 @@
 Counted are matrix products: the linear layers of the blocks at every position, attention scores and values over the
 whole square of a row (the half that the causal mask hides is computed and thrown away; torch's own counter counts it
 too), and the head at supervised positions only, where erulab computes it. Norms, activations, rotary embeddings and the
-softmax are left out: they matter on tiny models, and are below 1 % on models of 100M parameters and more.
+softmax are left out, and so are products inside a loss: they matter on tiny models, and are below 1 % on models of
+100M parameters and more.
 """
 
 from __future__ import annotations
