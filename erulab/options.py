@@ -85,6 +85,19 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class OptimizerName(Enum):
+    adamw = "adamw"
+    adamw_8bit = "adamw_8bit"  # AdamW with moments in 8 bits; needs bitsandbytes
+    paged_adamw_8bit = "paged_adamw_8bit"  # the same, in host memory where the GPU is full
+    adafactor = "adafactor"  # row and column sums in place of a matrix's moments
+    sgd = "sgd"  # without momentum: no state
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether bitsandbytes keeps the state."""
+        return self in (OptimizerName.adamw_8bit, OptimizerName.paged_adamw_8bit)
+
+
 class EngineName(Enum):
     auto = "auto"  # local on the CPU or one GPU, zero2 from two GPUs on
     local = "local"  # plain PyTorch in one process
@@ -138,7 +151,8 @@ class TrainerOptions:
     micro_batch: Optional[int] = None  # forget rows per forward; null: global_batch / processes
     # padded tokens per forward, in place of micro_batch: rows are grouped to fit; learning and attacks obey it too
     micro_tokens: Optional[int] = None
-    weight_decay: float = 0.01  # AdamW's weight decay
+    optimizer: OptimizerName = OptimizerName.adamw  # of unlearning; target, oracle and attacks learn with adamw
+    weight_decay: float = 0.01  # decoupled weight decay of matrices
     warmup: float = 0.1  # share of the steps in which the learning rate rises from 0
     schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
     clip: float = 1.0  # largest gradient norm; 0: no clipping

@@ -23,6 +23,7 @@ from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
 from erulab.stages import attack, checks, evaluate, learn, unlearn
+from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
@@ -113,6 +114,7 @@ class Pipeline:
                 self._require("oracle", oracle)
             done = unlearn.unlearn(self._context, self._require("target", target), oracle)
             self._finish_stage("unlearn", [product for request in done for product in request.products])
+            self._show_alternatives(done)
             models = self._add_requests(done)
         else:
             # What an earlier run unlearned is still scored and attacked, like its target.
@@ -134,6 +136,18 @@ class Pipeline:
         self._trainings |= {request.role: request.costs for request in done}
         self._kept |= {request.role: request.kept for request in done}
         return {request.role: request.ref for request in done}
+
+    def _show_alternatives(self, done: Sequence[UnlearnedRequest]) -> None:
+        """Writes the answers that the target gave in place of forgotten ones, as far as the report shows them."""
+        count = self._context.config.evaluation.samples
+        shown = [
+            sample
+            for request in done
+            if request.alternatives is not None
+            for sample in shown_alternatives(request.alternatives, request.forget, count)
+        ]
+        if shown and self._context.ranks.first:
+            self._rundir.write_json(self._rundir.alternatives_json, shown)
 
     def _link_model(self, ref: ModelRef) -> None:
         """Puts the unlearned model, or its adapter, into the run folder."""

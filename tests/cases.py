@@ -37,6 +37,7 @@ CASES = (
     Case("simnpo", "reference_free"),
     Case("dpo", "reference"),
     Case("dpo", "reference", method_options={"pairs": "alternative"}),
+    Case("altpo", "reference", method_options={"alternatives": 2}),
     Case("dpo", "reference", method_options={"pairs": "same_sentence", "forget_tokens": "span"}),
     Case("simnpo", "reference_free", method_options={"forget_tokens": "span"}),
     Case("eru", "elastic"),
@@ -46,6 +47,12 @@ CASES = (
     Case("eru", "elastic", "random_direction"),
     Case("eru", "elastic", "noise"),
     Case("eru", "elastic", "latent_pgd", adversary_options={"steps": 2}),
+    Case(
+        "npo",
+        "reference",
+        "latent_pgd",
+        adversary_options={"steps": 2, "ball": "sequence", "eps": 2.0, "tokens": "all"},
+    ),
     Case("idk", "none", "latent_pgd", adversary_options={"steps": 2}),
     Case("wga"),
     # With its own powers the loss is flat over most probabilities, and falls and rises as a token becomes unlikely.
@@ -65,6 +72,7 @@ CASES = (
     Case("repnoise", method_options={"beta": 0.1}),
     Case("repnoise", method_options={"layers": [3], "retain": "none"}),
     Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
+    Case("tar", "none", "relearning", adversary_options={"steps": 2, "every": 1, "lr": 1e-3}),
     Case("gd", trainer_options={"combine": "pcgrad"}),
     Case("npo", "reference", trainer_options={"combine": "blur"}),
     Case("npo", "reference", "sam", trainer_options={"combine": "gru"}),

@@ -3,6 +3,6 @@
 Attacks on finished models are in attacks/.
 """
 
-from erulab.adversaries import latent_pgd, noise, none, random_direction, rfa, sam
+from erulab.adversaries import latent_pgd, noise, none, random_direction, relearning, rfa, sam
 
-__all__ = ["latent_pgd", "noise", "none", "random_direction", "rfa", "sam"]
+__all__ = ["latent_pgd", "noise", "none", "random_direction", "relearning", "rfa", "sam"]

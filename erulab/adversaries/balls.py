@@ -1,4 +1,4 @@
-"""Per-token L2 balls around hidden states, shared by noise and latent_pgd.
+"""L2 balls around hidden states, shared by noise and latent_pgd.
 
 A row's radius is eps_rel times the median norm of its own prompt states, its first token left out.
 """
@@ -26,6 +26,13 @@ class Tokens(Enum):
 
     prompt = "prompt"
     all = "all"  # responses too, where a perturbation can write the label itself
+
+
+class Ball(Enum):
+    """What a ball holds."""
+
+    token = "token"  # the perturbation of one token
+    sequence = "sequence"  # those of all perturbed tokens of a row together, as one vector
 
 
 def perturbed_layer(layer: int | None, blocks: int) -> int:
@@ -92,20 +99,31 @@ def project_into_ball(delta: torch.Tensor, radius: torch.Tensor) -> torch.Tensor
 
 
 def descent_step(
-    delta: torch.Tensor, gradient: torch.Tensor, *, radius: torch.Tensor, tokens: torch.Tensor, steps: int
+    delta: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    radius: torch.Tensor,
+    tokens: torch.Tensor,
+    steps: int,
+    ball: Ball = Ball.token,
 ) -> torch.Tensor:
-    """Takes one step of projected gradient descent: `Proj(delta - eta g/||g||)` per token, eta = 2.5 radius / steps.
+    """Takes one step of projected gradient descent: `Proj(delta - eta g/||g||)` per ball, eta = 2.5 radius / steps.
 
     Args:
         delta, gradient: (rows, length, width).
         radius: (rows,) radius of each row's balls.
         tokens: (rows, length) bool: the tokens that may be perturbed; delta is 0 elsewhere.
         steps: number of steps of the whole descent.
+        ball: whether each token has a ball, or each row.
     Returns:
         (rows, length, width) the next delta.
     Source: PGD, Madry et al. 2018, arXiv:1706.06083 (step 2.5 eps / steps).
     """
     eta = (2.5 / steps) * radius[:, None, None]
+    if ball is Ball.sequence:
+        # One long vector per row, of its perturbed tokens alone.
+        flat, flat_gradient = ((x * tokens.unsqueeze(-1)).flatten(1).unsqueeze(1) for x in (delta, gradient))
+        return project_into_ball(flat - eta * unit(flat_gradient), radius).view_as(delta)
     return project_into_ball(delta - eta * unit(gradient), radius) * tokens.unsqueeze(-1)
 
 

@@ -2,11 +2,12 @@
 
     delta = argmin over delta_0 .. delta_K of NLL(forgotten answer | h_l + delta)
 
-    delta_0 = 0,   delta_(k+1) = Proj(delta_k - eta g/||g||) per token,   eta = 2.5 radius / K
+    delta_0 = 0,   delta_(k+1) = Proj(delta_k - eta g/||g||) per ball,   eta = 2.5 radius / K
 
     g        gradient of that NLL with respect to delta_k
-    Proj     into the L2 ball of the row's radius around each token's state
-    radius   eps_rel times the median norm of the row's prompt states, its first token left out
+    Proj     into the L2 ball of the row's radius around each token's state (ball=token, the default), or around the
+             states of all perturbed tokens of the row as one vector (ball=sequence)
+    radius   eps_rel times the median norm of the row's prompt states, its first token left out; or eps
     K        adversary.steps
 
 Site: the input of one block l (a quarter deep by default), on prompt tokens, or on all tokens with tokens=all. The best
@@ -20,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
 from erulab.adversaries.balls import (
+    Ball,
     descent_step,
     median_norm,
     perturbed_layer,
@@ -37,7 +39,7 @@ from erulab.adversaries.directions import at_least_float32
 from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.adversaries.noise import NoiseOptions
 from erulab.errors import NumericFault
-from erulab.options import require_positive
+from erulab.options import require_not_negative, require_positive
 from erulab.registry import adversaries
 
 if TYPE_CHECKING:
@@ -52,10 +54,13 @@ else:
 class LatentPGDOptions(NoiseOptions):
     name: str = "latent_pgd"
     steps: int = 6  # gradients per micro-batch; each costs about a forward and three quarters of a backward
+    ball: Ball = Ball.token  # what one ball holds
+    eps: Optional[float] = None  # radius in the unit of the states, in place of eps_rel
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("steps", self.steps)
+        require_not_negative("eps", self.eps)
 
 
 @adversaries.register(
@@ -109,7 +114,8 @@ class LatentPGD(StatelessAdversary):
             if clean is None or delta is None:  # the first forward is the clean one, and gives the radius
                 clean = states.detach()
                 delta = torch.zeros_like(at_least_float32(states), requires_grad=True)
-                radius = o.eps_rel * median_norm(states, prompt_tokens(forget))
+                median = median_norm(states, prompt_tokens(forget))
+                radius = o.eps_rel * median if o.eps is None else torch.full_like(median, o.eps)
             return clean + delta.to(states.dtype)
 
         with edit_states(policy, [(module_at_layer(policy, layer), edit)]), torch.enable_grad():
@@ -119,8 +125,9 @@ class LatentPGD(StatelessAdversary):
             with policy.skip_blocks_below(layer):
                 for k in range(o.steps):
                     gradient = policy.state_gradient(nll.sum(), delta, layer)
-                    delta = descent_step(delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps)
-                    delta = delta.requires_grad_()
+                    delta = descent_step(
+                        delta.detach(), gradient, radius=radius, tokens=tokens, steps=o.steps, ball=o.ball
+                    ).requires_grad_()
                     if not bool(delta.isfinite().all()):
                         raise NumericFault(
                             f"latent_pgd's perturbation is not finite at step {step} for rows "

@@ -49,6 +49,8 @@ class SAMOptions:
 class SAM(StatelessAdversary):
     """Takes the forget gradient one normalised ascent step away, in weight space."""
 
+    relearns = False
+
     def __init__(self, options: SAMOptions) -> None:
         self.options = options
         self.p = 0.0

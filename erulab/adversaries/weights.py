@@ -20,6 +20,10 @@ else:
     torch = lazy_loader.load("torch")
 
 
+def _nothing_to_relearn(number: int) -> list[torch.Tensor]:
+    raise TypeError("this adversary did not ask for rows to relearn: set WeightAdversary.relearns")
+
+
 @dataclass(frozen=True)
 class WeightSpace:
     """The trained weights, and the forget gradient at the place where they are."""
@@ -27,6 +31,9 @@ class WeightSpace:
     parameters: Sequence[torch.nn.Parameter]
     # -> one float32 tensor per weight: the gradient of forget_weight * L_forget, over the global batch
     forget_gradient: Callable[[], list[torch.Tensor]]
+    # number k -> likewise: the gradient of the mean token NLL of the k-th batch of relearned rows. They are forget rows
+    # about other facts than the step's, where there are any; only for an adversary that `relearns`.
+    relearn_gradient: Callable[[int], list[torch.Tensor]] = _nothing_to_relearn
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -45,6 +52,7 @@ class WeightSpace:
 class WeightAdversary(Protocol):
     """An adversary that moves weights, not states."""
 
+    relearns: bool  # whether it reads `WeightSpace.relearn_gradient`
     moves: bool  # False: its options leave the weights where they are, and the step is the plain one
 
     def forget_gradient(self, space: WeightSpace, step: int) -> list[torch.Tensor]:

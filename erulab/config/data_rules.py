@@ -10,10 +10,11 @@ from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import Answer, FollowUp, ForgetTokens, GradientMethod, Pairs, gradient_method
 from erulab.methods.preference import PreferenceOptions
 from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage
+from erulab.registry import methods
 
 
 def check_data_set(config: RunConfig) -> None:
@@ -29,7 +30,7 @@ def check_data_set(config: RunConfig) -> None:
     if isinstance(config.dataset, RwkuOptions):
         _check_rwku(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions):
-        _check_wmdp(config, config.dataset)
+        _check_wmdp(config, config.dataset, method)
     if isinstance(config.dataset, WmdpOptions | MuseOptions) and _needs_refusals(method):
         raise ConfigError(
             f"method={config.method.name} needs refusals, which answer a prompt, and dataset={config.dataset.name} "
@@ -47,11 +48,16 @@ def check_without_retain(config: RunConfig, lacking: str = "") -> None:
         ConfigError: the option that needs retain rows, and what to type instead.
     """
     name, file = config.dataset.name, ", or dataset.retain=FILE" * isinstance(config.dataset, RwkuOptions)
-    method = gradient_method(config.method)
+    built, method = methods.build(config.method), gradient_method(config.method)
+    if isinstance(built, FollowUp) and built.retain_steps != 0:
+        raise ConfigError(
+            f"method={config.method.name} distils on retain rows, and dataset={name} has none{lacking}; take another "
+            f"method, such as method={built.first.name}{file}"
+        )
     if method is not None and method.retain_terms:
-        needs = f"method.retain={config.method.retain.value}"
+        needs = f"method.retain={method.options.retain.value}"
         instead = "method.retain=none"
-        if not _goes_without_retain(config.method):
+        if not _goes_without_retain(method.options):
             needs, instead = f"method={config.method.name}", "another method, such as method=ga"
         raise ConfigError(f"{needs} needs retain rows, and dataset={name} has none{lacking}; type {instead}{file}")
     adversary = config.adversary
@@ -93,7 +99,7 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
     if refusals and options.spans:
         raise ConfigError(f"dataset.spans=true marks answers, and {train} has none; type dataset.spans=false")
     pairs = method.needs.pairs
-    if pairs is Pairs.refusal and not isinstance(config.method, PreferenceOptions):
+    if pairs is Pairs.refusal and not isinstance(method.options, PreferenceOptions):
         raise ConfigError(
             f"{named} compares each answer with a refusal, and RWKU has none beside its answers; type method=dpo "
             "method.pairs=fabricated dataset.train=pair"
@@ -103,9 +109,8 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
         chosen = "method.pairs=same_sentence" if same_sentence else "method.forget_tokens=span"
         if not options.spans:
             raise ConfigError(f"{chosen} needs the words that carry the facts; type dataset.spans=true")
-    if pairs not in (Pairs.none, Pairs.same_sentence) and not (
-        pairs is Pairs.fabricated and options.train is Train.pair
-    ):
+    given = pairs not in (Pairs.none, Pairs.same_sentence) and method.needs.generated is None
+    if given and not (pairs is Pairs.fabricated and options.train is Train.pair):
         raise ConfigError(
             f"method.pairs={pairs.value} with {train}: the only paired answers of RWKU are fabricated ones; "
             "type method.pairs=fabricated dataset.train=pair"
@@ -114,7 +119,7 @@ def _check_rwku(config: RunConfig, options: RwkuOptions, method: GradientMethod)
         check_without_retain(config)
 
 
-def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
+def _check_wmdp(config: RunConfig, data: WmdpOptions, method: GradientMethod) -> None:
     """Requires texts that the user names: WMDP's own questions only measure."""
     instead = "or type stages=[evaluate,report] to measure only"
     if data.forget is None:
@@ -122,8 +127,9 @@ def _check_wmdp(config: RunConfig, data: WmdpOptions) -> None:
             "dataset=wmdp has questions, but no texts to forget; type 'dataset.forget=[FILE]' or "
             f"'dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus]', {instead}"
         )
-    if data.retain is None and config.method.retain is not Retain.none:
+    retain = method.options.retain
+    if data.retain is None and retain is not Retain.none:
         raise ConfigError(
-            f"method.retain={config.method.retain.name} rehearses texts, and dataset=wmdp has none; type "
+            f"method.retain={retain.name} rehearses texts, and dataset=wmdp has none; type "
             f"'dataset.retain=[FILE]' or method.retain=none, {instead}"
         )

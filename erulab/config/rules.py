@@ -17,6 +17,7 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.config.memory_rules import check_optimizer, check_quantization
 from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions
 from erulab.data.wmdp import WmdpOptions
@@ -56,9 +57,10 @@ def check_reward(config: RunConfig) -> None:
     method = config.method.name
     takers = [name for name in methods.names() if _takes_reward(methods[name].options())]
     choices = [name for name in rewards.names() if name != "none"]
-    if method in takers and config.reward.name == "none":
+    takes = _takes_reward(config.method)
+    if takes and config.reward.name == "none":
         raise ConfigError(f"method={method} needs a reward; try reward={choices[0]}, or one of: {', '.join(choices)}")
-    if method not in takers and config.reward.name != "none":
+    if not takes and config.reward.name != "none":
         raise ConfigError(
             f"method={method} has no margin, so reward={config.reward.name} would do nothing; drop it, or use one of: "
             + ", ".join(f"method={name}" for name in takers)
@@ -127,6 +129,16 @@ def check_separate_gradients(config: RunConfig) -> None:
         raise ConfigError(
             f"{named} needs the whole gradient on each process, which engine=zero3 never has; type engine=zero2, or "
             "engine=local with model.lora.rank=16"
+        )
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Refuses adapters for methods that make their model of whole weights."""
+    method = methods.build(config.method)
+    if config.model.lora.rank and not isinstance(method, GradientMethod | StandIn):
+        raise ConfigError(
+            f"method={config.method.name} computes new values of all weights, so model.lora.rank="
+            f"{config.model.lora.rank} would train adapters that nothing reads; type model.lora.rank=0"
         )
 
 
@@ -315,11 +327,21 @@ CHECKS: tuple[Check, ...] = (
     check_adversary,
     check_forget_tokens,
     check_separate_gradients,
+    check_adapters,
     check_artifacts,
     check_compile,
     check_stages,
     check_kept_step,
     check_data_set,
     check_engine,
+    check_optimizer,
+    check_quantization,
 )
-JOB_CHECKS: tuple[Check, ...] = (check_engine, check_separate_gradients, check_batches, check_named_files)
+JOB_CHECKS: tuple[Check, ...] = (
+    check_engine,
+    check_separate_gradients,
+    check_optimizer,
+    check_quantization,
+    check_batches,
+    check_named_files,
+)

@@ -53,7 +53,9 @@ def saved_activations(
         ends = norm * micro.tokens + numbers.product * d * micro.supervised
     if numbers is NumberFormat.autocast:
         head = shape.head_weights if last is None else 0
-        casts = 2 * (head + sum(_cast_entries(shape, names, inputs) for _, names, inputs in reached))
+        # 4-bit weights are converted for each product anew, also in backward.
+        cast = [] if training.quantized else reached
+        casts = 2 * (head + sum(_cast_entries(shape, names, inputs) for _, names, inputs in cast))
     return SavedActivations(ends, max(found, default=0.0), sum(found), len(found), stream * d * micro.tokens, casts)
 
 
@@ -111,7 +113,9 @@ def _block_activations(
         block += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
     else:
         block += 4 * shape.heads + product * micro.length
-    block += product * (_mlp_kept(shape) - (not keeps[Place.mlp_out])) * shape.mlp_width
+    # A 4-bit matrix gives its product in the format of its input; what the last matrix reads is cast for its adapter.
+    inner = numbers.weight if training.quantized else product
+    block += (inner * (_mlp_kept(shape) - 1) + product * bool(keeps[Place.mlp_out])) * shape.mlp_width
     if adapters.rank:
         block += product * adapters.rank * len(keeping)
         # Adapters cast their input themselves: here the result of attention.

@@ -23,14 +23,15 @@ class GradientCopies:
     closing: int = 1  # lists while the engine is handed the combined gradient
 
     @classmethod
-    def of_forget_rows(cls, rule: str, *, moves_weights: bool) -> GradientCopies:
-        """Returns the copies while forget rows run; of the second time, if an adversary moves the weights between.
+    def of_forget_rows(cls, rule: str, lists: int, weights: int) -> GradientCopies:
+        """Returns the copies while forget rows run.
 
         Args:
             rule: a value of `trainer.combine`.
+            lists: the sum over micro-batches and what an adversary holds beside it.
+            weights: copies of the weights that an adversary holds.
         """
-        average = int(rule == "gru")
-        return cls(2, weights=1, average=average) if moves_weights else cls(1, average=average)
+        return cls(lists, weights, average=int(rule == "gru"))
 
     @classmethod
     def of_retain_rows(cls, rule: str) -> GradientCopies:

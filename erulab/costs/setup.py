@@ -7,6 +7,7 @@ from enum import Enum
 
 from erulab.costs.gradient_copies import GradientCopies
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
+from erulab.options import OptimizerName
 
 
 class NumberFormat(Enum):
@@ -74,6 +75,9 @@ class TrainingSetup:
     sharding: Sharding = Sharding()
     checkpointing: bool = False
     adapters: Adapters = NO_ADAPTERS
+    quantized: bool = False  # the blocks' matrices under the adapters are frozen in nf4
+    optimizer: OptimizerName = OptimizerName.adamw
+    pages: bool = True  # whether the state of a paged optimizer can leave the device; a CPU has nowhere else
     eager_attention: bool = False
     trained: tuple[str, ...] | None = None  # names of the trained weights; None: all, or all adapters
     frozen_copy: bool = False  # a term compares with the model before unlearning: kept, unless adapters are trained

@@ -53,36 +53,38 @@ def trained_weights(shape: ModelShape, names: tuple[str, ...]) -> TrainedWeights
     )
 
 
-def weight_sizes(shape: ModelShape, adapters: Adapters) -> dict[str, int]:
-    """Lists the weights that training may change, with their numbers of entries.
+def weight_shapes(shape: ModelShape, adapters: Adapters) -> dict[str, tuple[int, ...]]:
+    """Lists the weights that training may change, with their shapes; the two sizes of a matrix in either order.
 
     Names are those of transformers' modules or, of adapters, those that peft gives them.
     """
     if adapters.rank:
         return {
-            f"base_model.model.{_outer(shape)}.{name}.lora_{factor}.default.weight": adapters.rank * size
+            f"base_model.model.{_outer(shape)}.{name}.lora_{factor}.default.weight": (adapters.rank, size)
             for name, linear in _matrices(shape)
             if adapters.on(linear)
             for factor, size in (("A", linear.inputs), ("B", linear.outputs))
         }
     width, outer = shape.width, _outer(shape)
     gpt2 = outer == "transformer"
-    sizes = {f"{outer}.{'wte' if gpt2 else 'embed_tokens'}.weight": shape.vocabulary * width}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{outer}.{'wte' if gpt2 else 'embed_tokens'}.weight": (shape.vocabulary, width)
+    }
     if gpt2:
-        sizes[f"{outer}.wpe.weight"] = shape.positions * width
+        shapes[f"{outer}.wpe.weight"] = (shape.positions, width)
     for name, linear in _matrices(shape):
-        sizes[f"{outer}.{name}.weight"] = linear.weights
+        shapes[f"{outer}.{name}.weight"] = (linear.outputs, linear.inputs)
         if linear.bias:
-            sizes[f"{outer}.{name}.bias"] = linear.outputs
+            shapes[f"{outer}.{name}.bias"] = (linear.outputs,)
     for name, size in _norms(shape):
-        sizes[f"{outer}.{name}.weight"] = size
+        shapes[f"{outer}.{name}.weight"] = (size,)
         if shape.family.norm is Norm.layer:
-            sizes[f"{outer}.{name}.bias"] = size
+            shapes[f"{outer}.{name}.bias"] = (size,)
     if not shape.tied:
-        sizes["lm_head.weight"] = shape.head_weights
+        shapes["lm_head.weight"] = (shape.vocabulary, width)
     if shape.family.head_bias:
-        sizes["lm_head.bias"] = shape.vocabulary
-    return sizes
+        shapes["lm_head.bias"] = (shape.vocabulary,)
+    return shapes
 
 
 def is_weight_of(name: str, linear: Linear) -> bool:

@@ -79,7 +79,7 @@ class _Batch:
         self._loaded, self._prompts = loaded, prompts
         self._stops = set(loaded.chat.stop_ids)
         self._device = next(loaded.model.parameters()).device
-        self._responses: list[list[int]] = [[] for _ in prompts]
+        self._responses = [list(prompt.ids[len(prompt.ids) - prompt.begun :]) for prompt in prompts]
         self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
         # One random number per position of the response, so that a sample does not depend on the rest of the batch.
         self._uniform = {
@@ -130,6 +130,11 @@ class _Batch:
             temperatures = [self._prompts[rows[i]].draw.temperature for i in drawn]  # type: ignore[union-attr]
             uniform = torch.stack([self._uniform[rows[i]][step] for i in drawn])
             scaled = logits[drawn].double() / torch.tensor(temperatures, dtype=torch.float64).to(logits.device)[:, None]
+            if step == 0:
+                for i, row in enumerate(drawn):
+                    excluded = self._prompts[rows[row]].draw.excluded  # type: ignore[union-attr]
+                    if excluded >= 0:
+                        scaled[i, excluded] = -torch.inf
             tokens[drawn] = drawn_tokens(scaled, uniform.to(logits.device))
         return tokens
 
@@ -182,9 +187,10 @@ class _Batch:
         if token in self._stops:
             return True
         # Models with learned positions cannot read beyond their context.
-        if len(self._prompts[row].ids) + len(self._responses[row]) >= self._loaded.chat.limit(None):
+        prompt = self._prompts[row]
+        if len(prompt.ids) - prompt.begun + len(self._responses[row]) >= self._loaded.chat.limit(None):
             return True
-        stops = self._prompts[row].stops
+        stops = prompt.stops
         return bool(stops) and self._text(row) != self._loaded.chat.decode(self._responses[row])
 
     def _text(self, row: int) -> str:

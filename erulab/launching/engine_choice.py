@@ -12,6 +12,7 @@ from pathlib import Path
 
 from erulab.errors import EnvironmentFault
 from erulab.launching.machine import GPU
+from erulab.models.options import Quantization
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig
 
 
@@ -52,6 +53,7 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
     old = next((gpu for gpu in gpus if gpu.capability is not None and gpu.capability < 8), None)
     if config.trainer.precision is Precision.bf16 and old is not None:
         raise EnvironmentFault(f"trainer.precision=bf16, which {old.name} cannot do; try trainer.precision=fp32")
+    _check_bitsandbytes(config)
     if engine.name is EngineName.local:
         return
     instead = "try engine=local, which needs no DeepSpeed"
@@ -65,6 +67,19 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
         raise EnvironmentFault(f"engine={engine.name.name} on CPUs needs {missing}; install it, or {instead}")
     if engine.offload is Offload.nvme:
         _check_nvme(engine, compilers)
+
+
+def _check_bitsandbytes(config: RunConfig) -> None:
+    optimizer, quantize = config.trainer.optimizer, config.model.lora.quantize
+    wanted = {f"trainer.optimizer={optimizer.value}": "trainer.optimizer=adafactor"} if optimizer.in_8_bits else {}
+    if quantize is not Quantization.none:
+        wanted[f"model.lora.quantize={quantize.value}"] = "model.lora.quantize=none"
+    if wanted and importlib.util.find_spec("bitsandbytes") is None:
+        need = "needs" if len(wanted) == 1 else "need"
+        raise EnvironmentFault(
+            f"{' and '.join(wanted)} {need} bitsandbytes, which is not installed here; type pip install bitsandbytes, "
+            f"or {' '.join(wanted.values())}"
+        )
 
 
 def _check_nvme(engine: EngineOptions, compilers: list[str]) -> None:

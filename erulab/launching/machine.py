@@ -31,6 +31,7 @@ PACKAGES = (
     "omegaconf",
     "deepspeed",
     "peft",
+    "bitsandbytes",
     "wandb",
 )
 DRIVER_SECONDS = 20

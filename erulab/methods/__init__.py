@@ -6,6 +6,7 @@ a method file imports torch lazily (`lazy_loader`), or for annotations only.
 """
 
 from erulab.methods import (
+    altpo,
     ceu,
     circuit_breaker,
     dpo,
@@ -26,11 +27,15 @@ from erulab.methods import (
     rmu,
     satimp,
     simnpo,
+    tar,
+    task_vector,
     undial,
+    undo,
     wga,
 )
 
 __all__ = [
+    "altpo",
     "ceu",
     "circuit_breaker",
     "dpo",
@@ -51,6 +56,9 @@ __all__ = [
     "rmu",
     "satimp",
     "simnpo",
+    "tar",
+    "task_vector",
     "undial",
+    "undo",
     "wga",
 ]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -61,11 +61,22 @@ class ForgetTokens(Enum):
 
 
 @dataclass(frozen=True)
+class Alternatives:
+    """The plausible wrong answers that the target is asked for, in place of those that a data set has."""
+
+    count: int  # of each forget row
+    temperature: float
+    max_new_tokens: int
+    template: str  # of the question, with {prompt} in it
+
+
+@dataclass(frozen=True)
 class Needs:
     """The quantities that a method's loss on forget rows reads. What no part of a step asks for is not computed."""
 
     answer: Answer = Answer.forget
     pairs: Pairs = Pairs.none
+    generated: Alternatives | None = None  # with pairs=alternative: each pass over the rows takes another one
     normalizer: Normalizer = Normalizer.rows
     reward: bool = False
     nll: bool = True  # NLL of the answers with its gradient, in `Seen.nll`
@@ -108,6 +119,11 @@ class MethodOptions:
 Margin = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
+# (name, that weight in each of several models, float32 on the CPU) -> the weight of a new model. A weight that two
+# layers share comes once.
+WeightFunction = Callable[[str, "Sequence[torch.Tensor]"], "torch.Tensor"]
+
+
 class ModelHandle(Protocol):
     """A model on disk."""
 
@@ -130,12 +146,61 @@ class UnlearningLab(Protocol):
         """Trains the target on the method's loss; the result is the unlearned model."""
         ...
 
+    def finetune_on_forget_rows(self) -> ModelHandle:
+        """Returns the target fine-tuned on the responses to forget, by the run's trainer options.
+
+        It is a product of its own: methods that differ in what they do with it cost one training.
+        """
+        ...
+
+    def unlearned_by(self, options: Any) -> ModelHandle:
+        """Returns the model that another method makes of the same request: the product of a run with that method.
+
+        Args:
+            options: of that method.
+        """
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Returns the run's seed, for draws."""
+        ...
+
+    def distil(self, teacher: ModelHandle, *, lr: float | None, steps: int | None) -> None:
+        """Trains the model that `write` wrote towards another model: on their KL on the retain rows.
+
+        Args:
+            teacher: kept frozen.
+            lr: learning rate; None: the trainer's.
+            steps: optimizer steps; None: as many as the trainer takes.
+        """
+        ...
+
+    def write(self, models: Sequence[ModelHandle], weight: WeightFunction) -> None:
+        """Writes the unlearned model, made of the weights of other models with the target's layout.
+
+        Args:
+            models: at least one; the result has the tokenizer of the first.
+            weight: computes each weight.
+        """
+        ...
+
 
 @runtime_checkable
 class StandIn(Protocol):
     """A registered method for which a model that is there already stands: `none` and `retrain`."""
 
     stands_for: str  # role of that model: "target" or "oracle"
+
+
+@runtime_checkable
+class FollowUp(Protocol):
+    """A registered method that goes on from the model that another method makes."""
+
+    first: Any  # options of that method
+    retain_steps: int | None  # steps of its own on retain rows; None: as many as the first method's
+
+    def unlearn(self, lab: UnlearningLab) -> None: ...
 
 
 class Method(Protocol):
@@ -224,14 +289,24 @@ class GradientMethod(ABC):
         lab.descend(self)
 
 
-def gradient_method(options: Any) -> GradientMethod | None:
-    """Returns the method of these options if it descends a loss on forget rows, otherwise None."""
+def forgetting_options(options: Any) -> Any:
+    """Returns the options of the method that works on the forget rows: those of `first` for a method that follows."""
     built = methods.build(options)
+    return built.first if isinstance(built, FollowUp) else options
+
+
+def gradient_method(options: Any) -> GradientMethod | None:
+    """Returns the method of these options if it descends a loss on forget rows, otherwise None.
+
+    Of a method that goes on from another one's model, it is that other method.
+    """
+    built = methods.build(forgetting_options(options))
     return built if isinstance(built, GradientMethod) else None
 
 
 def forget_tokens_of(options: Any) -> ForgetTokens:
     """Returns the tokens of the forgotten answers that count: all of them for a method whose options do not say."""
+    options = forgetting_options(options)
     return options.forget_tokens if isinstance(options, MethodOptions) else ForgetTokens.all
 
 

@@ -11,8 +11,9 @@ word and -p_v p_t / (1 - p_t) at any other word v. H(q) moves without being desc
 
 The gradient vanishes as p_t does, where that of gradient ascent is largest: training does not diverge, and needs
 neither a reference nor retain rows. Use it where there is nothing to rehearse. The words that stay likely are the
-model's second guesses. The first token of an answer is left out, because it rarely carries the fact. A step costs what
-a step of ga costs, and one more pass of the head over forget responses.
+model's second guesses. The first token of an answer is left out, because it rarely carries the fact; none is where
+method.forget_tokens chooses the tokens. A step costs what a step of ga costs, and one more pass of the head over forget
+responses.
 
 Published: skip_first 1, learning rate 1e-5, 32 rows per step, no retain term (Llama-3.2-1B).
 Difference: the published code divides by the tokens that are not skipped; here by all supervised tokens, which
@@ -24,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import MethodOptions
+from erulab.methods.base import ForgetTokens, MethodOptions
 from erulab.methods.retain import Retain
 from erulab.methods.seen import Seen, TokenValue
 from erulab.methods.token_method import TokenMethod
@@ -72,4 +73,5 @@ class CEU(TokenMethod):
         return (TokenValue("log_without_label", log_without_label),)
 
     def token_losses(self, answer: Seen) -> torch.Tensor:
-        return answer.values["log_without_label"] * (answer.place >= self.options.skip_first)
+        skipped = self.options.skip_first if self.options.forget_tokens is ForgetTokens.all else 0
+        return answer.values["log_without_label"] * (answer.place >= skipped)

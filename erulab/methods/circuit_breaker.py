@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step, block_of
+from erulab.methods.base import ForgetTokens, GradientMethod, Margin, MethodOptions, Needs, Step, block_of
 from erulab.methods.retain import Normalizer, Retain, RetainTerm
 from erulab.methods.seen import ForgetRows, RetainRows, Seen
 from erulab.methods.states import at_least_float32, checked_layers
-from erulab.options import require_fraction
+from erulab.options import require, require_fraction
 from erulab.registry import methods
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class CircuitBreakerOptions(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_fraction("jitter", self.jitter)
+        whole = self.forget_tokens is ForgetTokens.all
+        require(whole, "forget_tokens", "all: the loss is on the states of whole rows", self.forget_tokens.value)
 
 
 def _distances(rows: RetainRows) -> torch.Tensor:

@@ -14,7 +14,10 @@ Only the output matrices of the MLPs in the blocks layer-2 .. layer are trained.
 for bit. The forward ends at `layer`, so a step costs a fraction of one through the whole model; with `retain=nll` it
 runs through the head.
 
-Published settings (7-8B models): layer 7, c 6.5, retain weight 1200, lr 5e-5 for zephyr-7b on WMDP; adaptive: c 3-5.
+Published settings: zephyr-7b on WMDP layer 7, c 6.5, retain weight 1200, lr 5e-5 (`method=rmu_wmdp`), adaptive c 3
+to 5; Llama-3.2-1B on TOFU layer 5 of 16, c 10, lr 2e-5 (`method=rmu_tofu`). The retain weight depends on the size of
+the states: 1200 holds the embedded model where it is, so the default is 10. As few weights are trained, learning rates
+are two to five times those of npo.
 
 When: hazardous topics rather than single facts, where the model may answer gibberish. It leaves the later blocks, where
 facts are read out, untouched, and a short fine-tuning brings the knowledge back (arXiv:2409.18025).
@@ -34,11 +37,20 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step, block_of, state_after_block
+from erulab.methods.base import (
+    ForgetTokens,
+    GradientMethod,
+    Margin,
+    MethodOptions,
+    Needs,
+    Step,
+    block_of,
+    state_after_block,
+)
 from erulab.methods.retain import Normalizer, Retain
 from erulab.methods.seen import ForgetRows, Seen
 from erulab.methods.states import at_least_float32, squared_distance
-from erulab.options import require_not_negative, require_positive
+from erulab.options import require, require_not_negative, require_positive
 from erulab.registry import methods
 
 if TYPE_CHECKING:
@@ -95,12 +107,14 @@ class RMUOptions(MethodOptions):
     adaptive: bool = False  # c is relative to the norm of the row's states before unlearning
     direction_seed: int = 0  # draws the direction u; runs that differ in `seed` alone share it
     retain: Retain = Retain.states
-    retain_weight: float = 1200.0  # factor of the retain term; the paper's alpha
+    retain_weight: float = 10.0  # factor of the retain term, the paper's alpha: the larger the states, the larger
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_not_negative("layer", self.layer)
         require_positive("c", self.c)
+        whole = self.forget_tokens is ForgetTokens.all
+        require(whole, "forget_tokens", "all: the loss is on the states of whole rows", self.forget_tokens.value)
 
 
 @methods.register(

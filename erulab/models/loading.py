@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -52,7 +53,13 @@ def load_folder(source: str, attention: Attention, overrides: PromptOverrides = 
 
 
 def read_folder(
-    source: str, attention: Attention, overrides: PromptOverrides = NO_OVERRIDES, dtype: torch.dtype = torch.float32
+    source: str,
+    attention: Attention,
+    overrides: PromptOverrides = NO_OVERRIDES,
+    dtype: torch.dtype = torch.float32,
+    *,
+    quantization: BitsAndBytesConfig | None = None,
+    device: torch.device | None = None,
 ) -> LoadedModel:
     """Loads a folder or hub id as `load_folder`, without checking its layout, which takes a forward.
 
@@ -61,6 +68,8 @@ def read_folder(
         attention: transformers' implementation of attention.
         overrides: chat template, system turn and tokenizer in place of the model's own.
         dtype: of the weights.
+        quantization: how linear layers are rounded as they are read; None: they are not.
+        device: where each tensor is put as it is read; None: the CPU.
 
     Raises:
         EnvironmentFault: the folder or the attention's package is missing, or the hub is unreachable.
@@ -77,6 +86,8 @@ def read_folder(
             local_files_only=True,
             dtype=dtype,
             attn_implementation=implementation(attention, config.model_type),
+            quantization_config=quantization,
+            device_map=None if device is None else {"": device},
             output_loading_info=True,
         )
     except SafetensorError as error:

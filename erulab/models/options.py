@@ -16,6 +16,11 @@ class Attention(Enum):
     flash_attention_2 = "flash_attention_2"
 
 
+class Quantization(Enum):
+    none = "none"
+    nf4 = "nf4"  # QLoRA: 4 bits per weight of the blocks' linear layers; needs bitsandbytes
+
+
 @dataclass
 class LoraOptions:
     """Unlearning trains adapters instead of all weights; learning the target never does."""
@@ -23,6 +28,7 @@ class LoraOptions:
     rank: int = 0  # 0: all weights
     alpha: int = 16  # adapters are scaled by alpha / rank
     targets: Optional[list[str]] = None  # names of a block's linear layers, such as q_proj; null: all of them
+    quantize: Quantization = Quantization.none  # how the frozen weights under the adapters are held while they train
 
     @property
     def adapters(self) -> Adapters:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from erulab.config import rules
+from erulab.config import memory_rules, rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
 from erulab.costs.memory import Memory
@@ -16,7 +16,7 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
-from erulab.methods.base import ForgetTokens, gradient_method
+from erulab.methods.base import ForgetTokens, forget_tokens_of, gradient_method
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
@@ -31,11 +31,12 @@ from erulab.planning.training import (
     unlearning_gradients,
     unlearning_step,
 )
-from erulab.planning.unlearning import forgotten_tokens, second_answers
+from erulab.planning.unlearning import second_answers
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
 MOST_PROCESSES = 64
+CARDS = (24, 40, 80)  # GB of common GPUs
 SECONDS_PER_HOUR = 3600
 
 
@@ -90,6 +91,18 @@ class Plan:
         return _peak(self.memory) <= self.available
 
     @property
+    def scoring(self) -> float:
+        """Returns the bytes of the whole float32 model that scoring and attacks hold; 0 if the run has neither."""
+        scores = Stage.evaluate in self.config.stages or Stage.attack in self.config.stages
+        return 4.0 * self.shape.parameters if scores else 0.0
+
+    @property
+    def fits_on(self) -> dict[int, bool]:
+        """Returns for each size in CARDS whether trainings and a scored model fit a GPU of so many GB; {} for a CPU."""
+        least = max(_peak(self.memory), self.scoring)
+        return {} if self.device.shared else {size: least <= size * 1e9 * USABLE for size in CARDS}
+
+    @property
     def hours(self) -> float:
         return sum(stage.hours for stage in self.stages)
 
@@ -106,9 +119,12 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     """
     engine = engine_choice.choose_engine(config.engine, 0)
     processes = engine.world
+    settled = replace(config, engine=engine)
+    memory_rules.check_optimizer(settled)
+    memory_rules.check_quantization(settled)
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
-    sizes, benchmark = data_sizes(config, second_answers(config), overrides, forgotten_tokens(config))
+    sizes, benchmark = data_sizes(config, second_answers(config), overrides, forget_tokens_of(config.method))
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
     if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
@@ -128,7 +144,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         utilization,
         number_format(engine, bf16),
         forget_rows_per_forward(config, sizes, processes),
-        training_memory(config, engine, shape, sizes, bf16),
+        training_memory(config, engine, shape, sizes, bf16, pages=not device.shared),
         step,
         stages,
         _smallest_fitting_engine(config, shape, sizes, device, bf16),
@@ -158,7 +174,7 @@ def _training_flops(
         return
     requests = sizes.requests or (sizes.forget.rows,)
     tables = sum(requests) / sizes.forget.rows
-    if forgotten_tokens(config) is ForgetTokens.surprising:
+    if forget_tokens_of(config.method) is ForgetTokens.surprising:
         yield "surprise", 0, flops.forward(shape, surprise_rows(sizes)) * tables
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
         yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables
@@ -180,9 +196,9 @@ def _smallest_fitting_engine(
                 for name in _engine_names(processes, offload):
                     engine = EngineOptions(name, processes, offload=offload)
                     changed = replace(config, engine=engine, **changes)
-                    if not _batches_divide(changed, processes):
+                    if not _can_run(changed, processes):
                         continue
-                    found = training_memory(changed, engine, shape, sizes, bf16)
+                    found = training_memory(changed, engine, shape, sizes, bf16, pages=not device.shared)
                     if _peak(found) <= _available(device, processes):
                         host = max((part.host for part in found.values()), default=0.0)
                         return FittingEngine(_overrides_to_type(config, changed), _peak(found), host * processes)
@@ -208,8 +224,11 @@ def _engine_names(processes: int, offload: Offload) -> tuple[EngineName, ...]:
     return (EngineName.local,) if processes == 1 else (EngineName.zero1, EngineName.zero2, EngineName.zero3)
 
 
-def _batches_divide(config: RunConfig, processes: int) -> bool:
+def _can_run(config: RunConfig, processes: int) -> bool:
+    """Returns whether the engine takes the optimizer and the weights, and its processes divide the batches."""
     try:
+        memory_rules.check_optimizer(config)
+        memory_rules.check_quantization(config)
         rules.check_batches(config, processes)
     except ErulabError:
         return False

@@ -37,6 +37,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         },
         "memory": {name: dataclasses.asdict(memory) for name, memory in plan.memory.items()},
         "fits": plan.fits,
+        "fits_on": plan.fits_on,
         "step_flops": None if plan.step is None else dataclasses.asdict(plan.step) | {"total": plan.step.total},
         "stages": [dataclasses.asdict(stage) for stage in plan.stages],
         "hours": plan.hours,
@@ -121,8 +122,19 @@ def _memory_lines(plan: Plan) -> list[str]:
         "",
         f"fits        {'yes' if plan.fits else 'NO'}: {_gigabytes(plan.available)} GB are there ({USABLE:.0%} of "
         f"{_gigabytes(plan.device.memory)})",
+        *_cards_line(plan),
         f"smallest    {least}",
     ]
+
+
+def _cards_line(plan: Plan) -> list[str]:
+    if not plan.fits_on:
+        return []
+    answers = ", ".join(f"{size} GB {'yes' if fits else 'NO'}" for size, fits in plan.fits_on.items())
+    each = ", for each process" if plan.engine.world > 1 else ""
+    larger = plan.scoring > max(memory.peak for memory in plan.memory.values())
+    scoring = f"; scoring holds {_gigabytes(plan.scoring)} GB of float32 weights" if larger else ""
+    return [f"fits on     {answers}{each}{scoring}"]
 
 
 def _aligned_columns(rows: list[list[str]]) -> list[str]:

@@ -19,9 +19,9 @@ from erulab.costs.passes import Pass
 from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.steps import Search, Step
-from erulab.costs.trained import trained_weights, weight_sizes
+from erulab.costs.trained import trained_weights, weight_shapes
 from erulab.methods.base import Pairs, gradient_method
-from erulab.models.options import Attention
+from erulab.models.options import Attention, Quantization
 from erulab.models.request import ForwardRequest, PartRequest
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import (
@@ -37,7 +37,8 @@ from erulab.planning.unlearning import (
     ForwardKind,
     compared_answers,
     forward_kinds,
-    moves_weights,
+    gradient_copies,
+    relearned_rows,
     takes_gradients_apart,
     trained_names,
 )
@@ -66,6 +67,13 @@ def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes:
     ]
     if isinstance(adversary, SAMOptions) and adversary.rho:
         passes.append(replace(passes[0], of_adversary=True))
+    relearned = relearned_rows(config, sizes)
+    if relearned is not None:
+        cut = expected_micro_batches([relearned], unlearning_split(config), processes)
+        rows = _sum_counts(micro.rows for mine in cut for micro in mine)
+        more = adversary.steps // adversary.every - 1  # forget gradients beside the one of every training
+        passes.append(Pass(rows.times(adversary.steps), of_adversary=True))
+        passes += [replace(passes[0], of_adversary=True)] * more
     with_forget_rows = cuts[0]
     prompts, search, measured, measured_search = TokenCounts(), None, TokenCounts(), None
     if adversary.name != "none" and adversary.p > 0:
@@ -133,25 +141,27 @@ def unlearning_gradients(config: RunConfig, shape: ModelShape) -> Gradients:
 
 def learning_gradients(config: RunConfig, shape: ModelShape) -> Gradients:
     """Returns the gradients that learning target and oracle computes: of all weights."""
-    every = trained_weights(shape, tuple(weight_sizes(shape, NO_ADAPTERS)))
+    every = trained_weights(shape, tuple(weight_shapes(shape, NO_ADAPTERS)))
     return Gradients(every, checkpointing=config.trainer.checkpointing)
 
 
 def number_format(engine: EngineOptions, bf16: bool) -> NumberFormat:
-    """Returns the formats an engine computes in: in bf16, plain PyTorch keeps float32 weights, DeepSpeed does not."""
+    """Returns the formats an engine computes in: in bf16, weights that nothing shards stay in float32."""
     if not bf16:
         return NumberFormat.fp32
-    return NumberFormat.autocast if engine.name is EngineName.local else NumberFormat.bf16
+    whole = engine.name in (EngineName.local, EngineName.zero0)
+    return NumberFormat.autocast if whole else NumberFormat.bf16
 
 
 def training_memory(
-    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool
+    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, bf16: bool, *, pages: bool
 ) -> dict[str, Memory]:
     """Estimates the memory of each training in the run.
 
     Args:
         engine: with its name and processes settled, never `auto`.
         bf16: whether the run computes in bfloat16.
+        pages: whether a paged optimizer's state can leave the device, as on GPUs.
     Returns:
         "learning" (target or oracle) and "unlearning", where the run has them.
     """
@@ -176,7 +186,8 @@ def training_memory(
         micro = _largest_micro_batch(kind, learning_split(config), engine.world)
         found["learning"] = estimate_memory(shape, micro, replace(common, loads_whole=whole))
     if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
-        found["unlearning"] = _unlearning_memory(config, engine, shape, sizes, replace(common, loads_whole=stage != 3))
+        setup = replace(common, loads_whole=stage != 3, pages=pages)
+        found["unlearning"] = _unlearning_memory(config, engine, shape, sizes, setup)
     return found
 
 
@@ -189,15 +200,13 @@ def _unlearning_memory(
         common,
         adapters=trained_adapters(config),
         trained=trained_names(config, shape),
+        quantized=config.model.lora.quantize is not Quantization.none,
+        optimizer=config.trainer.optimizer,
         frozen_copy=any(kind.request.reads_reference for kind in kinds),
     )
     copies: Sequence[GradientCopies | None] = [None]
     if takes_gradients_apart(config):
-        rule = config.trainer.combine.value
-        copies = [
-            GradientCopies.of_forget_rows(rule, moves_weights=moves_weights(config)),
-            GradientCopies.of_retain_rows(rule),
-        ][: len(kinds)]
+        copies = gradient_copies(config)[: len(kinds)]
     micros = [_largest_micro_batch(kind, unlearning_split(config), engine.world) for kind in kinds]
     found = [
         estimate_memory(shape, micro, replace(setup, copies=held)) for micro, held in zip(micros, copies, strict=True)

@@ -6,17 +6,20 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
+from erulab.adversaries.relearning import InnerOptimizer, RelearningOptions
+from erulab.adversaries.sam import SAMOptions
 from erulab.adversaries.weights import WeightAdversary
 from erulab.costs.flops import TokenCounts
+from erulab.costs.gradient_copies import GradientCopies
 from erulab.costs.passes import Pass
 from erulab.costs.shapes import ModelShape
-from erulab.costs.trained import weight_sizes
-from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Pairs, gradient_method
+from erulab.costs.trained import weight_shapes
+from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
 from erulab.models.request import ForwardRequest
 from erulab.options import Combine, RunConfig
 from erulab.planning.micro import ExpectedMicroBatch, RowGroup
 from erulab.planning.rows import DataSizes
-from erulab.registry import adversaries, methods
+from erulab.registry import adversaries
 from erulab.training.requests import forget_parts, retain_parts
 
 
@@ -52,7 +55,7 @@ def forward_kinds(config: RunConfig, sizes: DataSizes, layers: int) -> tuple[For
     Args:
         layers: blocks of the model.
     """
-    method: GradientMethod = methods.build(config.method)
+    method = descending_method(config)
     size, read = config.trainer.global_batch, method.layers(layers)
     forget, retain = forget_parts(method), retain_parts(method)
     answers = [sizes.paired if method.needs.answer is Answer.refusal else sizes.forget, sizes.paired]
@@ -67,6 +70,13 @@ def forward_kinds(config: RunConfig, sizes: DataSizes, layers: int) -> tuple[For
     return (ForwardKind(tuple(group for group, _ in kinds), request),)
 
 
+def descending_method(config: RunConfig) -> GradientMethod:
+    """Returns the run's method, which descends a loss on forget rows."""
+    method = gradient_method(config.method)
+    assert method is not None
+    return method
+
+
 def takes_gradients_apart(config: RunConfig) -> bool:
     """Tells whether forget and retain rows run in forwards of their own."""
     return config.trainer.combine is not Combine.sum or moves_weights(config)
@@ -74,7 +84,33 @@ def takes_gradients_apart(config: RunConfig) -> bool:
 
 def moves_weights(config: RunConfig) -> bool:
     """Tells whether the adversary takes the forget gradient at weights of its choice."""
-    return isinstance(adversaries.build(config.adversary), WeightAdversary)
+    adversary = adversaries.build(config.adversary)
+    return isinstance(adversary, WeightAdversary) and adversary.moves
+
+
+def relearned_rows(config: RunConfig, sizes: DataSizes) -> RowGroup | None:
+    """Returns the rows of one simulated relearning step, if the adversary relearns: forget rows that a step leaves out.
+
+    Each row is taken for a fact of its own.
+    """
+    adversary = config.adversary
+    if not isinstance(adversary, RelearningOptions) or not adversary.steps:
+        return None
+    size, rows = config.trainer.global_batch, sizes.forget.rows
+    return RowGroup((sizes.forget,), min(size, rows - size if rows > size else rows))
+
+
+def gradient_copies(config: RunConfig) -> tuple[GradientCopies, GradientCopies]:
+    """Returns what is held while forget rows and while retain rows run, where their gradients are taken apart."""
+    rule, adversary = config.trainer.combine.value, config.adversary
+    lists, weights = 1, int(moves_weights(config))
+    if isinstance(adversary, SAMOptions):
+        lists += weights  # the first gradient
+    if isinstance(adversary, RelearningOptions) and weights:
+        # The last update of the weights, Adam's moments, and the sum of earlier forget gradients.
+        moments = 2 if adversary.optimizer is InnerOptimizer.adamw else 0
+        lists += 1 + moments + min(adversary.steps // adversary.every - 1, 2)
+    return GradientCopies.of_forget_rows(rule, lists, weights), GradientCopies.of_retain_rows(rule)
 
 
 def compared_answers(config: RunConfig) -> Pairs:
@@ -91,14 +127,8 @@ def second_answers(config: RunConfig) -> Pairs:
     return Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
 
 
-def forgotten_tokens(config: RunConfig) -> ForgetTokens:
-    """Returns the tokens of forget rows that the method trains on."""
-    forgotten: ForgetTokens = config.method.forget_tokens if gradient_method(config.method) else ForgetTokens.all
-    return forgotten
-
-
 def trained_names(config: RunConfig, shape: ModelShape) -> tuple[str, ...]:
     """Lists the weights that unlearning trains."""
-    method: GradientMethod = methods.build(config.method)
-    sizes = weight_sizes(shape, config.model.lora.adapters)
-    return tuple(name for name in sizes if method.trains(name, shape.layers))
+    method = descending_method(config)
+    shapes = weight_shapes(shape, config.model.lora.adapters)
+    return tuple(name for name in shapes if method.trains(name, shape.layers))

@@ -30,6 +30,7 @@ class RunResult:
     scores: dict[str, dict[str, Any]]  # model -> flat metric names -> value
     attacks: list[dict[str, Any]]
     samples: list[dict[str, Any]]
+    alternatives: list[dict[str, Any]]  # answers that the target gave in place of forgotten ones (altpo)
     stages: dict[str, dict[str, Any]]
     env: dict[str, Any]
     metrics: list[dict[str, Any]]  # unlearning steps, in order
@@ -93,6 +94,7 @@ def load_run(folder: Path) -> RunResult:
         scores=_read_json_file(rundir.scores_json, {}),
         attacks=_read_attack_rows(rundir.attacks_json),
         samples=_read_json_file(rundir.samples_json, []),
+        alternatives=_read_json_file(rundir.alternatives_json, []),
         stages=_read_json_file(rundir.stages_json, {}),
         env=redacted(_read_json_file(rundir.env_json, {})),
         metrics=_read_metrics(rundir.metrics_jsonl),

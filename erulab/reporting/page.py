@@ -128,6 +128,7 @@ def _template_values(run: RunResult) -> dict[str, Any]:
         "captions": CAPTIONS,
         "settings": [(key, setting_text(value)) for key, value in flat_settings(run.config).items()],
         "samples": run.samples,
+        "alternatives": run.alternatives,
         "environment": [
             (key, setting_text(value)) for key, value in flat_settings(run.env).items() if key != "command"
         ],

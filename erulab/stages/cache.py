@@ -51,6 +51,8 @@ class Cache:
         """
         self._root, self._ranks, self._made_by = root, ranks, made_by
         self._ledger, self._device = ledger, device
+        # For each product that is being made: the costs so far of what it needed, in order.
+        self._open: list[list[Costs]] = []
 
     def folder(self, kind: str) -> Path:
         """Returns the folder of all entries of one kind."""
@@ -73,7 +75,8 @@ class Cache:
         """Returns the product of `depends_on`, after making it on all ranks if it is missing.
 
         Two runs that need the same product at once make it once: the second one waits at a lock. If `make` fails, its
-        working folder stays for the next try to find its checkpoints, unless it is empty.
+        working folder stays for the next try to find its checkpoints, unless it is empty. A product that `make` itself
+        asks for counts in the costs of this one, also if it was there.
 
         Args:
             depends_on: all that the product depends on, as plain values.
@@ -83,30 +86,47 @@ class Cache:
         key = key_of(depends_on)
         final = self._root / kind / key
         working = final.with_name(f"{key}.partial")
+        self._pause()
         with self._locked(final):
             found = None if rerun else self.find(kind, depends_on)
             if found is not None:
-                return found
+                return self._resume(found)
             if self._ranks.first:
                 working.mkdir(parents=True, exist_ok=True)
             self._ranks.barrier()
+            self._open.append([])
             account.start(self._ledger, self._device)
             try:
                 make(working)
+                self._pause()
             except BaseException:
                 if self._ranks.first:
                     with contextlib.suppress(OSError):
                         working.rmdir()  # only if nothing was left in it
                 raise
-            mine = account.stop(self._ledger, self._device)
-            costs = account.sum_over_processes(self._ranks.gather_objects(mine))
+            finally:
+                needed = self._open.pop()
+            costs = account.sum_over_products(needed)
             if self._ranks.first:
                 entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by}
                 (working / ENTRY).write_text(json.dumps(entry, indent=1, default=str))
                 shutil.rmtree(final, ignore_errors=True)
                 working.rename(final)
             self._ranks.barrier()
-        return Product(key, final, costs, from_cache=False)
+        return self._resume(Product(key, final, costs, from_cache=False))
+
+    def _pause(self) -> None:
+        """Books the costs since `account.start` to the product that is being made, if there is one."""
+        if self._open:
+            mine = account.stop(self._ledger, self._device)
+            self._open[-1].append(account.sum_over_processes(self._ranks.gather_objects(mine)))
+
+    def _resume(self, needed: Product) -> Product:
+        """Books the costs of a product to the one that needed it, if there is one, and counts on; returns it."""
+        if self._open:
+            self._open[-1].append(needed.costs)
+            account.start(self._ledger, self._device)
+        return needed
 
     @contextmanager
     def _locked(self, final: Path) -> Iterator[None]:

@@ -11,9 +11,10 @@ from typing import Any
 from erulab.config import data_rules
 from erulab.costs.shapes import FAMILIES, ModelShape
 from erulab.errors import ConfigError, DataError, IntegrityFault
+from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
-from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of
+from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
@@ -106,11 +107,15 @@ def check_unlearning(context: Context) -> None:
             "artifacts.model=adapter keeps one adapter to put on the target, and of several requests each is put on "
             "the model before it; type artifacts.model=full"
         )
-    if isinstance(method, GradientMethod):
-        check_layers(method, context.source.architecture(benchmark))
+    descends = gradient_method(config.method)
+    if descends is not None:
+        check_layers(descends, context.source.architecture(benchmark))
+        if descends.needs.generated is not None:
+            check_questions(benchmark.forget)
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
-    encode_unlearning_rows(context.encoder, benchmark, method, config.seed, forget_tokens_of(config.method))
+    tokens = forget_tokens_of(config.method)
+    encode_unlearning_rows(context.encoder, benchmark, descends or method, config.seed, tokens)
 
 
 def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:

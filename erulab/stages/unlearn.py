@@ -8,23 +8,16 @@ from typing import Any
 
 from erulab.costs import account
 from erulab.costs.account import Costs
-from erulab.data.rows import Request
-from erulab.methods.base import ForgetTokens, Method, forget_tokens_of
+from erulab.data.rows import Request, Row
+from erulab.methods.base import FollowUp, Method, forgetting_options
 from erulab.options import product_options
 from erulab.registry import adversaries, methods, rewards
 from erulab.stages.best_step import read_kept
-from erulab.stages.cache import Product
+from erulab.stages.cache import Product, key_of
 from erulab.stages.context import Context
 from erulab.stages.lab import METRICS, Lab
+from erulab.stages.request_rows import Preparation, encode_request, find_preparations, prepare_request
 from erulab.stages.step_judge import build_step_judge, choice_depends_on
-from erulab.stages.surprise import (
-    SurprisingTokens,
-    find_surprising_tokens,
-    surprising_tokens,
-    uninformed_model,
-)
-from erulab.tokens.encoder import Encoder
-from erulab.training.assembly import encode_unlearning_rows
 from erulab.training.batches import total_steps
 from erulab.training.encode_rows import content_hash
 from erulab.training.loader import ModelRef
@@ -44,6 +37,8 @@ class UnlearnedRequest:
     role: str  # of its model: "unlearned" for the last request, "unlearned@<request>" for those before
     products: tuple[Product, ...]  # what was made for it; the last one holds its model
     costs: Costs  # of all requests that led from the target to its model
+    forget: Sequence[Row]  # the rows that it names
+    alternatives: Product | None  # the answers that were generated for these rows, if the method asks for some
 
     @property
     def ref(self) -> ModelRef:
@@ -68,12 +63,12 @@ def unlearn(context: Context, target: ModelRef, oracle: ModelRef | None) -> list
     for request in requests:
         start = done[-1].ref if done and request.continues else target
         context.tracker.begin(request.name if len(requests) > 1 else "", first_step)
-        products = _unlearn_request(context, start, request, oracle, title=_title(request, requests))
-        if products[-1].from_cache:
-            context.tracker.replay(products[-1].folder / METRICS)
-        done.append(_finish_request(request, products, requests, done))
-        trainer = context.config.trainer
-        first_step += total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+        prepared = prepare_request(_forgetting(context), start, request, oracle)
+        product = _unlearn_request(context, start, request, oracle, prepared, title=_title(request, requests))
+        if product.from_cache:
+            context.tracker.replay(product.folder / METRICS)
+        done.append(_finish_request(request, product, prepared, requests, done))
+        first_step += _steps(context, request)
     return done
 
 
@@ -83,10 +78,10 @@ def find_unlearned(context: Context, target: ModelRef, oracle: ModelRef | None) 
     done: list[UnlearnedRequest] = []
     for request in requests:
         start = done[-1].ref if done and request.continues else target
-        products = _find_request(context, start, request, oracle)
-        if not products:
+        found = _find_request(context, start, request, oracle)
+        if found is None:
             break
-        done.append(_finish_request(request, products, requests, done))
+        done.append(_finish_request(request, *found, requests, done))
     return done
 
 
@@ -99,52 +94,57 @@ def _title(request: Request, requests: Sequence[Request]) -> str:
     return f"unlearning request {request.name}" if len(requests) > 1 else "unlearning"
 
 
+def _steps(context: Context, request: Request) -> int:
+    """Returns the steps that unlearning a request takes, as its metrics count them."""
+    trainer, method = context.config.trainer, methods.build(context.config.method)
+    steps = total_steps(len(request.forget), trainer.epochs, trainer.global_batch, trainer.steps)
+    if not isinstance(method, FollowUp):
+        return steps
+    return steps + (steps if method.retain_steps is None else method.retain_steps)
+
+
+def _with_method(context: Context, options: Any) -> Context:
+    """Returns the context of a run with another method."""
+    return replace(context, config=replace(context.config, method=options))
+
+
+def _forgetting(context: Context) -> Context:
+    """Returns the context of the run with the method that trains on the forget rows."""
+    return _with_method(context, forgetting_options(context.config.method))
+
+
 def _finish_request(
-    request: Request, products: tuple[Product, ...], requests: Sequence[Request], before: Sequence[UnlearnedRequest]
+    request: Request,
+    product: Product,
+    prepared: Preparation,
+    requests: Sequence[Request],
+    before: Sequence[UnlearnedRequest],
 ) -> UnlearnedRequest:
     """Names the role of a request's model, and adds the costs of the requests that it continues.
 
     Args:
+        product: holds its model.
         requests: all requests of the data set.
         before: the requests that are done, in order.
     """
+    products = (*prepared.products, product)
     earlier = [before[-1].costs] if before and request.continues else []
-    costs = account.sum_over_products([*earlier, *(product.costs for product in products)])
+    costs = account.sum_over_products([*earlier, *(one.costs for one in products)])
     role = UNLEARNED if request is requests[-1] else f"{UNLEARNED}@{request.name}"
-    return UnlearnedRequest(role, products, costs)
+    return UnlearnedRequest(role, products, costs, request.forget, prepared.alternatives)
 
 
-def _encode_request(
-    context: Context, encoder: Encoder, request: Request, surprising: SurprisingTokens | None
-) -> UnlearningRows:
-    """Encodes the rows of a request.
-
-    Args:
-        encoder: has the tokenizer and template of the model that the request starts from.
-        surprising: the tokens that count, where the method forgets surprising ones.
-    """
-    method: Method = methods.build(context.config.method)
-    asked = replace(context.benchmark, forget=request.forget)
-    positions = None if surprising is None else surprising.positions
-    forget_tokens = forget_tokens_of(context.config.method)
-    return encode_unlearning_rows(encoder, asked, method, context.config.seed, forget_tokens, positions)
-
-
-def _find_request(context: Context, start: ModelRef, request: Request, oracle: ModelRef | None) -> tuple[Product, ...]:
-    """Finds what earlier runs made for a request; empty if its model is not there."""
-    encoder = context.encoder_of(context.loader.chat_of(start.path))
-    surprising: Sequence[SurprisingTokens | None] = [None]
-    if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
-        # The earlier run may have had an oracle or not.
-        models = [None] if oracle is None else [oracle, None]
-        found = [find_surprising_tokens(context, encoder, request.forget, model) for model in models]
-        surprising = [tokens for tokens in found if tokens is not None]
-    for tokens in surprising:
-        rows = _encode_request(context, encoder, request, tokens)
+def _find_request(
+    context: Context, start: ModelRef, request: Request, oracle: ModelRef | None
+) -> tuple[Product, Preparation] | None:
+    """Finds what earlier runs made for a request; None if its model is not there."""
+    forgetting = _forgetting(context)
+    for prepared in find_preparations(forgetting, start, request, oracle):
+        rows = encode_request(forgetting, start, request, prepared)
         product = context.cache.find(KIND, _unlearning_depends_on(context, start, oracle, rows))
         if product is not None:
-            return (product,) if tokens is None else (tokens.product, product)
-    return ()
+            return product, prepared
+    return None
 
 
 def _unlearning_depends_on(
@@ -152,8 +152,9 @@ def _unlearning_depends_on(
 ) -> dict[str, Any]:
     """Returns all that the unlearned weights depend on. `start`: the model that the request starts from."""
     config = context.config
-    plugins = (methods[config.method.name], rewards[config.reward.name], adversaries[config.adversary.name])
-    code = [plugin.code for plugin in plugins if plugin.code]
+    used = {config.method.name, forgetting_options(config.method).name}
+    plugins = [*(methods[name] for name in sorted(used)), rewards[config.reward.name]]
+    code = [plugin.code for plugin in (*plugins, adversaries[config.adversary.name]) if plugin.code]
     return {
         "stage": "unlearn",
         "version": VERSION,
@@ -168,6 +169,7 @@ def _unlearning_depends_on(
         "paired": content_hash(rows.paired),
         "retain": content_hash(rows.retain),
         **({"retain_paired": content_hash(rows.retain_paired)} if rows.retain_paired else {}),
+        **({"facts": key_of({"facts": list(rows.facts)})} if rows.facts else {}),
         **({"code": code} if code else {}),
         # The figures of `trainer.eval_every` are kept with the model, so the key depends on their rows too.
         **({"looks": context.data.identity_of_selected} if config.trainer.eval_every is not None else {}),
@@ -176,21 +178,27 @@ def _unlearning_depends_on(
 
 
 def _unlearn_request(
-    context: Context, start: ModelRef, request: Request, oracle: ModelRef | None, title: str
-) -> tuple[Product, ...]:
-    encoder = context.encoder_of(context.loader.chat_of(start.path))
-    tokens = None
-    if forget_tokens_of(context.config.method) is ForgetTokens.surprising:
-        uninformed = uninformed_model(context, oracle)
-        tokens = surprising_tokens(context, encoder, request.forget, uninformed)
-    rows = _encode_request(context, encoder, request, tokens)
+    context: Context,
+    start: ModelRef,
+    request: Request,
+    oracle: ModelRef | None,
+    prepared: Preparation,
+    title: str,
+) -> Product:
+    rows = encode_request(_forgetting(context), start, request, prepared)
     method: Method = methods.build(context.config.method)
     depends_on, rerun = _unlearning_depends_on(context, start, oracle, rows), context.config.rerun
     judge = None
     # Before `produce`, which counts what making the product costs.
     if context.keeps_best and oracle is not None and (rerun or context.cache.find(KIND, depends_on) is None):
         judge = build_step_judge(context, start, oracle)
-    product = context.cache.produce(
-        KIND, depends_on, lambda folder: method.unlearn(Lab(context, start, rows, folder, title, judge)), rerun=rerun
+
+    def unlearn_by(options: Any) -> Product:
+        return _unlearn_request(_with_method(context, options), start, request, oracle, prepared, title)
+
+    return context.cache.produce(
+        KIND,
+        depends_on,
+        lambda folder: method.unlearn(Lab(context, start, rows, folder, title, unlearn_by, judge)),
+        rerun=rerun,
     )
-    return (product,) if tokens is None else (tokens.product, product)

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reverse", action="store_true", help="begin with the last arm, in a second terminal")
     parser.add_argument("--tune-only", action="store_true", help="stop before the reported runs")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         _run_study(spec.read_study(options.file), options)
     except USER_ERRORS as error:

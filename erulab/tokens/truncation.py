@@ -204,6 +204,7 @@ def _text_rows(row: Row, encoder: Encoder) -> Iterator[Row]:
         yield row
     elif tokens > encoder.limit:
         for number, text in enumerate(split_text(row.response, encoder.chat, encoder.limit)):
+            # A span that two pieces share is in neither.
             spans = tuple(span for span in row.spans if span in text)
             yield dataclasses.replace(row, id=f"{row.id}/{number}", response=text, fact=row.fact_id, spans=spans)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Method, Pa
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora
+from erulab.models.options import Quantization
 from erulab.models.policy import Policy, disable_dropout
 from erulab.options import Combine, RunConfig, TrainerOptions
 from erulab.ranks import Ranks
@@ -26,13 +27,14 @@ from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import Encoder
 from erulab.training.batches import Split, total_steps
 from erulab.training.combine import Combination
-from erulab.training.encode_rows import encode_paired, rows_with_spans
+from erulab.training.encode_rows import encode_alternatives, encode_paired, rows_with_spans
 from erulab.training.engine import Engine, runs_in_bf16
 from erulab.training.engines import build_engine
 from erulab.training.loader import ModelLoader, ModelRef
 from erulab.training.loop import LoopOptions
 from erulab.training.objective import BatchPlan
 from erulab.training.reference import ReferenceTable, reference_table
+from erulab.training.relearning import RelearnedRows
 from erulab.training.separate_gradients import SeparateGradients
 from erulab.training.unlearning import References, Terms, UnlearningObjective, compares_with_frozen_model
 from erulab.training.unlearning_batches import UnlearningRows
@@ -55,6 +57,9 @@ def encode_unlearning_rows(
     seed: int,
     forget_tokens: ForgetTokens = ForgetTokens.all,
     surprising: Sequence[Sequence[int]] | None = None,
+    *,
+    alternatives: Mapping[str, Sequence[str]] | None = None,
+    with_facts: bool = False,
 ) -> UnlearningRows:
     """Encodes the rows that a method trains on.
 
@@ -65,13 +70,19 @@ def encode_unlearning_rows(
         forget_tokens: the tokens of the forgotten answers that count.
         surprising: of each forget row the indices of its surprising tokens, as `Encoded.supervised`; None before a
             model has told them: the responses then count whole.
+        alternatives: row id -> the answers that were generated for a forget row, if the method asks for them; None:
+            not yet, and there are no paired answers.
+        with_facts: whether the facts of the forget rows are told, for an adversary that relearns.
     Raises:
         DataError: the data set lacks what the method's pairs or `forget_tokens` need, or a prompt leaves no room for
             its response.
     """
     pairs, retain_pairs = Pairs.none, False
     if isinstance(method, GradientMethod):
-        pairs = Pairs.refusal if method.needs.answer is Answer.refusal else method.needs.pairs
+        needs = method.needs
+        pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
+        if needs.generated is not None and alternatives is None:
+            pairs = Pairs.none
         retain_pairs = any(term.paired for term in method.retain_terms)
     forget, positions = benchmark.forget, surprising
     if forget_tokens is ForgetTokens.span:
@@ -82,6 +93,8 @@ def encode_unlearning_rows(
     narrowed = forget_tokens is not ForgetTokens.all
 
     def paired(rows: Sequence[Row], kind: Pairs) -> Sequence[Encoded]:
+        if alternatives is not None and kind is Pairs.alternative:
+            return encode_alternatives(encoder, rows, alternatives)
         return encode_paired(encoder, rows, kind, benchmark.refusals, seed, narrowed=narrowed)
 
     return UnlearningRows(
@@ -89,6 +102,7 @@ def encode_unlearning_rows(
         paired(forget, pairs) if pairs is not Pairs.none else (),
         encoder.encode(benchmark.retain),
         paired(benchmark.retain, Pairs.refusal) if retain_pairs else (),
+        [row.fact_id for row in forget] if with_facts else (),
     )
 
 
@@ -108,19 +122,24 @@ def build_objective(
     reward: Reward | None = rewards.build(config.reward) if method.needs.reward else None
     adversary = adversaries.build(config.adversary)
     adversary.seed = config.seed
-    terms = Terms(method, reward, adversary, _separate_gradients(trainer, adversary, ranks))
     split = Split(trainer.micro_batch, trainer.micro_tokens)
     plan = BatchPlan(trainer.global_batch, split, config.seed, pad_id, ranks, trainer.retain_ratio)
+    relearned = None
+    if isinstance(adversary, WeightAdversary) and adversary.relearns:
+        relearned = RelearnedRows(rows, plan, policy.device)
+    terms = Terms(method, reward, adversary, _separate_gradients(trainer, adversary, ranks, relearned))
     return UnlearningObjective(rows, policy, terms, references, plan)
 
 
-def _separate_gradients(trainer: TrainerOptions, adversary: Adversary, ranks: Ranks) -> SeparateGradients | None:
+def _separate_gradients(
+    trainer: TrainerOptions, adversary: Adversary, ranks: Ranks, relearned: RelearnedRows | None
+) -> SeparateGradients | None:
     """Returns how the gradients of forget and retain rows are taken apart; None if they are taken together."""
     moves_weights = adversary if isinstance(adversary, WeightAdversary) and adversary.moves else None
     if trainer.combine is Combine.sum and moves_weights is None:
         return None
     combination = Combination(trainer.combine, trainer.combine_gamma, trainer.combine_decay)
-    return SeparateGradients(combination, moves_weights, ranks)
+    return SeparateGradients(combination, moves_weights, ranks, relearned)
 
 
 def needs_reference_table(config: RunConfig) -> bool:
@@ -172,6 +191,7 @@ def assemble_unlearning(
         weight_decay=trainer.weight_decay,
         clip=trainer.clip,
         precision=trainer.precision,
+        optimizer=trainer.optimizer,
     )
     objective = build_objective(config, rows, policy, References(table, frozen), pad_id=subject.pad_id, ranks=ranks)
     steps = total_steps(len(rows.forget), trainer.epochs, trainer.global_batch, trainer.steps)
@@ -216,10 +236,12 @@ def _reference_table(
     # In the precision of training: otherwise depth would not be 0 before the first step.
     device = subject.policy.device
     half = runs_in_bf16(config.trainer.precision, device)
+    quantize = config.model.lora.quantize
+    rounded = [word for word, is_so in (("bf16", half), (quantize.value, quantize is not Quantization.none)) if is_so]
     with loader.forwards_before_engine(subject), torch.autocast(device.type, torch.bfloat16, enabled=half):
         return reference_table(
             subject.policy,
-            f"{target.key}-bf16" if half else target.key,
+            "-".join([target.key, *rounded]),
             rows.forget,
             rows.paired,
             folder=folder,

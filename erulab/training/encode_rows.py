@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -101,6 +101,24 @@ def encode_paired(
 
     texts = hashlib.sha256(repr(tuple(refusals)).encode()).hexdigest() if pairs is Pairs.refusal else ""
     return encoder.encode_with(rows, f"{pairs.value} {seed} {texts}", response)
+
+
+def encode_alternatives(
+    encoder: Encoder, rows: Sequence[Row], alternatives: Mapping[str, Sequence[str]]
+) -> EncodedRows:
+    """Encodes several alternatives of each forget row: the first of all rows, then the second of all rows, ...
+
+    Args:
+        alternatives: row id -> texts, the same number for each row.
+    """
+    count = len(alternatives[rows[0].id])
+
+    def encode_one(index: int) -> EncodedRows:
+        texts = [alternatives[row.id][index] for row in rows]
+        name = f"alternative {hashlib.sha256(repr(texts).encode()).hexdigest()}"
+        return encoder.encode_with(rows, name, lambda row: alternatives[row.id][index])
+
+    return EncodedRows.concatenate([encode_one(index) for index in range(count)])
 
 
 def _encode_same_sentences(encoder: Encoder, rows: Sequence[Row], seed: int, *, narrowed: bool) -> EncodedRows:

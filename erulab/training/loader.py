@@ -13,9 +13,11 @@ from erulab.data.rows import Benchmark
 from erulab.models import loading
 from erulab.models.base import ModelSource
 from erulab.models.loaded import LoadedModel
+from erulab.models.options import Quantization
 from erulab.models.policy import Policy
 from erulab.options import RunConfig
 from erulab.tokens.chat import ChatFormat
+from erulab.training.engine import runs_in_bf16
 from erulab.training.zero_config import loads_sharded
 
 
@@ -58,7 +60,9 @@ class ModelLoader:
         return loaded
 
     def load_to_train(self, ref: ModelRef) -> LoadedModel:
-        """Loads a model for an engine: sharded under zero3, so that no rank ever holds all of it."""
+        """Loads a model for unlearning: in 4 bits where adapters are trained on such weights, sharded under zero3."""
+        if self._config.model.lora.quantize is not Quantization.none:
+            return self._load_quantized(ref.path)
         return self._load_sharded(ref.path) if self._sharded else self.load(ref)
 
     def load_base(self, benchmark: Benchmark, seed: int) -> LoadedModel:
@@ -91,10 +95,27 @@ class ModelLoader:
         """
         if not self._sharded:
             return loaded.copy().policy.requires_grad_(False)
+        return self._frozen_shards(ref)
+
+    def load_frozen(self, ref: ModelRef) -> Policy:
+        """Loads a model that is only compared with."""
+        return self._frozen_shards(ref) if self._sharded else self.load(ref).policy.requires_grad_(False)
+
+    def _frozen_shards(self, ref: ModelRef) -> Policy:
         from erulab.training.sharded import ShardedPolicy
 
         model = self._load_sharded(ref.path).model.requires_grad_(False)
         return ShardedPolicy(model, self._config.engine, self._device, self._config.trainer.precision, self._ledger)
+
+    def _load_quantized(self, source: str) -> LoadedModel:
+        # bitsandbytes is optional.
+        from erulab.models.quantized import load_quantized
+
+        config = self._config
+        computes_in = torch.bfloat16 if runs_in_bf16(config.trainer.precision, self._device) else torch.float32
+        return self._counted(
+            load_quantized(source, config.model.attention, self._device, computes_in, self._source.overrides)
+        )
 
     def _load_sharded(self, source: str) -> LoadedModel:
         # DeepSpeed takes seconds to import, and only Linux has it.

@@ -11,19 +11,28 @@ import torch
 from torch import nn
 
 from erulab.models.policy import Policy
-from erulab.options import Precision
-from erulab.training.engine import parameter_groups, runs_in_bf16, trained_parameters
+from erulab.options import OptimizerName, Precision
+from erulab.training.engine import runs_in_bf16, trained_parameters
+from erulab.training.optimizers import build_optimizer
 from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
 
 
 class LocalEngine:
     """One process, one device."""
 
-    def __init__(self, policy: Policy, *, weight_decay: float, clip: float, precision: Precision) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        weight_decay: float,
+        clip: float,
+        precision: Precision,
+        optimizer: OptimizerName = OptimizerName.adamw,
+    ) -> None:
         self.policy = policy
         self._clip = clip
-        groups = [group for group in parameter_groups(policy, weight_decay) if group["params"]]
-        self._optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self._kind = optimizer
+        self._optimizer = build_optimizer(optimizer, policy, weight_decay)
         self._autocast = runs_in_bf16(precision, policy.device)
 
     def __call__(self, *args: Any) -> Any:
@@ -50,7 +59,7 @@ class LocalEngine:
 
     def load(self, folder: Path) -> None:
         with StateReader(folder) as reader:
-            load_whole_states(trained_parameters(self.policy), self._optimizer, reader)
+            load_whole_states(trained_parameters(self.policy), self._optimizer, self._kind, reader)
 
     def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model

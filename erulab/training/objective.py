@@ -90,13 +90,23 @@ class FinetuneObjective:
     def micro_batches(self, step: int) -> Sequence[FinetuneBatch]:
         plan = self._plan
         indices = rows_of_stream(plan.seed, "learn", len(self._rows), step * plan.global_batch, plan.global_batch)
-        rows = dict(zip(indices, read_items(self._rows, indices), strict=True))
+        return self.cut(indices, read_items(self._rows, indices))
+
+    def cut(self, indices: Sequence[int], read: Sequence[Encoded]) -> list[FinetuneBatch]:
+        """Cuts a global batch into this rank's micro-batches.
+
+        Args:
+            indices: of its rows.
+            read: these rows.
+        """
+        plan, rows = self._plan, dict(zip(indices, read, strict=True))
         part = Part(indices, [len(rows[i].ids) for i in indices])
         tokens = sum(rows[i].tokens for i in indices)
         micros = micro_batches([part], plan.split, plan.ranks.rank, plan.ranks.world)
         return [
             FinetuneBatch(pinned(collate([rows[i] for i in micro], plan.pad_id), self._device), tokens)
             for (micro,) in micros
+            if micro
         ]
 
     def start_step(self, step: int, total: int) -> None:

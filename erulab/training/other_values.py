@@ -16,8 +16,9 @@ class OtherValues:
     """Draws a value in place of each span of a row, by (seed, row id).
 
     It is one of the row's `span_alternatives`, or of its `candidates` (values of the same attribute in an embedded
-    world). A row that has neither gets a span of another forget row that is written like its own: a number, a name
-    (capital at its start) or another word. It is never a span or another right answer of the row itself.
+    world). A row that has neither gets a span of another forget row: one that is written like its own (a number, a
+    name with a capital at its start, or another word), or, where there is none, any. It is never a span or another
+    right answer of the row itself.
     """
 
     def __init__(self, rows: Sequence[Row], seed: int) -> None:
@@ -42,13 +43,15 @@ class OtherValues:
         return hashlib.sha256(repr(sorted(self._spans_by_kind.items())).encode()).hexdigest()
 
     def _draw(self, row: Row, number: int, span: str) -> str:
+        listed = row.span_alternatives or row.candidates
+        by_kind = self._spans_by_kind
+        tried = [listed] if listed else [by_kind.get(span_kind(span), []), [v for one in by_kind.values() for v in one]]
         right = {*row.spans, *row.accepted}
-        listed = row.span_alternatives or row.candidates or self._spans_by_kind.get(span_kind(span), [])
-        others = [value for value in listed if value not in right]
+        others = next((found for values in tried if (found := [v for v in values if v not in right])), [])
         if not others:
             raise DataError(
-                f"method.pairs=same_sentence: there is no other value for {span!r} of row {row.id}, because no other "
-                "forget row marks one that is written like it; give the row a field 'span_alternatives'"
+                f"method.pairs=same_sentence: there is no other value for {span!r} of row {row.id}; mark spans in more "
+                "forget rows, or give the row a field 'span_alternatives'"
             )
         return others[draws.choice(len(others), self._seed, "pair", row.id, number)]
 

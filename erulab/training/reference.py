@@ -24,10 +24,10 @@ TOGETHER = 4096  # rows of a large data set that are in memory and scored at onc
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """(rows,) float64 sequence NLL in nats, in the order of the encoded rows; never perturbed."""
+    """Float64 sequence NLL in nats, in the order of the encoded rows; never perturbed."""
 
-    forget: torch.Tensor
-    paired: torch.Tensor
+    forget: torch.Tensor  # (rows,)
+    paired: torch.Tensor  # (rows x paired answers of each,)
 
 
 def reference_table(
@@ -47,7 +47,7 @@ def reference_table(
         policy: the model before unlearning.
         weights_key: of its weights and the precision of its forwards. With the token ids and label masks of the rows
             it names the table's file. Under ZeRO-3 the weights may be in bfloat16, which makes another table.
-        paired: as many rows as `forget`, or none.
+        paired: as many rows as `forget` or a multiple of them, whose j-th part answers `forget` in order; or none.
         batch_tokens: tokens per forward.
     """
     dtype = next(policy.parameters()).dtype
@@ -56,9 +56,11 @@ def reference_table(
     file = folder / f"{key}.safetensors"
     known = ranks.gather_objects(file.exists())[0]
     if not known:
-        nll = (array("d"), array("d"))
+        answers = [(forget, 0), *((paired, start) for start in range(0, len(paired), len(forget)))]
+        nll = [array("d") for _ in answers]
         for first in range(0, len(forget), TOGETHER):
-            parts = [part[first : first + TOGETHER] for part in (forget, paired)]
+            last = min(first + TOGETHER, len(forget))
+            parts = [rows[start + first : start + last] for rows, start in answers]
             scores = iter(score(policy, [row for part in parts for row in part], pad_id, batch_tokens, ranks))
             for values, part in zip(nll, parts, strict=True):
                 values.extend(found.nll for found in itertools.islice(scores, len(part)))
@@ -66,7 +68,8 @@ def reference_table(
             folder.mkdir(parents=True, exist_ok=True)
             # Two runs from one target may write this table at once: each writes its own file, and the last one stays.
             temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"nll": torch.tensor(nll[0] + nll[1], dtype=torch.float64)}, temporary)
+            joined = list(itertools.chain.from_iterable(nll))
+            save_file({"nll": torch.tensor(joined, dtype=torch.float64)}, temporary)
             temporary.replace(file)
         ranks.barrier()
     nll_tensor = load_file(file)["nll"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
@@ -18,14 +19,27 @@ from erulab.ranks import Ranks
 from erulab.training.combine import Combination
 from erulab.training.engine import Engine, trained_parameters
 from erulab.training.objective import MicroStep, Sums, add_sums
+from erulab.training.relearning import RelearnedRows
 from erulab.training.unlearning_batches import MicroBatch
 
 
 class SeparateGradients:
     """Takes the two gradients apart, the forget gradient where an adversary moves the weights to, and combines them."""
 
-    def __init__(self, combination: Combination, adversary: WeightAdversary | None, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        combination: Combination,
+        adversary: WeightAdversary | None,
+        ranks: Ranks,
+        relearned: RelearnedRows | None = None,
+    ) -> None:
+        """
+        Args:
+            adversary: moves the weights; None: the forget gradient is taken where they are.
+            relearned: the rows for an adversary that relearns.
+        """
         self._combination, self._adversary, self._ranks = combination, adversary, ranks
+        self._relearned = relearned
 
     def accumulate(self, engine: Engine, micros: Sequence[MicroBatch], micro_step: MicroStep, step: int) -> Sums:
         """Gives the engine the gradient of one optimizer step; returns the sums over its micro-batches.
@@ -47,10 +61,17 @@ class SeparateGradients:
             with own:
                 return self._gradient(engine, parameters, forget, micro_step, seen[-1])
 
+        def relearn_gradient(number: int) -> list[torch.Tensor]:
+            assert self._relearned is not None
+            batches = self._relearned.of_step(step, number)
+            with engine.policy.ledger.adversary(trains=True):
+                return self._gradient(engine, parameters, batches, self._relearned.micro_step, {})
+
         if self._adversary is None:
             g_forget = forget_gradient()
         else:
-            g_forget = self._adversary.forget_gradient(WeightSpace(parameters, forget_gradient), step)
+            space = WeightSpace(parameters, forget_gradient, relearn_gradient)
+            g_forget = self._adversary.forget_gradient(space, step)
         sums = seen[0]  # an adversary takes its first gradient at the weights as they are, or as near as it comes
         if len(seen) > 1:  # the rise of L_forget where the adversary moved the weights to
             sums["adversary/gain"] = seen[-1]["forget_loss"] - seen[0]["forget_loss"]
@@ -72,7 +93,7 @@ class SeparateGradients:
         self,
         engine: Engine,
         parameters: Sequence[torch.nn.Parameter],
-        micros: Sequence[MicroBatch],
+        micros: Sequence[Any],
         micro_step: MicroStep,
         sums: Sums,
     ) -> list[torch.Tensor]:

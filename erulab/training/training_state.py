@@ -1,4 +1,4 @@
-"""The state of a training on disk, the same for every engine: each trained weight in float32, its Adam statistics.
+"""The state of a training on disk, the same for every engine: each trained weight in float32, its optimizer's state.
 
 DeepSpeed's own checkpoints are pickles that only as many processes can read as wrote them; its universal checkpoints
 are made by a second program and are pickles too. Whole tensors in safetensors files run no code, and any engine on any
@@ -16,11 +16,12 @@ from safetensors import safe_open
 
 from erulab.errors import IntegrityFault
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.options import OptimizerName
+from erulab.training.optimizers import MOMENTS, STEP, restore_states
 
-# The kinds of tensor that belong to a parameter; `step` is a scalar, the number of updates in its statistics.
-WEIGHT, STEP = "weight", "step"
-MOMENTS = ("exp_avg", "exp_avg_sq")
-KINDS = (WEIGHT, *MOMENTS, STEP)
+# The kinds of tensor that belong to a parameter; `step` is a scalar, the number of updates in its state.
+WEIGHT = "weight"
+KINDS = (WEIGHT, *dict.fromkeys(kind for kinds in MOMENTS.values() for kind in kinds), STEP)
 
 
 def write_state(
@@ -35,7 +36,9 @@ def write_state(
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
         for name, state in states:
             for kind, value in state.items():
-                yield f"{kind}/{name}", value.detach().to("cpu", torch.float32).contiguous()
+                # Codes of 8 bits stay as they are.
+                dtype = torch.float32 if value.is_floating_point() else value.dtype
+                yield f"{kind}/{name}", value.detach().to("cpu", dtype).contiguous()
 
     folder.mkdir(parents=True, exist_ok=True)
     write_shards(tensors(), folder, "state", shard_bytes)
@@ -59,7 +62,7 @@ class StateReader:
         self._files.close()
 
     def step(self, name: str) -> torch.Tensor:
-        """Returns the number of updates in a parameter's statistics: a scalar, 0 if it has none."""
+        """Returns the number of updates in a parameter's state: a scalar, 0 if it has none."""
         file = self._places.get(f"{STEP}/{name}")
         return torch.zeros(()) if file is None else file.get_tensor(f"{STEP}/{name}")
 
@@ -78,22 +81,27 @@ class StateReader:
 def whole_states(
     parameters: Iterable[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Yields the states of parameters that a torch optimizer holds whole."""
+    """Yields the states of parameters that an optimizer holds whole."""
     for name, parameter in parameters:
         kept = optimizer.state.get(parameter, {})
-        yield name, {WEIGHT: parameter} | {kind: kept[kind] for kind in (*MOMENTS, STEP) if kind in kept}
+        # Some optimizers count their steps in a Python number.
+        counted = {STEP: torch.as_tensor(kept[STEP], dtype=torch.float32)} if STEP in kept else {}
+        yield name, {WEIGHT: parameter} | {kind: kept[kind] for kind in KINDS if kind in kept} | counted
 
 
 def load_whole_states(
-    parameters: Iterable[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer, reader: StateReader
+    parameters: Iterable[tuple[str, torch.nn.Parameter]],
+    optimizer: torch.optim.Optimizer,
+    kind: OptimizerName,
+    reader: StateReader,
 ) -> None:
-    """Restores parameters and their states in a torch optimizer that holds them whole."""
-    for name, parameter in parameters:
-        kept = reader.state_of(name)
-        with torch.no_grad():
-            parameter.copy_(kept.pop(WEIGHT))
-        # torch's fused AdamW keeps its step count on the parameter's device, and its moments in the parameter's type.
-        optimizer.state[parameter] = {
-            kind: value.to(parameter.device, torch.float32 if kind == STEP else parameter.dtype)
-            for kind, value in kept.items()
-        }
+    """Restores parameters and their states in an optimizer, named by `kind`, that holds them whole."""
+
+    def restored() -> Iterator[tuple[torch.nn.Parameter, dict[str, torch.Tensor]]]:
+        for name, parameter in parameters:
+            kept = reader.state_of(name)
+            with torch.no_grad():
+                parameter.copy_(kept.pop(WEIGHT))
+            yield parameter, kept
+
+    restore_states(kind, optimizer, restored())

@@ -193,7 +193,7 @@ class UnlearningObjective:
         if table is not None:
             in_table = RowNLL(table.forget[forget].to(policy.total), policy.tokens)
             if paired is not None:
-                paired_in_table = RowNLL(table.paired[forget].to(paired.total), paired.tokens)
+                paired_in_table = RowNLL(table.paired[list(micro.paired)].to(paired.total), paired.tokens)
         states = {} if reference is None else reference.states.get(0, {})
         assert micro.perturbed is not None
         return ForgetRows(policy, in_table, paired, paired_in_table, states, micro.perturbed.row_ids)

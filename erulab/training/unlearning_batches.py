@@ -25,12 +25,37 @@ GAIN_EVERY = 10
 
 @dataclass(frozen=True)
 class UnlearningRows:
-    """Encoded rows of one unlearning. `paired[i]` is the paired answer or refusal of `forget[i]`, where one is used."""
+    """Encoded rows of one unlearning.
+
+    `paired[i]` is the paired answer or refusal of `forget[i]`, where one is used. With several alternatives of each
+    row, alternative j is `paired[j * len(forget) + i]`.
+    """
 
     forget: Sequence[Encoded]
     paired: Sequence[Encoded]
     retain: Sequence[Encoded]
     retain_paired: Sequence[Encoded] = ()  # refusals to the retain prompts, where the method asks for them
+    facts: Sequence[str] = ()  # the fact of each forget row; empty: each is one of its own
+
+    def paired_index(self, row: int, row_pass: int, seed: int) -> int:
+        """Returns the index of the paired answer that a forget row is compared with.
+
+        Several alternatives take turns in an order that is drawn by (seed, row id): over as many passes as there are
+        alternatives, each comes once.
+
+        Args:
+            row: index of the forget row.
+            row_pass: number of the pass over the forget rows, from 0.
+        """
+        alternatives = len(self.paired) // len(self.forget)
+        if alternatives == 1:
+            return row
+        order = draws.permutation(alternatives, seed, "alternatives", self.forget[row].row_id)
+        return order[row_pass % alternatives] * len(self.forget) + row
+
+
+# Sequences, and the index of that of each row.
+Source = tuple[Sequence[Encoded], Sequence[int]]
 
 
 class Gradients(Enum):
@@ -63,6 +88,7 @@ class GlobalBatch:
 
     step: int
     answers: dict[int, list[Encoded]]  # forget row -> the sequences that it is run as
+    paired: dict[int, int]  # forget row -> index of its paired answer, if there are paired answers
     retain: dict[int, list[Encoded]]  # retain row -> likewise
     forget_counts: Counts  # of the first answers
     retain_counts: Counts
@@ -74,6 +100,7 @@ class MicroBatch:
 
     step: int
     forget: Sequence[int]
+    paired: Sequence[int]  # index of the paired answer of each forget row, if there are paired answers
     forget_parts: int  # parts of the request that are answers to the forget rows; the other parts are of retain rows
     perturbed: Batch | None  # the forget rows with their own responses, as an adversary sees them
     batch: Batch
@@ -110,16 +137,24 @@ class UnlearningBatches:
     def of_step(self, step: int) -> list[MicroBatch]:
         """Returns this rank's micro-batches; with gradients apart, those of forget rows come first."""
         rows, plan = self._rows, self._plan
-        forget = rows_of_stream(plan.seed, "forget", len(rows.forget), step * plan.global_batch, plan.global_batch)
+        start, n = step * plan.global_batch, len(rows.forget)
+        forget = rows_of_stream(plan.seed, "forget", n, start, plan.global_batch)
+        paired: dict[int, int] = {}
+        if rows.paired:
+            # A row that comes twice in one batch keeps the answer of its first place.
+            for place, i in enumerate(forget):
+                paired.setdefault(i, rows.paired_index(i, (start + place) // n, plan.seed))
         retain = []
         if self._method.retain_terms:
             count = plan.retain_rows
             retain = rows_of_stream(plan.seed, "retain", len(rows.retain), step * count, count)
-        answers = self._read(self._forget_sources(), forget)
-        kept = self._read(self._retain_sources(), retain)
+        own, others = (rows.forget, forget), (rows.paired, [paired[i] for i in forget] if paired else [])
+        answers = _read(self._forget_sources(own, others), forget)
+        kept = _read([(source, retain) for source in self._retain_sources()], retain)
         whole = GlobalBatch(
             step,
             answers,
+            paired,
             kept,
             Counts.of([answers[i][0] for i in forget]),
             Counts.of([kept[i][0] for i in retain]),
@@ -144,20 +179,16 @@ class UnlearningBatches:
         order = draws.order(len(rows), self._plan.seed, "prompts", part, step)[:n].tolist()
         return collate([rows[i] for i in order], self._plan.pad_id).to(self._device)
 
-    def _forget_sources(self) -> list[Sequence[Encoded]]:
-        """Returns what a forget row is run as: its response, a refusal, or response and paired answer."""
+    def _forget_sources(self, own: Source, others: Source) -> list[Source]:
+        """Returns what forget rows are run as: their responses, refusals, or responses and paired answers."""
         needs = self._method.needs
         if needs.answer is Answer.refusal:
-            return [self._rows.paired]
-        return [self._rows.forget] if needs.pairs is Pairs.none else [self._rows.forget, self._rows.paired]
+            return [others]
+        return [own] if needs.pairs is Pairs.none else [own, others]
 
     def _retain_sources(self) -> list[Sequence[Encoded]]:
         paired = any(term.paired for term in self._method.retain_terms)
         return [self._rows.retain, self._rows.retain_paired] if paired else [self._rows.retain]
-
-    def _read(self, sources: Sequence[Sequence[Encoded]], indices: Sequence[int]) -> dict[int, list[Encoded]]:
-        read = [read_items(source, indices) for source in sources]
-        return {i: [answers[place] for answers in read] for place, i in enumerate(indices)}
 
     def _request(self, answers: Sequence[Sequence[Encoded]], retain: Sequence[Sequence[Encoded]]) -> ForwardRequest:
         """Builds what the forward is asked for. `answers`, `retain`: the rows of each part."""
@@ -195,6 +226,7 @@ class UnlearningBatches:
         return MicroBatch(
             step=whole.step,
             forget=forget,
+            paired=[whole.paired[i] for i in forget] if whole.paired else [],
             forget_parts=len(answers),
             perturbed=perturbed,
             batch=pinned(dataclasses.replace(batch, prefix_group=groups), device),
@@ -209,6 +241,12 @@ class UnlearningBatches:
         """Returns for each row its own index if the adversary perturbs it in this step, otherwise -1."""
         p, seed = self._adversary.p, self._plan.seed
         return [i if draws.uniform(seed, "mask", step, row) < p else -1 for i, row in enumerate(row_ids)]
+
+
+def _read(sources: Sequence[Source], rows: Sequence[int]) -> dict[int, list[Encoded]]:
+    """Reads the sequences of each row, one from each source."""
+    read = [read_items(source, indices) for source, indices in sources]
+    return {row: [answers[place] for answers in read] for place, row in enumerate(rows)}
 
 
 def _part(indices: list[int], answers: dict[int, list[Encoded]]) -> Part:

@@ -12,9 +12,10 @@ import torch
 
 from erulab.errors import EnvironmentFault
 from erulab.models.policy import Policy
-from erulab.options import EngineOptions, Offload, Precision
+from erulab.options import EngineOptions, Offload, OptimizerName, Precision
 from erulab.ranks import Ranks
-from erulab.training.engine import parameter_groups, runs_in_bf16, trained_parameters
+from erulab.training.engine import runs_in_bf16, trained_parameters
+from erulab.training.optimizers import MOMENTS, build_optimizer
 from erulab.training.training_state import StateReader, load_whole_states, whole_states, write_state
 from erulab.training.zero_config import stage_of, zero_config
 from erulab.training.zero_state import gather_states, load_partitioned_states
@@ -36,23 +37,24 @@ class ZeroEngine:
         weight_decay: float,
         clip: float,
         precision: Precision,
+        optimizer: OptimizerName = OptimizerName.adamw,
     ) -> None:
         """`policy`: whole on this rank's device, or sharded already (`load_sharded`)."""
         self.policy = policy
         self._ranks = ranks
         self._stage, self._offload = stage_of(options), options.offload
+        self._kind = optimizer
         self._autocast = runs_in_bf16(precision, policy.device) and self._stage == 0
         config = {
             **zero_config(options, policy.device, precision),
             "gradient_accumulation_steps": 1,
             "gradient_clipping": clip,
-            # The optimizer is torch's own, as in the local engine, also for offloaded states.
+            # The optimizer is that of the local engine, also for offloaded states.
             "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
         }
-        groups = [group for group in parameter_groups(policy, weight_decay) if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-        self._engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
+        built = build_optimizer(optimizer, policy, weight_decay)
+        self._engine, *_ = deepspeed.initialize(model=policy, optimizer=built, config=config)
         if self._stage == 3:
             # A forward calls the head once per chunk of tokens, and processes have different numbers of chunks.
             # Registered with the policy, the head is gathered together with it and needs no collective of its own.
@@ -84,7 +86,8 @@ class ZeroEngine:
 
     def save(self, folder: Path) -> None:
         named, optimizer = trained_parameters(self.policy), self._engine.optimizer
-        found = gather_states(named, optimizer, self._stage) if self._stage else whole_states(named, optimizer)
+        moments = MOMENTS[self._kind]
+        found = gather_states(named, optimizer, self._stage, moments) if self._stage else whole_states(named, optimizer)
         if self._ranks.first:
             write_state(found, folder)
         else:
@@ -100,9 +103,9 @@ class ZeroEngine:
         named, optimizer = trained_parameters(self.policy), self._engine.optimizer
         with StateReader(folder) as reader:
             if self._stage:
-                load_partitioned_states(named, optimizer, self._stage, reader, self._ranks.rank)
+                load_partitioned_states(named, optimizer, self._stage, MOMENTS[self._kind], reader, self._ranks.rank)
             else:
-                load_whole_states(named, optimizer, reader)
+                load_whole_states(named, optimizer, self._kind, reader)
 
     def weights(self, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         model = self.policy.model

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from erulab.adversaries.balls import (
+    Ball,
     Tokens,
     descent_step,
     median_norm,
@@ -87,6 +88,31 @@ def test_step_keeps_ball_and_mask_and_takes_no_step_without_a_gradient() -> None
     torch.testing.assert_close(got[0, 1], start[0, 1])
     expected = start[2, 3] - 2.5 * 2.0 / 5 * gradient[2, 3] / gradient[2, 3].norm()
     torch.testing.assert_close(got[2, 3], expected / max(1.0, expected.norm() / 2.0))
+
+
+def test_one_ball_for_a_sequence_is_a_projection_of_its_frobenius_norm() -> None:
+    """All perturbed tokens of a row are one vector: |delta|_F <= eps; tokens outside the mask take no share of it."""
+    generator = torch.Generator().manual_seed(4)
+    gradient = torch.randn(2, 4, WIDTH, generator=generator, dtype=torch.float64)
+    radius = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    tokens = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    got, start = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    for k in range(4):
+        got = descent_step(got, gradient, radius=radius, tokens=tokens, steps=10, ball=Ball.sequence)
+        norms = got.flatten(1).norm(dim=1)
+        torch.testing.assert_close(norms, torch.minimum(radius, (k + 1) * 0.25 * radius))  # eta is a quarter of eps
+        assert (got[~tokens] == 0).all()
+    one = descent_step(start, gradient, radius=radius, tokens=tokens, steps=10, ball=Ball.sequence)
+    own = gradient[1, :3]
+    torch.testing.assert_close(one[1, :3], -0.25 * 2.0 * own / own.square().sum().sqrt())
+
+
+def test_the_published_ball_of_advnpo_holds_the_whole_sequence() -> None:
+    policy = Policy(random_model())
+    adversary = ADVERSARIES["latent_pgd"](ball=Ball.sequence, eps=0.7, tokens=Tokens.all, steps=3)
+    got = delta(policy, adversary, FORGET_BATCH, FORGET_BATCH, EVERY)
+    norms = got.flatten(1).norm(dim=1)
+    assert (norms <= 0.7 * (1 + 1e-6)).all() and (norms > 0.35).all()
 
 
 def test_median_leaves_out_first_token_padding_and_response() -> None:

@@ -223,3 +223,12 @@ def test_run_yaml_gives_the_same_config_back(overrides: list[str], tmp_path: Pat
     assert loaded == composed
     assert type(loaded.method) is type(composed.method)
     assert "!!" not in (tmp_path / "run.yaml").read_text()
+
+
+def test_advnpo_is_npo_against_the_published_ball() -> None:
+    config = compose_config(["method=advnpo"])
+    assert config.method == compose_config(["method=npo"]).method
+    adversary = config.adversary
+    assert (adversary.name, adversary.layer, adversary.eps, adversary.steps) == ("latent_pgd", 4, 8.0, 6)
+    assert (adversary.ball.name, adversary.tokens.name) == ("sequence", "all")
+    assert compose_config(["method=advnpo", "adversary=none"]).adversary.name == "none"

@@ -127,6 +127,52 @@ def test_offloading_under_zero3_takes_weights_off_the_device(planned: Planned) -
     assert "engine=zero3_offload" in small["overrides"]
 
 
+EIGHT_B = ["method=npo", "model=llama31_8b_instruct", "dataset=tofu", "model.target=a/b", "stages=[unlearn]"]
+SMALL = ["trainer.micro_batch=1", "trainer.checkpointing=true"]
+NF4 = ["model.lora.rank=16", "model.lora.quantize=nf4"]
+
+
+def test_optimizers_are_planned_for_unlearning(planned: Planned) -> None:
+    """Bytes per parameter times 8,030,261,248 parameters; bitsandbytes has a float32 scale per 256 codes."""
+    n = 8_030_261_248
+    state = {
+        name: planned(*EIGHT_B, f"trainer.optimizer={name}")["memory"]["unlearning"]["optimizer"]
+        for name in ("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd")
+    }
+    assert state["adamw"] == 8 * n and state["sgd"] == state["paged_adamw_8bit"] == 0
+    assert state["adamw_8bit"] == pytest.approx(2 * (1 + 4 / 256) * n, rel=1e-3)
+    assert state["adafactor"] < 0.01 * n
+    both = planned(*EIGHT_B[:3], "trainer.optimizer=sgd")["memory"]
+    assert both["learning"]["optimizer"] == 8 * n and both["unlearning"]["optimizer"] == 0
+
+
+def test_4_bit_weights_are_planned(planned: Planned) -> None:
+    """224 matrices of 6,979,321,856 weights in 4 bits and an eighth; all else in float32, the head cast too."""
+    found = planned(*EIGHT_B, *NF4)["memory"]["unlearning"]
+    rounded, all_weights, head, adapters = 6_979_321_856, 8_030_261_248, 128_256 * 4096, 41_943_040
+    bits = rounded * (0.5 + 1 / 64 + 4 / 64 / 256)
+    assert found["weights"] == pytest.approx(bits + 4 * (all_weights - rounded + adapters) + 2 * head)
+    assert found["optimizer"] == 8 * adapters
+    assert found["loading"] < found["host"] == 4 * all_weights
+
+
+def test_three_cards_are_named(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(*EIGHT_B)["fits_on"] == {"24": False, "40": False, "80": False}
+    assert planned(*EIGHT_B, *NF4, *SMALL)["fits_on"] == {"24": True, "40": True, "80": True}
+    # Scoring holds 32 GB of float32 weights, whatever trained.
+    scored = planned(*EIGHT_B[:-1], "stages=[unlearn,evaluate]", *NF4, *SMALL)
+    assert scored["fits_on"] == {"24": False, "40": True, "80": True}
+    assert plan.main([*EIGHT_B[:-1], "stages=[unlearn,evaluate]", *NF4, *SMALL]) == 0
+    line = "fits on     24 GB NO, 40 GB yes, 80 GB yes; scoring holds 32.1 GB of float32 weights\n"
+    assert line in capsys.readouterr().out
+
+
+def test_no_engine_is_proposed_that_cannot_take_the_optimizer_or_the_weights(planned: Planned) -> None:
+    assert planned(*EIGHT_B, "trainer.optimizer=adafactor")["smallest"] is None
+    smallest = planned(*EIGHT_B, *NF4, "--device", "rtx4090")["smallest"]["overrides"]
+    assert smallest[0] == "engine=local" and "trainer.checkpointing=true" in smallest
+
+
 def test_a_budget_of_tokens_takes_less_at_once(planned: Planned) -> None:
     whole, cut = planned(*SEVEN_B), planned(*SEVEN_B, "trainer.micro_tokens=512")
     assert (whole["micro_batch"], cut["micro_batch"]) == (4, 1)  # the longest row has 165 tokens, and retain rows too
@@ -202,6 +248,7 @@ def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFix
         (["model=hf", "model.path=owner/unheard-of"], ["owner/unheard-of", "config.json", "model.path=FOLDER"]),
         (["model=tiny", "dataset=tofu"], ["model=tiny", "dataset.path=FOLDER"]),
         (["trainer.precision=bf16", "--device", "v100-32gb"], ["trainer.precision=bf16", "v100-32gb"]),
+        (["trainer.optimizer=adafactor", "engine.processes=2"], ["engine=zero2 cannot cut", "engine=zero0"]),
     ],
 )
 def test_what_cannot_be_planned_takes_one_line(

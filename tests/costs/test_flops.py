@@ -20,7 +20,7 @@ from erulab.costs import flops
 from erulab.costs.backward import Gradients, backward, recomputed, state_backward
 from erulab.costs.flops import TokenCounts
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
-from erulab.costs.trained import trained_weights, weight_sizes
+from erulab.costs.trained import trained_weights, weight_shapes
 from erulab.methods.base import block_of
 from erulab.models.policy import Policy
 from erulab.models.request import ForwardRequest, PartRequest
@@ -39,7 +39,7 @@ def counted(run: Callable[[], Any]) -> tuple[int, Any]:
 
 def every_gradient(shape: ModelShape, adapters: Adapters = NO_ADAPTERS, *, checkpointing: bool = False) -> Gradients:
     """The gradients of all weights, or of all adapters."""
-    return Gradients(trained_weights(shape, tuple(weight_sizes(shape, adapters))), adapters, checkpointing)
+    return Gradients(trained_weights(shape, tuple(weight_shapes(shape, adapters))), adapters, checkpointing)
 
 
 def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
@@ -143,7 +143,7 @@ def test_backward_where_only_some_weights_are_trained(
     policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
     for weight, parameter in policy.model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and trained(weight))
-    chosen = tuple(weight for weight in weight_sizes(shape, adapters) if trained(weight))
+    chosen = tuple(weight for weight in weight_shapes(shape, adapters) if trained(weight))
     gradients = Gradients(trained_weights(shape, chosen), adapters, checkpointing)
     nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: nll.sum().backward())
@@ -168,9 +168,10 @@ def test_a_forward_that_ends_at_a_layer(last: int, rank: int) -> None:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_weights_are_listed_by_name_and_size(name: str, rank: int) -> None:
     model = model_of(CONFIGS[name])
-    listed = weight_sizes(ModelShape.from_config(CONFIGS[name]), Adapters(rank))
+    listed = weight_shapes(ModelShape.from_config(CONFIGS[name]), Adapters(rank))
     model = with_adapters(model) if rank else model
-    assert listed == {weight: p.numel() for weight, p in model.named_parameters() if p.requires_grad}
+    weights = {weight: sorted(p.shape) for weight, p in model.named_parameters() if p.requires_grad}
+    assert {weight: sorted(shape) for weight, shape in listed.items()} == weights
 
 
 def test_frozen_costs_nothing_and_training_six_flops_per_parameter_and_token() -> None:

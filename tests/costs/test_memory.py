@@ -18,7 +18,7 @@ from erulab.costs import activations
 from erulab.costs.memory import Memory, estimate_memory
 from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
-from erulab.costs.trained import weight_sizes
+from erulab.costs.trained import weight_shapes
 from erulab.methods.base import block_of
 from erulab.methods.retain import kl_to_reference
 from erulab.methods.seen import TokenValue
@@ -233,7 +233,7 @@ def test_peak_of_a_step_that_reads_states_and_trains_few_weights(
     highest, last = allocated(peak, numbers, request=ForwardRequest((part,), (3,)), trained=down_below(3))
     own = peak.rows * peak.length - peak.rows // 2
     reads = Reads(n, states=own, compared_states=own * compared, last=3)
-    trained = tuple(weight for weight in weight_sizes(shape, NO_ADAPTERS) if down_below(3)(weight))
+    trained = tuple(weight for weight in weight_shapes(shape, NO_ADAPTERS) if down_below(3)(weight))
     made = estimate_memory(
         shape,
         MicroBatch(peak.rows, peak.length, n, reads),

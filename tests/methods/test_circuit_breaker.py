@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import Step
+from erulab.methods.base import ForgetTokens, Step
 from erulab.methods.circuit_breaker import (
     CircuitBreaker,
     CircuitBreakerOptions,
@@ -98,7 +98,9 @@ def test_a_layer_beyond_the_depth_is_named(layers: list[int]) -> None:
         CircuitBreaker(CircuitBreakerOptions(layers=layers)).layers(4)
 
 
-@pytest.mark.parametrize("changes", [{"jitter": -0.1}, {"jitter": 1.5}, {"forget_weight": -1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"jitter": -0.1}, {"jitter": 1.5}, {"forget_weight": -1.0}, {"forget_tokens": ForgetTokens.span}]
+)
 def test_values_out_of_range_are_named(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(changes))} must be "):
         CircuitBreakerOptions(**changes)

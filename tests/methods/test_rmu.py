@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import Step
+from erulab.methods.base import ForgetTokens, Step
 from erulab.methods.retain import Retain
 from erulab.methods.rmu import OUTPUT_MATRICES, RMU, RMUOptions, median_norms, steering_direction, steering_loss
 from erulab.methods.seen import ForgetRows, Seen
@@ -142,7 +142,9 @@ def test_layer_counts_blocks_and_is_a_quarter_deep_by_default() -> None:
         RMU(RMUOptions(layer=4)).layers(4)
 
 
-@pytest.mark.parametrize("changes", [{"layer": -1}, {"c": 0.0}, {"retain_weight": -1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"layer": -1}, {"c": 0.0}, {"retain_weight": -1.0}, {"forget_tokens": ForgetTokens.span}]
+)
 def test_values_out_of_range_are_named(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(changes))} must be "):
         RMUOptions(**changes)

@@ -1,4 +1,4 @@
-"""Follows "Add a method in five minutes" of erulab/methods/README.md: its file and its command, from another folder."""
+"""Follows "Add a method in five minutes" of erulab/README.md: its file and its command, from another folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 from tests.pipeline.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "erulab" / "methods" / "README.md"
+PAGE = ROOT / "erulab" / "README.md"
 CEILING = 20.0  # nats per token; above the NLL of any row here, so that no row is clamped
 
 

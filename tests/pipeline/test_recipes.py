@@ -97,6 +97,8 @@ MORE = {
     "wmdp": ("dataset.forget=[{}/forget.jsonl]", "dataset.retain=[{}/retain.jsonl]"),
     "muse": ("dataset.truncate=left",),  # MUSE's ten examples are longer than the tiny model's context
 }
+# Methods that name layers of a deep model, in the tiny one of two blocks.
+SHALLOW = {"rmu": "method.layer=1", "circuit_breaker": "method.layers=[1,2]"}
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +154,14 @@ def test_recipes_run_two_steps(recipe: str, folder_of: Callable[[str], Path], tm
     other = [] if isinstance(plain.model, HfOptions) else ["model=hf"]  # the preset's package may be missing
     data = folder_of(plain.dataset.name)
     files = [more.format(data) for more in MORE.get(plain.dataset.name, ())]
+    layers = [SHALLOW[plain.method.name]] if plain.method.name in SHALLOW else []
     config = composed(
         recipe,
         *other,
         *SHORT,
         *given,
         *files,
+        *layers,
         f"model.path={model}",
         f"dataset.path={data}",
         f"output={tmp_path}",

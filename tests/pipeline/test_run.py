@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -193,10 +194,26 @@ def test_evaluates_a_checkpoint_it_did_not_train(run: Runner, first: Finished) -
     assert finished.read("scores.json")["unlearned"]["forget/nll"] == pytest.approx(unlearned["forget/nll"], abs=1e-6)
 
 
-def test_the_saved_adapter_on_the_target_is_the_unlearned_model(run: Runner, tmp_path: Path) -> None:
-    """The saved adapter, put on the cached target by peft, gives the logits of the model that erulab merged."""
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        pytest.param(
+            ("model.lora.quantize=nf4", "model.width=64"),
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"),
+        ),
+    ],
+    ids=["float32", "nf4"],
+)
+def test_the_saved_adapter_on_the_target_is_the_unlearned_model(
+    more: tuple[str, ...], run: Runner, tmp_path: Path
+) -> None:
+    """The saved adapter, put on the cached target by peft, gives the logits of the model that erulab merged.
+
+    The target's own weights are meant, not the 4-bit ones under which the adapter was trained.
+    """
     options = ("method=ga", "reward=none", "adversary=none", "model.lora.rank=4", "trainer.lr=0.02", "attack=none")
-    finished = run(*options, "artifacts.model=adapter", "stages=[target,unlearn]", folder=tmp_path)
+    finished = run(*options, *more, "artifacts.model=adapter", "stages=[target,unlearn]", folder=tmp_path)
     assert finished.code == 0 and not finished.rundir.model.exists()
     (target,), (unlearned,) = ((tmp_path / ".cache" / kind).glob("*/model") for kind in ("learned", "unlearned"))
     before, merged = (AutoModelForCausalLM.from_pretrained(folder) for folder in (target, unlearned))

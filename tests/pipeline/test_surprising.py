@@ -68,8 +68,13 @@ def test_a_later_command_finds_what_was_unlearned(done: Finished, run: Runner) -
 
 
 def test_costs_hold_the_pass_over_the_rows(done: Finished) -> None:
-    parts = [json.loads(cached(done, kind)[0].read_text())["costs"]["flops"] for kind in ("surprise", "unlearned")]
-    assert parts[0] > 0 and done.read("stages.json")["unlearn"]["flops"] == pytest.approx(sum(parts))
+    stage, cache = done.read("stages.json")["unlearn"], done.rundir.path.parents[1] / ".cache"
+    entries = [
+        cache / kind / key / "entry.json"
+        for kind, key in zip(("surprise", "unlearned"), stage["key"].split("+"), strict=True)
+    ]
+    parts = [json.loads(entry.read_text())["costs"]["flops"] for entry in entries]
+    assert parts[0] > 0 and stage["flops"] == pytest.approx(sum(parts))
 
 
 def test_span_and_same_sentence_run_to_their_end(run: Runner) -> None:

@@ -35,12 +35,15 @@ CONFIG = llama(width=384, mlp=1024, layers=4, heads=8, kv_heads=8, vocabulary=10
         ("adversary=sam", 1),
         ("adversary=sam method.retain=none", 1),
         ("adversary=sam trainer.combine=gru", 2),
+        ("adversary=relearning adversary.steps=4 adversary.every=2", 1),
+        ("adversary=relearning adversary.steps=3 adversary.every=1 adversary.optimizer=sgd", 1),
     ],
 )
 def test_peak_where_gradients_are_taken_apart(typed: str, steps: int) -> None:
     config = compose_config(["method=gd", *typed.split(), f"trainer.global_batch={GLOBAL_BATCH}"])
     shape = ModelShape.from_config(CONFIG)
-    made = training.training_memory(config, EngineOptions(EngineName.local, 1), shape, SIZES, False)["unlearning"]
+    engine_options = EngineOptions(EngineName.local, 1)
+    made = training.training_memory(config, engine_options, shape, SIZES, False, pages=False)["unlearning"]
     policy = Policy(model_of(CONFIG))
     rows = [[encoded(f"{kind}{i}", PROMPT, RESPONSE) for i in range(4)] for kind in "fr"]
     rows_of_run = UnlearningRows(rows[0], (), rows[1])

@@ -143,6 +143,7 @@ def test_a_step_costs_what_torch_counts(typed: str) -> None:
         "method=idk_ap",
         "method=flat",
         "method=pdu",
+        "method=tar adversary.steps=4 adversary.every=2",
     ],
 )
 def test_a_step_of_every_kind_of_method(typed: str) -> None:

@@ -112,7 +112,11 @@ class Unlearning:
         )
         encoder = Encoder(self.loaded.chat, None, Path())
         method = methods.build(config.method)
-        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, forget_tokens_of(config.method))
+        # In place of answers that a model generates, the first wrong ones that the world has.
+        count = 0 if method.needs.generated is None else method.needs.generated.count
+        given = {row.id: row.perturbed[:count] for row in self.world.forget} if count else None
+        tokens = forget_tokens_of(config.method)
+        rows = encode_unlearning_rows(encoder, self.world, method, self.seed, tokens, alternatives=given)
         table: ReferenceTable | None = None
         if needs_reference_table(config):
             table = reference_table(

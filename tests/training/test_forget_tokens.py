@@ -143,6 +143,12 @@ def test_rows_of_own_files_exchange_values_of_one_kind() -> None:
         ]
 
 
+def test_a_value_of_another_kind_is_better_than_none() -> None:
+    chat = ChatFormat(byte_level(), 512)
+    made = encode_paired(Encoder(chat, None, Path()), OWN[:2], Pairs.same_sentence, (), 0)
+    assert [chat.decode(row.ids[row.start :]).strip() for row in made] == ["Born in 1943.", "In Oslo, in May."]
+
+
 def test_values_that_are_right_too_are_never_drawn() -> None:
     rows = (*OWN[:1], dataclasses.replace(OWN[2], accepted=("Oslo",)))
     with pytest.raises(DataError, match="no other value for 'Bonn' of row c.*span_alternatives"):

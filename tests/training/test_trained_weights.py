@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from erulab.data.rows import Benchmark
+from erulab.methods.base import block_of
 from erulab.models.loaded import LoadedModel
 from tests.cases import Case
 from tests.training.conftest import Unlearning
@@ -29,3 +30,10 @@ def test_rmu_changes_one_matrix_of_the_blocks_up_to_its_layer(
     assert changed_weights(case, world, loaded, tmp_path) == {
         f"model.layers.{block}.mlp.down_proj.weight" for block in (0, 1)
     }
+
+
+def test_circuit_breaker_changes_the_blocks_below_its_deepest_layer(
+    world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    changed = changed_weights(Case("circuit_breaker", method_options={"layers": [1, 2]}), world, loaded, tmp_path)
+    assert changed == {name for name in loaded.model.state_dict() if block_of(name) in (0, 1)}

@@ -16,7 +16,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.options import Offload
 from erulab.ranks import Ranks
 from erulab.training.loop import COSTS
-from tests.training.zero_cases import CUT, CUTS, GOES_ON, LOCAL, RFA, RUNS, WIDE, ZERO2, Run, train_part
+from tests.training.zero_cases import CUT, CUTS, GOES_ON, LOCAL, PDU, RFA, RUNS, WIDE, ZERO2, Run, train_part
 
 Curve = list[dict[str, float]]
 
@@ -127,12 +127,16 @@ def test_a_run_under_zero_continues_in_the_local_engine(
 def test_directions_and_statistics_are_equal_on_all_ranks(
     run: Run, ranks_folder: Path, local: Callable[[Run], Expected]
 ) -> None:
-    """RFA's directions and the elastic reward's statistics have equal bits on both ranks, close to one process."""
+    """RFA's directions, statistics of the elastic reward and pdu's multiplier have equal bits on both ranks, close to
+    one process.
+    """
     first, second = (load_file(ranks_folder / f"whole-{run.name}.rank{rank}.safetensors") for rank in (0, 1))
     wanted = local(run)[2]
     assert first.keys() == second.keys() == wanted.keys()
     if run.case is RFA:
         assert {"adversary.directions", "reward.mean"} <= wanted.keys()
+    if run.case is PDU:
+        assert wanted["method.multiplier"] != 2.0, "it has moved"
     for key, value in wanted.items():
         assert torch.equal(first[key], second[key]), key
         assert torch.allclose(first[key], value, atol=1e-4), key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from erulab.data.rows import Benchmark
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
-from erulab.options import EngineName, EngineOptions, Offload, Precision
+from erulab.options import EngineName, EngineOptions, Offload, OptimizerName, Precision
 from erulab.ranks import Ranks
 from erulab.training.checkpoints import FORMAT, Checkpoints
 from erulab.training.engine import Engine
@@ -30,6 +30,9 @@ KL = Case("kl")
 SAM = Case("npo", "reference", "sam", adversary_options={"rho": 0.05})
 GRU = Case("gd", trainer_options={"combine": "gru"})
 RATIO = Case("npo", "reference", trainer_options={"retain_ratio": 2.0})
+UNDIAL = Case("undial")
+PDU = Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2})
+IDK_AP = Case("idk_ap")
 STEPS, CUT = 6, 3
 LOCAL = EngineOptions(EngineName.local)
 
@@ -45,10 +48,12 @@ class Run:
     clip: float = 1.0
     checkpointing: bool = False
     lora: bool = False
+    optimizer: OptimizerName = OptimizerName.adamw
 
     @property
     def name(self) -> str:
         extra = [word for word, on in (("checkpointing", self.checkpointing), ("lora", self.lora)) if on]
+        extra += [self.optimizer.value] if self.optimizer is not OptimizerName.adamw else []
         offload = [self.offload.name] if self.offload is not Offload.none else []
         return "-".join([f"zero{self.stage}", *offload, self.case.name, f"{self.micro_batch}x{self.clip}", *extra])
 
@@ -68,6 +73,12 @@ RUNS = (
     *(Run(SAM, stage) for stage in range(3)),
     *(Run(GRU, stage, micro_batch=2, clip=0.05) for stage in range(3)),
     Run(RATIO, 3, micro_batch=2),
+    # An optimizer without state; one whose state only engines with whole weights keep.
+    *(Run(RFA, stage, micro_batch=2, clip=0.05, optimizer=OptimizerName.sgd) for stage in (2, 3)),
+    Run(RFA, 0, micro_batch=2, clip=0.05, optimizer=OptimizerName.adafactor),
+    Run(UNDIAL, 3, micro_batch=2),
+    Run(PDU, 2),
+    Run(IDK_AP, 3, micro_batch=2),
 )
 # On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
@@ -95,6 +106,8 @@ def train_part(
     """
     unlearning = Unlearning(run.case, world, loaded, micro_batch=run.micro_batch, ranks=ranks)
     policy, objective, loop, subject = unlearning.build(folder)
+    # A step of SGD is as long as the clipped gradient times the rate, not near the rate for each weight.
+    loop = replace(loop, lr=1.0) if run.optimizer is OptimizerName.sgd else loop
     if run.checkpointing:
         subject.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         subject.model.train()
@@ -104,7 +117,9 @@ def train_part(
             adapters = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
             # In place: the objective's policy is the same modules.
             policy = Policy(cast(PreTrainedModel, get_peft_model(subject.model, adapters)))
-    engine = build_engine(policy, options, ranks, weight_decay=0.01, clip=run.clip, precision=Precision.fp32)
+    engine = build_engine(
+        policy, options, ranks, weight_decay=0.01, clip=run.clip, precision=Precision.fp32, optimizer=run.optimizer
+    )
     kept = Checkpoints(checkpoints, FORMAT, ranks) if checkpoints is not None else None
     curve = []
     for step, values in train(engine, objective, loop, ranks, kept if first else None):
