@@ -64,7 +64,7 @@ def test_help_names_groups_choices_and_examples() -> None:
     # Processor time, because other tests run at the same time.
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert answer.returncode == 0, answer.stderr
-    for line in ("method: dpo, ", ", kl, none, npo, ", "attack: ", "quantize, relearn", "experiment/tofu: llama2"):
+    for line in ("method: ", ", dpo, ", ", none, npo, ", "attack: ", "quantize, relearn", "experiment/tofu: llama2"):
         assert line in answer.stdout
     assert "sweep=methods" in answer.stdout
     assert "schema_" not in answer.stdout

@@ -33,6 +33,9 @@ RATIO = Case("npo", "reference", trainer_options={"retain_ratio": 2.0})
 UNDIAL = Case("undial")
 PDU = Case("pdu", method_options={"retain_weight": 2.0, "warmup": 0.2})
 IDK_AP = Case("idk_ap")
+RMU = Case("rmu", method_options={"layer": 1, "adaptive": True, "c": 3.0})
+REROUTING = Case("circuit_breaker")
+REPNOISE = Case("repnoise", method_options={"beta": 0.1})
 STEPS, CUT = 6, 3
 LOCAL = EngineOptions(EngineName.local)
 
@@ -79,6 +82,9 @@ RUNS = (
     Run(UNDIAL, 3, micro_batch=2),
     Run(PDU, 2),
     Run(IDK_AP, 3, micro_batch=2),
+    *(Run(RMU, stage, micro_batch=2) for stage in range(4)),
+    Run(REROUTING, 3, micro_batch=2, checkpointing=True),
+    Run(REPNOISE, 3, micro_batch=2),
 )
 # On four processes, with two rows each.
 WIDE = (Run(RFA, 2, micro_batch=2), Run(PGD, 3, micro_batch=2))
