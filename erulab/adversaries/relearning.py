@@ -11,9 +11,9 @@ forget rows about facts that no row of the step is about [design], drawn anew fo
 weights are restored, bit for bit. With K = 0 the step is the plain one.
 
 When to use it: with method=tar, to train against the fine-tuning attack itself. What it costs: K forwards and backwards
-of a global batch per step (counted as the adversary's), and K / every gradients of the forget loss instead of one; the
-weights are held twice, with adamw four times. Limit: only fine-tuning of this kind and length is seen; published
-relearning curves of TAR are no better than NPO's.
+of a global batch per step, and K / every gradients of the forget loss instead of one (of all these, one gradient of the
+forget loss counts as training's, the rest as the adversary's); the weights are held twice, with adamw four times.
+Limit: only fine-tuning of this kind and length is seen; published relearning curves of TAR are no better than NPO's.
 """
 
 from __future__ import annotations

@@ -1,27 +1,18 @@
-"""FLOPs of forwards and backwards in closed form; a multiplication with its addition counts as 2.
+"""FLOPs of forwards in closed form; a multiplication with its addition counts as 2. Backwards are in backward.py.
 
 Counted are matrix products: the linear layers of the blocks at every position, attention scores and values over the
 whole square of a row (the half that the causal mask hides is computed and thrown away; torch's own counter counts it
 too), and the head at supervised positions only, where erulab computes it. Norms, activations, rotary embeddings and the
-softmax are left out: they matter on tiny models, and are below 1 % on models of 100M parameters and more.
+softmax are left out, and so are products inside a loss: they matter on tiny models, and are below 1 % on models of
+100M parameters and more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, Linear, ModelShape, Place
-
-
-class Backward(Enum):
-    """The tensors that a backward computes gradients of."""
-
-    full = "full"  # activations and all weights
-    lora = "lora"  # activations and adapters
-    activations = "activations"  # a state between blocks: latent_pgd's delta
-    frozen = "frozen"  # nothing
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 
 
 @dataclass(frozen=True)
@@ -62,111 +53,56 @@ class TokenCounts:
         return TokenCounts(self.count * factor, self.tokens * factor, self.squares * factor, self.supervised * factor)
 
 
-def forward(shape: ModelShape, rows: TokenCounts, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS) -> float:
+def forward(
+    shape: ModelShape,
+    rows: TokenCounts,
+    *,
+    layer: int = 0,
+    last: int | None = None,
+    adapters: Adapters = NO_ADAPTERS,
+) -> float:
     """Returns the FLOPs of one forward.
 
     Args:
-        rows: the positions that are computed.
+        rows: the positions that are computed; `supervised` counts a position as often as the head reads it.
         layer: the first block that is run; the blocks below it are skipped.
+        last: the forward ends at the input of this block; None: it runs through all of them.
         adapters: of the model, if any.
     """
-    share = (shape.layers - layer) / shape.layers
+    share = ((shape.layers if last is None else last) - layer) / shape.layers
     weights = shape.linear_weights + shape.adapter_parameters(adapters)
-    return share * (2 * weights * rows.tokens + _attention_flops(shape, rows)) + _head_flops(shape, rows)
+    return share * (2 * weights * rows.tokens + attention_flops(shape, rows)) + head_flops(shape, rows.supervised)
 
 
-def recompute(shape: ModelShape, rows: TokenCounts, *, adapters: Adapters = NO_ADAPTERS) -> float:
+def recompute(
+    shape: ModelShape,
+    rows: TokenCounts,
+    *,
+    layer: int = 0,
+    last: int | None = None,
+    adapters: Adapters = NO_ADAPTERS,
+) -> float:
     """Returns the FLOPs that gradient checkpointing adds to a backward: the blocks again, without their last matrix.
 
     torch stops a recomputation as soon as everything that backward needs is there, and the last of it is the input of
     the last matrix. With adapters it is the input of their second matrix, which peft runs after the weights themselves.
+
+    Args:
+        rows, adapters: as for `forward`.
+        layer, last: blocks layer .. last-1 are recomputed: those that a gradient goes through.
     """
     final = shape.linears[-1]
-    last = shape.layers * (adapters.rank * final.outputs if adapters.on(final) else final.weights)
+    count = (shape.layers if last is None else last) - layer
+    unused = count * (adapters.rank * final.outputs if adapters.on(final) else final.weights)
     headless = TokenCounts(rows.count, rows.tokens, rows.squares)
-    return forward(shape, headless, adapters=adapters) - 2 * last * rows.tokens
+    return forward(shape, headless, layer=layer, last=last, adapters=adapters) - 2 * unused * rows.tokens
 
 
-def backward(
-    shape: ModelShape,
-    rows: TokenCounts,
-    kind: Backward,
-    *,
-    layer: int = 0,
-    adapters: Adapters = NO_ADAPTERS,
-    checkpointing: bool = False,
-) -> float:
-    """Returns the FLOPs of the backward that follows `forward(shape, rows)`.
-
-    A matrix product has two gradients, each as expensive as the product itself. Attention has no weights: its backward
-    always costs twice its forward.
-
-    Args:
-        rows: the positions that the forward computed.
-        kind: the tensors that gradients are computed of.
-        layer: with Backward.activations, the block whose input the gradient is of; only blocks from there on count.
-        adapters: of the model in the forward.
-        checkpointing: whether blocks are recomputed. With adapters, peft then makes the embedding's output require a
-            gradient, so the first block passes one on. The recomputation itself is `recompute`.
-    """
-    if kind is Backward.frozen:
-        return 0.0
-    if kind is Backward.full:
-        return 2 * forward(shape, rows)
-    if kind is Backward.activations:
-        share = (shape.layers - layer) / shape.layers
-        weights = shape.linear_weights + shape.adapter_parameters(adapters)
-        return share * (2 * weights * rows.tokens + 2 * _attention_flops(shape, rows)) + _head_flops(shape, rows)
-    # Nothing below the adapters of the first block is trained, so that block passes no gradient on to its input.
-    first, later = (_block_backward(shape, adapters, inputs) for inputs in (checkpointing, True))
-    entries, share = (one + (shape.layers - 1) * other for one, other in zip(first, later, strict=True))
-    return (
-        2 * entries * rows.tokens + 2 * share / shape.layers * _attention_flops(shape, rows) + _head_flops(shape, rows)
-    )
-
-
-def _block_backward(shape: ModelShape, adapters: Adapters, inputs: bool) -> tuple[float, float]:
-    """Counts the products in the backward of one block where only adapters are trained.
-
-    Args:
-        inputs: whether the block's input requires a gradient.
-    Returns:
-        The entries of all matrices that take part in a product; the share of attention's backward that is computed.
-    """
-
-    def trained(place: Place) -> list[bool]:
-        return [adapters.on(linear) for linear in shape.linears if linear.place is place]
-
-    queries, keys, values = (inputs or any(part) for part in _query_key_value(trained(Place.attention_in)))
-    attention = queries or keys or values
-    middle = inputs if shape.family.parallel else inputs or attention or any(trained(Place.attention_out))
-    input_gradient = {
-        Place.attention_in: inputs,
-        Place.attention_out: attention,
-        Place.mlp_in: middle,
-        Place.mlp_out: middle or any(trained(Place.mlp_in)),
-    }
-
-    def entries(linear: Linear) -> int:
-        passed = linear.weights if input_gradient[linear.place] else 0
-        if not adapters.on(linear):
-            return passed
-        # Both matrices of an adapter are trained; the first passes a gradient on only where its input requires one.
-        return passed + adapters.rank * (linear.inputs * (1 + input_gradient[linear.place]) + 2 * linear.outputs)
-
-    # Four equal products: the gradients of queries, keys, scores and values.
-    share = (queries + keys + (queries or keys) + values) / 4
-    return sum(map(entries, shape.linears)), share
-
-
-def _query_key_value(trained: list[bool]) -> list[list[bool]]:
-    """Splits the input matrices of attention into query, key and value; a fused matrix stands for all three."""
-    return [trained] * 3 if len(trained) == 1 else [[one] for one in trained]
-
-
-def _attention_flops(shape: ModelShape, rows: TokenCounts) -> float:
+def attention_flops(shape: ModelShape, rows: TokenCounts) -> float:
+    """Returns the FLOPs of scores and values in the forward of all blocks."""
     return 4 * shape.layers * shape.heads * shape.head_dim * rows.squares
 
 
-def _head_flops(shape: ModelShape, rows: TokenCounts) -> float:
-    return 2 * shape.head_weights * rows.supervised
+def head_flops(shape: ModelShape, positions: float) -> float:
+    """Returns the FLOPs of the head's forward at so many positions."""
+    return 2 * shape.head_weights * positions

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.costs import flops
-from erulab.costs.flops import Backward, TokenCounts
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
+from erulab.costs.flops import TokenCounts
 from erulab.errors import EnvironmentFault
 
 if TYPE_CHECKING:
@@ -67,60 +65,48 @@ class Ledger:
     def __init__(self) -> None:
         self._spent = Spent()
         self._started = time.perf_counter()
-        self._adversary = False
+        self._adversary = self._adversary_trains = False
 
     @contextmanager
-    def adversary(self) -> Iterator[None]:
-        """Counts the work inside as the adversary's."""
-        before, self._adversary = self._adversary, True
+    def adversary(self, *, trains: bool = False) -> Iterator[None]:
+        """Counts the work inside as the adversary's.
+
+        Args:
+            trains: whether the backward of each forward with gradients is that of the trained weights; otherwise the
+                adversary takes gradients of states, and they are added where it does.
+        """
+        before = self._adversary, self._adversary_trains
+        self._adversary, self._adversary_trains = True, trains
         try:
             yield
         finally:
-            self._adversary = before
+            self._adversary, self._adversary_trains = before
 
-    def add_forward(
-        self, shape: ModelShape | None, rows: TokenCounts, *, layer: int = 0, adapters: Adapters = NO_ADAPTERS
-    ) -> None:
-        """Adds one forward of the blocks from `layer` on; `shape` None: tokens only, as the FLOPs are unknown."""
-        if not self._adversary:
-            self._spent.tokens += rows.tokens
-            self._spent.supervised_tokens += rows.supervised
-        cost = flops.forward(shape, rows, layer=layer, adapters=adapters) if shape is not None else math.nan
-        if self._adversary:
-            self._spent.flops_adversary += cost
-        else:
-            self._spent.flops_forward += cost
-
-    def add_backward(
-        self,
-        shape: ModelShape | None,
-        rows: TokenCounts,
-        kind: Backward,
-        *,
-        layer: int = 0,
-        adapters: Adapters = NO_ADAPTERS,
-        checkpointing: bool = False,
-    ) -> None:
-        """Adds the backward of a forward over the same rows.
+    def add_forward(self, rows: TokenCounts, flops: float) -> None:
+        """Adds one forward.
 
         Args:
-            kind, layer: as for `flops.backward`.
-            checkpointing: whether the blocks from `layer` on are run again first; that is added too.
+            rows: the positions that it computes.
+            flops: NaN if unknown.
         """
-        cost = math.nan
-        if shape is not None:
-            cost = flops.backward(shape, rows, kind, layer=layer, adapters=adapters, checkpointing=checkpointing)
-        if shape is not None and checkpointing:
-            cost += (shape.layers - layer) / shape.layers * flops.recompute(shape, rows, adapters=adapters)
         if self._adversary:
-            self._spent.flops_adversary += cost
+            self._spent.flops_adversary += flops
         else:
-            self._spent.flops_backward += cost
+            self._spent.tokens += rows.tokens
+            self._spent.supervised_tokens += rows.supervised
+            self._spent.flops_forward += flops
+
+    def add_backward(self, flops: float) -> None:
+        """Adds one backward, with what it recomputes; NaN if unknown."""
+        if self._adversary:
+            self._spent.flops_adversary += flops
+        else:
+            self._spent.flops_backward += flops
 
     @property
-    def of_adversary(self) -> bool:
-        """Whether work counts as the adversary's now."""
-        return self._adversary
+    def trains(self) -> bool:
+        """Whether the backward of a forward that is counted now goes down to the trained weights."""
+        return not self._adversary or self._adversary_trains
 
     @property
     def spent(self) -> Spent:

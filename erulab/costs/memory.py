@@ -1,30 +1,17 @@
-"""Estimates the bytes that training takes on one device, by part, in closed form.
-
-The tensors that autograd keeps were read off transformers' blocks with saved-tensor hooks (tests/costs repeats it).
-In a Llama block these are, for each token:
-
-- for each of two norms: the states it reads, the normalised states, and its result, which the next matrices read;
-- query, key, value and the result of attention. With rows of unequal length a mask is passed, and then key and value
-  are repeated to all heads. Attention keeps one log-sum-exp per head, and its mask as numbers: one line of the row's
-  square per token;
-- gate, act(gate), up and their product: four times the width of the MLP.
-
-With float32 weights under autocast, the result of a norm is cast once for each matrix that reads it, and a bfloat16
-copy of every matrix is kept until the backward has ended. Attention kernels of GPUs may keep a little less than those
-of CPUs.
-"""
+"""Estimates the bytes that training takes on one device, by part, in closed form."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from enum import Enum
 
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape, Norm, Place
+from erulab.costs.activations import logits_bytes, saved_activations, states_bytes
+from erulab.costs.backward import Gradients
+from erulab.costs.setup import MicroBatch, NumberFormat, TrainingSetup
+from erulab.costs.shapes import ModelShape
 from erulab.costs.states import state_bytes, trained_matrices, update_bytes
+from erulab.costs.trained import trained_weights, weight_shapes
 from erulab.options import OptimizerName
-
-# Equal to that of erulab/logprobs.py (a test compares them), which loads torch; this module must not.
-CHUNK = 1024
 
 # DeepSpeed's defaults, which erulab does not change, as counts of numbers (deepspeed/runtime/zero/config.py).
 BUCKET = 500_000_000
@@ -33,65 +20,6 @@ PREFETCH = 50_000_000
 
 # Bytes of an nf4 weight: a code of 4 bits; for each 64 weights a scale of 8 bits, and for each 256 scales a float32.
 NF4 = 0.5 + (1 + 4 / 256) / 64
-
-
-class NumberFormat(Enum):
-    """The number formats of weights and activations."""
-
-    fp32 = "fp32"
-    autocast = "autocast"  # engine=local in bf16: weights float32, matrix products bfloat16
-    bf16 = "bf16"  # DeepSpeed in bf16: weights bfloat16, with float32 masters in the optimizer
-
-    @property
-    def weight(self) -> int:
-        """Returns the bytes of a weight, and of its gradient."""
-        return 2 if self is NumberFormat.bf16 else 4
-
-    @property
-    def product(self) -> int:
-        """Returns the bytes of an element that a matrix product gives."""
-        return 4 if self is NumberFormat.fp32 else 2
-
-
-@dataclass(frozen=True)
-class Sharding:
-    """The division of weights, gradients and optimizer state among processes."""
-
-    stage: int | None = None  # of ZeRO; None: plain PyTorch
-    processes: int = 1
-    offload: bool = False  # optimizer state in host memory; in stage 3 also weights that no forward needs
-    disk: bool = False  # the optimizer state on a disk instead
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """The largest micro-batch of one process: `rows` rows of `length` tokens, padding included."""
-
-    rows: float
-    length: float
-    supervised: float  # positions of all rows together
-    kl_supervised: float = 0.0  # positions at which the KL to a frozen copy is computed too
-    alone: bool = True  # whether it is the only one of its step: no gradients are held during its forward
-
-    @property
-    def tokens(self) -> float:
-        return self.rows * self.length
-
-
-@dataclass(frozen=True)
-class TrainingSetup:
-    """The other settings that memory depends on."""
-
-    numbers: NumberFormat = NumberFormat.fp32
-    sharding: Sharding = Sharding()
-    checkpointing: bool = False
-    adapters: Adapters = NO_ADAPTERS
-    quantized: bool = False  # the blocks' matrices under the adapters are frozen in nf4
-    optimizer: OptimizerName = OptimizerName.adamw
-    pages: bool = True  # whether the state of a paged optimizer can leave the device; a CPU has nowhere else
-    eager_attention: bool = False
-    frozen_copy: bool = False  # retain=kl without adapters keeps the model before unlearning
-    loads_whole: bool = True  # each process holds the whole model in float32 before its engine is built
 
 
 @dataclass(frozen=True)
@@ -118,32 +46,34 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     """Estimates what one device holds while it trains on `micro`."""
     sharding, numbers = training.sharding, training.numbers
     everything = shape.parameters + shape.adapter_parameters(training.adapters)
-    trained = shape.adapter_parameters(training.adapters) if training.adapters.rank else shape.parameters
+    shapes = weight_shapes(shape, training.adapters)
+    names = tuple(shapes) if training.trained is None else training.trained
+    sizes = [math.prod(shapes[name]) for name in names]
+    trained = sum(sizes)
     share = 1 / sharding.processes
     zero = sharding.stage is not None and sharding.stage > 0
 
+    gradients_of = Gradients(trained_weights(shape, names), training.adapters, training.checkpointing)
+    kept = saved_activations(shape, micro, training, gradients_of)
     rounded = shape.linear_weights if training.quantized else 0
     whole = (everything - rounded) * numbers.weight + rounded * NF4
-    weights = whole * (share if sharding.stage == 3 else 1)
-    if numbers is NumberFormat.autocast:
-        # 4-bit weights are converted for each product anew, also in backward.
-        weights += 2 * (shape.linear_weights - rounded + shape.head_weights)
+    weights = whole * (share if sharding.stage == 3 else 1) + kept.casts
     gradients = trained * numbers.weight * (share if sharding.stage in (2, 3) else 1)
     # DeepSpeed's sharded and bf16 optimizers also keep float32 master weights, and cast the gradient to float32 for the
     # update.
     master = zero or numbers is NumberFormat.bf16
-    matrices = trained_matrices(shape, training.adapters)
+    matrices = trained_matrices(shapes[name] for name in names)
     kept_state = state_bytes(training.optimizer, matrices, trained)
     state = (kept_state + (4 * trained if master else 0)) * (share if zero else 1)
     update = trained * 4 * (share if zero else 1) if master else 0.0
     update += update_bytes(training.optimizer, matrices)
     buffers = _deepspeed_buffers(shape, training)
 
-    kept = _saved_activations(shape, micro, training)
     # Without checkpointing the input of a block is part of what the block keeps.
-    boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
-    activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
-    logits = _logits_bytes(shape, micro)
+    boundaries = kept.count * kept.boundary if training.checkpointing else 0.0
+    blocks = boundaries + kept.block if training.checkpointing else kept.blocks
+    activations = kept.ends + blocks + states_bytes(shape, micro.reads, numbers)
+    logits = logits_bytes(shape, micro)
     if training.quantized:
         # Each tensor is rounded as it is read; in the end the adapters are put on the whole model in host memory.
         own, host = whole, 4.0 * shape.parameters
@@ -171,93 +101,32 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
         host = max(host, moved)
         state = update = gradients = 0.0
 
-    head = 0.0 if training.adapters.rank or sharding.offload else numbers.weight * shape.head_weights
+    head = 0.0 if sharding.offload or not gradients_of.trained.head else numbers.weight * shape.head_weights
     waiting = 0.0 if micro.alone else gradients
+    steady = final = 0.0
+    if training.copies is not None:
+        steady, largest = training.copies.steady(trained), max(sizes)
+        waiting += training.copies.beside_forwards(trained, numbers.weight)
+        final = training.copies.after_forwards(trained, numbers.weight, largest, gradients)
     # Between forward and backward: the logits, and then the head's gradient, are held beside all activations
     # (under autocast in both formats).
     both = head * (1.5 if numbers is NumberFormat.autocast else 1)
-    turn = waiting + activations - (kept.block if training.checkpointing else 0.0) + max(logits, logits / 3 + both)
     # A block in its backward holds the gradients of its MLP's products beside its activations.
-    working = (
-        kept.block
-        - kept.boundary
-        + numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
-    )
+    products = numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
+    beside = max(logits, logits / 3 + both) if micro.reads.last is None else products
+    turn = waiting + activations - (kept.block if training.checkpointing else 0.0) + beside
+    working = kept.block - kept.boundary + products
     if training.quantized:
         working += numbers.product * max(linear.weights for linear in shape.linears)  # converted for its product
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has one gradient from each side, and their sum where it is not taken in place.
     copies = (1 if numbers is NumberFormat.autocast else 2) + (not micro.alone) if shape.tied else 0
-    end = gradients + max(copies * head, working - gradients / max(shape.layers, 1))
-    fixed = weights + state + reference + buffers
-    peak = max(loading, fixed + max(turn, recomputed, end, gradients + update))
+    end = gradients + max(copies * head, working - gradients / max(kept.count, 1))
+    if training.copies is not None:
+        end += waiting
+    fixed = weights + state + reference + buffers + steady
+    peak = max(loading, fixed + max(turn, recomputed, end, gradients + update, final))
     return Memory(weights, gradients, state, activations, logits, reference, buffers, loading, peak, host)
-
-
-@dataclass(frozen=True)
-class _SavedActivations:
-    """Bytes of activations that autograd keeps."""
-
-    ends: float  # of the final norm and of the head's input
-    block: float  # of one block
-    boundary: float  # of one block's input
-
-
-def _saved_activations(shape: ModelShape, micro: MicroBatch, training: TrainingSetup) -> _SavedActivations:
-    numbers, family, adapters = training.numbers, shape.family, training.adapters
-    product, stream = numbers.product, numbers.weight
-    # A frozen matrix does not need its input in backward.
-    keeping = [linear for linear in shape.linears if adapters.on(linear) or not adapters.rank]
-    keeps = {place: sum(linear.place is place for linear in keeping) for place in Place}
-    d, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-
-    def norm(readers: int) -> float:
-        """Returns bytes per token: the states, the normalised states, and the result that `readers` matrices read."""
-        # Autocast casts the result once per reader; otherwise all readers share one tensor.
-        results = product * d * (readers if numbers is NumberFormat.autocast else min(readers, 1))
-        if family.norm is Norm.layer:
-            return stream * d + results + 8
-        # The frozen weight of a norm needs no gradient, so its input is not kept.
-        normalized = 0 if adapters.rank else 4 if family.norm is Norm.wide_rms else stream
-        return (4 + normalized) * d + results + 4
-
-    readers = [keeps[Place.attention_in], keeps[Place.mlp_in]]
-    block = sum(norm(n) for n in ([sum(readers)] if family.parallel else readers))
-    block += product * (4 + family.partial_rotary) * q
-    if family.qk_norm:
-        block += (4 + product) * (q + kv) + 4 * (shape.heads + shape.kv_heads)
-    if training.eager_attention:
-        # The softmax in float32, and its copy in the format of products.
-        block += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
-    else:
-        block += 4 * shape.heads + product * micro.length
-    # A 4-bit matrix gives its product in the format of its input; what the last matrix reads is cast for its adapter.
-    inner = stream if training.quantized else product
-    block += (inner * (_mlp_kept(shape) - 1) + product * bool(keeps[Place.mlp_out])) * shape.mlp_width
-    if adapters.rank:
-        block += product * adapters.rank * len(keeping)
-        # Adapters cast their input themselves: here the result of attention.
-        if numbers is NumberFormat.autocast and keeps[Place.attention_out]:
-            block += product * q
-    ends = norm(0) * micro.tokens + product * d * micro.supervised
-    return _SavedActivations(ends, block * micro.tokens, stream * d * micro.tokens)
-
-
-def _mlp_kept(shape: ModelShape) -> int:
-    """Returns how many tensors of the MLP's width a block keeps."""
-    if shape.family.gated:
-        return 4
-    # transformers computes gelu_new in steps: its input, half of it, tanh, 1 + tanh and the result are kept.
-    return 5 if shape.activation == "gelu_new" else 2
-
-
-def _logits_bytes(shape: ModelShape, micro: MicroBatch) -> float:
-    """Returns the bytes of one chunk's float32 logits at their largest, in backward.
-
-    NLL holds log-probabilities, their gradient and the gradient of the logits; KL also both models' probabilities.
-    """
-    nll, kl = min(micro.supervised, CHUNK), min(micro.kl_supervised, CHUNK)
-    return 4.0 * shape.vocabulary * max(3 * nll + 2 * kl, nll + 5 * kl)
 
 
 def _deepspeed_buffers(shape: ModelShape, training: TrainingSetup) -> float:

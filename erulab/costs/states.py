@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from erulab.costs.shapes import Adapters, ModelShape
 from erulab.options import OptimizerName
 
 # bitsandbytes' constants: weights that share a scale, and the size below which a parameter's moments stay in float32.
@@ -27,16 +27,10 @@ class TrainedMatrix:
         return self.rows * self.columns
 
 
-def trained_matrices(shape: ModelShape, adapters: Adapters) -> list[TrainedMatrix]:
-    """Lists the matrices that an optimizer changes: those of the adapters, or all of the model without adapters."""
-    if adapters.rank:
-        adapted = [linear for linear in shape.linears if adapters.on(linear)]
-        sides = [(adapters.rank, linear.inputs) for linear in adapted]
-        sides += [(linear.outputs, adapters.rank) for linear in adapted]
-        return [TrainedMatrix(shape.layers, *side) for side in sides]
-    found = [TrainedMatrix(shape.layers, linear.outputs, linear.inputs) for linear in shape.linears]
-    found.append(TrainedMatrix(1 if shape.tied else 2, shape.vocabulary, shape.width))
-    return [*found, TrainedMatrix(1, shape.positions, shape.width)] if shape.positions else found
+def trained_matrices(shapes: Iterable[tuple[int, ...]]) -> list[TrainedMatrix]:
+    """Lists the matrices among the trained weights; `shapes`: of all trained weights."""
+    counted = Counter(shape for shape in shapes if len(shape) == 2)
+    return [TrainedMatrix(count, rows, columns) for (rows, columns), count in counted.items()]
 
 
 def state_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix], trained: int) -> float:

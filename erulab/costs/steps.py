@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from erulab.costs import flops
-from erulab.costs.flops import Backward, TokenCounts
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
+from erulab.costs.backward import Gradients, state_backward
+from erulab.costs.flops import TokenCounts
+from erulab.costs.passes import Pass, pass_flops
+from erulab.costs.shapes import ModelShape
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,9 @@ class Search:
 
 @dataclass(frozen=True)
 class Step:
-    """The rows that one optimizer step runs, as means over the steps of a training."""
+    """The work of one optimizer step, as means over the steps of a training."""
 
-    trained: TokenCounts  # forget rows, their paired answers and retain rows: forward and backward
-    # Retain rows that a frozen copy reads too; their KL takes the heads of both models.
-    kl: TokenCounts = field(default_factory=TokenCounts)
+    passes: tuple[Pass, ...]  # of forget rows, their paired answers and retain rows: forward and backward
     # Prompts from whose states rfa estimates its directions: no head, no gradient.
     prompts: TokenCounts = field(default_factory=TokenCounts)
     search: Search | None = None  # latent_pgd
@@ -40,7 +40,7 @@ class StepFlops:
     forward: float
     backward: float
     recompute: float  # gradient checkpointing
-    reference: float  # the frozen copy of retain=kl
+    reference: float  # the frozen model before unlearning
     adversary: float
 
     @property
@@ -48,40 +48,33 @@ class StepFlops:
         return self.forward + self.backward + self.recompute + self.reference + self.adversary
 
 
-def step_flops(
-    shape: ModelShape, step: Step, *, checkpointing: bool = False, adapters: Adapters = NO_ADAPTERS
-) -> StepFlops:
+def step_flops(shape: ModelShape, step: Step, gradients: Gradients) -> StepFlops:
     """Returns the FLOPs of a step, without the reference table of a reward, which is made once before the first step.
 
     Args:
-        step: the rows that it runs.
-        checkpointing: whether the backward recomputes the blocks.
-        adapters: that are trained, if any, instead of all weights.
+        step: its work.
+        gradients: the weights that are trained.
     """
-    kind = Backward.lora if adapters.rank else Backward.full
-    # For the KL the head of the policy runs a second time at the same positions, forward and backward.
-    head = TokenCounts(supervised=step.kl.supervised)
-    again = flops.forward(shape, head)
+    adapters = gradients.adapters
+    training = [pass_flops(shape, one, gradients) for one in step.passes if not one.of_adversary]
     adversary = flops.forward(shape, step.prompts, adapters=adapters)
     adversary += 2 * flops.forward(shape, step.measured, adapters=adapters)
+    adversary += sum(pass_flops(shape, one, gradients).total for one in step.passes if one.of_adversary)
     for search in (step.search, step.measured_search):
-        adversary += _search_flops(shape, search, checkpointing, adapters) if search is not None else 0.0
+        adversary += _search_flops(shape, search, gradients) if search is not None else 0.0
     return StepFlops(
-        forward=flops.forward(shape, step.trained, adapters=adapters) + again,
-        backward=flops.backward(shape, step.trained, kind, adapters=adapters, checkpointing=checkpointing)
-        + (1 if adapters.rank else 2) * again,
-        recompute=flops.recompute(shape, step.trained, adapters=adapters) if checkpointing else 0.0,
-        reference=flops.forward(shape, step.kl),
+        forward=sum(one.forward for one in training),
+        backward=sum(one.backward for one in training),
+        recompute=sum(one.recompute for one in training),
+        reference=sum(one.reference for one in training),
         adversary=adversary,
     )
 
 
-def _search_flops(shape: ModelShape, search: Search, checkpointing: bool, adapters: Adapters) -> float:
+def _search_flops(shape: ModelShape, search: Search, gradients: Gradients) -> float:
     """Returns the FLOPs of K + 1 forwards and K gradients; the blocks below the layer run once."""
-    whole = flops.forward(shape, search.rows, adapters=adapters)
-    ahead = flops.forward(shape, search.rows, layer=search.layer, adapters=adapters)
-    back = flops.backward(shape, search.rows, Backward.activations, layer=search.layer, adapters=adapters)
-    if checkpointing:
-        share = (shape.layers - search.layer) / shape.layers
-        back += share * flops.recompute(shape, search.rows, adapters=adapters)
+    rows, layer, adapters = search.rows, search.layer, gradients.adapters
+    whole = flops.forward(shape, rows, adapters=adapters)
+    ahead = flops.forward(shape, rows, layer=layer, adapters=adapters)
+    back = state_backward(shape, rows, layer, adapters=adapters, checkpointing=gradients.checkpointing)
     return whole + search.steps * (ahead + back)

@@ -27,8 +27,8 @@ from erulab.evaluation.prompt import Draw, Prompt
 from erulab.evaluation.texts import normalised_words
 from erulab.methods.base import Alternatives
 from erulab.methods.seen import TokenValue
-from erulab.models.forwards import ForwardRequest, PartRequest
 from erulab.models.loaded import LoadedModel
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded, collate
 

@@ -1,78 +1,16 @@
-"""What one forward is asked for, part by part, and what it shows: NLL, token values, hidden states."""
+"""What one forward shows, part by part: NLL, token values, hidden states; and the model that it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 
 from erulab import logprobs
-from erulab.methods.seen import TokenValue
+from erulab.models.request import ForwardRequest
 from erulab.tokens.batch import Batch
-
-
-@dataclass(frozen=True)
-class PartRequest:
-    """Consecutive rows of a batch that are shown alike, such as its retain rows."""
-
-    rows: int
-    tokens: int  # supervised tokens of these rows
-    nll: bool = True
-    values: tuple[TokenValue, ...] = ()
-    states: bool = False
-    lens: bool = False  # NLL read off the states at the request's layers
-    reference_states: bool = False
-
-    @property
-    def reads_reference_values(self) -> bool:
-        return any(value.reads_reference for value in self.values)
-
-    @property
-    def reads_reference(self) -> bool:
-        """Whether the model before unlearning runs on these rows."""
-        return self.reference_states or self.reads_reference_values
-
-    @property
-    def reads_head(self) -> bool:
-        """Whether the policy runs through to its head on these rows."""
-        return self.nll or bool(self.values)
-
-
-@dataclass(frozen=True)
-class ForwardRequest:
-    """The parts of a batch in order, and the layers whose states are shown where a part asks for states."""
-
-    parts: tuple[PartRequest, ...]
-    layers: tuple[int, ...] = ()
-
-    @property
-    def last_layer(self) -> int | None:
-        """The layer at which the forward may end, because nothing above it is read; None: it runs through the head."""
-        return None if any(part.reads_head for part in self.parts) else max(self.layers)
-
-    @property
-    def reads_reference(self) -> bool:
-        return any(part.reads_reference for part in self.parts)
-
-    def layers_of(self, part: PartRequest) -> tuple[int, ...]:
-        """Returns the layers whose states the policy shows for a part."""
-        return self.layers if part.states or part.lens else ()
-
-    def spans(self) -> Iterator[tuple[PartRequest, slice, slice]]:
-        """Yields each part with the rows of the batch that are its, and its supervised tokens among those of all."""
-        row = token = 0
-        for part in self.parts:
-            yield part, slice(row, row + part.rows), slice(token, token + part.tokens)
-            row, token = row + part.rows, token + part.tokens
-
-
-class LayerStates(NamedTuple):
-    """States of one layer for the rows of one part."""
-
-    own: torch.Tensor  # (own tokens, width), row-major
-    predicting: torch.Tensor | None  # (supervised tokens, width): those that supervised tokens are predicted from
 
 
 class PartShown(NamedTuple):
@@ -122,10 +60,8 @@ def view_reference(reference: Reference, batch: Batch, request: ForwardRequest) 
         return None
     every = torch.arange(len(batch.row_ids), device=batch.input_ids.device)
     selected = batch.select(torch.cat([every[rows] for _, _, rows in wanted]))
-    layers = request.layers if any(part.reference_states for _, part, _ in wanted) else ()
-    last = None if any(part.reads_reference_values for _, part, _ in wanted) else max(layers)
     with torch.no_grad():
-        run = reference.run(selected, layers, last)
+        run = reference.run(selected, request.reference_layers, request.last_reference_layer)
     view, row, token = ReferenceView(reference.head), 0, 0
     for index, part, _ in wanted:
         if part.reads_reference_values:
@@ -137,8 +73,3 @@ def view_reference(reference: Reference, batch: Batch, request: ForwardRequest) 
             view.states[index] = {layer: states[rows][real] for layer, states in run.layers.items()}
         row, token = row + part.rows, token + part.tokens
     return view
-
-
-def whole(batch: Batch) -> ForwardRequest:
-    """Returns the request for the NLL of all supervised tokens of a batch."""
-    return ForwardRequest((PartRequest(len(batch.row_ids), 0),))

@@ -98,5 +98,11 @@ class WithoutAdapters:
 
     def run(self, batch: Batch, layers: Sequence[int] = (), last: int | None = None) -> Run:
         """Runs the batch as `Policy.run`."""
-        with cast("PeftModel", self._policy.model).disable_adapter():
-            return self._policy.run(batch, layers, last)
+        trained = [(parameter, parameter.requires_grad) for parameter in self._policy.parameters()]
+        try:
+            with cast("PeftModel", self._policy.model).disable_adapter():
+                return self._policy.run(batch, layers, last)
+        finally:
+            # peft lets every adapter require a gradient again, also those that the method does not train.
+            for parameter, flag in trained:
+                parameter.requires_grad_(flag)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from transformers import PreTrainedModel
 
-from erulab.costs.flops import Backward, TokenCounts
+from erulab.costs import flops
+from erulab.costs.backward import Gradients, backward, recomputed, state_backward
+from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import FAMILIES, Adapters, ModelShape
+from erulab.costs.trained import trained_weights
 from erulab.models.packing import Packing
 from erulab.tokens.batch import Batch
 
@@ -39,30 +45,54 @@ class Meter:
         known = config.model_type in FAMILIES
         self._shape = ModelShape.from_config(config.to_dict()) if known else None
 
-    def forward(self, rows: TokenCounts, layer: int, last: int | None = None) -> None:
-        """Adds a forward through the blocks from `layer` on, to the head or to the input of block `last`."""
-        self.ledger.add_forward(self._shape, rows, layer=layer, adapters=self._adapters)
+    def forward(self, rows: TokenCounts, layer: int = 0, last: int | None = None) -> None:
+        """Adds a forward through the blocks from `layer` on, to the input of block `last` or through all of them.
 
-    def training(self, rows: TokenCounts) -> None:
-        """Adds the backward that follows a training forward."""
-        if not self.ledger.of_adversary:
-            kind = Backward.lora if self._adapters.rank else Backward.full
-            again = self._model.is_activation_checkpointing
-            self.ledger.add_backward(self._shape, rows, kind, adapters=self._adapters, checkpointing=again)
+        Args:
+            rows: what it computes; its supervised positions are read by the head.
+        """
+        cost = math.nan
+        if self._shape is not None:
+            cost = flops.forward(self._shape, rows, layer=layer, last=last, adapters=self._adapters)
+        self.ledger.add_forward(rows, cost)
+
+    def training(self, rows: TokenCounts, last: int | None = None) -> None:
+        """Adds the backward that follows a training forward.
+
+        Args:
+            rows, last: as for `forward`.
+        """
+        if self.ledger.trains:
+            self.ledger.add_backward(math.nan if self._shape is None else self._backward(self._shape, rows, last))
+
+    def head(self, states: torch.Tensor) -> None:
+        """Adds a forward of the head at (positions, width) states, and its backward where they require a gradient."""
+        positions = TokenCounts(supervised=len(states))
+        self.forward(positions)
+        if torch.is_grad_enabled() and self.ledger.trains:
+            cost = math.nan
+            if self._shape is not None:
+                products = states.requires_grad + self._gradients(self._shape).trained.head
+                cost = products * flops.head_flops(self._shape, len(states))
+            self.ledger.add_backward(cost)
+
+    def reference_head(self, positions: int) -> None:
+        """Adds a forward of the reference's head, without gradient."""
+        self.forward(TokenCounts(supervised=positions))
 
     def state_gradient(self, rows: TokenCounts, layer: int) -> None:
         """Adds a backward down to the input of block `layer`, for the gradient of a state there."""
-        self.ledger.add_backward(
-            self._shape,
-            rows,
-            Backward.activations,
-            layer=layer,
-            adapters=self._adapters,
-            checkpointing=self._model.is_activation_checkpointing,
-        )
+        cost = math.nan
+        if self._shape is not None:
+            again = self._model.is_activation_checkpointing
+            cost = state_backward(self._shape, rows, layer, adapters=self._adapters, checkpointing=again)
+        self.ledger.add_backward(cost)
 
-    def head_again(self, positions: int) -> None:
-        """Adds one more forward and backward of the head alone at so many positions."""
-        rows = TokenCounts(supervised=positions)
-        self.ledger.add_forward(self._shape, rows)
-        self.ledger.add_backward(self._shape, rows, Backward.lora if self._adapters.rank else Backward.full)
+    def _backward(self, shape: ModelShape, rows: TokenCounts, last: int | None) -> float:
+        gradients = self._gradients(shape)
+        again = recomputed(shape, rows, gradients, last=last) if gradients.checkpointing else 0.0
+        return backward(shape, rows, gradients, last=last) + again
+
+    def _gradients(self, shape: ModelShape) -> Gradients:
+        names = tuple(name for name, parameter in self._model.named_parameters() if parameter.requires_grad)
+        return Gradients(trained_weights(shape, names), self._adapters, self._model.is_activation_checkpointing)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from erulab import logprobs
-from erulab.models.forwards import ForwardRequest, PartRequest, PartShown, ReferenceView, Run
+from erulab.models.forwards import PartShown, ReferenceView, Run
 from erulab.models.meter import Meter
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.tokens.batch import Batch
 
 
@@ -68,6 +69,7 @@ class PartReader:
         joined = sum(sizes) == last - first
         states = hidden[first:last] if joined else torch.cat([hidden[tokens] for _, tokens in wanted])
         target = labels[first:last] if joined else torch.cat([labels[tokens] for _, tokens in wanted])
+        self.meter.head(states)
         nll = logprobs.token_nll(states, self.head, target)
         return dict(zip((index for index, _ in wanted), nll.split(sizes), strict=True))
 
@@ -79,7 +81,9 @@ class PartReader:
         compared: tuple[torch.Tensor, logprobs.Head] | None,
     ) -> dict[str, torch.Tensor]:
         """Computes a part's (tokens,) values by name; with "nll", without gradient, if the part asks for no NLL."""
-        self.meter.head_again(len(hidden))
+        self.meter.head(hidden)
+        if compared is not None:
+            self.meter.reference_head(len(hidden))
         functions = [value.function for value in part.values]
         found = logprobs.token_values(hidden, self.head, labels, functions, nll=not part.nll, reference=compared)
         names = [value.name for value in part.values]
@@ -87,5 +91,5 @@ class PartReader:
 
     def _lens_nll(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Computes the (tokens,) NLL of labels as final norm and head read it off states inside the model."""
-        self.meter.head_again(len(states))
+        self.meter.head(states)
         return logprobs.token_nll(self.norm(states), self.head, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.attention import PACKED, reads_trees
-from erulab.models.forwards import ForwardRequest, PartShown, ReferenceView, Run
+from erulab.models.forwards import PartShown, ReferenceView, Run
 from erulab.models.meter import Meter, token_counts
 from erulab.models.packing import Packing, pack
 from erulab.models.part_reader import PartReader
+from erulab.models.request import ForwardRequest
 from erulab.tokens.batch import Batch
 
 
@@ -94,7 +95,7 @@ class Policy(nn.Module):
             return (PartShown(nll, {}, {}, {}),)
         run = self.run(batch, request.layers, request.last_layer)
         if torch.is_grad_enabled():
-            self._meter.training(self._latest.counts)
+            self._meter.training(self._latest.counts, request.last_layer)
         return PartReader(self.head, self.norm, self._meter).show(batch, run, request, reference)
 
     def token_nll(self, batch: Batch) -> torch.Tensor:
@@ -110,13 +111,30 @@ class Policy(nn.Module):
         Args:
             scoring: whether neither gradients are needed nor hooks edit states, so that more layouts are possible.
         Returns:
-            (tokens, width), row-major.
+            (tokens, width), row-major. The caller's pass of the head over all of them is counted here.
         """
-        packing = self._choose_packing(batch, scoring)
+        return self._hidden(batch, self._choose_packing(batch, scoring), head_reads=True)
+
+    def hidden_padded(self, batch: Batch) -> torch.Tensor:
+        """Computes `hidden` from padded rows, under the batch's own attention mask, which may have gaps."""
+        return self._hidden(batch, None, head_reads=True)
+
+    def _hidden(self, batch: Batch, packing: Packing | None, *, head_reads: bool) -> torch.Tensor:
+        """Computes the state that each supervised token is predicted from.
+
+        Args:
+            packing: the layout of the rows; None: padded.
+            head_reads: whether the head reads each of them once; otherwise its passes are counted where they happen.
+        """
+        by_pieces = packing is not None and self._by_pieces()
+        counts = token_counts(batch, packing, by_pieces)
+        self._latest = ForwardLayout(packing, counts if head_reads else replace(counts, supervised=0))
+        self._meter.forward(self._latest.counts, self._first_block, self._last_block)
         if packing is None:
-            return self.hidden_padded(batch)
-        by_pieces = self._by_pieces()
-        self._begin_forward(batch, packing, by_pieces)
+            states = self._inner()(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).last_hidden_state
+            return states[:, :-1][batch.supervised[:, 1:]]
         device = batch.input_ids.device
         # transformers takes a mask with four axes as it is. Attention by pieces does not read it.
         how = (
@@ -132,14 +150,6 @@ class Policy(nn.Module):
         ).last_hidden_state
         return states[0][packing.index.to(device)[:, :-1][batch.supervised[:, 1:]]]
 
-    def hidden_padded(self, batch: Batch) -> torch.Tensor:
-        """Computes `hidden` from padded rows, under the batch's own attention mask, which may have gaps."""
-        self._begin_forward(batch, None, by_pieces=False)
-        states = self._inner()(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state
-        return states[:, :-1][batch.supervised[:, 1:]]
-
     def run(self, batch: Batch, layers: Sequence[int] = (), last: int | None = None) -> Run:
         """Runs the batch and keeps the states at some layers.
 
@@ -147,8 +157,9 @@ class Policy(nn.Module):
             layers: whose states are kept, as the model continues with them: after the edits of hooks set before.
             last: the forward ends at this layer, if given; nothing above it is computed.
         """
+        packing = self._choose_packing(batch, scoring=False)
         if not layers:
-            return Run(self.hidden(batch), {})
+            return Run(self._hidden(batch, packing, head_reads=False), {})
         kept: dict[int, torch.Tensor] = {}
 
         def keep(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -162,17 +173,13 @@ class Policy(nn.Module):
         hooks = [module.register_forward_pre_hook(keep(layer)) for layer, module in modules.items()]
         try:
             with self._skip_blocks_from(last):
-                hidden = self.hidden(batch)
+                hidden = self._hidden(batch, packing, head_reads=False)
         finally:
             for hook in hooks:
                 hook.remove()
         return Run(
             hidden if last is None else None, {layer: self.unpack_states(states) for layer, states in kept.items()}
         )
-
-    def _begin_forward(self, batch: Batch, packing: Packing | None, by_pieces: bool) -> None:
-        self._latest = ForwardLayout(packing, token_counts(batch, packing, by_pieces))
-        self._meter.forward(self._latest.counts, self._first_block, self._last_block)
 
     @contextmanager
     def _skip_blocks_from(self, layer: int | None) -> Iterator[None]:

@@ -10,26 +10,28 @@ from typing import Any
 from erulab.config import memory_rules, rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
-from erulab.costs.memory import Memory, NumberFormat
+from erulab.costs.memory import Memory
+from erulab.costs.setup import NumberFormat
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
-from erulab.methods.base import ForgetTokens
+from erulab.methods.base import ForgetTokens, forget_tokens_of, gradient_method
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (
-    TrainedAnswers,
     forget_rows_per_forward,
     learned_stages,
+    learning_gradients,
     learning_step,
     number_format,
     reference_rows,
     surprise_rows,
-    trained_adapters,
     training_memory,
+    unlearning_gradients,
     unlearning_step,
 )
+from erulab.planning.unlearning import second_answers
 from erulab.registry import models, rewards
 from erulab.training.batches import total_steps
 
@@ -122,17 +124,12 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     memory_rules.check_quantization(settled)
     rules.check_batches(config, processes)
     bf16 = _bf16(config, device)
-    answers = TrainedAnswers.of(config)
-    sizes, benchmark = data_sizes(config, answers.pairs, overrides, answers.forget_tokens)
+    sizes, benchmark = data_sizes(config, second_answers(config), overrides, forget_tokens_of(config.method))
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
-    if answers.descends and Stage.unlearn in config.stages:
-        step = step_flops(
-            shape,
-            unlearning_step(config, sizes, shape.layers, processes),
-            checkpointing=config.trainer.checkpointing,
-            adapters=trained_adapters(config),
-        )
+    if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
+        work = unlearning_step(config, sizes, shape.layers, processes)
+        step = step_flops(shape, work, unlearning_gradients(config, shape))
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)
     stages = [
         StageCost(name, steps, cost, cost / rate / SECONDS_PER_HOUR)
@@ -168,7 +165,7 @@ def _training_flops(
 ) -> Iterator[tuple[str, int, float]]:
     """Yields (name, optimizer steps, FLOPs) of each training."""
     options = config.target
-    learning = step_flops(shape, learning_step(config, sizes, processes), checkpointing=config.trainer.checkpointing)
+    learning = step_flops(shape, learning_step(config, sizes, processes), learning_gradients(config, shape))
     for stage in learned_stages(config):
         rows = sizes.target_rows if stage is Stage.target else sizes.oracle_rows
         steps = total_steps(rows, options.epochs, options.global_batch)
@@ -177,7 +174,7 @@ def _training_flops(
         return
     requests = sizes.requests or (sizes.forget.rows,)
     tables = sum(requests) / sizes.forget.rows
-    if TrainedAnswers.of(config).forget_tokens is ForgetTokens.surprising:
+    if forget_tokens_of(config.method) is ForgetTokens.surprising:
         yield "surprise", 0, flops.forward(shape, surprise_rows(sizes)) * tables
     if config.reward.name != "none" and rewards.build(config.reward).needs_reference:
         yield "reference", 0, flops.forward(shape, reference_rows(config, sizes)) * tables

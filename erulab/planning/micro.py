@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 from erulab.costs.flops import TokenCounts
 from erulab.options import RunConfig
@@ -12,33 +14,41 @@ from erulab.planning.rows import RowLengths
 from erulab.training import batches
 from erulab.training.batches import Split
 
-# Kinds of rows that stay together row by row, such as answers and their paired answers.
-Group = Sequence[RowLengths]
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Kinds of rows that stay together row by row, such as answers and their paired answers."""
+
+    kinds: tuple[RowLengths, ...]
+    size: int  # rows of each kind in the global batch
+
+    def expected_length(self, k: int) -> float:
+        """Returns the expected tokens of the k-th row in order of length, of the longest kind."""
+        return max(kind.lengths.at((k + 1) / (self.size + 1)) for kind in self.kinds)
 
 
 @dataclass(frozen=True)
 class ExpectedMicroBatch:
     """One micro-batch of a global batch."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     counts: tuple[int, ...]  # rows of each group in this micro-batch
     longest: tuple[int, ...]  # rank of each group's longest row here, among its rows in order of length, from 0
-    size: int  # rows of each group in the global batch
+
+    @property
+    def parts(self) -> list[TokenCounts]:
+        """Counts the tokens of each kind of rows, padded to the longest of all."""
+        length = max(group.expected_length(k) for group, k in zip(self.groups, self.longest, strict=True))
+        return [
+            _padded_rows(kind, count, length)
+            for group, count in zip(self.groups, self.counts, strict=True)
+            for kind in group.kinds
+        ]
 
     @property
     def rows(self) -> TokenCounts:
         """Counts the tokens of all rows, padded to the longest."""
-        total = TokenCounts()
-        for i in range(len(self.groups)):
-            total += self.of_group(i)
-        return total
-
-    def of_group(self, i: int) -> TokenCounts:
-        """Counts the tokens of one group's rows, padded to the longest of all groups."""
-        groups = zip(self.groups, self.longest, strict=True)
-        return _padded_rows(
-            self.groups[i], self.counts[i], max(_expected_length(group, k, self.size) for group, k in groups)
-        )
+        return reduce(add, self.parts)
 
     def alone(self, part: RowLengths) -> TokenCounts:
         """Counts the tokens of the first group's rows run by themselves, as an adversary runs forget rows.
@@ -46,17 +56,15 @@ class ExpectedMicroBatch:
         Args:
             part: their lengths, in place of the first group's: forget rows also where refusals are trained on.
         """
-        return _padded_rows([part], self.counts[0], _expected_length([part], self.longest[0], self.size))
+        group = RowGroup((part,), self.groups[0].size)
+        return _padded_rows(part, self.counts[0], group.expected_length(self.longest[0]))
 
 
-def expected_micro_batches(
-    groups: Sequence[Group], size: int, split: Split, world: int
-) -> list[list[ExpectedMicroBatch]]:
+def expected_micro_batches(groups: Sequence[RowGroup], split: Split, world: int) -> list[list[ExpectedMicroBatch]]:
     """Cuts a global batch whose rows have the lengths that are expected of sorted draws.
 
     Args:
         groups: kinds of rows in one forward.
-        size: rows of each group in the global batch.
         split: how training cuts global batches.
         world: processes.
     Returns:
@@ -64,12 +72,16 @@ def expected_micro_batches(
     """
     parts = [
         # Rounded up, but not for the rounding error of a sum.
-        batches.Part(range(size), [math.ceil(_expected_length(group, k, size) - 1e-9) for k in range(size)], len(group))
+        batches.Part(
+            range(group.size),
+            [math.ceil(group.expected_length(k) - 1e-9) for k in range(group.size)],
+            len(group.kinds),
+        )
         for group in groups
     ]
     return [
         [
-            ExpectedMicroBatch(tuple(groups), tuple(map(len, micro)), tuple(map(max, micro)), size)
+            ExpectedMicroBatch(tuple(groups), tuple(map(len, micro)), tuple(map(max, micro)))
             for micro in batches.micro_batches(parts, split, rank, world)
         ]
         for rank in range(world)
@@ -87,25 +99,21 @@ def learning_split(config: RunConfig) -> Split:
     return Split(own, config.trainer.micro_tokens if own is None else None)
 
 
-def rows_in_largest_micro_batch(groups: Sequence[Group], size: int, split: Split, world: int) -> int:
+def rows_in_largest_micro_batch(groups: Sequence[RowGroup], split: Split, world: int) -> tuple[int, ...]:
     """Returns the rows of each group in the micro-batch that needs most memory: the one with the longest rows.
 
     Args:
-        groups, size, split, world: as for `expected_micro_batches`.
+        groups, split, world: as for `expected_micro_batches`.
     """
-    share = size // world
-    if split.micro_tokens is None:
-        return split.micro_batch or share
-    sequences = sum(len(group) for group in groups)
-    longest = max(part.lengths.longest for group in groups for part in group)
-    return min(max(int(split.micro_tokens / (sequences * longest)), 1), share)
+    shares = [group.size // world for group in groups]
+    first = split.micro_batch or shares[0]
+    if split.micro_tokens is not None:
+        longest = max(kind.lengths.longest for group in groups for kind in group.kinds)
+        # Sequences of all groups per row of the first.
+        sequences = sum(len(group.kinds) * share / shares[0] for group, share in zip(groups, shares, strict=True))
+        first = min(max(int(split.micro_tokens / (sequences * longest)), 1), shares[0])
+    return tuple(math.ceil(share * first / shares[0]) for share in shares)
 
 
-def _expected_length(group: Group, k: int, size: int) -> float:
-    """Returns the expected tokens of the k-th of `size` rows in order of length, of the longest kind in the group."""
-    return max(part.lengths.at((k + 1) / (size + 1)) for part in group)
-
-
-def _padded_rows(group: Group, count: int, length: float) -> TokenCounts:
-    n = count * len(group)
-    return TokenCounts(n, n * length, n * length**2, count * sum(part.supervised for part in group))
+def _padded_rows(kind: RowLengths, count: int, length: float) -> TokenCounts:
+    return TokenCounts(count, count * length, count * length**2, count * kind.supervised)

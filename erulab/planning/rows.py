@@ -52,6 +52,7 @@ class DataSizes:
     forget: RowLengths
     retain: RowLengths  # of a data set without retain rows: 0 rows with the lengths of the forget rows
     paired: RowLengths  # the paired answers or refusals of the forget rows
+    retain_paired: RowLengths  # refusals to the retain prompts
     target_rows: int  # that the target learns
     oracle_rows: int
     basis: str  # where the numbers come from, for people
@@ -101,11 +102,10 @@ def count_tokens(benchmark: Benchmark, pairs: Pairs, forget_tokens: ForgetTokens
     if forget_tokens is ForgetTokens.span:
         forget = _narrowed(forget, rows)
     paired = forget
-    if pairs in (Pairs.refusal, Pairs.fabricated) and all(_paired_text(row, pairs) for row in rows):
-        paired = _row_lengths([_tokens_of(row.prompt, _paired_text(row, pairs), limit) for row in rows])
-    elif pairs is Pairs.refusal and benchmark.refusals:
-        words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
-        paired = _row_lengths([_conversation_tokens(len(row.prompt.split()), words, limit) for row in rows])
+    if pairs is Pairs.refusal:
+        paired = _refusal_lengths(benchmark, rows) or forget
+    elif pairs is Pairs.fabricated and all(row.fabricated for row in rows):
+        paired = _row_lengths([_tokens_of(row.prompt, row.fabricated or "", limit) for row in rows])
     elif pairs is Pairs.alternative and all(row.perturbed for row in rows):
         paired = _row_lengths([_tokens_of(row.prompt, row.perturbed[0], limit) for row in rows])
     target, oracle, *requests = (
@@ -118,7 +118,19 @@ def count_tokens(benchmark: Benchmark, pairs: Pairs, forget_tokens: ForgetTokens
     basis = f"words counted in the data; {ASSUMED}"
     if forget_tokens is ForgetTokens.surprising:
         basis += "; surprising tokens are fewer than the whole responses that are counted"
-    return DataSizes(forget, retain, paired, target, oracle, basis, tuple(requests))
+    retain_paired = (_refusal_lengths(benchmark, benchmark.retain) if kept else None) or retain
+    return DataSizes(forget, retain, paired, retain_paired, target, oracle, basis, tuple(requests))
+
+
+def _refusal_lengths(benchmark: Benchmark, rows: Sequence[Row]) -> RowLengths | None:
+    """Summarises refusals to the prompts of rows; None if the data set has none."""
+    limit = benchmark.max_length
+    if all(row.refusal for row in rows):
+        return _row_lengths([_tokens_of(row.prompt, row.refusal or "", limit) for row in rows])
+    if not benchmark.refusals:
+        return None
+    words = statistics.fmean(len(text.split()) for text in benchmark.refusals)
+    return _row_lengths([_conversation_tokens(len(row.prompt.split()), words, limit) for row in rows])
 
 
 def _rows_with_spans(benchmark: Benchmark) -> list[Row]:
@@ -148,11 +160,6 @@ def _narrowed(forget: RowLengths, rows: Sequence[Row]) -> RowLengths:
     ]
     supervised = TOKENS_PER_WORD * sum(words) / forget.rows
     return replace(forget, supervised=supervised, longest_supervised=TOKENS_PER_WORD * max(words))
-
-
-def _paired_text(row: Row, pairs: Pairs) -> str:
-    """Returns the paired answer that is part of the row; "" where there is none."""
-    return (row.refusal if pairs is Pairs.refusal else row.fabricated) or ""
 
 
 def _token_lengths(row: Row, limit: int | None) -> list[tuple[float, float]]:
@@ -197,21 +204,26 @@ def _published_tofu(options: TofuOptions) -> DataSizes:
     kept = published.ROWS - forget.rows
     if options.retain_rows is not None:
         kept = min(kept, options.retain_rows)
-    refusal = TOKENS_PER_WORD * published.REFUSAL_WORDS + 1
-    paired = replace(
-        forget,
-        tokens=forget.tokens - forget.supervised + refusal,
-        supervised=refusal,
-        longest_supervised=refusal,
-        lengths=forget.prompts.mapped(lambda prompt: prompt + refusal),
-    )
     return DataSizes(
         forget,
         replace(retain, rows=kept),
-        paired,
+        _refused(forget),
+        replace(_refused(retain), rows=kept),
         forget.rows + kept,
         kept,
         f"{options.path} is no folder here: published counts of TOFU {options.split.value}; {ASSUMED}",
+    )
+
+
+def _refused(part: RowLengths) -> RowLengths:
+    """Returns the lengths of the same prompts answered by TOFU's refusals."""
+    refusal = TOKENS_PER_WORD * published.REFUSAL_WORDS + 1
+    return replace(
+        part,
+        tokens=part.tokens - part.supervised + refusal,
+        supervised=refusal,
+        longest_supervised=refusal,
+        lengths=part.prompts.mapped(lambda prompt: prompt + refusal),
     )
 
 
@@ -242,6 +254,7 @@ def _with_overrides(sizes: DataSizes, overrides: Overrides) -> DataSizes:
         forget,
         _with_given_lengths(sizes.retain, overrides),
         paired,
+        _with_given_lengths(sizes.retain_paired, overrides),
         sizes.target_rows - sizes.forget.rows + rows,
         sizes.oracle_rows,
         f"{', '.join(given)} as given; otherwise {sizes.basis}",

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
 from erulab.adversaries.balls import perturbed_layer
 from erulab.adversaries.latent_pgd import LatentPGDOptions
 from erulab.adversaries.rfa import Direction, RFAOptions
+from erulab.adversaries.sam import SAMOptions
+from erulab.costs.backward import Gradients
 from erulab.costs.flops import TokenCounts
-from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
-from erulab.costs.shapes import Adapters, ModelShape
+from erulab.costs.gradient_copies import GradientCopies
+from erulab.costs.memory import Memory, estimate_memory
+from erulab.costs.passes import Pass
+from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.steps import Search, Step
-from erulab.methods.base import Answer, ForgetTokens, Pairs, gradient_method
-from erulab.methods.retain import Retain
+from erulab.costs.trained import trained_weights, weight_shapes
+from erulab.methods.base import Pairs, gradient_method
 from erulab.models.options import Attention, Quantization
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.micro import (
-    Group,
+    RowGroup,
     expected_micro_batches,
     learning_split,
     rows_in_largest_micro_batch,
@@ -27,34 +33,21 @@ from erulab.planning.micro import (
 )
 from erulab.planning.quantiles import Quantiles
 from erulab.planning.rows import DataSizes
+from erulab.planning.unlearning import (
+    ForwardKind,
+    compared_answers,
+    forward_kinds,
+    gradient_copies,
+    relearned_rows,
+    takes_gradients_apart,
+    trained_names,
+)
 from erulab.registry import models
 from erulab.training.batches import Split
 
 # Equal to that of erulab/training/unlearning_batches.py (a test compares them), which loads torch.
 # This module must not.
 GAIN_EVERY = 10
-
-
-@dataclass(frozen=True)
-class TrainedAnswers:
-    """The kinds of rows that a method trains on; pairs and retain are `none` for a method without a forget loss."""
-
-    descends: bool  # whether the method descends a loss on forget rows
-    answer: Answer
-    pairs: Pairs
-    retain: Retain
-    forget_tokens: ForgetTokens = ForgetTokens.all
-
-    @classmethod
-    def of(cls, config: RunConfig) -> TrainedAnswers:
-        """Reads them from the config and its method."""
-        method = gradient_method(config.method)
-        if method is None:
-            return cls(False, Answer.forget, Pairs.none, Retain.none)
-        needs = method.needs
-        pairs = Pairs.refusal if needs.answer is Answer.refusal else needs.pairs
-        options = method.options
-        return cls(True, needs.answer, pairs, options.retain, options.forget_tokens)
 
 
 def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes: int) -> Step:
@@ -66,18 +59,26 @@ def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes:
         layers: blocks of the model.
         processes: over all hosts.
     """
-    answers = TrainedAnswers.of(config)
-    cut = expected_micro_batches(
-        _groups(answers, sizes), config.trainer.global_batch, unlearning_split(config), processes
-    )
-    micros = [micro for mine in cut for micro in mine]
-    trained = _sum_counts(micro.rows for micro in micros)
-    kl = _sum_counts(micro.of_group(1) for micro in micros) if answers.retain is Retain.kl else TokenCounts()
+    kinds, adversary = forward_kinds(config, sizes, layers), config.adversary
+    cuts = [expected_micro_batches(kind.groups, unlearning_split(config), processes) for kind in kinds]
+    passes = [
+        reduce(add, (kind.expected_pass(micro) for mine in cut for micro in mine))
+        for kind, cut in zip(kinds, cuts, strict=True)
+    ]
+    if isinstance(adversary, SAMOptions) and adversary.rho:
+        passes.append(replace(passes[0], of_adversary=True))
+    relearned = relearned_rows(config, sizes)
+    if relearned is not None:
+        cut = expected_micro_batches([relearned], unlearning_split(config), processes)
+        rows = _sum_counts(micro.rows for mine in cut for micro in mine)
+        more = adversary.steps // adversary.every - 1  # forget gradients beside the one of every training
+        passes.append(Pass(rows.times(adversary.steps), of_adversary=True))
+        passes += [replace(passes[0], of_adversary=True)] * more
+    with_forget_rows = cuts[0]
     prompts, search, measured, measured_search = TokenCounts(), None, TokenCounts(), None
-    adversary = config.adversary
     if adversary.name != "none" and adversary.p > 0:
         # Each process measures on its first micro-batch.
-        measured = _sum_counts(mine[0].alone(sizes.forget) for mine in cut).times(1 / GAIN_EVERY)
+        measured = _sum_counts(mine[0].alone(sizes.forget) for mine in with_forget_rows).times(1 / GAIN_EVERY)
     if isinstance(adversary, RFAOptions) and adversary.p > 0:
         # Every process runs all prompts, so that all have the same directions without communication.
         estimates = processes * (1 - adversary.warmup) / adversary.every
@@ -87,28 +88,23 @@ def unlearning_step(config: RunConfig, sizes: DataSizes, layers: int, processes:
             prompts += TokenCounts.of([longest] * adversary.n, 0.0).times(estimates)
     if isinstance(adversary, LatentPGDOptions) and adversary.p > 0:
         layer = perturbed_layer(adversary.layer, layers)
-        searched = _sum_counts(micro.alone(sizes.forget) for micro in micros).times(adversary.p)
-        search = Search(searched, adversary.steps, layer)
+        every = (micro.alone(sizes.forget) for mine in with_forget_rows for micro in mine)
+        search = Search(_sum_counts(every).times(adversary.p), adversary.steps, layer)
         measured_search = Search(measured, adversary.steps, layer)
-    return Step(trained, kl, prompts, search, measured, measured_search)
+    return Step(tuple(passes), prompts, search, measured, measured_search)
 
 
 def learning_step(config: RunConfig, sizes: DataSizes, processes: int) -> Step:
     """Describes one optimizer step of learning target or oracle, over all processes; all rows count as retain rows."""
-    cut = expected_micro_batches([[sizes.retain]], config.target.global_batch, learning_split(config), processes)
-    return Step(_sum_counts(micro.rows for mine in cut for micro in mine))
+    group = RowGroup((sizes.retain,), config.target.global_batch)
+    cut = expected_micro_batches([group], learning_split(config), processes)
+    return Step((Pass(_sum_counts(micro.rows for mine in cut for micro in mine)),))
 
 
 def reference_rows(config: RunConfig, sizes: DataSizes) -> TokenCounts:
     """Counts the tokens that the reference table runs once: forget rows and their paired answers, without padding."""
-    answers = TrainedAnswers.of(config)
-    parts = [sizes.forget]
-    if answers.answer is Answer.forget and answers.pairs is not Pairs.none:
-        parts.append(sizes.paired)
-    total = TokenCounts()
-    for part in parts:
-        total += TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
-    return total
+    parts = [sizes.forget] if compared_answers(config) is Pairs.none else [sizes.forget, sizes.paired]
+    return _sum_counts(TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows) for part in parts)
 
 
 def surprise_rows(sizes: DataSizes) -> TokenCounts:
@@ -117,30 +113,36 @@ def surprise_rows(sizes: DataSizes) -> TokenCounts:
     return TokenCounts.of([part.tokens] * part.rows, part.supervised * part.rows)
 
 
-def _groups(answers: TrainedAnswers, sizes: DataSizes) -> list[Group]:
-    """Returns the groups of one forward: answers with their paired answers, then as many retain rows."""
-    group = [sizes.paired if answers.answer is Answer.refusal else sizes.forget]
-    if answers.answer is Answer.forget and answers.pairs is not Pairs.none:
-        group.append(sizes.paired)
-    return [group] if answers.retain is Retain.none else [group, [sizes.retain]]
-
-
 def _sum_counts(rows: Iterable[TokenCounts]) -> TokenCounts:
     return reduce(add, rows, TokenCounts())
 
 
 def forget_rows_per_forward(config: RunConfig, sizes: DataSizes, processes: int) -> int:
     """Returns the forget rows of one process's forward; of the largest one, where trainer.micro_tokens cuts."""
-    split = unlearning_split(config)
-    return rows_in_largest_micro_batch(
-        _groups(TrainedAnswers.of(config), sizes), config.trainer.global_batch, split, processes
-    )
+    if gradient_method(config.method) is None:
+        groups = [RowGroup((sizes.forget,), config.trainer.global_batch)]
+    else:
+        # The number of layers does not matter here.
+        groups = list(forward_kinds(config, sizes, 1)[0].groups)
+    return rows_in_largest_micro_batch(groups, unlearning_split(config), processes)[0]
 
 
 def trained_adapters(config: RunConfig) -> Adapters:
     """Returns the adapters that unlearning trains; learning target and oracle trains none."""
     trained: Adapters = config.model.lora.adapters
     return trained
+
+
+def unlearning_gradients(config: RunConfig, shape: ModelShape) -> Gradients:
+    """Returns the gradients that unlearning computes."""
+    trained = trained_weights(shape, trained_names(config, shape))
+    return Gradients(trained, trained_adapters(config), config.trainer.checkpointing)
+
+
+def learning_gradients(config: RunConfig, shape: ModelShape) -> Gradients:
+    """Returns the gradients that learning target and oracle computes: of all weights."""
+    every = trained_weights(shape, tuple(weight_shapes(shape, NO_ADAPTERS)))
+    return Gradients(every, checkpointing=config.trainer.checkpointing)
 
 
 def number_format(engine: EngineOptions, bf16: bool) -> NumberFormat:
@@ -164,7 +166,6 @@ def training_memory(
         "learning" (target or oracle) and "unlearning", where the run has them.
     """
     stage = None if engine.name is EngineName.local else int(engine.name.value.removeprefix("zero"))
-    answers = TrainedAnswers.of(config)
     sharding = Sharding(stage, engine.world, engine.offload is not Offload.none, engine.offload is Offload.nvme)
     common = TrainingSetup(
         number_format(engine, bf16),
@@ -181,23 +182,36 @@ def training_memory(
             lengths=Quantiles.constant(max(sizes.forget.lengths.longest, sizes.retain.lengths.longest)),
             longest_supervised=max(sizes.forget.longest_supervised, sizes.retain.longest_supervised),
         )
-        micro = _largest_micro_batch([[both]], config.target.global_batch, learning_split(config), engine.world)
+        kind = ForwardKind((RowGroup((both,), config.target.global_batch),), ForwardRequest((PartRequest(),)))
+        micro = _largest_micro_batch(kind, learning_split(config), engine.world)
         found["learning"] = estimate_memory(shape, micro, replace(common, loads_whole=whole))
-    if answers.descends and Stage.unlearn in config.stages:
-        kl = answers.retain is Retain.kl
-        groups = _groups(answers, sizes)
-        micro = _largest_micro_batch(groups, config.trainer.global_batch, unlearning_split(config), engine.world, kl=kl)
-        setup = replace(
-            common,
-            adapters=trained_adapters(config),
-            quantized=config.model.lora.quantize is not Quantization.none,
-            optimizer=config.trainer.optimizer,
-            pages=pages,
-            frozen_copy=kl,
-            loads_whole=stage != 3,
-        )
-        found["unlearning"] = estimate_memory(shape, micro, setup)
+    if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
+        setup = replace(common, loads_whole=stage != 3, pages=pages)
+        found["unlearning"] = _unlearning_memory(config, engine, shape, sizes, setup)
     return found
+
+
+def _unlearning_memory(
+    config: RunConfig, engine: EngineOptions, shape: ModelShape, sizes: DataSizes, common: TrainingSetup
+) -> Memory:
+    """Estimates the memory of unlearning: that of the kind of forward that needs most."""
+    kinds = forward_kinds(config, sizes, shape.layers)
+    setup = replace(
+        common,
+        adapters=trained_adapters(config),
+        trained=trained_names(config, shape),
+        quantized=config.model.lora.quantize is not Quantization.none,
+        optimizer=config.trainer.optimizer,
+        frozen_copy=any(kind.request.reads_reference for kind in kinds),
+    )
+    copies: Sequence[GradientCopies | None] = [None]
+    if takes_gradients_apart(config):
+        copies = gradient_copies(config)[: len(kinds)]
+    micros = [_largest_micro_batch(kind, unlearning_split(config), engine.world) for kind in kinds]
+    found = [
+        estimate_memory(shape, micro, replace(setup, copies=held)) for micro, held in zip(micros, copies, strict=True)
+    ]
+    return max(found, key=lambda memory: memory.peak)
 
 
 def learned_stages(config: RunConfig) -> list[Stage]:
@@ -206,16 +220,28 @@ def learned_stages(config: RunConfig) -> list[Stage]:
     return [stage for stage in given if stage in config.stages and given[stage] is None]
 
 
-def _largest_micro_batch(
-    groups: list[Group], size: int, split: Split, processes: int, *, kl: bool = False
-) -> MicroBatch:
+def _largest_micro_batch(kind: ForwardKind, split: Split, processes: int) -> MicroBatch:
     """Returns the micro-batch of the longest rows: rows of similar length run together, so the longest ones meet."""
-    rows = rows_in_largest_micro_batch(groups, size, split, processes)
-    parts = [part for group in groups for part in group]
+    counts = rows_in_largest_micro_batch(kind.groups, split, processes)
+    parts = [(part, n) for group, n in zip(kind.groups, counts, strict=True) for part in group.kinds]
+    length = max(part.lengths.longest for part, _ in parts)
+    supervised = [n * part.longest_supervised for part, n in parts]
+    request = kind.request
+    asked = list(zip(request.parts, supervised, (n * length for _, n in parts), strict=True))
+    layers = len(request.layers)
     return MicroBatch(
-        rows * len(parts),
-        max(part.lengths.longest for part in parts),
-        rows * sum(part.longest_supervised for part in parts),
-        kl_supervised=rows * parts[-1].longest_supervised if kl else 0.0,
-        alone=rows * processes >= size,
+        sum(n for _, n in parts),
+        length,
+        sum(supervised),
+        Reads(
+            without_nll=sum(tokens for part, tokens, _ in asked if not part.nll),
+            valued=sum(tokens for part, tokens, _ in asked if part.values),
+            functions=max(len(part.values) for part, *_ in asked),
+            compared=sum(tokens for part, tokens, _ in asked if part.reads_reference_values),
+            lens=layers * sum(tokens for part, tokens, _ in asked if part.lens),
+            states=layers * sum(own for part, _, own in asked if part.states),
+            compared_states=layers * sum(own for part, _, own in asked if part.reference_states),
+            last=request.last_layer,
+        ),
+        alone=counts[0] * processes >= kind.groups[0].size,
     )

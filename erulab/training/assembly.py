@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -206,6 +207,8 @@ def freeze_untrained(policy: Policy, method: GradientMethod) -> None:
         ConfigError: none is left.
     """
     depth, trained = len(policy.blocks), 0
+    embedding: Any = policy.model.get_input_embeddings()
+    trains_embedding = embedding.weight.requires_grad
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad and not method.trains(name, depth):
             parameter.requires_grad_(False)
@@ -215,6 +218,10 @@ def freeze_untrained(policy: Policy, method: GradientMethod) -> None:
             f"method={method.options.name} trains none of the adapters that model.lora.targets chooses; type "
             "model.lora.targets=null"
         )
+    if trains_embedding and not embedding.weight.requires_grad:
+        # With gradient checkpointing transformers makes the embedding's output require a gradient: each backward would
+        # go on from the lowest trained block to the embedding.
+        policy.model.disable_input_require_grads()
 
 
 def _reference_table(

@@ -87,7 +87,7 @@ def micro_batches(parts: Sequence[Part], split: Split, rank: int, world: int) ->
     if split.micro_tokens is not None:
         count = _fewest_micro_batches(sorted_parts, split.micro_tokens, most, world)
     elif split.micro_batch is not None:
-        count = math.ceil(len(parts[0].rows) / (split.micro_batch * world))
+        count = math.ceil(len(sorted_parts[0].rows) / (split.micro_batch * world))
     else:
         count = 1
     by_tokens = split.micro_tokens is not None

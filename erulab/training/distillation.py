@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import torch
 
 from erulab.methods.retain import RETAIN_TERMS, Retain
-from erulab.models.forwards import ForwardRequest, PartRequest, Reference, view_reference
+from erulab.models.forwards import Reference, view_reference
 from erulab.models.loaded import LoadedModel
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.options import EngineOptions
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded

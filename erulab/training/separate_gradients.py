@@ -9,6 +9,7 @@ with a gradient (reducing over processes, clipping, its optimizer) is the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -55,12 +56,15 @@ class SeparateGradients:
 
         def forget_gradient() -> list[torch.Tensor]:
             seen.append({})
-            return self._gradient(engine, parameters, forget, micro_step, seen[-1])
+            # One forget gradient is the training's; the others are the adversary's cost.
+            own = engine.policy.ledger.adversary(trains=True) if len(seen) > 1 else nullcontext()
+            with own:
+                return self._gradient(engine, parameters, forget, micro_step, seen[-1])
 
         def relearn_gradient(number: int) -> list[torch.Tensor]:
             assert self._relearned is not None
             batches = self._relearned.of_step(step, number)
-            with engine.policy.ledger.adversary():
+            with engine.policy.ledger.adversary(trains=True):
                 return self._gradient(engine, parameters, batches, self._relearned.micro_step, {})
 
         if self._adversary is None:

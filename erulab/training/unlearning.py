@@ -12,8 +12,9 @@ from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
 from erulab.methods.base import GradientMethod, Margin, Pairs, Step
 from erulab.methods.seen import ForgetRows, RetainRows, RowNLL, Seen
-from erulab.models.forwards import PartRequest, PartShown, Reference, ReferenceView, view_reference
+from erulab.models.forwards import PartShown, Reference, ReferenceView, view_reference
 from erulab.models.policy import Policy
+from erulab.models.request import PartRequest
 from erulab.rewards.base import Reward
 from erulab.tokens.batch import Batch
 from erulab.training.engine import Engine

@@ -13,10 +13,11 @@ from erulab import draws
 from erulab.adversaries.base import Adversary
 from erulab.data.arrow_sequence import read_items
 from erulab.methods.base import Answer, GradientMethod, Normalizer, Pairs
-from erulab.models.forwards import ForwardRequest, PartRequest
+from erulab.models.request import ForwardRequest
 from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, micro_batches, rows_of_stream
 from erulab.training.objective import BatchPlan, pinned
+from erulab.training.requests import forget_parts, retain_parts
 
 # Steps between two measurements of the adversary's effect, each of which takes two more forwards of one micro-batch.
 GAIN_EVERY = 10
@@ -191,32 +192,14 @@ class UnlearningBatches:
 
     def _request(self, answers: Sequence[Sequence[Encoded]], retain: Sequence[Sequence[Encoded]]) -> ForwardRequest:
         """Builds what the forward is asked for. `answers`, `retain`: the rows of each part."""
-        needs, terms = self._method.needs, self._method.retain_terms
-        forget_parts = [
-            PartRequest(
-                len(rows),
-                sum(row.tokens for row in rows),
-                nll=needs.nll,
-                values=needs.values,
-                states=needs.states,
-                lens=needs.lens and place == 0,
-                reference_states=needs.reference_states and place == 0,
-            )
-            for place, rows in enumerate(answers)
+        asked = [
+            *zip(forget_parts(self._method), answers, strict=bool(answers)),
+            *zip(retain_parts(self._method), retain, strict=bool(retain)),
         ]
-        states = any(term.states for term in terms)
-        retain_parts = [
-            PartRequest(
-                len(rows),
-                sum(row.tokens for row in rows),
-                nll=any(term.nll for term in terms),
-                values=tuple(value for term in terms for value in term.values),
-                states=states and place == 0,
-                reference_states=states and place == 0,
-            )
-            for place, rows in enumerate(retain)
-        ]
-        return ForwardRequest((*forget_parts, *retain_parts), self._layers)
+        parts = (
+            dataclasses.replace(part, rows=len(rows), tokens=sum(row.tokens for row in rows)) for part, rows in asked
+        )
+        return ForwardRequest(tuple(parts), self._layers)
 
     def _micro_batch(self, whole: GlobalBatch, forget: list[int], retain: list[int], *, first: bool) -> MicroBatch:
         """Builds one micro-batch.

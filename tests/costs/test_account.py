@@ -53,9 +53,9 @@ def test_costs_survive_json_also_with_unknown_flops() -> None:
 
 def test_work_before_start_belongs_to_another_product() -> None:
     ledger = Ledger()
-    ledger.add_forward(None, TokenCounts.of([40], 2))
+    ledger.add_forward(TokenCounts.of([40], 2), 0.0)
     account.start(ledger, "cpu")
-    ledger.add_forward(None, TokenCounts.of([4], 2))
+    ledger.add_forward(TokenCounts.of([4], 2), 0.0)
     ledger.carry(Spent(tokens=100), 50.0)
     time.sleep(0.01)
     found = account.stop(ledger, "cpu")

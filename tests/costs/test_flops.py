@@ -17,9 +17,13 @@ from transformers import PreTrainedModel
 
 from erulab.adversaries.hooks import edit_states, module_at_layer
 from erulab.costs import flops
-from erulab.costs.flops import Backward, TokenCounts
-from erulab.costs.shapes import Adapters, ModelShape
+from erulab.costs.backward import Gradients, backward, recomputed, state_backward
+from erulab.costs.flops import TokenCounts
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
+from erulab.costs.trained import trained_weights, weight_shapes
+from erulab.methods.base import block_of
 from erulab.models.policy import Policy
+from erulab.models.request import ForwardRequest, PartRequest
 from tests.costs.families import CONFIGS, batch_of, model_of
 
 LENGTHS, SUPERVISED = [24, 22, 20], 8
@@ -33,6 +37,11 @@ def counted(run: Callable[[], Any]) -> tuple[int, Any]:
     return counter.get_total_flops(), result
 
 
+def every_gradient(shape: ModelShape, adapters: Adapters = NO_ADAPTERS, *, checkpointing: bool = False) -> Gradients:
+    """The gradients of all weights, or of all adapters."""
+    return Gradients(trained_weights(shape, tuple(weight_shapes(shape, adapters))), adapters, checkpointing)
+
+
 def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
     torch.manual_seed(0)
     return get_peft_model(model, LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM"))
@@ -41,10 +50,10 @@ def with_adapters(model: PreTrainedModel, targets: tuple[str, ...] = ()) -> Any:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_forward_and_full_backward(name: str) -> None:
     policy, shape = Policy(model_of(CONFIGS[name], "eager")), ModelShape.from_config(CONFIGS[name])
-    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    ahead, nll = counted(lambda: policy.token_nll(BATCH))
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.forward(shape, ROWS) == ahead
-    assert flops.backward(shape, ROWS, Backward.full) == back
+    assert backward(shape, ROWS, every_gradient(shape)) == back
 
 
 @pytest.mark.parametrize(
@@ -70,10 +79,10 @@ def test_forward_and_full_backward(name: str) -> None:
 def test_adapters(name: str, targets: tuple[str, ...]) -> None:
     shape = ModelShape.from_config(CONFIGS[name])
     policy = Policy(with_adapters(model_of(CONFIGS[name], "eager"), targets))
-    ahead, (nll, _) = counted(lambda: policy(BATCH))
+    ahead, nll = counted(lambda: policy.token_nll(BATCH))
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.forward(shape, ROWS, adapters=Adapters(4, targets)) == ahead
-    assert flops.backward(shape, ROWS, Backward.lora, adapters=Adapters(4, targets)) == back
+    assert backward(shape, ROWS, every_gradient(shape, Adapters(4, targets))) == back
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -83,9 +92,9 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
     policy = Policy(with_adapters(model) if rank else model)
     delta = torch.zeros(3, 24, shape.width, requires_grad=True)
     with edit_states(policy, [(module_at_layer(policy, layer), lambda states: states + delta)]):
-        nll, _ = policy(BATCH)
+        nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
-    assert flops.backward(shape, ROWS, Backward.activations, layer=layer, adapters=Adapters(rank)) == back
+    assert state_backward(shape, ROWS, layer, adapters=Adapters(rank)) == back
 
 
 @pytest.mark.parametrize("name", ["llama", "phi", "gpt2"])
@@ -93,17 +102,84 @@ def test_checkpointing_runs_the_blocks_again(name: str) -> None:
     shape, model = ModelShape.from_config(CONFIGS[name]), model_of(CONFIGS[name], "eager")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model)
-    nll, _ = policy(BATCH)
+    nll = policy.token_nll(BATCH)
     back, _ = counted(lambda: nll.sum().backward())
-    assert flops.recompute(shape, ROWS) == back - flops.backward(shape, ROWS, Backward.full)
+    assert flops.recompute(shape, ROWS) == back - backward(shape, ROWS, every_gradient(shape))
+
+
+def in_blocks(first: int, last: int, *words: str) -> Callable[[str], bool]:
+    """Chooses weights of blocks first .. last-1 whose names have one of the words."""
+    return lambda name: block_of(name) in range(first, last) and any(word in name for word in words or ("",))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "rank", "trained"),
+    [
+        ("llama", 0, in_blocks(1, 3)),
+        ("llama", 0, in_blocks(1, 2, "down_proj")),
+        ("llama", 0, in_blocks(0, 2, "gate_proj", "v_proj")),
+        ("llama", 0, in_blocks(1, 3, "k_proj")),
+        ("llama", 0, in_blocks(2, 3, "layernorm")),
+        ("llama", 0, lambda name: "lm_head" in name or "model.norm" in name),
+        ("llama", 4, in_blocks(0, 2)),
+        ("llama", 4, in_blocks(1, 2, "up_proj")),
+        ("qwen3", 0, in_blocks(1, 2, "q_norm")),
+        ("qwen2", 0, in_blocks(1, 2, "k_proj.bias")),
+        ("phi", 0, in_blocks(1, 3)),
+        ("phi", 0, in_blocks(1, 2, "fc2")),
+        ("gpt2", 0, in_blocks(1, 3)),
+        ("gpt2", 0, in_blocks(0, 2, "mlp.c_proj")),
+    ],
+)
+def test_backward_where_only_some_weights_are_trained(
+    name: str, rank: int, trained: Callable[[str], bool], checkpointing: bool
+) -> None:
+    shape, model = ModelShape.from_config(CONFIGS[name]), model_of(CONFIGS[name], "eager")
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not rank:
+            model.disable_input_require_grads()  # as assembly.freeze_untrained does
+    policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
+    for weight, parameter in policy.model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and trained(weight))
+    chosen = tuple(weight for weight in weight_shapes(shape, adapters) if trained(weight))
+    gradients = Gradients(trained_weights(shape, chosen), adapters, checkpointing)
+    nll = policy.token_nll(BATCH)
+    back, _ = counted(lambda: nll.sum().backward())
+    assert backward(shape, ROWS, gradients) + checkpointing * recomputed(shape, ROWS, gradients) == back
+
+
+@pytest.mark.parametrize("last", [0, 1, 3])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_forward_that_ends_at_a_layer(last: int, rank: int) -> None:
+    shape, model = ModelShape.from_config(CONFIGS["llama"]), model_of(CONFIGS["llama"], "eager")
+    policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
+    request = ForwardRequest((PartRequest(3, 24, nll=False, states=True),), (last,))
+    headless = TokenCounts.of([24, 24, 24], 0)
+    ahead, (shown,) = counted(lambda: policy(BATCH, request))
+    assert flops.forward(shape, headless, last=last, adapters=adapters) == ahead
+    if last or not rank:  # with adapters nothing below layer 0 is trained
+        back, _ = counted(lambda: shown.states[last].sum().backward())
+        assert backward(shape, headless, every_gradient(shape, adapters), last=last) == back
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_weights_are_listed_by_name_and_size(name: str, rank: int) -> None:
+    model = model_of(CONFIGS[name])
+    listed = weight_shapes(ModelShape.from_config(CONFIGS[name]), Adapters(rank))
+    model = with_adapters(model) if rank else model
+    weights = {weight: sorted(p.shape) for weight, p in model.named_parameters() if p.requires_grad}
+    assert {weight: sorted(shape) for weight, shape in listed.items()} == weights
 
 
 def test_frozen_costs_nothing_and_training_six_flops_per_parameter_and_token() -> None:
     shape = ModelShape.from_config(CONFIGS["llama"])
-    assert flops.backward(shape, ROWS, Backward.frozen) == 0
+    assert backward(shape, ROWS, Gradients(trained_weights(shape, ()))) == 0
     # Six FLOPs per parameter and token, the usual rule, for a wide model on short rows with supervised tokens only.
     wide = ModelShape.from_config(CONFIGS["llama"] | {"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 128})
     rows = TokenCounts.of([4.0], 4)
     embedding = wide.vocabulary * wide.width
-    whole = flops.forward(wide, rows) + flops.backward(wide, rows, Backward.full)
+    whole = flops.forward(wide, rows) + backward(wide, rows, every_gradient(wide))
     assert whole == pytest.approx(6 * (wide.parameters - embedding) * 4, rel=0.01)

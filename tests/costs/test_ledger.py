@@ -9,11 +9,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from erulab.adversaries.hooks import edit_states, module_at_layer
-from erulab.costs.flops import Backward, TokenCounts
+from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger, Spent, peak_memory
-from erulab.costs.shapes import ModelShape
+from erulab.costs.shapes import NO_ADAPTERS, ModelShape
 from erulab.models import packing
 from erulab.models.attention import PACKED
+from erulab.models.meter import Meter
 from erulab.models.policy import Policy
 from tests.costs.families import CONFIGS, batch_of, model_of
 
@@ -25,7 +26,7 @@ def test_ledger_agrees_with_torch_counter() -> None:
     ledger = Ledger()
     policy = Policy(model_of(CONFIGS["llama"], "eager"), ledger)
     with FlopCounterMode(display=False) as ahead:
-        loss = policy(batch_of([12, 9], 5))[0].sum()
+        loss = policy.token_nll(batch_of([12, 9], 5)).sum()
         with torch.no_grad():
             policy(batch_of([20], 5))
     with FlopCounterMode(display=False) as back:
@@ -44,7 +45,7 @@ def test_work_of_an_adversary_is_counted_apart() -> None:
     delta = torch.zeros(2, 12, SHAPE.width, requires_grad=True)
     perturbed = edit_states(policy, [(module_at_layer(policy, 1), lambda states: states + delta)])
     with ledger.adversary(), perturbed, FlopCounterMode(display=False) as counter:
-        nll, _ = policy(batch_of([12, 9], 5))
+        nll = policy.token_nll(batch_of([12, 9], 5))
         policy.state_gradient(nll.sum(), delta, 1)
         with policy.skip_blocks_below(1):
             policy(batch_of([12, 9], 5))
@@ -71,9 +72,11 @@ def test_packed_rows_are_counted_as_they_are_computed(monkeypatch: pytest.Monkey
 
 
 def test_a_model_of_an_unknown_type_counts_tokens() -> None:
-    ledger = Ledger()
-    ledger.add_forward(None, TokenCounts.of([4], 2))
-    ledger.add_backward(None, TokenCounts.of([4], 2), Backward.full)
+    model, ledger = model_of(CONFIGS["llama"]), Ledger()
+    model.config.model_type = "unheard of"
+    meter = Meter(model, ledger, NO_ADAPTERS)
+    meter.forward(TokenCounts.of([4], 2))
+    meter.training(TokenCounts.of([4], 2))
     found = ledger.take()
     assert (found.tokens, found.supervised_tokens) == (4, 2)
     plain = (found + Spent(tokens=1)).plain()

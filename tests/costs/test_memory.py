@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,17 @@ from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 
 from erulab import logprobs
-from erulab.costs import memory as costs
-from erulab.costs.memory import Memory, MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
-from erulab.costs.shapes import Adapters, ModelShape
-from erulab.models.policy import Policy, reference_states
+from erulab.costs import activations
+from erulab.costs.memory import Memory, estimate_memory
+from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
+from erulab.costs.trained import weight_shapes
+from erulab.methods.base import block_of
+from erulab.methods.retain import kl_to_reference
+from erulab.methods.seen import TokenValue
+from erulab.models.forwards import PartShown, ReferenceView, view_reference
+from erulab.models.policy import Policy
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.models.smollm2 import ARCHITECTURE
 from erulab.options import Precision
 from erulab.training.local import LocalEngine
@@ -38,7 +46,7 @@ def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Nu
 
     autocast = torch.autocast("cpu", torch.bfloat16) if numbers is NumberFormat.autocast else contextlib.nullcontext()
     with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        policy(batch_of(lengths, supervised))
+        policy.token_nll(batch_of(lengths, supervised))
     return sum(size for size, _ in kept.values())
 
 
@@ -122,22 +130,55 @@ PEAKS = {
 
 
 def allocated(
-    peak: Peak, numbers: NumberFormat, *, checkpointing: bool = False, micro_batches: int = 1, kl_rows: int = 0
+    peak: Peak,
+    numbers: NumberFormat,
+    *,
+    checkpointing: bool = False,
+    micro_batches: int = 1,
+    request: ForwardRequest | None = None,
+    trained: Callable[[str], bool] = lambda name: True,
 ) -> tuple[int, int]:
-    """Returns (highest, last) bytes beyond the weights that torch's allocator gave in one step, before the update."""
+    """Returns (highest, last) bytes beyond the weights that torch's allocator gave in one step, before the update.
+
+    Args:
+        request: what the forward is asked for; the loss sums all of it. None: NLL.
+        trained: chooses the trained weights by name.
+    """
     model = model_of(peak.config)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batch = batch_of([peak.length - i % 2 for i in range(peak.rows)], peak.supervised)
     precision = Precision.fp32 if numbers is NumberFormat.fp32 else Precision.bf16
+    frozen = Policy(copy.deepcopy(model)).requires_grad_(False) if request and request.reads_reference else None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained(name))
+    if not trained("model.embed_tokens.weight"):
+        model.disable_input_require_grads()
     engine = LocalEngine(Policy(model), weight_decay=0.0, clip=1.0, precision=precision)
-    frozen = Policy(copy.deepcopy(model)).requires_grad_(False) if kl_rows else None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         for i in range(micro_batches):
             with engine.autocast():
-                nll, kl = engine(batch, None if frozen is None else reference_states(frozen, batch, kl_rows))
-                engine.backward(nll.sum() if kl is None else nll.sum() + kl.sum(), last=i == micro_batches - 1)
-                del nll, kl
+                view = None if frozen is None or request is None else view_reference(frozen, batch, request)
+                loss = _summed(engine(batch, request, view), view)
+                engine.backward(loss, last=i == micro_batches - 1)
+                del loss, view
+    return _highest_and_last(profiled)
+
+
+def _summed(parts: Sequence[PartShown], view: ReferenceView | None) -> torch.Tensor:
+    """Returns the sum of all that is shown; of states, of their squares or squared distances to the reference's."""
+    found = []
+    for i, part in enumerate(parts):
+        found += [part.nll] if part.nll is not None and part.nll.requires_grad else []
+        found += [*part.values.values(), *part.lens_nll.values()]
+        for layer, states in part.states.items():
+            compared = None if view is None else view.states.get(i, {}).get(layer)
+            # Squared after a difference, as losses on states are.
+            found.append((states - (1.0 if compared is None else compared)).square())
+    return torch.stack([one.sum() for one in found]).sum()
+
+
+def _highest_and_last(profiled: profile) -> tuple[int, int]:
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = highest = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -159,15 +200,50 @@ def test_peak_of_a_step(name: str, numbers: NumberFormat, checkpointing: bool, m
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
 
 
+KL = TokenValue("kl", kl_to_reference, reads_reference=True)
+
+
 @pytest.mark.parametrize("name", ["logits", "logits in chunks"])
 @pytest.mark.parametrize("numbers", [NumberFormat.fp32, NumberFormat.autocast])
 def test_peak_of_a_step_with_kl(name: str, numbers: NumberFormat) -> None:
     peak, kl_rows = PEAKS[name], PEAKS[name].rows // 2
-    highest, _ = allocated(peak, numbers, kl_rows=kl_rows)
+    n = kl_rows * peak.supervised
+    parts = (PartRequest(peak.rows - kl_rows, n), PartRequest(kl_rows, n, values=(KL,)))
+    highest, _ = allocated(peak, numbers, request=ForwardRequest(parts))
     shape = ModelShape.from_config(peak.config)
-    micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, kl_supervised=kl_rows * peak.supervised)
+    micro = MicroBatch(peak.rows, peak.length, peak.rows * peak.supervised, Reads(valued=n, compared=n))
     made = estimate_memory(shape, micro, TrainingSetup(numbers, frozen_copy=True))
     assert made.peak - made.optimizer - 8 * shape.parameters == pytest.approx(highest, rel=0.1)
+
+
+def down_below(layer: int) -> Callable[[str], bool]:
+    return lambda name: "down_proj" in name and block_of(name) in range(layer - 2, layer)
+
+
+@pytest.mark.parametrize("numbers", [NumberFormat.fp32, NumberFormat.autocast])
+@pytest.mark.parametrize("name", ["activations", "logits in chunks"])
+@pytest.mark.parametrize("compared", [False, True])
+def test_peak_of_a_step_that_reads_states_and_trains_few_weights(
+    name: str, numbers: NumberFormat, compared: bool
+) -> None:
+    """As rmu does: the forward ends at layer 3 of 4, and only the last matrices of two blocks are trained."""
+    peak, shape = PEAKS[name], ModelShape.from_config(PEAKS[name].config)
+    n = peak.rows * peak.supervised
+    part = PartRequest(peak.rows, n, nll=False, states=True, reference_states=compared)
+    highest, last = allocated(peak, numbers, request=ForwardRequest((part,), (3,)), trained=down_below(3))
+    own = peak.rows * peak.length - peak.rows // 2
+    reads = Reads(n, states=own, compared_states=own * compared, last=3)
+    trained = tuple(weight for weight in weight_shapes(shape, NO_ADAPTERS) if down_below(3)(weight))
+    made = estimate_memory(
+        shape,
+        MicroBatch(peak.rows, peak.length, n, reads),
+        TrainingSetup(numbers, trained=trained, frozen_copy=compared),
+    )
+    entries = 2 * shape.width * shape.mlp_width
+    assert last == made.gradients == 4 * entries
+    assert made.optimizer == 8 * entries
+    held = made.optimizer + 4 * shape.parameters * (2 if compared else 1)
+    assert made.peak - held == pytest.approx(highest, rel=0.1)
 
 
 def test_peak_of_smollm2() -> None:
@@ -180,7 +256,7 @@ def test_peak_of_smollm2() -> None:
 
 
 def test_logits_have_the_chunk_size_of_logprobs() -> None:
-    assert logprobs.CHUNK == costs.CHUNK
+    assert logprobs.CHUNK == activations.CHUNK
 
 
 def test_sharding_divides_the_parts_of_its_stage() -> None:

@@ -11,9 +11,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 
-from erulab.costs.memory import MicroBatch, NumberFormat, Sharding, TrainingSetup, estimate_memory
+from erulab.costs.memory import estimate_memory
+from erulab.costs.setup import MicroBatch, NumberFormat, Sharding, TrainingSetup
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.states import state_bytes, trained_matrices, update_bytes
+from erulab.costs.trained import weight_shapes
 from erulab.models.policy import Policy
 from erulab.options import OptimizerName
 from erulab.training.optimizers import build_optimizer
@@ -58,7 +60,7 @@ def test_state_of_an_optimizer(name: OptimizerName, family: str, adapters: Adapt
     )
     shape = ModelShape.from_config(config)
     trained = shape.adapter_parameters(adapters) if adapters.rank else shape.parameters
-    assert state_bytes(name, trained_matrices(shape, adapters), trained) == held
+    assert state_bytes(name, trained_matrices(weight_shapes(shape, adapters).values()), trained) == held
 
 
 def test_bytes_per_parameter() -> None:
@@ -91,7 +93,9 @@ def test_adafactor_takes_three_tensors_for_an_update() -> None:
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()
         highest = max(highest, now)
-    made = update_bytes(OptimizerName.adafactor, trained_matrices(ModelShape.from_config(LARGE), NO_ADAPTERS))
+    made = update_bytes(
+        OptimizerName.adafactor, trained_matrices(weight_shapes(ModelShape.from_config(LARGE), NO_ADAPTERS).values())
+    )
     assert made == 8 * 2000 * 256 + 4 * 704 * 256
     assert made == pytest.approx(highest, rel=0.01)
 

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from erulab.costs.ledger import Ledger
 from erulab.models import packing
 from erulab.models.attention import PACKED
-from erulab.models.forwards import ForwardRequest, PartRequest, PartShown, view_reference
+from erulab.models.forwards import PartShown, view_reference
 from erulab.models.lora import WithoutAdapters
 from erulab.models.policy import Policy
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.tokens.batch import Batch, Encoded, collate
 from tests.models.conftest import tiny_model
 from tests.samples.tiny import FORGET, PAIRED, RETAIN, gradients, moved

@@ -16,10 +16,11 @@ import torch
 from erulab import logprobs
 from erulab.methods.retain import kl_to_reference
 from erulab.methods.seen import TokenValue
-from erulab.models.forwards import ForwardRequest, PartRequest, view_reference
+from erulab.models.forwards import view_reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import read_folder, save_folder
 from erulab.models.options import Attention
+from erulab.models.request import ForwardRequest, PartRequest
 from erulab.options import EngineName, EngineOptions, Offload, Precision
 from erulab.ranks import Ranks
 from erulab.tokens.batch import collate
