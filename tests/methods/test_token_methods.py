@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from erulab.methods.base import Step
-from erulab.methods.ceu import log_without_label
+from erulab.methods.base import ForgetTokens, Step
+from erulab.methods.ceu import CEU, log_without_label
 from erulab.methods.max_entropy import kl_from_uniform
 from erulab.methods.pdu import PrimalDual, squared_logit_margin
 from erulab.methods.retain import Retain
+from erulab.methods.seen import Seen
 from erulab.methods.undial import adjusted_distillation
 from erulab.methods.wga import weighted_ascent_loss
 from tests.methods.test_step_losses import POLICY, TARGET, mean, options_of, step_loss, token_mean
@@ -194,6 +195,15 @@ def test_ceu_is_finite_at_a_certain_word() -> None:
     assert loss.item() == pytest.approx(60 - math.log(10), rel=1e-6)
     got = slope(lambda z: log_without_label(z, torch.tensor([4]), None), logits)
     torch.testing.assert_close(got, torch.full((1, 11), -0.1).scatter(1, torch.tensor([[4]]), 1.0))
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [("all", [2.0, 0.0]), ("span", [3.0, 4.0])])
+def test_ceu_skips_no_token_that_was_chosen(chosen: str, kept: list[float]) -> None:
+    """Of answers of two tokens and of one, the first tokens are skipped, unless the tokens are the words to forget."""
+    values = {"log_without_label": torch.tensor([1.0, 2.0, 4.0])}
+    answers = Seen(torch.tensor([2.0, 1.0]), torch.tensor([0, 0, 1]), values=values)
+    ceu = CEU(options_of("ceu", forget_tokens=ForgetTokens(chosen)))
+    assert answers.sum_by_row(ceu.token_losses(answers)).tolist() == kept
 
 
 def test_max_entropy_is_zero_at_uniform_alone() -> None:
