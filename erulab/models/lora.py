@@ -32,21 +32,26 @@ def with_lora(
     Args:
         alpha: adapters are scaled by alpha / rank.
         seed: of their initial values.
-        targets: names of the linear layers in a block; None: all layers but the head.
+        targets: names of the linear layers in a block; None: all layers but the head. The experts of a mixture are no
+            linear layers: an adapter on their common parameter would copy all of it in every forward.
     Raises:
         ConfigError: the model has no linear layer of such a name.
     """
     # peft takes a second to import and only LoRA needs it.
     from peft import LoraConfig, get_peft_model
 
+    blocks = subject.policy.blocks
+    names = [name.rpartition(".")[2] for name, m in blocks.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     if targets is not None:
-        modules = subject.policy.blocks.named_modules()
-        check_targets(targets, [name.rpartition(".")[2] for name, m in modules if isinstance(m, nn.Linear | Conv1D)])
+        check_targets(targets, names)
+    # peft's "all-linear" means experts and routers too.
+    mixture = any(name.rpartition(".")[2] == "experts" for name, _ in blocks.named_modules())
+    every = sorted(set(names)) if mixture else "all-linear"
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
-        target_modules="all-linear" if targets is None else list(targets),
+        target_modules=every if targets is None else list(targets),
         task_type="CAUSAL_LM",
     )
     # peft draws initial values from the global generator: seeded here, and restored afterwards.
