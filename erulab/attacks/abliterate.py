@@ -110,7 +110,7 @@ def remove_direction(policy: HookablePolicy, direction: torch.Tensor) -> None:
     for writer in residual_writers(policy):
         for weight, bias in _last_weights(writer):
             weight.copy_(project_out(at_least_float32(weight.T), direction).T)
-            if isinstance(bias, torch.Tensor):
+            if bias is not None:
                 bias.detach().copy_(project_out(at_least_float32(bias.detach()), direction))
 
 
@@ -120,7 +120,8 @@ def _last_weights(writer: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor | 
     for name in parts.keys() & set(LAST):
         weight = output_first(parts[name])
         if weight is not None:
-            return [(weight, parts[name].bias)]
+            bias = parts[name].bias
+            return [(weight, bias if isinstance(bias, torch.Tensor) else None)]
     # Experts alone write: a shared expert beside them, or biases, would be left out.
     if parts.keys() == {"gate", "experts"} and not parts["experts"].has_bias:
         return [(one, None) for one in expert_weights(parts["experts"], "down_proj")]

@@ -19,7 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape, Norm, Place
+from erulab.costs.activations import experts_bytes, recurrent_bytes
+from erulab.costs.families import Norm
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, Block, ModelShape, Place
 
 # Equal to that of erulab/logprobs.py (a test compares them), which loads torch; this module must not.
 CHUNK = 1024
@@ -116,7 +118,7 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
 
     weights = everything * numbers.weight * (share if sharding.stage == 3 else 1)
     if numbers is NumberFormat.autocast:
-        weights += 2 * (shape.linear_weights + shape.head_weights)
+        weights += 2 * (shape.dense_weights + shape.head_weights)
     gradients = trained * numbers.weight * (share if sharding.stage in (2, 3) else 1)
     # Two moments in float32. DeepSpeed's sharded and bf16 optimizers also keep float32 master weights, and cast the
     # gradient to float32 for the update.
@@ -128,8 +130,8 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     kept = _saved_activations(shape, micro, training)
     # Without checkpointing the input of a block is part of what the block keeps.
     boundaries = shape.layers * kept.boundary if training.checkpointing else 0.0
-    activations = kept.ends + boundaries + kept.block * (1 if training.checkpointing else shape.layers)
-    logits = _logits_bytes(shape, micro)
+    activations = kept.ends + boundaries + (kept.block if training.checkpointing else kept.blocks)
+    logits = _logits_bytes(shape, micro, numbers)
     if training.loads_whole:
         # Read into host memory, then moved to the device; a frozen copy stays whole and float32.
         own = host = 4.0 * shape.parameters
@@ -161,7 +163,7 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     working = (
         kept.block
         - kept.boundary
-        + numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
+        + numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.active_mlp_width + shape.width)
     )
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has one gradient from each side, and their sum where it is not taken in place.
@@ -177,46 +179,83 @@ class _SavedActivations:
     """Bytes of activations that autograd keeps."""
 
     ends: float  # of the final norm and of the head's input
-    block: float  # of one block
+    blocks: float  # of all blocks
+    block: float  # of the block that keeps most
     boundary: float  # of one block's input
 
 
 def _saved_activations(shape: ModelShape, micro: MicroBatch, training: TrainingSetup) -> _SavedActivations:
+    numbers, d = training.numbers, shape.width
+    kinds = {block: _block_bytes(shape, block, micro, training) for block in shape.blocks()}
+    ends = _norm_bytes(shape, training, 0) * micro.tokens + numbers.product * d * micro.supervised
+    return _SavedActivations(
+        ends,
+        sum(n * kinds[block] for block, n in shape.blocks().items()) * micro.tokens,
+        max(kinds.values()) * micro.tokens,
+        numbers.weight * d * micro.tokens,
+    )
+
+
+def _norm_bytes(shape: ModelShape, training: TrainingSetup, readers: int) -> float:
+    """Returns bytes per token: the states, the normalised states, and the result that `readers` matrices read."""
+    numbers, d = training.numbers, shape.width
+    # Autocast casts the result once per reader; otherwise all readers share one tensor.
+    results = numbers.product * d * (readers if numbers is NumberFormat.autocast else min(readers, 1))
+    if shape.family.norm is Norm.layer:
+        return numbers.weight * d + results + 8
+    # The frozen weight of a norm needs no gradient, so its input is not kept.
+    normalized = 0 if training.adapters.rank else 4 if shape.family.norm is Norm.wide_rms else numbers.weight
+    return (4 + normalized) * d + results + 4
+
+
+def _block_bytes(shape: ModelShape, block: Block, micro: MicroBatch, training: TrainingSetup) -> float:
+    """Returns the bytes per token that one block keeps."""
     numbers, family, adapters = training.numbers, shape.family, training.adapters
-    product, stream = numbers.product, numbers.weight
-    # A frozen matrix does not need its input in backward.
-    keeping = [linear for linear in shape.linears if adapters.on(linear) or not adapters.rank]
-    keeps = {place: sum(linear.place is place for linear in keeping) for place in Place}
-    d, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-
-    def norm(readers: int) -> float:
-        """Returns bytes per token: the states, the normalised states, and the result that `readers` matrices read."""
-        # Autocast casts the result once per reader; otherwise all readers share one tensor.
-        results = product * d * (readers if numbers is NumberFormat.autocast else min(readers, 1))
-        if family.norm is Norm.layer:
-            return stream * d + results + 8
-        # The frozen weight of a norm needs no gradient, so its input is not kept.
-        normalized = 0 if adapters.rank else 4 if family.norm is Norm.wide_rms else stream
-        return (4 + normalized) * d + results + 4
-
+    product = numbers.product
+    # A frozen matrix does not need its input in backward; experts share what their router's norm gives.
+    keeping = [linear for linear in block.linears if adapters.on(linear) or not adapters.rank]
+    keeps = {place: sum(one.place is place and one.copies == 1 for one in keeping) for place in Place}
     readers = [keeps[Place.attention_in], keeps[Place.mlp_in]]
-    block = sum(norm(n) for n in ([sum(readers)] if family.parallel else readers))
-    block += product * (4 + family.partial_rotary) * q
-    if family.qk_norm:
-        block += (4 + product) * (q + kv) + 4 * (shape.heads + shape.kv_heads)
-    if training.eager_attention:
-        # The softmax in float32, and its copy in the format of products.
-        block += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
+    kept = sum(_norm_bytes(shape, training, n) for n in ([sum(readers)] if family.parallel else readers))
+    if family.post_norms:
+        kept += 2 * _norm_bytes(shape, training, 0)
+    if block.recurrent and shape.recurrence is not None:
+        kept += recurrent_bytes(shape.recurrence, micro.length, product, numbers.weight)
     else:
-        block += 4 * shape.heads + product * micro.length
-    block += product * (_mlp_kept(shape) - (not keeps[Place.mlp_out])) * shape.mlp_width
+        kept += _attention_bytes(shape, micro, training)
+    mixture = next((shape.mixture for linear in block.linears if linear.copies > 1), None)
+    if mixture is not None:
+        kept += experts_bytes(mixture, shape.width, numbers.weight, frozen=adapters.rank > 0)
+    else:
+        kept += product * (_mlp_kept(shape) - (not keeps[Place.mlp_out])) * shape.mlp_width
     if adapters.rank:
-        block += product * adapters.rank * len(keeping)
+        kept += product * adapters.rank * len(keeping)
         # Adapters cast their input themselves: here the result of attention.
         if numbers is NumberFormat.autocast and keeps[Place.attention_out]:
-            block += product * q
-    ends = norm(0) * micro.tokens + product * d * micro.supervised
-    return _SavedActivations(ends, block * micro.tokens, stream * d * micro.tokens)
+            kept += product * shape.heads * shape.head_dim
+    return kept
+
+
+def _attention_bytes(shape: ModelShape, micro: MicroBatch, training: TrainingSetup) -> float:
+    """Returns the bytes per token that attention keeps between its matrices."""
+    numbers, family = training.numbers, shape.family
+    product, q, kv = numbers.product, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    kept: float = product * (4 + family.partial_rotary) * q
+    if family.gated_attention:
+        kept += product * 2 * q
+        if numbers is NumberFormat.fp32:  # otherwise the norm casts the queries, and their gate is not kept with them
+            kept += product * q
+    if family.qk_norm:
+        kept += (4 + (4 if family.norm is Norm.wide_rms else product)) * (q + kv)
+        kept += 8 if family.wide_qk_norm else 4 * (shape.heads + shape.kv_heads)
+    if training.eager_attention or shape.capped_scores:
+        # The softmax in float32, and its copy in the format of products.
+        kept += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
+        if shape.capped_scores:
+            kept += (product * shape.heads + 1) * micro.length  # the capped scores, and the mask as truth values
+    else:
+        kept += 4 * shape.heads + product * micro.length
+    return kept
 
 
 def _mlp_kept(shape: ModelShape) -> int:
@@ -227,13 +266,15 @@ def _mlp_kept(shape: ModelShape) -> int:
     return 5 if shape.activation == "gelu_new" else 2
 
 
-def _logits_bytes(shape: ModelShape, micro: MicroBatch) -> float:
+def _logits_bytes(shape: ModelShape, micro: MicroBatch, numbers: NumberFormat) -> float:
     """Returns the bytes of one chunk's float32 logits at their largest, in backward.
 
     NLL holds log-probabilities, their gradient and the gradient of the logits; KL also both models' probabilities.
+    Capped logits are kept once more, as the head gives them.
     """
     nll, kl = min(micro.supervised, CHUNK), min(micro.kl_supervised, CHUNK)
-    return 4.0 * shape.vocabulary * max(3 * nll + 2 * kl, nll + 5 * kl)
+    capped = numbers.product * max(nll, kl) if shape.capped_logits else 0
+    return shape.vocabulary * (4.0 * max(3 * nll + 2 * kl, nll + 5 * kl) + capped)
 
 
 def _deepspeed_buffers(shape: ModelShape, training: TrainingSetup) -> float:

@@ -32,21 +32,23 @@ def with_lora(
     Args:
         alpha: adapters are scaled by alpha / rank.
         seed: of their initial values.
-        targets: names of the linear layers in a block; None: all layers but the head. The experts of a mixture are no
-            linear layers: an adapter on their common parameter would copy all of it in every forward.
+        targets: names of the linear layers in a block; None: all layers but the head, and in a mixture of experts
+            those of attention, because an adapter on the experts' common parameter would copy it in every forward.
     Raises:
         ConfigError: the model has no linear layer of such a name.
     """
     # peft takes a second to import and only LoRA needs it.
     from peft import LoraConfig, get_peft_model
 
-    blocks = subject.policy.blocks
-    names = [name.rpartition(".")[2] for name, m in blocks.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    found = [path for path, m in subject.policy.blocks.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    mixture = any(path.endswith(".experts") for path, _ in subject.policy.blocks.named_modules())
+    if mixture:
+        # peft takes an MLP's names for experts, and its "all-linear" for experts and routers too.
+        found = [path for path in found if ".mlp." not in path]
+    names = list(dict.fromkeys(path.rpartition(".")[2] for path in found))
     if targets is not None:
         check_targets(targets, names)
-    # peft's "all-linear" means experts and routers too.
-    mixture = any(name.rpartition(".")[2] == "experts" for name, _ in blocks.named_modules())
-    every = sorted(set(names)) if mixture else "all-linear"
+    every = names if mixture else "all-linear"
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,

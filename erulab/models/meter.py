@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from erulab.costs.families import is_known
 from erulab.costs.flops import Backward, TokenCounts
 from erulab.costs.ledger import Ledger
-from erulab.costs.shapes import FAMILIES, Adapters, ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.models.packing import Packing
 from erulab.tokens.batch import Batch
 
@@ -35,9 +36,8 @@ class Meter:
     def __init__(self, model: PreTrainedModel, ledger: Ledger, adapters: Adapters) -> None:
         """`model`: the causal model itself, not a wrapper; `adapters`: those in it."""
         self._model, self.ledger, self._adapters = model, ledger, adapters
-        config = model.config
-        known = config.model_type in FAMILIES
-        self._shape = ModelShape.from_config(config.to_dict()) if known else None
+        config = model.config.to_dict()
+        self._shape = ModelShape.from_config(config) if is_known(config) else None
 
     def forward(self, rows: TokenCounts, layer: int) -> None:
         """Adds a forward through the blocks from `layer` on."""

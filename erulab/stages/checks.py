@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from erulab.config import data_rules
-from erulab.costs.shapes import FAMILIES
+from erulab.costs.families import is_known
+from erulab.costs.shapes import ModelShape
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
@@ -87,9 +88,9 @@ def check_unlearning(context: Context) -> None:
         return
     config, benchmark = context.config, context.benchmark
     lora = config.model.lora
-    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
-    if lora.targets is not None and family is not None:
-        check_targets(lora.targets, family.names)
+    architecture = context.source.architecture(benchmark) if lora.rank and lora.targets is not None else {}
+    if lora.targets is not None and is_known(architecture):
+        check_targets(lora.targets, ModelShape.from_config(architecture).adaptable)
     if not methods[config.method.name].factory.trains.has_forget_loss:
         return
     method: GradientMethod = methods.build(config.method)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
 
 from erulab import logprobs
 from erulab.costs import memory as costs
@@ -42,22 +43,37 @@ def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Nu
     return sum(size for size, _ in kept.values())
 
 
+# In families with several kinds of blocks: the key that names each block's kind, and the kind that is compared.
+KINDS = {"qwen3_5": "full_attention", "qwen3_5 recurrent": "linear_attention"}
+
+
 @pytest.mark.parametrize("numbers", NumberFormat)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "qwen3_5 recurrent"])
 def test_saved_activations_of_a_block(name: str, numbers: NumberFormat) -> None:
     """Compares a model of four blocks with one of two, so that nothing outside the blocks counts."""
-    rows, length = 4, 22
+    rows, length = 4, 128 if name == "qwen3_5 recurrent" else 22
     found, predicted = [], []
     for layers in (2, 4):
-        config = CONFIGS[name] | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
-        model = model_of(config)
-        policy = Policy(model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model)
+        config = CONFIGS[name.removesuffix(" recurrent")]
+        config = config | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
+        if name in KINDS:
+            config["layer_types"] = [KINDS[name]] * layers
+        if name == "qwen3_moe":
+            config["mlp_only_layers"] = []
+        policy = Policy(with_grouped_experts(model_of(config), numbers))
         found.append(saved_bytes(policy, [length, length - 1] * (rows // 2), 8, numbers))
         shape = ModelShape.from_config(config)
         made = estimate_memory(shape, MicroBatch(rows, length, 8 * rows), TrainingSetup(numbers))
         casts = made.weights - shape.parameters * numbers.weight  # autocast keeps a copy of each matrix
         predicted.append(made.activations + casts)
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01)
+
+
+def with_grouped_experts(model: PreTrainedModel, numbers: NumberFormat) -> PreTrainedModel:
+    """Returns the model in the format of its weights, with all experts in one product, as a run loads it."""
+    if "num_experts_per_tok" in model.config.to_dict():
+        model.set_experts_implementation("grouped_mm")
+    return model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model
 
 
 def test_saved_activations_of_eager_attention() -> None:
@@ -70,14 +86,22 @@ def test_saved_activations_of_eager_attention() -> None:
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
 
 
-@pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj"), ("o_proj", "down_proj")])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("llama", ()),
+        ("llama", ("q_proj", "v_proj")),
+        ("llama", ("o_proj", "down_proj")),
+        ("gemma2", ()),
+        ("mixtral", ("q_proj", "k_proj", "v_proj", "o_proj")),
+    ],
+)
 @pytest.mark.parametrize("numbers", NumberFormat)
-def test_saved_activations_of_a_block_with_adapters(numbers: NumberFormat, targets: tuple[str, ...]) -> None:
+def test_saved_activations_of_a_block_with_adapters(numbers: NumberFormat, name: str, targets: tuple[str, ...]) -> None:
     found, predicted = [], []
     for layers in (2, 4):
-        config = LLAMA | {"num_hidden_layers": layers}
-        model: Any = model_of(config)
-        model = model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model
+        config = CONFIGS[name] | {"num_hidden_layers": layers}
+        model: Any = with_grouped_experts(model_of(config), numbers)
         options = LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
         adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
         found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
@@ -116,6 +140,12 @@ PEAKS = {
     "activations": Peak(llama(256, 704, 4, 8, 8, 2048, False), 8, 64, 24),
     "logits in chunks": Peak(llama(192, 512, 4, 6, 2, 2000, True), 16, 96, 80),
     "logits": Peak(llama(192, 512, 4, 6, 2, 8000, True), 8, 96, 64),
+    "capped logits": Peak(
+        {**llama(192, 512, 4, 6, 2, 8000, True), "model_type": "gemma2", "head_dim": 32, "query_pre_attn_scalar": 32},
+        8,
+        96,
+        64,
+    ),
     "gradients": Peak(llama(512, 1408, 4, 8, 8, 4000, False), 2, 16, 4),
     "gradients, tied": Peak(llama(512, 1408, 4, 8, 8, 4000, True), 2, 16, 4),
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from peft import LoraConfig, get_peft_model
 
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.errors import ConfigError
+from erulab.models.loaded import LoadedModel
+from erulab.models.lora import with_lora
 from erulab.models.presets import PRESETS
 from erulab.models.smollm2 import ARCHITECTURE
 from tests.costs.families import CONFIGS, model_of
@@ -38,8 +39,11 @@ def test_parameters_of_every_family(name: str) -> None:
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     # The same from the config that transformers writes, in which every size is named.
     assert ModelShape.from_config(model.config.to_dict()) == shape
-    adapters = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert shape.adapter_parameters(Adapters(4)) == sum(p.numel() for p in adapters.parameters() if p.requires_grad)
+    loaded = LoadedModel(model, None, None)  # type: ignore[arg-type]
+    adapted = with_lora(loaded, rank=4, alpha=8, seed=0).model
+    assert shape.adapter_parameters(Adapters(4)) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    names = {name.split(".")[-4] for name, _ in adapted.named_parameters() if ".lora_A." in name}
+    assert names == set(shape.adaptable)
 
 
 def test_published_parameters() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erulab.costs.shapes import FAMILIES as COSTED
+from erulab.costs.families import FAMILIES as COSTED
 from erulab.data.rows import Benchmark
 from erulab.errors import ConfigError
 from erulab.models.loaded import LoadedModel

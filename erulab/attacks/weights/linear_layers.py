@@ -17,6 +17,7 @@ else:
 
 EXPERT_NAMES = ("gate_up_proj", "down_proj")  # of the parameters that hold a layer's experts
 
+
 def output_first(layer: nn.Module) -> torch.Tensor | None:
     """Returns a view of a linear layer's weight as (out, in); None if the module is not a linear layer."""
     # Not at the top: this file is imported where torch must not be, and transformers cannot be loaded lazily.
