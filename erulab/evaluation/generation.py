@@ -142,7 +142,8 @@ class _Batch:
         ids = [prompt.ids for prompt in self._prompts]
         # The common opening leaves out each prompt's last token: the first response token is predicted from it.
         opening = _common_opening(ids)
-        if opening < SHARED or len(ids) == 1:
+        # Padding after the opening would let the state of a recurrent layer decay; before all tokens there is no state.
+        if opening < SHARED or len(ids) == 1 or self._loaded.model._is_stateful:
             opening = 0
         longest = max(map(len, ids))
         tokens = torch.full((len(ids), longest), self._loaded.pad_id)
