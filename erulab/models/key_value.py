@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -78,6 +78,7 @@ def allows_gaps(model: PreTrainedModel, length: int) -> bool:
 def select_rows(cache: Cache, rows: torch.Tensor) -> None:
     """Keeps some rows of a cache, in order of their indices `rows`."""
     if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
-        cache.reorder_cache(rows)  # recurrent layers have no method that selects, and this one takes fewer rows too
+        # Recurrent layers have no method that selects, and this one takes fewer rows too.
+        cache.reorder_cache(cast("torch.LongTensor", rows))
     else:
         cache.batch_select_indices(rows)
