@@ -107,7 +107,7 @@ def test_gradient_of_a_state_between_blocks(layer: int, rank: int) -> None:
 def test_recurrent_layers(rank: int) -> None:
     shape, model = ModelShape.from_config(CONFIGS["qwen3_5"]), model_of(CONFIGS["qwen3_5"], "eager")
     policy, adapters = Policy(with_adapters(model) if rank else model), Adapters(rank)
-    ahead, (nll, _) = counted(lambda: policy(CHUNKS))
+    ahead, nll = counted(lambda: policy.row_nll(CHUNKS))
     back, _ = counted(lambda: nll.sum().backward())
     assert flops.forward(shape, CHUNK_ROWS, adapters=adapters) == ahead
     kind = Backward.lora if rank else Backward.full
@@ -119,7 +119,7 @@ def test_gradient_of_a_state_below_attention_or_recurrence(layer: int) -> None:
     shape, policy = ModelShape.from_config(CONFIGS["qwen3_5"]), Policy(model_of(CONFIGS["qwen3_5"], "eager"))
     delta = torch.zeros(2, 512, shape.width, requires_grad=True)
     with edit_states(policy, [(module_at_layer(policy, layer), lambda states: states + delta)]):
-        nll, _ = policy(CHUNKS)
+        nll = policy.row_nll(CHUNKS)
     back, _ = counted(lambda: torch.autograd.grad(nll.sum(), delta))
     assert flops.backward(shape, CHUNK_ROWS, Backward.activations, layer=layer) == pytest.approx(back, rel=0.01)
 

@@ -56,11 +56,14 @@ def test_nll_is_that_of_transformers_with_and_without_padding(kind: str, monkeyp
     policy = Policy(small_model(kind))
     batch, expected = collate(ROWS, 0), true_nll(policy.model)
 
+    def nll_of(hidden: torch.Tensor) -> torch.Tensor:
+        labels = batch.input_ids[batch.supervised]
+        return -policy.head(hidden).log_softmax(-1).gather(1, labels[:, None])[:, 0]
+
     def padded(columns: int) -> torch.Tensor:
         rows = [F.pad(one, (0, columns)) for one in (batch.input_ids, batch.attention_mask, batch.supervised)]
         longer = dataclasses.replace(batch, input_ids=rows[0], attention_mask=rows[1], supervised=rows[2])
-        hidden = policy.hidden_padded(longer)
-        return -policy.head(hidden).log_softmax(-1).gather(1, longer.input_ids[longer.supervised][:, None])[:, 0]
+        return nll_of(policy.hidden_padded(longer))
 
     with torch.no_grad():
         # 70 more columns: more than a chunk of the recurrent layers, and than all windows.
@@ -68,8 +71,7 @@ def test_nll_is_that_of_transformers_with_and_without_padding(kind: str, monkeyp
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         monkeypatch.setattr(packing, "CALL", -1)
         monkeypatch.setattr(packing, "SHORTEST_SHARED", 2)
-        nll, _ = policy(batch)
-    torch.testing.assert_close(nll, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(nll_of(policy.hidden(batch)), expected, rtol=1e-5, atol=1e-5)
     assert (policy._latest.packing is not None) == (kind in PACKING)
 
 
