@@ -120,8 +120,11 @@ def check_two_steps(curve: list[dict[str, float]], subject: LoadedModel, loaded:
     assert len(curve) == 2
     assert all(math.isfinite(value) for metrics in curve for value in metrics.values())
     assert curve[0].get("adversary/gain") != 0
-    if subject.adapters.rank:
-        assert all(bool(p.any()) for name, p in subject.model.named_parameters() if "lora_B" in name)
-    else:
-        pairs = zip(subject.policy.blocks.parameters(), loaded.policy.blocks.parameters(), strict=True)
-        assert all(not torch.equal(new, old) for new, old in pairs if new.dim() > 1)
+    trained = {name: p for name, p in subject.model.named_parameters() if p.requires_grad and p.dim() > 1}
+    before = dict(loaded.model.named_parameters())
+    assert trained
+    for name, new in trained.items():
+        if subject.adapters.rank:
+            assert "lora_A" in name or bool(new.any()), name
+        elif "embed_tokens" not in name and "lm_head" not in name:
+            assert not torch.equal(new, before[name]), name
