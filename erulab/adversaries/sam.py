@@ -6,7 +6,8 @@
                and of retain_weight * L_retain at theta
 
 An attacker who fine-tunes moves the weights; a loss that is low in a ball around them is harder to undo by small moves.
-The forget rows run forward and backward twice per step; the second time counts as the adversary's cost. With rho 0 the step is the plain one.
+The forget rows run forward and backward twice per step; the second time counts as the adversary's cost. With rho 0 the
+step is the plain one.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from erulab import registry
 from erulab.config.rules import check_config
 from erulab.config.text_rules import check_overrides, check_texts
 from erulab.errors import ConfigError, ErulabError
-from erulab.methods.base import Pairs, gradient_method
+from erulab.methods.base import gradient_method
+from erulab.methods.needs import Pairs
 from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir

@@ -10,7 +10,8 @@ from erulab.data.muse import MuseOptions
 from erulab.data.rwku import RwkuOptions, Train
 from erulab.data.wmdp import WmdpOptions
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, FollowUp, ForgetTokens, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import FollowUp, GradientMethod, gradient_method
+from erulab.methods.needs import Answer, ForgetTokens, Pairs
 from erulab.methods.preference import PreferenceOptions
 from erulab.methods.retain import Retain
 from erulab.options import RunConfig, Stage

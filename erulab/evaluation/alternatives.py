@@ -25,7 +25,7 @@ from erulab.errors import DataError
 from erulab.evaluation.generation import generate
 from erulab.evaluation.prompt import Draw, Prompt
 from erulab.evaluation.texts import normalised_words
-from erulab.methods.base import Alternatives
+from erulab.methods.needs import Alternatives
 from erulab.methods.seen import TokenValue
 from erulab.models.loaded import LoadedModel
 from erulab.models.request import ForwardRequest, PartRequest

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.methods.base import Alternatives, Needs, Pairs
+from erulab.methods.needs import Alternatives, Needs, Pairs
 from erulab.methods.preference import PreferenceMethod, PreferenceOptions
 from erulab.options import require, require_positive
 from erulab.registry import methods

@@ -25,7 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import ForgetTokens, MethodOptions
+from erulab.methods.base import MethodOptions
+from erulab.methods.needs import ForgetTokens
 from erulab.methods.retain import Retain
 from erulab.methods.seen import Seen, TokenValue
 from erulab.methods.token_method import TokenMethod

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erulab.methods.base import Pairs
+from erulab.methods.needs import Pairs
 from erulab.methods.preference import PreferenceMethod, PreferenceOptions
 from erulab.options import require
 from erulab.registry import methods

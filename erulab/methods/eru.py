@@ -22,8 +22,8 @@ where the maximum is approximated: `adversary=rfa` (default) is one fixed interv
 The inner player lowers the NLL of the forgotten answer, which raises the loss. With `adversary=none reward.alpha=0`
 this is simnpo; with `adversary=none reward=reference`, npo on per-token means.
 
-Published of ERU are its abstract and one figure. Layers, strengths and the margin's statistics are ours (README.md,
-"What ERU is here"), and each of them is an option. The loss is in preference.py, shared with npo, simnpo and dpo.
+Published of ERU are its abstract and one figure. Layers, strengths and the margin's statistics are ours ("What ERU is
+here" in rewards/README.md), and each of them is an option. The loss is in preference.py, shared with npo, simnpo, dpo.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Pairs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Needs, Pairs, Step
 from erulab.methods.retain import Retain
 from erulab.methods.seen import ForgetRows, Seen
 from erulab.registry import methods

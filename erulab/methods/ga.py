@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Needs, Step
 from erulab.methods.retain import Normalizer, Retain
 from erulab.methods.seen import ForgetRows
 from erulab.registry import methods

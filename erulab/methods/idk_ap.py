@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.methods.base import Answer, GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Answer, Needs, Step
 from erulab.methods.retain import Normalizer, Retain, RetainTerm
 from erulab.methods.seen import ForgetRows, RetainRows
 from erulab.options import require_positive

@@ -29,7 +29,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import Answer, MethodOptions
+from erulab.methods.base import MethodOptions
+from erulab.methods.needs import Answer
 from erulab.methods.retain import Retain
 from erulab.methods.seen import Seen
 from erulab.methods.token_method import TokenMethod

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from erulab.methods.base import MethodOptions, Step
+from erulab.methods.base import MethodOptions
+from erulab.methods.needs import Step
 from erulab.methods.retain import Retain
 from erulab.methods.seen import Seen, TokenValue
 from erulab.methods.token_method import TokenMethod

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Optional
 
 import lazy_loader
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Pairs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Needs, Pairs, Step
 from erulab.methods.seen import ForgetRows, RowNLL, Seen
 from erulab.options import require_positive
 

@@ -39,7 +39,8 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Needs, Step
 from erulab.methods.seen import ForgetRows, Seen
 from erulab.methods.states import at_least_float32, checked_layers
 from erulab.options import require_not_negative

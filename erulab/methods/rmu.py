@@ -37,16 +37,8 @@ from typing import TYPE_CHECKING, Optional
 import lazy_loader
 
 from erulab import draws
-from erulab.methods.base import (
-    ForgetTokens,
-    GradientMethod,
-    Margin,
-    MethodOptions,
-    Needs,
-    Step,
-    block_of,
-    state_after_block,
-)
+from erulab.methods.base import GradientMethod, Margin, MethodOptions, block_of, state_after_block
+from erulab.methods.needs import ForgetTokens, Needs, Step
 from erulab.methods.retain import Normalizer, Retain
 from erulab.methods.seen import ForgetRows, Seen
 from erulab.methods.states import at_least_float32, squared_distance

@@ -25,8 +25,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Step, state_after_block
+from erulab.methods.base import GradientMethod, Margin, MethodOptions, state_after_block
 from erulab.methods.max_entropy import kl_from_uniform
+from erulab.methods.needs import Needs, Step
 from erulab.methods.retain import RETAIN_TERMS, Normalizer, Retain, RetainTerm
 from erulab.methods.seen import ForgetRows, Seen, TokenValue
 from erulab.options import require_not_negative

@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import Answer, GradientMethod, Margin, MethodOptions, Needs, Step
+from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.needs import Answer, Needs, Step
 from erulab.methods.retain import Normalizer
 from erulab.methods.seen import ForgetRows, Seen, TokenValue
 

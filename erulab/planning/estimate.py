@@ -16,7 +16,8 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
-from erulab.methods.base import ForgetTokens, forget_tokens_of, gradient_method
+from erulab.methods.base import forget_tokens_of, gradient_method
+from erulab.methods.needs import ForgetTokens
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
 from erulab.planning.training import (

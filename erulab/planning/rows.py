@@ -12,7 +12,7 @@ from erulab.data.rows import Benchmark, Row
 from erulab.data.spans import find_spans
 from erulab.data.tofu import TofuOptions
 from erulab.errors import ConfigError, DataError
-from erulab.methods.base import ForgetTokens, Pairs
+from erulab.methods.needs import ForgetTokens, Pairs
 from erulab.options import RunConfig
 from erulab.planning import published
 from erulab.planning.quantiles import Quantiles

@@ -20,7 +20,8 @@ from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, Traini
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.steps import Search, Step
 from erulab.costs.trained import trained_weights, weight_shapes
-from erulab.methods.base import Pairs, gradient_method
+from erulab.methods.base import gradient_method
+from erulab.methods.needs import Pairs
 from erulab.models.options import Attention, Quantization
 from erulab.models.request import ForwardRequest, PartRequest
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage

@@ -14,7 +14,8 @@ from erulab.costs.gradient_copies import GradientCopies
 from erulab.costs.passes import Pass
 from erulab.costs.shapes import ModelShape
 from erulab.costs.trained import weight_shapes
-from erulab.methods.base import Answer, GradientMethod, Pairs, gradient_method
+from erulab.methods.base import GradientMethod, gradient_method
+from erulab.methods.needs import Answer, Pairs
 from erulab.models.request import ForwardRequest
 from erulab.options import Combine, RunConfig
 from erulab.planning.micro import ExpectedMicroBatch, RowGroup

@@ -10,7 +10,8 @@ from typing import Any
 
 from erulab.data.rows import Request, Row
 from erulab.evaluation.alternatives import generate_alternatives
-from erulab.methods.base import Alternatives, gradient_method
+from erulab.methods.base import gradient_method
+from erulab.methods.needs import Alternatives
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
 from erulab.stages.context import Context

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from erulab.adversaries.weights import WeightAdversary
 from erulab.data.rows import Request
-from erulab.methods.base import ForgetTokens, Method, forget_tokens_of
+from erulab.methods.base import Method, forget_tokens_of
+from erulab.methods.needs import ForgetTokens
 from erulab.registry import adversaries, methods
 from erulab.stages.alternatives import (
     find_alternatives,

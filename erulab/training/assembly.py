@@ -13,7 +13,8 @@ from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
 from erulab.data.rows import Benchmark, Row
 from erulab.errors import ConfigError
-from erulab.methods.base import Answer, ForgetTokens, GradientMethod, Method, Pairs
+from erulab.methods.base import GradientMethod, Method
+from erulab.methods.needs import Answer, ForgetTokens, Pairs
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora

@@ -14,7 +14,7 @@ from erulab.data.rows import Row
 from erulab.data.spans import find_spans
 from erulab.data.stored_rows import row_column
 from erulab.errors import DataError
-from erulab.methods.base import Pairs
+from erulab.methods.needs import Pairs
 from erulab.tokens.batch import Encoded
 from erulab.tokens.encoder import EncodedRows, Encoder, digest_encoded
 from erulab.training.other_values import OtherValues

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from erulab.methods.base import Answer, GradientMethod, Pairs
+from erulab.methods.base import GradientMethod
+from erulab.methods.needs import Answer, Pairs
 from erulab.models.request import PartRequest
 
 

@@ -10,7 +10,8 @@ import torch
 
 from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
-from erulab.methods.base import GradientMethod, Margin, Pairs, Step
+from erulab.methods.base import GradientMethod, Margin
+from erulab.methods.needs import Pairs, Step
 from erulab.methods.seen import ForgetRows, RetainRows, RowNLL, Seen
 from erulab.models.forwards import PartShown, Reference, ReferenceView, view_reference
 from erulab.models.policy import Policy

@@ -12,7 +12,9 @@ import torch
 from erulab import draws
 from erulab.adversaries.base import Adversary
 from erulab.data.arrow_sequence import read_items
-from erulab.methods.base import Answer, GradientMethod, Normalizer, Pairs
+from erulab.methods.base import GradientMethod
+from erulab.methods.needs import Answer, Pairs
+from erulab.methods.retain import Normalizer
 from erulab.models.request import ForwardRequest
 from erulab.tokens.batch import Batch, Encoded, collate
 from erulab.training.batches import Part, micro_batches, rows_of_stream

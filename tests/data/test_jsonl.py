@@ -14,7 +14,7 @@ from erulab.data.jsonl import JsonlFiles, JsonlOptions
 from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role, Row
 from erulab.errors import ConfigError, DataError
-from erulab.methods.base import Pairs
+from erulab.methods.needs import Pairs
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
 from erulab.training.encode_rows import encode_paired

@@ -12,7 +12,7 @@ import torch
 from erulab.data.rows import Row
 from erulab.errors import DataError
 from erulab.evaluation.alternatives import generate_alternatives, leaving_log_probs
-from erulab.methods.base import Alternatives
+from erulab.methods.needs import Alternatives
 from erulab.models.loaded import LoadedModel
 from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks

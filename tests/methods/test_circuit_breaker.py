@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import ForgetTokens, Step
 from erulab.methods.circuit_breaker import (
     CircuitBreaker,
     CircuitBreakerOptions,
@@ -16,6 +15,7 @@ from erulab.methods.circuit_breaker import (
     rerouting_loss,
     row_directions,
 )
+from erulab.methods.needs import ForgetTokens, Step
 from erulab.methods.retain import Retain
 from erulab.methods.seen import ForgetRows, Seen
 from tests.methods.test_step_losses import POLICY, TARGET, step_loss

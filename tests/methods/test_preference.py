@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import Pairs, Step
 from erulab.methods.dpo import DPO, DPOOptions
 from erulab.methods.eru import ERUOptions
 from erulab.methods.ga import GAOptions, GradientAscent
+from erulab.methods.needs import Pairs, Step
 from erulab.methods.npo import NPO, NPOOptions
 from erulab.methods.preference import preference_loss
 from erulab.methods.seen import ForgetRows, RowNLL

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from erulab.methods.base import ForgetTokens, Step
+from erulab.methods.needs import ForgetTokens, Step
 from erulab.methods.retain import Retain
 from erulab.methods.rmu import OUTPUT_MATRICES, RMU, RMUOptions, median_norms, steering_direction, steering_loss
 from erulab.methods.seen import ForgetRows, Seen

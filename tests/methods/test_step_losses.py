@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from erulab.adversaries.none import NoAdversaryOptions
-from erulab.methods.base import Answer, Pairs
+from erulab.methods.needs import Answer, Pairs
 from erulab.models.policy import Policy
 from erulab.options import RunConfig, TrainerOptions
 from erulab.ranks import Ranks

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from erulab.methods.base import ForgetTokens, Step
 from erulab.methods.ceu import CEU, log_without_label
 from erulab.methods.max_entropy import kl_from_uniform
+from erulab.methods.needs import ForgetTokens, Step
 from erulab.methods.pdu import PrimalDual, squared_logit_margin
 from erulab.methods.retain import Retain
 from erulab.methods.seen import Seen

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from erulab.config.compose import compose_config
-from erulab.methods.base import Step
+from erulab.methods.needs import Step
 from erulab.methods.seen import ForgetRows, RowNLL
 from erulab.registry import methods
 from tests.pages.pages import ROOT, blocks

@@ -29,7 +29,7 @@ def test_alternatives_are_made_once_per_target_and_shown(run: Runner, first: Fin
         report = (done.rundir.path / name).read_text()
         assert "Alternatives that the target gave" in report
     # The costs of generating them are part of the costs of unlearning.
-    key = done.read("stages.json")["unlearn"]["key"]
+    key = done.read("stages.json")["unlearn"]["key"].split("+")[-1]  # after that of the alternatives
     (folder,) = [file.parent for file in entries(first, "unlearned") if file.parent.name == key]
     unlearned = json.loads((folder / "entry.json").read_text())["costs"]
     total = done.read("scores.json")["unlearned"]["cost/flops"]

@@ -7,7 +7,8 @@ from enum import Enum
 
 import torch
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions, Needs, Pairs, Step, block_of
+from erulab.methods.base import GradientMethod, Margin, MethodOptions, block_of
+from erulab.methods.needs import Needs, Pairs, Step
 from erulab.methods.retain import Normalizer, Retain, RetainTerm, kl_to_reference
 from erulab.methods.seen import ForgetRows, TokenValue
 from erulab.registry import Entry

@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Request, Row
 from erulab.data.tofu import Tofu, TofuOptions, TofuSplit
 from erulab.errors import DataError
-from erulab.methods.base import ForgetTokens, Pairs
+from erulab.methods.needs import ForgetTokens, Pairs
 from erulab.models.smollm2 import SmolLM2, SmolLM2Options
 from erulab.planning import published
 from erulab.planning.quantiles import Quantiles

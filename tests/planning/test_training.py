@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import step_flops
-from erulab.methods.base import ForgetTokens
+from erulab.methods.needs import ForgetTokens
 from erulab.methods.retain import Retain
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, with_lora

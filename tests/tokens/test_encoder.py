@@ -13,7 +13,7 @@ from erulab.data.rows import Row
 from erulab.data.stored_rows import StoredRows, store_rows
 from erulab.data.tofu import Tofu, TofuOptions
 from erulab.errors import DataError
-from erulab.methods.base import Pairs
+from erulab.methods.needs import Pairs
 from erulab.tokens.batch import Encoded
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder

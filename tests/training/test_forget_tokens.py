@@ -12,7 +12,7 @@ import torch
 from erulab.data.rows import Benchmark, Row
 from erulab.data.spans import find_spans
 from erulab.errors import DataError
-from erulab.methods.base import ForgetTokens, Pairs
+from erulab.methods.needs import ForgetTokens, Pairs
 from erulab.models.loaded import LoadedModel
 from erulab.registry import methods
 from erulab.tokens.chat import ChatFormat
