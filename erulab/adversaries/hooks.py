@@ -31,7 +31,7 @@ def residual_writers(policy: HookablePolicy) -> list[nn.Module]:
     found = []
     for block in policy.blocks:
         parts = dict(block.named_children())
-        attention = parts.get("self_attn", parts.get("attn"))
+        attention = parts.get("self_attn", parts.get("attn", parts.get("linear_attn")))
         if attention is None or "mlp" not in parts or "post_feedforward_layernorm" in parts:
             raise TypeError(
                 f"what {type(block).__name__} writes to the residual stream is not known: adversary.sites=block_inputs "

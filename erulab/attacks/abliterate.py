@@ -18,7 +18,7 @@ from erulab.adversaries.hooks import residual_writers
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.halves import reported_half, validation_rows
 from erulab.attacks.states.layers import check_layers, last_states, layers_of
-from erulab.attacks.weights.linear_layers import output_first
+from erulab.attacks.weights.linear_layers import expert_weights, output_first
 from erulab.data.arrow_sequence import select_items
 from erulab.evaluation.suites import forget_suites
 from erulab.registry import attacks
@@ -33,8 +33,8 @@ else:
     torch = lazy_loader.load("torch")
 
 PROMPTS = 256  # at most this many prompts per mean
-# Names of the last linear layer of attention and of an MLP in Llama, Qwen and Mistral; Phi; GPT-2.
-LAST = ("o_proj", "down_proj", "dense", "fc2", "c_proj")
+# Names of the last linear layer of attention and of an MLP in Llama, Qwen and Mistral; Phi; GPT-2; Qwen 3.5.
+LAST = ("o_proj", "down_proj", "dense", "fc2", "c_proj", "out_proj")
 
 
 @dataclass
@@ -108,16 +108,21 @@ def remove_direction(policy: HookablePolicy, direction: torch.Tensor) -> None:
         TypeError: the layout of the blocks is not known.
     """
     for writer in residual_writers(policy):
-        layer = _last_linear_layer(writer)
-        weight = output_first(layer)
-        assert weight is not None
-        weight.copy_(project_out(at_least_float32(weight.T), direction).T)
-        if isinstance(layer.bias, torch.Tensor):
-            layer.bias.detach().copy_(project_out(at_least_float32(layer.bias.detach()), direction))
+        for weight, bias in _last_weights(writer):
+            weight.copy_(project_out(at_least_float32(weight.T), direction).T)
+            if bias is not None:
+                bias.detach().copy_(project_out(at_least_float32(bias.detach()), direction))
 
 
-def _last_linear_layer(writer: nn.Module) -> nn.Module:
-    for name, layer in writer.named_children():
-        if name in LAST and output_first(layer) is not None:
-            return layer
+def _last_weights(writer: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Returns the (out, in) weight and the bias of a writer's last linear layer, or of each expert's in a mixture."""
+    parts = dict(writer.named_children())
+    for name in parts.keys() & set(LAST):
+        weight = output_first(parts[name])
+        if weight is not None:
+            bias = parts[name].bias
+            return [(weight, bias if isinstance(bias, torch.Tensor) else None)]
+    # Experts alone write: a shared expert beside them, or biases, would be left out.
+    if parts.keys() == {"gate", "experts"} and not parts["experts"].has_bias:
+        return [(one, None) for one in expert_weights(parts["experts"], "down_proj")]
     raise TypeError(f"abliterate does not know {type(writer).__name__}: none of {', '.join(LAST)} is a linear layer")

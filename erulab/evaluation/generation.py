@@ -14,7 +14,7 @@ from erulab import draws
 from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
 from erulab.evaluation.prompt import Prompt
-from erulab.models.key_value import cache_for
+from erulab.models.key_value import allows_gaps, cache_for, select_rows
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
@@ -109,7 +109,7 @@ class _Batch:
             if sum(ended) >= ENDED * len(rows):
                 left = [i for i, over in enumerate(ended) if not over]
                 index = torch.tensor(left, device=self._device)
-                cache.batch_select_indices(index)
+                select_rows(cache, index)
                 tokens, mask = tokens[index], mask[index]
                 rows, ended = [rows[i] for i in left], [False] * len(left)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
@@ -147,9 +147,10 @@ class _Batch:
         ids = [prompt.ids for prompt in self._prompts]
         # The common opening leaves out each prompt's last token: the first response token is predicted from it.
         opening = _common_opening(ids)
-        if opening < SHARED or len(ids) == 1:
-            opening = 0
         longest = max(map(len, ids))
+        end = longest + self._prompts[0].max_new_tokens
+        if opening < SHARED or len(ids) == 1 or not allows_gaps(self._loaded.model, end):
+            opening = 0
         tokens = torch.full((len(ids), longest), self._loaded.pad_id)
         mask = torch.zeros((len(ids), longest), dtype=torch.int64)
         for i, row in enumerate(ids):

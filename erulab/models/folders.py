@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from erulab import hub
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
@@ -14,9 +16,17 @@ from erulab.models.options import ModelOptions
 # The files of a checkpoint. Everything else in a repository (README, pickles, code) is neither fetched nor hashed.
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 CHECKPOINT_FILES = ("*.safetensors", *TOKENIZER_FILES)
+# Model types of text and images whose text part transformers loads as a causal language model of its own.
+TEXT_PARTS = ("qwen3_5",)
 CONVERT = (
     "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
     "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"
+)
+TEXT_PART = (
+    "from transformers import AutoModelForImageTextToText as M, AutoModelForCausalLM as C, AutoTokenizer as T; "
+    "m = M.from_pretrained('{0}', dtype='auto'); c = C.from_config(m.config.get_text_config(), dtype=m.dtype); "
+    "c.model.load_state_dict(m.model.language_model.state_dict()); c.lm_head.load_state_dict(m.lm_head.state_dict()); "
+    "c.save_pretrained('{0}-text'); T.from_pretrained('{0}').save_pretrained('{0}-text')"
 )
 MERGE = (
     "from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; "
@@ -42,7 +52,7 @@ def check_source(source: str) -> None:
     Raises:
         EnvironmentFault: it is neither a folder nor a hub id.
         IntegrityFault: it is unsafe to load.
-        DataError: config.json is damaged.
+        DataError: config.json is damaged, or of a model that reads images too.
     """
     if Path(source).is_dir():
         check_folder(Path(source))
@@ -61,7 +71,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         EnvironmentFault: there is no config.json.
         IntegrityFault: the weights are pickles, or the folder brings code of its own.
-        DataError: a JSON file is damaged, or the folder holds an adapter without its base model.
+        DataError: a JSON file is damaged, the folder holds an adapter without its base model, or the model reads
+            images too.
     """
     if (folder / "adapter_config.json").is_file():
         # transformers would load the base model that the file names in place of the folder's own weights.
@@ -71,6 +82,7 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
+    _check_text_only(str(folder), _read_object(folder / "config.json"))
     for name in ("config.json", "tokenizer_config.json"):
         file = folder / name
         if file.is_file() and "auto_map" in _read_object(file):
@@ -82,6 +94,20 @@ def check_folder(folder: Path) -> None:
         raise IntegrityFault(
             f"{folder} holds no safetensors weights, and pickle files (.bin, .pt) can run code; convert them once, "
             f'if you trust them: python -c "{CONVERT.format(folder)}"'
+        )
+
+
+def _check_text_only(source: str, config: dict[str, object]) -> None:
+    """Refuses models that read images too, unless transformers loads their text part by itself.
+
+    Raises:
+        DataError: the model reads images too.
+    """
+    kind = config.get("model_type")
+    if "vision_config" in config and kind not in TEXT_PARTS:
+        raise DataError(
+            f"{source} is a model of images and text (model_type {kind}), and erulab trains models of text; save its "
+            f'text part once: python -c "{TEXT_PART.format(source)}"'
         )
 
 
@@ -129,6 +155,13 @@ def read_config(source: str) -> dict[str, object] | None:
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
     return _read_object(folder / "config.json")
+
+
+def depth_of(config: Mapping[str, Any]) -> int | None:
+    """Returns the number of blocks that the content of a config.json names; None if its key is not known."""
+    text: Mapping[str, Any] = config.get("text_config", config)  # of a model of text and images
+    found = text.get("num_hidden_layers", text.get("n_layer"))
+    return found if isinstance(found, int) else None
 
 
 @functools.cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 ROOM = 128  # positions to allocate at least when a layer has no room left
 
@@ -64,3 +64,21 @@ def cache_for(config: PreTrainedConfig) -> Cache | None:
     if getattr(text, "sliding_window", None) is not None or getattr(text, "layer_types", None) is not None:
         return None
     return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def allows_gaps(model: PreTrainedModel, length: int) -> bool:
+    """Tells whether padding between tokens leaves a model's states as they are, in rows of up to `length` positions.
+
+    The state of a recurrent layer decays over a gap, and a sliding window counts its positions.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return not model._is_stateful and (window is None or length <= window)
+
+
+def select_rows(cache: Cache, rows: torch.Tensor) -> None:
+    """Keeps some rows of a cache, in order of their indices `rows`."""
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
+        # Recurrent layers have no method that selects, and this one takes fewer rows too.
+        cache.reorder_cache(cast("torch.LongTensor", rows))
+    else:
+        cache.batch_select_indices(rows)

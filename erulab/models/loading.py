@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 # The logits of larger models are not checked by a forward, which would take too long; only their config is.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
-# Keys of Gemma 2, Granite and Cohere that change logits after the head, each with the value that changes nothing.
-LOGIT_KEYS = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
 def load_folder(source: str, attention: Attention, overrides: PromptOverrides = NO_OVERRIDES) -> LoadedModel:
@@ -122,7 +120,7 @@ def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def check_layout(loaded: LoadedModel, source: str) -> None:
-    """Refuses a model that `Policy` would misread: unknown modules, scaled or capped logits.
+    """Refuses a model that `Policy` would misread: unknown modules, or logits that `head_of` does not give.
 
     Raises:
         DataError: the tokenizer has more ids than the model embeddings, the layout is unknown, or the policy's NLL
@@ -137,11 +135,6 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
             "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
         )
-    changes = f"{kind} changes its logits after the head (capped or scaled), which erulab does not do"
-    config = model.config.get_text_config().to_dict()
-    key = next((key for key, nothing in LOGIT_KEYS.items() if config.get(key) not in (None, nothing)), None)
-    if key is not None:
-        raise DataError(f"{source}: {changes}: {key}={config[key]} in its config.json; take another architecture")
     # DeepSpeed keeps the size of a sharded weight in another attribute.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
@@ -160,7 +153,8 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
     if not torch.allclose(policy_nll, true_nll, rtol=tolerance, atol=tolerance):
         raise DataError(
-            f"{source}: {changes}: NLL {policy_nll.mean():.4f} against {true_nll.mean():.4f}; take another architecture"
+            f"{source}: {kind} changes its logits after the head in a way that erulab does not know: NLL "
+            f"{policy_nll.mean():.4f} against {true_nll.mean():.4f}; take another architecture"
         )
 
 

@@ -33,21 +33,28 @@ def with_lora(
     Args:
         alpha: adapters are scaled by alpha / rank.
         seed: of their initial values.
-        targets: names of the linear layers in a block; None: all layers but the head.
+        targets: names of the linear layers in a block; None: all layers but the head, and in a mixture of experts
+            those of attention, because an adapter on the experts' common parameter would copy it in every forward.
     Raises:
         ConfigError: the model has no linear layer of such a name.
     """
     # peft takes a second to import and only LoRA needs it.
     from peft import LoraConfig, get_peft_model
 
+    found = [path for path, m in subject.policy.blocks.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    mixture = any(path.endswith(".experts") for path, _ in subject.policy.blocks.named_modules())
+    if mixture:
+        # peft takes an MLP's names for experts, and its "all-linear" for experts and routers too.
+        found = [path for path in found if ".mlp." not in path]
+    names = list(dict.fromkeys(path.rpartition(".")[2] for path in found))
     if targets is not None:
-        modules = subject.policy.blocks.named_modules()
-        check_targets(targets, [name.rpartition(".")[2] for name, m in modules if isinstance(m, nn.Linear | Conv1D)])
+        check_targets(targets, names)
+    every = names if mixture else "all-linear"
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
-        target_modules="all-linear" if targets is None else list(targets),
+        target_modules=every if targets is None else list(targets),
         task_type="CAUSAL_LM",
     )
     # peft draws initial values from the global generator: seeded here, and restored afterwards.

@@ -17,6 +17,7 @@ from erulab.costs.ledger import Ledger
 from erulab.costs.shapes import NO_ADAPTERS, Adapters
 from erulab.models.attention import PACKED, reads_trees
 from erulab.models.forwards import PartShown, ReferenceView, Run
+from erulab.models.head import head_of
 from erulab.models.meter import Meter, token_counts
 from erulab.models.packing import Packing, pack
 from erulab.models.part_reader import PartReader
@@ -75,8 +76,13 @@ class Policy(nn.Module):
 
     @property
     def head(self) -> logprobs.Head:
-        head: nn.Module = self._causal().get_output_embeddings()
-        return head
+        return head_of(self._causal())
+
+    @property
+    def output_matrix(self) -> nn.Module:
+        """The linear layer inside `head`, whose weight DeepSpeed must know."""
+        matrix: nn.Module = self._causal().get_output_embeddings()
+        return matrix
 
     def forward(
         self, batch: Batch, request: ForwardRequest | None = None, reference: ReferenceView | None = None
@@ -301,6 +307,7 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout"):  # rates that attention layers keep as plain numbers
+        # Rates that layers keep as plain numbers; Mixtral's multiplies what its experts read by random numbers.
+        for name in ("attention_dropout", "dropout", "jitter_noise"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)

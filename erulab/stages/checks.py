@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from erulab.config import data_rules
-from erulab.costs.shapes import FAMILIES, ModelShape
+from erulab.costs.shapes import FAMILIES
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
+from erulab.models import folders
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
@@ -122,12 +123,15 @@ def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> Non
     """Checks that the layers that the method's options name are in the model.
 
     Args:
-        architecture: the model's config.json.
+        architecture: the model's config.json; one that does not name the depth is not checked.
     Raises:
         ConfigError: one is beyond the depth; says which there are.
     """
+    depth = folders.depth_of(architecture)
+    if depth is None:
+        return
     try:
-        method.layers(ModelShape.from_config(architecture).layers)
+        method.layers(depth)
     except ValueError as error:
         raise ConfigError(f"method.{error}") from error
 

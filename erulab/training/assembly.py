@@ -217,7 +217,7 @@ def freeze_untrained(policy: Policy, method: GradientMethod) -> None:
     if not trained:
         raise ConfigError(
             f"method={method.options.name} trains none of the adapters that model.lora.targets chooses; type "
-            "model.lora.targets=null"
+            "model.lora.targets=null, or for a mixture, whose experts get no adapters, model.lora.rank=0"
         )
     if trains_embedding and not embedding.weight.requires_grad:
         # With gradient checkpointing transformers makes the embedding's output require a gradient: each backward would

@@ -90,7 +90,7 @@ class ShardedPolicy(Policy):
         engine, *_ = deepspeed.initialize(model=model, config=config)
         # Its hooks go when it is collected. Kept in a tuple, because it is not a submodule of the model that it wraps.
         self._hooks = (engine,)
-        head: Any = self.head
+        head: Any = self.output_matrix
         # Ranks call the head different numbers of times, once per chunk of tokens: once gathered, it must
         # stay. DeepSpeed never releases a weight that it believes to be used outside of its module.
         head.weight.is_external_param = True
@@ -98,7 +98,7 @@ class ShardedPolicy(Policy):
     def release(self) -> None:
         """Shards every weight again and leaves the model to another engine."""
         (engine,) = self._hooks
-        head: Any = self.head
+        head: Any = self.output_matrix
         head.weight.is_external_param = False
         engine.empty_partition_cache()
         engine.destroy()

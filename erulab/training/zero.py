@@ -58,7 +58,7 @@ class ZeroEngine:
         if self._stage == 3:
             # A forward calls the head once per chunk of tokens, and processes have different numbers of chunks.
             # Registered with the policy, the head is gathered together with it and needs no collective of its own.
-            head: Any = policy.head
+            head: Any = policy.output_matrix
             deepspeed.zero.register_external_parameter(policy, head.weight)
 
     def __call__(self, *args: Any) -> Any:

@@ -90,6 +90,38 @@ def prepending() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+IDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+EXPERTS = {**IDS, "num_experts_per_tok": 2}
+# What a tiny model of a family needs beside the common sizes, so that everything that is special about it matters:
+# windows shorter than rows, caps that logits reach, more experts than a token goes through, both kinds of layers.
+SPECIAL: dict[str, dict[str, object]] = {
+    "gemma2": {
+        **IDS,
+        "sliding_window": 6,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3_text": {
+        **IDS,
+        "sliding_window": 6,
+        "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "mixtral": {**EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 24, "norm_topk_prob": True},
+    "olmoe": {**EXPERTS, "num_experts": 4},
+    "qwen3_5_text": {
+        **IDS,
+        "linear_key_head_dim": 4,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+}
+
+
 def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTrainedModel:
     """A model of two narrow layers unless changed, with initial weights large enough that logits differ."""
     sizes: dict[str, object] = {
@@ -97,10 +129,11 @@ def tiny_model(kind: str, vocabulary: int = 400, **changes: object) -> PreTraine
         "num_attention_heads": 2,
         "hidden_size": 16,
         "vocab_size": vocabulary,
+        "initializer_range": 0.5,
     }
     if kind != "gpt2":
         sizes |= {"intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = transformers.AutoConfig.for_model(kind, initializer_range=0.5, **{**sizes, **changes})
+        config = transformers.AutoConfig.for_model(kind, **{**sizes, **SPECIAL.get(kind, {}), **changes})
         return transformers.AutoModelForCausalLM.from_config(config).eval()

@@ -29,7 +29,13 @@ FAMILIES = {
     "phi3": {"pad_token_id": 0},
     "mistral": {"sliding_window": 6},
     "qwen3": {},
+    "gemma2": {},
+    "gemma3_text": {},
+    "mixtral": {"sliding_window": 6},
+    "qwen3_moe": {},
+    "olmoe": {},
 }
+WINDOWED = ("mistral", "gemma2", "gemma3_text", "mixtral")
 
 
 def batch_of(*rows: list[int], prefix_group: tuple[int, ...] = ()) -> Batch:
@@ -97,7 +103,9 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_family_gives_each_rows_own_nll(kind: str, always: None) -> None:
-    model = tiny_model(kind, attn_implementation=PACKED, **FAMILIES[kind]).double()
+    model = tiny_model(kind, attn_implementation=PACKED, **FAMILIES[kind])
+    model.set_experts_implementation("eager")  # the product of all experts in one call knows no float64
+    model.double()
     rows = [*FORGET, *PAIRED, *RETAIN]  # two answers to one prompt share it
     policy = Policy(model)
     nll = policy.row_nll(collate(rows, 0))
@@ -119,10 +127,11 @@ def test_a_small_model_is_padded_and_a_wide_one_packed() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scoring_in_one_call_with_a_tree_mask(family: str) -> None:
+def test_scoring_in_one_call_with_a_tree_mask(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on GPUs: a question with its answers is one tree and runs in one call; each row scores as it does alone."""
-    changed = FAMILIES[family] | ({"sliding_window": 64} if family == "mistral" else {})
-    policy = Policy(tiny_model(family, attn_implementation="sdpa", **changed))
+    changed = FAMILIES[family] | ({"sliding_window": 64} if family in WINDOWED else {})
+    policy = Policy(tiny_model(family, attn_implementation=PACKED, **changed))
+    monkeypatch.setattr(policy, "_by_pieces", lambda: False)
     question = tuple(range(2, 22))
     rows = [Encoded(str(i), (*question, 30 + i, *range(3, 3 + i)), len(question), 21 + i) for i in range(1, 6)]
     sizes: list[int] = []
@@ -137,7 +146,7 @@ def test_scoring_in_one_call_with_a_tree_mask(family: str) -> None:
     sizes.clear()
     policy.row_nll(collate(rows, 0)).sum().backward()
     assert sizes == [5 * max(len(row.ids) for row in rows)]
-    if family == "mistral":
+    if family in WINDOWED:
         policy.model.config.sliding_window = 6
         assert not reads_trees(policy.model.config, 20)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 else:
     torch = lazy_loader.load("torch")
 
+EXPERT_NAMES = ("gate_up_proj", "down_proj")  # of the parameters that hold a layer's experts
+
 
 def output_first(layer: nn.Module) -> torch.Tensor | None:
     """Returns a view of a linear layer's weight as (out, in); None if the module is not a linear layer."""
@@ -27,10 +29,26 @@ def output_first(layer: nn.Module) -> torch.Tensor | None:
     return layer.weight.detach().T if isinstance(layer, Conv1D) else None
 
 
+def expert_weights(module: nn.Module, name: str) -> list[torch.Tensor]:
+    """Returns a view of each expert's matrix `name` as (out, in); none if the module is not a mixture's experts.
+
+    transformers keeps the experts of a layer in one parameter, (experts, out, in) or (experts, in, out).
+    """
+    fused = dict(module.named_parameters(recurse=False)).get(name)
+    if fused is None or fused.dim() != 3:
+        return []
+    weights = fused.detach()
+    return list(weights.transpose(1, 2) if module.is_transposed else weights)
+
+
 def rewrite_weights(subject: LoadedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replaces each linear layer's weight by `change(weight)`, both (out, in); embeddings and output head stay."""
+    """Replaces the weight of each linear layer and each expert by `change(weight)`, both (out, in).
+
+    Embeddings, the output head and the router of a mixture stay.
+    """
     head = subject.model.get_output_embeddings()
     for module in subject.model.modules():
         weight = None if module is head else output_first(module)
-        if weight is not None:
-            weight.copy_(change(weight))
+        experts = [one for name in EXPERT_NAMES for one in expert_weights(module, name)]
+        for found in experts if weight is None else [weight]:
+            found.copy_(change(found))

@@ -1,0 +1,39 @@
+"""The map from final hidden states to logits: the output matrix, and what some families do to its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from erulab.logprobs import Head
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """Returns the map from (n, width) final hidden states to the (n, vocabulary) logits that the model predicts with.
+
+    Gemma 2 and 3 cap logits, Granite divides and Cohere multiplies them, each after the output matrix and under a key
+    of its config.json; `check_layout` compares the result with the model's own logits.
+
+    Args:
+        model: the causal model itself, not a wrapper.
+    """
+    linear: nn.Module = model.get_output_embeddings()
+    config: Any = model.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
+    divisor, factor = getattr(config, "logits_scaling", 1), getattr(config, "logit_scale", 1)
+    if cap is None and divisor == 1 and factor in (1, None):
+        return linear
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        # The order of transformers' own operations, and its number format: the same logits bit for bit.
+        logits: torch.Tensor = linear(hidden)
+        if divisor != 1:
+            logits = logits / divisor
+        if factor not in (1, None):
+            logits = logits * factor
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return head
