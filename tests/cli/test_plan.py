@@ -228,6 +228,15 @@ def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    ("method", "told"),
+    [("task_vector", "the training of method=task_vector"), ("undo", "the distillation of method=undo")],
+)
+def test_what_a_plan_leaves_out_is_said(method: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([f"method={method}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(told)
+
+
+@pytest.mark.parametrize(
     ("typed", "words"),
     [
         (["--devise", "h100"], ["--devise"]),
