@@ -62,8 +62,7 @@ class TAROptions(MethodOptions):
 class TAR(GradientMethod):
     """Uniform answers at the weights that a simulated relearning leads to, with retain NLL and states."""
 
-    def __init__(self, options: TAROptions) -> None:
-        self.options = options
+    options: TAROptions
 
     @property
     def needs(self) -> Needs:

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from erulab.config import data_rules
+from erulab.config import data_rules, depth_rules
 from erulab.costs.shapes import FAMILIES
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
-from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
+from erulab.methods.base import StandIn, forget_tokens_of, gradient_method
 from erulab.models import folders
 from erulab.models.lora import check_targets
 from erulab.options import SavedModel, Stage
@@ -85,8 +84,8 @@ def check_unlearning(context: Context) -> None:
 
     Raises:
         DataError: the data set lacks forget rows, or what the method's pairs need.
-        ConfigError: adapters name no layer of the model, cannot be kept for several requests, or there are no retain
-            rows for the retain term or the adversary.
+        ConfigError: an option names a layer that the model has not, adapters cannot be kept for several requests, or
+            there are no retain rows for the retain term or the adversary.
     """
     if not context.unlearns:
         return
@@ -110,30 +109,15 @@ def check_unlearning(context: Context) -> None:
         )
     descends = gradient_method(config.method)
     if descends is not None:
-        check_layers(descends, context.source.architecture(benchmark))
+        depth = folders.depth_of(context.source.architecture(benchmark))
+        if depth is not None:
+            depth_rules.check_layers(config, depth)
         if descends.needs.generated is not None:
             check_questions(benchmark.forget)
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
     tokens = forget_tokens_of(config.method)
     encode_unlearning_rows(context.encoder, benchmark, descends or method, config.seed, tokens)
-
-
-def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
-    """Checks that the layers that the method's options name are in the model.
-
-    Args:
-        architecture: the model's config.json; one that does not name the depth is not checked.
-    Raises:
-        ConfigError: one is beyond the depth; says which there are.
-    """
-    depth = folders.depth_of(architecture)
-    if depth is None:
-        return
-    try:
-        method.layers(depth)
-    except ValueError as error:
-        raise ConfigError(f"method.{error}") from error
 
 
 def check_attacks(context: Context) -> None:
