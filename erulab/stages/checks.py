@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from erulab.config import data_rules
-from erulab.costs.shapes import FAMILIES
+from erulab.costs.families import is_known
+from erulab.costs.shapes import Adapters, ModelShape
+from erulab.costs.trained import weight_shapes
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
 from erulab.models import folders
-from erulab.models.lora import check_targets
+from erulab.models.lora import check_targets, no_trained_adapter
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
@@ -92,9 +94,8 @@ def check_unlearning(context: Context) -> None:
         return
     config, benchmark = context.config, context.benchmark
     lora = config.model.lora
-    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
-    if lora.targets is not None and family is not None:
-        check_targets(lora.targets, family.names)
+    if lora.rank and lora.targets is not None and (shape := _known_shape(context)) is not None:
+        check_targets(lora.targets, shape.adaptable)
     method = methods.build(config.method)
     if isinstance(method, StandIn):
         return
@@ -111,6 +112,8 @@ def check_unlearning(context: Context) -> None:
     descends = gradient_method(config.method)
     if descends is not None:
         check_layers(descends, context.source.architecture(benchmark))
+        if lora.rank and (shape := _known_shape(context)) is not None:
+            check_adapters(descends, lora.adapters, shape)
         if descends.needs.generated is not None:
             check_questions(benchmark.forget)
     if not benchmark.retain:
@@ -134,6 +137,16 @@ def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> Non
         method.layers(depth)
     except ValueError as error:
         raise ConfigError(f"method.{error}") from error
+
+
+def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape) -> None:
+    """Checks that the method trains some of the adapters; its layers are known to be in the model.
+
+    Raises:
+        ConfigError: it trains none.
+    """
+    if not any(method.trains(name, shape.layers) for name in weight_shapes(shape, adapters)):
+        raise no_trained_adapter(method.options.name)
 
 
 def check_attacks(context: Context) -> None:
@@ -200,6 +213,11 @@ def notes_on_unknown_words(context: Context) -> list[str]:
                 "their figures are of other texts"
             )
     return notes
+
+
+def _known_shape(context: Context) -> ModelShape | None:
+    architecture = context.source.architecture(context.benchmark)
+    return ModelShape.from_config(architecture) if is_known(str(architecture.get("model_type"))) else None
 
 
 def _lacks_rows(context: Context, role: str) -> str:
