@@ -19,8 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from erulab.costs.backward import Gradients
+from erulab.costs.families import Norm
 from erulab.costs.setup import MicroBatch, NumberFormat, Reads, TrainingSetup
-from erulab.costs.shapes import ModelShape, Norm, Place
+from erulab.costs.shapes import Block, ModelShape, Place
+from erulab.costs.special_activations import experts_bytes, last_of_experts_bytes, recurrent_bytes
 from erulab.costs.trained import is_weight_of
 
 # Equal to that of erulab/logprobs.py (a test compares them), which loads torch; this module must not.
@@ -45,7 +47,10 @@ def saved_activations(
     """Returns what autograd keeps of a forward over `micro`, for a backward that computes these gradients."""
     numbers, last = training.numbers, micro.reads.last
     reached = list(gradients.blocks(shape.layers if last is None else last))
-    found = [_block_activations(shape, micro, training, names, inputs) for _, names, inputs in reached]
+    found = [
+        _block_activations(shape, shape.every_block[index], micro, training, names, inputs)
+        for index, names, inputs in reached
+    ]
     d, stream = shape.width, numbers.weight
     ends = casts = 0.0
     if last is None:
@@ -55,20 +60,22 @@ def saved_activations(
         head = shape.head_weights if last is None else 0
         # 4-bit weights are converted for each product anew, also in backward.
         cast = [] if training.quantized else reached
-        casts = 2 * (head + sum(_cast_entries(shape, names, inputs) for _, names, inputs in cast))
+        casts = 2 * (head + sum(_cast_entries(shape.every_block[i], names, inputs) for i, names, inputs in cast))
     return SavedActivations(ends, max(found, default=0.0), sum(found), len(found), stream * d * micro.tokens, casts)
 
 
-def _cast_entries(shape: ModelShape, trained: frozenset[str], inputs: bool) -> int:
-    """Counts the entries of a block's matrices whose bfloat16 copies are kept until the backward has ended."""
-    if _only_last(shape, trained, inputs):
-        return shape.linears[-1].weights
-    return sum(linear.weights for linear in shape.linears)
+def _cast_entries(block: Block, trained: frozenset[str], inputs: bool) -> int:
+    """Counts the entries of a block's matrices whose bfloat16 copies are kept until the backward has ended.
+
+    Autocast leaves the product of all experts in the format of their weights.
+    """
+    used = block.linears[-1:] if _only_last(block, trained, inputs) else block.linears
+    return sum(linear.weights for linear in used if linear.copies == 1)
 
 
-def _only_last(shape: ModelShape, trained: frozenset[str], inputs: bool) -> bool:
+def _only_last(block: Block, trained: frozenset[str], inputs: bool) -> bool:
     """Tells whether a block's gradient goes no further than its last matrix."""
-    return not inputs and all(is_weight_of(name, shape.linears[-1]) for name in trained)
+    return not inputs and all(is_weight_of(name, block.linears[-1]) for name in trained)
 
 
 def _norm_activations(shape: ModelShape, numbers: NumberFormat, readers: int, *, trained: bool) -> float:
@@ -84,7 +91,12 @@ def _norm_activations(shape: ModelShape, numbers: NumberFormat, readers: int, *,
 
 
 def _block_activations(
-    shape: ModelShape, micro: MicroBatch, training: TrainingSetup, trained: frozenset[str], inputs: bool
+    shape: ModelShape,
+    block: Block,
+    micro: MicroBatch,
+    training: TrainingSetup,
+    trained: frozenset[str],
+    inputs: bool,
 ) -> float:
     """Returns the bytes that autograd keeps of one block.
 
@@ -94,34 +106,70 @@ def _block_activations(
     """
     numbers, family, adapters = training.numbers, shape.family, training.adapters
     product = numbers.product
-    # A frozen matrix does not need its input in backward.
-    keeping = [linear for linear in shape.linears if any(is_weight_of(name, linear) for name in trained)]
-    keeps = {place: sum(linear.place is place for linear in keeping) for place in Place}
+    # A frozen matrix does not need its input in backward; experts share what their router's norm gives.
+    keeping = [linear for linear in block.linears if any(is_weight_of(name, linear) for name in trained)]
+    keeps = {place: sum(one.place is place and one.copies == 1 for one in keeping) for place in Place}
     norms = any("norm" in name or "ln_" in name for name in trained)
-    if _only_last(shape, trained, inputs):
-        return product * shape.mlp_width * micro.tokens
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    mixture = shape.mixture if block.linears[-1].copies > 1 else None
+    if _only_last(block, trained, inputs):
+        after = _norm_activations(shape, numbers, 0, trained=False) if family.post_norms else 0.0
+        last = product * shape.mlp_width if mixture is None else last_of_experts_bytes(mixture, numbers.weight)
+        return (last + after) * micro.tokens
     readers = [keeps[Place.attention_in], keeps[Place.mlp_in]]
-    block = sum(
+    kept = sum(
         _norm_activations(shape, numbers, n, trained=norms) for n in ([sum(readers)] if family.parallel else readers)
     )
-    block += product * (4 + family.partial_rotary) * q
-    if family.qk_norm:
-        block += (4 + product) * (q + kv) + 4 * (shape.heads + shape.kv_heads)
-    if training.eager_attention:
-        # The softmax in float32, and its copy in the format of products.
-        block += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
+    if family.post_norms:
+        kept += 2 * _norm_activations(shape, numbers, 0, trained=norms)
+    if block.recurrent and shape.recurrence is not None:
+        kept += recurrent_bytes(shape.recurrence, micro.length, product, numbers.weight)
     else:
-        block += 4 * shape.heads + product * micro.length
-    # A 4-bit matrix gives its product in the format of its input; what the last matrix reads is cast for its adapter.
-    inner = numbers.weight if training.quantized else product
-    block += (inner * (_mlp_kept(shape) - 1) + product * bool(keeps[Place.mlp_out])) * shape.mlp_width
+        kept += _attention_activations(shape, micro, training, norms=norms, result=keeps[Place.attention_out] > 0)
+    if mixture is not None:
+        frozen = not any(linear.copies > 1 for linear in keeping)
+        kept += experts_bytes(mixture, shape.width, numbers.weight, frozen=frozen)
+    else:
+        # A 4-bit matrix gives its product in the format of its input; what the last matrix reads is cast for its
+        # adapter.
+        inner = numbers.weight if training.quantized else product
+        kept += (inner * (_mlp_kept(shape) - 1) + product * bool(keeps[Place.mlp_out])) * shape.mlp_width
     if adapters.rank:
-        block += product * adapters.rank * len(keeping)
+        kept += product * adapters.rank * len(keeping)
         # Adapters cast their input themselves: here the result of attention.
         if numbers is NumberFormat.autocast and keeps[Place.attention_out]:
-            block += product * q
-    return block * micro.tokens
+            kept += product * shape.heads * shape.head_dim
+    return kept * micro.tokens
+
+
+def _attention_activations(
+    shape: ModelShape, micro: MicroBatch, training: TrainingSetup, *, norms: bool, result: bool
+) -> float:
+    """Returns the bytes per token that attention keeps between its matrices.
+
+    Args:
+        norms: whether norms are trained.
+        result: whether the matrix after it keeps what it reads.
+    """
+    numbers, family = training.numbers, shape.family
+    product, q, kv = numbers.product, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    fused = not (training.eager_attention or shape.capped_scores)
+    # A fused kernel keeps its own result; otherwise the next matrix alone does.
+    kept: float = product * (3 + (fused or result) + family.partial_rotary) * q
+    if family.gated_attention:
+        kept += product * (1 + result) * q
+        if numbers is NumberFormat.fp32:  # otherwise the norm casts the queries, and their gate is not kept with them
+            kept += product * q
+    if family.qk_norm:
+        normalized = 0 if not norms else 4 if family.norm is Norm.wide_rms else product
+        kept += (4 + normalized) * (q + kv)
+        kept += 8 if family.wide_qk_norm else 4 * (shape.heads + shape.kv_heads)
+    if fused:
+        return kept + 4 * shape.heads + product * micro.length
+    # The softmax in float32, and its copy in the format of products.
+    kept += (4 if numbers is NumberFormat.fp32 else 6) * shape.heads * micro.length
+    if shape.capped_scores:
+        kept += (product * shape.heads + 1) * micro.length  # the capped scores, and the mask as truth values
+    return kept
 
 
 def _mlp_kept(shape: ModelShape) -> int:
@@ -132,17 +180,19 @@ def _mlp_kept(shape: ModelShape) -> int:
     return 5 if shape.activation == "gelu_new" else 2
 
 
-def logits_bytes(shape: ModelShape, micro: MicroBatch) -> float:
+def logits_bytes(shape: ModelShape, micro: MicroBatch, numbers: NumberFormat) -> float:
     """Returns the bytes of one chunk's float32 logits at their largest, in backward.
 
     NLL holds log-probabilities, their gradient and the gradient of the logits. A function of the logits, such as KL to
-    the reference, holds two numbers per token of the vocabulary, and its backward three more.
+    the reference, holds two numbers per token of the vocabulary, and its backward three more. Capped logits are kept
+    once more, as the head gives them.
     """
     reads = micro.reads
     nll = min(micro.supervised - reads.without_nll, CHUNK) + reads.lens
     values = min(reads.valued, CHUNK)
     held, backward = 2 * reads.functions * values, min(nll, CHUNK)
-    return 4.0 * shape.vocabulary * max(nll + 2 * backward + held, nll + held + 3 * values)
+    capped = numbers.product * max(nll, values) if shape.capped_logits else 0
+    return shape.vocabulary * (4.0 * max(nll + 2 * backward + held, nll + held + 3 * values) + capped)
 
 
 def states_bytes(shape: ModelShape, reads: Reads, numbers: NumberFormat) -> float:

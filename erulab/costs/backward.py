@@ -2,7 +2,8 @@
 
 A matrix product has two gradients, each as expensive as the product itself: that of its input, which is computed if
 anything below is trained, and that of its weights, if they are trained. Attention has no weights: the backward of its
-products costs twice their forward, or less where not all of queries, keys and values lead to a trained weight.
+products costs twice their forward, or less where not all of queries, keys and values lead to a trained weight. A
+recurrence goes backward as a whole.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from erulab.costs.flops import TokenCounts, attention_flops, forward, head_flops, recompute
-from erulab.costs.shapes import NO_ADAPTERS, Adapters, Linear, ModelShape, Place
+from erulab.costs.flops import DELTA_CHUNK, TokenCounts, head_flops, matrix_flops, mixing_flops, recompute
+from erulab.costs.shapes import NO_ADAPTERS, Adapters, Block, Linear, ModelShape, Place
 from erulab.costs.trained import TrainedWeights, is_weight_of
 
 
@@ -53,11 +54,11 @@ def backward(shape: ModelShape, rows: TokenCounts, gradients: Gradients, *, last
         last: the layer at which the forward ended, if not at the head.
     """
     end = shape.layers if last is None else last
-    entries = share = 0.0
-    for _, trained, inputs in gradients.blocks(end):
-        found = _block_backward(shape, gradients.adapters, trained, inputs)
-        entries, share = entries + found[0], share + found[1]
-    blocks = 2 * entries * rows.tokens + 2 * share / shape.layers * attention_flops(shape, rows)
+    blocks = 0.0
+    for index, trained, inputs in gradients.blocks(end):
+        block = shape.every_block[index]
+        entries, share = _block_backward(shape, block, gradients.adapters, trained, inputs)
+        blocks += 2 * entries * rows.tokens + share * _mixing_backward(shape, block, rows)
     return blocks + head_backward(shape, rows.supervised, gradients, shape.layers)
 
 
@@ -89,16 +90,27 @@ def state_backward(
         rows: the positions that the forward computed.
         checkpointing: whether the blocks from `layer` on are run again first; that is added.
     """
-    headless = TokenCounts(rows.count, rows.tokens, rows.squares)
-    share = (shape.layers - layer) / shape.layers
-    linear = forward(shape, headless, layer=layer, adapters=adapters) - share * attention_flops(shape, rows)
+    blocks = sum(
+        n * (matrix_flops(block, rows, adapters) + _mixing_backward(shape, block, rows))
+        for block, n in shape.blocks(layer).items()
+    )
     again = recompute(shape, rows, layer=layer, adapters=adapters) if checkpointing else 0.0
-    return linear + 2 * share * attention_flops(shape, rows) + head_flops(shape, rows.supervised) + again
+    return blocks + head_flops(shape, rows.supervised) + again
+
+
+def _mixing_backward(shape: ModelShape, block: Block, rows: TokenCounts) -> float:
+    """Returns the FLOPs of the backward of `mixing_flops`, if all that it reads requires a gradient."""
+    twice = 2 * mixing_flops(shape, block, rows)
+    delta = shape.recurrence
+    if not block.recurrent or delta is None:
+        return twice
+    # Solving a chunk's triangular system is not counted, but the gradient of the system is a product.
+    return twice + 2 * DELTA_CHUNK * (delta.key_dim + delta.value_dim) * delta.value_heads * rows.tokens
 
 
 @lru_cache(maxsize=256)
 def _block_backward(
-    shape: ModelShape, adapters: Adapters, trained: frozenset[str], inputs: bool
+    shape: ModelShape, block: Block, adapters: Adapters, trained: frozenset[str], inputs: bool
 ) -> tuple[float, float]:
     """Counts the products in the backward of one block.
 
@@ -106,22 +118,26 @@ def _block_backward(
         trained: names of its trained weights.
         inputs: whether the block's input requires a gradient.
     Returns:
-        The entries of all matrices that take part in a product; the share of attention's backward that is computed.
+        The entries of all matrices that take part in a product; the share of the backward of attention, or of a
+        recurrence, that is computed.
     """
 
     def changes(place: Place) -> list[bool]:
         """Returns for each matrix in a place whether it, its bias or its adapter is trained."""
-        return [any(is_weight_of(name, one) for name in trained) for one in shape.linears if one.place is place]
+        return [any(is_weight_of(name, one) for name in trained) for one in block.linears if one.place is place]
 
     def norm(*names: str) -> bool:
         return any(name.split(".")[-2] in names for name in trained)
 
     attended = inputs or norm("input_layernorm", "ln_1")
-    queries, keys, values = (attended or any(part) for part in _query_key_value(changes(Place.attention_in)))
-    queries, keys = queries or norm("q_norm"), keys or norm("k_norm")
-    attention = queries or keys or values
+    if block.recurrent:
+        queries = keys = values = attended or _reaches_recurrence(trained)
+    else:
+        queries, keys, values = (attended or any(part) for part in _query_key_value(changes(Place.attention_in)))
+        queries, keys = queries or norm("q_norm"), keys or norm("k_norm")
+    attention = queries or keys or values or (block.recurrent and any(changes(Place.attention_in)))
     middle = attended if shape.family.parallel else inputs or attention or any(changes(Place.attention_out))
-    middle = middle or norm("post_attention_layernorm", "ln_2")
+    middle = middle or norm("post_attention_layernorm", "pre_feedforward_layernorm", "ln_2")
     input_gradient = {
         Place.attention_in: attended,
         Place.attention_out: attention,
@@ -133,7 +149,7 @@ def _block_backward(
         passed = input_gradient[linear.place]
         mine = [name for name in trained if is_weight_of(name, linear)]
         if not adapters.on(linear):
-            return linear.weights * (passed + any(name.endswith("weight") for name in mine))
+            return linear.weights * (passed + any(not name.endswith("bias") for name in mine))
         # The second matrix of an adapter passes a gradient on to the first only where that leads somewhere.
         first, second = (any(f".lora_{factor}." in name for name in mine) for factor in "AB")
         adapter = linear.inputs * (passed + first) + linear.outputs * ((passed or first) + second)
@@ -141,7 +157,13 @@ def _block_backward(
 
     # Four equal products: the gradients of queries, keys, scores and values.
     share = (queries + keys + (queries or keys) + values) / 4
-    return sum(map(entries, shape.linears)), share
+    return sum(map(entries, block.linears)), share
+
+
+def _reaches_recurrence(trained: frozenset[str]) -> bool:
+    """Tells whether a trained weight of a recurrent layer acts before its recurrence: not on the gate of its result."""
+    parts = (name.split(".") for name in trained if name.startswith("linear_attn."))
+    return any(part[1] not in ("in_proj_z", "norm", "out_proj") for part in parts)
 
 
 def _query_key_value(trained: list[bool]) -> list[list[bool]]:

@@ -55,7 +55,7 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
 
     gradients_of = Gradients(trained_weights(shape, names), training.adapters, training.checkpointing)
     kept = saved_activations(shape, micro, training, gradients_of)
-    rounded = shape.linear_weights if training.quantized else 0
+    rounded = shape.dense_weights if training.quantized else 0
     whole = (everything - rounded) * numbers.weight + rounded * NF4
     weights = whole * (share if sharding.stage == 3 else 1) + kept.casts
     gradients = trained * numbers.weight * (share if sharding.stage in (2, 3) else 1)
@@ -73,11 +73,11 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     boundaries = kept.count * kept.boundary if training.checkpointing else 0.0
     blocks = boundaries + kept.block if training.checkpointing else kept.blocks
     activations = kept.ends + blocks + states_bytes(shape, micro.reads, numbers)
-    logits = logits_bytes(shape, micro)
+    logits = logits_bytes(shape, micro, numbers)
     if training.quantized:
         # Each tensor is rounded as it is read; in the end the adapters are put on the whole model in host memory.
         own, host = whole, 4.0 * shape.parameters
-        loading = own + numbers.weight * max(linear.weights for linear in shape.linears)
+        loading = own + numbers.weight * max(linear.stored for linear in shape.linears)
     elif training.loads_whole:
         # Read into host memory, then moved to the device; a frozen copy stays whole and float32.
         own = host = 4.0 * shape.parameters
@@ -112,12 +112,16 @@ def estimate_memory(shape: ModelShape, micro: MicroBatch, training: TrainingSetu
     # (under autocast in both formats).
     both = head * (1.5 if numbers is NumberFormat.autocast else 1)
     # A block in its backward holds the gradients of its MLP's products beside its activations.
-    products = numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.mlp_width + shape.width)
+    products = (
+        numbers.product * micro.tokens * ((2 if shape.family.gated else 1) * shape.active_mlp_width + shape.width)
+    )
     beside = max(logits, logits / 3 + both) if micro.reads.last is None else products
     turn = waiting + activations - (kept.block if training.checkpointing else 0.0) + beside
     working = kept.block - kept.boundary + products
     if training.quantized:
-        working += numbers.product * max(linear.weights for linear in shape.linears)  # converted for its product
+        working += numbers.product * max(
+            one.stored for one in shape.linears if one.copies == 1
+        )  # converted for its product
     recomputed = max(waiting, head) + boundaries + working if training.checkpointing else 0.0
     # At the end a tied embedding has one gradient from each side, and their sum where it is not taken in place.
     copies = (1 if numbers is NumberFormat.autocast else 2) + (not micro.alone) if shape.tied else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,17 +21,20 @@ class TrainedMatrix:
     count: int  # how many the model has
     rows: int
     columns: int
+    stacked: int = 1  # matrices of these sizes in one parameter: those of experts
 
     @property
     def weights(self) -> int:
-        """Returns the entries of one."""
-        return self.rows * self.columns
+        """Returns the entries of one parameter."""
+        return self.stacked * self.rows * self.columns
 
 
 def trained_matrices(shapes: Iterable[tuple[int, ...]]) -> list[TrainedMatrix]:
     """Lists the matrices among the trained weights; `shapes`: of all trained weights."""
-    counted = Counter(shape for shape in shapes if len(shape) == 2)
-    return [TrainedMatrix(count, rows, columns) for (rows, columns), count in counted.items()]
+    counted = Counter(shape for shape in shapes if len(shape) > 1)
+    return [
+        TrainedMatrix(count, rows, columns, math.prod(stacked)) for (*stacked, rows, columns), count in counted.items()
+    ]
 
 
 def state_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix], trained: int) -> float:
@@ -46,7 +50,8 @@ def state_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix], tra
     if optimizer is OptimizerName.adamw:
         return 8.0 * trained  # two moments in float32
     if optimizer is OptimizerName.adafactor:
-        return 4.0 * (vectors + sum(matrix.count * (matrix.rows + matrix.columns) for matrix in matrices))
+        lines = sum(matrix.count * matrix.stacked * (matrix.rows + matrix.columns) for matrix in matrices)
+        return 4.0 * (vectors + lines)
     return 8.0 * vectors + sum(matrix.count * _moments_in_8_bits(matrix.weights) for matrix in matrices)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from erulab.costs.shapes import Adapters, Linear, ModelShape, Norm, Place
+from erulab.costs.families import Norm
+from erulab.costs.shapes import Adapters, Linear, ModelShape, Place
 
 BLOCK = re.compile(r"\.(?:layers|h)\.(\d+)\.(.+)$")
 ATTENTION = (Place.attention_in, Place.attention_out)
@@ -73,13 +74,13 @@ def weight_shapes(shape: ModelShape, adapters: Adapters) -> dict[str, tuple[int,
     if gpt2:
         shapes[f"{outer}.wpe.weight"] = (shape.positions, width)
     for name, linear in _matrices(shape):
-        shapes[f"{outer}.{name}.weight"] = (linear.outputs, linear.inputs)
+        if linear.copies > 1:
+            shapes[f"{outer}.{name}"] = (linear.copies, linear.outputs, linear.inputs)
+        else:
+            shapes[f"{outer}.{name}.weight"] = (linear.outputs, linear.inputs)
         if linear.bias:
             shapes[f"{outer}.{name}.bias"] = (linear.outputs,)
-    for name, size in _norms(shape):
-        shapes[f"{outer}.{name}.weight"] = (size,)
-        if shape.family.norm is Norm.layer:
-            shapes[f"{outer}.{name}.bias"] = (size,)
+    shapes |= {f"{outer}.{name}": size for name, size in _vectors(shape)}
     if not shape.tied:
         shapes["lm_head.weight"] = (shape.vocabulary, width)
     if shape.family.head_bias:
@@ -102,22 +103,41 @@ def _block(shape: ModelShape, index: int) -> str:
 
 
 def _matrices(shape: ModelShape) -> Iterator[tuple[str, Linear]]:
-    """Yields the matrices of all blocks with their names below the outer module."""
-    attention = "attn" if shape.positions else "self_attn"
-    for block in range(shape.layers):
-        for linear in shape.linears:
-            part = attention if linear.place in ATTENTION else "mlp"
-            yield f"{_block(shape, block)}.{part}.{linear.name}", linear
+    """Yields the matrices of all blocks with their names below the outer module; all experts' matrices as one."""
+    for index, block in enumerate(shape.every_block):
+        attention = "attn" if shape.positions else "linear_attn" if block.recurrent else "self_attn"
+        for linear in block.linears:
+            part = attention if linear.place in ATTENTION else "mlp" if linear.copies == 1 else "mlp.experts"
+            yield f"{_block(shape, index)}.{part}.{linear.name}", linear
 
 
-def _norms(shape: ModelShape) -> Iterator[tuple[str, int]]:
-    """Yields the norms with their names below the outer module and their widths."""
-    names = ("ln_1", "ln_2") if shape.positions else ("input_layernorm", "post_attention_layernorm")[: shape.norms]
-    for block in range(shape.layers):
-        for name in names:
-            yield f"{_block(shape, block)}.{name}", shape.width
-        if shape.family.qk_norm:
-            yield f"{_block(shape, block)}.self_attn.q_norm", shape.head_dim
-            yield f"{_block(shape, block)}.self_attn.k_norm", shape.head_dim
+def _vectors(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields the weights beside matrices with their names below the outer module and their sizes."""
+    for index, block in enumerate(shape.every_block):
+        name = _block(shape, index)
+        for norm in _norms(shape):
+            yield f"{name}.{norm}.weight", (shape.width,)
+            if shape.family.norm is Norm.layer:
+                yield f"{name}.{norm}.bias", (shape.width,)
+        if block.recurrent and shape.recurrence is not None:
+            delta = shape.recurrence
+            yield f"{name}.linear_attn.conv1d.weight", (delta.channels, 1, delta.kernel)
+            yield f"{name}.linear_attn.dt_bias", (delta.value_heads,)
+            yield f"{name}.linear_attn.A_log", (delta.value_heads,)
+            yield f"{name}.linear_attn.norm.weight", (delta.value_dim,)
+        elif shape.family.qk_norm:
+            wide = shape.family.wide_qk_norm
+            yield f"{name}.self_attn.q_norm.weight", (shape.head_dim * (shape.heads if wide else 1),)
+            yield f"{name}.self_attn.k_norm.weight", (shape.head_dim * (shape.kv_heads if wide else 1),)
     final = "ln_f" if shape.positions else "final_layernorm" if shape.family.parallel else "norm"
-    yield final, shape.width
+    yield f"{final}.weight", (shape.width,)
+    if shape.family.norm is Norm.layer:
+        yield f"{final}.bias", (shape.width,)
+
+
+def _norms(shape: ModelShape) -> tuple[str, ...]:
+    """Returns the names of the norms of the model's width in a block."""
+    if shape.positions:
+        return ("ln_1", "ln_2")
+    after = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    return ("input_layernorm", "post_attention_layernorm", *after)[: shape.norms]

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from erulab import hub
+from erulab.costs.families import TEXT_PARTS
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.options import ModelOptions
 
 # The files of a checkpoint. Everything else in a repository (README, pickles, code) is neither fetched nor hashed.
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 CHECKPOINT_FILES = ("*.safetensors", *TOKENIZER_FILES)
-# Model types of text and images whose text part transformers loads as a causal language model of its own.
-TEXT_PARTS = ("qwen3_5",)
 CONVERT = (
     "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
     "M.from_pretrained('{0}').save_pretrained('{0}-safe'); T.from_pretrained('{0}').save_pretrained('{0}-safe')"

@@ -25,9 +25,10 @@ def head_of(model: PreTrainedModel) -> Head:
     divisor, factor = getattr(config, "logits_scaling", 1), getattr(config, "logit_scale", 1)
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
-        # Not through the module: ZeRO-3 hooks modules and compares the calls of all processes, which have different
-        # numbers of chunks. Its weight is gathered with the policy's (training/zero.py).
-        logits = torch.nn.functional.linear(hidden, linear.weight, linear.bias)
+        # ZeRO-3 hooks modules and compares their calls on all processes, which have different numbers of chunks: while
+        # the weight is whole, as in a policy's forward (training/zero.py), it is read past the module.
+        whole = linear.weight.numel() > 0
+        logits = torch.nn.functional.linear(hidden, linear.weight, linear.bias) if whole else linear(hidden)
         # The order of transformers' own operations, and its number format: the same logits bit for bit.
         if divisor != 1:
             logits = logits / divisor

@@ -81,6 +81,14 @@ def check_targets(targets: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
+def no_trained_adapter(method: str) -> ConfigError:
+    """Returns the error of a method that trains none of the weights that have adapters."""
+    return ConfigError(
+        f"method={method} trains none of the weights that have adapters; type model.lora.targets=null, or for a "
+        "mixture, whose experts get no adapters, model.lora.rank=0"
+    )
+
+
 def merged(subject: LoadedModel) -> LoadedModel:
     """Adds the adapters to the weights; returns the model in its own layout, with all weights trainable."""
     model = cast("PeftModel", subject.model).merge_and_unload().requires_grad_(True)  # peft had frozen them

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 from erulab.costs import flops
 from erulab.costs.backward import Gradients, backward, recomputed, state_backward
+from erulab.costs.families import is_known
 from erulab.costs.flops import TokenCounts
 from erulab.costs.ledger import Ledger
-from erulab.costs.shapes import FAMILIES, Adapters, ModelShape
+from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.trained import trained_weights
 from erulab.models.packing import Packing
 from erulab.tokens.batch import Batch
@@ -42,8 +43,7 @@ class Meter:
         """`model`: the causal model itself, not a wrapper; `adapters`: those in it."""
         self._model, self.ledger, self._adapters = model, ledger, adapters
         config = model.config
-        known = config.model_type in FAMILIES
-        self._shape = ModelShape.from_config(config.to_dict()) if known else None
+        self._shape = ModelShape.from_config(config.to_dict()) if is_known(config.model_type) else None
 
     def forward(self, rows: TokenCounts, layer: int = 0, last: int | None = None) -> None:
         """Adds a forward through the blocks from `layer` on, to the input of block `last` or through all of them.

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+<<<<<<< HEAD
 from erulab.config import data_rules, depth_rules
 from erulab.costs.shapes import FAMILIES
+=======
+from erulab.config import data_rules
+from erulab.costs.families import is_known
+from erulab.costs.shapes import Adapters, ModelShape
+from erulab.costs.trained import weight_shapes
+>>>>>>> wt-famerge
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import StandIn, forget_tokens_of, gradient_method
 from erulab.models import folders
-from erulab.models.lora import check_targets
+from erulab.models.lora import check_targets, no_trained_adapter
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
@@ -91,9 +98,8 @@ def check_unlearning(context: Context) -> None:
         return
     config, benchmark = context.config, context.benchmark
     lora = config.model.lora
-    family = FAMILIES.get(str(context.source.architecture(benchmark)["model_type"])) if lora.rank else None
-    if lora.targets is not None and family is not None:
-        check_targets(lora.targets, family.names)
+    if lora.rank and lora.targets is not None and (shape := _known_shape(context)) is not None:
+        check_targets(lora.targets, shape.adaptable)
     method = methods.build(config.method)
     if isinstance(method, StandIn):
         return
@@ -109,9 +115,15 @@ def check_unlearning(context: Context) -> None:
         )
     descends = gradient_method(config.method)
     if descends is not None:
+<<<<<<< HEAD
         depth = folders.depth_of(context.source.architecture(benchmark))
         if depth is not None:
             depth_rules.check_layers(config, depth)
+=======
+        check_layers(descends, context.source.architecture(benchmark))
+        if lora.rank and (shape := _known_shape(context)) is not None:
+            check_adapters(descends, lora.adapters, shape)
+>>>>>>> wt-famerge
         if descends.needs.generated is not None:
             check_questions(benchmark.forget)
     if not benchmark.retain:
@@ -120,6 +132,36 @@ def check_unlearning(context: Context) -> None:
     encode_unlearning_rows(context.encoder, benchmark, descends or method, config.seed, tokens)
 
 
+<<<<<<< HEAD
+=======
+def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
+    """Checks that the layers that the method's options name are in the model.
+
+    Args:
+        architecture: the model's config.json; one that does not name the depth is not checked.
+    Raises:
+        ConfigError: one is beyond the depth; says which there are.
+    """
+    depth = folders.depth_of(architecture)
+    if depth is None:
+        return
+    try:
+        method.layers(depth)
+    except ValueError as error:
+        raise ConfigError(f"method.{error}") from error
+
+
+def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape) -> None:
+    """Checks that the method trains some of the adapters; its layers are known to be in the model.
+
+    Raises:
+        ConfigError: it trains none.
+    """
+    if not any(method.trains(name, shape.layers) for name in weight_shapes(shape, adapters)):
+        raise no_trained_adapter(method.options.name)
+
+
+>>>>>>> wt-famerge
 def check_attacks(context: Context) -> None:
     """Checks that the attacks can be run and judged on this data set.
 
@@ -184,6 +226,11 @@ def notes_on_unknown_words(context: Context) -> list[str]:
                 "their figures are of other texts"
             )
     return notes
+
+
+def _known_shape(context: Context) -> ModelShape | None:
+    architecture = context.source.architecture(context.benchmark)
+    return ModelShape.from_config(architecture) if is_known(str(architecture.get("model_type"))) else None
 
 
 def _lacks_rows(context: Context, role: str) -> str:

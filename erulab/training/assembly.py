@@ -12,12 +12,11 @@ import torch
 from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
 from erulab.data.rows import Benchmark, Row
-from erulab.errors import ConfigError
 from erulab.methods.base import GradientMethod, Method
 from erulab.methods.needs import Answer, ForgetTokens, Pairs
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
-from erulab.models.lora import WithoutAdapters, with_lora
+from erulab.models.lora import WithoutAdapters, no_trained_adapter, with_lora
 from erulab.models.options import Quantization
 from erulab.models.policy import Policy, disable_dropout
 from erulab.options import Combine, RunConfig, TrainerOptions
@@ -215,10 +214,7 @@ def freeze_untrained(policy: Policy, method: GradientMethod) -> None:
             parameter.requires_grad_(False)
         trained += parameter.requires_grad
     if not trained:
-        raise ConfigError(
-            f"method={method.options.name} trains none of the adapters that model.lora.targets chooses; type "
-            "model.lora.targets=null, or for a mixture, whose experts get no adapters, model.lora.rank=0"
-        )
+        raise no_trained_adapter(method.options.name)
     if trains_embedding and not embedding.weight.requires_grad:
         # With gradient checkpointing transformers makes the embedding's output require a gradient: each backward would
         # go on from the lowest trained block to the embedding.

@@ -12,8 +12,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
 
 from erulab import logprobs
+from erulab.adversaries.hooks import edit_states
 from erulab.costs import activations
 from erulab.costs.memory import Memory, estimate_memory
 from erulab.costs.setup import MicroBatch, NumberFormat, Reads, Sharding, TrainingSetup
@@ -50,22 +52,37 @@ def saved_bytes(policy: Policy, lengths: list[int], supervised: int, numbers: Nu
     return sum(size for size, _ in kept.values())
 
 
+# In families with several kinds of blocks: the key that names each block's kind, and the kind that is compared.
+KINDS = {"qwen3_5": "full_attention", "qwen3_5 recurrent": "linear_attention"}
+
+
 @pytest.mark.parametrize("numbers", NumberFormat)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "qwen3_5 recurrent"])
 def test_saved_activations_of_a_block(name: str, numbers: NumberFormat) -> None:
     """Compares a model of four blocks with one of two, so that nothing outside the blocks counts."""
-    rows, length = 4, 22
+    rows, length = 4, 128 if name == "qwen3_5 recurrent" else 22
     found, predicted = [], []
     for layers in (2, 4):
-        config = CONFIGS[name] | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
-        model = model_of(config)
-        policy = Policy(model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model)
+        config = CONFIGS[name.removesuffix(" recurrent")]
+        config = config | {"n_layer" if name == "gpt2" else "num_hidden_layers": layers}
+        if name in KINDS:
+            config["layer_types"] = [KINDS[name]] * layers
+        if name == "qwen3_moe":
+            config["mlp_only_layers"] = []
+        policy = Policy(with_grouped_experts(model_of(config), numbers))
         found.append(saved_bytes(policy, [length, length - 1] * (rows // 2), 8, numbers))
         shape = ModelShape.from_config(config)
         made = estimate_memory(shape, MicroBatch(rows, length, 8 * rows), TrainingSetup(numbers))
         casts = made.weights - shape.parameters * numbers.weight  # autocast keeps a copy of each matrix
         predicted.append(made.activations + casts)
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.01)
+
+
+def with_grouped_experts(model: PreTrainedModel, numbers: NumberFormat) -> PreTrainedModel:
+    """Returns the model in the format of its weights, with all experts in one product, as a run loads it."""
+    if "num_experts_per_tok" in model.config.to_dict():
+        model.set_experts_implementation("grouped_mm")
+    return model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model
 
 
 def test_saved_activations_of_eager_attention() -> None:
@@ -78,14 +95,25 @@ def test_saved_activations_of_eager_attention() -> None:
     assert predicted[1] - predicted[0] == pytest.approx(found[1] - found[0], rel=0.02)
 
 
-@pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj"), ("o_proj", "down_proj")])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("llama", ()),
+        ("llama", ("q_proj", "v_proj")),
+        ("llama", ("o_proj", "down_proj")),
+        ("qwen3", ("q_proj", "v_proj")),
+        ("gemma2", ()),
+        ("gemma2", ("v_proj",)),
+        ("gemma3", ()),
+        ("mixtral", ("q_proj", "k_proj", "v_proj", "o_proj")),
+    ],
+)
 @pytest.mark.parametrize("numbers", NumberFormat)
-def test_saved_activations_of_a_block_with_adapters(numbers: NumberFormat, targets: tuple[str, ...]) -> None:
+def test_saved_activations_of_a_block_with_adapters(numbers: NumberFormat, name: str, targets: tuple[str, ...]) -> None:
     found, predicted = [], []
     for layers in (2, 4):
-        config = LLAMA | {"num_hidden_layers": layers}
-        model: Any = model_of(config)
-        model = model.to(torch.bfloat16) if numbers is NumberFormat.bf16 else model
+        config = CONFIGS[name] | {"num_hidden_layers": layers}
+        model: Any = with_grouped_experts(model_of(config), numbers)
         options = LoraConfig(r=4, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
         adapted: Any = get_peft_model(model, options, autocast_adapter_dtype=False)
         found.append(saved_bytes(Policy(adapted), [22, 21, 22, 21], 8, numbers))
@@ -124,6 +152,12 @@ PEAKS = {
     "activations": Peak(llama(256, 704, 4, 8, 8, 2048, False), 8, 64, 24),
     "logits in chunks": Peak(llama(192, 512, 4, 6, 2, 2000, True), 16, 96, 80),
     "logits": Peak(llama(192, 512, 4, 6, 2, 8000, True), 8, 96, 64),
+    "capped logits": Peak(
+        {**llama(192, 512, 4, 6, 2, 8000, True), "model_type": "gemma2", "head_dim": 32, "query_pre_attn_scalar": 32},
+        8,
+        96,
+        64,
+    ),
     "gradients": Peak(llama(512, 1408, 4, 8, 8, 4000, False), 2, 16, 4),
     "gradients, tied": Peak(llama(512, 1408, 4, 8, 8, 4000, True), 2, 16, 4),
 }
@@ -253,6 +287,31 @@ def test_peak_of_smollm2() -> None:
     highest, _ = allocated(peak, NumberFormat.fp32)
     made = estimate_memory(shape, MicroBatch(8, 128, 8 * 48), TrainingSetup())
     assert made.peak - made.optimizer - 4 * shape.parameters == pytest.approx(highest, rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral", "qwen3_5"])
+@pytest.mark.parametrize("numbers", NumberFormat)
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_saved_activations_where_few_weights_are_trained(block: int, numbers: NumberFormat, name: str) -> None:
+    """What training the last matrix of one block takes more than that of the next block, or than no block's."""
+    shape, length = ModelShape.from_config(CONFIGS[name]), 128
+    found, predicted = [], []
+    for lowest in (block, block + 1):
+        policy = Policy(with_grouped_experts(model_of(CONFIGS[name]), numbers))
+        trained = tuple(weight for weight in weight_shapes(shape, NO_ADAPTERS) if f".{lowest}.mlp" in weight)
+        trained = tuple(weight for weight in trained if "down_proj" in weight)
+        for weight, parameter in policy.model.named_parameters():
+            parameter.requires_grad_(weight in trained)
+        # Without a trained block too, final states require a gradient.
+        delta = torch.zeros(1, dtype=policy.model.dtype, requires_grad=True)
+        with edit_states(policy, [(policy.norm, lambda states, delta=delta: states + delta)]):
+            found.append(saved_bytes(policy, [length, length - 1], 8, numbers))
+        made = estimate_memory(shape, MicroBatch(2, length, 16), TrainingSetup(numbers, trained=trained))
+        predicted.append(made.activations + made.weights)
+    last = shape.every_block[block].linears[-1]
+    # Autocast keeps the copy of a trained matrix in its cache, which no saved tensor shows.
+    unseen = 2 * last.weights if numbers is NumberFormat.autocast and block == 2 and last.copies == 1 else 0
+    assert predicted[0] - predicted[1] - unseen == pytest.approx(found[0] - found[1], rel=0.03)
 
 
 def test_logits_have_the_chunk_size_of_logprobs() -> None:

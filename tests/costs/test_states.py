@@ -16,6 +16,8 @@ from erulab.costs.setup import MicroBatch, NumberFormat, Sharding, TrainingSetup
 from erulab.costs.shapes import NO_ADAPTERS, Adapters, ModelShape
 from erulab.costs.states import state_bytes, trained_matrices, update_bytes
 from erulab.costs.trained import weight_shapes
+from erulab.models.loaded import LoadedModel
+from erulab.models.lora import with_lora
 from erulab.models.policy import Policy
 from erulab.options import OptimizerName
 from erulab.training.optimizers import build_optimizer
@@ -37,7 +39,8 @@ MICRO = MicroBatch(2, 16, 8)
 def updated(name: OptimizerName, config: dict[str, Any], adapters: Adapters) -> tuple[Policy, torch.optim.Optimizer]:
     model: Any = model_of(config)
     if adapters.rank:
-        model = get_peft_model(model, LoraConfig(r=adapters.rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+        loaded = LoadedModel(model, None, None)  # type: ignore[arg-type]
+        model = with_lora(loaded, rank=adapters.rank, alpha=16, seed=0).model
     policy = Policy(model)
     optimizer = build_optimizer(name, policy, 0.01)
     policy.row_nll(batch_of([16, 15], 8)).sum().backward()
@@ -46,7 +49,7 @@ def updated(name: OptimizerName, config: dict[str, Any], adapters: Adapters) -> 
 
 
 @pytest.mark.parametrize("adapters", [NO_ADAPTERS, Adapters(16)], ids=["all weights", "adapters"])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "qwen3_5"])
 @every_optimizer
 def test_state_of_an_optimizer(name: OptimizerName, family: str, adapters: Adapters) -> None:
     """Counted are the tensors of all parameters' states, without scalars and the tables that all of them share."""
