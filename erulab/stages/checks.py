@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-<<<<<<< HEAD
 from erulab.config import data_rules, depth_rules
-from erulab.costs.shapes import FAMILIES
-=======
-from erulab.config import data_rules
 from erulab.costs.families import is_known
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.trained import weight_shapes
->>>>>>> wt-famerge
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
-from erulab.methods.base import StandIn, forget_tokens_of, gradient_method
+from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
 from erulab.models import folders
 from erulab.models.lora import check_targets, no_trained_adapter
 from erulab.options import SavedModel, Stage
@@ -115,40 +110,17 @@ def check_unlearning(context: Context) -> None:
         )
     descends = gradient_method(config.method)
     if descends is not None:
-<<<<<<< HEAD
         depth = folders.depth_of(context.source.architecture(benchmark))
         if depth is not None:
             depth_rules.check_layers(config, depth)
-=======
-        check_layers(descends, context.source.architecture(benchmark))
         if lora.rank and (shape := _known_shape(context)) is not None:
             check_adapters(descends, lora.adapters, shape)
->>>>>>> wt-famerge
         if descends.needs.generated is not None:
             check_questions(benchmark.forget)
     if not benchmark.retain:
         data_rules.check_without_retain(config, benchmark.lacking)
     tokens = forget_tokens_of(config.method)
     encode_unlearning_rows(context.encoder, benchmark, descends or method, config.seed, tokens)
-
-
-<<<<<<< HEAD
-=======
-def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
-    """Checks that the layers that the method's options name are in the model.
-
-    Args:
-        architecture: the model's config.json; one that does not name the depth is not checked.
-    Raises:
-        ConfigError: one is beyond the depth; says which there are.
-    """
-    depth = folders.depth_of(architecture)
-    if depth is None:
-        return
-    try:
-        method.layers(depth)
-    except ValueError as error:
-        raise ConfigError(f"method.{error}") from error
 
 
 def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape) -> None:
@@ -161,7 +133,6 @@ def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape
         raise no_trained_adapter(method.options.name)
 
 
->>>>>>> wt-famerge
 def check_attacks(context: Context) -> None:
     """Checks that the attacks can be run and judged on this data set.
 
