@@ -27,9 +27,10 @@ def check_separate_gradients(config: RunConfig) -> None:
         return
     method = gradient_method(config.method)
     if combine is not Combine.sum and (method is None or not method.retain_terms):
+        instead = "" if method is None else "method.retain=nll, or "
         raise ConfigError(
             f"trainer.combine={combine.value} combines the gradients of forget and retain rows, and method="
-            f"{config.method.name} has no retain term; type method.retain=nll, or trainer.combine=sum"
+            f"{config.method.name} has no retain term; type {instead}trainer.combine=sum"
         )
     if config.engine.name is EngineName.zero3:
         raise ConfigError(

@@ -128,7 +128,7 @@ class CircuitBreaker(GradientMethod):
 
     def layers(self, depth: int) -> tuple[int, ...]:
         thirds = [max(1, depth // 3), max(1, 2 * depth // 3)]
-        return checked_layers(self.options.layers or thirds, depth)
+        return checked_layers(thirds if self.options.layers is None else self.options.layers, depth)
 
     def trains(self, parameter: str, depth: int) -> bool:
         block = block_of(parameter)

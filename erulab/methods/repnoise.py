@@ -126,7 +126,7 @@ class RepNoise(GradientMethod):
 
     def layers(self, depth: int) -> tuple[int, ...]:
         quarters = [max(1, round(depth * quarter / 4)) for quarter in (1, 2, 3)]
-        return checked_layers(self.options.layers or quarters, depth)
+        return checked_layers(quarters if self.options.layers is None else self.options.layers, depth)
 
     def losses(
         self, rows: ForgetRows, margin: Margin | None, step: Step

@@ -37,8 +37,8 @@ def checked_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
         layers: as an option `layers` names them, counted as `output_hidden_states` of transformers counts.
         depth: blocks of the model.
     Raises:
-        ValueError: one is not in 1..depth.
+        ValueError: one is not in 1..depth, or there are none.
     """
-    for layer in layers:
-        require(1 <= layer <= depth, "layers", f"a list of 1 to {depth} for a model of {depth} blocks", list(layers))
+    known = bool(layers) and all(1 <= layer <= depth for layer in layers)
+    require(known, "layers", f"a list of 1 to {depth} for a model of {depth} blocks", list(layers))
     return tuple(sorted(set(layers)))

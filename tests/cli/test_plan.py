@@ -259,6 +259,8 @@ def test_what_a_plan_leaves_out_is_said(method: str, told: str, capsys: pytest.C
         (["trainer.precision=bf16", "--device", "v100-32gb"], ["trainer.precision=bf16", "v100-32gb"]),
         (["method=rmu", "method.layer=9"], ["method.layer must be a block of the model, 0 to 3, got 9"]),
         (["method=undo", "method@method.first=rmu", "method.first.layer=9"], ["method.first.layer must be a block"]),
+        (["method=circuit_breaker", "method.layers=[]"], ["method.layers must be a list of 1 to 4", "got []"]),
+        (["method=task_vector", "trainer.combine=gru"], ["no retain term; type trainer.combine=sum"]),
         (["method=advnpo"], ["adversary.layer must be between 0 and 3", "got 4"]),
         (["adversary.sites=all_writes", "adversary.layer=9"], ["adversary.layer must be between 0 and 4", "got 9"]),
         (["trainer.optimizer=adafactor", "engine.processes=2"], ["engine=zero2 cannot cut", "engine=zero0"]),
