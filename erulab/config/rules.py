@@ -16,7 +16,13 @@ from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
 from erulab.config.memory_rules import check_optimizer, check_quantization
-from erulab.config.training_rules import check_batches, check_compile, check_kept_step, check_separate_gradients
+from erulab.config.training_rules import (
+    check_batches,
+    check_compile,
+    check_kept_step,
+    check_rehearsal,
+    check_separate_gradients,
+)
 from erulab.errors import ConfigError
 from erulab.methods.base import GradientMethod, StandIn, gradient_method
 from erulab.methods.needs import Answer, ForgetTokens
@@ -213,6 +219,7 @@ CHECKS: tuple[Check, ...] = (
     check_forget_tokens,
     check_retain_states,
     check_separate_gradients,
+    check_rehearsal,
     check_adapters,
     check_artifacts,
     check_compile,

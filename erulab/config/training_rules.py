@@ -39,6 +39,16 @@ def check_separate_gradients(config: RunConfig) -> None:
         )
 
 
+def check_rehearsal(config: RunConfig) -> None:
+    """Refuses a number of retain rows for a method that runs none."""
+    method = gradient_method(config.method)
+    if config.trainer.retain_ratio != 1 and (method is None or not method.retain_terms):
+        raise ConfigError(
+            f"trainer.retain_ratio={config.trainer.retain_ratio:g} adds retain rows, and method={config.method.name} has "
+            "no retain term to run them; leave it out, or take a method with method.retain=nll"
+        )
+
+
 def check_compile(config: RunConfig) -> None:
     """Refuses options that do not work with compiled blocks."""
     adversary = config.adversary

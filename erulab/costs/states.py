@@ -62,7 +62,8 @@ def update_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix]) ->
     """
     if optimizer is not OptimizerName.adafactor:
         return 0.0
-    largest, before, *_ = sorted((matrix.weights for matrix in matrices), reverse=True)
+    sizes = (matrix.weights for matrix in matrices for _ in range(min(matrix.count, 2)))
+    largest, before, *_ = (*sorted(sizes, reverse=True), 0, 0)
     return 8.0 * largest + 4.0 * before
 
 

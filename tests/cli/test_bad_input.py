@@ -98,6 +98,11 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("6 pcgrad, zero3", ["trainer.combine=pcgrad", "engine=zero3"], ["trainer.combine=pcgrad needs", "engine=zero2"]),
     ("6 combine alone", ["method=ga", "trainer.combine=gru"], ["method=ga has no retain term", "method.retain=nll"]),
     ("6 sam, none", ["method=none", "adversary=sam"], ["method=none never trains on forget rows"]),
+    (
+        "6 retain ratio",
+        ["method=ga", "trainer.retain_ratio=2"],
+        ["retain_ratio=2 adds", "method=ga has no retain term"],
+    ),
     ("5 retain ratio", ["trainer.retain_ratio=0.33"], ["trainer.retain_ratio=0.33", "whole number of retain rows"]),
     ("5 few retain rows", ["trainer.retain_ratio=0.1", "trainer.micro_batch=2"], ["one for each of", "retain_ratio=2"]),
     ("6 retrain", ["method=retrain", "adversary=rfa"], ["method=retrain", "adversary=none"]),
