@@ -44,8 +44,8 @@ def check_rehearsal(config: RunConfig) -> None:
     method = gradient_method(config.method)
     if config.trainer.retain_ratio != 1 and (method is None or not method.retain_terms):
         raise ConfigError(
-            f"trainer.retain_ratio={config.trainer.retain_ratio:g} adds retain rows, and method={config.method.name} has "
-            "no retain term to run them; leave it out, or take a method with method.retain=nll"
+            f"trainer.retain_ratio={config.trainer.retain_ratio:g} adds retain rows, and method={config.method.name} "
+            "has no retain term to run them; leave it out, or take a method with method.retain=nll"
         )
 
 
