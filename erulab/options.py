@@ -141,9 +141,8 @@ class TrainerOptions:
     lr: float = 1e-5  # learning rate at its highest, after the warmup
     epochs: float = 5  # passes over the forget rows
     steps: Optional[int] = None  # optimiser steps; wins over epochs
-    global_batch: int = (
-        32  # forget rows per step (a pair counts as one); retain_ratio times as many retain rows are added
-    )
+    # forget rows per step (a pair counts as one); retain_ratio times as many retain rows are added
+    global_batch: int = 32
     retain_ratio: float = 1.0  # retain rows per forget row: more rehearsal at the same number of steps
     combine: Combine = Combine.sum  # how the gradients of forget and retain loss become one
     combine_gamma: float = 1.0  # combine=blur: factor of the forget gradient

@@ -71,6 +71,8 @@ CASES = (
     Case("circuit_breaker", method_options={"layers": [3], "retain": "nll"}),
     Case("repnoise", method_options={"beta": 0.1}),
     Case("repnoise", method_options={"layers": [3], "retain": "none"}),
+    # The final norm has the adversary's hook, and reads states of other layers too.
+    Case("repnoise", "none", "rfa", adversary_options={"n": 4, "warmup": 0.0, "every": 2}),
     Case("npo", "reference", "sam", adversary_options={"rho": 0.05}),
     Case("tar", "none", "relearning", adversary_options={"steps": 2, "every": 1, "lr": 1e-3}),
     Case("gd", trainer_options={"combine": "pcgrad"}),

@@ -65,7 +65,11 @@ def edit_states(
 
 
 def _edit_rows(policy: HookablePolicy, edit: Edit) -> Edit:
-    return lambda states: policy.pack_states(edit(policy.unpack_states(states)))
+    def edit_rows(states: torch.Tensor) -> torch.Tensor:
+        # (tokens, width): the final norm reads tokens off another layer (`Needs.lens`), whose own edits they have had.
+        return states if states.dim() == 2 else policy.pack_states(edit(policy.unpack_states(states)))
+
+    return edit_rows
 
 
 def _input_hook(edit: Edit) -> Callable[..., Any]:

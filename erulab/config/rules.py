@@ -107,6 +107,18 @@ def check_forget_tokens(config: RunConfig) -> None:
         )
 
 
+def check_retain_states(config: RunConfig) -> None:
+    """Refuses a retain term on hidden states for a method that reads none."""
+    method = gradient_method(config.method)
+    if method is None or type(method).layers is not GradientMethod.layers:
+        return
+    if any(term.states for term in method.retain_terms):
+        raise ConfigError(
+            f"method.retain=states compares hidden states at the method's layers, and method={config.method.name} "
+            "reads none; type method.retain=kl, or a method on hidden states such as method=rmu"
+        )
+
+
 def check_adapters(config: RunConfig) -> None:
     """Refuses adapters for methods that make their model of whole weights."""
     method = methods.build(config.method)
@@ -199,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     check_reward,
     check_adversary,
     check_forget_tokens,
+    check_retain_states,
     check_separate_gradients,
     check_adapters,
     check_artifacts,

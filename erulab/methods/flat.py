@@ -53,9 +53,6 @@ class FLATOptions(MethodOptions):
 class FLAT(GradientMethod):
     """A bounded loss that prefers a refusal to the forgotten answer, without reference and without retain rows."""
 
-    def __init__(self, options: FLATOptions) -> None:
-        self.options = options
-
     @property
     def needs(self) -> Needs:
         return Needs(pairs=Pairs.refusal)

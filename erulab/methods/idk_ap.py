@@ -63,8 +63,7 @@ class IDKAPOptions(MethodOptions):
 class RefusalWithPreservation(GradientMethod):
     """Fine-tuning on refusals to forget prompts; retain rows prefer their own answers to refusals."""
 
-    def __init__(self, options: IDKAPOptions) -> None:
-        self.options = options
+    options: IDKAPOptions
 
     @property
     def needs(self) -> Needs:

@@ -1,4 +1,4 @@
-"""The loss that npo, simnpo, dpo and eru share. Their files state it in closed form, each with its own x and m:
+"""The loss that npo, simnpo, dpo, altpo and eru share. Their files state it in closed form, each with its own x and m:
 
     loss of a forget row = scale * softplus(-beta (x - m)),   scale = 2/beta unless given
 
@@ -62,7 +62,7 @@ def preference_loss(x: torch.Tensor, margin: torch.Tensor, *, beta: float, scale
 
 @dataclass
 class PreferenceOptions(MethodOptions):
-    """Options of npo, simnpo, dpo and eru."""
+    """Options of npo, simnpo, dpo, altpo and eru."""
 
     beta: float = 0.1  # inverse temperature, per nat of x
     length_normalize: bool = False  # x is a per-token mean, not a sum: this changes what beta means

@@ -4,10 +4,10 @@
 
     L_forget = sum over tokens t of forget responses of KL(uniform, p_t) / sum over forget rows of T
     L_retain = sum over retain rows of s / sum over retain rows of T
-               + states_weight * sum over own tokens and layers of mean over the width of (h_l - h_l,ref)^2
+               + states_weight * sum over own tokens of mean over the width of (h_l - h_l,ref)^2
                  / number of own tokens of retain rows
     s        = -sum_t log p(y_t | x, y_<t)   NLL of a response in nats, over its T supervised tokens
-    h_l, h_l,ref   state at `layers` under the policy and under the model before unlearning, kept frozen
+    h_l, h_l,ref   state after block `layer` under the policy and under the model before unlearning, kept frozen
 
 `adversary=relearning` (the default) takes the gradient of L_forget along a simulated relearning of other forget facts,
 K steps long, to first order (adversaries/relearning.py), and that of L_retain at the weights themselves. With
@@ -62,8 +62,7 @@ class TAROptions(MethodOptions):
 class TAR(GradientMethod):
     """Uniform answers at the weights that a simulated relearning leads to, with retain NLL and states."""
 
-    def __init__(self, options: TAROptions) -> None:
-        self.options = options
+    options: TAROptions
 
     @property
     def needs(self) -> Needs:

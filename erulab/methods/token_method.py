@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from erulab.methods.base import GradientMethod, Margin, MethodOptions
+from erulab.methods.base import GradientMethod, Margin
 from erulab.methods.needs import Answer, Needs, Step
 from erulab.methods.retain import Normalizer
 from erulab.methods.seen import ForgetRows, Seen, TokenValue
@@ -23,9 +23,6 @@ class TokenMethod(GradientMethod):
     """A method that descends a mean over supervised tokens."""
 
     answer = Answer.forget  # the answer whose tokens these are
-
-    def __init__(self, options: MethodOptions) -> None:
-        self.options = options
 
     @property
     def values(self) -> tuple[TokenValue, ...]:

@@ -42,10 +42,10 @@ else:
 
 
 def noised(weight: torch.Tensor, *, alpha: float, beta: float, seed: int, name: str) -> torch.Tensor:
-    """Returns `(1 - alpha) weight + alpha beta n` for a matrix, and a weight of another shape as it is.
+    """Returns `(1 - alpha) weight + alpha beta n` for a matrix, and a weight that is none as it is.
 
     Args:
-        weight: (rows, columns), on the CPU.
+        weight: (rows, columns), or (experts, rows, columns) of a mixture, on the CPU.
         alpha: share of the noise; 0 leaves the weight as it is.
         beta: scale of the noise; 1 is that of Xavier's initial values.
         seed, name: the noise n is a function of them; its variance is 2 / (rows + columns).
@@ -53,9 +53,12 @@ def noised(weight: torch.Tensor, *, alpha: float, beta: float, seed: int, name: 
         The new weight, in the dtype of `weight`.
     Source: Lee et al. 2025, arXiv:2506.06278.
     """
-    if alpha == 0 or weight.dim() != 2:
+    # Not every weight with three axes: that of a convolution is no matrix.
+    of_experts = weight.dim() == 3 and "experts" in name.split(".")
+    if alpha == 0 or not (weight.dim() == 2 or of_experts):
         return weight
-    noise = torch.randn(weight.shape, generator=draws.generator(seed, "undo", name)) * (2 / sum(weight.shape)) ** 0.5
+    deviation = (2 / sum(weight.shape[-2:])) ** 0.5
+    noise = torch.randn(weight.shape, generator=draws.generator(seed, "undo", name)) * deviation
     return (1 - alpha) * weight + alpha * beta * noise.to(weight.dtype)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from erulab.logprobs import Head
@@ -20,16 +19,17 @@ def head_of(model: PreTrainedModel) -> Head:
     Args:
         model: the causal model itself, not a wrapper.
     """
-    linear: nn.Module = model.get_output_embeddings()
+    linear: Any = model.get_output_embeddings()
     config: Any = model.config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
     divisor, factor = getattr(config, "logits_scaling", 1), getattr(config, "logit_scale", 1)
-    if cap is None and divisor == 1 and factor in (1, None):
-        return linear
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
+        # ZeRO-3 hooks modules and compares their calls on all processes, which have different numbers of chunks: while
+        # the weight is whole, as in a policy's forward (training/zero.py), it is read past the module.
+        whole = linear.weight.numel() > 0
+        logits = torch.nn.functional.linear(hidden, linear.weight, linear.bias) if whole else linear(hidden)
         # The order of transformers' own operations, and its number format: the same logits bit for bit.
-        logits: torch.Tensor = linear(hidden)
         if divisor != 1:
             logits = logits / divisor
         if factor not in (1, None):

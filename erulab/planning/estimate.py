@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from erulab.config import memory_rules, rules
+from erulab.config import depth_rules, memory_rules, rules
 from erulab.costs import flops
 from erulab.costs.devices import USABLE, Device
 from erulab.costs.memory import Memory
@@ -116,7 +116,8 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         utilization: share of the device's published peak that the run reaches.
         overrides: sizes of the data that the user gives.
     Raises:
-        ErulabError: the batches do not divide, the model's sizes are not known, or the data cannot be read.
+        ErulabError: the batches do not divide, an option names a layer beyond the depth, the model's sizes are not
+            known, or the data cannot be read.
     """
     engine = engine_choice.choose_engine(config.engine, 0)
     processes = engine.world
@@ -129,6 +130,7 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
     shape = ModelShape.from_config(models.build(config.model).architecture(benchmark))
     step = None
     if gradient_method(config.method) is not None and Stage.unlearn in config.stages:
+        depth_rules.check_layers(config, shape.layers)
         work = unlearning_step(config, sizes, shape.layers, processes)
         step = step_flops(shape, work, unlearning_gradients(config, shape))
     rate = _tflops(device, bf16) * 1e12 * utilization * (engine.nodes if device.shared else processes)

@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any
 
 from erulab.costs.devices import USABLE
-from erulab.options import EngineName, EngineOptions, Offload
+from erulab.methods.base import FollowUp, GradientMethod, StandIn
+from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.estimate import MOST_PROCESSES, Plan
 from erulab.planning.rows import RowLengths
+from erulab.registry import methods
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "loading", "peak")
 
@@ -87,10 +89,18 @@ def plan_as_text(plan: Plan) -> str:
         lines += _aligned_columns(
             [*rows, ["total", "", f"{sum(s.flops for s in plan.stages):.3g}", _hours(plan.hours)]]
         )
-        lines += ["", "not counted: scoring, generation and attacks, in memory and time; time to load and save"]
+        lines += ["", f"not counted: {_not_counted(config)}"]
     else:
         lines += ["", "this run trains nothing"]
     return "\n".join(lines) + "\n"
+
+
+def _not_counted(config: RunConfig) -> str:
+    method, named = methods.build(config.method), f"method={config.method.name}"
+    more = ""
+    if Stage.unlearn in config.stages and not isinstance(method, GradientMethod | StandIn):
+        more = f"; the {'distillation' if isinstance(method, FollowUp) else 'training'} of {named}"
+    return f"scoring, generation and attacks, in memory and time; time to load and save{more}"
 
 
 def _offloaded(engine: EngineOptions) -> str:

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from erulab.config import data_rules
+from erulab.config import data_rules, depth_rules
 from erulab.costs.families import is_known
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.trained import weight_shapes
@@ -87,8 +86,8 @@ def check_unlearning(context: Context) -> None:
 
     Raises:
         DataError: the data set lacks forget rows, or what the method's pairs need.
-        ConfigError: adapters name no layer of the model, cannot be kept for several requests, or there are no retain
-            rows for the retain term or the adversary.
+        ConfigError: an option names a layer that the model has not, adapters cannot be kept for several requests, or
+            there are no retain rows for the retain term or the adversary.
     """
     if not context.unlearns:
         return
@@ -111,7 +110,9 @@ def check_unlearning(context: Context) -> None:
         )
     descends = gradient_method(config.method)
     if descends is not None:
-        check_layers(descends, context.source.architecture(benchmark))
+        depth = folders.depth_of(context.source.architecture(benchmark))
+        if depth is not None:
+            depth_rules.check_layers(config, depth)
         if lora.rank and (shape := _known_shape(context)) is not None:
             check_adapters(descends, lora.adapters, shape)
         if descends.needs.generated is not None:
@@ -120,23 +121,6 @@ def check_unlearning(context: Context) -> None:
         data_rules.check_without_retain(config, benchmark.lacking)
     tokens = forget_tokens_of(config.method)
     encode_unlearning_rows(context.encoder, benchmark, descends or method, config.seed, tokens)
-
-
-def check_layers(method: GradientMethod, architecture: Mapping[str, Any]) -> None:
-    """Checks that the layers that the method's options name are in the model.
-
-    Args:
-        architecture: the model's config.json; one that does not name the depth is not checked.
-    Raises:
-        ConfigError: one is beyond the depth; says which there are.
-    """
-    depth = folders.depth_of(architecture)
-    if depth is None:
-        return
-    try:
-        method.layers(depth)
-    except ValueError as error:
-        raise ConfigError(f"method.{error}") from error
 
 
 def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape) -> None:

@@ -134,6 +134,7 @@ class Lab:
             clip=trainer.clip,
             seed=self.context.config.seed,
             precision=trainer.precision,
+            optimizer=trainer.optimizer,
         )
 
     def _finetune(self, folder: Path) -> None:

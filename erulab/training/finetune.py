@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erulab.models.loaded import LoadedModel
-from erulab.options import EngineOptions, Precision, Schedule
+from erulab.options import EngineOptions, OptimizerName, Precision, Schedule
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded
 from erulab.training.batches import Split, total_steps
@@ -31,6 +31,7 @@ class FinetuneOptions:
     seed: int
     precision: Precision = Precision.auto
     steps: int | None = None
+    optimizer: OptimizerName = OptimizerName.adamw
 
 
 def assemble_finetuning(
@@ -56,6 +57,7 @@ def assemble_finetuning(
         weight_decay=options.weight_decay,
         clip=options.clip,
         precision=options.precision,
+        optimizer=options.optimizer,
     )
     plan = BatchPlan(options.global_batch, options.split, options.seed, subject.pad_id, ranks)
     objective = FinetuneObjective(rows, plan, policy.device)

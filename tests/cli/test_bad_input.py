@@ -102,6 +102,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("5 few retain rows", ["trainer.retain_ratio=0.1", "trainer.micro_batch=2"], ["one for each of", "retain_ratio=2"]),
     ("6 retrain", ["method=retrain", "adversary=rfa"], ["method=retrain", "adversary=none"]),
     ("6 retrain, reward", ["method=retrain", "reward=elastic"], ["method=retrain has no margin", "method=npo"]),
+    ("6 retain term on no states", ["method=wga", "method.retain=states"], ["method.retain=states", "method=rmu"]),
     ("6 layer of no use", ["adversary.layer=1"], ["adversary.layer must be null with sites=block_inputs"]),
     ("6 dpo pairs", ["method=dpo", "method.pairs=none"], ["method.pairs must be"]),
     ("3 surprise", ["method.surprise=0"], ["method.surprise must be > 0"]),

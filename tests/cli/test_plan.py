@@ -228,6 +228,15 @@ def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    ("method", "told"),
+    [("task_vector", "the training of method=task_vector"), ("undo", "the distillation of method=undo")],
+)
+def test_what_a_plan_leaves_out_is_said(method: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([f"method={method}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(told)
+
+
+@pytest.mark.parametrize(
     ("typed", "words"),
     [
         (["--devise", "h100"], ["--devise"]),
@@ -248,6 +257,10 @@ def test_the_table_is_aligned_and_says_what_it_assumes(capsys: pytest.CaptureFix
         (["model=hf", "model.path=owner/unheard-of"], ["owner/unheard-of", "config.json", "model.path=FOLDER"]),
         (["model=tiny", "dataset=tofu"], ["model=tiny", "dataset.path=FOLDER"]),
         (["trainer.precision=bf16", "--device", "v100-32gb"], ["trainer.precision=bf16", "v100-32gb"]),
+        (["method=rmu", "method.layer=9"], ["method.layer must be a block of the model, 0 to 3, got 9"]),
+        (["method=undo", "method@method.first=rmu", "method.first.layer=9"], ["method.first.layer must be a block"]),
+        (["method=advnpo"], ["adversary.layer must be between 0 and 3", "got 4"]),
+        (["adversary.sites=all_writes", "adversary.layer=9"], ["adversary.layer must be between 0 and 4", "got 9"]),
         (["trainer.optimizer=adafactor", "engine.processes=2"], ["engine=zero2 cannot cut", "engine=zero0"]),
     ],
 )

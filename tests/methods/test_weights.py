@@ -45,6 +45,17 @@ def test_noise_has_the_variance_of_initial_values_and_alpha_mixes_it_in() -> Non
         assert not torch.equal(noise, noised(weight, alpha=1.0, beta=1.0, seed=seed, name=name))
 
 
+def test_experts_of_a_mixture_are_matrices_and_a_convolution_is_none() -> None:
+    """transformers holds the experts of a layer as one weight; a convolution's weight has three axes too."""
+    experts = torch.zeros(4, 100, 300)
+    noise = noised(experts, alpha=1.0, beta=1.0, seed=3, name="model.layers.0.mlp.experts.down_proj")
+    for one in noise:
+        assert float(one.std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert not torch.equal(noise[0], noise[1])
+    convolution = torch.zeros(8, 1, 4)
+    assert noised(convolution, alpha=1.0, beta=1.0, seed=3, name="layers.0.linear_attn.conv1d.weight") is convolution
+
+
 def test_alpha_0_and_vectors_are_left_as_they_are() -> None:
     assert noised(BEFORE, alpha=0.0, beta=1.0, seed=0, name="a") is BEFORE
     assert torch.equal(noised(BEFORE[0], alpha=0.5, beta=1.0, seed=0, name="norm"), BEFORE[0])

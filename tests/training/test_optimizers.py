@@ -14,11 +14,21 @@ from erulab.data.rows import Benchmark
 from erulab.errors import Interrupted
 from erulab.launching.folder_key import folder_key
 from erulab.models.loaded import LoadedModel
-from erulab.options import OptimizerName, Precision, TrainerOptions, product_options
+from erulab.options import (
+    EngineName,
+    EngineOptions,
+    OptimizerName,
+    Precision,
+    Schedule,
+    TrainerOptions,
+    product_options,
+)
 from erulab.ranks import Ranks
 from erulab.tokens.batch import collate
 from erulab.tokens.encoder import Encoder
+from erulab.training.batches import Split
 from erulab.training.checkpoints import Checkpoints
+from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.local import LocalEngine
 from erulab.training.loop import train
 from erulab.training.optimizers import MOMENTS, STEP, build_optimizer
@@ -65,6 +75,30 @@ def test_sgd_takes_the_step_of_its_formula(world: Benchmark, loaded: LoadedModel
             decay = DECAY if after.dim() > 1 else 0.0
             expected = before[name].double() - LR * (grads[name].double() + decay * before[name].double())
             torch.testing.assert_close(after.double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_fine_tuning_takes_the_optimizer_that_it_is_given(world: Benchmark, loaded: LoadedModel) -> None:
+    """One step of sgd: p - lr g. That of adamw would be about lr long for every weight."""
+    options = FinetuneOptions(
+        lr=LR,
+        epochs=1,
+        steps=1,
+        global_batch=8,
+        split=Split(),
+        weight_decay=0.0,
+        warmup=0.0,
+        schedule=Schedule.constant,
+        clip=0.0,
+        seed=0,
+        optimizer=OptimizerName.sgd,
+    )
+    rows = Encoder(loaded.chat, None, Path()).encode(world.forget)
+    engine, *_ = assemble_finetuning(loaded.copy(), rows, options, EngineOptions(EngineName.local), Ranks())
+    assert isinstance(engine, LocalEngine)
+    before, grads = weights(engine), gradients(engine, world, loaded)
+    engine.step(LR)
+    for name, after in weights(engine).items():
+        torch.testing.assert_close(after, before[name] - LR * grads[name], rtol=1e-6, atol=1e-7)
 
 
 def test_adafactor_takes_the_step_of_the_paper(world: Benchmark, loaded: LoadedModel) -> None:
