@@ -8,6 +8,7 @@ recurrence goes backward as a whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,10 +56,10 @@ def backward(shape: ModelShape, rows: TokenCounts, gradients: Gradients, *, last
     """
     end = shape.layers if last is None else last
     blocks = 0.0
-    for index, trained, inputs in gradients.blocks(end):
-        block = shape.every_block[index]
+    reached = Counter((shape.every_block[index], trained, inputs) for index, trained, inputs in gradients.blocks(end))
+    for (block, trained, inputs), n in reached.items():
         entries, share = _block_backward(shape, block, gradients.adapters, trained, inputs)
-        blocks += 2 * entries * rows.tokens + share * _mixing_backward(shape, block, rows)
+        blocks += n * (2 * entries * rows.tokens + share * _mixing_backward(shape, block, rows))
     return blocks + head_backward(shape, rows.supervised, gradients, shape.layers)
 
 

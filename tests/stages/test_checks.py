@@ -10,8 +10,9 @@ from erulab.costs.shapes import Adapters, ModelShape
 from erulab.errors import ConfigError
 from erulab.methods.npo import NPO, NPOOptions
 from erulab.methods.rmu import RMU, RMUOptions
+from erulab.models.folders import depth_of
 from erulab.models.presets import PRESETS
-from erulab.stages.checks import check_adapters, check_layers
+from erulab.stages.checks import check_adapters
 
 MIXTURES = ("mixtral_8x7b_instruct", "qwen3_30b_a3b", "olmoe_1b_7b_instruct")
 
@@ -42,8 +43,7 @@ def test_rmu_needs_adapters_on_the_matrices_that_it_trains() -> None:
         {"model_type": "qwen3_5", "text_config": {"num_hidden_layers": 4}, "vision_config": {"depth": 27}},
     ],
 )
-def test_layers_are_checked_by_the_depth_of_every_model_type(config: dict[str, Any]) -> None:
-    check_layers(RMU(RMUOptions(layer=3)), config)
-    with pytest.raises(ConfigError, match="method.layer"):
-        check_layers(RMU(RMUOptions(layer=4)), config)
-    check_layers(RMU(RMUOptions(layer=4)), {"model_type": "of sizes under other keys"})
+def test_the_depth_is_read_of_every_model_type(config: dict[str, Any]) -> None:
+    """Layers that options name are checked against it."""
+    assert depth_of(config) == 4
+    assert depth_of({"model_type": "of sizes under other keys"}) is None
