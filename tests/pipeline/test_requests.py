@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erulab.stages import unlearn
+from erulab.stages import lab
 from tests.pipeline.conftest import Finished, Runner
 from tests.samples import muse_files
 
@@ -177,7 +177,7 @@ def test_a_stopped_run_continues_with_its_request(
 ) -> None:
     learned = tmp_path / ".cache" / "learned"
     shutil.copytree(chain.rundir.path.parents[1] / ".cache" / "learned", learned)
-    trainings, train = iter(range(3)), unlearn.train
+    trainings, train = iter(range(3)), lab.train
 
     def stopping(engine: Any, objective: Any, loop: Any, ranks: Any, checkpoints: Any, stop: Any) -> Iterator[Any]:
         number = next(trainings)
@@ -185,12 +185,12 @@ def test_a_stopped_run_continues_with_its_request(
             yield step, metrics
             stop.requested = number == 1 and step == 1
 
-    monkeypatch.setattr(unlearn, "train", stopping)
+    monkeypatch.setattr(lab, "train", stopping)
     stopped = muse("dataset.requests=[1,2,3]", folder=tmp_path)
     assert stopped.code == 75 and next(trainings) == 2  # in the second training
     first = next(path for path in (tmp_path / ".cache" / "unlearned").glob("*/entry.json"))
     made = first.stat().st_mtime_ns
-    monkeypatch.setattr(unlearn, "train", train)
+    monkeypatch.setattr(lab, "train", train)
     finished = muse("dataset.requests=[1,2,3]", folder=tmp_path)
     assert finished.code == 0 and first.stat().st_mtime_ns == made
     for one, other in zip(products(finished), products(chain), strict=True):

@@ -18,6 +18,7 @@ from erulab.ranks import Ranks
 from erulab.training.checkpoints import Checkpoints
 from erulab.training.local import LocalEngine
 from erulab.training.loop import train
+from erulab.training.objective import accumulate_together
 from erulab.training.unlearning import UnlearningObjective
 from tests.cases import Case
 from tests.training.conftest import Unlearning
@@ -37,6 +38,9 @@ class WithNaN:
     def start_step(self, step: int, total: int) -> None:
         self._step = step
         self._objective.start_step(step, total)
+
+    def accumulate(self, engine: Any, micros: Sequence[Any]) -> dict[str, torch.Tensor]:
+        return accumulate_together(engine, micros, self.micro_step)
 
     @contextmanager
     def micro_step(self, forward: Any, micro: Any) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:

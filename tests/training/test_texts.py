@@ -11,16 +11,20 @@ import torch
 
 from erulab.data.rows import Benchmark, Row
 from erulab.errors import DataError
+from erulab.methods.needs import Answer, Pairs
 from erulab.models.loaded import LoadedModel
+from erulab.registry import methods
 from erulab.tokens.encoder import Encoder
 from tests.cases import CASES, Case
-from tests.training.conftest import Unlearning, small_model
+from tests.training.conftest import Unlearning, options_of, small_model
 from tests.training.test_contract import assert_close
 
 
 def refuses(case: Case) -> bool:
     """Tells whether the case answers prompts by refusals; a text has no prompt."""
-    return case.method == "idk" or case.method_options.get("pairs", {"dpo": "refusal"}.get(case.method)) == "refusal"
+    method = methods.build(options_of(methods, case.method, case.method_options))
+    refusal = method.needs.answer is Answer.refusal or method.needs.pairs is Pairs.refusal
+    return refusal or any(term.paired for term in method.retain_terms)
 
 
 REFUSING = [case for case in CASES if refuses(case)]
