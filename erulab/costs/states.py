@@ -62,8 +62,9 @@ def update_bytes(optimizer: OptimizerName, matrices: Sequence[TrainedMatrix]) ->
     """
     if optimizer is not OptimizerName.adafactor:
         return 0.0
-    sizes = (matrix.weights for matrix in matrices for _ in range(min(matrix.count, 2)))
-    largest, before, *_ = (*sorted(sizes, reverse=True), 0, 0)
+    # Matrices of one kind follow one another only where no other kind is trained.
+    kinds = sorted((matrix.weights for matrix in matrices), reverse=True)
+    largest, before, *_ = kinds if len(kinds) > 1 else (kinds * 2 if matrices[0].count > 1 else [*kinds, 0])
     return 8.0 * largest + 4.0 * before
 
 

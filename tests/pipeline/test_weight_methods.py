@@ -49,8 +49,10 @@ def test_several_lengths_of_a_task_vector_cost_one_training(
     run: Runner, first: Finished, target: dict[str, torch.Tensor]
 ) -> None:
     """Each model is theta - alpha (theta_ft - theta) of the one fine-tuned model, whose costs and curve all have."""
-    one, five = [unlearned(run, "method=task_vector", f"method.alpha={alpha}") for alpha in (1, 5)]
-    (folder,) = folders(first, "finetuned")
+    before = set(folders(first, "finetuned"))  # of other tests, at other learning rates
+    training_alone = ("method=task_vector", "trainer.lr=1.7e-3")
+    one, five = [unlearned(run, *training_alone, f"method.alpha={alpha}") for alpha in (1, 5)]
+    (folder,) = set(folders(first, "finetuned")) - before
     finetuned = weights(folder / "model")
     for alpha, done in ((1, one), (5, five)):
         found = weights(done.rundir.model)
