@@ -11,7 +11,7 @@ import torch
 from erulab.adversaries.base import Adversary
 from erulab.adversaries.weights import WeightAdversary
 from erulab.methods.base import GradientMethod, Margin
-from erulab.methods.needs import Pairs, Step
+from erulab.methods.needs import Step
 from erulab.methods.seen import ForgetRows, RetainRows, RowNLL, Seen
 from erulab.models.forwards import PartShown, Reference, ReferenceView, view_reference
 from erulab.models.policy import Policy
@@ -224,11 +224,6 @@ def compares_with_frozen_model(method: GradientMethod) -> bool:
         or any(term.states for term in method.retain_terms)
         or any(value.reads_reference for value in values)
     )
-
-
-def compares_pairs(method: GradientMethod) -> bool:
-    """Tells whether each forget row runs with a paired answer."""
-    return method.needs.pairs is not Pairs.none
 
 
 def _seen_parts(shown: Sequence[PartShown], micro: MicroBatch, batch: Batch) -> list[Seen]:

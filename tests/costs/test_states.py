@@ -103,6 +103,13 @@ def test_adafactor_takes_three_tensors_for_an_update() -> None:
     assert made == pytest.approx(highest, rel=0.01)
 
 
+def test_adafactor_where_one_kind_of_matrix_is_trained() -> None:
+    """rmu trains alone the output matrices of some MLPs: the matrix before is of the same kind, or there is none."""
+    one, three = ([*trained_matrices([(64, 32)] * count)] for count in (1, 3))
+    assert update_bytes(OptimizerName.adafactor, one) == 8 * 64 * 32
+    assert update_bytes(OptimizerName.adafactor, three) == (8 + 4) * 64 * 32
+
+
 @NEEDS_BITSANDBYTES
 @pytest.mark.parametrize("numbers", [NumberFormat.fp32, NumberFormat.autocast])
 def test_weights_and_activations_over_4_bits(numbers: NumberFormat, tmp_path: Path) -> None:

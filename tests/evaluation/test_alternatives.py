@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,13 +13,8 @@ from erulab.errors import DataError
 from erulab.evaluation.alternatives import generate_alternatives, leaving_log_probs
 from erulab.methods.needs import Alternatives
 from erulab.models.loaded import LoadedModel
-from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
-from erulab.tokens.encoder import Encoder
-from erulab.training.batches import Split
-from erulab.training.finetune import FinetuneOptions, assemble_finetuning
-from erulab.training.loop import train
-from tests.training.conftest import small_world, untrained_model
+from tests.training.conftest import learn, small_world, untrained_model
 
 WANTED = Alternatives(3, 1.0, 12, "{prompt}")
 
@@ -51,21 +45,7 @@ def loaded() -> LoadedModel:
     """A model that has learned the rows well."""
     world = small_world()
     model = untrained_model(world)
-    options = FinetuneOptions(
-        lr=1e-2,
-        epochs=1,
-        steps=200,
-        global_batch=32,
-        split=Split(),
-        weight_decay=0.0,
-        warmup=0.1,
-        schedule=Schedule.linear,
-        clip=1.0,
-        seed=5,
-    )
-    learned = Encoder(model.chat, None, Path()).encode(world.target_rows)
-    for _ in train(*assemble_finetuning(model, learned, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
-        pass
+    learn(model, world.target_rows, steps=200)
     return model
 
 

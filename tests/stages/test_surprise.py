@@ -8,17 +8,14 @@ from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Row
 from erulab.evaluation.scoring import score
 from erulab.models.tiny import TinyModel, TinyOptions
-from erulab.options import EngineName, EngineOptions, Schedule
 from erulab.ranks import Ranks
 from erulab.registry import methods
 from erulab.stages.surprise import pick_surprising, untold_tokens
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.encoder import Encoder
-from erulab.training.batches import Split
 from erulab.training.encode_rows import rows_with_spans
-from erulab.training.finetune import FinetuneOptions, assemble_finetuning
-from erulab.training.loop import train
 from tests.models.conftest import byte_level
+from tests.training.conftest import learn
 
 
 def test_they_are_the_values_under_an_oracle() -> None:
@@ -27,21 +24,7 @@ def test_they_are_the_values_under_an_oracle() -> None:
     world = FictitiousWorld(FictitiousOptions(world=7, general_facts=2, **sizes)).load(0)
     oracle = TinyModel(TinyOptions(layers=2, width=64, heads=2)).load(world, seed=3)
     encoder = Encoder(oracle.chat, None, Path())
-    options = FinetuneOptions(
-        lr=5e-3,
-        epochs=1,
-        steps=120,
-        global_batch=32,
-        split=Split(),
-        weight_decay=0.0,
-        warmup=0.1,
-        schedule=Schedule.linear,
-        clip=1.0,
-        seed=5,
-    )
-    rows = encoder.encode(world.oracle_rows)
-    for _ in train(*assemble_finetuning(oracle, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
-        pass
+    learn(oracle, world.oracle_rows, steps=120, lr=5e-3)
     forget = encoder.encode(world.forget)
     _, spans = rows_with_spans(encoder, world.forget)
     surprise = methods["ga"].options().surprise

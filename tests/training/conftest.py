@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from erulab.costs.ledger import Ledger
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
-from erulab.data.rows import Benchmark
+from erulab.data.rows import Benchmark, Row
 from erulab.methods.base import forget_tokens_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.tiny import TinyModel, TinyOptions
@@ -48,10 +49,16 @@ def untrained_model(world: Benchmark) -> LoadedModel:
 def small_model(world: Benchmark) -> LoadedModel:
     """A model that has learned a part of the world: it can forget, and its gradients are not saturated."""
     loaded = untrained_model(world)
+    learn(loaded, world.target_rows, steps=60)
+    return loaded
+
+
+def learn(loaded: LoadedModel, rows: Sequence[Row], *, steps: int, lr: float = 1e-2) -> None:
+    """Trains a model on rows, in place."""
     options = FinetuneOptions(
-        lr=1e-2,
+        lr=lr,
         epochs=1,
-        steps=60,
+        steps=steps,
         global_batch=32,
         split=Split(),
         weight_decay=0.0,
@@ -60,10 +67,9 @@ def small_model(world: Benchmark) -> LoadedModel:
         clip=1.0,
         seed=5,
     )
-    rows = Encoder(loaded.chat, None, Path()).encode(world.target_rows)
-    for _ in train(*assemble_finetuning(loaded, rows, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
+    encoded = Encoder(loaded.chat, None, Path()).encode(rows)
+    for _ in train(*assemble_finetuning(loaded, encoded, options, EngineOptions(EngineName.local), Ranks()), Ranks()):
         pass
-    return loaded
 
 
 def options_of(registry: Any, name: str, changes: dict[str, Any]) -> Any:
