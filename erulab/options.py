@@ -276,6 +276,18 @@ class EvaluationOptions:
 
 
 @dataclass
+class ReportOptions:
+    """How the report judges a run. No model and no figure depends on it."""
+
+    # Differences up to this share of what unlearning should remove do not matter: the model has forgotten if the 90 %
+    # interval of knowledge left lies between -margin and margin.
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 < self.margin < 1, "margin", "between 0 and 1", self.margin)
+
+
+@dataclass
 class ArtifactsOptions:
     model: SavedModel = SavedModel.full  # what RUN_DIR/model holds
 
@@ -296,6 +308,7 @@ class RunConfig:
     engine: EngineOptions = field(default_factory=EngineOptions)
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
     artifacts: ArtifactsOptions = field(default_factory=ArtifactsOptions)
     seed: int = 0  # for all random numbers of unlearning and of the attacks
     stages: list[Stage] = field(default_factory=lambda: list(Stage))  # they run in this order, whatever order is typed

@@ -22,12 +22,23 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RatioEstimate:
-    """A ratio with its 95 % interval. All three are None if it is undefined; `reason` then says why."""
+    """A ratio with its intervals. All are None if it is undefined; `reason` then says why.
+
+    low, high: the 95 % interval.
+    low90, high90: the 90 % interval, which the equivalence test uses (two one-sided tests at 5 %).
+    """
 
     value: float | None
     low: float | None
     high: float | None
+    low90: float | None
+    high90: float | None
     reason: str = ""
+
+    @classmethod
+    def undefined(cls, reason: str) -> RatioEstimate:
+        """Returns an estimate without a value."""
+        return cls(None, None, None, None, None, reason)
 
 
 def knowledge_values(rows: Sequence[RowScore]) -> tuple[Values, list[str]]:
@@ -51,9 +62,9 @@ def knowledge_left(
         K with a paired bootstrap interval of the whole ratio.
     """
     if len(model) == 0:
-        return RatioEstimate(None, None, None, "no forget row has wrong answers to compare the right one with")
+        return RatioEstimate.undefined("no forget row has wrong answers to compare the right one with")
     if not np.isfinite([model, target, oracle]).all():
-        return RatioEstimate(None, None, None, "not all scores are finite")
+        return RatioEstimate.undefined("not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)
     rng = np.random.default_rng(draws.seed_of("bootstrap", sums.shape[1]))
     picks = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), size=RESAMPLES)
@@ -61,12 +72,12 @@ def knowledge_left(
     lower = float(np.quantile(gap / count, 0.025))
     if lower <= least_gap:
         bounds = f"lower bound {lower:.3g}, must be over {least_gap:.3g}"
-        return RatioEstimate(None, None, None, f"target and oracle differ by too little ({bounds})")
+        return RatioEstimate.undefined(f"target and oracle differ by too little ({bounds})")
     # With few facts a resample can have a gap of 0, and then has no ratio.
     ratios = np.divide(above, gap, out=np.full_like(above, np.nan), where=gap != 0)
-    low, high = np.nanquantile(ratios, [0.025, 0.975])
+    low, low90, high90, high = map(float, np.nanquantile(ratios, [0.025, 0.05, 0.95, 0.975]))
     whole = sums.sum(1)
-    return RatioEstimate(float(whole[0] / whole[1]), float(low), float(high))
+    return RatioEstimate(float(whole[0] / whole[1]), low, high, low90, high90)
 
 
 def rank_by_objective(distance: float, kept: float, least: float) -> tuple[bool, float]:

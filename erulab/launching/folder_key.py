@@ -15,7 +15,7 @@ from erulab.options import NOT_IN_SCORES, RunConfig, product_options
 from erulab.tokens.templates import template_of
 
 # Parts that change neither a model nor a score: two runs that differ only here share their folder.
-NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "artifacts", "plugins")
+NOT_IN_KEY = ("output", "cache", "tracker", "engine", "rerun", "stages", "attack", "report", "artifacts", "plugins")
 # Parts of a run that have no effect where the user names every model.
 UNUSED_FOR_GIVEN_MODELS = ("method", "reward", "adversary", "target", "trainer")
 CHECKPOINTS = ("path", "target", "oracle", "unlearned")  # keys of `model` that name weights

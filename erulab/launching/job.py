@@ -93,7 +93,7 @@ def is_finished(job: Job) -> bool:
         return False
     now = config_to_dict(job.config)
     # The folder's key holds the rest.
-    return all(before.get(part) == now[part] for part in ("attack", "stages", "artifacts", "evaluation"))
+    return all(before.get(part) == now[part] for part in ("attack", "stages", "report", "artifacts", "evaluation"))
 
 
 def _check_same_run(job: Job) -> None:

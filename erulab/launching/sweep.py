@@ -208,7 +208,7 @@ def _give_own_folders(plans: list[Job]) -> list[Job]:
 def _values_outside_key(job: Job) -> dict[str, Any]:
     """Returns the values that a run's files or costs depend on, but its folder's key does not."""
     values = config_to_dict(job.config)
-    parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "artifacts")}
+    parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "report", "artifacts")}
     # The rendezvous differs each time.
     parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
     for part in ("trainer", "target"):

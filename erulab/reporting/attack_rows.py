@@ -86,7 +86,7 @@ def standing_of(row: AttackRow) -> Standing:
 def strongest_row(rows: Sequence[AttackRow]) -> AttackRow | None:
     """Returns the row after which most knowledge is left, among the rows that count; None if no row counts."""
     counted = [row for row in rows if standing_of(row) is Standing.counts]
-    return max(counted, key=lambda row: float(row["residual_attacked"]), default=None)
+    return max(counted, key=lambda row: float(row["knowledge_left_attacked"]), default=None)
 
 
 def reason_of(row: AttackRow) -> str:

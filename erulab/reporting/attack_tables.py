@@ -23,8 +23,8 @@ from erulab.reporting.rendering import Cell, Table
 MEANS = (*MODELS, *(f"attacked_{model}" for model in MODELS))
 # Figure of attacks.json -> heading.
 COMPARED = {
-    "residual": "knowledge left",
-    "residual_attacked": "after attack",
+    "knowledge_left": "knowledge left",
+    "knowledge_left_attacked": "after attack",
     "recovered": "recovered",
     "maintained_gap": "maintained gap",
     "maintained_error": "maintained error",
@@ -78,7 +78,7 @@ def attack_table(run: RunResult) -> Table:
                 Cell(setting_words(row["setting"])),
                 Cell(_chosen_text(row)),
                 Cell(str(row["metric"])),
-                _figure_cell(row, "residual"),
+                _figure_cell(row, "knowledge_left"),
                 _attacked_cell(row),
                 Cell(_repeats_text(row)),
                 _utility_cell(row),
@@ -97,7 +97,7 @@ def every_attack_row_table(run: RunResult) -> Table:
     for group in group_by_setting(run.attacks):
         for row in (*group.rows, *([group.utility] if group.utility else [])):
             figures = [
-                _attacked_cell(row) if name == "residual_attacked" else _figure_cell(row, name)
+                _attacked_cell(row) if name == "knowledge_left_attacked" else _figure_cell(row, name)
                 for name in (*MEANS, *COMPARED)
             ]
             valid = "utility" if row is group.utility else standing_of(row).mark
@@ -131,7 +131,7 @@ def heat_map(run: RunResult) -> HeatMap:
             own = dict.fromkeys(metrics, group.headline)
         cells.append(
             tuple(
-                (standing_of(own[name]), number(own[name]["residual_attacked"])) if name in own else None
+                (standing_of(own[name]), number(own[name]["knowledge_left_attacked"])) if name in own else None
                 for name in metrics
             )
         )
@@ -160,7 +160,7 @@ def _figure_cell(row: AttackRow, name: str) -> Cell:
 
 
 def _attacked_cell(row: AttackRow) -> Cell:
-    value, low, high = (number(row[key]) for key in ("residual_attacked", "low", "high"))
+    value, low, high = (number(row[key]) for key in ("knowledge_left_attacked", "low", "high"))
     return Cell(value=value, low=low, high=high, is_figure=True)
 
 

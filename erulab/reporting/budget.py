@@ -33,7 +33,7 @@ class LearningCurve:
 
     steps: the attacker's steps of each attempt.
     figures: model -> headline figure after each attempt.
-    residual: knowledge left after each attempt.
+    knowledge_left: knowledge left after each attempt.
     """
 
     label: str
@@ -41,7 +41,7 @@ class LearningCurve:
     valid: bool
     steps: tuple[float, ...]
     figures: dict[str, tuple[float | None, ...]]
-    residual: tuple[float | None, ...]
+    knowledge_left: tuple[float | None, ...]
 
 
 def attack_costs(rows: Sequence[AttackRow], budget: str) -> list[AttackCost]:
@@ -57,7 +57,7 @@ def attack_costs(rows: Sequence[AttackRow], budget: str) -> list[AttackCost]:
         if standing_of(row) is not Standing.counts:
             continue
         for one in (row, *(attempt for attempt in row["attempts"] if _keeps_gap(attempt, row))):
-            cost, value = number(one[budget]), number(one["residual_attacked"])
+            cost, value = number(one[budget]), number(one["knowledge_left_attacked"])
             if cost is not None and value is not None:
                 found.append(AttackCost(cost, value, attack_label(row, heads)))
     return found
@@ -100,7 +100,7 @@ def _learning_curve(label: str, row: AttackRow, attempts: Sequence[dict[str, Any
         row["valid"] is True,
         tuple(_attempt_steps(one) for one in attempts),
         figures,
-        tuple(number(one["residual_attacked"]) for one in attempts),
+        tuple(number(one["knowledge_left_attacked"]) for one in attempts),
     )
 
 

@@ -126,15 +126,17 @@ def worst_case(rows: Sequence[AttackRow], before: float | None) -> WorstCase:
     if best is None:
         return WorstCase("", {}, "", None, None, None, before, len(names), tuple(names))
     silent = tuple(name for name in names if strongest_row([row for row in heads if row["attack"] == name]) is None)
-    value, low, high = (number(best[key]) for key in ("residual_attacked", "low", "high"))
+    value, low, high = (number(best[key]) for key in ("knowledge_left_attacked", "low", "high"))
     setting = distinguishing_settings(best, heads)
     return WorstCase(str(best["attack"]), setting, str(best["metric"]), value, low, high, before, len(names), silent)
 
 
 def knowledge_left_before_attacks(rows: Sequence[AttackRow]) -> float | None:
     """Returns K without an attack for a run that has only attacks: on log-odds, from the headline with most rows."""
-    known = [row for row in headline_rows(rows) if row["metric"] == HEADLINE and number(row["residual"]) is not None]
-    return number(max(known, key=lambda row: int(row["n"]))["residual"]) if known else None
+    known = [
+        row for row in headline_rows(rows) if row["metric"] == HEADLINE and number(row["knowledge_left"]) is not None
+    ]
+    return number(max(known, key=lambda row: int(row["n"]))["knowledge_left"]) if known else None
 
 
 def with_interval(value: float, low: float | None, high: float | None) -> str:
@@ -153,7 +155,7 @@ def _robustness_of(rows: Sequence[AttackRow]) -> Robustness:
     absent = by_standing[Standing.absent]
     best = strongest_row(rows)
     if best is not None:
-        value, low, high = (number(best[key]) for key in ("residual_attacked", "low", "high"))
+        value, low, high = (number(best[key]) for key in ("knowledge_left_attacked", "low", "high"))
         left_out = [
             f"{len(by_standing[which])} of {count} settings {which.mark}"
             for which in (Standing.invalid, Standing.undefined)

@@ -23,8 +23,8 @@ SECONDARY = {
     "auc_min_k_plus_plus",
 }
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
-COST, RESIDUAL = "cost/", "residual"
-NOT_OF_ROWS = (COST, RESIDUAL, KEPT)
+COST, KNOWLEDGE_LEFT = "cost/", "knowledge_left"
+NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT)
 
 
 def figures_worth_showing(

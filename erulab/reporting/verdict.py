@@ -189,14 +189,16 @@ def compare_with_oracle(value: float, low: float | None, high: float | None) -> 
 
 def _judge_forgetting(scores: dict[str, dict[str, Any]]) -> Forgetting:
     unlearned = scores.get("unlearned", {})
-    value, low, high = (number(unlearned.get(name)) for name in ("residual", "residual_low", "residual_high"))
-    facts = number(unlearned.get("residual_facts"))
+    value, low, high = (
+        number(unlearned.get(name)) for name in ("knowledge_left", "knowledge_left_low", "knowledge_left_high")
+    )
+    facts = number(unlearned.get("knowledge_left_facts"))
     half = None if facts is None else int(facts)
     if value is not None:
         return Forgetting(compare_with_oracle(value, low, high), value, low, high, facts=half)
     absent = [model for model in ("target", "unlearned", "oracle") if model not in scores]
     reason = f"no scores of the {', '.join(absent)}" if absent else "knowledge left is not defined here"
-    return Forgetting(Outcome.unknown, None, None, None, str(unlearned.get("residual_note") or reason), half)
+    return Forgetting(Outcome.unknown, None, None, None, str(unlearned.get("knowledge_left_note") or reason), half)
 
 
 def _judge_utility(scores: dict[str, dict[str, Any]]) -> Utility:

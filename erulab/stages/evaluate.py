@@ -113,14 +113,16 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         retrained, _ = knowledge_values(rows["oracle"][0])
         figure = knowledge_left(values, target, retrained, clusters)
         result["unlearned"] |= {
-            "residual": figure.value,
-            "residual_low": figure.low,
-            "residual_high": figure.high,
+            "knowledge_left": figure.value,
+            "knowledge_left_low": figure.low,
+            "knowledge_left_high": figure.high,
+            "knowledge_left_low90": figure.low90,
+            "knowledge_left_high90": figure.high90,
         }
         if figure.reason:
-            result["unlearned"]["residual_note"] = figure.reason
+            result["unlearned"]["knowledge_left_note"] = figure.reason
         if left_out:
-            result["unlearned"]["residual_facts"] = len(set(clusters))
+            result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
     return result
 
 

@@ -45,7 +45,7 @@ def read_trial_run(scores: dict[str, dict[str, Any]] | None, utility: str) -> Tr
         raise ConfigError(f"tuning.utility: {utility} is not a figure of the trials{near}; see their scores.json")
     target, unlearned = scores["target"].get(utility), scores["unlearned"].get(utility)
     return TrialRun(
-        scores["unlearned"].get("residual"), None if not target or unlearned is None else unlearned / target
+        scores["unlearned"].get("knowledge_left"), None if not target or unlearned is None else unlearned / target
     )
 
 

@@ -80,6 +80,10 @@ def test_relearning_brings_back_knowledge_that_is_only_hidden(tmp_path: Path) ->
     )
     assert run.code == 0
     row = next(row for row in run.read("attacks.json") if row["headline"])
-    assert row["residual"] < 0.45  # by itself it looks mostly forgotten
-    assert row["valid"] and row["residual_attacked"] > row["residual"] + 0.2 and row["low"] > row["residual"]
-    assert min(row["repeats"]) > row["residual"]  # whichever half is relearned
+    assert row["knowledge_left"] < 0.45  # by itself it looks mostly forgotten
+    assert (
+        row["valid"]
+        and row["knowledge_left_attacked"] > row["knowledge_left"] + 0.2
+        and row["low"] > row["knowledge_left"]
+    )
+    assert min(row["repeats"]) > row["knowledge_left"]  # whichever half is relearned

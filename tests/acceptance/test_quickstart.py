@@ -41,8 +41,8 @@ def test_the_oracle_knows_the_retain_set_and_nothing_of_the_forget_set(scores: A
 def test_no_forget_knowledge_above_the_oracle_is_left_and_the_retain_set_is_kept(scores: Any) -> None:
     """One-sided: the shipped settings were not tuned on world 0, and over-forget there."""
     unlearned = scores["unlearned"]
-    half = (unlearned["residual_high"] - unlearned["residual_low"]) / 2
-    assert -0.5 < unlearned["residual"] <= max(0.05, half)
+    half = (unlearned["knowledge_left_high"] - unlearned["knowledge_left_low"]) / 2
+    assert -0.5 < unlearned["knowledge_left"] <= max(0.05, half)
     assert unlearned["retain/exact_match"] >= 0.9
 
 
@@ -51,12 +51,14 @@ def test_the_attacks_ran_and_relearning_is_scored_on_other_facts(run: Path) -> N
     headline = {row["attack"]: row for row in rows if row["metric"] == "log_odds"}
     assert headline.keys() == {"relearn", "quantize"}
     assert headline["relearn"]["valid"] and headline["relearn"]["setting"]["split"] == "disjoint"
-    assert headline["relearn"]["low"] <= headline["relearn"]["residual_attacked"] <= headline["relearn"]["high"]
+    assert headline["relearn"]["low"] <= headline["relearn"]["knowledge_left_attacked"] <= headline["relearn"]["high"]
 
 
 def test_the_report_says_which_side_of_the_oracle_it_is(run: Path, scores: Any) -> None:
     unlearned = scores["unlearned"]
-    within = abs(unlearned["residual"]) <= max(0.05, (unlearned["residual_high"] - unlearned["residual_low"]) / 2)
+    within = abs(unlearned["knowledge_left"]) <= max(
+        0.05, (unlearned["knowledge_left_high"] - unlearned["knowledge_left_low"]) / 2
+    )
     words = (
         "forgotten: yes, within the oracle's range"
         if within

@@ -52,7 +52,7 @@ def test_no_model_is_changed_and_the_same_attack_gives_the_same_bits(
     for row in first:
         # Every row but the retain suite's says whether it counts, and why if it does not.
         assert (row["reason"] is None) == (row["standing"] in ("counts", None))
-        assert (row["standing"] == "undefined") <= (row["residual_attacked"] is None)
+        assert (row["standing"] == "undefined") <= (row["knowledge_left_attacked"] is None)
 
 
 def test_an_attack_must_state_its_settings_and_attempts() -> None:
@@ -76,7 +76,7 @@ def test_the_target_keeps_all_and_the_oracle_hides_nothing(case: AttackCase, mod
         for row in rows_of_case(case, {**models, "unlearned": models[role]}, lab):
             if row["headline"]:
                 # Defined for every attack of the table in this world; a None fails here.
-                assert row["residual_attacked"] == pytest.approx(k, abs=1e-9)
+                assert row["knowledge_left_attacked"] == pytest.approx(k, abs=1e-9)
                 assert (row["low"], row["high"]) == pytest.approx((k, k), abs=1e-9)
 
 

@@ -47,13 +47,13 @@ def test_rounding_brings_back_what_is_hidden_between_its_levels(
     models: dict[str, LoadedModel], lab: PlainLab, hider: LoadedModel
 ) -> None:
     row = headline(attacked(Quantize(QuantizeOptions(bits=[4])), {**models, "unlearned": hider}, lab))
-    assert row["residual"] < 0.75  # much of it looks forgotten
+    assert row["knowledge_left"] < 0.75  # much of it looks forgotten
     assert row["attacked_unlearned"] == pytest.approx(row["attacked_target"], abs=1e-4)
-    assert row["residual_attacked"] == pytest.approx(1.0, abs=1e-4)
+    assert row["knowledge_left_attacked"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_another_model_that_never_saw_the_facts_gives_nothing(models: dict[str, LoadedModel], lab: PlainLab) -> None:
     other = learned(lab, lab.benchmark.oracle_rows, 24, seed=11)
     row = headline(attacked(Relearn(ATTACK), {**models, "unlearned": other}, lab))
-    assert row["valid"] and abs(row["residual_attacked"]) < 0.15
+    assert row["valid"] and abs(row["knowledge_left_attacked"]) < 0.15
     assert row["low"] < 0.05

@@ -92,8 +92,8 @@ def test_the_product_is_the_step_with_the_least_knowledge_left(
     line = lines[chosen - 1]
     assert line["keep/knowledge_left"] == pytest.approx(knowledge_left(plain, set(validation)), abs=1e-5)
     assert figures["kept/knowledge_left"] == line["keep/knowledge_left"]
-    assert figures["residual"] == pytest.approx(knowledge_left(plain, facts - validation), abs=1e-5)
-    assert figures["kept/facts"] == len(validation) and figures["residual_facts"] == len(facts - validation)
+    assert figures["knowledge_left"] == pytest.approx(knowledge_left(plain, facts - validation), abs=1e-5)
+    assert figures["kept/facts"] == len(validation) and figures["knowledge_left_facts"] == len(facts - validation)
     rows = [len(values) for (suite, fact), values in log_odds(plain, "target").items() if suite == "forget"]
     assert 0 < figures["forget/n"] < sum(rows)
     for name in ("eval/forget/log_odds", "eval/retain_unrehearsed/choice"):
@@ -105,11 +105,11 @@ def test_attacks_are_reported_on_the_same_half(run: Runner) -> None:
     scores = best.read("scores.json")["unlearned"]
     heads = [row for row in best.read("attacks.json") if row["headline"]]
     assert heads and all(row["n"] == scores["forget/n"] + scores["forget_heldout/n"] for row in heads)
-    assert all(row["residual"] == pytest.approx(scores["residual"], abs=1e-6) for row in heads)
+    assert all(row["knowledge_left"] == pytest.approx(scores["knowledge_left"], abs=1e-6) for row in heads)
     for page in (best.rundir.report_md, best.rundir.report_html):
         text = page.read_text().replace("\\", "")
         assert f"kept step {scores['kept/step']} of 8" in text
-        assert f"on the reported half of the facts, {scores['residual_facts']}" in text
+        assert f"on the reported half of the facts, {scores['knowledge_left_facts']}" in text
 
 
 KILLED = """
@@ -181,7 +181,7 @@ def test_two_processes_with_sharded_weights_keep_the_step_of_one(run: Runner, fr
     (folder,) = (fresh / "fictitious").iterdir()
     found = json.loads((folder / "scores.json").read_text())["unlearned"]
     assert found["kept/step"] == wanted["kept/step"]
-    for name in ("kept/knowledge_left", "residual"):
+    for name in ("kept/knowledge_left", "knowledge_left"):
         assert found[name] == pytest.approx(wanted[name], abs=1e-3)
 
 
@@ -192,7 +192,8 @@ def test_the_last_step_is_evaluated_too_and_a_method_without_training_reports_th
     nothing = run("method=none", *STAGES, "trainer.eval_every=3", "trainer.keep=best", "evaluation.generate=false")
     figures = nothing.read("scores.json")["unlearned"]
     assert (
-        figures["residual"] == 1.0 and figures["residual_facts"] == best.read("scores.json")["unlearned"]["kept/facts"]
+        figures["knowledge_left"] == 1.0
+        and figures["knowledge_left_facts"] == best.read("scores.json")["unlearned"]["kept/facts"]
     )
     assert not any(name.startswith("kept/") for name in figures)
 

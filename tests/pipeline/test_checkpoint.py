@@ -83,7 +83,9 @@ def test_a_checkpoint_alone(score: Score, folder: Path, tmp_path: Path, capsys: 
     assert scores.keys() == {"unlearned"}
     expected = [naive_answer_nll(folder / "m", row) for row in FORGET]
     assert scores["unlearned"]["forget/nll"] == pytest.approx(sum(expected) / 3, abs=1e-5)
-    assert scores["unlearned"]["forget/n"] == 3 and not {"forget_quality", "residual"} & scores["unlearned"].keys()
+    assert (
+        scores["unlearned"]["forget/n"] == 3 and not {"forget_quality", "knowledge_left"} & scores["unlearned"].keys()
+    )
     assert [s["suite"] for s in run.read("samples.json")] == ["forget"] * 3 + ["retain"] * 3
     assert {path.name for path in (tmp_path / ".cache").iterdir() if path.is_dir()} == {"rows", "tokens", "evaluated"}
     shown = capsys.readouterr().out
@@ -117,7 +119,7 @@ def test_against_a_target_and_an_oracle(score: Score, folder: Path) -> None:
     both = score("m", f"model.oracle={folder / 'n'}", f"model.target={folder / 'm'}").read("scores.json")
     gap = both["target"]["knowledge"] - both["oracle"]["knowledge"]
     assert both["unlearned"]["knowledge"] == both["target"]["knowledge"] and gap != 0
-    assert both["unlearned"]["residual"] in (1, None)  # None if the random oracle happens to know more
+    assert both["unlearned"]["knowledge_left"] in (1, None)  # None if the random oracle happens to know more
 
 
 def test_several_benchmarks_at_once(score: Score, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

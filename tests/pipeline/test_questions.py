@@ -52,13 +52,13 @@ def test_the_target_knows_more_than_the_oracle_and_facts_are_relearned_in_halves
     scores = learned.read("scores.json")
     assert scores["target"]["forget/choice"] == 1 and scores["oracle"]["forget/choice"] < 0.8
     assert min(scores[model]["retain/choice"] for model in ("target", "oracle")) > 0.9
-    assert scores["unlearned"]["residual"] == pytest.approx(1)
+    assert scores["unlearned"]["knowledge_left"] == pytest.approx(1)
     assert {f"{suite}/accuracy" for suite in ("heldout_letters", "retain_letters")} <= scores["target"].keys()
     rows = {row["metric"]: row for row in learned.read("attacks.json")}
     assert rows["log_odds"]["setting"]["split"] == "disjoint" and rows["log_odds"]["n"] == 3 * 8
     # Four of eight facts are relearned and the other four are scored, then the reverse.
     choice = rows["forget/choice"]
-    assert choice["n"] == 8 and choice["target"] == 1 and choice["oracle"] < 0.8 and choice["residual"] == 1
+    assert choice["n"] == 8 and choice["target"] == 1 and choice["oracle"] < 0.8 and choice["knowledge_left"] == 1
 
 
 def test_a_given_model_has_the_scores_of_the_run_that_made_it(run: Runner, learned: Finished, categories: Path) -> None:
@@ -120,4 +120,4 @@ def test_wmdp_is_measured_without_a_corpus_and_unlearned_with_one(run: Runner, f
     assert len(steps) == 4 and steps[-1] < steps[0]  # the negated NLL of the forget texts
     after = unlearned.read("scores.json")
     assert after["target"]["wmdp/accuracy"] == scores["wmdp/accuracy"] and "wmdp_cyber/log_odds" in after["unlearned"]
-    assert "residual" not in after["unlearned"]
+    assert "knowledge_left" not in after["unlearned"]

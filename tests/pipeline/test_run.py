@@ -44,8 +44,8 @@ ROW = {
     "attacked_target",
     "attacked_unlearned",
     "attacked_oracle",
-    "residual",
-    "residual_attacked",
+    "knowledge_left",
+    "knowledge_left_attacked",
     "recovered",
     "maintained_gap",
     "maintained_error",
@@ -103,8 +103,8 @@ def test_scores_of_all_three_models(first: Finished) -> None:
     assert scores["target"]["knowledge"] > scores["oracle"]["knowledge"]
     unlearned = scores["unlearned"]
     gap = scores["target"]["knowledge"] - scores["oracle"]["knowledge"]
-    assert unlearned["residual"] == pytest.approx((unlearned["knowledge"] - scores["oracle"]["knowledge"]) / gap)
-    assert unlearned["residual_low"] <= unlearned["residual"] <= unlearned["residual_high"]
+    assert unlearned["knowledge_left"] == pytest.approx((unlearned["knowledge"] - scores["oracle"]["knowledge"]) / gap)
+    assert unlearned["knowledge_left_low"] <= unlearned["knowledge_left"] <= unlearned["knowledge_left_high"]
 
 
 def test_costs_are_in_every_file(first: Finished) -> None:
@@ -176,11 +176,11 @@ def test_attack_rows_have_the_public_fields(first: Finished) -> None:
 
 def test_method_none_gives_the_target_and_retrain_the_oracle(run: Runner, first: Finished) -> None:
     wanted = first.read("scores.json")
-    for method, model, residual in (("none", "target", 1.0), ("retrain", "oracle", 0.0)):
+    for method, model, knowledge_left in (("none", "target", 1.0), ("retrain", "oracle", 0.0)):
         finished = run(f"method={method}", "attack=none")
         scores = finished.read("scores.json")
         assert finished.code == 0
-        assert scores["unlearned"]["residual"] == pytest.approx(residual)
+        assert scores["unlearned"]["knowledge_left"] == pytest.approx(knowledge_left)
         assert scores["unlearned"]["forget/nll"] == wanted[model]["forget/nll"]
         assert finished.from_cache["target"] and finished.from_cache["oracle"]
         # Retraining costs what the oracle's training cost; the unchanged target costs nothing.

@@ -132,7 +132,7 @@ def test_all_figures_are_there_but_those_that_need_an_oracle(npo: Finished) -> N
         "triviaqa/f1",
         "bbh/final_answer",
     }
-    assert not {"residual", "forget_quality", "mia/privleak"} & scores["unlearned"].keys()
+    assert not {"knowledge_left", "forget_quality", "mia/privleak"} & scores["unlearned"].keys()
     assert "no scores of the oracle" in npo.rundir.report_md.read_text()
     notes = npo.read("stages.json")["data"]["notes"]
     assert notes[0] == "1 of RWKU's 200 targets: Stephen King"

@@ -52,15 +52,15 @@ SCORES: dict[str, dict[str, Any]] = {
     "unlearned": {
         **figures(0.08, 0.1, 0.98, 0.97, 0.885),
         "forget_quality": 0.31,
-        "residual": 0.02,
-        "residual_low": -0.03,
-        "residual_high": 0.07,
+        "knowledge_left": 0.02,
+        "knowledge_left_low": -0.03,
+        "knowledge_left_high": 0.07,
     },
     "oracle": {**figures(0.07, 0.08, 1.0, 1.0, 0.915), "forget_quality": 1.0},
 }
 
 
-def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
+def attack_row(attack: str, setting: dict[str, Any], knowledge_left: float | None, **changes: Any) -> dict[str, Any]:
     """A headline row, as erulab/attacks/judging/rows.py makes them (test_robustness.py compares the keys)."""
     row = {
         "attack": attack,
@@ -73,16 +73,18 @@ def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **c
         "attacked_target": 4.9,
         "attacked_unlearned": -1.4,
         "attacked_oracle": -2.3,
-        "residual": 0.02,
-        "residual_attacked": residual,
+        "knowledge_left": 0.02,
+        "knowledge_left_attacked": knowledge_left,
         "recovered": 0.12,
         "maintained_gap": 0.88,
         "maintained_error": None,
-        "low": None if residual is None else residual - 0.07,
-        "high": None if residual is None else residual + 0.08,
+        "low": None if knowledge_left is None else knowledge_left - 0.07,
+        "high": None if knowledge_left is None else knowledge_left + 0.08,
+        "low90": None if knowledge_left is None else knowledge_left - 0.059,
+        "high90": None if knowledge_left is None else knowledge_left + 0.067,
         "valid": True,
-        "standing": "counts" if residual is not None else "undefined",
-        "reason": None if residual is not None else NO_GAP,
+        "standing": "counts" if knowledge_left is not None else "undefined",
+        "reason": None if knowledge_left is not None else NO_GAP,
         "steps": 38.0,
         "flops": 5.1e10,
         "seconds": 3.5,
@@ -102,8 +104,8 @@ def attack_row(attack: str, setting: dict[str, Any], residual: float | None, **c
     return row | changes
 
 
-def choice_row(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> dict[str, Any]:
-    return attack_row(attack, setting, residual, **changes) | {
+def choice_row(attack: str, setting: dict[str, Any], knowledge_left: float | None, **changes: Any) -> dict[str, Any]:
+    return attack_row(attack, setting, knowledge_left, **changes) | {
         "metric": "forget/choice",
         "headline": False,
         "target": 1.0,
@@ -128,7 +130,7 @@ def utility_row(attack: str, setting: dict[str, Any], **changes: Any) -> dict[st
         "attacked_target": 0.95,
         "attacked_unlearned": 0.9,
         "attacked_oracle": 0.94,
-        "residual": None,
+        "knowledge_left": None,
         "recovered": None,
         "maintained_gap": None,
         "standing": None,
@@ -139,12 +141,14 @@ def utility_row(attack: str, setting: dict[str, Any], **changes: Any) -> dict[st
     }
 
 
-def attacked(attack: str, setting: dict[str, Any], residual: float | None, **changes: Any) -> list[dict[str, Any]]:
+def attacked(
+    attack: str, setting: dict[str, Any], knowledge_left: float | None, **changes: Any
+) -> list[dict[str, Any]]:
     """The whole group of rows of one attack in one setting."""
     shared = {key: changes[key] for key in ("valid",) if key in changes}
     return [
-        attack_row(attack, setting, residual, **changes),
-        choice_row(attack, setting, residual, **shared),
+        attack_row(attack, setting, knowledge_left, **changes),
+        choice_row(attack, setting, knowledge_left, **shared),
         utility_row(attack, setting, **shared),
     ]
 
@@ -158,7 +162,11 @@ ATTACKS = [
     *attacked("relearn", {"samples": 1000, "split": "fact"}, 0.64, valid=False, attacked_target=1.2),
     *attacked("quantize", {"bits": 8}, 0.02, **FREE),
     *attacked(
-        "quantize", {"bits": 4}, None, **FREE, note=f"residual_attacked undefined: {NO_GAP}; recovered undefined: x"
+        "quantize",
+        {"bits": 4},
+        None,
+        **FREE,
+        note=f"knowledge_left_attacked undefined: {NO_GAP}; recovered undefined: x",
     ),
 ]
 SAMPLES = [

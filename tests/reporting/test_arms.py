@@ -24,7 +24,7 @@ def folders(make_run: MakeRun, worlds: int = 3, **changes: Any) -> list[Path]:
     for world in range(worlds):
         for method, values in K.items():
             scores = copy.deepcopy(SCORES)
-            scores["unlearned"]["residual"] = values[world]
+            scores["unlearned"]["knowledge_left"] = values[world]
             valid = not (method == "npo" and world == 0)
             rows = attacked("relearn", {"samples": 5}, values[world] + 0.1, valid=valid)
             config = {"method.name": method, "dataset.world": world, "output": f"outputs{world}"}

@@ -9,16 +9,16 @@ from erulab.reporting.budget import attack_costs, best_by_cost, learning_curves
 from tests.reporting.conftest import attack_row, choice_row
 
 
-def attempt(residual: float | None, flops: float, **chosen: Any) -> dict[str, Any]:
+def attempt(knowledge_left: float | None, flops: float, **chosen: Any) -> dict[str, Any]:
     return {
         "chosen": chosen,
         "steps": 99,
         "flops": flops,
         "seconds": flops / 10,
         "attacked_target": 3.0,
-        "attacked_unlearned": residual,
+        "attacked_unlearned": knowledge_left,
         "attacked_oracle": -1.0,
-        "residual_attacked": residual,
+        "knowledge_left_attacked": knowledge_left,
         "low": None,
         "high": None,
     }
@@ -63,5 +63,5 @@ def test_a_learning_curve_joins_attempts_that_differ_in_steps_only() -> None:
         attack_row("probe", {}, 0.3, attempts=[attempt(0.1, 1.0, layer=1), attempt(0.2, 2.0, layer=2)]),
     ]
     (curve,) = learning_curves(rows)
-    assert curve.label == "relearn samples=5 lr=0.1" and curve.steps == (4, 8) and curve.residual == (0.1, 0.3)
+    assert curve.label == "relearn samples=5 lr=0.1" and curve.steps == (4, 8) and curve.knowledge_left == (0.1, 0.3)
     assert curve.figures["target"] == (3.0, 3.0) and curve.valid

@@ -20,9 +20,9 @@ SCORES = {
         "forget/choice": 0.1,
         "retain/n": 50,
         "retain/probability": 0.45,
-        "residual": 0.02,
-        "residual_low": -0.05,
-        "residual_high": 0.09,
+        "knowledge_left": 0.02,
+        "knowledge_left_low": -0.05,
+        "knowledge_left_high": 0.09,
     },
     "oracle": {"forget/n": 100, "forget/choice": 0.08, "retain/n": 50, "retain/probability": 0.9},
 }

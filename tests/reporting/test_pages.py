@@ -95,7 +95,7 @@ def test_text_of_a_model_has_no_effect(make_run: MakeRun) -> None:
     samples = [{**SAMPLES[0], "prompt": NASTY, "unlearned": NASTY + "\n```\n# heading\n\ud800"}]
     attacks = [{**ATTACKS[0], "note": NASTY, "attack": NASTY, "setting": {"samples": 5, NASTY: NASTY}}]
     scores = copy.deepcopy(SCORES)
-    scores["unlearned"]["residual_note"] = NASTY
+    scores["unlearned"]["knowledge_left_note"] = NASTY
     folder = make_run(
         samples=samples, attacks=attacks, scores=scores, config={"dataset.name": NASTY, "method.name": NASTY}
     )
@@ -133,7 +133,7 @@ def test_a_run_without_results_has_nothing_to_report(make_run: MakeRun) -> None:
 
 def test_over_forgetting_is_reported(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
-    scores["unlearned"] |= {"residual": -0.3, "residual_low": -0.4, "residual_high": -0.2}
+    scores["unlearned"] |= {"knowledge_left": -0.3, "knowledge_left_low": -0.4, "knowledge_left_high": -0.2}
     md, html = report(make_run(scores=scores))
     for text in (md, Document(html).text):
         assert (
@@ -158,7 +158,7 @@ def test_a_run_that_failed_is_reported_as_such(make_run: MakeRun) -> None:
 @pytest.mark.parametrize("missing", ["oracle", "target"])
 def test_a_report_without_one_of_the_models(make_run: MakeRun, missing: str) -> None:
     scores = {model: figures for model, figures in copy.deepcopy(SCORES).items() if model != missing}
-    del scores["unlearned"]["residual"]
+    del scores["unlearned"]["knowledge_left"]
     md, _ = report(make_run(scores=scores, attacks=[]))
     assert f"forgotten: unknown, no scores of the {missing}" in md
 

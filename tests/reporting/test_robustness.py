@@ -13,8 +13,8 @@ from erulab.reporting.attack_rows import NAMES, Standing, group_by_setting, stan
 from tests.reporting.conftest import ATTACKS, DESTROYED, NO_GAP, SCORES, attack_row, attacked
 
 
-def worst(rows: list[dict[str, Any]], residual: float | None = 0.02) -> str:
-    scores = {**SCORES, "unlearned": {**SCORES["unlearned"], "residual": residual}}
+def worst(rows: list[dict[str, Any]], knowledge_left: float | None = 0.02) -> str:
+    scores = {**SCORES, "unlearned": {**SCORES["unlearned"], "knowledge_left": knowledge_left}}
     return judge(scores, rows).worst.words
 
 
@@ -142,7 +142,7 @@ def test_an_attack_that_destroys_knowledge_is_no_robustness() -> None:
 
 
 def test_undefined_after_an_attack() -> None:
-    note = f"residual undefined: x; residual_attacked undefined: {NO_GAP}; recovered undefined: y"
+    note = f"knowledge_left undefined: x; knowledge_left_attacked undefined: {NO_GAP}; recovered undefined: y"
     assert sentences([attack_row("relearn", {"samples": 5}, None, note=note)]) == (
         f"relearning: not defined ({NO_GAP})",
     )

@@ -15,7 +15,7 @@ SCORES = {
         "passages/nll": 2.0,
         "passages/min_k": 3.0,
         "knowledge": 1.0,
-        "residual": 0.5,
+        "knowledge_left": 0.5,
         "cost/flops": 1e9,
         "leak/auc_zlib": 0.4,
         "leak/auc_min_k": 0.5,

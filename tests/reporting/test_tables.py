@@ -26,7 +26,7 @@ NASTY = '<script>alert(1)</script>|`x`$y$[a](javascript:b)\x1b[31m\r\n"\u202e&\\
 FORMULAS = ('=HYPERLINK("http://x")', "+1", "-1+cmd", "@SUM(A1)", "\t=1", " =1", "\uff1d1")
 
 # Headings that are not the names of fields of attacks.json.
-FIELDS = {"knowledge left": "residual", "after attack": "residual_attacked"}
+FIELDS = {"knowledge left": "knowledge_left", "after attack": "knowledge_left_attacked"}
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:
@@ -48,7 +48,7 @@ def test_csv_holds_the_numbers_of_the_files(make_run: MakeRun) -> None:
     assert own["knowledge left n"] == "380"
     relearn = ATTACKS[3]
     assert [float(own[f"knowledge left after relearn{part}"]) for part in ("", " low", " high")] == [
-        relearn["residual_attacked"],
+        relearn["knowledge_left_attacked"],
         relearn["low"],
         relearn["high"],
     ]
@@ -103,9 +103,9 @@ def test_a_collapsed_run_is_flagged(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
     scores["unlearned"] |= {
         "retain_unrehearsed/exact_match": 0.1,
-        "residual": -0.6,
-        "residual_low": -0.7,
-        "residual_high": -0.5,
+        "knowledge_left": -0.6,
+        "knowledge_left_low": -0.7,
+        "knowledge_left_high": -0.5,
     }
     assert all("COLLAPSED" in compare([make_run(f"ga-{f}", scores=scores)], f) for f in FORMATS)
 
@@ -194,5 +194,5 @@ def test_attack_and_score_tables_hold_every_row(make_run: MakeRun) -> None:
     scored = {f"{row['suite']}/{row['figure']}".lstrip("/"): row for row in csv_rows(score_table(run).render("csv"))}
     for model, figures in SCORES.items():
         for name, value in figures.items():
-            if not name.endswith("/n") and not name.startswith("residual"):
+            if not name.endswith("/n") and not name.startswith("knowledge_left"):
                 assert float(scored[name][model]) == value

@@ -20,8 +20,8 @@ def scores(**unlearned: Any) -> dict[str, dict[str, Any]]:
     return changed
 
 
-def residual(value: float | None, low: float | None, high: float | None) -> dict[str, dict[str, Any]]:
-    return scores(residual=value, residual_low=low, residual_high=high)
+def knowledge_left(value: float | None, low: float | None, high: float | None) -> dict[str, dict[str, Any]]:
+    return scores(knowledge_left=value, knowledge_left_low=low, knowledge_left_high=high)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def residual(value: float | None, low: float | None, high: float | None) -> dict
     ],
 )
 def test_within_the_oracles_range(value: float, low: float | None, high: float | None, outcome: Outcome) -> None:
-    assert judge(residual(value, low, high), []).forgetting.outcome is outcome
+    assert judge(knowledge_left(value, low, high), []).forgetting.outcome is outcome
 
 
 def test_words() -> None:
@@ -50,10 +50,10 @@ def test_words() -> None:
         "the strongest attack (relearn, samples=100) brings back 0.12 [0.05, 0.20] of what retraining would not know; "
         "after relearning 0.12 [0.05, 0.20] of the knowledge above the oracle is back"
     )
-    assert judge(residual(0.5, 0.4, 0.62), []).sentences[0] == (
+    assert judge(knowledge_left(0.5, 0.4, 0.62), []).sentences[0] == (
         "forgotten: no (knowledge left 0.50, 95 % interval [0.40, 0.62])"
     )
-    assert judge(residual(-0.3, -0.4, -0.2), []).sentences[0] == (
+    assert judge(knowledge_left(-0.3, -0.4, -0.2), []).sentences[0] == (
         "over-forgotten: the model knows less than the oracle (knowledge left -0.30, 95 % interval [-0.40, -0.20])"
     )
 
@@ -62,7 +62,7 @@ KEPT = {"kept/step": 40, "kept/steps": 60, "kept/facts": 20, "kept/knowledge_lef
 
 
 def test_the_kept_step_and_the_half_that_is_reported_are_named() -> None:
-    figures = scores(**KEPT, **{"kept/least_utility": 0.9}, residual_facts=21)
+    figures = scores(**KEPT, **{"kept/least_utility": 0.9}, knowledge_left_facts=21)
     judged = judge(figures, [])
     assert judged.sentences[0] == (
         "forgotten: yes, within the oracle's range (knowledge left 0.02, 95 % interval [-0.03, 0.07], on the reported "
@@ -71,7 +71,7 @@ def test_the_kept_step_and_the_half_that_is_reported_are_named() -> None:
     assert judged.sentences[-1] == (
         "kept step 40 of 60, the best on 20 facts that are not reported: knowledge left -0.01, utility kept 96 %"
     )
-    below = judge(scores(**KEPT, **{"kept/least_utility": 0.97}, residual_facts=21), [])
+    below = judge(scores(**KEPT, **{"kept/least_utility": 0.97}, knowledge_left_facts=21), [])
     assert below.sentences[-1] == (
         "kept step 40 of 60: no evaluated step keeps 97 % of the utility, and this one keeps the most, 96 % "
         "(on 20 facts that are not reported: knowledge left -0.01)"
@@ -80,8 +80,8 @@ def test_the_kept_step_and_the_half_that_is_reported_are_named() -> None:
 
 def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
     rows = [
-        attack_row("quantize", {"bits": 4}, 0.7) | {"residual": 0.7},
-        attack_row("relearn", {}, 0.6) | {"residual": 0.8, "n": 200},
+        attack_row("quantize", {"bits": 4}, 0.7) | {"knowledge_left": 0.7},
+        attack_row("relearn", {}, 0.6) | {"knowledge_left": 0.8, "n": 200},
     ]
     judged = judge({}, rows)
     assert judged.sentences == (
@@ -98,7 +98,7 @@ def test_attacks_without_scores_claim_nothing_of_forgetting() -> None:
 
 def test_no_oracle_no_verdict() -> None:
     known = {model: figures for model, figures in SCORES.items() if model != "oracle"}
-    known["unlearned"] = {k: v for k, v in known["unlearned"].items() if not k.startswith("residual")}
+    known["unlearned"] = {k: v for k, v in known["unlearned"].items() if not k.startswith("knowledge_left")}
     judged = judge(known, [])
     assert judged.forgetting.outcome is Outcome.unknown
     assert judged.sentences[0] == "forgotten: unknown, no scores of the oracle"
@@ -113,10 +113,10 @@ def test_a_model_by_itself_is_not_judged(model: str) -> None:
     assert "unknown" not in judged.words
 
 
-def test_an_undefined_residual_gives_its_reason() -> None:
-    judged = judge(scores(residual=None, residual_note="the target does not know the forget set"), [])
+def test_undefined_knowledge_left_gives_its_reason() -> None:
+    judged = judge(scores(knowledge_left=None, knowledge_left_note="the target does not know the forget set"), [])
     assert judged.words.startswith("forgotten: unknown, the target does not know the forget set")
-    assert judge(scores(residual=float("nan")), []).forgetting.outcome is Outcome.unknown
+    assert judge(scores(knowledge_left=float("nan")), []).forgetting.outcome is Outcome.unknown
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_wandb_works_offline_without_a_key(
     log = Tracker(rundir, settings, Rank())  # type: ignore[arg-type]
     log.log(0, {"loss": 2.5})
     log.log_stage("target", 0, {"loss": 4.5})
-    log.summary({"unlearned": {"forget/choice": 0.125, "residual": None}})
+    log.summary({"unlearned": {"forget/choice": 0.125, "knowledge_left": None}})
     line = log.finish()
     assert line is not None and line.startswith("wandb sync ")
     folder = Path(line.removeprefix("wandb sync "))

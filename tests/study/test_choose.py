@@ -26,7 +26,7 @@ def test_worlds_are_averaged_and_a_failed_run_is_infinitely_bad() -> None:
 
 
 def test_reads_knowledge_left_and_utility_kept() -> None:
-    unlearned = {"retain/choice": 0.6, "residual": -0.1}
+    unlearned = {"retain/choice": 0.6, "knowledge_left": -0.1}
     scores = {"target": {"retain/choice": 0.8}, "unlearned": unlearned, "oracle": {}}
     assert read_trial_run(scores, "retain/choice") == TrialRun(-0.1, 0.6 / 0.8)
     assert read_trial_run(None, "retain/choice") == TrialRun(None, None)
@@ -35,7 +35,7 @@ def test_reads_knowledge_left_and_utility_kept() -> None:
 
 
 def test_a_figure_that_was_not_measured_is_an_error() -> None:
-    scores = {"target": {"retain/choice": 0.8}, "unlearned": {"residual": 0.1}, "oracle": {}}
+    scores = {"target": {"retain/choice": 0.8}, "unlearned": {"knowledge_left": 0.1}, "oracle": {}}
     with pytest.raises(ConfigError, match="did you mean retain/choice"):
         read_trial_run(scores, "retain/chioce")
     with pytest.raises(ConfigError, match="oracle were not scored"):

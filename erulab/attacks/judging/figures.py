@@ -23,13 +23,15 @@ FIGURES = (
     "attacked_target",
     "attacked_unlearned",
     "attacked_oracle",
-    "residual",
-    "residual_attacked",
+    "knowledge_left",
+    "knowledge_left_attacked",
     "recovered",
     "maintained_gap",
     "maintained_error",
     "low",
     "high",
+    "low90",
+    "high90",
 )
 
 
@@ -63,14 +65,14 @@ def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool)
         clusters: (rows,) the fact that each row phrases.
         score: whether values are a score in [0, 1], so that 1 minus the score is an error.
     Returns:
-        The means of the six arrays; `residual` (K), `residual_attacked` (K after the attack) with its 95 % interval
-        `low`, `high`; `recovered` RF = (s(A(u)) - s(u)) / (s(target) - s(u)); `maintained_gap` = 1 - RF;
-        `maintained_error` = (1 - s(A(u))) / (1 - s(u)). s is the mean score, u the unlearned model and A the attack.
-        An undefined figure is None, and `note` says why. `reason` says why `residual_attacked` is undefined; "" if it
-        is defined.
+        The means of the six arrays; `knowledge_left` (K); `knowledge_left_attacked` (K after the attack) with its 95 %
+        interval `low`, `high` and its 90 % interval `low90`, `high90`; `recovered` RF = (s(A(u)) - s(u)) / (s(target) -
+        s(u)); `maintained_gap` = 1 - RF; `maintained_error` = (1 - s(A(u))) / (1 - s(u)). s is the mean score, u the
+        unlearned model and A the attack. An undefined figure is None, and `note` says why. `reason` says why
+        `knowledge_left_attacked` is undefined; "" if it is defined.
     """
     means = values.means
-    before, least = RatioEstimate(None, None, None, ONLY_ATTACKED), 0.0
+    before, least = RatioEstimate.undefined(ONLY_ATTACKED), 0.0
     if values.target is not None and values.unlearned is not None and values.oracle is not None:
         before = knowledge_left(values.unlearned, values.target, values.oracle, clusters)
         least = LEAST_GAP * max(mean_gap(values.target, values.oracle), 0.0)
@@ -78,20 +80,22 @@ def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool)
     recovered, why_recovered = _recovered(means)
     error, why_error = _maintained_error(means, score)
     reasons = {
-        "residual": before.reason,
-        "residual_attacked": after.reason,
+        "knowledge_left": before.reason,
+        "knowledge_left_attacked": after.reason,
         "recovered and maintained_gap": why_recovered,
         "maintained_error": why_error,
     }
     return {
         **means,
-        "residual": before.value,
-        "residual_attacked": after.value,
+        "knowledge_left": before.value,
+        "knowledge_left_attacked": after.value,
         "recovered": recovered,
         "maintained_gap": None if recovered is None else 1 - recovered,
         "maintained_error": error,
         "low": after.low,
         "high": after.high,
+        "low90": after.low90,
+        "high90": after.high90,
         "reason": after.reason,
         "note": "; ".join(f"{name} undefined: {reason}" for name, reason in reasons.items() if reason),
     }

@@ -211,7 +211,7 @@ class _SettingRows:
         return found
 
     def _every_repeat(self) -> list[float | None]:
-        """Returns `residual_attacked` of each repeat alone; [] if there is only one repeat."""
+        """Returns `knowledge_left_attacked` of each repeat alone; [] if there is only one repeat."""
         count = len(self._chosen["target"])
         if count == 1:
             return []
@@ -219,10 +219,10 @@ class _SettingRows:
             {model: figures_by_row(self._chosen[model][i].rows, self._left_out) for model in MODELS}
             for i in range(count)
         ]
-        return [self._headline_figures(after)["residual_attacked"] for after in repeats]
+        return [self._headline_figures(after)["knowledge_left_attacked"] for after in repeats]
 
     def _headline_figures(self, after: Mapping[str, FiguresByRow]) -> dict[str, Any]:
-        names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "residual_attacked", "low", "high")
+        names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "knowledge_left_attacked", "low", "high")
         figures = attack_figures(*self._values(self._headline, after), score=False)
         return {name: figures[name] for name in names}
 

@@ -23,7 +23,7 @@ def plot_robustness(run: RunResult) -> Figure | None:
         rows.append(("no attack", judged.worst.before, None, None, True))
     heads = headline_rows(run.attacks)
     for row in heads:
-        value = number(row["residual_attacked"])
+        value = number(row["knowledge_left_attacked"])
         if value is not None:
             on = "" if row["metric"] == HEADLINE else f", {row['metric']}"
             label = visible(f"{attack_label(row, heads)}{on}")

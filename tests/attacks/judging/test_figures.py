@@ -30,7 +30,7 @@ def constant(*means: float) -> ModelValues:
 def test_no_attack_leaves_k_as_it_is_and_recovers_nothing() -> None:
     result = attack_figures(NO_ATTACK, FACTS, score=False)
     k = (UNLEARNED.mean() - ORACLE.mean()) / (TARGET.mean() - ORACLE.mean())
-    assert result["residual"] == result["residual_attacked"] == pytest.approx(k)
+    assert result["knowledge_left"] == result["knowledge_left_attacked"] == pytest.approx(k)
     assert result["low"] < k < result["high"]
     assert (result["recovered"], result["maintained_gap"]) == (0.0, 1.0)
     assert why_not_valid(NO_ATTACK, 0.9, 0.9) == ""
@@ -38,7 +38,7 @@ def test_no_attack_leaves_k_as_it_is_and_recovers_nothing() -> None:
 
 def test_an_attack_that_restores_the_target_has_both_at_one() -> None:
     result = attack_figures(replace(NO_ATTACK, attacked_unlearned=TARGET), FACTS, score=False)
-    assert result["residual_attacked"] == pytest.approx(1.0) and result["recovered"] == pytest.approx(1.0)
+    assert result["knowledge_left_attacked"] == pytest.approx(1.0) and result["recovered"] == pytest.approx(1.0)
     assert (result["low"], result["high"]) == pytest.approx((1.0, 1.0))
     assert result["maintained_gap"] == pytest.approx(0.0)
 
@@ -49,7 +49,7 @@ def test_an_attack_that_lifts_all_three_alike_shows_nothing() -> None:
         NO_ATTACK, attacked_target=TARGET + 2, attacked_unlearned=UNLEARNED + 2, attacked_oracle=ORACLE + 2
     )
     result = attack_figures(lifted, FACTS, score=False)
-    assert result["residual_attacked"] == pytest.approx(result["residual"])
+    assert result["knowledge_left_attacked"] == pytest.approx(result["knowledge_left"])
     assert result["recovered"] == pytest.approx(2 / (TARGET.mean() - UNLEARNED.mean()))
 
 
@@ -65,20 +65,29 @@ def test_the_two_readings_of_maintains_83_percent() -> None:
 def test_what_is_undefined_is_none_with_its_reason() -> None:
     # The attack closed the gap of target and oracle to a tenth: K_A says nothing.
     closed = attack_figures(constant(5.0, -1.0, -5.0, 1.0, 0.5, 0.0), FACTS, score=False)
-    assert (closed["residual_attacked"], closed["low"], closed["high"]) == (None, None, None)
+    assert (closed["knowledge_left_attacked"], closed["low"], closed["high"]) == (None, None, None)
     assert closed["reason"].startswith("target and oracle differ by too little (lower bound 1, must be over 2")
-    assert f"residual_attacked undefined: {closed['reason']}" in closed["note"] and closed["residual"] == pytest.approx(
-        0.4
-    )
+    assert f"knowledge_left_attacked undefined: {closed['reason']}" in closed["note"] and closed[
+        "knowledge_left"
+    ] == pytest.approx(0.4)
     assert closed["maintained_error"] is None and "maintained_error undefined: log-odds" in closed["note"]
     # Target and oracle know the same: no K at all. The unlearned model lost nothing, and makes no error.
     same = attack_figures(constant(0.9, 1.0, 0.9, 0.9, 1.0, 0.9), FACTS, score=True)
-    assert [same[name] for name in ("residual", "residual_attacked", "recovered", "maintained_error")] == [None] * 4
-    assert all(f"{name} undefined" in same["note"] for name in ("residual", "residual_attacked", "maintained_error"))
+    assert [same[name] for name in ("knowledge_left", "knowledge_left_attacked", "recovered", "maintained_error")] == [
+        None
+    ] * 4
+    assert all(
+        f"{name} undefined" in same["note"]
+        for name in ("knowledge_left", "knowledge_left_attacked", "maintained_error")
+    )
     assert "recovered and maintained_gap undefined" in same["note"]
     broken = attack_figures(replace(NO_ATTACK, attacked_unlearned=np.full(ROWS, np.inf)), FACTS, score=False)
-    assert broken["attacked_unlearned"] is None and broken["residual_attacked"] is None and broken["recovered"] is None
-    assert broken["residual"] is not None and "finite" in broken["note"]
+    assert (
+        broken["attacked_unlearned"] is None
+        and broken["knowledge_left_attacked"] is None
+        and broken["recovered"] is None
+    )
+    assert broken["knowledge_left"] is not None and "finite" in broken["note"]
 
 
 @pytest.mark.parametrize(

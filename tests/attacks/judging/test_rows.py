@@ -40,8 +40,8 @@ FIELDS = {
     "attacked_target",
     "attacked_unlearned",
     "attacked_oracle",
-    "residual",
-    "residual_attacked",
+    "knowledge_left",
+    "knowledge_left_attacked",
     "recovered",
     "maintained_gap",
     "maintained_error",
@@ -50,6 +50,8 @@ FIELDS = {
     "reason",
     "low",
     "high",
+    "low90",
+    "high90",
     "note",
     "n",
     "steps",
@@ -103,7 +105,7 @@ def test_no_attack_gives_k_of_the_evaluation(models: Models, lab: PlainLab) -> N
     k = knowledge_left(values, knowledge_values(scores["target"])[0], knowledge_values(scores["oracle"])[0], facts)
     row = headline(rows)
     assert k.value is not None and 0.05 < k.value < 0.95  # the models do stand apart
-    assert row["residual"] == row["residual_attacked"] == pytest.approx(k.value, abs=1e-5)
+    assert row["knowledge_left"] == row["knowledge_left_attacked"] == pytest.approx(k.value, abs=1e-5)
     assert (row["low"], row["high"]) == pytest.approx((k.low, k.high), abs=1e-5)
     assert row["recovered"] == 0.0 and row["valid"] is True and row["n"] == len(values)
     flat = {role: aggregate(scored, lab.benchmark) for role, scored in scores.items()}
@@ -121,14 +123,14 @@ def test_an_attack_that_restores_the_target(models: Models, lab: PlainLab) -> No
         return models["target"] if same_weights(subject, models["unlearned"]) else subject
 
     row = headline(run(Stub(restore), models, lab))
-    assert (row["residual_attacked"], row["recovered"]) == pytest.approx((1.0, 1.0)) and row["valid"]
+    assert (row["knowledge_left_attacked"], row["recovered"]) == pytest.approx((1.0, 1.0)) and row["valid"]
 
 
 @pytest.mark.parametrize("options", [RelearnOptions(samples=[0], repeats=1), RelearnOptions(lr=[0.0], repeats=1)])
 def test_relearning_nothing_recovers_nothing(models: Models, lab: PlainLab, options: RelearnOptions) -> None:
     attack = Relearn(options)
     row = headline(run(attack, models, lab))
-    assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"]
+    assert row["recovered"] == 0.0 and row["knowledge_left_attacked"] == row["knowledge_left"]
     # All values are of the scored half.
     scored = attack.scored({}, lab.benchmark, lab.repeat)
     values, _ = knowledge_values(evaluate(models["target"], scored, FORCED, Ranks()))
@@ -140,7 +142,7 @@ def test_relearning_nothing_in_several_ways_recovers_nothing(
     models: Models, lab: PlainLab, options: dict[str, Any]
 ) -> None:
     row = headline(run(Relearn(RelearnOptions(repeats=1, **options)), models, lab))
-    assert row["recovered"] == 0.0 and row["residual_attacked"] == row["residual"] is not None
+    assert row["recovered"] == 0.0 and row["knowledge_left_attacked"] == row["knowledge_left"] is not None
     assert row["steps"] == 0 and row["open_unlearning_r"] is None
     if "samples" in options:  # of two rates that do nothing the first stands
         assert row["chosen"]["unlearned"] == [{"lr": 1e-3, "steps": 0}]
@@ -167,7 +169,7 @@ def test_an_attack_that_destroys_the_model_does_not_count(models: Models, lab: P
 
     rows = run(Stub(destroy), models, lab)
     assert all(row["valid"] is False for row in rows)
-    assert headline(rows)["residual_attacked"] is None and "utility" in headline(rows)["reason"]
+    assert headline(rows)["knowledge_left_attacked"] is None and "utility" in headline(rows)["reason"]
     retain = next(row for row in rows if row["metric"] == "retain/choice")
     assert retain["attacked_target"] == 0.0 < 0.8 < retain["target"]
 
@@ -205,7 +207,10 @@ def test_rows_without_values_are_judged_by_probability_and_few_of_them_by_rouge(
     bare = tuple(strip(suite, perturbed=(), paraphrase=None) for suite in world.suites)
     rows = run(Stub(), models, replace(lab, benchmark=replace(world, suites=bare)))
     assert [row["metric"] for row in rows] == ["forget/probability", "forget_heldout/probability", "retain/probability"]
-    assert rows[0]["residual"] == rows[0]["residual_attacked"] is not None and rows[0]["maintained_error"] == 1.0
+    assert (
+        rows[0]["knowledge_left"] == rows[0]["knowledge_left_attacked"] is not None
+        and rows[0]["maintained_error"] == 1.0
+    )
 
 
 def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Models, lab: PlainLab) -> None:
@@ -233,13 +238,13 @@ def test_the_validation_half_chooses_and_the_other_half_is_reported(
     others = "restore" if shared else "nothing"
     best = {"target": others, "unlearned": "restore", "oracle": others}
     assert row["chosen"] == {role: [{"by": name}] for role, name in best.items()}
-    assert row["residual_attacked"] == pytest.approx(1.0)
+    assert row["knowledge_left_attacked"] == pytest.approx(1.0)
     forget = [one for suite in forget_suites(lab.benchmark) for one in suite.rows]
     validation = validation_facts((one.fact for one in forget), 0)
     assert len(validation) == len({one.fact for one in forget}) // 2
     assert row["n"] == sum(one.fact not in validation for one in forget) < alone["n"] == len(forget)
     first, second = row["attempts"]
-    assert first["chosen"] == {"by": "nothing"} and second["residual_attacked"] == pytest.approx(1.0)
+    assert first["chosen"] == {"by": "nothing"} and second["knowledge_left_attacked"] == pytest.approx(1.0)
     values, facts = knowledge_values(
         [one for one in lab.score(models["unlearned"], forget_suites(lab.benchmark)) if one.fact not in validation]
     )
