@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,9 +67,7 @@ def knowledge_left(
     if not np.isfinite([model, target, oracle]).all():
         return RatioEstimate.undefined("not all scores are finite")
     sums = _cluster_sums(np.stack([model - oracle, target - oracle, np.ones_like(model)]), clusters)
-    rng = np.random.default_rng(draws.seed_of("bootstrap", sums.shape[1]))
-    picks = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), size=RESAMPLES)
-    above, gap, count = sums @ picks.T
+    above, gap, count = sums @ _resamples(sums.shape[1]).T
     lower = float(np.quantile(gap / count, 0.025))
     if lower <= least_gap:
         bounds = f"lower bound {lower:.3g}, must be over {least_gap:.3g}"
@@ -97,6 +96,13 @@ def rank_by_objective(distance: float, kept: float, least: float) -> tuple[bool,
 def mean_gap(target: Values, oracle: Values) -> float:
     """Returns the mean difference of target and oracle over rows."""
     return float(np.mean(target - oracle))
+
+
+@functools.lru_cache(maxsize=8)
+def _resamples(clusters: int) -> Values:
+    """Returns how often each resample draws each cluster, (RESAMPLES, clusters); a function of their number only."""
+    rng = np.random.default_rng(draws.seed_of("bootstrap", clusters))
+    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES).astype(np.float64)
 
 
 def _cluster_sums(values: Values, clusters: Sequence[str]) -> Values:

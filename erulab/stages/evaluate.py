@@ -15,6 +15,7 @@ from erulab.data.rows import Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
+from erulab.evaluation.measurable import why_not_measurable
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, without_facts
@@ -119,10 +120,9 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
             "knowledge_left_low90": figure.low90,
             "knowledge_left_high90": figure.high90,
         }
-        if figure.reason:
-            result["unlearned"]["knowledge_left_note"] = figure.reason
-        if left_out:
-            result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
+        result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
+        if note := why_not_measurable(rows["target"][0], rows["oracle"][0]) or figure.reason:
+            result["unlearned"]["knowledge_left_note"] = note
     return result
 
 
