@@ -210,15 +210,15 @@ class _Resampling:
             if not all(sets):
                 continue
             forget, holdout = (np.array([row.figures[score] for row in rows]) for rows in sets)
-            drawn = [self._of([row.fact for row in rows]) for rows in sets]
-            facts = min(len(one.facts) for one in drawn)
+            drawn, other = (self._of([row.fact for row in rows]) for rows in sets)
+            facts = min(len(drawn.facts), len(other.facts))
             name = f"{summary.name}/auc_{score}"
             end = range_end([membership.auc(forget, holdout)])
             if end is not None:
                 result[name] = samples_at_end(end, facts, role, name)
             else:
-                weights = [one.row_weights() for one in drawn]
-                result[name] = Samples(membership.resampled_auc(forget, holdout, *weights), facts)
+                wins = membership.pairwise_wins(forget, holdout)
+                result[name] = Samples(drawn.resampled_pair_mean(wins, other), facts)
         return result
 
 

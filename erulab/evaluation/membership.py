@@ -73,21 +73,7 @@ def auc(forget: Values, holdout: Values) -> float:
     """
     if not (np.isfinite(forget).all() and np.isfinite(holdout).all()):
         raise NumericFault("membership inference: not all scores are finite")
-    return float(np.mean(_wins(forget, holdout)))
-
-
-def resampled_auc(
-    forget: Values, holdout: Values, forget_weights: Values, holdout_weights: Values
-) -> NDArray[np.float64]:
-    """Returns the AUC in each resample of both sets, (resamples,).
-
-    Args:
-        forget, holdout: (texts,) scores of one kind.
-        forget_weights, holdout_weights: (resamples, texts) how often each text is drawn.
-    """
-    wins = ((forget_weights @ _wins(forget, holdout)) * holdout_weights).sum(1)
-    pairs = forget_weights.sum(1) * holdout_weights.sum(1)
-    return np.asarray(wins / pairs, dtype=np.float64)
+    return float(np.mean(pairwise_wins(forget, holdout)))
 
 
 def priv_leak(model: Auc, retrained: Auc) -> Auc:
@@ -99,8 +85,8 @@ def priv_leak(model: Auc, retrained: Auc) -> Auc:
     return 100 * (model - retrained) / retrained
 
 
-def _wins(forget: Values, holdout: Values) -> NDArray[np.float64]:
-    """Returns 1 where a forget text has the larger score, 0.5 where both are equal: (forget texts, holdout texts)."""
+def pairwise_wins(forget: Values, holdout: Values) -> NDArray[np.float64]:
+    """Returns 1 where a forget text has the larger score, 0.5 where both are equal: (forget, holdout), in [0, 1]."""
     difference = np.asarray(forget)[:, None] - np.asarray(holdout)[None, :]
     return (difference > 0) + 0.5 * (difference == 0)
 

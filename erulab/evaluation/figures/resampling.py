@@ -50,11 +50,19 @@ class FactResamples:
             sums, counts = np.split(self._drawn @ self._summed_by_fact(columns), 2, axis=1)
         return sums, counts
 
-    def row_weights(self) -> Values:
-        """Returns how often each row is drawn, (resamples, rows)."""
-        return self._drawn[:, self._place]
+    def resampled_pair_mean(self, values: Values, other: FactResamples) -> Values:
+        """Returns the mean over all pairs of a drawn row and a row that another suite drew, (resamples,).
+
+        Args:
+            values: (rows, rows of the other suite).
+        """
+        by_fact = other._summed_by_fact(self._summed_by_fact(values).T).T
+        rows, others = (one._drawn @ np.bincount(one._place, minlength=len(one.facts)) for one in (self, other))
+        return np.einsum("ri,ri->r", self._drawn @ by_fact, other._drawn) / (rows * others)
 
     def _summed_by_fact(self, columns: Values) -> Values:
+        if len(self.facts) == len(self._place):  # one row each, as in most suites
+            return columns[np.argsort(self._place)]
         result = np.zeros((len(self.facts), columns.shape[1]))
         np.add.at(result, self._place, columns)
         return result

@@ -17,15 +17,19 @@ from erulab.evaluation.figures.resampling import (
 )
 
 
+def row_weights(resamples: FactResamples, rows: int) -> np.ndarray:
+    """How often each row is drawn, (resamples, rows): the resampled sums of one row alone."""
+    return resamples.resampled_sums(np.eye(rows))[0]
+
+
 def test_every_resample_draws_as_many_facts_as_there_are_and_rows_of_a_fact_together() -> None:
-    resamples = FactResamples(["b", "a", "b", "c", "a", "b"])
-    weights = resamples.row_weights()
+    weights = row_weights(FactResamples(["b", "a", "b", "c", "a", "b"]), 6)
     assert weights.shape == (RESAMPLES, 6)
     assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
     assert (weights[:, 0] + weights[:, 1] + weights[:, 3] == 3).all()
     # A fact is left out of a resample with probability (2/3)^3, and the draws depend on the facts alone.
     assert (weights[:, 3] == 0).mean() == pytest.approx((2 / 3) ** 3, abs=0.05)
-    assert (FactResamples(["c", "b", "a"]).row_weights()[:, 0] == weights[:, 3]).all()
+    assert (row_weights(FactResamples(["c", "b", "a"]), 3)[:, 0] == weights[:, 3]).all()
 
 
 def test_sums_are_those_of_the_drawn_rows_that_have_the_figure() -> None:
@@ -33,12 +37,20 @@ def test_sums_are_those_of_the_drawn_rows_that_have_the_figure() -> None:
     values = np.array([[1.0, 5.0], [2.0, np.nan], [4.0, 7.0], [8.0, np.nan]])
     resamples = FactResamples(facts)
     sums, counts = resamples.resampled_sums(values)
-    weights = resamples.row_weights()
+    weights = row_weights(resamples, 4)
     np.testing.assert_allclose(sums[:, 0], weights @ values[:, 0])
     np.testing.assert_allclose(sums[:, 1], weights[:, 0] * 5 + weights[:, 2] * 7)
     np.testing.assert_allclose(counts[:, 1], weights[:, 0] + weights[:, 2])
     # Where only fact c is drawn, no row has the second figure.
     assert np.isnan(resampled_mean(sums[:, 1], counts[:, 1])[weights[:, 3] == 3]).all()
+
+
+def test_the_mean_over_pairs_of_two_suites_weighs_both_rows_of_a_pair() -> None:
+    one, other = FactResamples(["a", "b", "a"]), FactResamples(["x", "y"])
+    values = np.arange(6.0).reshape(3, 2)
+    weights = row_weights(one, 3)[:, :, None] * row_weights(other, 2)[:, None, :]
+    expected = (weights * values).sum((1, 2)) / weights.sum((1, 2))
+    np.testing.assert_allclose(one.resampled_pair_mean(values, other), expected)
 
 
 def test_an_interval_of_a_mean_is_that_of_a_plain_bootstrap_and_of_the_normal_distribution() -> None:
