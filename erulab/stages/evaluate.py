@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from erulab.data.measures import Answers
-from erulab.data.rows import Suite
+from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.intervals import ratio_interval
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
 from erulab.evaluation.measurable import why_not_measurable
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
@@ -123,7 +125,21 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
         result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
         if note := why_not_measurable(rows["target"][0], rows["oracle"][0]) or figure.reason:
             result["unlearned"]["knowledge_left_note"] = note
+    if {"target", "unlearned"} <= rows.keys():
+        result["unlearned"] |= _utility_kept(result, rows, context.data.fitted)
     return result
+
+
+def _utility_kept(
+    figures: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Sequence[list[RowScore]]], benchmark: Benchmark
+) -> dict[str, float | None]:
+    """Returns the share of the target's utility that is kept, with its intervals; {} without a figure of utility."""
+    figure = utility_figure(figures["target"], figures["unlearned"])
+    if figure is None:
+        return {}
+    share = ratio_interval(rows["unlearned"][0], rows["target"][0], figure, benchmark)
+    ends = {end: getattr(share, end) for end in ("low", "high", "low90", "high90")}
+    return {"utility_kept": share.value, **{f"utility_kept_{end}": value for end, value in ends.items()}}
 
 
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
