@@ -10,17 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from erulab.data.measures import Answers
 from erulab.data.rows import Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
 from erulab.evaluation.measures import measures
+from erulab.evaluation.oracle_spread import knowledge_left_of_oracles, oracle_spread
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, without_facts
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
+from erulab.roles import oracles_among
 from erulab.stages.cache import Product
 from erulab.stages.context import Context, LoadedBenchmark
 from erulab.training.loader import ModelRef
@@ -88,8 +92,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
     one. With `trainer.keep=best` forget and held-out rows count only if their facts did not choose the step.
 
     Args:
-        rows: role ("target", "unlearned", "oracle", as far as the run has them) -> row scores of the data set and of
-            each extra benchmark. The figures of an extra benchmark have its name in front.
+        rows: role ("target", "unlearned", "oracle", "oracle@2", as far as the run has them) -> row scores of the data
+            set and of each extra benchmark. The figures of an extra benchmark have its name in front.
     """
     left_out = context.choosing_facts
     rows = {name: [[*without_facts(scored[0], left_out)], *scored[1:]] for name, scored in rows.items()}
@@ -110,7 +114,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
     if {"target", "unlearned", "oracle"} <= rows.keys():
         values, clusters = knowledge_values(rows["unlearned"][0])
         target, _ = knowledge_values(rows["target"][0])
-        retrained, _ = knowledge_values(rows["oracle"][0])
+        oracles = oracles_among(rows)
+        retrained = np.stack([knowledge_values(rows[oracle][0])[0] for oracle in oracles])
         figure = knowledge_left(values, target, retrained, clusters)
         result["unlearned"] |= {
             "knowledge_left": figure.value,
@@ -123,13 +128,26 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
             result["unlearned"]["knowledge_left_note"] = figure.reason
         if left_out:
             result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
+        if len(oracles) > 1 and figure.value is not None:
+            left = knowledge_left_of_oracles(target, retrained)
+            for oracle, value in zip(oracles, left, strict=True):
+                result[oracle]["knowledge_left"] = float(value)
+            result["unlearned"]["oracle_spread"] = oracle_spread(left)
     return result
 
 
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
-    """Returns the content of samples.json: the first greedy responses of each suite under every model."""
+    """Returns the content of samples.json: the first greedy responses of each suite under every model.
+
+    Of several oracles only the first is shown.
+    """
     count = context.config.evaluation.samples
-    by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
+    left_out = oracles_among(rows)[1:]
+    by_model = {
+        model: {(r.suite, r.id): r.response for r in scored[0]}
+        for model, scored in rows.items()
+        if model not in left_out
+    }
     return [
         {
             "suite": suite.name,
