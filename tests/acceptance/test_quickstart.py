@@ -57,7 +57,7 @@ def test_the_report_says_which_side_of_the_oracle_it_is(run: Path, scores: Any) 
     value, low, high, low90, high90 = (
         scores["unlearned"][f"knowledge_left{end}"] for end in ("", "_low", "_high", "_low90", "_high90")
     )
-    if -0.1 < low90 and high90 < 0.1:
+    if low90 > -0.1 and high90 < 0.1:
         word = "forgotten"
     elif (value < -0.1 and high < 0) or (value > 0.1 and low > 0):
         word = "over-forgotten" if value < 0 else "knowledge remains"
