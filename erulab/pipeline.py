@@ -180,11 +180,12 @@ class Pipeline:
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
-        result = evaluate.scores(self._context, rows)
+        result, intervals = evaluate.scores(self._context, evaluate.reported_rows(self._context, rows))
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
+            self._rundir.write_json(self._rundir.intervals_json, intervals)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
         self._finish_stage("evaluate", products)
