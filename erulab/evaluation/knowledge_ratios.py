@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,8 +10,25 @@ from erulab.evaluation.figures.groups import worst_of_phrasings
 from erulab.evaluation.knowledge import RatioEstimate, knowledge_left
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import knowledge_rows
+from erulab.roles import ORACLE
 
 Rows = Sequence[RowScore]
+
+
+def knowledge_left_ratios(rows: Mapping[str, Rows]) -> dict[str, float | None]:
+    """Returns `knowledge_left_rank` and `knowledge_left_worst`, each with `_low` and `_high`, as far as they are defined.
+
+    Args:
+        rows: role -> its row scores of the data set. Of several oracles the first counts.
+    """
+    if not {"target", "unlearned", ORACLE} <= rows.keys():
+        return {}
+    models = (rows["unlearned"], rows["target"], rows[ORACLE])
+    result: dict[str, float | None] = {}
+    for name, left in (("knowledge_left_rank", rank_left(*models)), ("knowledge_left_worst", worst_left(*models))):
+        if left.value is not None:
+            result |= {name: left.value, f"{name}_low": left.low, f"{name}_high": left.high}
+    return result
 
 
 def rank_left(model: Rows, target: Rows, oracle: Rows) -> RatioEstimate:

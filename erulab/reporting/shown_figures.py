@@ -31,8 +31,8 @@ SECONDARY = {
 # Figures of generated responses; a suite that has none of them is there for the responses' entropy.
 OVERLAPS = ("rouge", "rouge_f1", "rwku_recall", "f1", "final_answer", "final_answer_character")
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
-COST, KNOWLEDGE_LEFT = "cost/", "knowledge_left"
-NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT)
+COST = "cost/"
+NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", KEPT)
 
 
 def figures_worth_showing(

@@ -14,15 +14,17 @@ from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
 from erulab.evaluation.evaluate import evaluate
-from erulab.evaluation.intervals import intervals
-from erulab.evaluation.knowledge import knowledge_left, knowledge_values
-from erulab.evaluation.knowledge_ratios import rank_left, worst_left
+from erulab.evaluation.intervals import intervals, ratio_interval
+from erulab.evaluation.knowledge_figures import knowledge_left_figures
+from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
+from erulab.roles import oracles_among
 from erulab.stages.cache import Product
 from erulab.stages.context import Context, LoadedBenchmark
 from erulab.training.loader import ModelRef
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 3  # part of the cache key: a new number scores every model again
 
-# Role -> row scores of the data set and of each extra benchmark.
+# Role (target, unlearned, oracle, oracle@2, ...) -> row scores of the data set and of each extra benchmark.
 Rows = Mapping[str, Sequence[Sequence[RowScore]]]
 
 
@@ -94,7 +96,7 @@ def reported_rows(context: Context, rows: Rows) -> Rows:
     their facts did not choose the step.
 
     Args:
-        rows: the scores of "target", "unlearned" and "oracle", as far as the run has them.
+        rows: all scores of the models that the run has.
     """
     left_out = context.choosing_facts
     return {name: [without_facts(scored[0], left_out), *scored[1:]] for name, scored in rows.items()}
@@ -118,10 +120,12 @@ def scores(context: Context, rows: Rows) -> tuple[dict[str, dict[str, Any]], dic
             names = _names_in_scores(values, part.fitted.name, result[role]) if i else {name: name for name in values}
             result[role] |= {names[name]: value for name, value in values.items()}
             bounds[role] |= {names[name]: interval for name, interval in found[role].items()}
-    if {"target", "unlearned", "oracle"} <= rows.keys():
-        result["unlearned"] |= _knowledge_left(rows)
-        if context.choosing_facts:
-            result["unlearned"]["knowledge_left_facts"] = len(set(knowledge_values(rows["unlearned"][0])[1]))
+    of_data_set = {role: scored[0] for role, scored in rows.items()}
+    for role, more in knowledge_left_figures(of_data_set).items():
+        result[role] |= more
+    if {"target", "unlearned"} <= rows.keys():
+        result["unlearned"] |= knowledge_left_ratios(of_data_set)
+        result["unlearned"] |= _utility_kept(result, rows, context.data.fitted)
     return result, bounds
 
 
@@ -141,32 +145,30 @@ def _names_in_scores(figures: Collection[str], benchmark: str, taken: Collection
     return {figure: figure if has_name else f"{benchmark}/{figure}" for figure in figures}
 
 
-def _knowledge_left(rows: Rows) -> dict[str, Any]:
-    """Returns K of the unlearned model with its intervals, and K on the rank of the true value."""
-    values, clusters = knowledge_values(rows["unlearned"][0])
-    target, _ = knowledge_values(rows["target"][0])
-    retrained, _ = knowledge_values(rows["oracle"][0])
-    figure = knowledge_left(values, target, retrained, clusters)
-    result: dict[str, Any] = {
-        "knowledge_left": figure.value,
-        "knowledge_left_low": figure.low,
-        "knowledge_left_high": figure.high,
-        "knowledge_left_low90": figure.low90,
-        "knowledge_left_high90": figure.high90,
-    }
-    if figure.reason:
-        result["knowledge_left_note"] = figure.reason
-    models = [rows[role][0] for role in ("unlearned", "target", "oracle")]
-    for name, ratio in (("knowledge_left_rank", rank_left(*models)), ("knowledge_left_worst", worst_left(*models))):
-        if ratio.value is not None:
-            result |= {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
-    return result
+def _utility_kept(
+    figures: Mapping[str, Mapping[str, Any]], rows: Rows, benchmark: Benchmark
+) -> dict[str, float | None]:
+    """Returns the share of the target's utility that is kept, with its intervals; {} without a figure of utility."""
+    figure = utility_figure(figures["target"], figures["unlearned"])
+    if figure is None:
+        return {}
+    share = ratio_interval(rows["unlearned"][0], rows["target"][0], figure, benchmark)
+    ends = {end: getattr(share, end) for end in ("low", "high", "low90", "high90")}
+    return {"utility_kept": share.value, **{f"utility_kept_{end}": value for end, value in ends.items()}}
 
 
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
-    """Returns the content of samples.json: the first greedy responses of each suite under every model."""
+    """Returns the content of samples.json: the first greedy responses of each suite under every model.
+
+    Of several oracles only the first is shown.
+    """
     count = context.config.evaluation.samples
-    by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
+    left_out = oracles_among(rows)[1:]
+    by_model = {
+        model: {(r.suite, r.id): r.response for r in scored[0]}
+        for model, scored in rows.items()
+        if model not in left_out
+    }
     return [
         {
             "suite": suite.name,
