@@ -16,7 +16,7 @@ Rows = Sequence[RowScore]
 
 
 def knowledge_left_ratios(rows: Mapping[str, Rows]) -> dict[str, float | None]:
-    """Returns `knowledge_left_rank` and `knowledge_left_worst`, each with `_low` and `_high`, as far as they are defined.
+    """Returns `knowledge_left_rank` and `knowledge_left_worst`, with `_low` and `_high`, if they are defined.
 
     Args:
         rows: role -> its row scores of the data set. Of several oracles the first counts.
