@@ -92,13 +92,11 @@ def ratio_interval(
 
     Args:
         model_rows, target_rows: all scores of the benchmark's rows under the two models.
-        figure: its name in scores.json, such as `retain/probability` or `model_utility`; not one that needs the oracle.
+        figure: its name in scores.json, such as `retain/probability` or `model_utility`; none of membership inference.
     """
     resampling = _Resampling(benchmark)
-    found = [
-        resampling.samples(rows, role).get(figure) for rows, role in ((model_rows, "model"), (target_rows, "target"))
-    ]
-    model, target = found
+    model = resampling.samples(model_rows, "model", aucs=False).get(figure)
+    target = resampling.samples(target_rows, "target", aucs=False).get(figure)
     if model is None or target is None:
         return RatioEstimate.undefined(f"{figure} was not scored on both models")
     before, after = (aggregate(rows, benchmark)[figure] for rows in (target_rows, model_rows))
@@ -138,11 +136,12 @@ class _Resampling:
         self._benchmark = benchmark
         self._drawn: dict[tuple[str, ...], FactResamples] = {}
 
-    def samples(self, rows: Sequence[RowScore], role: str) -> dict[str, Samples]:
+    def samples(self, rows: Sequence[RowScore], role: str, aucs: bool = True) -> dict[str, Samples]:
         """Returns the figures of one model in each resample; those that `aggregate` computes from the same rows.
 
         Args:
             role: names the model, so that its shares at an end of the range vary independently of another model's.
+            aucs: also those of membership inference, which take most of the time.
         """
         groups = {
             **group_entries(rows, self._benchmark),
@@ -173,7 +172,7 @@ class _Resampling:
         for summary in self._benchmark.summaries:
             if isinstance(summary, Pooled):
                 result |= self._pooled(summary, parts, role)
-            if isinstance(summary, Separation):
+            if isinstance(summary, Separation) and aucs:
                 result |= self._aucs(summary, by_suite, role)
         return result
 
