@@ -27,6 +27,7 @@ from erulab.stages import attack, checks, evaluate, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.response_nll import with_response_nll
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
 
@@ -196,14 +197,16 @@ class Pipeline:
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
-        result = evaluate.scores(self._context, rows)
+        read, made = with_response_nll(self._context, rows, models.get("target"))
+        result, intervals = evaluate.scores(self._context, evaluate.reported_rows(self._context, read))
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
+            self._rundir.write_json(self._rundir.intervals_json, intervals)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
-        self._finish_stage("evaluate", products)
+        self._finish_stage("evaluate", [*products, *made])
         return {role: scored[0] for role, scored in rows.items()}
 
     def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
