@@ -82,10 +82,14 @@ def _score_membership(subject: LoadedModel, lab: Lab, suites: Sequence[Suite]) -
 
 
 def _suite_pairs(benchmark: Benchmark) -> list[tuple[Suite, Suite]]:
-    """Returns pairs of suites to tell apart: the benchmark's own pairs, or each forget suite with the unseen suite."""
+    """Returns pairs of suites to tell apart: the benchmark's own pairs, or each forget suite with an unseen suite.
+
+    It is the unseen suite whose rows are worded like the forget suite's, otherwise the first one.
+    """
     suites = {suite.name: suite for suite in benchmark.suites if suite.rows}
     named = [(one.forget, one.holdout) for one in benchmark.summaries if isinstance(one, Separation)]
     if not named:
-        unseen = [suite.name for suite in suites.values() if suite.role is Role.UNSEEN]
-        named = [(suite.name, name) for suite in forget_suites(benchmark) for name in unseen[:1]]
+        unseen = [suite for suite in suites.values() if suite.role is Role.UNSEEN]
+        alike = {suite.like: suite.name for suite in reversed(unseen)}
+        named = [(suite.name, alike.get(suite.name, alike.get("", ""))) for suite in forget_suites(benchmark)]
     return [(suites[members], suites[others]) for members, others in named if {members, others} <= suites.keys()]

@@ -2,6 +2,7 @@
 
 Every fact is learned in several phrasings; the request names only some of them, the others are held out. Values are
 drawn independently, so that a forgotten fact cannot be inferred from a kept one: if it comes back, it was still there.
+Facts that no model learns are drawn and worded like the forgotten ones: the two differ in what was learned alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.options import require, require_positive
 from erulab.registry import datasets
 
-VERSION = 1  # of the generator: a change of its output changes every key
+# Of the generator: a new number scores and attacks every model again. What is learned and unlearned is kept as long as
+# the rows that are trained on and the words of the world stay the same.
+VERSION = 2
 MIN_PHRASINGS, MAX_PHRASINGS = 4, 6
 
 
@@ -89,8 +92,8 @@ class FictitiousWorld:
         general = self._draw_general_facts(rng)
 
         named = self._fact_rows(forget, range(o.named))
-        heldout = self._fact_rows(forget, range(o.named, o.phrasings))
-        every = range(o.phrasings)
+        held, every = range(o.named, o.phrasings), range(o.phrasings)
+        heldout = self._fact_rows(forget, held)
         rehearsed = self._fact_rows(retain, every)
         kept = rehearsed + self._fact_rows(unrehearsed, every) + self._fact_rows(general, every)
         return Benchmark(
@@ -105,7 +108,10 @@ class FictitiousWorld:
                 Suite("retain", Role.RETAIN, self._one_phrasing_each(retain), in_utility=True),
                 Suite("retain_unrehearsed", Role.RETAIN, self._one_phrasing_each(unrehearsed), in_utility=True),
                 Suite("general", Role.RETAIN, self._one_phrasing_each(general), in_utility=True),
-                Suite("unseen", Role.UNSEEN, self._one_phrasing_each(unseen)),
+                # Names and values of both kinds of authors are drawn alike, so in the same phrasings a model that learned
+                # neither cannot tell them apart.
+                Suite("unseen", Role.UNSEEN, self._fact_rows(unseen, range(o.named)), like="forget"),
+                Suite("unseen_heldout", Role.UNSEEN, self._fact_rows(unseen, held), like="forget_heldout"),
             ),
             refusals=REFUSALS,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 
 import pytest
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Role, Row
+from erulab.models.tiny import vocabulary
 
 
 def world(**options: object) -> Benchmark:
@@ -68,6 +70,59 @@ def test_ids_are_unique_and_roles_are_told(default: Benchmark) -> None:
     rows = {row.id: row for suite in default.suites for row in suite.rows}
     assert len(rows) == sum(len(suite.rows) for suite in default.suites)
     assert {suite.role for suite in default.suites} == {Role.FORGET, Role.HELDOUT, Role.RETAIN, Role.UNSEEN}
+
+
+def test_strangers_are_worded_like_the_forgotten(default: Benchmark) -> None:
+    """Forgotten and unseen authors differ in what was learned alone: the same sentences about the same attributes."""
+    for name in ("forget", "forget_heldout"):
+        (strangers,) = (suite for suite in default.suites if suite.like == name)
+        sentences = [
+            collections.Counter(
+                row.response.replace(row.author, "NAME").replace(row.value, "VALUE")
+                for row in default.suite(suite).rows
+            )
+            for suite in (name, strangers.name)
+        ]
+        authors = [len({row.author for row in default.suite(suite).rows}) for suite in (name, strangers.name)]
+        assert authors == [20, 10] and strangers.role is Role.UNSEEN
+        assert {words: count // 20 for words, count in sentences[0].items()} == {
+            words: count // 10 for words, count in sentences[1].items()
+        }
+
+
+def test_words_of_strangers_are_as_frequent_in_training_as_those_of_the_forgotten() -> None:
+    """A word that the oracle learned often is likely to it: over many worlds, neither kind of author has more of them.
+
+    Each name is made of two words, which the oracle's 60 authors have 60 / 45 times each on average.
+    """
+    differences = []
+    for number in range(60):
+        one = world(world=number, general_facts=1)
+        learned = collections.Counter(word for name in {r.author for r in one.oracle_rows} for word in name.split())
+        known = [
+            [learned[word] for name in {row.author for row in one.suite(suite).rows} for word in name.split()]
+            for suite in ("forget", "unseen")
+        ]
+        differences.append(sum(known[0]) / len(known[0]) - sum(known[1]) / len(known[1]))
+    mean = sum(differences) / 60
+    spread = (sum((one - mean) ** 2 for one in differences) / 59) ** 0.5
+    assert 0 < spread < 1 and abs(mean) < 3.3 * spread / 60**0.5
+
+
+def test_trained_rows_and_words_are_those_of_the_first_version(default: Benchmark) -> None:
+    """Targets, oracles and unlearned models stay in the cache: their keys hold these rows and the vocabulary."""
+    parts = [
+        repr([(row.id, row.prompt, row.response) for row in rows])
+        for rows in (default.forget, default.retain, default.target_rows, default.oracle_rows)
+    ]
+    assert [hashlib.sha256(part.encode()).hexdigest()[:16] for part in parts] == [
+        "4d6d14aa5c237a81",
+        "ae37cb557fc4567c",
+        "880c5b4463f3c701",
+        "2e392e194c2a9096",
+    ]
+    words = "\x1f".join(vocabulary(default.texts())).encode()
+    assert hashlib.sha256(words).hexdigest()[:16] == "cbd76184fafdc980"
 
 
 def test_a_world_is_its_number() -> None:
