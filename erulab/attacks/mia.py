@@ -54,8 +54,8 @@ class Mia(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         if not _suite_pairs(benchmark):
             raise Inapplicable(
-                "membership inference needs rows like the forget rows that no model learned (a suite holdout or "
-                "unseen), and none is measured; see dataset and evaluation.suites"
+                "membership inference needs rows like the forget rows that no model learned (a suite holdout, "
+                "strangers or unseen), and none is measured; see dataset and evaluation.suites"
             )
         return [{}]
 
@@ -84,7 +84,7 @@ def _score_membership(subject: LoadedModel, lab: Lab, suites: Sequence[Suite]) -
 def _suite_pairs(benchmark: Benchmark) -> list[tuple[Suite, Suite]]:
     """Returns pairs of suites to tell apart: the benchmark's own pairs, or each forget suite with an unseen suite.
 
-    It is the unseen suite whose rows are worded like the forget suite's, otherwise the first one.
+    It is the unseen suite that is made of the same words as the forget suite, otherwise the first other one.
     """
     suites = {suite.name: suite for suite in benchmark.suites if suite.rows}
     named = [(one.forget, one.holdout) for one in benchmark.summaries if isinstance(one, Separation)]

@@ -75,35 +75,35 @@ def test_a_world_without_such_texts_is_held_against_its_unseen_rows(
 
 
 def test_an_oracle_cannot_tell_the_forgotten_from_strangers() -> None:
-    """Its AUC is 0.5 within its sampling error over worlds, for each score, in the phrasings that both share.
+    """Its AUC is 0.5 for each score, and a model that learned the forgotten rows finds them likelier.
 
-    The same rows in other phrasings are told apart, so the comparison can fail: an author's name and value do not
-    matter to a model that learned neither, but sentences do.
+    The sampling error of one world is about 0.03 here; other authors in the same world miss 0.5 by 0.1 and more,
+    because their names' words are learned more often or less.
     """
     found: dict[str, list[float]] = {}
     for number in range(3):
         options = FictitiousOptions(
-            world=number, forget_authors=24, retain_authors=8, unrehearsed_authors=1, unseen_authors=24, general_facts=2
+            world=number, forget_authors=16, retain_authors=12, unrehearsed_authors=1, unseen_authors=8, general_facts=2
         )
         world = FictitiousWorld(options).load(0)
-        oracle = learned(PlainLab(world), world.oracle_rows, 8)
-        suites = {name: world.suite(name) for name in ("forget", "unseen", "unseen_heldout")}
-        texts = replace(world, suites=tuple(replace(suite, measure=Texts()) for suite in suites.values()))
-        rows = evaluate(oracle, texts.suites, EvaluationOptions(generate=False), Ranks())
-        for holdout in ("unseen", "unseen_heldout"):
-            for name, value in membership_aucs(Separation(holdout, "forget", holdout), rows).items():
+        suites = [replace(world.suite(name), measure=Texts()) for name in ("forget", "strangers")]
+        for learner, rows, epochs in (("oracle", world.oracle_rows, 8), ("target", world.target_rows, 12)):
+            if learner == "target" and number:
+                continue
+            model = learned(PlainLab(world), rows, epochs)
+            scored = evaluate(model, suites, EvaluationOptions(generate=False), Ranks())
+            for name, value in membership_aucs(Separation(learner, "forget", "strangers"), scored).items():
                 found.setdefault(name, []).append(value)
     for score in SCORES.values():
-        alike, otherwise = np.array(found[f"unseen/auc_{score}"]), np.array(found[f"unseen_heldout/auc_{score}"])
-        assert abs(alike.mean() - 0.5) < max(3.2 * alike.std(ddof=1) / 3**0.5, 0.08), (score, alike)
-        assert abs(alike.mean() - 0.5) < abs(otherwise.mean() - 0.5), (score, otherwise)
+        assert np.mean(found[f"oracle/auc_{score}"]) == pytest.approx(0.5, abs=0.05), (score, found)
+        assert found[f"target/auc_{score}"][0] < 0.35, (score, found)
 
 
 def test_each_forget_suite_is_held_against_the_strangers_in_its_own_words(world: Benchmark) -> None:
     named = [(members.name, strangers.name) for members, strangers in _suite_pairs(world)]
-    assert named == [("forget", "unseen"), ("forget_heldout", "unseen_heldout")]
-    # A data set whose strangers are like no suite in particular: the first suite of them serves for all.
-    plain = replace(world, suites=tuple(replace(suite, like="") for suite in world.suites))
+    assert named == [("forget", "strangers"), ("forget_heldout", "strangers_heldout")]
+    # Without such suites the first one of rows that no model learned serves for all.
+    plain = replace(world, suites=tuple(suite for suite in world.suites if not suite.like))
     assert {strangers.name for _, strangers in _suite_pairs(plain)} == {"unseen"}
 
 
