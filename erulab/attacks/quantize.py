@@ -45,8 +45,8 @@ class QuantizeOptions:
             require({*self.bits} <= {8, 4}, "bits", "8 or 4 unless backends=[rtn]", self.bits)
 
 
-# Share of the codes above which rounding cannot have undone the unlearning: what it undoes are changes of less than half
-# a rounding step, which leave the code as it was.
+# Share of changed codes above which rounding cannot have undone the unlearning: what it undoes are changes that are too
+# small to reach another code.
 INFORMATIVE = 0.5
 
 

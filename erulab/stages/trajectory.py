@@ -50,7 +50,7 @@ class Trajectory:
         if not due and (self._best is None or steps < self._steps):
             return {}
         self._loaded.model.eval()
-        # Without the training's autocast: target and oracle, which the figures are compared with, are scored in float32.
+        # Without autocast: target and oracle, which the figures are compared with, are scored in float32 as well.
         # From ZeRO stage 1 on in bf16, the weights themselves are bfloat16 here, and float32 only once they are saved.
         rows = evaluate(self._loaded, self._suites, self._options, self._ranks, for_attacks_only=True)
         self._loaded.model.train()

@@ -26,9 +26,7 @@ def notes_on_few_steps(config: RunConfig, learned: Mapping[str, int], requests: 
     if requests:
         shortest = "unlearning" if len(requests) == 1 else "unlearning the shortest request"
         notes.append(
-            _note_on_few_steps(
-                shortest, "trainer", min(requests), trainer.epochs, trainer.global_batch, trainer.steps
-            )
+            _note_on_few_steps(shortest, "trainer", min(requests), trainer.epochs, trainer.global_batch, trainer.steps)
         )
     return [note for note in notes if note is not None]
 

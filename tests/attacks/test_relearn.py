@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from erulab.attacks.base import Attempt, FinetuneSettings, Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import RelearnSource, RelearnSplit, SplitUnit
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
+from erulab.options import Schedule
 from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab
 

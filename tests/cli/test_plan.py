@@ -73,9 +73,7 @@ def test_seven_billion_parameters_over_eight_gpus(planned: Planned) -> None:
     assert unlearn["hours"] == pytest.approx(unlearn["flops"] / (8 * 989.4e12 * 0.4) / 3600)
 
 
-def test_too_few_steps_are_told_before_they_are_made(
-    planned: Planned, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_few_steps_are_told_before_they_are_made(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
     """The warning's own remedy gives enough steps; nothing is said of a run that has them."""
     words = ["model=smollm2_135m", "dataset=tofu", "dataset.split=forget01"]
     found = planned(*words)

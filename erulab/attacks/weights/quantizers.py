@@ -35,7 +35,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def nearest_codes(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `round_to_nearest` stores: (out, in) whole numbers as floats, and (out, 1) the scale of each channel.
+    """Returns what `round_to_nearest` stores: (out, in) whole numbers as floats, and (out, 1) scales of the channels.
 
     Args: as `round_to_nearest`.
     """
