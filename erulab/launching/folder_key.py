@@ -10,6 +10,7 @@ from typing import Any
 from erulab import registry
 from erulab.config.compose import config_to_dict
 from erulab.data.base import Dataset
+from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.models.folders import files_identity, folder_identity
 from erulab.options import NOT_IN_SCORES, RunConfig, product_options
 from erulab.tokens.templates import template_of
@@ -54,7 +55,7 @@ def folder_key(config: RunConfig) -> str:
     return short_hash(values)
 
 
-def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
+def _data_set_values(options: dict[str, Any], plugin: Dataset | ExternalBenchmark, config: RunConfig) -> dict[str, Any]:
     """Returns the values that a data set counts as: its options, with an identity of its content in place of paths.
 
     Args:

@@ -21,6 +21,7 @@ SECONDARY = {
     "auc_nll",
     "auc_zlib",
     "auc_min_k_plus_plus",
+    "stderr",
 }
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
 COST, KNOWLEDGE_LEFT = "cost/", "knowledge_left"
