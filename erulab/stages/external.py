@@ -10,6 +10,7 @@ from typing import Any
 
 from erulab.errors import ErulabError
 from erulab.evaluation.external.base import ExternalBenchmark, ExternalScores
+from erulab.registry import benchmarks
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -73,6 +74,7 @@ def _produce(context: Context, benchmark: ExternalBenchmark, role: str, ref: Mod
         "chat": context.chat.identity(),
         "asked": benchmark.identity(Path(context.config.cache)),
         "content": external_content(context, benchmark),
+        "code": benchmarks[benchmark.name].code,  # of a user's own plugin
     }
 
     def make(folder: Path) -> None:

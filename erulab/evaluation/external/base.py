@@ -26,7 +26,7 @@ class ExternalBenchmark(ABC):
     It is registered in the group `benchmark`, as data sets are that are measured beside the one that is unlearned.
     """
 
-    name: str  # stands in front of its figures
+    name: str  # as it is registered; stands in front of its figures
 
     @abstractmethod
     def validate(self) -> None:

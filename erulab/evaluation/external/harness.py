@@ -96,14 +96,11 @@ class LmEval(ExternalBenchmark):
         return self._content
 
     @cached_property
-    def _manager(self) -> Any:
-        return task_manager(self.options.include_path)
-
-    @cached_property
     def _content(self) -> dict[str, Any]:
         _silence_warnings()
-        check_names(self._manager, self.options.tasks)
-        tasks = load_tasks(self._manager, self.options.tasks)
+        manager = task_manager(self.options.include_path)
+        check_names(manager, self.options.tasks)
+        tasks = load_tasks(manager, self.options.tasks)
         return {name: content_of(task, self.options.num_fewshot) for name, task in tasks.items()}
 
     def score(self, loaded: LoadedModel, system: str | None) -> ExternalScores:
@@ -122,7 +119,7 @@ class LmEval(ExternalBenchmark):
         results = lm_eval.simple_evaluate(
             model,
             tasks=list(options.tasks),
-            task_manager=self._manager,
+            task_manager=task_manager(options.include_path),
             num_fewshot=options.num_fewshot,
             limit=options.limit,
             bootstrap_iters=BOOTSTRAP,

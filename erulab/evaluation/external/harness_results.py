@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from erulab.evaluation.external.base import ExternalScores
 
@@ -28,7 +28,7 @@ def external_scores(results: Mapping[str, Any]) -> ExternalScores:
     """
     figures: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
-    for task, values in results["results"].items():
+    for task, values in _with_figures(results).items():
         figures[f"lm_eval/{task}/n"] = values["sample_len"]
         for key, value in values.items():
             metric, comma, filtered = key.partition(",")
@@ -60,10 +60,15 @@ def _details(results: Mapping[str, Any]) -> dict[str, Any]:
             "num_fewshot": results["n-shot"].get(task),
             "n": values["sample_len"],
         }
-        for task, values in results["results"].items()
+        for task, values in _with_figures(results).items()
     }
     return {"lm_eval": results["lm_eval_version"], "transformers": results["transformers_version"], "tasks": tasks}
 
 
-def _is_number(value: Any) -> bool:
+def _with_figures(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Returns the values of tasks and groups, without the groups that add up nothing: they have a name only."""
+    return {task: values for task, values in results["results"].items() if "sample_len" in values}
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -23,6 +24,7 @@ else:
 RANDOM_SEED, NUMPY_SEED = 0, 1234
 
 
+@functools.cache
 def task_manager(include_path: str | None) -> Any:
     """Returns the harness's index of its own tasks and of those of a folder; making it takes several seconds."""
     from lm_eval.tasks import TaskManager
