@@ -12,7 +12,7 @@ from erulab.config.compose import config_to_dict
 from erulab.data.base import Dataset
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.models.folders import files_identity, folder_identity
-from erulab.options import NOT_IN_SCORES, RunConfig, product_options
+from erulab.options import RunConfig, product_options, score_options
 from erulab.tokens.templates import template_of
 
 # Parts that change neither a model nor a score: two runs that differ only here share their folder.
@@ -30,7 +30,7 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in config_to_dict(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = product_options(values[part])
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
+    values["evaluation"] = score_options(values["evaluation"])
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():
