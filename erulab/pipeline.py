@@ -22,7 +22,7 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
-from erulab.stages import attack, checks, evaluate, learn, unlearn
+from erulab.stages import attack, checks, evaluate, judge, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -180,10 +180,18 @@ class Pipeline:
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
-        result = evaluate.scores(self._context, rows)
+        scored, judged = rows, None
+        if self._context.config.evaluation.judge.is_named:
+            judged = judge.judge_responses(self._context, rows)
+            scored, products = judged.rows, products + judged.products
+        result = evaluate.scores(self._context, scored)
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
+        if judged is not None:
+            result = {role: figures | judged.figures[role] for role, figures in result.items()}
         if self._context.ranks.first:
+            if judged is not None:
+                self._rundir.write_text(self._rundir.judged_jsonl, judge.judged_text(judged.lines))
             self._rundir.write_json(self._rundir.scores_json, result)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)

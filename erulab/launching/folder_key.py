@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from erulab import registry
 from erulab.config.compose import config_to_dict
 from erulab.data.base import Dataset
 from erulab.models.folders import files_identity, folder_identity
-from erulab.options import NOT_IN_SCORES, RunConfig, product_options
+from erulab.options import NOT_IN_SCORES, NOT_IN_VERDICTS, JudgeOptions, RunConfig, product_options
 from erulab.tokens.templates import template_of
 
 # Parts that change neither a model nor a score: two runs that differ only here share their folder.
@@ -30,6 +31,8 @@ def folder_key(config: RunConfig) -> str:
     for part in ("trainer", "target"):
         values[part] = product_options(values[part])
     values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
+    if config.evaluation.judge.is_named:
+        values["judge"] = _judge_values(config.evaluation.judge)
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if checkpoint is not None and Path(checkpoint).is_dir():
@@ -52,6 +55,13 @@ def folder_key(config: RunConfig) -> str:
     else:
         del values["benchmark"]
     return short_hash(values)
+
+
+def _judge_values(judge: JudgeOptions) -> dict[str, Any]:
+    values = {key: value for key, value in asdict(judge).items() if key not in NOT_IN_VERDICTS}
+    if judge.model is not None and Path(judge.model).is_dir():
+        values["model"] = folder_identity(judge.model)
+    return values
 
 
 def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.data.measures import Answers
 from erulab.data.rows import Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.suites import evaluated_rows, generates_responses, without_facts
 from erulab.models.loaded import LoadedModel
-from erulab.options import NOT_IN_SCORES, EvaluationOptions
+from erulab.options import NOT_IN_SCORES
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
 from erulab.stages.context import Context, LoadedBenchmark
@@ -143,10 +142,6 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
             },
         }
         for suite in context.data.selected.suites
-        for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
+        for row in (suite.rows[:count] if generates_responses(suite, context.config.evaluation) else ())
         if row.prompt
     ]
-
-
-def _generates(suite: Suite, options: EvaluationOptions) -> bool:
-    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)
