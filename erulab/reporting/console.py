@@ -33,6 +33,7 @@ FIGURES = (
     "forget_heldout/choice",
     "forget/probability",
     "forget/rouge",
+    "judged_worst",
     "forget/truth_ratio",
     "retain/exact_match",
     "retain_unrehearsed/exact_match",

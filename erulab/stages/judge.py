@@ -65,6 +65,7 @@ def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) 
         prompts = judge_prompts(scored[0], asked)
         product = asking.product(role, sorted({prompt for _, prompt in prompts if prompt}))
         answers = AnswerFile(product.folder / FILE).read()
+        asking.known |= answers
         verdicts = [Verdict(row, prompt, answers[prompt] if prompt else None) for row, prompt in prompts]
         reported = {(row.suite, row.id) for row in without_facts(scored[0], context.choosing_facts)}
         judged.rows[role] = [with_judged(scored[0], verdicts), *scored[1:]]
@@ -75,10 +76,14 @@ def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) 
 
 
 class _Asking:
-    """Asks the run's judge, which is loaded only if an answer is missing, and then once for all models."""
+    """Asks the run's judge, which is loaded only if an answer is missing, and then once for all models.
+
+    known: answers about the models before, who often gave the same response.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.known: dict[str, Answer] = {}
         self._judge: Judge | None = None
 
     def product(self, role: str, prompts: Sequence[str]) -> Product:
@@ -99,9 +104,9 @@ class _Asking:
     def _ask(self, role: str, prompts: Sequence[str], file: AnswerFile) -> None:
         context, ranks = self._context, self._context.ranks
         if ranks.first:
-            file.repair()
-        known = ranks.gather_objects(file.read() if ranks.first else {})[0]
-        missing = [prompt for prompt in prompts if prompt not in known]
+            file.write({**file.read(), **{prompt: self.known[prompt] for prompt in prompts if prompt in self.known}})
+        kept = ranks.gather_objects(file.read() if ranks.first else {})[0]
+        missing = [prompt for prompt in prompts if prompt not in kept]
         if ranks.first:
             what = "unlearned model" if role == "unlearned" else role
             announce(f"asking the judge about {len(missing)} responses of the {what}")

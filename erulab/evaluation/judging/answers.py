@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,9 +60,8 @@ class AnswerFile:
         answers = [Answer(**json.loads(line)) for line in whole.split("\n") if line]
         return {answer.prompt: answer for answer in answers}
 
-    def repair(self) -> None:
-        """Writes the file anew without a line that a crash cut short, so that answers can be added."""
-        answers = self.read()
+    def write(self, answers: Mapping[str, Answer]) -> None:
+        """Writes the file anew with these answers, whole or not at all; then more can be added to it."""
         working = self._path.with_suffix(".tmp")
         working.write_text("".join(map(_line, answers.values())), encoding="utf-8")
         os.replace(working, self._path)
