@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from erulab.evaluation.judging.answers import Answer, AnswerFile, Judge
 from erulab.evaluation.judging.endpoint import EndpointJudge
 from erulab.evaluation.judging.local import LocalJudge
 from erulab.evaluation.judging.prompt import VERSION
-from erulab.evaluation.judging.verdicts import Verdict, judge_prompts, judged_figures, judged_rows, with_judged
+from erulab.evaluation.judging.verdicts import (
+    Verdict,
+    control_figures,
+    control_prompts,
+    judge_prompts,
+    judged_figures,
+    judged_rows,
+    with_judged,
+)
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import without_facts
 from erulab.models.folders import folder_identity
@@ -29,6 +38,9 @@ from erulab.stages.context import Context
 
 KIND = "judged"
 FILE = "answers.jsonl"
+LEAST_DIFFERENCE = 0.5  # between the shares of right and wrong answers that a judge of any use accepts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Judged:
     rows: role -> row scores of the data set and of each extra benchmark, with the figure `judged` where there is one.
     figures: role -> figures over several suites, for scores.json.
     lines: the content of judged.jsonl.
-    products: one of each model.
+    products: one with the judge's answers on its own test, and one of each model.
     """
 
     rows: dict[str, list[list[RowScore]]]
@@ -60,16 +72,23 @@ def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) 
     """
     asked = judged_rows(context.data.selected, context.config.evaluation)
     asking = _Asking(context)
-    judged = Judged({}, {}, [], [])
+    right, wrong = control_prompts(asked)
+    control = asking.product("answers that are known to be right or wrong", {*right, *wrong})
+    known = AnswerFile(control.folder / FILE).read()
+    of_judge = control_figures([known[prompt] for prompt in right], [known[prompt] for prompt in wrong])
+    _warn_of_a_bad_judge(of_judge)
+    judged = Judged({}, {}, [], [control])
     for role, scored in rows.items():
         prompts = judge_prompts(scored[0], asked)
-        product = asking.product(role, sorted({prompt for _, prompt in prompts if prompt}))
+        whose = "unlearned model" if role == "unlearned" else role
+        product = asking.product(f"responses of the {whose}", {prompt for _, prompt in prompts if prompt})
         answers = AnswerFile(product.folder / FILE).read()
         asking.known |= answers
         verdicts = [Verdict(row, prompt, answers[prompt] if prompt else None) for row, prompt in prompts]
         reported = {(row.suite, row.id) for row in without_facts(scored[0], context.choosing_facts)}
         judged.rows[role] = [with_judged(scored[0], verdicts), *scored[1:]]
-        judged.figures[role] = judged_figures([one for one in verdicts if (one.row.suite, one.row.id) in reported])
+        figures = judged_figures([one for one in verdicts if (one.row.suite, one.row.id) in reported])
+        judged.figures[role] = figures | of_judge
         judged.lines.extend(one.to_json(role) for one in verdicts)
         judged.products.append(product)
     return judged
@@ -86,30 +105,33 @@ class _Asking:
         self.known: dict[str, Answer] = {}
         self._judge: Judge | None = None
 
-    def product(self, role: str, prompts: Sequence[str]) -> Product:
-        """Returns the product with the judge's answers to the prompts of one model."""
-        context = self._context
+    def product(self, what: str, prompts: Collection[str]) -> Product:
+        """Returns the product with the judge's answers to some prompts.
+
+        Args:
+            what: what they ask about, for the line that is printed.
+        """
+        context, ordered = self._context, sorted(prompts)
         depends_on = {
             "stage": "judge",
             "version": VERSION,
             "judge": judge_identity(context.config.evaluation.judge),
-            "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
+            "prompts": hashlib.sha256(json.dumps(ordered).encode()).hexdigest(),
         }
 
         def make(folder: Path) -> None:
-            self._ask(role, prompts, AnswerFile(folder / FILE))
+            self._ask(what, ordered, AnswerFile(folder / FILE))
 
         return context.cache.produce(KIND, depends_on, make, rerun=context.config.rerun)
 
-    def _ask(self, role: str, prompts: Sequence[str], file: AnswerFile) -> None:
+    def _ask(self, what: str, prompts: Sequence[str], file: AnswerFile) -> None:
         context, ranks = self._context, self._context.ranks
         if ranks.first:
             file.write({**file.read(), **{prompt: self.known[prompt] for prompt in prompts if prompt in self.known}})
         kept = ranks.gather_objects(file.read() if ranks.first else {})[0]
         missing = [prompt for prompt in prompts if prompt not in kept]
         if ranks.first:
-            what = "unlearned model" if role == "unlearned" else role
-            announce(f"asking the judge about {len(missing)} responses of the {what}")
+            announce(f"asking the judge about {len(missing)} {what}")
 
         def keep(answer: Answer) -> None:
             if ranks.first:
@@ -139,6 +161,16 @@ def judge_identity(options: JudgeOptions) -> dict[str, Any]:
     if options.model is not None:
         return {"model": folder_identity(options.model)}
     return {"url": options.url, "model": options.url_model, "max_new_tokens": options.max_new_tokens}
+
+
+def _warn_of_a_bad_judge(figures: Mapping[str, float]) -> None:
+    if figures and figures["judged/accepts_right"] - figures["judged/accepts_wrong"] < LEAST_DIFFERENCE:
+        log.warning(
+            "evaluation.judge: the judge accepts %.0f %% of the data set's right answers and %.0f %% of its wrong "
+            "ones, so its figures say little; take a larger judge",
+            100 * figures["judged/accepts_right"],
+            100 * figures["judged/accepts_wrong"],
+        )
 
 
 def _make_judge(context: Context) -> Judge:

@@ -64,7 +64,8 @@ def test_figures_files_and_secrets(run: Runner, monkeypatch: pytest.MonkeyPatch)
     assert done.from_cache["target"] and done.from_cache["unlearn"], "a judge trains nothing anew"
 
     lines, scores = lines_of(done), done.read("scores.json")
-    assert {line["prompt"] for line in lines if line["answer"] is not None} == set(asked)
+    shown = {line["prompt"] for line in lines if line["answer"] is not None}
+    assert shown < set(asked), "beside responses, the judge is asked about answers that are known"
     assert {line["model"] for line in lines} == set(MODELS)
     said = {"Yes.": "yes", "No.": "no", "That depends.": "unjudged", None: "no"}
     assert all(line["verdict"] == said[line["answer"]] for line in lines)
@@ -86,6 +87,8 @@ def test_figures_files_and_secrets(run: Runner, monkeypatch: pytest.MonkeyPatch)
         assert scores[model]["judged_worst"] == pytest.approx(statistics.mean(worst))
         assert scores[model]["judged_worst/n"] == len(worst)
         assert scores[model]["judged/unjudged"] == sum(line["verdict"] == "unjudged" for line in own) > 0
+        # This judge is always right, and silent where a question begins with "Where".
+        assert 0 < scores[model]["judged/accepts_right"] < 1 and scores[model]["judged/accepts_wrong"] == 0
     assert 0 < scores["target"]["judged_worst"] > scores["oracle"]["judged_worst"], "the target knows more"
     assert "judged, worst of phrasings" in done.rundir.report_md.read_text()
 
@@ -148,6 +151,8 @@ def test_a_local_judge(run: Runner, tmp_path: Path) -> None:
     asked = [line for line in lines_of(done) if line["answer"] is not None]
     assert asked and all(line["verdict"] == ("yes" if line["log_odds"] > 0 else "no") for line in asked)
     assert done.read("scores.json")["unlearned"]["judged/unjudged"] == 0
+    # A model that cannot read answers everything alike, and the run says so.
+    assert "its figures say little; take a larger judge" in done.rundir.run_log.read_text()
 
 
 def test_a_judge_that_is_not_there(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from erulab.evaluation.suites import FORGET_ROLES, evaluated_rows, generates_res
 from erulab.options import EvaluationOptions
 
 FIGURE = "judged"
+CONTROL_ROWS = 100  # the judge itself is tested on at most so many right and so many wrong answers
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,40 @@ def judged_rows(benchmark: Benchmark, options: EvaluationOptions) -> dict[tuple[
     }
 
 
-def judge_prompts(rows: Iterable[RowScore], asked: dict[tuple[str, str], Row]) -> list[tuple[RowScore, str]]:
+def judge_prompts(rows: Iterable[RowScore], asked: Mapping[tuple[str, str], Row]) -> list[tuple[RowScore, str]]:
     """Returns the scored rows that are judged, each with its prompt; "" where the response is empty."""
     return [
         (row, judge_prompt(asked[row.suite, row.id], row.response) if row.response.strip() else "")
         for row in rows
         if (row.suite, row.id) in asked
     ]
+
+
+def control_prompts(asked: Mapping[tuple[str, str], Row]) -> tuple[list[str], list[str]]:
+    """Returns prompts with answers of the data set's own, which tell how often the judge itself is right.
+
+    Args:
+        asked: rows by suite and id; the first that have wrong answers are taken.
+    Returns:
+        Prompts with right answers (the paraphrase where a row has one), and prompts with wrong ones.
+    """
+    rows = [row for row in dict.fromkeys(asked.values()) if _wrong_answer(row) is not None][:CONTROL_ROWS]
+    right = [judge_prompt(row, row.paraphrase or row.response) for row in rows]
+    wrong = [judge_prompt(row, _wrong_answer(row) or "") for row in rows]
+    return right, wrong
+
+
+def control_figures(right: Sequence[Answer], wrong: Sequence[Answer]) -> dict[str, float]:
+    """Returns the shares of right and of wrong answers that the judge says hold the fact; {} without any.
+
+    A judge that is always right accepts all right answers and no wrong one.
+    """
+    if not right:
+        return {}
+    return {
+        "judged/accepts_right": sum(answer.holds is True for answer in right) / len(right),
+        "judged/accepts_wrong": sum(answer.holds is True for answer in wrong) / len(wrong),
+    }
 
 
 def with_judged(rows: Sequence[RowScore], verdicts: Iterable[Verdict]) -> list[RowScore]:
@@ -111,6 +139,15 @@ def worst_of_phrasings(verdicts: Iterable[Verdict]) -> dict[str, bool | None]:
         if one.row.role in roles:
             facts.setdefault(one.row.fact, []).append(one.holds)
     return {fact: True if True in known else None if None in known else False for fact, known in facts.items()}
+
+
+def _wrong_answer(row: Row) -> str | None:
+    """Returns an answer of the data set that is known to be wrong; None if the row has none."""
+    if row.perturbed or row.options:
+        return (row.perturbed or row.options)[0]
+    if row.candidates:
+        return row.prefix + row.candidates[0] + row.response[len(row.prefix) + len(row.value) :]
+    return None
 
 
 def _asks_for_facts(suite: Suite, options: EvaluationOptions) -> bool:

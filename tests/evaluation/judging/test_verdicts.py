@@ -8,8 +8,11 @@ from erulab.data.measures import Answers, Generated, Overlap, Texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.aggregate import aggregate
 from erulab.evaluation.judging.answers import Answer
+from erulab.evaluation.judging.prompt import judge_prompt
 from erulab.evaluation.judging.verdicts import (
     Verdict,
+    control_figures,
+    control_prompts,
     judge_prompts,
     judged_figures,
     judged_rows,
@@ -103,3 +106,19 @@ def test_a_line_of_the_file_says_who_was_asked_what() -> None:
     }
     assert VERDICTS[2].to_json("target")["verdict"] == "unjudged"
     assert VERDICTS[5].to_json("target")["answer"] is None and VERDICTS[5].to_json("target")["verdict"] == "no"
+
+
+def test_the_judge_is_tested_on_answers_that_are_known() -> None:
+    tofu = Row("t", "Who?", "Ada.", paraphrase="It was Ada.", perturbed=("It was Bela.", "It was Cora."))
+    world = Row("w", "Where?", "In Oslo now.", prefix="In ", value="Oslo", candidates=("Rome", "Bern"))
+    right, wrong = control_prompts(
+        {("a", "t"): tofu, ("b", "t"): tofu, ("a", "w"): world, ("a", "n"): Row("n", "?", ".")}
+    )
+    assert right == [judge_prompt(tofu, "It was Ada."), judge_prompt(world, "In Oslo now.")]
+    assert wrong == [judge_prompt(tofu, "It was Bela."), judge_prompt(world, "In Rome now.")]
+    said = [Answer("p", text) for text in ("yes", "no", "hm", "yes")]
+    assert control_figures(said, said[1:]) == {
+        "judged/accepts_right": 0.5,
+        "judged/accepts_wrong": pytest.approx(1 / 3),
+    }
+    assert control_figures([], []) == {}
