@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import statistics
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,18 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from erulab.errors import ConfigError
+from erulab.errors import ConfigError, EnvironmentFault
 from erulab.evaluation.judging import endpoint
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.templates import TEMPLATES
 from tests.models.conftest import byte_level
-from tests.pipeline.conftest import Finished, Runner
+from tests.pipeline.conftest import Finished, Runner, small
 from tests.samples.judge_server import JudgeServer, Reply, serving
 
 KEY = "plain-but-secret-key"
+ROOT = Path(__file__).parents[2]
 MODELS = ("target", "unlearned", "oracle")
 
 
@@ -155,9 +158,20 @@ def test_a_local_judge(run: Runner, tmp_path: Path) -> None:
     assert "its figures say little; take a larger judge" in done.rundir.run_log.read_text()
 
 
-def test_a_judge_that_is_not_there(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from erulab.errors import EnvironmentFault
+def test_of_two_processes_one_asks(first: Finished) -> None:
+    """Everything but the verdicts comes from the cache of the first run, which had one process."""
+    with serving(says_what_is_so) as server:
+        engine = ("engine=zero2", "engine.processes=2", f"output={first.rundir.path.parents[1]}")
+        overrides = [o for o in small(judged_by(server, *engine)) if o != "engine=local"]
+        done = subprocess.run(
+            [sys.executable, "-m", "erulab.run", *overrides], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert server.prompts and len(server.prompts) == len(set(server.prompts))
+    assert "asking the judge about" in done.stdout
 
+
+def test_a_judge_that_is_not_there(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EnvironmentFault, match="does not exist"):
         run("attack=none", "evaluation.judge.model=./no/such/judge")
     monkeypatch.delenv("JUDGE_API_KEY", raising=False)
