@@ -30,13 +30,17 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in config_to_dict(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = product_options(values[part])
+    if values["target"]["oracle_seeds"] == 1:  # as before there could be several: finished runs keep their folders
+        del values["target"]["oracle_seeds"]
     values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
     if config.evaluation.judge.is_named:
         values["judge"] = _judge_values(config.evaluation.judge)
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
-        if checkpoint is not None and Path(checkpoint).is_dir():
-            values["model"][key] = folder_identity(checkpoint)
+        if isinstance(checkpoint, list):
+            values["model"][key] = [_identity_if_folder(one) for one in checkpoint]
+        elif checkpoint is not None:
+            values["model"][key] = _identity_if_folder(checkpoint)
     tokenizer = values["model"].get("tokenizer")
     if tokenizer is not None and Path(tokenizer).is_dir():
         values["model"]["tokenizer"] = files_identity(Path(tokenizer))
@@ -57,11 +61,13 @@ def folder_key(config: RunConfig) -> str:
     return short_hash(values)
 
 
+def _identity_if_folder(checkpoint: str) -> str:
+    return folder_identity(checkpoint) if Path(checkpoint).is_dir() else checkpoint
+
+
 def _judge_values(judge: JudgeOptions) -> dict[str, Any]:
     values = {key: value for key, value in asdict(judge).items() if key not in NOT_IN_VERDICTS}
-    if judge.model is not None and Path(judge.model).is_dir():
-        values["model"] = folder_identity(judge.model)
-    return values
+    return values if judge.model is None else {**values, "model": _identity_if_folder(judge.model)}
 
 
 def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
