@@ -19,6 +19,7 @@ from erulab.evaluation.judging.endpoint import EndpointJudge
 from erulab.evaluation.judging.local import LocalJudge
 from erulab.evaluation.judging.prompt import VERSION
 from erulab.evaluation.judging.verdicts import (
+    WORST,
     Verdict,
     control_figures,
     control_prompts,
@@ -26,6 +27,7 @@ from erulab.evaluation.judging.verdicts import (
     judged_figures,
     judged_rows,
     with_judged,
+    worst_interval,
 )
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import without_facts
@@ -49,12 +51,14 @@ class Judged:
 
     rows: role -> row scores of the data set and of each extra benchmark, with the figure `judged` where there is one.
     figures: role -> figures over several suites, for scores.json.
+    intervals: role -> figure over several suites -> its 95 % interval.
     lines: the content of judged.jsonl.
     products: one with the judge's answers on its own test, and one of each model.
     """
 
     rows: dict[str, list[list[RowScore]]]
     figures: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     lines: list[dict[str, Any]]
     products: list[Product]
 
@@ -77,7 +81,7 @@ def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) 
     known = AnswerFile(control.folder / FILE).read()
     of_judge = control_figures([known[prompt] for prompt in right], [known[prompt] for prompt in wrong])
     _warn_of_a_bad_judge(of_judge)
-    judged = Judged({}, {}, [], [control])
+    judged = Judged({}, {}, {}, [], [control])
     for role, scored in rows.items():
         prompts = judge_prompts(scored[0], asked)
         whose = "unlearned model" if role == "unlearned" else role
@@ -85,10 +89,12 @@ def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) 
         answers = AnswerFile(product.folder / FILE).read()
         asking.known |= answers
         verdicts = [Verdict(row, prompt, answers[prompt] if prompt else None) for row, prompt in prompts]
-        reported = {(row.suite, row.id) for row in without_facts(scored[0], context.choosing_facts)}
+        left = {(row.suite, row.id) for row in without_facts(scored[0], context.choosing_facts)}
+        reported = [one for one in verdicts if (one.row.suite, one.row.id) in left]
+        interval = worst_interval(reported, role)
         judged.rows[role] = [with_judged(scored[0], verdicts), *scored[1:]]
-        figures = judged_figures([one for one in verdicts if (one.row.suite, one.row.id) in reported])
-        judged.figures[role] = figures | of_judge
+        judged.figures[role] = judged_figures(reported) | of_judge
+        judged.intervals[role] = {} if interval is None else {WORST: interval}
         judged.lines.extend(one.to_json(role) for one in verdicts)
         judged.products.append(product)
     return judged

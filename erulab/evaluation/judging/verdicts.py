@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from erulab.data.rows import Benchmark, Role, Row, Suite
+from erulab.evaluation.figures.resampling import FactResamples, Samples, range_end, resampled_mean, samples_at_end
 from erulab.evaluation.judging.answers import Answer
 from erulab.evaluation.judging.prompt import judge_prompt
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import FORGET_ROLES, evaluated_rows, generates_responses
 from erulab.options import EvaluationOptions
 
-FIGURE = "judged"
+FIGURE, WORST = "judged", "judged_worst"
 CONTROL_ROWS = 100  # the judge itself is tested on at most so many right and so many wrong answers
 
 
@@ -127,7 +130,7 @@ def judged_figures(verdicts: Sequence[Verdict]) -> dict[str, float]:
     does not count.
     """
     worst = [value for value in worst_of_phrasings(verdicts).values() if value is not None]
-    figures: dict[str, float] = {"judged_worst": sum(worst) / len(worst), "judged_worst/n": len(worst)} if worst else {}
+    figures: dict[str, float] = {WORST: sum(worst) / len(worst), f"{WORST}/n": len(worst)} if worst else {}
     return figures | {"judged/unjudged": sum(one.holds is None for one in verdicts)}
 
 
@@ -139,6 +142,27 @@ def worst_of_phrasings(verdicts: Iterable[Verdict]) -> dict[str, bool | None]:
         if one.row.role in roles:
             facts.setdefault(one.row.fact, []).append(one.holds)
     return {fact: True if True in known else None if None in known else False for fact, known in facts.items()}
+
+
+def worst_interval(verdicts: Iterable[Verdict], role: str) -> tuple[float, float] | None:
+    """Returns the 95 % interval of `judged_worst`: a bootstrap over facts, Wilson's where all facts agree.
+
+    None if fewer than two facts count.
+
+    Args:
+        role: names the model, as for all intervals.
+    """
+    known = {fact: float(value) for fact, value in worst_of_phrasings(verdicts).items() if value is not None}
+    if not known:
+        return None
+    values = np.array([*known.values()])
+    end = range_end(values.tolist())
+    if end is not None:
+        samples = samples_at_end(end, len(known), role, WORST)
+    else:
+        sums, counts = FactResamples([*known]).resampled_sums(values[:, None])
+        samples = Samples(resampled_mean(sums[:, 0], counts[:, 0]), len(known))
+    return samples.interval(float(values.mean()))
 
 
 def _wrong_answer(row: Row) -> str | None:

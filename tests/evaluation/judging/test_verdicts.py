@@ -17,6 +17,7 @@ from erulab.evaluation.judging.verdicts import (
     judged_figures,
     judged_rows,
     with_judged,
+    worst_interval,
     worst_of_phrasings,
 )
 from erulab.evaluation.row_score import RowScore
@@ -122,3 +123,19 @@ def test_the_judge_is_tested_on_answers_that_are_known() -> None:
         "judged/accepts_wrong": pytest.approx(1 / 3),
     }
     assert control_figures([], []) == {}
+
+
+def test_the_interval_of_the_worst_case_is_one_over_facts() -> None:
+    """100 facts in two phrasings each, 30 of them held by the second one: the binomial's normal interval, nearly."""
+    verdicts = [
+        verdict(suite, role, f"{suite}{i}", f"fact {i}", "yes" if suite == "heldout" and i < 30 else "no")
+        for suite, role in (("forget", Role.FORGET), ("heldout", Role.HELDOUT))
+        for i in range(100)
+    ]
+    low, high = worst_interval(verdicts, "unlearned") or (0.0, 0.0)
+    half = 1.96 * (0.3 * 0.7 / 100) ** 0.5
+    assert low == pytest.approx(0.3 - half, abs=0.02) and high == pytest.approx(0.3 + half, abs=0.02)
+    # Without any fact that is held: Wilson's upper bound of 0 in 100.
+    none_held = [one for one in verdicts if one.row.suite == "forget"]
+    assert worst_interval(none_held, "oracle") == (0.0, pytest.approx(1.96**2 / (100 + 1.96**2), abs=1e-4))
+    assert worst_interval(verdicts[:1], "oracle") is None and worst_interval([], "oracle") is None
