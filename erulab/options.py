@@ -18,8 +18,10 @@ from omegaconf import MISSING
 from erulab.roles import oracle_roles
 
 MOST_EPOCHS = 1_000_000
-# Options of `evaluation` that change no figure.
-NOT_IN_SCORES = ("batch_tokens", "samples")
+# Options of `evaluation` that change no score of a row; the judge reads rows that are scored already.
+NOT_IN_SCORES = ("batch_tokens", "judge", "samples")
+# Options of `evaluation.judge` that change no verdict.
+NOT_IN_VERDICTS = ("key_variable", "retries", "timeout")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
@@ -276,6 +278,32 @@ class TrackerOptions:
 
 
 @dataclass
+class JudgeOptions:
+    """A model that says whether a response holds the fact: a local one, or one behind an address. Null: no judge."""
+
+    model: Optional[str] = None  # folder or hub id of a local judge
+    # address of an OpenAI-compatible server, such as https://HOST/v1; prompts, with what must be forgotten, go there
+    # and nowhere else
+    url: Optional[str] = None
+    url_model: Optional[str] = None  # the server's name of the model
+    key_variable: Optional[str] = None  # name of the environment variable that holds the server's key; null: no key
+    max_new_tokens: int = 16  # longest answer of the server
+    retries: int = 5  # further tries of a request that the server cannot serve now
+    timeout: float = 60.0  # seconds without an answer after which a request has failed
+
+    def __post_init__(self) -> None:
+        # The names have "judge." in front, because messages put only "evaluation." before them.
+        require_positive("judge.max_new_tokens", self.max_new_tokens)
+        require_not_negative("judge.retries", self.retries)
+        require_positive("judge.timeout", self.timeout)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the run has a judge."""
+        return self.model is not None or self.url is not None
+
+
+@dataclass
 class EvaluationOptions:
     batch_tokens: int = 8192  # tokens per forward
     generate: bool = True  # generate greedy responses, for ROUGE-L and exact match
@@ -287,6 +315,7 @@ class EvaluationOptions:
     suites: Optional[list[str]] = None
     samples: int = 5  # generated responses per suite that the report shows
     compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
+    judge: JudgeOptions = field(default_factory=JudgeOptions)
 
     def __post_init__(self) -> None:
         require_positive("batch_tokens", self.batch_tokens)

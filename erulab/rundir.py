@@ -40,6 +40,7 @@ class RunDir:
         self.attacks_json = self.path / "attacks.json"
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.alternatives_json = self.path / "alternatives.json"  # answers the target gave for altpo; as samples.json
+        self.judged_jsonl = self.path / "judged.jsonl"  # what a judge was asked and said; as samples.json
         self.stages_json = self.path / "stages.json"
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"

@@ -14,6 +14,7 @@ from erulab.costs.trained import weight_shapes
 from erulab.data.stored_rows import row_column
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
+from erulab.evaluation.judging.verdicts import judged_rows
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
@@ -153,6 +154,20 @@ def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape
         raise no_trained_adapter(method.options.name)
 
 
+def check_judge(context: Context) -> None:
+    """Checks that the data set has responses for a judge to read.
+
+    Raises:
+        DataError: it has none.
+    """
+    evaluation, selected = context.config.evaluation, context.data.selected
+    if evaluation.judge.is_named and not judged_rows(selected, evaluation):
+        raise DataError(
+            f"evaluation.judge reads responses to questions, and data set {selected.name} has no question among its "
+            "evaluated rows that a response is generated to; leave the judge out"
+        )
+
+
 def check_attacks(context: Context) -> None:
     """Checks that the attacks can be run and judged on this data set.
 
@@ -170,6 +185,7 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_oracle,
     check_unlearning,
     check_kept_step,
+    check_judge,
     check_attacks,
 )
 

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
 from erulab.evaluation.evaluate import evaluate
@@ -20,10 +19,10 @@ from erulab.evaluation.knowledge_figures import knowledge_left_figures
 from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.suites import evaluated_rows, generates_responses, without_facts
 from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
-from erulab.options import EvaluationOptions, Generator, score_options
+from erulab.options import Generator, score_options
 from erulab.reporting.console import announce
 from erulab.roles import oracles_among
 from erulab.stages.cache import Product
@@ -195,10 +194,6 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
             },
         }
         for suite in context.data.selected.suites
-        for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
+        for row in (suite.rows[:count] if generates_responses(suite, context.config.evaluation) else ())
         if row.prompt
     ]
-
-
-def _generates(suite: Suite, options: EvaluationOptions) -> bool:
-    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)
