@@ -16,8 +16,8 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 MOST_EPOCHS = 1_000_000
-# Options of `evaluation` that change no figure.
-NOT_IN_SCORES = ("batch_tokens", "samples")
+# Options of `evaluation` that change no score of a row.
+NOT_IN_SCORES = ("batch_tokens", "samples", "uds")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
@@ -265,6 +265,9 @@ class EvaluationOptions:
     suites: Optional[list[str]] = None
     samples: int = 5  # generated responses per suite that the report shows
     compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
+    # the Unlearning Depth Score: patches hidden states of oracle and unlearned model into the target; takes about as
+    # many forwards of the forget rows as the model has blocks
+    uds: bool = False
 
     def __post_init__(self) -> None:
         require_positive("batch_tokens", self.batch_tokens)

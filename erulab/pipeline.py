@@ -22,7 +22,7 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.rundir import RunDir
-from erulab.stages import attack, checks, evaluate, learn, unlearn
+from erulab.stages import attack, checks, evaluate, learn, uds, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -181,6 +181,13 @@ class Pipeline:
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
         result = evaluate.scores(self._context, rows)
+        if self._context.config.evaluation.uds:
+            depth = uds.depth_scores(self._context, models)
+            products += depth.products
+            for role, figures in depth.figures.items():
+                result[role] |= figures
+            if self._context.ranks.first:
+                self._rundir.write_json(self._rundir.uds_json, depth.curves)
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:

@@ -37,6 +37,7 @@ class RunDir:
         self.adapter = self.path / "adapter"  # instead, with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
         self.attacks_json = self.path / "attacks.json"
+        self.uds_json = self.path / "uds.json"  # the Unlearning Depth Score by row and by layer
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.alternatives_json = self.path / "alternatives.json"  # answers the target gave for altpo; as samples.json
         self.stages_json = self.path / "stages.json"

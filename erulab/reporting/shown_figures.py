@@ -22,9 +22,10 @@ SECONDARY = {
     "auc_zlib",
     "auc_min_k_plus_plus",
 }
-# Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
-COST, KNOWLEDGE_LEFT = "cost/", "knowledge_left"
-NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT)
+# Prefixes of figures in scores.json about the cost of a model, its comparison with others, the step it is of, or the
+# interval of a figure.
+COST, KNOWLEDGE_LEFT, UDS_BOUNDS = "cost/", "knowledge_left", "uds_"
+NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT, UDS_BOUNDS)
 
 
 def figures_worth_showing(
@@ -54,8 +55,8 @@ def figures_worth_showing(
 
 
 def row_count(figures: Mapping[str, Any], name: str) -> Any:
-    """Returns the number of rows a figure was measured on; None for a figure over several suites."""
-    return figures.get(f"{name}/n", figures.get(f"{name.rpartition('/')[0]}/n")) if "/" in name else None
+    """Returns the number of rows a figure was measured on; None for a figure over several suites without a count."""
+    return figures.get(f"{name}/n", figures.get(f"{name.rpartition('/')[0]}/n"))
 
 
 def _is_worth_showing(name: str, figures: Mapping[str, Any]) -> bool:
