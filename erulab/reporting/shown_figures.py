@@ -24,8 +24,8 @@ SECONDARY = {
 }
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, the step it is of, or the
 # interval of a figure.
-COST, KNOWLEDGE_LEFT, UDS_BOUNDS = "cost/", "knowledge_left", "uds_"
-NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT, UDS_BOUNDS)
+COST = "cost/"
+NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", "uds_", KEPT)
 
 
 def figures_worth_showing(

@@ -37,6 +37,7 @@ def row_without_figures(attack: str, setting: Setting, reason: str) -> dict[str,
         "standing": NOT_RUN,
         "reason": reason,
         "note": "",
+        "facts": 0,
         "n": 0,
         **_headline_columns(),
     }
@@ -114,6 +115,7 @@ class _SettingRows:
                 "standing": None,
                 "reason": None,
                 "note": "utility: target and oracle both know these rows",
+                "facts": None,
                 "n": len(utility["target"]),
             }
         )
@@ -183,6 +185,7 @@ class _SettingRows:
             "standing": standing,
             "reason": reason,
             "note": note,
+            "facts": len(set(clusters)),
             "n": len(clusters),
         }
 

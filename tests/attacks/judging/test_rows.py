@@ -52,6 +52,7 @@ FIELDS = {
     "high",
     "low90",
     "high90",
+    "facts",
     "note",
     "n",
     "steps",
