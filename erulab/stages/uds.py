@@ -17,10 +17,11 @@ import numpy as np
 
 from erulab.data.rows import Role, Row
 from erulab.data.spans import find_spans
-from erulab.evaluation.patching import PatchedRow, save_states, score_patched
-from erulab.evaluation.uds import THRESHOLD, Depth, Values, depth_score, mean_gap
+from erulab.evaluation.depth.patching import PatchedRow, save_states, score_patched
+from erulab.evaluation.depth.score import THRESHOLD, Depth, Values, depth_score, mean_gap
 from erulab.models import folders
 from erulab.reporting.console import announce
+from erulab.roles import ORACLE
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.unlearn import UNLEARNED
@@ -54,25 +55,26 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
     Args:
         models: role -> model, as far as the run has them.
     """
-    judged = [role for role in models if role not in ("target", "oracle")]
+    # A second oracle is judged too: it shows what a model has that never saw the facts, and is not the first one.
+    judged = [role for role in models if role not in ("target", ORACLE)]
     chat = context.loader.chat_of(models["target"].path) if "target" in models else context.chat
     asked, facts = _value_rows(context, chat)
     why = _why_not(context, models, chat) or ("" if asked else "no forget row has a prompt and a response")
     if why:
         return DepthScores({role: {"uds_note": why} for role in judged}, {}, [])
     products, patched = [], {}
-    for role in ("oracle", *judged):
+    for role in (ORACLE, *judged):
         product = _patch(context, models["target"], role, models[role], asked)
         products.append(product)
         patched[role] = [PatchedRow(**one) for one in json.loads((product.folder / FILE).read_text())]
     reported = [i for i, row in enumerate(asked) if facts[row.row_id] not in context.choosing_facts]
-    gap = _drops(patched["oracle"])[reported]
+    gap = _drops(patched[ORACLE])[reported]
     ids = [asked[i].row_id for i in reported]
     clusters = [facts[row_id] for row_id in ids]
     depths = {role: depth_score(gap, _drops(patched[role])[reported], clusters) for role in judged}
     figures = {role: _figures(depth) for role, depth in depths.items()}
     # By construction: what the scale is made of.
-    figures |= {role: {"uds": value} for role, value in (("target", 0.0), ("oracle", 1.0))}
+    figures |= {role: {"uds": value} for role, value in (("target", 0.0), (ORACLE, 1.0))}
     curves = {
         "threshold": THRESHOLD,
         "gap": mean_gap(gap).tolist(),
@@ -92,9 +94,7 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
 
 def _figures(depth: Depth) -> dict[str, Any]:
     if depth.value is None:
-        return {
-            "uds_note": f"no layer's states of the oracle cost a forget row over {THRESHOLD} nats per token"
-        }
+        return {"uds_note": f"no layer's states of the oracle cost a forget row over {THRESHOLD} nats per token"}
     return {"uds": depth.value, "uds_low": depth.low, "uds_high": depth.high, "uds/n": depth.count}
 
 
@@ -104,7 +104,7 @@ def _drops(patched: Sequence[PatchedRow]) -> Values:
 
 def _why_not(context: Context, models: Mapping[str, ModelRef], chat: ChatFormat) -> str:
     """Returns why the models cannot be patched into each other; "" if they can."""
-    absent = [role for role in ("target", UNLEARNED, "oracle") if role not in models]
+    absent = [role for role in ("target", UNLEARNED, ORACLE) if role not in models]
     if absent:
         return f"there is no {' and no '.join(absent)}"
     for role, ref in models.items():

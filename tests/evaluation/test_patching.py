@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from erulab.costs.ledger import Ledger
-from erulab.evaluation.patching import PatchedRow, save_states, score_patched
+from erulab.evaluation.depth.patching import PatchedRow, save_states, score_patched
 from erulab.models import packing
 from erulab.models.attention import PACKED, PACKING
 from erulab.models.loaded import LoadedModel

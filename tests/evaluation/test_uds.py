@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from erulab.evaluation.patching import PatchedRow, save_states, score_patched
-from erulab.evaluation.uds import Depth, Values, depth_score, mean_gap
+from erulab.evaluation.depth.patching import PatchedRow, save_states, score_patched
+from erulab.evaluation.depth.score import Depth, Values, depth_score, mean_gap
 from erulab.models.loaded import LoadedModel
 from erulab.tokens.batch import Encoded
 from tests.evaluation.test_patching import Pad

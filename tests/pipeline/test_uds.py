@@ -27,7 +27,8 @@ def test_target_has_zero_and_oracle_one(first: Finished, run: Runner) -> None:
     assert (scores["target"]["uds"], scores["oracle"]["uds"]) == (0, 1)
     assert scores["unlearned"]["uds"] == pytest.approx(0, abs=1e-6)
     retrained = retrain.read("scores.json")["unlearned"]
-    assert [retrained[name] for name in ("uds", "uds_low", "uds_high", "uds/n")] == [1, 1, 1, 40]
+    assert (retrained["uds"], retrained["uds_high"], retrained["uds/n"]) == (1, 1, 40)
+    assert 0.8 < retrained["uds_low"] < 1  # of 20 facts
     # The oracle's states went into the target once for all runs, and once more do as the unlearned model's.
     assert len(cached(none, "patched")) == 3  # of eru, of the target itself, of the oracle
     assert not list((first.rundir.path.parents[1] / ".cache" / "patched").rglob("*.npy"))

@@ -2,7 +2,7 @@
 
 Source: Lee, Kim & Jo 2026, arXiv:2605.24614, equations 1 to 6, re-implemented. A row i has a value of several tokens;
 s is the target's mean log-probability per token of the value, s_l the same with another model's states at layer l, at
-the positions that predict these tokens (erulab.evaluation.patching). With the drops
+the positions that predict these tokens (erulab.evaluation.depth.patching). With the drops
 
     gap_il  = s_i - s_il(states of the oracle)
     drop_il = s_i - s_il(states of the unlearned model)
@@ -24,10 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from erulab import draws
+from erulab.evaluation.figures.resampling import FactResamples, Samples, range_end, resampled_mean, samples_at_end
 
 THRESHOLD = 0.05  # nats per token; a layer holds a row's fact where the oracle's states cost more than this
-RESAMPLES = 2000
 
 Values = NDArray[np.float64]
 
@@ -36,7 +35,8 @@ Values = NDArray[np.float64]
 class Depth:
     """UDS of one model.
 
-    value, low, high: the mean over rows and its 95 % interval, in [0, 1]; None if no layer holds the fact of any row.
+    value: the mean over rows, in [0, 1]; None if no layer holds the fact of any row.
+    low, high: its 95 % interval; None for the rows of a single fact.
     rows: (rows,) UDS of each row; NaN for a row without such a layer.
     layers: (layers,) share of the gap that is gone at each layer, over the rows with a gap there; NaN without any.
     """
@@ -53,13 +53,13 @@ class Depth:
         return int(np.isfinite(self.rows).sum())
 
 
-def depth_score(gap: Values, drop: Values, clusters: Sequence[str]) -> Depth:
+def depth_score(gap: Values, drop: Values, facts: Sequence[str]) -> Depth:
     """Computes UDS with an interval by bootstrap over facts.
 
     Args:
         gap: (rows, layers) by how much the oracle's states lower the target's log-probability, nats per token.
         drop: (rows, layers) the same for the unlearned model's states.
-        clusters: (rows,) the fact that each row phrases; rows of one fact are resampled together.
+        facts: (rows,) the fact that each row phrases; rows of one fact are resampled together.
     """
     weights = np.where(gap > THRESHOLD, gap, 0.0)
     gone = np.clip(drop, 0.0, weights)  # gap clip(drop / gap, 0, 1)
@@ -68,7 +68,8 @@ def depth_score(gap: Values, drop: Values, clusters: Sequence[str]) -> Depth:
     known = np.isfinite(rows)
     if not known.any():
         return Depth(None, None, None, rows, layers)
-    low, high = _mean_interval(rows[known], [fact for fact, one in zip(clusters, known, strict=True) if one])
+    interval = _mean_interval(rows[known], [fact for fact, one in zip(facts, known, strict=True) if one])
+    low, high = interval or (None, None)
     return Depth(float(rows[known].mean()), low, high, rows, layers)
 
 
@@ -81,11 +82,12 @@ def _ratio(above: Values, below: Values) -> Values:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-def _mean_interval(values: Values, clusters: Sequence[str]) -> tuple[float, float]:
-    """Returns the 95 % interval of a mean, by bootstrap over clusters."""
-    names, index = np.unique(clusters, return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    rng = np.random.default_rng(draws.seed_of("bootstrap", len(names)))
-    picks = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    low, high = np.quantile((picks @ sums) / (picks @ counts), [0.025, 0.975])
-    return float(low), float(high)
+def _mean_interval(values: Values, facts: Sequence[str]) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a mean of shares, by bootstrap over facts; None for a single fact."""
+    end, count = range_end(values.tolist()), len(set(facts))
+    if end is not None:
+        samples = samples_at_end(end, count, "uds")
+    else:
+        sums, counts = FactResamples(facts).resampled_sums(values[:, None])
+        samples = Samples(resampled_mean(sums, counts)[:, 0], count)
+    return samples.interval(float(values.mean()))
