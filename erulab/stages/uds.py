@@ -59,7 +59,7 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
     judged = [role for role in models if role not in ("target", ORACLE)]
     chat = context.loader.chat_of(models["target"].path) if "target" in models else context.chat
     asked, facts = _value_rows(context, chat)
-    why = _why_not(context, models, chat) or ("" if asked else "no forget row has a prompt and a response")
+    why = _why_not(context, models, chat) or ("" if asked else "no forget row has a response")
     if why:
         return DepthScores({role: {"uds_note": why} for role in judged}, {}, [])
     products, patched = [], {}
@@ -124,29 +124,28 @@ def _shape(ref: ModelRef) -> tuple[object, object]:
 
 
 def _value_rows(context: Context, chat: ChatFormat) -> tuple[list[Encoded], dict[str, str]]:
-    """Returns the rows of the forget suites up to their values, in order of length, and the fact of each.
-
-    Only the tokens of the value are supervised: the marked words, otherwise the row's value, otherwise the whole
-    response without its end of turn, which tells no fact.
-    """
-    rows = {
-        row.id: row
-        for suite in context.data.selected.suites
-        if suite.role is Role.FORGET
-        for row in suite.rows
-        if row.response
-    }
-    encoded = []
-    for row in rows.values():
-        whole = chat.encode(row)
-        positions = chat.span_positions(row, row.response, _value_spans(row))
-        positions = positions or tuple(whole.positions[: whole.tokens - chat.closing(whole)])
-        if positions:
-            end = positions[-1] + 1
-            one = dataclasses.replace(whole, ids=whole.ids[:end], end=end, supervised=positions)
-            encoded.append(one)
+    """Returns the rows of the forget suites up to their values, in order of length, and the fact of each."""
+    rows = {row.id: row for suite in context.data.selected.suites if suite.role is Role.FORGET for row in suite.rows}
+    encoded = [one for row in rows.values() if (one := encode_value(chat, row)) is not None]
     encoded.sort(key=lambda one: (len(one.ids), one.row_id))
     return encoded, {row.id: row.fact_id for row in rows.values()}
+
+
+def encode_value(chat: ChatFormat, row: Row) -> Encoded | None:
+    """Encodes a row up to its value, whose tokens alone are supervised; None if there is nothing to predict.
+
+    The value is the marked words, otherwise the row's value, otherwise the whole response without its end of turn,
+    which tells no fact.
+    """
+    if not row.response:
+        return None
+    whole = chat.encode(row)
+    positions = chat.span_positions(row, row.response, _value_spans(row))
+    positions = positions or tuple(whole.positions[: whole.tokens - chat.closing(whole)])
+    if not positions:
+        return None
+    end = positions[-1] + 1
+    return dataclasses.replace(whole, ids=whole.ids[:end], end=end, supervised=positions)
 
 
 def _value_spans(row: Row) -> list[tuple[int, int]]:
