@@ -27,6 +27,7 @@ from erulab.stages import attack, checks, evaluate, learn, uds, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.response_nll import with_response_nll
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
 
@@ -72,13 +73,13 @@ class Pipeline:
             write_report(self._rundir)
 
     def _note_data(self) -> None:
-        """Keeps the notes on the data for the report, as an entry beside those of the stages."""
+        """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        unknown = checks.notes_on_unknown_words(context)
-        for note in unknown:
+        found = [*checks.notes_on_unknown_words(context), *checks.notes_on_few_steps(context)]
+        for note in found:
             log.warning("%s", note)
-        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *unknown], "done": True}
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}
 
     def _learned_models(self, stage: Stage, roles: Sequence[str], given: Sequence[str]) -> dict[str, ModelRef]:
         """Returns the target or the oracles by role: given, learned now or in an earlier run; {} if there is none.
@@ -196,21 +197,24 @@ class Pipeline:
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
-        result = evaluate.scores(self._context, rows)
+        read, made = with_response_nll(self._context, rows, models.get("target"))
+        result, intervals = evaluate.scores(self._context, evaluate.reported_rows(self._context, read))
         if self._context.config.evaluation.uds:
             depth = uds.depth_scores(self._context, models)
             products += depth.products
             for role, figures in depth.figures.items():
                 result[role] |= figures
+                intervals[role] |= depth.intervals.get(role, {})
             if self._context.ranks.first:
                 self._rundir.write_json(self._rundir.uds_json, depth.curves)
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.scores_json, result)
+            self._rundir.write_json(self._rundir.intervals_json, intervals)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
-        self._finish_stage("evaluate", products)
+        self._finish_stage("evaluate", [*products, *made])
         return {role: scored[0] for role, scored in rows.items()}
 
     def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:

@@ -36,6 +36,7 @@ class RunDir:
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
         self.adapter = self.path / "adapter"  # instead, with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
+        self.intervals_json = self.path / "intervals.json"  # the 95 % intervals of its figures
         self.attacks_json = self.path / "attacks.json"
         self.uds_json = self.path / "uds.json"  # the Unlearning Depth Score by row and by layer
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten

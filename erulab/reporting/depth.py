@@ -9,7 +9,8 @@ from erulab.reporting.numbers import interval, number, short
 def depth_sentence(run: RunResult) -> str:
     """Returns the unlearned model's depth score in a sentence, or why it has none; "" if it was not asked for."""
     scores = run.scores.get("unlearned", {})
-    value, low, high = (number(scores.get(name)) for name in ("uds", "uds_low", "uds_high"))
+    value = number(scores.get("uds"))
+    low, high = map(number, run.intervals.get("unlearned", {}).get("uds", (None, None)))
     if value is None:
         note = scores.get("uds_note")
         return f"Depth (UDS) not measured: {note}." if note else ""

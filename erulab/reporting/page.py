@@ -28,7 +28,7 @@ from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "robustness": "Knowledge left without an attack and after each one. The green band is the oracle's range.",
+    "robustness": "Knowledge left without an attack and after each one. The green band is the margin.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "depth": "How much of a forgotten fact the target cannot read from the unlearned model's states, by layer.",
     "heat": "Knowledge left by attack and metric. Hatched cells say nothing about robustness.",

@@ -39,12 +39,13 @@ FILE = "rows.json"
 class DepthScores:
     """The depth figures of a run.
 
-    figures: model -> figures for scores.json.
+    figures, intervals: model -> figure -> value, and its 95 % interval, for scores.json and intervals.json.
     curves: content of uds.json; empty if UDS is not measured.
     products: what they were computed from.
     """
 
     figures: dict[str, dict[str, Any]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     curves: dict[str, Any]
     products: list[Product]
 
@@ -61,7 +62,7 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
     asked, facts = _value_rows(context, chat)
     why = _why_not(context, models, chat) or ("" if asked else "no forget row has a response")
     if why:
-        return DepthScores({role: {"uds_note": why} for role in judged}, {}, [])
+        return DepthScores({role: {"uds_note": why} for role in judged}, {}, {}, [])
     products, patched = [], {}
     for role in (ORACLE, *judged):
         product = _patch(context, models["target"], role, models[role], asked)
@@ -89,13 +90,14 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
             for role, depth in depths.items()
         },
     }
-    return DepthScores(figures, curves, products)
+    intervals = {role: {"uds": depth.interval} for role, depth in depths.items() if depth.interval is not None}
+    return DepthScores(figures, intervals, curves, products)
 
 
 def _figures(depth: Depth) -> dict[str, Any]:
     if depth.value is None:
         return {"uds_note": f"no layer's states of the oracle cost a forget row over {THRESHOLD} nats per token"}
-    return {"uds": depth.value, "uds_low": depth.low, "uds_high": depth.high, "uds/n": depth.count}
+    return {"uds": depth.value, "uds/n": depth.count}
 
 
 def _drops(patched: Sequence[PatchedRow]) -> Values:

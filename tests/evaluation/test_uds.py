@@ -34,16 +34,15 @@ def test_is_the_weighted_mean_over_the_layers_that_hold_the_fact() -> None:
 
 def test_is_undefined_if_no_layer_holds_a_fact() -> None:
     found = depth_score(np.full((4, 3), 0.05), np.ones((4, 3)), ["a"] * 4)
-    assert (found.value, found.low, found.high, found.count) == (None, None, None, 0)
+    assert (found.value, found.interval, found.count) == (None, None, 0)
 
 
 def test_the_interval_resamples_facts() -> None:
     """200 facts of share 0 or 1, in five equal phrasings each: the standard error is that of 200 draws."""
     shares = np.repeat(np.arange(200) % 2, 5).astype(float)
     found = depth_score(np.ones((1000, 1)), shares[:, None], [str(i // 5) for i in range(1000)])
-    assert found.value == 0.5 and found.low is not None and found.high is not None
     half = 1.96 * 0.5 / 200**0.5
-    assert found.high - 0.5 == pytest.approx(half, rel=0.1) and 0.5 - found.low == pytest.approx(half, rel=0.1)
+    assert found.value == 0.5 and found.interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.1 * half)
 
 
 # On models: the values are what the target itself answers, so any other states cost it probability.

@@ -23,6 +23,7 @@ FOLDERS = [
     "erulab/data",
     "erulab/models",
     "erulab/evaluation",
+    "erulab/evaluation/figures",
     "erulab/reporting",
     "erulab/bench",
     "launch",

@@ -27,8 +27,9 @@ def test_target_has_zero_and_oracle_one(first: Finished, run: Runner) -> None:
     assert (scores["target"]["uds"], scores["oracle"]["uds"]) == (0, 1)
     assert scores["unlearned"]["uds"] == pytest.approx(0, abs=1e-6)
     retrained = retrain.read("scores.json")["unlearned"]
-    assert (retrained["uds"], retrained["uds_high"], retrained["uds/n"]) == (1, 1, 40)
-    assert 0.8 < retrained["uds_low"] < 1  # of 20 facts
+    assert (retrained["uds"], retrained["uds/n"]) == (1, 40)
+    low, high = retrain.read("intervals.json")["unlearned"]["uds"]
+    assert 0.8 < low < 1 == high  # of 20 facts
     # The oracle's states went into the target once for all runs, and once more do as the unlearned model's.
     assert len(cached(none, "patched")) == 3  # of eru, of the target itself, of the oracle
     assert not list((first.rundir.path.parents[1] / ".cache" / "patched").rglob("*.npy"))
@@ -39,7 +40,8 @@ def test_curve_and_rows_make_up_the_score(first: Finished) -> None:
     rows = [row["uds"] for row in curves["models"]["unlearned"]["rows"] if row["uds"] is not None]
     assert len(curves["models"]["unlearned"]["layers"]) == len(curves["gap"]) == 3
     assert score["uds/n"] == len(rows) and score["uds"] == pytest.approx(sum(rows) / len(rows))
-    assert score["uds_low"] <= score["uds"] <= score["uds_high"]
+    low, high = first.read("intervals.json")["unlearned"]["uds"]
+    assert 0 <= low < score["uds"] < high <= 1
     assert "Depth (UDS) 0." in first.rundir.report_md.read_text()
     assert (first.rundir.plots / "depth.png").is_file()
 

@@ -36,14 +36,13 @@ class Depth:
     """UDS of one model.
 
     value: the mean over rows, in [0, 1]; None if no layer holds the fact of any row.
-    low, high: its 95 % interval; None for the rows of a single fact.
+    interval: (low, high) of 95 %; None for the rows of a single fact.
     rows: (rows,) UDS of each row; NaN for a row without such a layer.
     layers: (layers,) share of the gap that is gone at each layer, over the rows with a gap there; NaN without any.
     """
 
     value: float | None
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     rows: Values
     layers: Values
 
@@ -67,10 +66,9 @@ def depth_score(gap: Values, drop: Values, facts: Sequence[str]) -> Depth:
     layers = _ratio(gone.sum(0), weights.sum(0))
     known = np.isfinite(rows)
     if not known.any():
-        return Depth(None, None, None, rows, layers)
+        return Depth(None, None, rows, layers)
     interval = _mean_interval(rows[known], [fact for fact, one in zip(facts, known, strict=True) if one])
-    low, high = interval or (None, None)
-    return Depth(float(rows[known].mean()), low, high, rows, layers)
+    return Depth(float(rows[known].mean()), interval, rows, layers)
 
 
 def mean_gap(gap: Values) -> Values:
