@@ -19,7 +19,7 @@ from erulab.roles import oracle_roles
 
 MOST_EPOCHS = 1_000_000
 # Options of `evaluation` that change no score of a row; the judge reads rows that are scored already.
-NOT_IN_SCORES = ("batch_tokens", "judge", "samples")
+NOT_IN_SCORES = ("batch_tokens", "judge", "samples", "uds")
 # Options of `evaluation.judge` that change no verdict.
 NOT_IN_VERDICTS = ("key_variable", "retries", "timeout")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
@@ -315,6 +315,9 @@ class EvaluationOptions:
     suites: Optional[list[str]] = None
     samples: int = 5  # generated responses per suite that the report shows
     compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
+    # the Unlearning Depth Score: patches hidden states of oracle and unlearned model into the target; takes about as
+    # many forwards of the forget rows as the model has blocks
+    uds: bool = False
     judge: JudgeOptions = field(default_factory=JudgeOptions)
 
     def __post_init__(self) -> None:

@@ -202,6 +202,8 @@ class Pipeline:
             self._rundir.write_json(self._rundir.samples_json, measured.samples)
             if measured.judged is not None:
                 self._rundir.write_text(self._rundir.judged_jsonl, measured.judged)
+            if measured.depth is not None:
+                self._rundir.write_json(self._rundir.uds_json, measured.depth)
             for name, details in measured.external.items():
                 self._rundir.write_json(self._rundir.external_json(name), details)
         self._context.tracker.summary(scores)

@@ -38,6 +38,7 @@ class RunDir:
         self.scores_json = self.path / "scores.json"
         self.intervals_json = self.path / "intervals.json"  # the 95 % intervals of its figures
         self.attacks_json = self.path / "attacks.json"
+        self.uds_json = self.path / "uds.json"  # the Unlearning Depth Score by row and by layer
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.alternatives_json = self.path / "alternatives.json"  # answers the target gave for altpo; as samples.json
         self.judged_jsonl = self.path / "judged.jsonl"  # what a judge was asked and said; as samples.json

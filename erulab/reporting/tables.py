@@ -31,6 +31,7 @@ FIGURES = (
     ("exact match retain", "retain/exact_match"),
     ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
     ("probability retain", "retain/probability"),
+    ("depth (UDS)", "uds"),
     ("membership AUC", "mia/auc_min_k"),
     ("PrivLeak, %", "mia/privleak"),
     ("model utility", "model_utility"),

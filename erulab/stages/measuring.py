@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erulab.evaluation.row_score import RowScore
-from erulab.stages import evaluate, external, judge
+from erulab.stages import evaluate, external, judge, uds
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.response_nll import with_response_nll
@@ -20,6 +20,7 @@ class Measured:
 
     rows: role -> row scores on the data set.
     scores, intervals, samples, judged: the contents of the files of these names; judged is None without a judge.
+    depth: the content of uds.json; None if it was not asked for.
     external: the benchmarks that another program scored: name -> role -> versions and settings.
     products: what the cache holds of it.
     """
@@ -29,12 +30,14 @@ class Measured:
     intervals: dict[str, dict[str, Any]]
     samples: list[dict[str, str]]
     judged: str | None
+    depth: dict[str, Any] | None
     external: Mapping[str, Mapping[str, Any]]
     products: list[Product]
 
 
 def measure_models(context: Context, models: Mapping[str, ModelRef]) -> Measured:
-    """Scores every model on the rows of all benchmarks, and asks external programs and the judge if there are any.
+    """Scores every model on the rows of all benchmarks, asks external programs and the judge if there are any,
+    and patches states if `evaluation.uds` is set.
 
     Args:
         models: role ("target", "unlearned", "oracle", "oracle@2", ...) -> model, as far as the run has them.
@@ -62,12 +65,19 @@ def measure_models(context: Context, models: Mapping[str, ModelRef]) -> Measured
         if judged is not None:
             scores[role] |= judged.figures[role]
             intervals[role] |= judged.intervals[role]
+    depth = uds.depth_scores(context, models) if context.config.evaluation.uds else None
+    if depth is not None:
+        products += depth.products
+        for role, figures in depth.figures.items():
+            scores[role] |= figures
+            intervals[role] |= depth.intervals.get(role, {})
     return Measured(
         rows={role: scored[0] for role, scored in rows.items()},
         scores=scores,
         intervals=intervals,
         samples=evaluate.samples(rows, context),
         judged=None if judged is None else judge.judged_text(judged.lines),
+        depth=None if depth is None else depth.curves,
         external=external.details(elsewhere),
         products=products,
     )
