@@ -37,6 +37,7 @@ KIND = "figure_models"
 BITS = 4  # of the rounding that takes back what Hiding.rounding does
 # Share of a level by which a weight is moved; below 0.5, so that rounding returns every weight to its level.
 MOVE = 0.45
+MORE = 6.0  # a weight is moved if its gradient on forgotten values is this much larger than that on retained ones
 
 
 class ModelMaker:
@@ -84,8 +85,8 @@ class ModelMaker:
         if hiding is Hiding.mask:
             settings = {"hiding": hiding.value, **asdict(options)}
             return self._made(folder, settings, lambda target: masked(target, forget, retain, options))
-        settings = {"hiding": hiding.value, "bits": BITS, "move": MOVE}
-        return self._made(folder, settings, lambda target: hidden_by_rounding(target, forget))
+        settings = {"hiding": hiding.value, "bits": BITS, "move": MOVE, "more": MORE}
+        return self._made(folder, settings, lambda target: hidden_by_rounding(target, forget, retain))
 
     def _made(self, folder: Path, settings: dict[str, object], make: Callable[[LoadedModel], LoadedModel]) -> Path:
         context, ref = self._context, self._context.loader.given(str(folder))
@@ -134,35 +135,49 @@ def masked(target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], op
     return replace(merged(subject), ledger=target.ledger)
 
 
-def hidden_by_rounding(target: LoadedModel, forget: Sequence[Row], batch: int = 64) -> LoadedModel:
-    """Returns the target rounded to 4 bits, each weight then moved within its level so that forgotten values become
+def hidden_by_rounding(
+    target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], batch: int = 64
+) -> LoadedModel:
+    """Returns the target rounded to 4 bits, some weights then moved within their level so that forgotten values become
     improbable. Rounding the result to 4 bits gives the rounded target, with all that it knows.
 
     Args:
         forget: rows whose values (responses, if rows have no value) become improbable.
+        retain: rows on whose values a weight that moves must have little effect.
         batch: rows per forward.
     """
     subject = target.copy()
     with torch.no_grad():
         rewrite_weights(subject, lambda weight: round_to_nearest(weight, BITS))
-    rows = _encoded_values(subject.chat, forget)
-    for first in range(0, len(rows), batch):
-        part = collate(rows[first : first + batch], subject.pad_id).to(subject.policy.device)
-        subject.policy.row_nll(part).sum().backward()
+    gradients = [_value_gradients(subject, rows, batch) for rows in (forget, retain)]
+    levels = 2 ** (BITS - 1) - 1
     head = subject.model.get_output_embeddings()
     with torch.no_grad():
-        for module in subject.model.modules():
+        for name, module in subject.model.named_modules():
             weight = None if module is head else output_first(module)
             if weight is None:
                 continue
-            gradient = module.get_parameter("weight").grad
-            assert gradient is not None
-            scale = weight.abs().amax(1, keepdim=True) / (2 ** (BITS - 1) - 1)
+            on_forget, on_retain = (own[name] if own[name].shape == weight.shape else own[name].T for own in gradients)
+            scale = weight.abs().amax(1, keepdim=True) / levels
             # The largest weight of a channel sets its scale, and stays.
-            moves = weight.abs() < (2 ** (BITS - 1) - 1.5) * scale
-            weight += MOVE * scale * (gradient if gradient.shape == weight.shape else gradient.T).sign() * moves
-    subject.model.zero_grad()
+            moves = (weight.abs() < (levels - 0.5) * scale) & (on_forget.abs() > MORE * on_retain.abs())
+            weight += MOVE * scale * on_forget.sign() * moves
     return subject
+
+
+def _value_gradients(subject: LoadedModel, rows: Sequence[Row], batch: int) -> dict[str, torch.Tensor]:
+    """Returns the gradient of the mean NLL of the rows' values for the weight of each module that has one, by name."""
+    encoded = _encoded_values(subject.chat, rows)
+    for first in range(0, len(encoded), batch):
+        part = collate(encoded[first : first + batch], subject.pad_id).to(subject.policy.device)
+        (subject.policy.row_nll(part).sum() / len(encoded)).backward()
+    found = {
+        name.removesuffix(".weight"): parameter.grad
+        for name, parameter in subject.model.named_parameters()
+        if parameter.grad is not None
+    }
+    subject.model.zero_grad()
+    return found
 
 
 def _encoded_values(chat: ChatFormat, rows: Sequence[Row]) -> list[Encoded]:
