@@ -15,6 +15,10 @@ from erulab.reporting.rendering import Cell, Table
 
 FILE = Path(__file__).with_name("trusted_figures.json")
 MARK = "†"
+FAILED = (
+    "Failed the study of figures, because it takes models that hide knowledge for models without it, or misses what "
+    "relearning or rounding brings back (python -m erulab.list trust)"
+)
 
 
 @functools.cache
@@ -30,18 +34,23 @@ def failed_figures() -> frozenset[str]:
     return frozenset(name for one in settings for name, found in one["figures"].items() if found["failed"])
 
 
-def footnote(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the note below a table that shows figures of these names; empty if none of them failed.
+def has_failed(name: str) -> bool:
+    """Returns whether the figure, by its name in scores.json, failed."""
+    return name in failed_figures()
+
+
+def marked(name: str, words: str) -> str:
+    """Returns the words that stand for a figure in a table, with a mark if it failed.
 
     Args:
-        names: as in scores.json.
+        name: of the figure, as in scores.json.
     """
-    if not failed_figures().intersection(names):
-        return ()
-    return (
-        f"{MARK} Failed the study of figures: it does not tell models that hide knowledge from models that never had "
-        "it, or misses knowledge that relearning or rounding brings back (python -m erulab.list trust).",
-    )
+    return f"{words} {MARK}" if has_failed(name) else words
+
+
+def footnote(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the note below a table that shows figures of these names; empty if none of them failed."""
+    return (f"{MARK} {FAILED}.",) if any(map(has_failed, names)) else ()
 
 
 def merged_content(thresholds: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:

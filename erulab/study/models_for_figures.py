@@ -37,7 +37,7 @@ KIND = "figure_models"
 BITS = 4  # of the rounding that takes back what Hiding.rounding does
 # Share of a level by which a weight is moved; below 0.5, so that rounding returns every weight to its level.
 MOVE = 0.45
-MORE = 6.0  # a weight is moved if its gradient on forgotten values is this much larger than that on retained ones
+MORE = 6.0  # see `hidden_by_rounding`; chosen on world 100, where the hider keeps 0.95 of its utility
 
 
 class ModelMaker:
@@ -136,7 +136,7 @@ def masked(target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], op
 
 
 def hidden_by_rounding(
-    target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], batch: int = 64
+    target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], *, batch: int = 64, more: float = MORE
 ) -> LoadedModel:
     """Returns the target rounded to 4 bits, some weights then moved within their level so that forgotten values become
     improbable. Rounding the result to 4 bits gives the rounded target, with all that it knows.
@@ -145,6 +145,7 @@ def hidden_by_rounding(
         forget: rows whose values (responses, if rows have no value) become improbable.
         retain: rows on whose values a weight that moves must have little effect.
         batch: rows per forward.
+        more: a weight is moved if its gradient on forgotten values is this many times that on retained ones.
     """
     subject = target.copy()
     with torch.no_grad():
@@ -160,7 +161,7 @@ def hidden_by_rounding(
             on_forget, on_retain = (own[name] if own[name].shape == weight.shape else own[name].T for own in gradients)
             scale = weight.abs().amax(1, keepdim=True) / levels
             # The largest weight of a channel sets its scale, and stays.
-            moves = (weight.abs() < (levels - 0.5) * scale) & (on_forget.abs() > MORE * on_retain.abs())
+            moves = (weight.abs() < (levels - 0.5) * scale) & (on_forget.abs() > more * on_retain.abs())
             weight += MOVE * scale * on_forget.sign() * moves
     return subject
 
