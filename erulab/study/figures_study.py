@@ -20,7 +20,7 @@ from erulab.rundir import RunDir
 from erulab.stages import learn, unlearn
 from erulab.study import work
 from erulab.study.figures_spec import FigureSetting, FigureStudy, chosen_settings
-from erulab.study.models_for_figures import ModelMaker
+from erulab.study.models_for_figures import ModelMaker, check_changing_attack
 from erulab.study.spec import expand_sweep
 from erulab.study.trust import Figures, JudgedModel, common_figures, figure_direction, judge_figure
 
@@ -75,8 +75,9 @@ class SettingStudy:
             self._plan(line.split())
         for method in self._lines([*s.unlearned, *s.hiders]):
             self._plan([*first, *method.split()])
-        for attack in (s.tuned, s.relearned, s.quantised, s.probe):
-            self._plan([*first, *attack.split()])
+        for attack in (s.tuned, s.relearned, s.quantised):
+            check_changing_attack(self._plan([*first, *attack.split()]).config)
+        self._plan([*first, *s.probe.split()])
 
     def judged_models(self) -> tuple[list[JudgedModel], list[JudgedModel], list[dict[str, Any]]]:
         """Makes and scores all models.
@@ -94,9 +95,8 @@ class SettingStudy:
             plans += self._plans(line, made.get(line, []))
         jobs = self._scoring_jobs(plans)
         self._finish(list(jobs.values()))
-        folders = {key: job.rundir for key, job in jobs.items()}
-        judged = [self._judged(plan, folders) for plan in plans]
-        notes = [self._note(plan, model, folders) for plan, model in zip(plans, judged, strict=True)]
+        judged = [self._judged(plan, jobs) for plan in plans]
+        notes = [self._note(plan, model, jobs) for plan, model in zip(plans, judged, strict=True)]
         judged = [
             replace(model, knows=bool(note["knows"]) or None) if model.role == "hider" else model
             for model, note in zip(judged, notes, strict=True)
@@ -195,24 +195,30 @@ class SettingStudy:
 
     def _scoring_jobs(self, plans: Sequence[Plan]) -> dict[tuple[str, Path], Job]:
         """Returns the job that scores each folder; models whose knowledge is the question are probed as well."""
-        jobs = {}
+        jobs: dict[tuple[str, Path], Job] = {}
+        first: dict[tuple[str, bool], Job] = {}  # of each run, with and without probe
         for plan in plans:
             for folder in (plan.folder, plan.relearned, plan.quantised):
                 if folder is None:
                     continue
                 probed = folder == plan.folder and plan.knows is None
-                how = f"{self._setting.probe} stages=[evaluate,attack]" if probed else "attack=none stages=[evaluate]"
-                pair = self._pairs[plan.run]
-                given = {"target": pair.target, "oracle": pair.oracle, "unlearned": folder}
-                models = [f"model.{role}='{path}'" for role, path in given.items()]
-                jobs[plan.run, folder] = self._plan([*plan.run.split(), *how.split(), *models])
+                if (plan.run, probed) not in first:
+                    first[plan.run, probed] = self._plan_scoring(plan.run, folder, probed=probed)
+                jobs[plan.run, folder] = work.plan_scoring(first[plan.run, probed], folder)
         return jobs
 
-    def _judged(self, plan: Plan, folders: Mapping[tuple[str, Path], RunDir]) -> JudgedModel:
+    def _plan_scoring(self, line: str, folder: Path, *, probed: bool) -> Job:
+        how = f"{self._setting.probe} stages=[evaluate,attack]" if probed else "attack=none stages=[evaluate]"
+        pair = self._pairs[line]
+        given = {"target": pair.target, "oracle": pair.oracle, "unlearned": folder}
+        models = [f"model.{role}='{path}'" for role, path in given.items()]
+        return self._plan([*line.split(), *how.split(), *models])
+
+    def _judged(self, plan: Plan, jobs: Mapping[tuple[str, Path], Job]) -> JudgedModel:
         def figures(folder: Path | None) -> Figures | None:
             if folder is None:
                 return None
-            rundir = folders[plan.run, folder]
+            rundir = jobs[plan.run, folder].rundir
             scored: Figures = rundir.read_json(rundir.scores_json)["unlearned"]
             return scored
 
@@ -221,10 +227,10 @@ class SettingStudy:
         again, rounded = figures(plan.relearned), figures(plan.quantised)
         return JudgedModel(plan.run, plan.role, plan.name, plan.knows, own, again, rounded)
 
-    def _note(self, plan: Plan, model: JudgedModel, folders: Mapping[tuple[str, Path], RunDir]) -> dict[str, Any]:
+    def _note(self, plan: Plan, model: JudgedModel, jobs: Mapping[tuple[str, Path], Job]) -> dict[str, Any]:
         """Returns what the result says of a model. A model that was probed knows if relearning it brings back more
         knowledge than the report's margin: the lower 95 % bound counts, and the attack must be valid."""
-        rundir = folders[plan.run, plan.folder]
+        job = jobs[plan.run, plan.folder]
         note: dict[str, Any] = {
             "run": plan.run,
             "role": plan.role,
@@ -235,10 +241,9 @@ class SettingStudy:
             "utility": model.figures.get(self._setting.utility),
         }
         if plan.knows is None:
-            row = next(row for row in rundir.read_json(rundir.attacks_json) if row["headline"])
-            margin = self._plan(plan.run.split()).config.report.margin
+            row = next(row for row in job.rundir.read_json(job.rundir.attacks_json) if row["headline"])
             note["probed"] = {key: row[key] for key in ("knowledge_left_attacked", "low", "high", "standing")}
-            note["knows"] = row["standing"] == "counts" and row["low"] > margin
+            note["knows"] = row["standing"] == "counts" and row["low"] > job.config.report.margin
         return note
 
 

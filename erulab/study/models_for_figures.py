@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from erulab.launching.job import Job
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, with_lora
-from erulab.options import TrackerName, TrackerOptions
+from erulab.options import RunConfig, TrackerName, TrackerOptions
 from erulab.ranks import Ranks
 from erulab.registry import attacks
 from erulab.stages.attack_lab import AttackLab
@@ -63,21 +64,19 @@ class ModelMaker:
         """Returns the folder of a model that the run's one attack has changed, in its first setting and repeat.
 
         Raises:
-            ConfigError: the run has several attacks, or one that changes no weights.
+            ConfigError: as `check_changing_attack`.
         """
-        chosen = list(self._context.config.attack.values())
-        if len(chosen) != 1 or not attacks[chosen[0].name].factory.changes_weights:
-            raise ConfigError("tuned, relearned and quantised must each name one attack that changes weights")
+        chosen = check_changing_attack(self._context.config)
 
         def change(subject: LoadedModel) -> LoadedModel:
-            attack: Attack = attacks.build(chosen[0])
+            attack: Attack = attacks.build(chosen)
             benchmark, seed = self._context.data.selected, self._context.config.seed
             lab = AttackLab(self._context, Repeat(seed), lambda: subject)
             *_, last = attack.attempts(subject, attack.settings(benchmark, seed)[0], lab)
             assert last.changed is not None
             return last.changed
 
-        return self._made(folder, {"attack": asdict(chosen[0]), "seed": self._context.config.seed}, change)
+        return self._made(folder, {"attack": asdict(chosen), "seed": self._context.config.seed}, change)
 
     def hider(self, hiding: Hiding, folder: Path, options: MaskOptions) -> Path:
         """Returns the folder of a hider made from the target in `folder`."""
@@ -103,6 +102,21 @@ class ModelMaker:
             KIND, depends_on, lambda made: save_folder(make(context.loader.load(ref)), made / "model")
         )
         return product.folder / "model"
+
+
+def check_changing_attack(config: RunConfig) -> Any:
+    """Returns the options of the run's one attack.
+
+    Raises:
+        ConfigError: the run has several attacks, or one that changes no weights.
+    """
+    chosen = list(config.attack.values())
+    if len(chosen) != 1 or not attacks[chosen[0].name].factory.changes_weights:
+        raise ConfigError(
+            "figures: tuned, relearned and quantised must each name one attack that changes weights, got "
+            f"attack=[{','.join(config.attack)}]; try attack=quantize"
+        )
+    return chosen[0]
 
 
 def masked(target: LoadedModel, forget: Sequence[Row], retain: Sequence[Row], options: MaskOptions) -> LoadedModel:
