@@ -132,7 +132,8 @@ def _show_results(rundir: RunDir, config: RunConfig) -> None:
     if not scores and not attacks:
         return
     files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    show_final_table(scores, attacks, files, config.benchmark, every=config.only_given_models)
+    every, margin = config.only_given_models, config.report.margin
+    show_final_table(scores, attacks, files, config.benchmark, every=every, margin=margin)
 
 
 def _choose_device(config: RunConfig, ranks: Ranks) -> torch.device:

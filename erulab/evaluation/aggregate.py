@@ -45,14 +45,30 @@ def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float
     known = [row.figures["log_odds"] for row in knowledge_rows(rows)]
     if known:
         result["knowledge"] = metrics.exact_mean(known)
-    for utility, names_of_suite in UTILITIES.items():
-        names = [f"{suite.name}/{name}" for suite in benchmark.suites if suite.in_utility for name in names_of_suite]
+    for utility, names in utility_parts(benchmark).items():
         if names and all(name in result for name in names):
             result[utility] = metrics.harmonic_mean([result[name] for name in names])
     for summary in benchmark.summaries:
         result |= summaries.function_of(summary, f"benchmark {benchmark.name}")(summary, rows)
     compat = {suite.name: [row.compat for row in rows if row.suite == suite.name] for suite in benchmark.suites}
     return result | open_unlearning.suite_figures(benchmark.suites, compat)
+
+
+def utility_parts(benchmark: Benchmark) -> dict[str, list[str]]:
+    """Maps each Model Utility to the figures whose harmonic mean it is."""
+    suites = [suite.name for suite in benchmark.suites if suite.in_utility]
+    return {utility: [f"{suite}/{name}" for suite in suites for name in names] for utility, names in UTILITIES.items()}
+
+
+def row_figures(row: RowScore, suite: Suite) -> dict[str, float]:
+    """Returns the values of one row whose means are figures of its suite, by the figures' names in scores.json."""
+    forget = suite.role in FORGET_ROLES
+    own = {}
+    for name, value in row.figures.items():
+        if name in TRUTH_RATIOS:
+            value = metrics.truth_ratio_forget([value]) if forget else metrics.truth_ratio_retain([value])
+        own[f"{suite.name}/{TRUTH_RATIOS.get(name, name)}"] = value
+    return own | open_unlearning.row_closeness(suite, row.compat)
 
 
 def against_oracle(

@@ -6,6 +6,7 @@ Every score is higher for a text that looks less like a member of the training s
 from __future__ import annotations
 
 import zlib
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from erulab.errors import NumericFault
 
 Values = NDArray[np.floating]
+Auc = TypeVar("Auc", float, NDArray[np.float64])
 
 # Floor for a deviation, which is 0 where one token has all the probability: open-unlearning's 1e-6 for the variance.
 LEAST_DEVIATION = 1e-3
@@ -71,17 +73,22 @@ def auc(forget: Values, holdout: Values) -> float:
     """
     if not (np.isfinite(forget).all() and np.isfinite(holdout).all()):
         raise NumericFault("membership inference: not all scores are finite")
-    difference = np.asarray(forget)[:, None] - np.asarray(holdout)[None, :]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    return float(np.mean(pairwise_wins(forget, holdout)))
 
 
-def priv_leak(model: float, retrained: float) -> float:
+def priv_leak(model: Auc, retrained: Auc) -> Auc:
     """Returns MUSE's PrivLeak in percent: 0 as the retrained model, near -100 as the target, above 0 over-forgotten.
 
     Args:
-        model, retrained: `auc` of the model and of the retrained model, on the same texts.
+        model, retrained: `auc` of the model and of the retrained model, on the same texts; numbers or resampled ones.
     """
     return 100 * (model - retrained) / retrained
+
+
+def pairwise_wins(forget: Values, holdout: Values) -> NDArray[np.float64]:
+    """Returns 1 where a forget text has the larger score, 0.5 where both are equal: (forget, holdout), in [0, 1]."""
+    difference = np.asarray(forget)[:, None] - np.asarray(holdout)[None, :]
+    return (difference > 0) + 0.5 * (difference == 0)
 
 
 def _largest(values: Values, share: float) -> Values:

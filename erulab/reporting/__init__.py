@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erulab.evaluation.equivalence import Kept, Outcome, Withstood
 from erulab.reporting.arms import arm_tables
 from erulab.reporting.attack_tables import attack_table, every_attack_row_table, heat_table
 from erulab.reporting.budget import best_by_cost
@@ -16,17 +17,19 @@ from erulab.reporting.load import RunResult, load_run, load_runs
 from erulab.reporting.rendering import FORMATS, Table
 from erulab.reporting.tables import comparison_table, key_table, score_table
 from erulab.reporting.trajectories import Point, least_knowledge_at, run_trajectory
-from erulab.reporting.verdict import Outcome, Verdict, judge, judge_run
+from erulab.reporting.verdict import Verdict, judge, judge_run
 from erulab.rundir import RunDir
 
 __all__ = [
     "FORMATS",
+    "Kept",
     "Outcome",
     "Picture",
     "Point",
     "RunResult",
     "Table",
     "Verdict",
+    "Withstood",
     "arm_tables",
     "attack_table",
     "best_by_cost",

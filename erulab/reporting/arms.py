@@ -11,7 +11,7 @@ from typing import Any
 
 from erulab.reporting.intervals import Mean, mean_paired_difference, mean_with_interval
 from erulab.reporting.load import RunResult
-from erulab.reporting.numbers import short
+from erulab.reporting.numbers import short, signed
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import NOT_SETTINGS, differing_settings, setting_text
 from erulab.reporting.tables import AFTER, LEFT, WORST, metric_notes
@@ -19,8 +19,10 @@ from erulab.reporting.trajectories import LEVEL, least_knowledge_at, run_traject
 from erulab.reporting.verdict import judge_run
 
 GROUPS = ("method", "reward", "adversary")
+KEPT = "utility kept"
 NOTE = (
-    "Means over runs (n) with 95 % t-intervals; runs of one arm differ in world and seed only. Knowledge left after an "
+    "Means over runs (n) with 95 % t-intervals; of two runs both values stand in place of an interval. Runs of one arm "
+    "differ in world and seed only. The interval of a share ends at 0 and 1. Knowledge left after an "
     "attack: after its strongest valid setting in each run; a run without a valid setting is left out of that mean and "
     "counted beside it. Least knowledge left at a utility: the smallest value while the run kept at least that share "
     "of the target's utility, on straight lines between measured steps."
@@ -70,7 +72,7 @@ def arm_tables(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
     # An attack without a valid result keeps its column, so that the table shows that it gave none.
     headings = [name for name in figures if name.startswith(AFTER) or any(own[name] for own in values)]
     rows = [
-        (Cell(name), Cell(str(len(arm.draws))), *(_mean_cell(own[heading], len(arm.draws)) for heading in headings))
+        (Cell(name), Cell(str(len(arm.draws))), *(_mean_cell(heading, own, len(arm.draws)) for heading in headings))
         for name, arm, own in zip(names, found, values, strict=True)
     ]
     tables = [Table(("arm", "runs", *headings), tuple(rows), (NOTE, *metric_notes(runs)))]
@@ -98,7 +100,7 @@ def _arm_figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:
         LEFT: lambda run: judge_run(run).forgetting.value,
         WORST: lambda run: judge_run(run).worst.value,
         **{f"{AFTER}{attack}": partial(_value_after, attack) for attack in attacks},
-        "utility kept": lambda run: judge_run(run).utility.ratio,
+        KEPT: lambda run: judge_run(run).utility.ratio,
         f"least knowledge left at utility {short(level)} or more": lambda run: least_knowledge_at(
             run_trajectory(run), level
         ),
@@ -121,23 +123,39 @@ def _value_by_draw(arm: Arm, read: Read) -> dict[WorldAndSeed, float]:
     return found
 
 
-def _mean_cell(values: dict[WorldAndSeed, float], runs: int) -> Cell:
-    missing = f"none in {runs - len(values)}" if len(values) < runs else ""
-    return _interval_cell(mean_with_interval(list(values.values())), missing)
+def _mean_cell(heading: str, values: dict[str, dict[WorldAndSeed, float]], runs: int) -> Cell:
+    """Returns the mean of a figure over the runs of an arm.
+
+    Args:
+        heading: of the figure's column.
+        values: heading -> world and seed -> value.
+        runs: number of runs of the arm.
+    """
+    own = values[heading]
+    missing = f"none in {runs - len(own)}" if len(own) < runs else ""
+    found = mean_with_interval(list(own.values()))
+    if found is not None and heading == KEPT:
+        found = found.as_share()
+    return _interval_cell(found, list(own.values()), missing)
 
 
 def _difference_cells(values: dict[WorldAndSeed, float], first: dict[WorldAndSeed, float]) -> tuple[Cell, Cell]:
     """Returns the difference, and the conclusion that its interval allows."""
     found = mean_paired_difference(values, first)
+    pairs = [value - first[draw] for draw, value in values.items() if draw in first]
     if found is None or found.holds_zero is None:
-        return _interval_cell(found, ""), Cell("unknown: fewer than two pairs have it")
+        return _interval_cell(found, pairs, ""), Cell("unknown: fewer than two pairs have it")
     conclusion = "not distinguishable" if found.holds_zero else "higher" if found.value > 0 else "lower"
-    return _interval_cell(found, ""), Cell(conclusion)
+    return _interval_cell(found, pairs, ""), Cell(conclusion)
 
 
-def _interval_cell(found: Mean | None, text: str) -> Cell:
+def _interval_cell(found: Mean | None, values: Sequence[float], text: str) -> Cell:
     if found is None:
         return Cell(text, is_figure=True)
+    if found.n == 2:
+        # The t-interval of two values is 13 times their standard error wide: the values themselves say more.
+        both = f"of {' and '.join(map(signed, values))}"
+        return Cell(f"{both} {text}".rstrip(), value=found.value, n=found.n, is_figure=True)
     return Cell(text, value=found.value, low=found.low, high=found.high, n=found.n, is_figure=True)
 
 

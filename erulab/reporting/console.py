@@ -20,11 +20,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from erulab.evaluation.equivalence import Kept, Outcome, Withstood
 from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import duration, number, short
 from erulab.reporting.shown_figures import figures_worth_showing, row_count
-from erulab.reporting.verdict import Outcome, Verdict, compare_with_oracle, judge
+from erulab.reporting.verdict import MARGIN, judge
 
 PLAIN_EVERY = 10.0  # seconds between two lines without a terminal
 SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
@@ -56,7 +57,15 @@ FIGURES = (
     "wmdp/accuracy",
     "mmlu/accuracy",
 )
-STYLE = {Outcome.within: "green", Outcome.remains: "red", Outcome.over: "yellow", Outcome.unknown: "yellow"}
+# The colour of a sentence of the verdict; yellow for all other outcomes.
+STYLE: dict[Enum | None, str] = {
+    Outcome.forgotten: "green",
+    Outcome.remains: "red",
+    Withstood.robust: "green",
+    Withstood.back: "red",
+    Kept.kept: "green",
+    Kept.lost: "red",
+}
 
 
 def show_config(config: Mapping[str, Any]) -> None:
@@ -154,6 +163,7 @@ def show_final_table(
     extra_benchmarks: Iterable[str] = (),
     *,
     every: bool = False,
+    margin: float = MARGIN,
 ) -> None:
     """Prints the three models side by side, the verdict in sentences, and the paths of the files.
 
@@ -162,6 +172,7 @@ def show_final_table(
         files: paths to print at the end.
         extra_benchmarks: names of the benchmarks measured beside the data set.
         every: show all figures of the data set that are worth showing, instead of the usual few.
+        margin: see `erulab.reporting.verdict.judge`.
     """
     console = _new_console()
     models = [model for model in ("target", "unlearned", "oracle") if model in scores]
@@ -177,24 +188,18 @@ def show_final_table(
             values = [short(number(scores[model].get(name)), 2 if "/" in name else 3) for model in models]
             table.add_row(name, *values, "" if n is None else str(int(n)))
         console.print(table)
-    judged = judge(scores, attacks)
-    style = "bold red" if judged.collapsed else f"bold {STYLE[judged.forgetting.outcome]}"
-    if judged.alone:
-        style = "bold"
+    judged = judge(scores, attacks, margin)
+    styles = {
+        judged.forgetting.words: f"bold {STYLE.get(judged.forgetting.outcome, 'yellow')}",
+        judged.utility.words: STYLE.get(judged.utility.outcome, "yellow"),
+        judged.worst.words: STYLE.get(judged.worst.outcome, "yellow"),
+    }
     for index, sentence in enumerate(judged.sentences):
-        own = _strongest_attack_style(judged) if sentence == judged.worst.words else style if index == 0 else ""
-        console.print(Text(visible(sentence), style=own), soft_wrap=True)
+        first = "bold red" if judged.collapsed else "bold"
+        style = styles.get(sentence, first if index == 0 else "")
+        console.print(Text(visible(sentence), style=style), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)
-
-
-def _strongest_attack_style(judged: Verdict) -> str:
-    """Returns the colour of the strongest attack's line: green only if it finds no more than in the oracle."""
-    worst = judged.worst
-    if worst.value is None:
-        return STYLE[Outcome.unknown]
-    remains = compare_with_oracle(worst.value, worst.low, worst.high) is Outcome.remains
-    return STYLE[Outcome.remains if remains else Outcome.within]
 
 
 def _add_branches(tree: Tree, value: Any) -> None:

@@ -21,6 +21,12 @@ class Mean:
         """Whether 0 lies within the interval; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
+    def as_share(self) -> Mean:
+        """Returns the mean of a share: its interval ends at 0 and 1, because no share lies beyond."""
+        if self.low is None or self.high is None:
+            return self
+        return Mean(self.value, max(self.low, 0.0), min(self.high, 1.0), self.n)
+
 
 def mean_with_interval(values: Sequence[float]) -> Mean | None:
     """Returns the mean of independent values with Student's t-interval; None for no values.

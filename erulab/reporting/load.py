@@ -17,7 +17,7 @@ from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
 # Keys of every row of attacks.json.
-ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "standing", "reason", "n", "note"}
+ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "standing", "reason", "facts", "n", "note"}
 NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 

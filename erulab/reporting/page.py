@@ -11,21 +11,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from erulab.errors import DataError
+from erulab.evaluation.equivalence import Outcome
 from erulab.reporting import escape, plots
 from erulab.reporting.arms import arm_tables
 from erulab.reporting.attack_tables import attack_table, every_attack_row_table, heat_table
 from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
+from erulab.reporting.oracles import spread_sentence
 from erulab.reporting.rendering import Table
 from erulab.reporting.settings import flat_settings, setting_text
 from erulab.reporting.tables import comparison_table, key_table, request_table, score_table
-from erulab.reporting.verdict import Outcome, Verdict, compare_with_oracle, judge_run
+from erulab.reporting.verdict import Verdict, judge_run
 from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "robustness": "Knowledge left without an attack and after each one. The green band is the oracle's range.",
+    "robustness": "Knowledge left without an attack and after each one. The green band is the margin.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "heat": "Knowledge left by attack and metric. Hatched cells say nothing about robustness.",
     "relearning": "The three models before and after relearning, by the number of rows relearned.",
@@ -124,6 +126,7 @@ def _template_values(run: RunResult) -> dict[str, Any]:
         "verdict": judged,
         "tone": _verdict_tone(judged),
         "data_notes": run.stages.get("data", {}).get("notes", []),
+        "oracles": spread_sentence(run.scores),
         "over": judged.forgetting.outcome is Outcome.over,
         "captions": CAPTIONS,
         "settings": [(key, setting_text(value)) for key, value in flat_settings(run.config).items()],
@@ -136,19 +139,13 @@ def _template_values(run: RunResult) -> dict[str, Any]:
     }
 
 
-UTILITY_KEPT = 0.9  # the verdict is green only if at least this share of the target's utility is kept
-
-
 def _verdict_tone(judged: Verdict) -> str:
-    """Returns the verdict's CSS class; "good" (green) only if nothing is wrong and a valid attack was withstood."""
+    """Returns the verdict's CSS class; "good" (green) only if everything was shown, nothing left undecided."""
     if judged.alone:
         return "plain"
     if judged.collapsed or judged.forgetting.outcome is Outcome.remains:
         return "bad"
-    kept = judged.utility.ratio is not None and judged.utility.ratio >= UTILITY_KEPT
-    worst = judged.worst
-    held = worst.value is not None and compare_with_oracle(worst.value, worst.low, worst.high) is not Outcome.remains
-    return "good" if judged.forgetting.outcome is Outcome.within and kept and held else "mixed"
+    return "good" if judged.good else "mixed"
 
 
 def _jinja_environment(*, autoescape: bool) -> Environment:

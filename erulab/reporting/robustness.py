@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from erulab.evaluation.equivalence import LEAST_FACTS, Bounds, Withstood, facts_that_decide, judge_attacked
 from erulab.reporting.attack_rows import (
     HEADLINE,
     NAMES,
@@ -18,7 +19,8 @@ from erulab.reporting.attack_rows import (
     standing_of,
     strongest_row,
 )
-from erulab.reporting.numbers import interval, number, signed
+from erulab.reporting.bounds import read_bounds, with_interval
+from erulab.reporting.numbers import number, signed, thousands
 
 BEST_FIRST = (Standing.counts, Standing.undefined, Standing.invalid, Standing.absent)
 
@@ -28,8 +30,8 @@ class Robustness:
     """One attack over all its settings.
 
     settings, valid: number of settings, and of those that are valid.
-    value, low, high: knowledge left (K) after the strongest setting that counts, with its 95 % interval; None if no
-        setting counts.
+    left: knowledge left (K) after the strongest setting that counts; None if no setting counts.
+    outcome: whether the attack brings knowledge back; None if no setting counts.
     standing: of the best setting.
     note: why settings do not count.
     metric: the metric of K: log-odds if the attack has them.
@@ -39,9 +41,8 @@ class Robustness:
     attack: str
     settings: int
     valid: int
-    value: float | None
-    low: float | None
-    high: float | None
+    left: Bounds | None
+    outcome: Withstood | None
     setting: dict[str, Any]
     standing: Standing = Standing.counts
     note: str = ""
@@ -49,55 +50,73 @@ class Robustness:
     remarks: tuple[str, ...] = ()
 
     @property
+    def value(self) -> float | None:
+        return None if self.left is None else self.left.value
+
+    @property
     def words(self) -> str:
         after = NAMES.get(self.attack, self.attack)
-        if self.value is None:
+        if self.left is None or self.outcome is None:
             return f"{after}: {self.note}"
         measured = "" if self.metric == HEADLINE else f", measured on {self.metric}"
         left_out = f" ({self.note})" if self.note else ""
-        there = "is back" if self.attack == "relearn" else "is there"
-        figure = with_interval(self.value, self.low, self.high)
-        if self.value <= 0:
-            return f"after {after} nothing above the oracle {there} (knowledge left {figure}){measured}{left_out}"
-        return f"after {after} {figure} of the knowledge above the oracle {there}{measured}{left_out}"
+        return f"after {after}: {self.outcome.value}, knowledge left {with_interval(self.left)}{measured}{left_out}"
 
 
 @dataclass(frozen=True)
 class WorstCase:
     """The strongest of the attacks that count.
 
-    value, low, high: knowledge left (K) after it; None if no attack counts, so that robustness is unknown.
+    left: knowledge left (K) after it; None if no attack counts, so that robustness is unknown.
+    outcome: whether it brings knowledge back; None if no attack counts.
     """
 
     attack: str
     setting: dict[str, Any]  # what distinguishes it from the attack's other settings
     metric: str
-    value: float | None
-    low: float | None
-    high: float | None
+    left: Bounds | None
+    outcome: Withstood | None
+    margin: float
     before: float | None  # K without an attack
     tried: int  # number of attacks
+    counted: int = 0  # number of attacks and settings that count
+    facts: int = 0  # number of facts that K is measured on
     silent: tuple[str, ...] = ()  # attacks without a setting that counts
+
+    @property
+    def value(self) -> float | None:
+        return None if self.left is None else self.left.value
 
     @property
     def words(self) -> str:
         if not self.tried:
             return "robustness: unknown, no attack was run"
-        if self.value is None:
+        if self.left is None:
             return f"robustness: unknown, {self._silent}"
         words = setting_words(self.setting).replace(" ", ", ")
         which = ", ".join(part for part in (self.attack, words) if part)
-        figure = with_interval(self.value, self.low, self.high)
+        # The largest of several values is larger by chance alone; its interval does not know of the others.
+        which += f"; the largest of {self.counted}" if self.counted > 1 else ""
         measured = "" if self.metric == HEADLINE else f", measured on {self.metric}"
-        if self.value <= 0:
-            nothing = "brings back nothing that retraining would not know"
-            said = f"the strongest attack ({which}) {nothing} (knowledge left {figure})"
+        said = f"after the strongest attack ({which}) knowledge left is {with_interval(self.left)}{measured}"
+        if self.outcome is Withstood.robust:
+            shown = f"robust: {said}, below the margin of {self.margin:.2f}"
+        elif self.outcome is Withstood.back:
+            shown = f"not robust: {said}"
         else:
-            said = f"the strongest attack ({which}) brings back {figure} of what retraining would not know"
+            shown = f"robustness undecided: {said}; {self._needed}"
         # An attack that finds less than the plain question says nothing about robustness.
-        more = self.before is not None and self.before > max(self.value, 0.0)
-        plain = f", less than is there without an attack ({signed(self.before)})" if more else ""
-        return f"{said}{measured}{plain}" + (f"; {self._silent}" if self.silent else "")
+        more = self.before is not None and round(self.before, 2) > round(max(self.left.value, 0.0), 2)
+        plain = f", less than without an attack ({signed(self.before)})" if more else ""
+        return shown + plain + (f"; {self._silent}" if self.silent else "")
+
+    @property
+    def _needed(self) -> str:
+        assert self.left is not None
+        needed = facts_that_decide(self.left, self.margin, self.facts) if self.facts else None
+        if needed is None:
+            return f"it lies so close to the margin of {self.margin:.2f} that more facts would hardly decide"
+        return f"about {thousands(needed)} facts would decide (now {self.facts})"
 
     @property
     def _silent(self) -> str:
@@ -108,27 +127,44 @@ class WorstCase:
         return f"{len(self.silent)} of {self.tried} attacks do not count: {which}"
 
 
-def judge_attacks(rows: Sequence[AttackRow]) -> tuple[Robustness, ...]:
-    """Returns what each attack of attacks.json brought back, in their order."""
+def judge_attacks(rows: Sequence[AttackRow], margin: float) -> tuple[Robustness, ...]:
+    """Returns what each attack of attacks.json brought back, in their order.
+
+    Args:
+        margin: the largest knowledge left that does not matter.
+    """
     heads = headline_rows(rows)
-    return tuple(_robustness_of([row for row in heads if row["attack"] == name]) for name in _attack_names(heads))
+    return tuple(
+        _robustness_of([row for row in heads if row["attack"] == name], margin) for name in _attack_names(heads)
+    )
 
 
-def worst_case(rows: Sequence[AttackRow], before: float | None) -> WorstCase:
+def worst_case(rows: Sequence[AttackRow], before: float | None, margin: float) -> WorstCase:
     """Returns the strongest attack of attacks.json.
 
     Args:
         before: K without an attack.
+        margin: as for `judge_attacks`.
     """
     heads = headline_rows(rows)
     names = _attack_names(heads)
     best = strongest_row(heads)
-    if best is None:
-        return WorstCase("", {}, "", None, None, None, before, len(names), tuple(names))
-    silent = tuple(name for name in names if strongest_row([row for row in heads if row["attack"] == name]) is None)
-    value, low, high = (number(best[key]) for key in ("knowledge_left_attacked", "low", "high"))
-    setting = distinguishing_settings(best, heads)
-    return WorstCase(str(best["attack"]), setting, str(best["metric"]), value, low, high, before, len(names), silent)
+    left = None if best is None else read_bounds(best, "knowledge_left_attacked")
+    if best is None or left is None:
+        return WorstCase("", {}, "", None, None, margin, before, len(names), silent=tuple(names))
+    return WorstCase(
+        attack=str(best["attack"]),
+        setting=distinguishing_settings(best, heads),
+        metric=str(best["metric"]),
+        left=left,
+        outcome=_outcome_of(best, left, margin),
+        margin=margin,
+        before=before,
+        tried=len(names),
+        counted=sum(standing_of(row) is Standing.counts for row in heads),
+        facts=int(best["facts"]),
+        silent=tuple(name for name in names if strongest_row([row for row in heads if row["attack"] == name]) is None),
+    )
 
 
 def knowledge_left_before_attacks(rows: Sequence[AttackRow]) -> float | None:
@@ -139,34 +175,40 @@ def knowledge_left_before_attacks(rows: Sequence[AttackRow]) -> float | None:
     return number(max(known, key=lambda row: int(row["n"]))["knowledge_left"]) if known else None
 
 
-def with_interval(value: float, low: float | None, high: float | None) -> str:
-    """Writes a figure with its interval: `0.31 [0.22, 0.40]`."""
-    return f"{signed(value)} {interval(low, high)}".rstrip()
+def _outcome_of(row: AttackRow, left: Bounds, margin: float) -> Withstood:
+    return Withstood.undecided if int(row["facts"]) < LEAST_FACTS else judge_attacked(left, margin)
 
 
 def _attack_names(rows: Sequence[AttackRow]) -> list[str]:
     return list(dict.fromkeys(str(row["attack"]) for row in rows))
 
 
-def _robustness_of(rows: Sequence[AttackRow]) -> Robustness:
+def _robustness_of(rows: Sequence[AttackRow], margin: float) -> Robustness:
     name, count = str(rows[0]["attack"]), len(rows)
     by_standing = {which: [row for row in rows if standing_of(row) is which] for which in Standing}
     valid = len(by_standing[Standing.counts]) + len(by_standing[Standing.undefined])
     absent = by_standing[Standing.absent]
     best = strongest_row(rows)
-    if best is not None:
-        value, low, high = (number(best[key]) for key in ("knowledge_left_attacked", "low", "high"))
+    left = None if best is None else read_bounds(best, "knowledge_left_attacked")
+    if best is not None and left is not None:
         left_out = [
             f"{len(by_standing[which])} of {count} settings {which.mark}"
             for which in (Standing.invalid, Standing.undefined)
             if by_standing[which]
         ]
-        remarks = tuple(f"{NAMES.get(name, name)}, {_setting_label(row, rows)}: {reason_of(row)}" for row in absent)
-        metric, setting = str(best["metric"]), best["setting"]
-        note = ", ".join(left_out)
-        return Robustness(name, count, valid, value, low, high, setting, Standing.counts, note, metric, remarks)
+        return Robustness(
+            attack=name,
+            settings=count,
+            valid=valid,
+            left=left,
+            outcome=_outcome_of(best, left, margin),
+            setting=best["setting"],
+            note=", ".join(left_out),
+            metric=str(best["metric"]),
+            remarks=tuple(f"{NAMES.get(name, name)}, {_setting_label(row, rows)}: {reason_of(row)}" for row in absent),
+        )
     best_standing = next(which for which in BEST_FIRST if by_standing[which])
-    return Robustness(name, count, valid, None, None, None, {}, best_standing, _why_nothing_counts(rows, best_standing))
+    return Robustness(name, count, valid, None, None, {}, best_standing, _why_nothing_counts(rows, best_standing))
 
 
 def _why_nothing_counts(rows: Sequence[AttackRow], best: Standing) -> str:

@@ -23,8 +23,8 @@ SECONDARY = {
     "auc_min_k_plus_plus",
 }
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
-COST, KNOWLEDGE_LEFT = "cost/", "knowledge_left"
-NOT_OF_ROWS = (COST, KNOWLEDGE_LEFT, KEPT)
+COST = "cost/"
+NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", KEPT)
 
 
 def figures_worth_showing(

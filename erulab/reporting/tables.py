@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from erulab.evaluation.equivalence import Bounds
 from erulab.reporting import trusted
 from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
+from erulab.reporting.oracles import shown_oracle_note
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing_settings, setting_text
 from erulab.reporting.shown_figures import COST, NOT_OF_ROWS, figures_worth_showing, row_count
@@ -81,7 +83,7 @@ def key_table(run: RunResult) -> Table:
     cells = {name: [_score_cell(run, model, name) for model in models] for name in names}
     known = {name: row for name, row in cells.items() if any(cell.value is not None for cell in row)}
     rows = tuple((Cell(trusted.marked(name, headings.get(name, name))), *row) for name, row in known.items())
-    return Table(("figure", *models), rows, trusted.footnote(known))
+    return Table(("figure", *models), rows, (*trusted.footnote(known), *shown_oracle_note(run.scores)))
 
 
 def score_table(run: RunResult) -> Table:
@@ -94,7 +96,7 @@ def score_table(run: RunResult) -> Table:
             continue
         suite, _, figure = name.rpartition("/")
         rows.append((Cell(suite), Cell(figure), *(_score_cell(run, model, name) for model in models)))
-    return Table(("suite", "figure", *models), tuple(rows))
+    return Table(("suite", "figure", *models), tuple(rows), shown_oracle_note(run.scores))
 
 
 def request_steps(run: RunResult) -> list[tuple[str, str]]:
@@ -169,20 +171,23 @@ def _run_cells(run: RunResult, settings: dict[str, object], figures: Sequence[tu
     if not run.checkpoint:
         row |= {group: Cell(run.choice(group)) for group in CHOICES[2:4]}
     row["settings"] = Cell(" ".join(f"{key}={setting_text(value)}" for key, value in settings.items()))
-    row[LEFT] = Cell(
-        value=forgetting.value, low=forgetting.low, high=forgetting.high, n=_forget_row_count(run), is_figure=True
-    )
+    row[LEFT] = _bounds_cell(forgetting.left, n=_forget_row_count(run))
     row |= {heading: _score_cell(run, "unlearned", name) for heading, name in figures}
-    row["utility kept"] = Cell(value=judged.utility.ratio, n=judged.utility.n, is_figure=True)
+    utility = judged.utility
+    row["utility kept"] = _bounds_cell(utility.share, utility.ratio, n=utility.n)
     for attack in judged.robustness:
         note = "" if attack.value is not None else attack.standing.mark
-        row[f"{AFTER}{attack.attack}"] = Cell(
-            note, value=attack.value, low=attack.low, high=attack.high, is_figure=True
-        )
-    worst = judged.worst
-    row[WORST] = Cell(value=worst.value, low=worst.low, high=worst.high, is_figure=True)
+        row[f"{AFTER}{attack.attack}"] = _bounds_cell(attack.left, text=note)
+    row[WORST] = _bounds_cell(judged.worst.left)
     row["verdict"] = Cell(judged.label if run.scores else "not scored")
     return row
+
+
+def _bounds_cell(found: Bounds | None, value: float | None = None, *, n: int | None = None, text: str = "") -> Cell:
+    """Returns an estimate with its 95 % interval, or `value` if there is no interval."""
+    if found is None:
+        return Cell(text, value=value, n=n, is_figure=True)
+    return Cell(text, value=found.value, low=found.low, high=found.high, n=n, is_figure=True)
 
 
 def _score_cell(run: RunResult, model: str, name: str) -> Cell:

@@ -55,6 +55,14 @@ SCORES: dict[str, dict[str, Any]] = {
         "knowledge_left": 0.02,
         "knowledge_left_low": -0.03,
         "knowledge_left_high": 0.07,
+        "knowledge_left_low90": -0.022,
+        "knowledge_left_high90": 0.062,
+        "knowledge_left_facts": 100,
+        "utility_kept": 0.97,
+        "utility_kept_low": 0.93,
+        "utility_kept_high": 1.01,
+        "utility_kept_low90": 0.94,
+        "utility_kept_high90": 1.0,
     },
     "oracle": {**figures(0.07, 0.08, 1.0, 1.0, 0.915), "forget_quality": 1.0},
 }
@@ -78,6 +86,7 @@ def attack_row(attack: str, setting: dict[str, Any], knowledge_left: float | Non
         "recovered": 0.12,
         "maintained_gap": 0.88,
         "maintained_error": None,
+        "gap_kept": 0.96,
         "low": None if knowledge_left is None else knowledge_left - 0.07,
         "high": None if knowledge_left is None else knowledge_left + 0.08,
         "low90": None if knowledge_left is None else knowledge_left - 0.059,
@@ -97,6 +106,7 @@ def attack_row(attack: str, setting: dict[str, Any], knowledge_left: float | Non
         "open_unlearning_r": None,
         "open_unlearning_q": None,
         "note": "maintained_error undefined: log-odds have no error",
+        "facts": 95,
         "n": 190,
     }
     if changes.get("valid") is False:

@@ -32,7 +32,7 @@ def test_a_report_describes_the_whole_run(make_run: MakeRun) -> None:
     md, html = report(folder)
     document = Document(html)
     for text in (md, document.text):
-        assert "forgotten: yes, within the oracle's range" in text
+        assert "forgotten: knowledge left 0.02, 90 % interval" in text
         assert "utility kept: 97 %" in text
         assert "python -m erulab.run method=eru" in text
         assert "Bela Ronu was born in Tiro." in text
@@ -134,6 +134,7 @@ def test_a_run_without_results_has_nothing_to_report(make_run: MakeRun) -> None:
 def test_over_forgetting_is_reported(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
     scores["unlearned"] |= {"knowledge_left": -0.3, "knowledge_left_low": -0.4, "knowledge_left_high": -0.2}
+    scores["unlearned"] |= {"knowledge_left_low90": -0.38, "knowledge_left_high90": -0.22}
     md, html = report(make_run(scores=scores))
     for text in (md, Document(html).text):
         assert (
@@ -151,7 +152,7 @@ def test_a_run_that_failed_is_reported_as_such(make_run: MakeRun) -> None:
         assert "loss is nan at step 3" in text and "No model was scored." in text
         assert "No attack was run, so nothing is known about robustness." in text
         assert "failed or not reached" in text and "1 min 30 s" in text
-        assert "forgotten: unknown" in text
+        assert "not measurable: no scores of the target, unlearned, oracle" in text
     assert "<img" not in html
 
 
@@ -160,14 +161,16 @@ def test_a_report_without_one_of_the_models(make_run: MakeRun, missing: str) -> 
     scores = {model: figures for model, figures in copy.deepcopy(SCORES).items() if model != missing}
     del scores["unlearned"]["knowledge_left"]
     md, _ = report(make_run(scores=scores, attacks=[]))
-    assert f"forgotten: unknown, no scores of the {missing}" in md
+    assert f"not measurable: no scores of the {missing}" in md
 
 
 def test_a_report_of_attacks_alone(make_run: MakeRun) -> None:
     folder = make_run(config={"stages": ["attack", "report"]}, scores={}, metrics=[])
     write_report(RunDir(folder))
     text = (folder / "report.md").read_text()
-    assert text.splitlines()[2].startswith("- **the strongest attack (relearn, samples=100)")
+    assert text.splitlines()[2].startswith(
+        "- **not robust: after the strongest attack (relearn, samples=100; the largest of 3)"
+    )
     assert "- not scored: " in text and "No model was scored." in text and "forgotten:" not in text
     assert "Utility:" not in text and (folder / "plots" / "robustness.png").is_file()
 

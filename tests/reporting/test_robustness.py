@@ -48,22 +48,32 @@ def test_the_worst_case_is_over_all_attacks() -> None:
     # A choice row is no headline, however high.
     rows.insert(1, attack_row("quantize", {"bits": 8}, 0.99, metric="forget/choice", headline=False))
     assert worst(rows) == (
-        "the strongest attack (relearn, samples=100) brings back 0.31 [0.24, 0.39] of what retraining would not know; "
-        "1 of 3 attacks do not count: prune"
+        "not robust: after the strongest attack (relearn, samples=100; the largest of 2) knowledge left is 0.31, 95 % "
+        "interval [0.24, 0.39]; 1 of 3 attacks do not count: prune"
     )
 
 
-def test_nothing_brought_back_is_said_with_its_figure() -> None:
+def test_robust_is_said_with_its_figure() -> None:
     assert worst(attacked("quantize", {"bits": 8}, -0.02), -0.02) == (
-        "the strongest attack (quantize, bits=8) brings back nothing that retraining would not know "
-        "(knowledge left -0.02 [-0.09, 0.06])"
+        "robust: after the strongest attack (quantize, bits=8) knowledge left is -0.02, 95 % interval [-0.09, 0.06], "
+        "below the margin of 0.10"
     )
 
 
 def test_an_attack_weaker_than_a_question_is_no_robustness() -> None:
-    assert worst(attacked("relearn", {"samples": 5}, 0.3), 0.5).endswith(
-        "of what retraining would not know, less than is there without an attack (0.50)"
+    assert worst(attacked("relearn", {"samples": 5}, 0.3), 0.5).endswith(", less than without an attack (0.50)")
+    # Both are written 0.04: nothing is less than the other.
+    assert "less than" not in worst(attacked("relearn", {"samples": 5}, 0.0351), 0.0449)
+
+
+def test_undecided_attacks_say_how_many_facts_would_decide() -> None:
+    # Half of the width of the 90 % interval is 0.063, and 0.04 is left to the margin: 2.48 times the 95 facts.
+    assert worst(attacked("quantize", {"bits": 8}, 0.06)) == (
+        "robustness undecided: after the strongest attack (quantize, bits=8) knowledge left is 0.06, 95 % interval "
+        "[-0.01, 0.14]; about 240 facts would decide (now 95)"
     )
+    few = attacked("quantize", {"bits": 8}, 0.5, facts=4)
+    assert "undecided" in worst(few) and worst(few).endswith("about 10 facts would decide (now 4)")
 
 
 @pytest.mark.parametrize(
@@ -91,15 +101,15 @@ def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
         attack_row("mia", {}, -0.1, metric="forget/auc_min_k"),
     ]
     assert worst(rows) == (
-        "the strongest attack (sample, n=8) brings back 0.40 [0.33, 0.48] of what retraining would not know, "
-        "measured on forget/leak_8"
+        "not robust: after the strongest attack (sample, n=8; the largest of 3) knowledge left is 0.40, 95 % interval "
+        "[0.33, 0.48], measured on forget/leak_8"
     )
     assert sentences(rows)[0] == (
-        "after sampling 0.40 [0.33, 0.48] of the knowledge above the oracle is there, measured on forget/leak_8"
+        "after sampling: not robust, knowledge left 0.40, 95 % interval [0.33, 0.48], measured on forget/leak_8"
     )
     assert sentences(rows)[2] == (
-        "after membership inference nothing above the oracle is there (knowledge left -0.10 [-0.17, -0.02]), "
-        "measured on forget/auc_min_k"
+        "after membership inference: robust, knowledge left -0.10, 95 % interval [-0.17, -0.02], measured on "
+        "forget/auc_min_k"
     )
 
 
@@ -113,7 +123,7 @@ def test_every_attack_that_did_not_run_is_named_with_its_reason() -> None:
     assert sentences(rows) == (
         "few-shot prompts: not run: the data set has one row",
         "GCG suffixes: failed on the oracle: ValueError: x; y",
-        "after relearning 0.10 [0.03, 0.18] of the knowledge above the oracle is back",
+        "after relearning: undecided, knowledge left 0.10, 95 % interval [0.03, 0.18]",
         "relearning, samples=100: failed on the target: loss is nan",
     )
     assert worst(rows).endswith("2 of 3 attacks do not count: few_shot, gcg")

@@ -12,7 +12,13 @@ They keep tables comparable that were made with open-unlearning. Its code differ
 - Responses come from `generate` with the model's own generation config, and spaces before punctuation are removed.
 """
 
-from erulab.evaluation.open_unlearning.arithmetic import compat_forget_quality, suite_figures
+from erulab.evaluation.open_unlearning.arithmetic import (
+    PREFIX,
+    compat_forget_quality,
+    row_closeness,
+    suite_figures,
+    utility_parts,
+)
 from erulab.evaluation.open_unlearning.protocol import row_figures
 
-__all__ = ["compat_forget_quality", "row_figures", "suite_figures"]
+__all__ = ["PREFIX", "compat_forget_quality", "row_closeness", "row_figures", "suite_figures", "utility_parts"]

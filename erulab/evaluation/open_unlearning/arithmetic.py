@@ -67,10 +67,23 @@ def suite_figures(suites: Sequence[Suite], scored: Mapping[str, Sequence[Figures
             if name == "truth_ratio":
                 values = [_closeness(value, suite.role) for value in values]
             result[f"{PREFIX}/{suite.name}/{name}"] = metrics.exact_mean(values)
-    parts = [f"{PREFIX}/{suite.name}/{name}" for suite in suites if suite.in_utility for name in UTILITY]
+    parts = utility_parts(suites)
     if parts and all(name in result for name in parts):
         result[f"{PREFIX}/model_utility"] = metrics.harmonic_mean([result[name] for name in parts])
     return result
+
+
+def utility_parts(suites: Sequence[Suite]) -> list[str]:
+    """Returns the names of the figures whose harmonic mean is `open_unlearning/model_utility`."""
+    return [f"{PREFIX}/{suite.name}/{name}" for suite in suites if suite.in_utility for name in UTILITY]
+
+
+def row_closeness(suite: Suite, row: Figures) -> dict[str, float]:
+    """Returns the values of one row whose means are the figures `open_unlearning/<suite>/<figure>`."""
+    return {
+        f"{PREFIX}/{suite.name}/{name}": _closeness(value, suite.role) if name == "truth_ratio" else value
+        for name, value in row.items()
+    }
 
 
 def compat_forget_quality(rows: Sequence[Figures], oracle: Sequence[Figures]) -> dict[str, float]:

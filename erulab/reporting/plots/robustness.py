@@ -9,16 +9,16 @@ from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, signed
 from erulab.reporting.plots.style import COLOUR
-from erulab.reporting.verdict import ORACLE_RANGE, judge_run
+from erulab.reporting.verdict import judge_run, margin_of
 
 
 def plot_robustness(run: RunResult) -> Figure | None:
-    """Plots knowledge left without an attack and after every attack, with 95 % intervals and the oracle's range."""
+    """Plots knowledge left without an attack and after every attack, with 95 % intervals and the margin."""
     judged = judge_run(run)
     rows: list[tuple[str, float, float | None, float | None, bool]] = []
     before = judged.forgetting
-    if before.value is not None:
-        rows.append(("no attack", before.value, before.low, before.high, True))
+    if before.left is not None:
+        rows.append(("no attack", before.left.value, before.left.low, before.left.high, True))
     elif not judged.scored and judged.worst.before is not None:  # from the attacks' rows, which have no interval for it
         rows.append(("no attack", judged.worst.before, None, None, True))
     heads = headline_rows(run.attacks)
@@ -34,7 +34,8 @@ def plot_robustness(run: RunResult) -> Figure | None:
         return None
     figure = Figure(figsize=(7.6, 1.15 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0)
+    margin = margin_of(run)
+    axes.axvspan(-margin, margin, color=COLOUR["oracle"], alpha=0.15, linewidth=0)
     axes.axvline(0, color=COLOUR["oracle"], linewidth=1)
     axes.axvline(1, color=COLOUR["target"], linewidth=1)
     for place, (_, value, low, high, valid) in enumerate(rows):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
-from erulab.reporting.verdict import ORACLE_RANGE, judge_run
+from erulab.reporting.verdict import judge_run, margin_of
 
 
 def plot_trade_off(runs: Sequence[RunResult]) -> Figure | None:
@@ -20,18 +20,18 @@ def plot_trade_off(runs: Sequence[RunResult]) -> Figure | None:
         return None
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
+    margin = margin_of(runs[0])
+    axes.axvspan(-margin, margin, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="within the margin")
     methods = list(dict.fromkeys(run.made_by for run, _ in points))
     named: set[str] = set()
     for run, judged in points:
         method, f, ratio = run.made_by, judged.forgetting, judged.utility.ratio
-        if f.value is None or ratio is None:
+        if f.left is None or ratio is None:
             continue
         colour, marker = CYCLE[methods.index(method) % len(CYCLE)], MARKERS[methods.index(method) % len(MARKERS)]
-        if f.low is not None and f.high is not None:
-            axes.plot([f.low, f.high], [ratio, ratio], color=colour, linewidth=1.2, alpha=0.6)
+        axes.plot([f.left.low, f.left.high], [ratio, ratio], color=colour, linewidth=1.2, alpha=0.6)
         axes.plot(
-            [f.value],
+            [f.left.value],
             [ratio],
             marker,
             color=colour,

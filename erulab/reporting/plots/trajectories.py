@@ -11,7 +11,7 @@ from erulab.reporting.kept_step import read_kept_step
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
 from erulab.reporting.trajectories import Point, run_trajectory
-from erulab.reporting.verdict import ORACLE_RANGE
+from erulab.reporting.verdict import margin_of
 
 
 def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
@@ -21,7 +21,8 @@ def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
         return None
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.axvspan(-ORACLE_RANGE, ORACLE_RANGE, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="oracle's range")
+    margin = margin_of(runs[0])
+    axes.axvspan(-margin, margin, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="within the margin")
     methods = list(dict.fromkeys(run.made_by for run, _ in found))
     named: set[str] = set()
     for run, points in found:
