@@ -40,6 +40,7 @@ class Listing:
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     code: int = 1  # this many columns, from the first on, hold what is typed
+    notes: tuple[str, ...] = ()  # lines below it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif sys.stdout.isatty():
             _print_tables(listings)
         else:
-            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
+            tables = ("\n".join([*("\t".join(row) for row in listing.rows), *listing.notes]) for listing in listings)
             print("\npresets, chosen in the same way:\n".join(tables))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
@@ -116,7 +117,10 @@ def listings_for(what: str) -> list[Listing]:
 def trust_listings() -> list[Listing]:
     """Returns one table per setting of the study of figures: AUC without and with hiders, R and Q of each figure."""
     tables = trust_tables(trusted_figures()).values()
-    return [Listing(table.headings, [tuple(cell.text for cell in row) for row in table.rows]) for table in tables]
+    return [
+        Listing(table.headings, [tuple(cell.text for cell in row) for row in table.rows], notes=table.notes)
+        for table in tables
+    ]
 
 
 def run_parts() -> dict[str, type]:
@@ -148,7 +152,8 @@ def markdown_table(listing: Listing) -> str:
         return f"| {' | '.join(cells[i] for i in filled)} |"
 
     rows = [[_markdown_cell(text, code=i < listing.code) for i, text in enumerate(row)] for row in listing.rows]
-    return "\n".join([line(listing.columns), line(["---"] * len(listing.columns)), *map(line, rows)])
+    table = [line(listing.columns), line(["---"] * len(listing.columns)), *map(line, rows)]
+    return "\n".join([*table, *(f"\n{note}" for note in listing.notes)])
 
 
 def _options_listing(fields: Sequence[OptionField]) -> Listing:
@@ -177,7 +182,7 @@ def _print_tables(listings: Sequence[Listing]) -> None:
         table = Table(*listing.columns)
         for row in listing.rows:
             table.add_row(*map(escape, row))
-        Console().print(table)
+        Console().print(table, *map(escape, listing.notes), sep="\n")
 
 
 if __name__ == "__main__":
