@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.config.messages import USER_ERRORS, exit_with_line
-from erulab.errors import Interrupted, NumericFault
+from erulab.errors import ConfigError, Interrupted, NumericFault
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         study = spec.read_study(options.file)
+        _check_options(study, options)
         if isinstance(study, FigureStudy):
             # It loads torch, which a study of methods needs only once its first run starts.
             from erulab.study.figures_study import run_figure_study
@@ -56,6 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while composing or waiting; a stopped run prints its own message
         return exit_with_line(Interrupted("stopped; type the same command to continue"))
     return 0
+
+
+def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> None:
+    """Refuses options of the other kind of study.
+
+    Raises:
+        ConfigError: one was typed.
+    """
+    of_figures = {"--only": options.only is not None, "--write": options.write}
+    other = {"--tune-only": options.tune_only} if isinstance(study, FigureStudy) else of_figures
+    for name in (name for name, typed in other.items() if typed):
+        kind = "methods" if isinstance(study, FigureStudy) else "figures"
+        raise ConfigError(f"{name} is for a study of {kind}, and {options.file} is none; leave it out")
 
 
 def _run_study(study: Study, options: argparse.Namespace) -> None:

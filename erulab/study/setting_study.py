@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from erulab.errors import ConfigError
 from erulab.launching.job import Job
 from erulab.stages import learn, unlearn
 from erulab.study import work
@@ -14,6 +15,7 @@ from erulab.study.figures_spec import FigureSetting
 from erulab.study.models_for_figures import ModelMaker, check_changing_attack
 from erulab.study.spec import expand_sweep
 from erulab.study.trust import Figures, JudgedModel
+from erulab.typed import did_you_mean
 
 # Figures that compare a model with the oracle of its run. The oracle's own value is fixed by that, so an AUC of them
 # would say nothing.
@@ -96,7 +98,14 @@ class SettingStudy:
         return judged[:count], judged[count:], notes[count:]
 
     def counts_for_robustness(self, model: JudgedModel, models: Sequence[JudgedModel]) -> bool:
-        """Returns whether R and Q are computed of the model: a hider that knows, or unlearned with utility kept."""
+        """Returns whether R and Q are computed of the model: a hider that knows, or unlearned, with utility kept.
+
+        Raises:
+            ConfigError: the figure of utility was not measured.
+        """
+        if self._setting.utility not in model.figures:
+            near = did_you_mean(self._setting.utility, model.figures)
+            raise ConfigError(f"utility: {self._setting.utility} is not a figure of the runs{near}; see scores.json")
         target = next(other for other in models if other.run == model.run and other.name == "target")
         kept = model.figures[self._setting.utility] >= self._setting.kept * target.figures[self._setting.utility]
         return kept and (model.role == "unlearned" or (model.role == "hider" and model.knows is True))
