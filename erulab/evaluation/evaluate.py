@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import erulab.evaluation.protocols  # noqa: F401  # registers erulab's own measures
 from erulab.data.rows import Suite
 from erulab.evaluation import open_unlearning
+from erulab.evaluation.budget import Budget, choose_budget
+from erulab.evaluation.drafts import begun_prompt
 from erulab.evaluation.generation import generate
 from erulab.evaluation.measures import RequestBuilder, RowResults, request_key, row_requests
 from erulab.evaluation.row_score import RowScore
@@ -24,6 +26,7 @@ def evaluate(
     ranks: Ranks,
     *,
     for_attacks_only: bool = False,
+    budget: Budget | None = None,
 ) -> list[RowScore]:
     """Scores the evaluated rows of the suites, in order. Every rank gets the scores of all rows.
 
@@ -32,7 +35,9 @@ def evaluate(
         suites: the suites to score.
         options: the run's `evaluation` options.
         for_attacks_only: see `RequestBuilder`.
+        budget: tokens per forward; None: chosen from the options.
     """
+    budget = budget or choose_budget(loaded, options, ranks)
     builder = RequestBuilder(loaded.chat, options, for_attacks_only)
     suite_rows = [(suite, row) for suite in suites for row in evaluated_rows(suite, options)]
     requests_of_rows = [row_requests(suite, row, builder) for suite, row in suite_rows]
@@ -40,11 +45,14 @@ def evaluate(
     requests = [request for own in requests_of_rows for request in own.requests]
     with_moments = {request for own in requests_of_rows if own.needs_moments for request in own.requests}
     scores = (
-        score(loaded.policy, requests, loaded.pad_id, options.batch_tokens, ranks, with_moments) if requests else []
+        score(loaded.policy, requests, loaded.pad_id, budget.scoring, ranks, with_moments, budget.head_positions)
+        if requests
+        else []
     )
     known = dict(zip(map(request_key, requests), scores, strict=True))
-    prompts = [own.prompt for own in requests_of_rows if own.prompt is not None]
-    responses = iter(generate(loaded, prompts, options.batch_tokens, ranks) if prompts else [])
+    begun = [begun_prompt(own, known, loaded.chat.stop_ids) for own in requests_of_rows]
+    prompts = [prompt for prompt in begun if prompt is not None]
+    responses = iter(generate(loaded, prompts, budget.generation, ranks) if prompts else [])
     compat: list[dict[str, float]] = [{} for _ in suite_rows]
     if options.compat is Compat.open_unlearning and not for_attacks_only:
         compat = open_unlearning.row_figures(loaded, suite_rows, options, ranks)

@@ -13,6 +13,7 @@ from typing import Any
 from erulab.data.measures import Answers
 from erulab.data.rows import Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
+from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.knowledge import knowledge_left, knowledge_values
 from erulab.evaluation.measurable import why_not_measurable
@@ -67,8 +68,11 @@ def _score(
             count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
             what = "unlearned model" if role == "unlearned" else role
             announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
-        rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
+        budget = choose_budget(load(), context.config.evaluation, context.ranks)
+        rows = evaluate(load(), suites, context.config.evaluation, context.ranks, budget=budget)
         if context.ranks.first:
+            # Figures depend on it by rounding only, so it is in no key; whoever compares bits finds it here.
+            (folder / "batch_tokens.json").write_text(json.dumps(asdict(budget)))
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
 
