@@ -9,15 +9,18 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from erulab.bench import measure
 from erulab.bench.plain_evaluation import PlainEvaluation
 from erulab.config.compose import compose_config
+from erulab.costs.ledger import forget_peak_memory, peak_memory
 from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark
 from erulab.evaluation.aggregate import aggregate
+from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
@@ -29,6 +32,7 @@ from erulab.tokens.truncation import truncate_to_context
 
 DEFAULTS = ("model=smollm2_135m", "dataset=tofu", "attack=none", "tracker=none")
 EXPLANATION = """\
+Without evaluation.batch_tokens=N, erulab chooses its tokens per forward itself, as a run does.
 seconds: of the median round; the two ways take turns.
 teacher-forced: probability, truth ratio, extraction strength, exact memorisation of each suite.
 generated: ROUGE-L recall and exact match, which may differ where two tokens are equally likely."""
@@ -63,6 +67,8 @@ def run(options: argparse.Namespace) -> None:
         f"{len(suites)} suites, {torch.get_num_threads()} threads",
         flush=True,
     )
+    budget = choose_budget(loaded, config.evaluation, Ranks())
+    print(f"tokens per forward: {budget.scoring} scored, {budget.generation} in a batch of generation", flush=True)
     forced_only = dataclasses.replace(config.evaluation, generate=False)
     model = copy.deepcopy(loaded.model)
     model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
@@ -73,10 +79,15 @@ def run(options: argparse.Namespace) -> None:
         "plain, teacher-forced": TimedScoring(lambda: plain.forced(suites)),
         "plain, generated": TimedScoring(lambda: plain.generated(suites)),
     }
+    generation = WatchedGeneration(loaded)
     for _ in range(options.rounds):
         for way in ways.values():
+            generation.watched = way is ways["erulab"]
             way.take()
     _print_table(*ways.values())
+    print(generation.against_limit(ways["erulab"].typical - ways["erulab, teacher-forced"].typical, options.rounds))
+    print(f"erulab held at most {ways['erulab'].memory / 1e9:.2f} GB beyond what the process held before it")
+    print(EXPLANATION)
 
 
 @dataclass
@@ -86,10 +97,14 @@ class TimedScoring:
     score: Callable[[], Mapping[str, float]]
     seconds: list[float] = field(default_factory=list)
     figures: Mapping[str, float] = field(default_factory=dict)
+    memory: int = 0  # bytes at the peak of any round beyond those held before it
 
     def take(self) -> None:
         """Runs and times one round."""
+        forget_peak_memory(measure.DEVICE.type)
+        held = peak_memory(measure.DEVICE.type)
         self.seconds.append(measure.seconds(self._score))
+        self.memory = max(self.memory, peak_memory(measure.DEVICE.type) - held)
 
     @property
     def typical(self) -> float:
@@ -98,6 +113,32 @@ class TimedScoring:
 
     def _score(self) -> None:
         self.figures = self.score()
+
+
+class WatchedGeneration:
+    """Counts the forwards of a model in which responses are generated, and compares them with reading its weights."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.watched = False
+        self._bytes = sum(weight.nbytes for weight in loaded.model.parameters())
+        self._steps = self._tokens = 0
+        # Teacher-forced scoring runs the model inside the head's module: only generation calls this one.
+        loaded.model.register_forward_hook(self._count)
+
+    def _count(self, model: torch.nn.Module, arguments: Any, result: Any) -> None:
+        if self.watched:
+            self._steps += 1
+            self._tokens += len(result.logits)
+
+    def against_limit(self, seconds: float, rounds: int) -> str:
+        """Returns a sentence that compares the seconds of generation with the physical limit of reading the weights."""
+        tokens, steps, speed = self._tokens / rounds, self._steps / rounds, measure.memory_bandwidth()
+        once = self._bytes / speed
+        return (
+            f"generation: {tokens:.0f} tokens in {steps:.0f} forwards, {seconds:.3g} s; reading the weights "
+            f"({self._bytes / 1e9:.3g} GB at {speed / 1e9:.3g} GB/s) once per token takes {tokens * once:.3g} s, once per "
+            f"forward {steps * once:.3g} s"
+        )
 
 
 def _score_with_erulab(loaded: LoadedModel, benchmark: Benchmark, options: EvaluationOptions) -> dict[str, float]:
@@ -119,7 +160,6 @@ def _print_table(ours: TimedScoring, ours_forced: TimedScoring, forced: TimedSco
     for name, mine, other, difference in lines:
         shown = "" if difference is None else f"{difference:.0e}"
         print(f"{name:16}{mine:12.3g}{other:12.3g}{other / mine:12.2f}{shown:>12}")
-    print(EXPLANATION)
 
 
 def _largest_difference(ours: Mapping[str, float], plain: Mapping[str, float]) -> float:

@@ -15,7 +15,9 @@ def test_cache_bytes_are_those_of_keys_and_values(family: str) -> None:
     model = model_of(CONFIGS[family], "eager").eval()
     with torch.no_grad():
         cache = model(input_ids=torch.tensor([[2, 3, 4, 5, 6]]), use_cache=True).past_key_values
-    held = sum(tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values))
+    held = sum(
+        tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values)
+    )
     assert cache_bytes(ModelShape.from_config(model.config.to_dict()), 4) * 5 == held
 
 

@@ -67,9 +67,10 @@ def test_a_fixed_number_is_taken_and_all_ranks_agree(monkeypatch: pytest.MonkeyP
     free = iter([4 * GIB, 2**20])
     monkeypatch.setattr(budget, "free_memory", lambda: next(free))
     one, other = on_ranks(2, lambda ranks: choose_budget(loaded, EvaluationOptions(), ranks))  # type: ignore[arg-type]
-    assert one == other and one.generation < cpu_budget(
-        ModelShape.from_config(loaded.model.config.to_dict()), 4, 4 * GIB
-    ).generation
+    assert (
+        one == other
+        and one.generation < cpu_budget(ModelShape.from_config(loaded.model.config.to_dict()), 4, 4 * GIB).generation
+    )
 
 
 def test_free_memory_is_of_this_machine() -> None:

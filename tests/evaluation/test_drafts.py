@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
-from erulab.data.rows import Benchmark, Role, Suite
-from erulab.evaluation import evaluate as evaluation
+from erulab.data.rows import Benchmark
 from erulab.evaluation.drafts import begun_prompt
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.generation import generate
 from erulab.evaluation.measures import RowRequests, request_key
 from erulab.evaluation.prompt import Draw, Prompt
-from erulab.evaluation.scoring import Score, Token
+from erulab.evaluation.scoring import Score, Token, score
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded
+from tests.evaluation.test_generation import PROMPTS, Numbers, naive, prompts
+from tests.samples import tiny
 
 STOP = 9
 
@@ -56,28 +56,34 @@ def test_other_requests_show_nothing() -> None:
     assert begun_prompt(RowRequests((other,), prompt, lambda results: {}), scores, (STOP,)) == prompt
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_responses_are_those_of_generation_alone(
-    world: Benchmark, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, shift: int
-) -> None:
-    """Rows whose answers are the model's own responses, cut and continued by those of another row, or whole."""
-    rows = world.suite("forget").rows[:6]
-    options = EvaluationOptions(max_new_tokens=8)
-    alone = generate(
-        loaded, [Prompt(tuple(loaded.chat.encode_prompt(row)), 8) for row in rows], 10_000, Ranks()
-    )
-    pieces = [response.split() for response in alone]
-    texts = [" ".join(own[: 3 * shift or None] + shift * other) for own, other in pairwise([*pieces, pieces[0]])]
-    asked = [
-        replace(row, response=text, value="", prefix="", candidates=()) for row, text in zip(rows, texts, strict=True)
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+def test_responses_are_those_of_an_argmax_loop(kind: str, batch_tokens: int) -> None:
+    """The scored answers begin as the model's own responses do, from no token on to all of them with their end."""
+    model = tiny.random_model(kind)
+    stop = int(naive(model, PROMPTS[0], ()).split()[5])
+    loaded = LoadedModel(model, None, Numbers((stop,)))  # type: ignore[arg-type]
+    expected = [naive(model, prompt, (stop,)) for prompt in PROMPTS]
+    rows = []
+    for i, (prompt, response) in enumerate(zip(prompts(PROMPTS), expected, strict=True)):
+        ids = (*map(int, response.split()), stop)
+        answer = ids if i == 0 else (*ids[:i], (ids[i % len(ids)] + 1) % tiny.VOCABULARY, 7)
+        request = Encoded("", (*prompt.ids, *answer), len(prompt.ids), len(prompt.ids) + len(answer))
+        rows.append(RowRequests((request,), prompt, lambda results: {}))
+    requests = [row.requests[0] for row in rows]
+    scores = score(loaded.policy, requests, 1, batch_tokens, Ranks())
+    known = dict(zip(map(request_key, requests), scores, strict=True))
+    asked = [begun_prompt(row, known, (stop,)) for row in rows]
+    assert [prompt.begun for prompt in asked if prompt] == [
+        len(expected[0].split()) + 1,
+        *(min(i, len(expected[i].split()) + 1) for i in range(1, len(PROMPTS))),
     ]
-    seen: list[Prompt] = []
+    found = generate(loaded, [prompt for prompt in asked if prompt], batch_tokens, Ranks())
+    assert found == expected
 
-    def watched(loaded: LoadedModel, prompts: list[Prompt], batch_tokens: int, ranks: Ranks) -> list[str]:
-        seen.extend(prompts)
-        return generate(loaded, prompts, batch_tokens, ranks)
 
-    monkeypatch.setattr(evaluation, "generate", watched)
-    found = evaluate(loaded, [Suite("forget", Role.FORGET, tuple(asked))], options, Ranks())
-    assert [row.response for row in found] == alone
-    assert sum(prompt.begun for prompt in seen) >= 3 * len(rows) - 4
+def test_an_evaluation_gives_the_responses_of_generation_alone(world: Benchmark, loaded: LoadedModel) -> None:
+    suite = world.suite("forget")
+    asked = [Prompt(tuple(loaded.chat.encode_prompt(row)), 6) for row in suite.rows]
+    alone = generate(loaded, asked, 10_000, Ranks())
+    assert [row.response for row in evaluate(loaded, [suite], EvaluationOptions(max_new_tokens=6), Ranks())] == alone
