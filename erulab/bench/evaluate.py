@@ -6,7 +6,9 @@ import argparse
 import copy
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,23 +71,21 @@ def run(options: argparse.Namespace) -> None:
     )
     budget = choose_budget(loaded, config.evaluation, Ranks())
     print(f"tokens per forward: {budget.scoring} scored, {budget.generation} in a batch of generation", flush=True)
-    forced_only = dataclasses.replace(config.evaluation, generate=False)
     model = copy.deepcopy(loaded.model)
     model.set_attn_implementation(Attention.sdpa.value)  # transformers' own
     plain = PlainEvaluation(dataclasses.replace(loaded, model=model), config.evaluation.max_new_tokens)
     ways = {
         "erulab": TimedScoring(lambda: _score_with_erulab(loaded, benchmark, config.evaluation)),
-        "erulab, teacher-forced": TimedScoring(lambda: _score_with_erulab(loaded, benchmark, forced_only)),
         "plain, teacher-forced": TimedScoring(lambda: plain.forced(suites)),
         "plain, generated": TimedScoring(lambda: plain.generated(suites)),
     }
     generation = WatchedGeneration(loaded)
     for _ in range(options.rounds):
-        for way in ways.values():
-            generation.watched = way is ways["erulab"]
-            way.take()
-    _print_table(*ways.values())
-    print(generation.against_limit(ways["erulab"].typical - ways["erulab, teacher-forced"].typical, options.rounds))
+        for name, way in ways.items():
+            with generation.watch() if name == "erulab" else nullcontext():
+                way.take()
+    _print_table(ways["erulab"], generation.typical, ways["plain, teacher-forced"], ways["plain, generated"])
+    print(generation.against_limit())
     print(f"erulab held at most {ways['erulab'].memory / 1e9:.2f} GB beyond what the process held before it")
     print(EXPLANATION)
 
@@ -116,28 +116,49 @@ class TimedScoring:
 
 
 class WatchedGeneration:
-    """Counts the forwards of a model in which responses are generated, and compares them with reading its weights."""
+    """Times the forwards in which a model generates responses, counts them, and compares with reading its weights."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.watched = False
-        self._bytes = sum(weight.nbytes for weight in loaded.model.parameters())
+        self._model = loaded.model
+        self._steps = self._tokens = 0  # of the last round
+        self._first = 0.0  # when the first forward of the round began
+        self._seconds: list[float] = []
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Counts the forwards inside the context, one round; it ends when the responses have been judged."""
         self._steps = self._tokens = 0
-        # Teacher-forced scoring runs the model inside the head's module: only generation calls this one.
-        loaded.model.register_forward_hook(self._count)
+        # Teacher-forced scoring runs the blocks without the head's module, so only generation calls the whole model.
+        hooks = [self._model.register_forward_pre_hook(self._begin), self._model.register_forward_hook(self._count)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._seconds.append(time.perf_counter() - self._first)
+
+    @property
+    def typical(self) -> float:
+        """Returns the seconds of the median round, from the first forward of generation on."""
+        return statistics.median(self._seconds)
+
+    def _begin(self, model: torch.nn.Module, arguments: Any) -> None:
+        if not self._steps:
+            self._first = time.perf_counter()
 
     def _count(self, model: torch.nn.Module, arguments: Any, result: Any) -> None:
-        if self.watched:
-            self._steps += 1
-            self._tokens += len(result.logits)
+        self._steps += 1
+        self._tokens += len(result.logits)
 
-    def against_limit(self, seconds: float, rounds: int) -> str:
-        """Returns a sentence that compares the seconds of generation with the physical limit of reading the weights."""
-        tokens, steps, speed = self._tokens / rounds, self._steps / rounds, measure.memory_bandwidth()
-        once = self._bytes / speed
+    def against_limit(self) -> str:
+        """Returns a sentence that compares generation with the physical limit of reading the weights."""
+        size = sum(weight.nbytes for weight in self._model.parameters())
+        speed = measure.memory_bandwidth()
+        once = size / speed
         return (
-            f"generation: {tokens:.0f} tokens in {steps:.0f} forwards, {seconds:.3g} s; reading the weights "
-            f"({self._bytes / 1e9:.3g} GB at {speed / 1e9:.3g} GB/s) once per token takes {tokens * once:.3g} s, once per "
-            f"forward {steps * once:.3g} s"
+            f"generation: {self._tokens} tokens in {self._steps} forwards, {self.typical:.3g} s; reading the weights "
+            f"({size / 1e9:.3g} GB at {speed / 1e9:.3g} GB/s) once per token takes {self._tokens * once:.3g} s, "
+            f"once per forward {self._steps * once:.3g} s"
         )
 
 
@@ -145,15 +166,15 @@ def _score_with_erulab(loaded: LoadedModel, benchmark: Benchmark, options: Evalu
     return aggregate(evaluate(loaded, benchmark.suites, options, Ranks()), benchmark)
 
 
-def _print_table(ours: TimedScoring, ours_forced: TimedScoring, forced: TimedScoring, generated: TimedScoring) -> None:
+def _print_table(ours: TimedScoring, ours_generated: float, forced: TimedScoring, generated: TimedScoring) -> None:
     lines = (
-        ("teacher-forced", ours_forced.typical, forced.typical, _largest_difference(ours.figures, forced.figures)),
         (
-            "generated",
-            ours.typical - ours_forced.typical,
-            generated.typical,
-            _largest_difference(ours.figures, generated.figures),
+            "teacher-forced",
+            ours.typical - ours_generated,
+            forced.typical,
+            _largest_difference(ours.figures, forced.figures),
         ),
+        ("generated", ours_generated, generated.typical, _largest_difference(ours.figures, generated.figures)),
         ("both", ours.typical, forced.typical + generated.typical, None),
     )
     print(f"{'figures':16}{'erulab s':>12}{'plain s':>12}{'time ratio':>12}{'differ by':>12}")
