@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # The common opening of a batch's prompts is computed once if that saves at least so many tokens.
 SHARED = 32
 # Matrices are stored by columns for at least so many steps of generation.
-FEW = 16
+FEW = 32
 # Ended rows are removed once they are this share of the batch; less often, because each removal copies the cache.
 ENDED = 0.2
 
