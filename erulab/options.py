@@ -15,6 +15,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from erulab.roles import oracle_roles
+
 MOST_EPOCHS = 1_000_000
 # Options of `evaluation` that change no figure.
 NOT_IN_SCORES = ("batch_tokens", "samples")
@@ -201,6 +203,7 @@ class TargetOptions:
     schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
     clip: float = 1.0  # largest gradient norm; 0: no clipping
     seed: int = 0  # draws the order of rows and, for a model from scratch, its initial weights
+    oracle_seeds: int = 1  # number of oracles, learned with seed, seed + 1, ...; their spread is in the interval of K
 
     def __post_init__(self) -> None:
         require_positive("lr", self.lr)
@@ -210,6 +213,7 @@ class TargetOptions:
         require_not_negative("weight_decay", self.weight_decay)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         require_not_negative("clip", self.clip)
+        require_positive("oracle_seeds", self.oracle_seeds)
 
 
 def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,6 +338,11 @@ class RunConfig:
         """The stages among target and oracle that the run learns from base weights."""
         given = {Stage.target: self.model.target, Stage.oracle: self.model.oracle}
         return [stage for stage, path in given.items() if stage in self.stages and path is None]
+
+    @property
+    def oracles(self) -> list[str]:
+        """The roles of the run's oracles: "oracle", and "oracle@2", ... if several are given or learned."""
+        return oracle_roles(len(self.model.oracles) or self.target.oracle_seeds)
 
     @property
     def only_given_models(self) -> bool:

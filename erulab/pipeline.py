@@ -21,6 +21,7 @@ from erulab.methods.base import StandIn
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
+from erulab.roles import ORACLE
 from erulab.rundir import RunDir
 from erulab.stages import attack, checks, evaluate, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
@@ -54,13 +55,14 @@ class Pipeline:
         context = self._context
         checks.run_stage_checks(context)
         self._note_data()
-        target = self._learned_model("target", context.config.model.target, Stage.target)
-        oracle = self._learned_model("oracle", context.config.model.oracle, Stage.oracle)
+        model = context.config.model
+        target = self._learned_models(Stage.target, ["target"], [] if model.target is None else [model.target])
+        oracles = self._learned_models(Stage.oracle, context.config.oracles, model.oracles)
+        # The first oracle is that of attacks and of the choice of a step; further ones measure how oracles differ.
+        oracle = oracles.get(ORACLE)
         if context.attacks:  # before hours of unlearning
             self._require("oracle", oracle)
-        unlearned = self._unlearned_models(target, oracle)
-        models = {"target": target, **unlearned, "oracle": oracle}
-        known = {role: ref for role, ref in models.items() if ref is not None}
+        known = {**target, **self._unlearned_models(target.get("target"), oracle), **oracles}
         evaluated = self._evaluate(known) if Stage.evaluate in self._wanted else None
         if context.attacks:
             self._attack(known, evaluated)
@@ -78,22 +80,36 @@ class Pipeline:
             log.warning("%s", note)
         self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *unknown], "done": True}
 
-    def _learned_model(self, role: str, given: str | None, stage: Stage) -> ModelRef | None:
-        """Returns the target or oracle: given, learned now or in an earlier run; None if there is none."""
-        if given is not None:
-            return self._given_model(given)
+    def _learned_models(self, stage: Stage, roles: Sequence[str], given: Sequence[str]) -> dict[str, ModelRef]:
+        """Returns the target or the oracles by role: given, learned now or in an earlier run; {} if there is none.
+
+        Args:
+            given: the folders or hub ids that the user names, one per role; empty: the models are learned.
+        Raises:
+            DataError: earlier runs learned some of the oracles, and this one is not to learn the others.
+        """
+        if given:
+            return {role: self._given_model(path) for role, path in zip(roles, given, strict=True)}
         if stage in self._wanted:
-            product = learn.learn(self._context, role)
-            self._finish_stage(role, [product])
+            products = [learn.learn(self._context, role) for role in roles]
+            self._finish_stage(stage.value, products)
         elif self._context.config.only_given_models:
-            return None  # a model that happens to lie in the cache is no part of the command
+            return {}  # a model that happens to lie in the cache is no part of the command
         else:
-            found = learn.find_learned(self._context, role)
-            if found is None:
-                return None
-            product = found
-        self._trainings[role] = product.costs
-        return ModelRef(product.key, str(product.folder / "model"))
+            found = [learn.find_learned(self._context, role) for role in roles]
+            products = [product for product in found if product is not None]
+            if not products:
+                return {}
+            if len(products) < len(roles):
+                raise DataError(
+                    f"{len(products)} of target.oracle_seeds={len(roles)} oracles have been learned with these "
+                    "settings; add oracle to stages, or type target.oracle_seeds=1"
+                )
+        self._trainings |= {role: product.costs for role, product in zip(roles, products, strict=True)}
+        return {
+            role: ModelRef(product.key, str(product.folder / "model"))
+            for role, product in zip(roles, products, strict=True)
+        }
 
     def _given_model(self, path: str) -> ModelRef:
         checks.check_given_model(self._context, path)

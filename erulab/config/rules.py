@@ -166,6 +166,16 @@ def check_stages(config: RunConfig) -> None:
         )
 
 
+def check_oracles(config: RunConfig) -> None:
+    """Refuses to count the oracles to learn where they are given."""
+    given, seeds = config.model.oracles, config.target.oracle_seeds
+    if given and seeds > 1:
+        raise ConfigError(
+            f"target.oracle_seeds={seeds} learns that many oracles, and model.oracle={','.join(given)} gives them; "
+            "leave out one of the two (model.oracle=[FOLDER,FOLDER] gives several)"
+        )
+
+
 def check_engine(config: RunConfig) -> None:
     """Refuses what the engine cannot do. Job planning asks again once `engine=auto` has become a definite engine."""
     engine = config.engine
@@ -224,6 +234,7 @@ CHECKS: tuple[Check, ...] = (
     check_artifacts,
     check_compile,
     check_stages,
+    check_oracles,
     check_kept_step,
     check_data_set,
     check_engine,

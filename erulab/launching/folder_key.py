@@ -29,11 +29,15 @@ def folder_key(config: RunConfig) -> str:
     values = {key: value for key, value in config_to_dict(config).items() if key not in NOT_IN_KEY}
     for part in ("trainer", "target"):
         values[part] = product_options(values[part])
+    if values["target"]["oracle_seeds"] == 1:  # as before there could be several: finished runs keep their folders
+        del values["target"]["oracle_seeds"]
     values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
-        if checkpoint is not None and Path(checkpoint).is_dir():
-            values["model"][key] = folder_identity(checkpoint)
+        if isinstance(checkpoint, list):
+            values["model"][key] = [_identity_if_folder(one) for one in checkpoint]
+        elif checkpoint is not None:
+            values["model"][key] = _identity_if_folder(checkpoint)
     tokenizer = values["model"].get("tokenizer")
     if tokenizer is not None and Path(tokenizer).is_dir():
         values["model"]["tokenizer"] = files_identity(Path(tokenizer))
@@ -52,6 +56,10 @@ def folder_key(config: RunConfig) -> str:
     else:
         del values["benchmark"]
     return short_hash(values)
+
+
+def _identity_if_folder(checkpoint: str) -> str:
+    return folder_identity(checkpoint) if Path(checkpoint).is_dir() else checkpoint
 
 
 def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def validate_given(options: ModelOptions) -> None:
     Raises:
         EnvironmentFault, IntegrityFault, DataError: one line each.
     """
-    for source in (options.target, options.oracle, options.unlearned):
+    for source in (options.target, *options.oracles, options.unlearned):
         if source is not None:
             check_source(source)
 

@@ -49,6 +49,7 @@ class TinyOptions(ModelOptions):
     heads: int = 4  # attention heads
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive("layers", self.layers)
         require_positive("heads", self.heads)
         # Rotary embeddings rotate pairs of a head's channels.

@@ -171,7 +171,8 @@ def _training_flops(
     learning = step_flops(shape, learning_step(config, sizes, processes), learning_gradients(config, shape))
     for stage in learned_stages(config):
         rows = sizes.target_rows if stage is Stage.target else sizes.oracle_rows
-        steps = total_steps(rows, options.epochs, options.global_batch)
+        models = 1 if stage is Stage.target else len(config.oracles)
+        steps = models * total_steps(rows, options.epochs, options.global_batch)
         yield stage.name, steps, steps * learning.total
     if step is None:
         return

@@ -18,6 +18,7 @@ from erulab.reporting.attack_tables import attack_table, every_attack_row_table,
 from erulab.reporting.costs import cost_table
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
+from erulab.reporting.oracles import spread_sentence
 from erulab.reporting.rendering import Table
 from erulab.reporting.settings import flat_settings, setting_text
 from erulab.reporting.tables import comparison_table, key_table, request_table, score_table
@@ -26,7 +27,7 @@ from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "robustness": "Knowledge left without an attack and after each one. The green band is the oracle's range.",
+    "robustness": "Knowledge left without an attack and after each one. The green band is the margin.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "heat": "Knowledge left by attack and metric. Hatched cells say nothing about robustness.",
     "relearning": "The three models before and after relearning, by the number of rows relearned.",
@@ -125,6 +126,7 @@ def _template_values(run: RunResult) -> dict[str, Any]:
         "verdict": judged,
         "tone": _verdict_tone(judged),
         "data_notes": run.stages.get("data", {}).get("notes", []),
+        "oracles": spread_sentence(run.scores),
         "over": judged.forgetting.outcome is Outcome.over,
         "captions": CAPTIONS,
         "settings": [(key, setting_text(value)) for key, value in flat_settings(run.config).items()],

@@ -24,7 +24,7 @@ SECONDARY = {
 }
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
 COST = "cost/"
-NOT_OF_ROWS = (COST, "knowledge_left", "utility_kept", KEPT)
+NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", KEPT)
 
 
 def figures_worth_showing(

@@ -9,6 +9,7 @@ from erulab.evaluation.equivalence import Bounds
 from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
+from erulab.reporting.oracles import shown_oracle_note
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing_settings, setting_text
 from erulab.reporting.shown_figures import COST, NOT_OF_ROWS, figures_worth_showing, row_count
@@ -77,7 +78,7 @@ def key_table(run: RunResult) -> Table:
     headings = {} if run.checkpoint else few
     rows = [(Cell(headings.get(name, name)), *(_score_cell(run, model, name) for model in models)) for name in names]
     known = tuple(row for row in rows if any(cell.value is not None for cell in row))
-    return Table(("figure", *models), known)
+    return Table(("figure", *models), known, shown_oracle_note(run.scores))
 
 
 def score_table(run: RunResult) -> Table:
@@ -90,7 +91,7 @@ def score_table(run: RunResult) -> Table:
             continue
         suite, _, figure = name.rpartition("/")
         rows.append((Cell(suite), Cell(figure), *(_score_cell(run, model, name) for model in models)))
-    return Table(("suite", "figure", *models), tuple(rows))
+    return Table(("suite", "figure", *models), tuple(rows), shown_oracle_note(run.scores))
 
 
 def request_steps(run: RunResult) -> list[tuple[str, str]]:

@@ -66,11 +66,17 @@ def check_target(context: Context) -> None:
 
 
 def check_oracle(context: Context) -> None:
-    """Checks that the data set has rows for the oracle, unless it is given or not needed.
+    """Checks that the data set has rows for the oracle, unless it is given or not needed, and that given ones differ.
 
     Raises:
         DataError: it has none.
+        ConfigError: two given oracles are the same model, which would make their spread too small.
     """
+    known: dict[str, str] = {}
+    for path in context.config.model.oracles:
+        same = known.setdefault(context.loader.given(path).key, path)
+        if same != path:
+            raise ConfigError(f"model.oracle: {same} and {path} are the same model; name each oracle once")
     method = methods.build(context.config.method)
     retrains = context.unlearns and isinstance(method, StandIn) and method.stands_for == "oracle"
     needed = Stage.oracle in context.config.stages or context.attacks or retrains

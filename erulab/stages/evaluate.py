@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from erulab.data.measures import Answers
-from erulab.data.rows import Suite
+from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate
 from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
-from erulab.evaluation.knowledge import knowledge_left, knowledge_values
-from erulab.evaluation.measurable import why_not_measurable
+from erulab.evaluation.intervals import ratio_interval
+from erulab.evaluation.knowledge_figures import knowledge_left_figures
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES, EvaluationOptions
 from erulab.reporting.console import announce
+from erulab.roles import oracles_among
 from erulab.stages.cache import Product
 from erulab.stages.context import Context, LoadedBenchmark
 from erulab.training.loader import ModelRef
@@ -93,8 +95,8 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
     one. With `trainer.keep=best` forget and held-out rows count only if their facts did not choose the step.
 
     Args:
-        rows: role ("target", "unlearned", "oracle", as far as the run has them) -> row scores of the data set and of
-            each extra benchmark. The figures of an extra benchmark have its name in front.
+        rows: role ("target", "unlearned", "oracle", "oracle@2", as far as the run has them) -> row scores of the data
+            set and of each extra benchmark. The figures of an extra benchmark have its name in front.
     """
     left_out = context.choosing_facts
     rows = {name: [[*without_facts(scored[0], left_out)], *scored[1:]] for name, scored in rows.items()}
@@ -112,28 +114,37 @@ def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> di
             own = part.fitted.name
             has_name = all(figure.startswith(own) and figure not in result[name] for figure in more)
             result[name] |= {figure if has_name else f"{own}/{figure}": value for figure, value in more.items()}
-    if {"target", "unlearned", "oracle"} <= rows.keys():
-        values, clusters = knowledge_values(rows["unlearned"][0])
-        target, _ = knowledge_values(rows["target"][0])
-        retrained, _ = knowledge_values(rows["oracle"][0])
-        figure = knowledge_left(values, target, retrained, clusters)
-        result["unlearned"] |= {
-            "knowledge_left": figure.value,
-            "knowledge_left_low": figure.low,
-            "knowledge_left_high": figure.high,
-            "knowledge_left_low90": figure.low90,
-            "knowledge_left_high90": figure.high90,
-        }
-        result["unlearned"]["knowledge_left_facts"] = len(set(clusters))
-        if note := why_not_measurable(rows["target"][0], rows["oracle"][0]) or figure.reason:
-            result["unlearned"]["knowledge_left_note"] = note
+    for name, more in knowledge_left_figures({name: scored[0] for name, scored in rows.items()}).items():
+        result[name] |= more
+    if {"target", "unlearned"} <= rows.keys():
+        result["unlearned"] |= _utility_kept(result, rows, context.data.fitted)
     return result
 
 
+def _utility_kept(
+    figures: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Sequence[list[RowScore]]], benchmark: Benchmark
+) -> dict[str, float | None]:
+    """Returns the share of the target's utility that is kept, with its intervals; {} without a figure of utility."""
+    figure = utility_figure(figures["target"], figures["unlearned"])
+    if figure is None:
+        return {}
+    share = ratio_interval(rows["unlearned"][0], rows["target"][0], figure, benchmark)
+    ends = {end: getattr(share, end) for end in ("low", "high", "low90", "high90")}
+    return {"utility_kept": share.value, **{f"utility_kept_{end}": value for end, value in ends.items()}}
+
+
 def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> list[dict[str, str]]:
-    """Returns the content of samples.json: the first greedy responses of each suite under every model."""
+    """Returns the content of samples.json: the first greedy responses of each suite under every model.
+
+    Of several oracles only the first is shown.
+    """
     count = context.config.evaluation.samples
-    by_model = {model: {(r.suite, r.id): r.response for r in scored[0]} for model, scored in rows.items()}
+    left_out = oracles_among(rows)[1:]
+    by_model = {
+        model: {(r.suite, r.id): r.response for r in scored[0]}
+        for model, scored in rows.items()
+        if model not in left_out
+    }
     return [
         {
             "suite": suite.name,

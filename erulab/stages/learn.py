@@ -1,4 +1,4 @@
-"""Learning the target (which knows the forget set) and the oracle (which never saw it)."""
+"""Learning the target (which knows the forget set) and the oracles (which never saw it)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from erulab.models.loading import save_folder
 from erulab.models.policy import disable_dropout
 from erulab.options import TargetOptions
 from erulab.reporting.console import progress
+from erulab.roles import seeds_after_first
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.training.checkpoints import FORMAT, Checkpoints
@@ -21,15 +22,21 @@ from erulab.training.loop import train
 
 VERSION = 1  # of this stage's results: a change makes every target anew
 KIND = "learned"
+# Options of `target` that change how, or how many, models are learned, but none of them.
+NOT_LEARNED_FROM = ("micro_batch", "oracle_seeds")
 
 
 def learned_rows(context: Context, role: str) -> Sequence[Row]:
-    """Returns the rows that the "target" or "oracle" learns; data sets on pretrained models' knowledge have none."""
+    """Returns the rows that the "target" or an oracle learns; data sets on pretrained models' knowledge have none."""
     return context.benchmark.target_rows if role == "target" else context.benchmark.oracle_rows
 
 
 def learn(context: Context, role: str) -> Product:
-    """Fine-tunes the base model on the rows of the "target" or the "oracle", unless the cache has the result."""
+    """Fine-tunes the base model on the rows of the "target" or an oracle, unless the cache has the result.
+
+    Args:
+        role: "target", "oracle", "oracle@2", ...; each further oracle has the next seed.
+    """
     return context.cache.produce(
         KIND,
         learning_depends_on(context, role),
@@ -39,13 +46,13 @@ def learn(context: Context, role: str) -> Product:
 
 
 def find_learned(context: Context, role: str) -> Product | None:
-    """Finds the target or oracle that an earlier run learned; reads no base model if there are no rows to learn."""
+    """Finds the target or an oracle that an earlier run learned; reads no base model if there are no rows to learn."""
     return context.cache.find(KIND, learning_depends_on(context, role)) if learned_rows(context, role) else None
 
 
 def learning_depends_on(context: Context, role: str) -> dict[str, Any]:
     """Returns all that the learned weights depend on: rows by their token ids and label masks, never by a path."""
-    settings = {k: v for k, v in asdict(context.config.target).items() if k != "micro_batch"}
+    settings = {k: v for k, v in asdict(_own_options(context, role)).items() if k not in NOT_LEARNED_FROM}
     rows = encode_exposed(context.encoder, learned_rows(context, role))
     return {
         "stage": "learn",
@@ -58,8 +65,14 @@ def learning_depends_on(context: Context, role: str) -> dict[str, Any]:
     }
 
 
-def _train_on_rows(context: Context, role: str, folder: Path) -> None:
+def _own_options(context: Context, role: str) -> TargetOptions:
+    """Returns the options of `target` with the seed of one model."""
     options: TargetOptions = context.config.target
+    return replace(options, seed=options.seed + seeds_after_first(role))
+
+
+def _train_on_rows(context: Context, role: str, folder: Path) -> None:
+    options = _own_options(context, role)
     trainer, ranks = context.config.trainer, context.ranks
     loaded = context.loader.load_base(context.data.raw, options.seed)
     rows = encode_exposed(context.encoder, learned_rows(context, role))

@@ -92,7 +92,7 @@ class WandbMirror:
                 settings=settings,
             )
             self._run.define_metric("*", step_metric="step")
-            for stage in ("target", "oracle"):
+            for stage in ("target", *config.oracles):
                 self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._offline = bool(self._run.offline)
             self._folder = Path(self._run.dir).parent

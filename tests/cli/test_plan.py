@@ -207,6 +207,12 @@ def test_only_what_is_trained_is_counted(method: str, stages: list[str], planned
     assert list(found["memory"]) == (["unlearning"] if stages else [])
 
 
+def test_further_oracles_are_learned_too(planned: Planned) -> None:
+    one, three = (planned("model=phi_1_5", "dataset=tofu", f"target.oracle_seeds={n}") for n in (1, 3))
+    cost = {n: {stage["name"]: stage["flops"] for stage in found["stages"]} for n, found in ((1, one), (3, three))}
+    assert cost[3] == {**cost[1], "oracle": pytest.approx(3 * cost[1]["oracle"])}
+
+
 def test_a_local_folder_needs_no_weights(planned: Planned, tmp_path: Path) -> None:
     AutoConfig.for_model(**CONFIGS["qwen2"]).save_pretrained(tmp_path)
     found = planned("model=hf", f"model.path={tmp_path}")

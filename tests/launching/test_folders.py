@@ -40,6 +40,7 @@ def key(*overrides: str) -> str:
         "attack.relearn.samples=[10]",
         "trainer.micro_batch=8",
         "trainer.save_every=5",
+        "target.oracle_seeds=1",
         "artifacts.model=none",
     ],
 )
@@ -57,6 +58,7 @@ def test_what_changes_no_result_keeps_the_folder(override: str) -> None:
         "trainer.lr=0.3",
         "trainer.global_batch=16",
         "target.epochs=3",
+        "target.oracle_seeds=2",
         "dataset.world=7",
         "model.width=64",
         "evaluation.rows=3",
@@ -74,6 +76,22 @@ def test_the_key_depends_on_the_content_of_checkpoints(tmp_path: Path) -> None:
     for stages, role in (("[unlearn]", "target"), ("[evaluate]", "unlearned")):
         keys = {name: key("model=hf", f"stages={stages}", f"model.{role}={tmp_path / name}") for name in "abc"}
         assert keys["a"] == keys["b"] != keys["c"]
+
+
+def test_the_key_depends_on_the_content_of_each_oracle(tmp_path: Path) -> None:
+    for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+
+    def key_with(*names: str) -> str:
+        folders = ",".join(str(tmp_path / name) for name in names)
+        return key("model=hf", "model.path=a/b", f"model.oracle=[{folders}]")
+
+    assert key_with("a") == key_with("b") == key("model=hf", "model.path=a/b", f"model.oracle={tmp_path / 'a'}")
+    assert key_with("a", "c") == key_with("b", "c")
+    # The first oracle is the one of attacks.
+    assert len({key_with(*names) for names in ("a", "ac", "ca", "ad", "acd")}) == 5
 
 
 def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ UNRELATED = (
     "engine=zero2",
     "trainer.micro_batch=4",
     "target.micro_batch=8",
+    "target.oracle_seeds=3",
     "evaluation.max_new_tokens=9",
 )
 RELATED = (
