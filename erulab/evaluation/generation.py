@@ -158,7 +158,8 @@ class _Batch:
             step: position in the response, from 0.
         """
         tokens = logits.argmax(-1)
-        drawn = [i for i, row in enumerate(rows) if row in self._uniform]
+        # A row that has ended may still be in the batch.
+        drawn = [i for i, row in enumerate(rows) if row in self._uniform and step < self._prompts[row].max_new_tokens]
         if drawn:
             temperatures = [self._prompts[rows[i]].draw.temperature for i in drawn]  # type: ignore[union-attr]
             uniform = torch.stack([self._uniform[rows[i]][step] for i in drawn])

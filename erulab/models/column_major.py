@@ -31,28 +31,28 @@ def column_major(model: nn.Module) -> Iterator[None]:
                 _store_by_rows(weight)
 
 
-def _matrices(model: nn.Module) -> list[nn.Parameter]:
+def _matrices(model: nn.Module) -> list[torch.Tensor]:
     """Returns the matrices of linear layers that are stored by rows, once each, without those that embeddings read."""
     read_by_row = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    found: dict[int, nn.Parameter] = {}
+    found: dict[int, torch.Tensor] = {}
     for module in model.modules():
         if type(module) is not nn.Linear or id(module.weight) in read_by_row:
             continue
-        weight: nn.Parameter = module.weight
+        weight = module.weight
         by_rows = weight.dim() == 2 and weight.is_contiguous() and min(weight.shape) > 1
         if by_rows and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= SMALLEST:
             found[id(weight)] = weight
     return list(found.values())
 
 
-def _store_by_columns(weight: nn.Parameter) -> None:
+def _store_by_columns(weight: torch.Tensor) -> None:
     rows, columns = weight.shape
     memory = weight.detach().view(columns, rows)  # the same memory, as the matrix that is stored next
     memory.copy_(weight.detach().t().contiguous())
     weight.data = memory.t()
 
 
-def _store_by_rows(weight: nn.Parameter) -> None:
+def _store_by_rows(weight: torch.Tensor) -> None:
     rows, columns = weight.shape
     memory = weight.detach().t().view(rows, columns)
     memory.copy_(weight.detach().contiguous())

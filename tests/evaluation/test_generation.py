@@ -234,6 +234,10 @@ def test_a_sample_does_not_depend_on_the_rest_of_the_batch() -> None:
     assert together[: len(asked)] == alone and len(set(alone)) > len(PROMPTS)
     assert together[len(asked) :] == [naive(model, text, (5,)) for text in PROMPTS]
     assert generate(loaded, asked[::-1], 60, Ranks()) == alone[::-1]
+    shorter = [replace(prompt, max_new_tokens=3) for prompt in asked]
+    found = generate(loaded, [*shorter, *asked], 10_000, Ranks())
+    assert found[len(asked) :] == alone
+    assert found[: len(asked)] == [" ".join(response.split()[:3]) for response in alone]
 
 
 def test_cold_samples_are_greedy() -> None:
