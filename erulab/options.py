@@ -22,6 +22,8 @@ MOST_EPOCHS = 1_000_000
 NOT_IN_SCORES = ("batch_tokens", "judge", "samples", "uds")
 # Options of `evaluation.judge` that change no verdict.
 NOT_IN_VERDICTS = ("key_variable", "retries", "timeout")
+# Tokens per forward without gradient, where evaluation.batch_tokens is null and memory does not choose them.
+FIXED_TOKENS = 8192
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
 
@@ -305,7 +307,9 @@ class JudgeOptions:
 
 @dataclass
 class EvaluationOptions:
-    batch_tokens: int = 8192  # tokens per forward
+    # tokens per forward; null: chosen from free memory and speed, 8192 where models are trained or attacked. Figures
+    # depend on it by rounding only
+    batch_tokens: Optional[int] = None
     generate: bool = True  # generate greedy responses, for ROUGE-L and exact match
     max_new_tokens: int = 200  # longest generated response
     generator: Generator = Generator.torch  # what generates the responses
@@ -327,6 +331,11 @@ class EvaluationOptions:
         if self.suites is not None:
             require(bool(self.suites) and all(self.suites), "suites", "a list such as [forget*,retain]", self.suites)
         require_not_negative("samples", self.samples)
+
+    @property
+    def fixed_tokens(self) -> int:
+        """Tokens per forward in everything but the scoring of suites: there the number must not depend on memory."""
+        return FIXED_TOKENS if self.batch_tokens is None else self.batch_tokens
 
 
 @dataclass

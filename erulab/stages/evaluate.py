@@ -12,6 +12,7 @@ from typing import Any
 
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
+from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.external.vllm_generation import free_memory_share, generate_with_vllm
 from erulab.evaluation.intervals import intervals, ratio_interval
@@ -86,8 +87,11 @@ def _score(
             )
         refusal = prepared.fitted.refusals[0] if prepared.fitted.refusals else ""
         options = context.config.evaluation
-        rows = evaluate(loaded, suites, options, context.ranks, refusal=refusal, respond=respond)
+        budget = choose_budget(loaded, options, context.ranks)
+        rows = evaluate(loaded, suites, options, context.ranks, budget=budget, refusal=refusal, respond=respond)
         if context.ranks.first:
+            # Figures depend on it by rounding only, so it is in no key; whoever compares bits finds it here.
+            (folder / "batch_tokens.json").write_text(json.dumps(asdict(budget)))
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
 

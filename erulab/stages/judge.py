@@ -191,7 +191,7 @@ def _make_judge(context: Context) -> Judge:
         loaded = load_folder(options.model, context.config.model.attention)
         loaded.policy.to(context.device).eval()
         counted = dataclasses.replace(loaded, ledger=context.ledger)
-        return LocalJudge(counted, context.config.evaluation.batch_tokens, context.ranks)
+        return LocalJudge(counted, context.config.evaluation.fixed_tokens, context.ranks)
     key = None
     if options.key_variable is not None:
         key = os.environ.get(options.key_variable)

@@ -159,7 +159,7 @@ def _value_spans(row: Row) -> list[tuple[int, int]]:
 def _patch(context: Context, target: ModelRef, role: str, source: ModelRef, rows: Sequence[Encoded]) -> Product:
     """Scores the rows under the target with the states of the source, unless the cache has the result."""
     context.stop.check()
-    ranks, budget = context.ranks, context.config.evaluation.batch_tokens
+    ranks, budget = context.ranks, context.config.evaluation.fixed_tokens
     depends_on = {
         "stage": "uds",
         "version": VERSION,
