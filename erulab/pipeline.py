@@ -73,13 +73,13 @@ class Pipeline:
             write_report(self._rundir)
 
     def _note_data(self) -> None:
-        """Keeps the notes on the data for the report, as an entry beside those of the stages."""
+        """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        unknown = checks.notes_on_unknown_words(context)
-        for note in unknown:
+        found = [*checks.notes_on_unknown_words(context), *checks.notes_on_few_steps(context)]
+        for note in found:
             log.warning("%s", note)
-        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *unknown], "done": True}
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}
 
     def _learned_models(self, stage: Stage, roles: Sequence[str], given: Sequence[str]) -> dict[str, ModelRef]:
         """Returns the target or the oracles by role: given, learned now or in an earlier run; {} if there is none.

@@ -100,6 +100,19 @@ def rank_by_objective(distance: float, kept: float, least: float) -> tuple[bool,
     return not eligible, distance if eligible else -kept
 
 
+def least_gap_bound(target: Values, oracle: Values, clusters: Sequence[str]) -> float:
+    """Returns the lower 95 % bound of the mean difference of target and oracle; minus infinity if it is not finite.
+
+    Args:
+        target, oracle, clusters: as for `knowledge_left`, of one oracle.
+    """
+    if len(target) == 0 or not np.isfinite([target, oracle]).all():
+        return -np.inf
+    sums = _cluster_sums(np.stack([target - oracle, np.ones_like(target)]), clusters)
+    gap, count = sums @ _resamples(sums.shape[1]).T
+    return float(np.quantile(gap / count, 0.025))
+
+
 def mean_gap(target: Values, oracle: Values) -> float:
     """Returns the mean difference of target and oracle over rows."""
     return float(np.mean(target - oracle))

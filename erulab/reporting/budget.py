@@ -12,7 +12,7 @@ from erulab.reporting.load import MODELS
 from erulab.reporting.numbers import number
 
 BUDGETS = ("flops", "seconds")
-KEPT_GAP = 0.8  # the limit of attacks/judging/figures.py, which needs numpy and is not imported here
+KEPT_GAP = 0.3  # the limit of attacks/judging/figures.py, which needs numpy and is not imported here
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _learning_curve(label: str, row: AttackRow, attempts: Sequence[dict[str, Any
 
 
 def _keeps_gap(attempt: dict[str, Any], row: AttackRow) -> bool:
-    """Returns whether the attempt keeps 80 % of the target's gap to the oracle; its utility is not recorded."""
+    """Returns whether the attempt keeps enough of the target's gap to the oracle, by its estimate."""
     target, oracle = number(row["target"]), number(row["oracle"])
     attacked = number(attempt["attacked_target"]), number(attempt["attacked_oracle"])
     if target is None or oracle is None or attacked[0] is None or attacked[1] is None:

@@ -27,7 +27,7 @@ from erulab.rundir import RunDir
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "robustness": "Knowledge left without an attack and after each one. The green band is the oracle's range.",
+    "robustness": "Knowledge left without an attack and after each one. The green band is the margin.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
     "heat": "Knowledge left by attack and metric. Hatched cells say nothing about robustness.",
     "relearning": "The three models before and after relearning, by the number of rows relearned.",

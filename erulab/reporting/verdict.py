@@ -13,6 +13,7 @@ from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, signed
 from erulab.reporting.robustness import Robustness, WorstCase, judge_attacks, knowledge_left_before_attacks, worst_case
 from erulab.reporting.utility import Utility, read_utility
+from erulab.roles import oracles_among
 
 MARGIN = ReportOptions().margin
 ALONE = (
@@ -101,7 +102,9 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]], marg
     kept = read_kept_step(scores.get("unlearned", {}))
     forgetting = judge_forgetting(scores, margin, half=kept is not None)
     scored = bool(scores) or not attacks
-    before = forgetting.value if scored else knowledge_left_before_attacks(attacks)
+    # Attacks compare with the first oracle only, knowledge left in scores.json with the mean of all.
+    alike = scored and len(oracles_among(scores)) < 2
+    before = forgetting.value if alike else knowledge_left_before_attacks(attacks)
     worst = worst_case(attacks, before, margin)
     alone = len(scores) == 1 and not attacks
     judged = judge_attacks(attacks, margin)

@@ -41,8 +41,7 @@ def test_the_oracle_knows_the_retain_set_and_nothing_of_the_forget_set(scores: A
 def test_no_forget_knowledge_above_the_oracle_is_left_and_the_retain_set_is_kept(scores: Any) -> None:
     """One-sided: the shipped settings were not tuned on world 0, and over-forget there."""
     unlearned = scores["unlearned"]
-    half = (unlearned["knowledge_left_high"] - unlearned["knowledge_left_low"]) / 2
-    assert -0.5 < unlearned["knowledge_left"] <= max(0.05, half)
+    assert -0.5 < unlearned["knowledge_left"] <= 0.1  # the margin
     assert unlearned["retain/exact_match"] >= 0.9
 
 
@@ -55,13 +54,13 @@ def test_the_attacks_ran_and_relearning_is_scored_on_other_facts(run: Path) -> N
 
 
 def test_the_report_says_which_side_of_the_oracle_it_is(run: Path, scores: Any) -> None:
-    unlearned = scores["unlearned"]
-    within = abs(unlearned["knowledge_left"]) <= max(
-        0.05, (unlearned["knowledge_left_high"] - unlearned["knowledge_left_low"]) / 2
+    value, low, high, low90, high90 = (
+        scores["unlearned"][f"knowledge_left{end}"] for end in ("", "_low", "_high", "_low90", "_high90")
     )
-    words = (
-        "forgotten: yes, within the oracle's range"
-        if within
-        else "over-forgotten: the model knows less than the oracle"
-    )
-    assert words in (run / "report.md").read_text()
+    if low90 > -0.1 and high90 < 0.1:
+        word = "forgotten"
+    elif (value < -0.1 and high < 0) or (value > 0.1 and low > 0):
+        word = "over-forgotten" if value < 0 else "knowledge remains"
+    else:
+        word = "undecided"
+    assert (run / "report.md").read_text().splitlines()[2].startswith(f"- **{word}")

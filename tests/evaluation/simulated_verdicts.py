@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -72,11 +73,27 @@ def _verdict(kind: Kind, facts: int, true: float, rng: np.random.Generator) -> O
     return judge_knowledge_left(Bounds(left.value, left.low, left.high, left.low90, left.high90), MARGIN)  # type: ignore[arg-type]
 
 
+def table(runs: int) -> str:
+    """Returns the rates as a Markdown table: one row per data set and number of facts."""
+    heading = "| data set, facts | forgotten at 0, at 0.1 | forgotten at 0.2, at 0.5 | remains at 0.2, at 0.5 |"
+    lines = [heading, "| --- | --- | --- | --- |"]
+    for kind, facts in itertools.product(DATA, (20, 40, 100, 200)):
+        found = {true: share_of_verdicts(kind, facts, true, runs=runs, seed=1) for true in (0.0, 0.1, 0.2, 0.5)}
+        cells = [
+            _rates([found[true].get(word, 0.0) for true in truths])
+            for word, *truths in (
+                (Outcome.forgotten, 0.0, 0.1),
+                (Outcome.forgotten, 0.2, 0.5),
+                (Outcome.remains, 0.2, 0.5),
+            )
+        ]
+        lines.append(f"| {kind}, {facts} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rates(shares: list[float]) -> str:
+    return ", ".join(f"{share:.1%}".replace("%", " %") for share in shares)
+
+
 if __name__ == "__main__":
-    print("| facts, left in truth | forgotten | undecided or not measurable | remains |\n| --- | --- | --- | --- |")
-    for kind in DATA:
-        for facts in (20, 40, 100, 200):
-            for true in (0.0, 0.1, 0.2, 0.5):
-                found = share_of_verdicts(kind, facts, true, runs=1000, seed=1)
-                said = [found.get(word, 0.0) for word in Outcome]
-                print(f"| {kind}, {facts}, {true} | {said[0]:.1%} | {said[3] + said[4]:.1%} | {said[1]:.1%} |")
+    print(table(runs=1000))

@@ -86,6 +86,7 @@ def attack_row(attack: str, setting: dict[str, Any], knowledge_left: float | Non
         "recovered": 0.12,
         "maintained_gap": 0.88,
         "maintained_error": None,
+        "gap_kept": 0.96,
         "low": None if knowledge_left is None else knowledge_left - 0.07,
         "high": None if knowledge_left is None else knowledge_left + 0.08,
         "low90": None if knowledge_left is None else knowledge_left - 0.059,

@@ -45,8 +45,8 @@ def test_only_valid_rows_and_attempts_are_points() -> None:
         attack_row("prune", {"share": 0.5}, None, flops=1.0, attempts=[attempt(0.6, 3.0)]),
         attack_row("gcg", {}, 0.3, flops=None),  # a model whose products cannot be counted
     ]
-    rows[0] |= {"target": 2.5, "oracle": -2.5}  # 5, of which 4 are 80 %
-    rows[0]["attempts"].append(attempt(0.9, 4.0) | {"attacked_target": 2.9})  # destroys the target: 3.9
+    rows[0] |= {"target": 2.5, "oracle": -2.5}  # 5, of which 1.5 are 30 %
+    rows[0]["attempts"].append(attempt(0.9, 4.0) | {"attacked_target": 0.4})  # destroys the target: 1.4
     found = attack_costs(rows, "flops")
     assert [(point.cost, point.value, point.label) for point in found] == [
         (5.0, 0.2, "relearn samples=5"),

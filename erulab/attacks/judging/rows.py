@@ -10,7 +10,7 @@ import numpy as np
 from erulab.attacks.base import Setting
 from erulab.attacks.judging import choosing, open_unlearning
 from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
-from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid
+from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid, widened
 from erulab.attacks.judging.metrics import HEADLINE, setting_metrics, utility_figure
 from erulab.attacks.judging.row_figures import FiguresByRow, average_repeats, figure_values, figures_by_row
 from erulab.attacks.judging.savings import savings
@@ -92,8 +92,9 @@ class _SettingRows:
 
     def rows(self) -> list[dict[str, Any]]:
         figure, utility = self._utility_values()
-        headline, _ = self._values(self._headline, self._after)
-        invalid = why_not_valid(headline, float(utility["target"].mean()), float(utility["attacked_target"].mean()))
+        headline, facts = self._values(self._headline, self._after)
+        kept = float(utility["target"].mean()), float(utility["attacked_target"].mean())
+        invalid = why_not_valid(headline, facts, *kept)
         common = {
             "attack": self._attacked.attack,
             "setting": self._attacked.setting,
@@ -166,6 +167,8 @@ class _SettingRows:
         values, clusters = self._values(metric, self._after)
         score, headline = metric != HEADLINE, metric == self._headline
         figures = attack_figures(values, clusters, score=score)
+        repeats = self._every_repeat(metric)
+        figures |= widened(figures, repeats)
         compat = open_unlearning.open_unlearning_columns(self._attacked.kind, values.means, score=score)
         undefined = figures.pop("reason")
         standing, reason = COUNTS, None
@@ -175,13 +178,14 @@ class _SettingRows:
             standing, reason = NOT_VALID, invalid
         elif undefined:
             standing, reason = UNDEFINED, undefined
-        note = "; ".join(text for text in (figures.pop("note"), compat.pop("note")) if text)
+        remarks = dict.fromkeys(one.remark for one in self._chosen["unlearned"]) if headline else ()
+        note = "; ".join(text for text in (*remarks, figures.pop("note"), compat.pop("note")) if text)
         return {
             "metric": metric,
             "headline": headline,
             **figures,
             **compat,
-            **(self._own_headline_columns(values) if headline else _headline_columns()),
+            **(self._own_headline_columns(values, repeats) if headline else _headline_columns()),
             "standing": standing,
             "reason": reason,
             "note": note,
@@ -189,17 +193,18 @@ class _SettingRows:
             "n": len(clusters),
         }
 
-    def _own_headline_columns(self, values: ModelValues) -> dict[str, Any]:
+    def _own_headline_columns(self, values: ModelValues, repeats: Sequence[float | None]) -> dict[str, Any]:
         """Returns the columns that only a setting's headline fills.
 
         Args:
             values: of the headline metric.
+            repeats: knowledge left after each repeat alone.
         """
         chosen = {model: [one.chosen for one in own] for model, own in self._chosen.items()}
         return _headline_columns(
             chosen if self._chooses else {},
             self._every_attempt() if self._chooses and self._same_attempts else [],
-            self._every_repeat(),
+            repeats,
             self._savings(values),
         )
 
@@ -213,8 +218,8 @@ class _SettingRows:
             found.append({"chosen": first.chosen, **budget, **self._headline_figures(after)})
         return found
 
-    def _every_repeat(self) -> list[float | None]:
-        """Returns `knowledge_left_attacked` of each repeat alone; [] if there is only one repeat."""
+    def _every_repeat(self, metric: str) -> list[float | None]:
+        """Returns a metric's `knowledge_left_attacked` of each repeat alone; [] if there is only one repeat."""
         count = len(self._chosen["target"])
         if count == 1:
             return []
@@ -222,7 +227,8 @@ class _SettingRows:
             {model: figures_by_row(self._chosen[model][i].rows, self._left_out) for model in MODELS}
             for i in range(count)
         ]
-        return [self._headline_figures(after)["knowledge_left_attacked"] for after in repeats]
+        own = [attack_figures(*self._values(metric, after), score=False) for after in repeats]
+        return [figures["knowledge_left_attacked"] for figures in own]
 
     def _headline_figures(self, after: Mapping[str, FiguresByRow]) -> dict[str, Any]:
         names = ("attacked_target", "attacked_unlearned", "attacked_oracle", "knowledge_left_attacked", "low", "high")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erulab.attacks.judging.figures import ModelValues, attack_figures, why_not_valid
+from erulab.attacks.judging.figures import ModelValues, attack_figures, why_not_valid, widened
 from erulab.evaluation.knowledge import Values
 
 rng = np.random.default_rng(1)
@@ -33,7 +33,7 @@ def test_no_attack_leaves_k_as_it_is_and_recovers_nothing() -> None:
     assert result["knowledge_left"] == result["knowledge_left_attacked"] == pytest.approx(k)
     assert result["low"] < k < result["high"]
     assert (result["recovered"], result["maintained_gap"]) == (0.0, 1.0)
-    assert why_not_valid(NO_ATTACK, 0.9, 0.9) == ""
+    assert why_not_valid(NO_ATTACK, FACTS, 0.9, 0.9) == ""
 
 
 def test_an_attack_that_restores_the_target_has_both_at_one() -> None:
@@ -93,20 +93,40 @@ def test_what_is_undefined_is_none_with_its_reason() -> None:
 @pytest.mark.parametrize(
     ("gap", "utility", "valid"),
     [
-        (0.81, 0.91, True),
+        (0.31, 0.51, True),
         (1.2, 1.1, True),
-        (0.79, 1.0, False),
-        (1.0, 0.89, False),
+        (0.29, 1.0, False),
+        (1.0, 0.49, False),
         (0.1, 0.1, False),
     ],
 )
 def test_an_attack_counts_if_it_leaves_the_target_its_knowledge(gap: float, utility: float, valid: bool) -> None:
     measured = constant(4.0, 0.0, -2.0, -1.0 + 6.0 * gap, 0.0, -1.0)
-    reason = why_not_valid(measured, 0.8, 0.8 * utility)
+    reason = why_not_valid(measured, FACTS, 0.8, 0.8 * utility)
     assert bool(reason) is not valid
-    assert (f"keeps {gap:.2f}" in reason) == (gap < 0.8) and ("utility" in reason) == (utility < 0.9)
+    assert (f"keeps {gap:.2f}" in reason) == (gap < 0.3) and ("utility" in reason) == (utility < 0.5)
+    assert attack_figures(measured, FACTS, score=False)["gap_kept"] == pytest.approx(gap)
+
+
+def test_the_lower_bound_of_the_attacked_gap_counts() -> None:
+    """A mean gap of half the old one, with facts so different that it might be none."""
+    wide = constant(4.0, 0.0, -2.0, 0.0, 0.0, 0.0)
+    spread = np.repeat(np.where(np.arange(ROWS // 4) % 2, 27.0, -21.0), 4)  # mean 3, deviation 24
+    reason = why_not_valid(replace(wide, attacked_target=spread), FACTS, 1.0, 1.0)
+    assert "keeps 0.50 of its gap" in reason and "perhaps only -" in reason
+
+
+def test_the_spread_of_repeats_widens_the_intervals() -> None:
+    figures = {"knowledge_left_attacked": 0.2, "low": 0.1, "high": 0.3, "low90": 0.12, "high90": 0.28}
+    repeats = [0.1, 0.2, 0.3]  # standard deviation 0.1
+    found = widened(figures, repeats)
+    error = 0.1 / 3**0.5
+    assert found["low"] == pytest.approx(0.2 - (0.1**2 + (1.96 * error) ** 2) ** 0.5)
+    assert found["high90"] == pytest.approx(0.2 + (0.08**2 + (1.645 * error) ** 2) ** 0.5)
+    assert widened(figures, [0.2]) == widened(figures, [0.2, None]) == {}
+    assert widened(figures, [0.2, 0.2, 0.2]) == pytest.approx({end: figures[end] for end in found})
 
 
 def test_no_attack_counts_where_the_target_knows_no_more_than_the_oracle() -> None:
-    reason = why_not_valid(constant(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), 1.0, 1.0)
+    reason = why_not_valid(constant(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), FACTS, 1.0, 1.0)
     assert reason == "the target knows no more than the oracle"

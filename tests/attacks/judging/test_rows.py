@@ -52,6 +52,7 @@ FIELDS = {
     "high",
     "low90",
     "high90",
+    "gap_kept",
     "facts",
     "note",
     "n",
@@ -221,7 +222,7 @@ def test_relearning_all_rows_shows_nothing_that_the_oracle_does_not(models: Mode
         choice["attacked_unlearned"] > choice["unlearned"] + 0.2 and choice["attacked_oracle"] > choice["oracle"] + 0.2
     )
     # The oracle learned the same: that is no sign of anything hidden, and the attack does not count.
-    assert headline(rows)["valid"] is False and "of its gap to the oracle" in headline(rows)["reason"]
+    assert headline(rows)["valid"] is False and headline(rows)["gap_kept"] < 0.8
 
 
 @pytest.mark.parametrize("shared", [True, False])
