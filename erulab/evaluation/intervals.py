@@ -185,16 +185,18 @@ class _Resampling:
         Args:
             own, target, oracle: the results of `samples` of the judged model, the target and the oracle.
         """
-        values, before, retrained = (
+        values = {name: sample.values for name, sample in own.items()}
+        before, retrained = (
             None if model is None else {name: sample.values for name, sample in model.items()}
-            for model in (own, target, oracle)
+            for model in (target, oracle)
         )
         summaries = self._benchmark.summaries
-        found = comparisons.membership_comparisons(values or {}, before, retrained, summaries)
-        figures = {name: value for name, value in (values or {}).items() if not name.startswith(COMPONENTS)}
-        components = {n.removeprefix(COMPONENTS): v for n, v in (values or {}).items() if n.startswith(COMPONENTS)}
-        found |= comparisons.aggregates(components, figures | found, summaries)
-        facts = min((sample.facts for sample in own.values()), default=0)
+        found = comparisons.membership_comparisons(values, before, retrained, summaries)
+        components = {name.removeprefix(COMPONENTS): v for name, v in values.items() if name.startswith(COMPONENTS)}
+        found |= comparisons.aggregates(components, values | found, summaries)
+        # All of these are about the forget rows.
+        known = [sample.facts for name, sample in own.items() if "/auc_" in name or name.startswith(COMPONENTS)]
+        facts = min(known, default=0)
         return {name: Samples(value, facts) for name, value in found.items()}
 
     def _of(self, facts: Sequence[str]) -> FactResamples:
