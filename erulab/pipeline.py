@@ -27,6 +27,7 @@ from erulab.stages import attack, checks, evaluate, judge, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.response_nll import with_response_nll
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
 
@@ -72,13 +73,13 @@ class Pipeline:
             write_report(self._rundir)
 
     def _note_data(self) -> None:
-        """Keeps the notes on the data for the report, as an entry beside those of the stages."""
+        """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        unknown = checks.notes_on_unknown_words(context)
-        for note in unknown:
+        found = [*checks.notes_on_unknown_words(context), *checks.notes_on_few_steps(context)]
+        for note in found:
             log.warning("%s", note)
-        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *unknown], "done": True}
+        self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}
 
     def _learned_models(self, stage: Stage, roles: Sequence[str], given: Sequence[str]) -> dict[str, ModelRef]:
         """Returns the target or the oracles by role: given, learned now or in an earlier run; {} if there is none.
@@ -196,22 +197,25 @@ class Pipeline:
             self._context.stop.check()
             rows[role], made = evaluate.score_model(self._context, role, ref)
             products += made
-        scored, judged = rows, None
+        read, made = with_response_nll(self._context, rows, models.get("target"))
+        judged = None
         if self._context.config.evaluation.judge.is_named:
-            judged = judge.judge_responses(self._context, rows)
-            scored, products = judged.rows, products + judged.products
-        result = evaluate.scores(self._context, scored)
+            judged = judge.judge_responses(self._context, read)
+            read, made = judged.rows, [*made, *judged.products]
+        result, intervals = evaluate.scores(self._context, evaluate.reported_rows(self._context, read))
         for role in result.keys() & self._trainings.keys():
             result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if judged is not None:
             result = {role: figures | judged.figures[role] for role, figures in result.items()}
+            intervals = {role: found | judged.intervals[role] for role, found in intervals.items()}
         if self._context.ranks.first:
             if judged is not None:
                 self._rundir.write_text(self._rundir.judged_jsonl, judge.judged_text(judged.lines))
             self._rundir.write_json(self._rundir.scores_json, result)
+            self._rundir.write_json(self._rundir.intervals_json, intervals)
             self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
         self._context.tracker.summary(result)
-        self._finish_stage("evaluate", products)
+        self._finish_stage("evaluate", [*products, *made])
         return {role: scored[0] for role, scored in rows.items()}
 
     def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:

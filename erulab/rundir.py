@@ -36,6 +36,7 @@ class RunDir:
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
         self.adapter = self.path / "adapter"  # instead, with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
+        self.intervals_json = self.path / "intervals.json"  # the 95 % intervals of its figures
         self.attacks_json = self.path / "attacks.json"
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.alternatives_json = self.path / "alternatives.json"  # answers the target gave for altpo; as samples.json

@@ -48,12 +48,14 @@ class Attempt:
     score: computes the row scores of forget suites under this attempt; called before the next attempt is made.
     changed: the model with changed weights, whose utility is then scored; None if the weights are unchanged.
     steps: optimizer steps the attacker has taken so far, earlier attempts included.
+    remark: what a reader of the attack's figures must know of this attempt on this model; shown for the unlearned one.
     """
 
     chosen: Setting
     score: Callable[[Sequence[Suite]], list[RowScore]]
     changed: LoadedModel | None = None
     steps: int = 0
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class FinetuneSettings:
     warmup: share of the steps in which the learning rate rises.
     lora_rank: rank of the adapters; 0 trains all weights.
     points: number of evenly spaced steps at which the model is returned; the last step is one of them.
+    weight_decay: of AdamW, relative to the learning rate.
     """
 
     lr: float
@@ -77,6 +80,7 @@ class FinetuneSettings:
     lora_rank: int
     lora_alpha: int
     points: int = 1
+    weight_decay: float = 0.0
 
 
 class Lab(Protocol):

@@ -54,8 +54,8 @@ class Mia(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         if not _suite_pairs(benchmark):
             raise Inapplicable(
-                "membership inference needs rows like the forget rows that no model learned (a suite holdout or "
-                "unseen), and none is measured; see dataset and evaluation.suites"
+                "membership inference needs rows like the forget rows that no model learned (a suite holdout, "
+                "strangers or unseen), and none is measured; see dataset and evaluation.suites"
             )
         return [{}]
 
@@ -82,10 +82,14 @@ def _score_membership(subject: LoadedModel, lab: Lab, suites: Sequence[Suite]) -
 
 
 def _suite_pairs(benchmark: Benchmark) -> list[tuple[Suite, Suite]]:
-    """Returns pairs of suites to tell apart: the benchmark's own pairs, or each forget suite with the unseen suite."""
+    """Returns pairs of suites to tell apart: the benchmark's own pairs, or each forget suite with an unseen suite.
+
+    It is the unseen suite that is made of the same words as the forget suite, otherwise the first other one.
+    """
     suites = {suite.name: suite for suite in benchmark.suites if suite.rows}
     named = [(one.forget, one.holdout) for one in benchmark.summaries if isinstance(one, Separation)]
     if not named:
-        unseen = [suite.name for suite in suites.values() if suite.role is Role.UNSEEN]
-        named = [(suite.name, name) for suite in forget_suites(benchmark) for name in unseen[:1]]
+        unseen = [suite for suite in suites.values() if suite.role is Role.UNSEEN]
+        alike = {suite.like: suite.name for suite in reversed(unseen)}
+        named = [(suite.name, alike.get(suite.name, alike.get("", ""))) for suite in forget_suites(benchmark)]
     return [(suites[members], suites[others]) for members, others in named if {members, others} <= suites.keys()]

@@ -8,11 +8,12 @@ from enum import Enum
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Setting
-from erulab.attacks.weights.linear_layers import rewrite_weights
-from erulab.attacks.weights.quantizers import QUANTIZERS
+from erulab.attacks.weights.linear_layers import linear_weights, rewrite_weights
+from erulab.attacks.weights.quantizers import QUANTIZERS, nearest_codes
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -44,12 +45,21 @@ class QuantizeOptions:
             require({*self.bits} <= {8, 4}, "bits", "8 or 4 unless backends=[rtn]", self.bits)
 
 
+# Share of changed codes above which rounding cannot have undone the unlearning: what it undoes are changes that are too
+# small to reach another code.
+INFORMATIVE = 0.5
+
+
 @attacks.register("quantize", QuantizeOptions, paper="Zhang et al. 2024, arXiv:2410.16454")
 class Quantize(Attack):
-    """Rounds the weights of each linear layer except the output head: to nearest, or as a library does."""
+    """Rounds the weights of each linear layer except the output head: to nearest, or as a library does.
+
+    A remark says how many of the rounded weights (codes) differ from the target's, where they are rounded to nearest.
+    """
 
     options_told_by_setting = ("bits", "backends")
     changes_weights = True
+    reads_target = True  # the remark
 
     def __init__(self, options: QuantizeOptions) -> None:
         self.options = options
@@ -67,6 +77,23 @@ class Quantize(Attack):
         return [{"backend": name, "bits": bits, **own[name]} for name in names for bits in self.options.bits]
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
+        changed = _changed_codes(subject, lab.target, setting["bits"]) if setting["backend"] == "rtn" else None
         rounded = subject.copy()
         rewrite_weights(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
-        yield Attempt({}, partial(lab.score, rounded), rounded)
+        yield Attempt({}, partial(lab.score, rounded), rounded, remark=_remark(changed))
+
+
+def _changed_codes(subject: LoadedModel, target: LoadedModel, bits: int) -> float | None:
+    """Returns the share of codes in which two models differ after rounding to nearest; None if their layouts differ."""
+    pairs = list(zip_longest(linear_weights(subject), linear_weights(target)))
+    if any(one is None or other is None or one.shape != other.shape for one, other in pairs):
+        return None
+    changed = sum(int((nearest_codes(one, bits)[0] != nearest_codes(other, bits)[0]).sum()) for one, other in pairs)
+    return changed / sum(one.numel() for one, _ in pairs)
+
+
+def _remark(changed: float | None) -> str:
+    if changed is None:
+        return ""
+    told = f"{changed:.1%} of the codes differ from the target's"
+    return f"not informative: {told}, so rounding could undo little" if changed > INFORMATIVE else told

@@ -44,6 +44,7 @@ class RelearnOptions:
     batch: int = 8  # rows per optimizer step
     warmup: float = 0.05  # share of the steps in which the learning rate rises from 0
     schedule: Schedule = Schedule.linear  # how the learning rate changes after the warmup
+    weight_decay: float = 0.0  # of AdamW, relative to the learning rate
     lora_rank: int = 0  # rank of the adapters that are trained; 0 trains all weights
     lora_alpha: int = 16  # adapters are scaled by lora_alpha / lora_rank
     repeats: int = 3  # runs with other splits and orders; of two runs, each relearns the half that the other scores
@@ -67,6 +68,7 @@ class RelearnOptions:
         require_positive("steps", self.steps)
         require_positive("batch", self.batch)
         require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
+        require_not_negative("weight_decay", self.weight_decay)
         require_not_negative("lora_rank", self.lora_rank)
         require_positive("lora_alpha", self.lora_alpha)
         require_positive("repeats", self.repeats)
@@ -128,7 +130,16 @@ class Relearn(Attack):
         for lr in o.lr:
             step = 0
             settings = FinetuneSettings(
-                lr, o.epochs, o.steps, o.batch, o.warmup, o.schedule, o.lora_rank, o.lora_alpha, o.points
+                lr,
+                o.epochs,
+                o.steps,
+                o.batch,
+                o.warmup,
+                o.schedule,
+                o.lora_rank,
+                o.lora_alpha,
+                o.points,
+                o.weight_decay,
             )
             for step, model in lab.finetune(subject.copy(), rows, settings):
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}

@@ -136,7 +136,9 @@ class RelearnRows:
         if self.texts is not None:
             return running_text_rows(self.texts)
         learned = {row.fact_id for rows in (benchmark.forget, benchmark.retain) for row in rows}
-        unseen = (row for suite in benchmark.suites if suite.role is Role.UNSEEN for row in suite.rows)
+        # Not the suites that are made of the words of the forgotten rows: these are not unrelated.
+        suites = [suite for suite in benchmark.suites if suite.role is Role.UNSEEN and not suite.like]
+        unseen = (row for suite in suites for row in suite.rows)
         return tuple(row for row in unseen if row.response.strip() and row.fact_id not in learned)
 
     def _relearned(self, benchmark: Benchmark, repeat: Repeat) -> set[str]:

@@ -2,6 +2,7 @@
 
 Every fact is learned in several phrasings; the request names only some of them, the others are held out. Values are
 drawn independently, so that a forgotten fact cannot be inferred from a kept one: if it comes back, it was still there.
+Strangers, for membership inference, are made of the words of the forgotten authors: only what was learned differs.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from erulab import draws
+from erulab.data.measures import Texts
 from erulab.data.phrasings import PHRASINGS, REFUSALS, VALUES, Phrasing
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.options import require, require_positive
 from erulab.registry import datasets
 
-VERSION = 1  # of the generator: a change of its output changes every key
+# Of the generator: a new number scores and attacks every model again. What is learned and unlearned is kept as long as
+# the rows that are trained on and the words of the world stay the same.
+VERSION = 2
+RECOMBINATIONS = 200  # tries to put names together anew; about one in seven gives new names only
 MIN_PHRASINGS, MAX_PHRASINGS = 4, 6
 
 
@@ -106,6 +112,7 @@ class FictitiousWorld:
                 Suite("retain_unrehearsed", Role.RETAIN, self._one_phrasing_each(unrehearsed), in_utility=True),
                 Suite("general", Role.RETAIN, self._one_phrasing_each(general), in_utility=True),
                 Suite("unseen", Role.UNSEEN, self._one_phrasing_each(unseen)),
+                *self._stranger_suites(forget, {fact.author for fact in (*forget, *retain, *unrehearsed, *unseen)}),
             ),
             refusals=REFUSALS,
         )
@@ -128,6 +135,30 @@ class FictitiousWorld:
             wrong = tuple(city for city in cities if city != capital)
             facts.append(Fact(f"{country}/capital", "capital", country, country, capital, wrong, 1))
         return facts
+
+    def _stranger_suites(self, forget: list[Fact], known: set[str]) -> Iterator[Suite]:
+        """Yields the suites of authors that no model learns and that no word tells from the forgotten ones.
+
+        Their names are first and last names of forgotten authors, put together anew, and their values are those of
+        the forgotten facts, dealt anew. To a model that learned neither, both are alike: in a draw of the world, each
+        could have been the other.
+
+        Args:
+            forget: the forgotten facts.
+            known: names of all authors of the world.
+        """
+        rng = random.Random(draws.seed_of("strangers", self.options.world))
+        names = _recombine_names(rng, list(dict.fromkeys(fact.author for fact in forget)), known)
+        facts = []
+        for attribute in VALUES:
+            own = [fact for fact in forget if fact.attribute == attribute]
+            for name, fact in zip(names, rng.sample(own, len(names)), strict=True):
+                facts.append(dataclasses.replace(fact, id=f"{name}/{attribute}", name=name, author=name))
+        phrasings = {"": range(self.options.named), "_heldout": range(self.options.named, self.options.phrasings)}
+        for kind, own_phrasings in phrasings.items():
+            if facts:
+                rows = self._fact_rows(facts, own_phrasings)
+                yield Suite(f"strangers{kind}", Role.UNSEEN, rows, Texts(), like=f"forget{kind}")
 
     def _fact_rows(self, facts: list[Fact], phrasings: range) -> tuple[Row, ...]:
         return tuple(self._fact_row(fact, index) for fact in facts for index in phrasings)
@@ -173,6 +204,18 @@ def _draw_names(rng: random.Random, count: int) -> list[str]:
     half = max(2, count // 2)
     firsts, lasts = _draw_words(rng, half), _draw_words(rng, half)
     return [f"{firsts[i // half]} {lasts[i % half]}" for i in rng.sample(range(half * half), count)]
+
+
+def _recombine_names(rng: random.Random, names: list[str], known: set[str]) -> list[str]:
+    """Puts first and last names together anew: as many names as there were, or fewer if they cannot all be new."""
+    longest: list[str] = []
+    for _ in range(RECOMBINATIONS):
+        lasts = [name.split()[1] for name in rng.sample(names, len(names))]
+        new = [f"{name.split()[0]} {last}" for name, last in zip(names, lasts, strict=True)]
+        longest = max(longest, [name for name in dict.fromkeys(new) if name not in known], key=len)
+        if len(longest) == len(names):
+            break
+    return longest
 
 
 def _draw_words(rng: random.Random, count: int) -> list[str]:

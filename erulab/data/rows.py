@@ -77,6 +77,7 @@ class Suite:
     measure: Measure = Answers()
     in_utility: bool = False  # counts in Model Utility
     adversarial: bool = False  # its prompts are attacks already: no attack is put on top of them
+    like: str = ""  # of an unseen suite: the forget suite that it is made of the same words as, to be told apart
 
 
 @dataclasses.dataclass(frozen=True)

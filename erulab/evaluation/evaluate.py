@@ -9,6 +9,7 @@ from erulab.data.rows import Suite
 from erulab.evaluation import open_unlearning
 from erulab.evaluation.generation import generate
 from erulab.evaluation.measures import RequestBuilder, RowResults, request_key, row_requests
+from erulab.evaluation.refusal_odds import refusal_log_odds
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.scoring import score
 from erulab.evaluation.suites import evaluated_rows
@@ -24,6 +25,7 @@ def evaluate(
     ranks: Ranks,
     *,
     for_attacks_only: bool = False,
+    refusal: str = "",
 ) -> list[RowScore]:
     """Scores the evaluated rows of the suites, in order. Every rank gets the scores of all rows.
 
@@ -32,6 +34,7 @@ def evaluate(
         suites: the suites to score.
         options: the run's `evaluation` options.
         for_attacks_only: see `RequestBuilder`.
+        refusal: compared with the right answers of retain rows, unless a row has its own; "" for no such figure.
     """
     builder = RequestBuilder(loaded.chat, options, for_attacks_only)
     suite_rows = [(suite, row) for suite in suites for row in evaluated_rows(suite, options)]
@@ -48,10 +51,11 @@ def evaluate(
     compat: list[dict[str, float]] = [{} for _ in suite_rows]
     if options.compat is Compat.open_unlearning and not for_attacks_only:
         compat = open_unlearning.row_figures(loaded, suite_rows, options, ranks)
+    refused = refusal_log_odds(loaded, suite_rows, refusal, options.batch_tokens, ranks) if refusal else {}
     rows = []
     for (suite, row), own, theirs in zip(suite_rows, requests_of_rows, compat, strict=True):
         response = None if own.prompt is None else next(responses)
-        figures = own.figures(RowResults(known, response))
+        figures = own.figures(RowResults(known, response)) | refused.get((suite.name, row.id), {})
         rows.append(
             RowScore(row.id, suite.name, suite.role.value, row.fact_id, row.author, figures, response or "", theirs)
         )

@@ -16,7 +16,7 @@ from erulab.costs.shapes import ModelShape
 from erulab.costs.steps import StepFlops, step_flops
 from erulab.errors import ConfigError, ErulabError
 from erulab.launching import engine_choice
-from erulab.methods.base import forget_tokens_of, gradient_method
+from erulab.methods.base import StandIn, forget_tokens_of, gradient_method
 from erulab.methods.needs import ForgetTokens
 from erulab.options import EngineName, EngineOptions, Offload, Precision, RunConfig, Stage
 from erulab.planning.rows import DataSizes, Overrides, data_sizes
@@ -33,8 +33,9 @@ from erulab.planning.training import (
     unlearning_step,
 )
 from erulab.planning.unlearning import second_answers
-from erulab.registry import models, rewards
+from erulab.registry import methods, models, rewards
 from erulab.training.batches import total_steps
+from erulab.training.few_steps import notes_on_few_steps
 
 MOST_PROCESSES = 64
 CARDS = (24, 40, 80)  # GB of common GPUs
@@ -76,6 +77,7 @@ class Plan:
     step: StepFlops | None  # one step of unlearning
     stages: list[StageCost]
     smallest: FittingEngine | None
+    warnings: list[str]  # of trainings with too few steps, as the run gives them
 
     @property
     def tflops(self) -> float:
@@ -151,7 +153,16 @@ def estimate(config: RunConfig, device: Device, utilization: float, overrides: O
         step,
         stages,
         _smallest_fitting_engine(config, shape, sizes, device, bf16),
+        _warnings(config, sizes),
     )
+
+
+def _warnings(config: RunConfig, sizes: DataSizes) -> list[str]:
+    rows = {Stage.target: sizes.target_rows, Stage.oracle: sizes.oracle_rows}
+    learned = {stage.name: rows[stage] for stage in learned_stages(config)}
+    unlearns = Stage.unlearn in config.stages and config.model.unlearned is None
+    trains = unlearns and not isinstance(methods.build(config.method), StandIn)
+    return notes_on_few_steps(config, learned, (sizes.requests or (sizes.forget.rows,)) if trains else ())
 
 
 def _bf16(config: RunConfig, device: Device) -> bool:

@@ -44,6 +44,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "stages": [dataclasses.asdict(stage) for stage in plan.stages],
         "hours": plan.hours,
         "smallest": None if plan.smallest is None else dataclasses.asdict(plan.smallest),
+        "warnings": plan.warnings,
     }
 
 
@@ -92,6 +93,8 @@ def plan_as_text(plan: Plan) -> str:
         lines += ["", f"not counted: {_not_counted(config)}"]
     else:
         lines += ["", "this run trains nothing"]
+    if plan.warnings:
+        lines += ["", *(f"warning: {warning}" for warning in plan.warnings)]
     return "\n".join(lines) + "\n"
 
 

@@ -32,6 +32,8 @@ SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice",
     "forget_heldout/choice",
+    "forget/rank",
+    "forget/extraction_strength",
     "forget/probability",
     "forget/rouge",
     "judged_worst",

@@ -21,7 +21,15 @@ SECONDARY = {
     "auc_nll",
     "auc_zlib",
     "auc_min_k_plus_plus",
+    "rank_auc",
+    "value_nll",
+    "template_nll",
+    "paraphrase_probability",
+    "refusal_log_odds",
+    "longest_repetition",
 }
+# Figures of generated responses; a suite that has none of them is there for the responses' entropy.
+OVERLAPS = ("rouge", "rouge_f1", "rwku_recall", "f1", "final_answer", "final_answer_character")
 # Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
 COST = "cost/"
 NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", KEPT)
@@ -61,5 +69,7 @@ def row_count(figures: Mapping[str, Any], name: str) -> Any:
 def _is_worth_showing(name: str, figures: Mapping[str, Any]) -> bool:
     suite, _, figure = name.rpartition("/")
     if name.startswith(NOT_OF_ROWS) or figure in SECONDARY:
+        return False
+    if figure == "entropy" and any(f"{suite}/{overlap}" in figures for overlap in OVERLAPS):
         return False
     return figure != "nll" or f"{suite}/probability" not in figures

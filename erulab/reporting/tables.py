@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from erulab.evaluation.equivalence import Bounds
 from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.numbers import number
+from erulab.reporting.numbers import number, short
 from erulab.reporting.oracles import shown_oracle_note
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing_settings, setting_text
@@ -22,6 +22,8 @@ FIGURES = (
     ("log-odds forget", "forget/log_odds"),
     ("choice forget", "forget/choice"),
     ("choice held out", "forget_heldout/choice"),
+    ("rank forget", "forget/rank"),
+    ("extraction strength forget", "forget/extraction_strength"),
     ("judged, worst of phrasings", "judged_worst"),
     ("judged forget", "forget/judged"),
     ("judged retain", "retain/judged"),
@@ -195,7 +197,17 @@ def _score_cell(run: RunResult, model: str, name: str) -> Cell:
     if value is None:
         return Cell(is_figure=True)
     digits = 3 if name in ("model_utility", "forget_quality") else 2
-    return Cell(value=value, n=None if n is None else int(n), is_figure=True, digits=digits)
+    low, high = map(number, run.intervals.get(model, {}).get(name, (None, None)))
+    # `written`: the value as it is without an interval, because its sign matters no more than its size.
+    return Cell(
+        value=value,
+        low=low,
+        high=high,
+        n=None if n is None else int(n),
+        is_figure=True,
+        digits=digits,
+        written="" if low is None else short(value, digits),
+    )
 
 
 def _forget_row_count(run: RunResult) -> int | None:

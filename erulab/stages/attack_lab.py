@@ -60,7 +60,7 @@ class AttackLab:
             epochs=settings.epochs,
             global_batch=min(settings.batch, len(rows)),
             split=self._context.split(None),
-            weight_decay=0.0,
+            weight_decay=settings.weight_decay,
             warmup=settings.warmup,
             schedule=settings.schedule,
             clip=1.0,

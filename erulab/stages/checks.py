@@ -11,6 +11,7 @@ from erulab.config import data_rules, depth_rules
 from erulab.costs.families import is_known
 from erulab.costs.shapes import Adapters, ModelShape
 from erulab.costs.trained import weight_shapes
+from erulab.data.stored_rows import row_column
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
 from erulab.evaluation.judging.verdicts import judged_rows
@@ -25,6 +26,7 @@ from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.learn import learned_rows
 from erulab.stages.step_judge import check_kept_step
+from erulab.training import few_steps
 from erulab.training.assembly import encode_unlearning_rows
 from erulab.typed import did_you_mean
 
@@ -219,6 +221,20 @@ def notes_on_unknown_words(context: Context) -> list[str]:
                 "their figures are of other texts"
             )
     return notes
+
+
+def notes_on_few_steps(context: Context) -> list[str]:
+    """Returns a note on each training of this run that takes too few steps to say anything about a method."""
+    config, benchmark = context.config, context.benchmark
+    given = {"target": config.model.target, "oracle": config.model.oracle}
+    learned = {
+        role: int(row_column(learned_rows(context, role), "exposures").sum())
+        for role, path in given.items()
+        if path is None and Stage[role] in config.stages
+    }
+    trains = context.unlearns and not isinstance(methods.build(config.method), StandIn)
+    requests = [len(one.forget) for one in benchmark.requests] or [len(benchmark.forget)]
+    return few_steps.notes_on_few_steps(config, learned, requests if trains else ())
 
 
 def _known_shape(context: Context) -> ModelShape | None:

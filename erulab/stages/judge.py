@@ -63,7 +63,7 @@ class Judged:
     products: list[Product]
 
 
-def judge_responses(context: Context, rows: Mapping[str, list[list[RowScore]]]) -> Judged:
+def judge_responses(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> Judged:
     """Asks the judge about the responses of every model on the data set, as far as the cache lacks its answers.
 
     Figures over several suites leave out the facts that chose the step, with `trainer.keep=best`.

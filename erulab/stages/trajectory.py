@@ -50,8 +50,9 @@ class Trajectory:
         if not due and (self._best is None or steps < self._steps):
             return {}
         self._loaded.model.eval()
-        with self._engine.autocast():
-            rows = evaluate(self._loaded, self._suites, self._options, self._ranks, for_attacks_only=True)
+        # Without autocast: target and oracle, which the figures are compared with, are scored in float32 as well.
+        # From ZeRO stage 1 on in bf16, the weights themselves are bfloat16 here, and float32 only once they are saved.
+        rows = evaluate(self._loaded, self._suites, self._options, self._ranks, for_attacks_only=True)
         self._loaded.model.train()
         reported = without_facts(rows, self._left_out)
         figures = {name: value for suite in self._suites for name, value in _suite_means(suite, reported).items()}

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from erulab.attacks.base import Inapplicable
-from erulab.attacks.mia import SCORES, Mia, MiaOptions
+from erulab.attacks.mia import SCORES, Mia, MiaOptions, _suite_pairs
+from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.measures import Separation, Texts
 from erulab.data.rows import Benchmark, Role, Suite
-from erulab.evaluation.aggregate import aggregate
+from erulab.evaluation.aggregate import aggregate, membership_aucs
 from erulab.evaluation.evaluate import evaluate
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
 from erulab.ranks import Ranks
-from tests.attacks.conftest import PlainLab, attacked
+from tests.attacks.conftest import PlainLab, attacked, learned
 
 ATTACK = Mia(MiaOptions())
 
@@ -71,6 +72,39 @@ def test_a_world_without_such_texts_is_held_against_its_unseen_rows(
         # Who learned the rows finds them likelier than all others; who never saw them does not.
         assert rows[metric]["attacked_target"] > 0.95 > 0.8 > rows[metric]["attacked_oracle"]
         assert rows[metric]["target"] is None and rows[metric]["valid"] is True
+
+
+def test_an_oracle_cannot_tell_the_forgotten_from_strangers() -> None:
+    """Its AUC is 0.5 for each score, and a model that learned the forgotten rows finds them likelier.
+
+    The sampling error of one world is about 0.03 here; other authors in the same world miss 0.5 by 0.1 and more,
+    because their names' words are learned more often or less.
+    """
+    found: dict[str, list[float]] = {}
+    for number in range(3):
+        options = FictitiousOptions(
+            world=number, forget_authors=16, retain_authors=12, unrehearsed_authors=1, unseen_authors=8, general_facts=2
+        )
+        world = FictitiousWorld(options).load(0)
+        suites = [replace(world.suite(name), measure=Texts()) for name in ("forget", "strangers")]
+        for learner, rows, epochs in (("oracle", world.oracle_rows, 8), ("target", world.target_rows, 12)):
+            if learner == "target" and number:
+                continue
+            model = learned(PlainLab(world), rows, epochs)
+            scored = evaluate(model, suites, EvaluationOptions(generate=False), Ranks())
+            for name, value in membership_aucs(Separation(learner, "forget", "strangers"), scored).items():
+                found.setdefault(name, []).append(value)
+    for score in SCORES.values():
+        assert np.mean(found[f"oracle/auc_{score}"]) == pytest.approx(0.5, abs=0.05), (score, found)
+        assert found[f"target/auc_{score}"][0] < 0.35, (score, found)
+
+
+def test_each_forget_suite_is_held_against_the_strangers_in_its_own_words(world: Benchmark) -> None:
+    named = [(members.name, strangers.name) for members, strangers in _suite_pairs(world)]
+    assert named == [("forget", "strangers"), ("forget_heldout", "strangers_heldout")]
+    # Without such suites the first one of rows that no model learned serves for all.
+    plain = replace(world, suites=tuple(suite for suite in world.suites if not suite.like))
+    assert {strangers.name for _, strangers in _suite_pairs(plain)} == {"unseen"}
 
 
 def test_without_rows_that_nobody_learned_it_says_so(world: Benchmark) -> None:

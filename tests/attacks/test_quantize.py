@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
+from torch import nn
 
 from erulab.attacks.base import Inapplicable
-from erulab.attacks.quantize import Backend, Quantize, QuantizeOptions
+from erulab.attacks.quantize import Backend, Quantize, QuantizeOptions, _changed_codes, _remark
 from erulab.attacks.weights.quantizers import GROUP, QUANTIZERS, round_to_nearest
 from erulab.models.loaded import LoadedModel
-from tests.attacks.conftest import PlainLab
+from tests.attacks.conftest import PlainLab, attacked, headline
 from tests.samples import tiny
 
 WEIGHT = torch.randn(7, 33, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -51,7 +53,8 @@ def test_linear_layers_are_rounded_and_nothing_else(kind: str, lab: PlainLab) ->
     model = tiny.random_model(kind)
     before = copy.deepcopy(model.state_dict())
     loaded = LoadedModel(model, None, None)  # type: ignore[arg-type]
-    (attempt,) = Quantize(QuantizeOptions()).attempts(loaded, {"backend": "rtn", "bits": 4}, lab)
+    same = replace(lab, models={"target": loaded})
+    (attempt,) = Quantize(QuantizeOptions()).attempts(loaded, {"backend": "rtn", "bits": 4}, same)
     assert attempt.changed is not None
     for name, weight in attempt.changed.model.state_dict().items():
         kept = weight.dim() < 2 or any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
@@ -60,6 +63,31 @@ def test_linear_layers_are_rounded_and_nothing_else(kind: str, lab: PlainLab) ->
             # One scale an output channel: at most 15 values in each, whichever way the layer stores them.
             channels = weight.T if kind == "gpt2" else weight
             assert max(len(channel.unique()) for channel in channels) <= 15
+
+
+def test_the_remark_counts_the_codes_that_differ_from_the_targets(lab: PlainLab) -> None:
+    """With 4 bits and a largest weight of 7 codes are the weights themselves, so that two of 12 can be set by hand."""
+    target = LoadedModel(nn.Sequential(nn.Linear(4, 3, bias=False)), None, None)  # type: ignore[arg-type]
+    target.model.get_output_embeddings = lambda: None  # type: ignore[assignment]
+    weight = torch.tensor([[7.0, 1, 2, 3], [-7, 0, 0, 5], [7, 6, 5, 4]])
+    target.model[0].weight.data = weight.clone()
+    for moved, share in ((0.3, "0.0%"), (0.7, "16.7%")):
+        unlearned = copy.deepcopy(target)
+        unlearned.model[0].weight.data[0, 1:3] += moved
+        assert _changed_codes(unlearned, target, 4) == pytest.approx(float(share[:-1]) / 100, abs=1e-3)
+        assert _remark(_changed_codes(unlearned, target, 4)) == f"{share} of the codes differ from the target's"
+    unlearned.model[0].weight.data.neg_()
+    assert _remark(_changed_codes(unlearned, target, 4)).startswith("not informative: 83.3% of the codes differ")
+    other = LoadedModel(nn.Sequential(nn.Linear(4, 2, bias=False)), None, None)  # type: ignore[arg-type]
+    other.model.get_output_embeddings = lambda: None  # type: ignore[assignment]
+    assert _remark(_changed_codes(other, target, 4)) == ""
+
+
+def test_the_remark_is_of_the_unlearned_model(models: dict[str, LoadedModel], lab: PlainLab) -> None:
+    rows = attacked(Quantize(QuantizeOptions(bits=[4])), models, lab)
+    share = _changed_codes(models["unlearned"], models["target"], 4)
+    assert headline(rows)["note"].startswith(_remark(share)) and _remark(share)
+    assert not any("codes" in row["note"] for row in rows if not row["headline"])
 
 
 def test_one_setting_for_each_width(lab: PlainLab) -> None:

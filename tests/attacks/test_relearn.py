@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from erulab.attacks.base import Attempt, FinetuneSettings, Inapplicable, Repeat
 from erulab.attacks.halves import validation_facts
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import RelearnSource, RelearnSplit, SplitUnit
+from erulab.config.compose import compose_config
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.errors import ConfigError, DataError
 from erulab.evaluation.suites import forget_suites
 from erulab.models.loaded import LoadedModel
+from erulab.options import Schedule
 from erulab.tokens.batch import collate
 from tests.attacks.conftest import PlainLab
 
@@ -271,3 +274,34 @@ def test_the_last_point_of_a_curve_is_the_attack_without_one(lab: PlainLab, mode
     *_, (_, before), (_, last) = found
     assert all(torch.equal(last[name], weight) for name, weight in expected.items())
     assert any(not torch.equal(before[name], weight) for name, weight in expected.items())
+
+
+def test_luckis_recipe_reaches_the_training(world: Benchmark, lab: PlainLab, models: dict[str, LoadedModel]) -> None:
+    """The values of the published script: finetune.py of ethz-spylab/unlearning-vs-safety."""
+    options = compose_config(["attack=relearn_lucki", "attack.relearn_lucki.samples=[5]"]).attack["relearn_lucki"]
+    asked: list[FinetuneSettings] = []
+
+    class Recorder(PlainLab):
+        def finetune(
+            self, subject: LoadedModel, rows: Sequence[Row], settings: FinetuneSettings
+        ) -> Iterator[tuple[int, LoadedModel]]:
+            asked.append(settings)
+            yield 0, subject
+
+    attack = Relearn(options)
+    (setting,) = attack.settings(world, 0)
+    assert list(attack.attempts(models["oracle"], setting, Recorder(world)))
+    assert asked == [
+        FinetuneSettings(
+            lr=2e-4,
+            epochs=3,
+            steps=None,
+            batch=1,
+            warmup=0.05,
+            schedule=Schedule.linear,
+            lora_rank=128,
+            lora_alpha=16,
+            points=1,
+            weight_decay=0.01,
+        )
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def test_what_one_step_relearns_no_other_is_scored_on(lab: PlainLab) -> None:
 def test_the_second_step_is_given_what_the_first_left(models: Models, lab: PlainLab) -> None:
     attack = AttackSequence(SequenceOptions(steps=["relearn", "quantize"], options={"relearn": SHORT}))
     _, setting = attack.settings(lab.benchmark, 0)
+    lab = replace(lab, models=models)
     (attempt,) = attack.attempts(models["oracle"], setting, lab)
     (relearned,) = attack.steps[0].attempts(models["oracle"], {"samples": setting["relearn.samples"]}, lab)
     assert relearned.changed is not None and attempt.steps == relearned.steps > 0

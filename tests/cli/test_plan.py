@@ -73,6 +73,25 @@ def test_seven_billion_parameters_over_eight_gpus(planned: Planned) -> None:
     assert unlearn["hours"] == pytest.approx(unlearn["flops"] / (8 * 989.4e12 * 0.4) / 3600)
 
 
+def test_too_few_steps_are_told_before_they_are_made(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    """The warning's own remedy gives enough steps; nothing is said of a run that has them."""
+    words = ["model=smollm2_135m", "dataset=tofu", "dataset.split=forget01"]
+    found = planned(*words)
+    (unlearning,) = found["warnings"]
+    assert unlearning == (
+        "unlearning takes 7 optimizer steps (40 rows x 5 epochs in batches of 32); fewer than 10 say little about a "
+        "method; type trainer.epochs=8 or trainer.global_batch=20"
+    )
+    for remedy in ("trainer.epochs=8", "trainer.global_batch=20", "method=none", "trainer.steps=10"):
+        assert planned(*words, remedy)["warnings"] == []
+    assert "type target.epochs=" in planned(*words, "target.epochs=0.05")["warnings"][0]
+    assert planned(*words, "stages=[evaluate]", "model.unlearned=nobody/nothing")["warnings"] == []
+    assert plan.main([*words, "trainer.steps=3"]) == 0
+    text = capsys.readouterr().out
+    assert "\nwarning: unlearning takes 3 optimizer steps (trainer.steps=3); fewer than 10" in text
+    assert "type trainer.steps=10 or more\n" in text
+
+
 def test_what_the_user_knows_better(planned: Planned) -> None:
     found = planned(*SEVEN_B, "--rows", "400", "--tokens", "200", "--supervised", "50", "--utilization", "0.2")
     assert (found["data"]["forget"]["rows"], found["data"]["forget"]["tokens"]) == (400, 200)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 
 import pytest
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.data.rows import Benchmark, Role, Row
+from erulab.models.tiny import vocabulary
 
 
 def world(**options: object) -> Benchmark:
@@ -68,6 +70,50 @@ def test_ids_are_unique_and_roles_are_told(default: Benchmark) -> None:
     rows = {row.id: row for suite in default.suites for row in suite.rows}
     assert len(rows) == sum(len(suite.rows) for suite in default.suites)
     assert {suite.role for suite in default.suites} == {Role.FORGET, Role.HELDOUT, Role.RETAIN, Role.UNSEEN}
+
+
+def test_strangers_are_made_of_the_words_of_the_forgotten(default: Benchmark) -> None:
+    """No word and no sentence tells them apart: both have each first name, last name, value and sentence as often."""
+    everybody = {row.author for suite in default.suites if not suite.like for row in suite.rows}
+    for name in ("forget", "forget_heldout"):
+        (strangers,) = (suite for suite in default.suites if suite.like == name)
+        assert strangers.role is Role.UNSEEN
+        assert {row.author for row in strangers.rows}.isdisjoint(everybody)
+        for read in (
+            lambda row: row.author.split()[0],
+            lambda row: row.author.split()[1],
+            lambda row: (row.id.split("/")[1:], row.value),
+            lambda row: row.response.replace(row.author, "NAME").replace(row.value, "VALUE"),
+            lambda row: row.prompt.replace(row.author, "NAME"),
+        ):
+            words = [sorted(map(str, map(read, rows))) for rows in (default.suite(name).rows, strangers.rows)]
+            assert words[0] == words[1] and len(words[0]) == 200
+
+
+def test_strangers_of_few_forgotten_authors_are_as_many_as_there_can_be() -> None:
+    """One author's names cannot be put together anew."""
+    assert not any(suite.like for suite in world(forget_authors=1).suites)
+    for number in range(20):
+        small = world(world=number, forget_authors=3, retain_authors=2, unrehearsed_authors=1, unseen_authors=1)
+        known = {row.author for suite in small.suites if not suite.like for row in suite.rows}
+        made = [row.author for suite in small.suites if suite.like for row in suite.rows]
+        assert known.isdisjoint(made) and len(set(made)) <= 3
+
+
+def test_trained_rows_and_words_are_those_of_the_first_version(default: Benchmark) -> None:
+    """Targets, oracles and unlearned models stay in the cache: their keys hold these rows and the vocabulary."""
+    parts = [
+        repr([(row.id, row.prompt, row.response) for row in rows])
+        for rows in (default.forget, default.retain, default.target_rows, default.oracle_rows)
+    ]
+    assert [hashlib.sha256(part.encode()).hexdigest()[:16] for part in parts] == [
+        "4d6d14aa5c237a81",
+        "ae37cb557fc4567c",
+        "880c5b4463f3c701",
+        "2e392e194c2a9096",
+    ]
+    words = "\x1f".join(vocabulary(default.texts())).encode()
+    assert hashlib.sha256(words).hexdigest()[:16] == "cbd76184fafdc980"
 
 
 def test_a_world_is_its_number() -> None:

@@ -23,6 +23,7 @@ FOLDERS = [
     "erulab/data",
     "erulab/models",
     "erulab/evaluation",
+    "erulab/evaluation/figures",
     "erulab/evaluation/judging",
     "erulab/reporting",
     "erulab/bench",

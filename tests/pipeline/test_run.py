@@ -23,6 +23,7 @@ FILES = (
     "run.yaml",
     "metrics.jsonl",
     "scores.json",
+    "intervals.json",
     "attacks.json",
     "samples.json",
     "stages.json",
@@ -61,6 +62,15 @@ def test_all_files_are_there(first: Finished) -> None:
     assert missing == []
     assert first.read("exit.json")["code"] == 0
     assert "erulab.pipeline INFO unlearn: " in first.rundir.run_log.read_text()
+
+
+def test_too_few_steps_are_told_before_any_training_and_in_the_report(first: Finished) -> None:
+    """Target and oracle take 12 epochs of 80 and more rows in batches of 32; unlearning takes 4 steps."""
+    (note,) = first.read("stages.json")["data"]["notes"]
+    assert note.startswith("unlearning takes 4 optimizer steps (trainer.steps=4); fewer than 10")
+    log = first.rundir.run_log.read_text()
+    assert log.index(note) < log.index("erulab.pipeline INFO target: ")
+    assert note in first.rundir.report_md.read_text()
 
 
 def test_metrics_have_one_line_per_step(first: Finished) -> None:

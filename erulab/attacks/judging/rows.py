@@ -178,7 +178,8 @@ class _SettingRows:
             standing, reason = NOT_VALID, invalid
         elif undefined:
             standing, reason = UNDEFINED, undefined
-        note = "; ".join(text for text in (figures.pop("note"), compat.pop("note")) if text)
+        remarks = dict.fromkeys(one.remark for one in self._chosen["unlearned"]) if headline else ()
+        note = "; ".join(text for text in (*remarks, figures.pop("note"), compat.pop("note")) if text)
         return {
             "metric": metric,
             "headline": headline,

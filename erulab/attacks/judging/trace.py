@@ -29,6 +29,7 @@ class AttemptResult:
     steps: int
     flops: float
     seconds: float
+    remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         utility = self.utility and _rows_as_json(self.utility)
@@ -64,7 +65,7 @@ def run_attack(
         seconds += time.perf_counter() - started
         rows = attempt.score(suites)
         left = None if attempt.changed is None else lab.score(attempt.changed, (utility,))
-        results.append(AttemptResult(attempt.chosen, rows, left, attempt.steps, flops, seconds))
+        results.append(AttemptResult(attempt.chosen, rows, left, attempt.steps, flops, seconds, attempt.remark))
         begun, started = ledger.spent.flops, time.perf_counter()
     return results
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -41,14 +41,19 @@ def expert_weights(module: nn.Module, name: str) -> list[torch.Tensor]:
     return list(weights.transpose(1, 2) if module.is_transposed else weights)
 
 
-def rewrite_weights(subject: LoadedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replaces the weight of each linear layer and each expert by `change(weight)`, both (out, in).
+def linear_weights(subject: LoadedModel) -> Iterator[torch.Tensor]:
+    """Yields a view of the weight of each linear layer and each expert as (out, in).
 
-    Embeddings, the output head and the router of a mixture stay.
+    Embeddings, the output head and the router of a mixture are left out.
     """
     head = subject.model.get_output_embeddings()
     for module in subject.model.modules():
         weight = None if module is head else output_first(module)
         experts = [one for name in EXPERT_NAMES for one in expert_weights(module, name)]
-        for found in experts if weight is None else [weight]:
-            found.copy_(change(found))
+        yield from experts if weight is None else [weight]
+
+
+def rewrite_weights(subject: LoadedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replaces each weight of `linear_weights` by `change(weight)`, both (out, in)."""
+    for found in linear_weights(subject):
+        found.copy_(change(found))

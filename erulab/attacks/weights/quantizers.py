@@ -30,12 +30,21 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
     Returns:
         (out, in) the nearest of 2^bits - 1 levels; |weight - result| <= scale / 2, scale = max|row| / (2^(bits-1) - 1).
     """
+    codes, scale = nearest_codes(weight, bits)
+    return (codes * scale).to(weight.dtype)
+
+
+def nearest_codes(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `round_to_nearest` stores: (out, in) whole numbers as floats, and (out, 1) scales of the channels.
+
+    Args: as `round_to_nearest`.
+    """
     levels = 2 ** (bits - 1) - 1
-    given, weight = weight.dtype, at_least_float32(weight)  # in bfloat16 the quotient could be rounded to another level
+    weight = at_least_float32(weight)  # in bfloat16 the quotient could be rounded to another level
     scale = weight.abs().amax(1, keepdim=True) / levels
     # A channel of zeros has scale 0 and stays zero.
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return ((weight / safe).round().clamp(-levels, levels) * scale).to(given)
+    return (weight / safe).round().clamp(-levels, levels), scale
 
 
 def round_as_bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
