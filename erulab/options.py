@@ -127,6 +127,11 @@ class Compat(Enum):
     open_unlearning = "open_unlearning"  # its definitions, reported beside ours
 
 
+class Generator(Enum):
+    torch = "torch"  # erulab's own generation
+    vllm = "vllm"  # vLLM, where it is installed: one GPU, engine=local; attacks generate with torch all the same
+
+
 class SavedModel(Enum):
     full = "full"
     adapter = "adapter"  # the adapter of model.lora alone, to be loaded on top of the target
@@ -225,6 +230,18 @@ def product_options(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_IN_PRODUCT}
 
 
+def score_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `evaluation` that scores depend on, for keys.
+
+    Args:
+        values: all options by name, as their dataclass holds them or as plain values.
+    """
+    kept = {name: value for name, value in values.items() if name not in NOT_IN_SCORES}
+    if kept["generator"] in (Generator.torch, Generator.torch.value):
+        del kept["generator"]  # only another program's responses are other ones
+    return kept
+
+
 @dataclass
 class EngineOptions:
     """Where training runs. `auto`: local on CPU or one GPU, zero2 from two GPUs on."""
@@ -291,6 +308,7 @@ class EvaluationOptions:
     batch_tokens: int = 8192  # tokens per forward
     generate: bool = True  # generate greedy responses, for ROUGE-L and exact match
     max_new_tokens: int = 200  # longest generated response
+    generator: Generator = Generator.torch  # what generates the responses
     rows: Optional[int] = None  # at most this many rows of every suite that is not a forget suite; null: all
     # suites that are measured and attacked: names, exact or ending in *, with or without their benchmark's name in
     # front, such as [forget*,tofu/retain]; null: all

@@ -47,6 +47,10 @@ class RunDir:
         self.plots = self.path / "plots"
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
 
+    def external_json(self, benchmark: str) -> Path:
+        """Returns the file with the versions and settings of a benchmark that another program asks, by model."""
+        return self.path / f"{benchmark}.json"
+
     def rank_log(self, rank: int) -> Path:
         """Returns the file with all output of one rank."""
         return self.path / f"rank{rank}.log"

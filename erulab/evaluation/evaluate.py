@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import erulab.evaluation.protocols  # noqa: F401  # registers erulab's own measures
 from erulab.data.rows import Suite
 from erulab.evaluation import open_unlearning
 from erulab.evaluation.generation import generate
 from erulab.evaluation.measures import RequestBuilder, RowResults, request_key, row_requests
+from erulab.evaluation.prompt import Prompt
 from erulab.evaluation.refusal_odds import refusal_log_odds
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.scoring import score
@@ -26,6 +28,7 @@ def evaluate(
     *,
     for_attacks_only: bool = False,
     refusal: str = "",
+    respond: Callable[[Sequence[Prompt]], list[str]] | None = None,
 ) -> list[RowScore]:
     """Scores the evaluated rows of the suites, in order. Every rank gets the scores of all rows.
 
@@ -35,6 +38,7 @@ def evaluate(
         options: the run's `evaluation` options.
         for_attacks_only: see `RequestBuilder`.
         refusal: compared with the right answers of retain rows, unless a row has its own; "" for no such figure.
+        respond: returns one response per prompt, in order, on every rank; None: the model generates them here.
     """
     builder = RequestBuilder(loaded.chat, options, for_attacks_only)
     suite_rows = [(suite, row) for suite in suites for row in evaluated_rows(suite, options)]
@@ -47,7 +51,9 @@ def evaluate(
     )
     known = dict(zip(map(request_key, requests), scores, strict=True))
     prompts = [own.prompt for own in requests_of_rows if own.prompt is not None]
-    responses = iter(generate(loaded, prompts, options.batch_tokens, ranks) if prompts else [])
+    if respond is None:
+        respond = functools.partial(generate, loaded, batch_tokens=options.batch_tokens, ranks=ranks)
+    responses = iter(respond(prompts) if prompts else [])
     compat: list[dict[str, float]] = [{} for _ in suite_rows]
     if options.compat is Compat.open_unlearning and not for_attacks_only:
         compat = open_unlearning.row_figures(loaded, suite_rows, options, ranks)

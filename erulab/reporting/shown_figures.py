@@ -27,6 +27,7 @@ SECONDARY = {
     "paraphrase_probability",
     "refusal_log_odds",
     "longest_repetition",
+    "stderr",
 }
 # Figures of generated responses; a suite that has none of them is there for the responses' entropy.
 OVERLAPS = ("rouge", "rouge_f1", "rwku_recall", "f1", "final_answer", "final_answer_character")

@@ -24,6 +24,7 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
+from erulab.stages.external import external_content
 from erulab.stages.learn import learned_rows
 from erulab.stages.step_judge import check_kept_step
 from erulab.training import few_steps
@@ -55,6 +56,17 @@ def check_evaluation(context: Context) -> None:
             summaries.function_of(summary, f"benchmark {benchmark.name}")
     for part in context.benchmarks:
         _ = part.identity_of_selected  # reads all rows
+
+
+def check_external(context: Context) -> None:
+    """Checks that every benchmark of another program can be asked, by loading its questions.
+
+    Raises:
+        ConfigError, DataError: as `ExternalBenchmark.content`.
+    """
+    if Stage.evaluate in context.config.stages:
+        for benchmark in context.external_benchmarks:
+            external_content(context, benchmark)
 
 
 def check_target(context: Context) -> None:
@@ -168,6 +180,7 @@ def check_attacks(context: Context) -> None:
 
 STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_evaluation,
+    check_external,
     check_target,
     check_oracle,
     check_unlearning,
