@@ -89,6 +89,9 @@ def test_figures_files_and_secrets(run: Runner, monkeypatch: pytest.MonkeyPatch)
         worst = ["yes" in verdicts for verdicts in facts.values() if "yes" in verdicts or "unjudged" not in verdicts]
         assert scores[model]["judged_worst"] == pytest.approx(statistics.mean(worst))
         assert scores[model]["judged_worst/n"] == len(worst)
+        for figure in ("judged_worst", "retain/judged"):
+            low, high = done.read("intervals.json")[model][figure]
+            assert 0 <= low <= scores[model][figure] <= high <= 1 and high - low > 0.05, figure
         assert scores[model]["judged/unjudged"] == sum(line["verdict"] == "unjudged" for line in own) > 0
         # This judge is always right, and silent where a question begins with "Where".
         assert 0 < scores[model]["judged/accepts_right"] < 1 and scores[model]["judged/accepts_wrong"] == 0
