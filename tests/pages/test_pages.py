@@ -27,6 +27,7 @@ FOLDERS = [
     "erulab/bench",
     "launch",
     "launch/studies",
+    "launch/studies/world",
     "tests",
     "notebooks",
 ]
