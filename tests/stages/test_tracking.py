@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from erulab.methods.npo import NPOOptions
+from erulab.models.hf import HfOptions
 from erulab.options import RunConfig, TrackerName, TrackerOptions
 from erulab.redaction import redacted
 from erulab.rundir import RunDir
@@ -33,7 +34,7 @@ class Rank:
 
 def config(tracker: TrackerName, **changes: Any) -> RunConfig:
     return RunConfig(
-        model={"name": "hf", "path": "org/model"},
+        model=HfOptions(name="hf", path="org/model"),
         dataset={"name": "tofu"},
         method=NPOOptions(name="npo"),
         reward={"name": "reference"},
