@@ -21,7 +21,7 @@ LEAST = 256  # tokens, however little memory is free
 
 # On CPUs more tokens than these make nothing faster, and a limit that does not depend on what is free at the moment
 # gives the same batches, and so the same bits, every time (a machine with 3 GiB of free memory reaches it).
-CPU_CACHE = 2**30  # bytes of keys and values
+CPU_CACHE = 5 * 2**27  # bytes of keys and values; an evaluation of SmolLM2-135M then stays near 2 GB
 CPU_ACTIVATIONS = 3 * 2**24  # bytes: larger activations of a forward leave the processor's cache
 # The C library takes memory blocks of 32 MiB from the system anew each time, which costs as much as using them.
 CPU_LOGITS = 3 * 2**23

@@ -80,11 +80,18 @@ def _longest(prompts: Sequence[Prompt]) -> int:
 
 
 def _cut_prompts(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
-    """Cuts prompts in order of length into batches within the budget of tokens."""
+    """Cuts prompts in order of length into batches of about as many rows each, within the budget of tokens."""
+    full = _fill_batches(prompts, batch_tokens, len(prompts))
+    # A last batch of few rows would take almost as many seconds as a full one.
+    return _fill_batches(prompts, batch_tokens, -(-len(prompts) // len(full))) if full else []
+
+
+def _fill_batches(prompts: Sequence[Prompt], batch_tokens: int, most: int) -> list[list[Prompt]]:
+    """Fills one batch after another, with at most so many rows each."""
     batches: list[list[Prompt]] = []
     for prompt in prompts:
         together = [*batches[-1], prompt] if batches else []
-        if together and len(together) * (len(prompt.ids) + _longest(together)) <= batch_tokens:
+        if 0 < len(together) <= most and len(together) * (len(prompt.ids) + _longest(together)) <= batch_tokens:
             batches[-1].append(prompt)
         else:
             batches.append([prompt])
