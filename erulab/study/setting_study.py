@@ -20,7 +20,7 @@ from erulab.typed import did_you_mean
 # Figures that compare a model with the oracle of its run. The oracle's own value is fixed by that, so an AUC of them
 # would say nothing.
 AGAINST_ORACLE = ("knowledge_left", "forget_quality", "privleak", "smia")
-NOT_KNOWLEDGE = ("cost/", "kept/", "utility_kept")
+NOT_KNOWLEDGE = ("cost/", "kept/", "utility_kept", "oracle_spread", "uds_")
 
 
 @dataclass(frozen=True)
