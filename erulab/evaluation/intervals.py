@@ -53,6 +53,7 @@ SHARES = {
     "rouge",
     "rwku_recall",
     "rouge_f1",
+    "judged",
 }
 COMPONENTS = "aggregate components/"  # name of the forget rows' group, whose figures are in no file
 

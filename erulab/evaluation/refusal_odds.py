@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from erulab.data.measures import Answers
 from erulab.data.rows import Role, Row, Suite
-from erulab.evaluation.scoring import score
-from erulab.models.loaded import LoadedModel
-from erulab.ranks import Ranks
+from erulab.evaluation.measures import RequestKey, request_key
+from erulab.evaluation.scoring import Score
+from erulab.tokens.batch import Encoded
+from erulab.tokens.chat import ChatFormat
 
 REFUSAL_LOG_ODDS = "refusal_log_odds"
 
 
-def refusal_log_odds(
-    loaded: LoadedModel, suite_rows: Sequence[tuple[Suite, Row]], refusal: str, batch_tokens: int, ranks: Ranks
-) -> dict[tuple[str, str], dict[str, float]]:
-    """Returns log p(refusal) - log p(right answer), nats, of the questions of retain suites that are answered freely.
+@dataclass(frozen=True)
+class RefusalRequests:
+    """The right answer and a refusal of a retain question, each with its end of turn."""
 
-    Both probabilities are of the whole response, with its end of turn.
+    answer: Encoded
+    refusal: Encoded
+
+    def figures(self, scores: Mapping[RequestKey, Score]) -> dict[str, float]:
+        """Returns log p(refusal) - log p(right answer), nats, as a row's figure."""
+        answer, refusal = (scores[request_key(request)].nll for request in (self.answer, self.refusal))
+        return {REFUSAL_LOG_ODDS: answer - refusal}
+
+
+def refusal_requests(
+    chat: ChatFormat, suite_rows: Sequence[tuple[Suite, Row]], refusal: str
+) -> dict[tuple[str, str], RefusalRequests]:
+    """Returns what is requested of the questions of retain suites that are answered freely, by suite and row id.
 
     Args:
-        loaded: the model, in evaluation mode.
         suite_rows: each row with its suite.
-        refusal: the refusal of a row that has none of its own.
-        batch_tokens: tokens that one forward may compute.
-    Returns:
-        (suite, row id) -> {"refusal_log_odds": value}.
+        refusal: the refusal of a row that has none of its own; "": nothing is requested.
     """
-    asked = [
-        (suite, row)
-        for suite, row in suite_rows
-        if suite.role is Role.RETAIN and isinstance(suite.measure, Answers) and row.prompt and not row.plain
-    ]
-    answers = [loaded.chat.encode(row, row.response) for _, row in asked]
-    refusals = [loaded.chat.encode(row, row.refusal or refusal) for _, row in asked]
-    # A pass of its own: more requests in the pass of the other figures would change how those round.
-    scores = score(loaded.policy, [*answers, *refusals], loaded.pad_id, batch_tokens, ranks) if asked else []
     return {
-        (suite.name, row.id): {REFUSAL_LOG_ODDS: answer.nll - refused.nll}
-        for (suite, row), answer, refused in zip(asked, scores[: len(asked)], scores[len(asked) :], strict=True)
+        (suite.name, row.id): RefusalRequests(chat.encode(row, row.response), chat.encode(row, row.refusal or refusal))
+        for suite, row in suite_rows
+        if refusal and suite.role is Role.RETAIN and isinstance(suite.measure, Answers) and row.prompt and not row.plain
     }

@@ -36,6 +36,7 @@ FIGURES = (
     "forget/extraction_strength",
     "forget/probability",
     "forget/rouge",
+    "judged_worst",
     "forget/truth_ratio",
     "retain/exact_match",
     "retain_unrehearsed/exact_match",

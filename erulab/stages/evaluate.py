@@ -10,19 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
+from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
+from erulab.evaluation.external.vllm_generation import free_memory_share, generate_with_vllm
 from erulab.evaluation.intervals import intervals, ratio_interval
 from erulab.evaluation.knowledge_figures import knowledge_left_figures
 from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.suites import evaluated_rows, generates_responses, without_facts
 from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
-from erulab.options import NOT_IN_SCORES, EvaluationOptions
+from erulab.options import Generator, score_options
 from erulab.reporting.console import announce
 from erulab.roles import oracles_among
 from erulab.stages.cache import Product
@@ -56,7 +57,8 @@ def _score(
     if not suites:
         return [], None
     # "suites" below holds the content of the suites that the option of that name selects.
-    options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
+    options = score_options(asdict(context.config.evaluation))
+    del options["suites"]
     depends_on = {
         "stage": "evaluate",
         "version": VERSION,
@@ -73,9 +75,23 @@ def _score(
             count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
             what = "unlearned model" if role == "unlearned" else role
             announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
+        loaded = load()
+        respond = None
+        if context.config.evaluation.generator is Generator.vllm:
+            respond = functools.partial(
+                generate_with_vllm,
+                source=ref.path,
+                chat=loaded.chat,
+                tokenizer=context.source.overrides.tokenizer,
+                memory=free_memory_share(context.device),
+            )
         refusal = prepared.fitted.refusals[0] if prepared.fitted.refusals else ""
-        rows = evaluate(load(), suites, context.config.evaluation, context.ranks, refusal=refusal)
+        options = context.config.evaluation
+        budget = choose_budget(loaded, options, context.ranks)
+        rows = evaluate(loaded, suites, options, context.ranks, budget=budget, refusal=refusal, respond=respond)
         if context.ranks.first:
+            # Figures depend on it by rounding only, so it is in no key; whoever compares bits finds it here.
+            (folder / "batch_tokens.json").write_text(json.dumps(asdict(budget)))
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
 
@@ -182,10 +198,6 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
             },
         }
         for suite in context.data.selected.suites
-        for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
+        for row in (suite.rows[:count] if generates_responses(suite, context.config.evaluation) else ())
         if row.prompt
     ]
-
-
-def _generates(suite: Suite, options: EvaluationOptions) -> bool:
-    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)

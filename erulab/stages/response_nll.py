@@ -83,7 +83,7 @@ def _read_responses(
             row, response = asked[rows[i].suite, rows[i].id], rows[i].response
             # Without the end of turn, which a response that reached its limit does not have.
             requests.append(loaded.chat.encode(row, response, (0, len(response))))
-        budget = context.config.evaluation.batch_tokens
+        budget = context.config.evaluation.fixed_tokens
         found = score(loaded.policy, requests, loaded.pad_id, budget, context.ranks)
         if context.ranks.first:
             (folder / "nll.json").write_text(json.dumps([one.mean_nll for one in found]))

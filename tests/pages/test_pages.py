@@ -24,6 +24,7 @@ FOLDERS = [
     "erulab/models",
     "erulab/evaluation",
     "erulab/evaluation/figures",
+    "erulab/evaluation/judging",
     "erulab/reporting",
     "erulab/bench",
     "launch",

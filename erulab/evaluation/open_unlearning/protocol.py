@@ -61,9 +61,9 @@ def row_figures(
     if not there:
         return [{} for _ in asked]
     requests = [request for one in there for request in one.requests]
-    scores = dict(zip(requests, score_padded(loaded, requests, options.batch_tokens, ranks), strict=True))
+    scores = dict(zip(requests, score_padded(loaded, requests, options.fixed_tokens, ranks), strict=True))
     prompts = [one.prompt for one in there] if options.generate else []
-    replies = generate_padded(loaded, prompts, options.max_new_tokens, options.batch_tokens, ranks) if prompts else []
+    replies = generate_padded(loaded, prompts, options.max_new_tokens, options.fixed_tokens, ranks) if prompts else []
     answered = dict(zip(prompts, replies, strict=True))
     return [{} if one is None else _figures(loaded, one, scores, answered.get(one.prompt)) for one in asked]
 
