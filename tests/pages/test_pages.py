@@ -29,6 +29,7 @@ FOLDERS = [
     "erulab/bench",
     "launch",
     "launch/studies",
+    "launch/studies/world",
     "tests",
     "notebooks",
 ]

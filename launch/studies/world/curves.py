@@ -26,6 +26,7 @@ SIZES = {
     "dataset.unrehearsed_authors": 8,
 }
 TITLES = ("times that a row was shown", "rehearsed authors", "authors to forget", "unrehearsed authors")
+INTERVALS = ("knowledge_left_low", "knowledge_left_high")
 Record = dict[str, Any]
 
 
@@ -48,18 +49,17 @@ def read_records(folder: Path) -> list[Record]:
     """
     found: dict[tuple[Any, ...], Record] = {}
     for run in load_runs([folder]):
+        points, scores = run_trajectory(run), run.scores.get("unlearned", {})
+        if not points:  # another run than the study's, or an unfinished one
+            continue
         sizes = {key: run.config[key.split(".")[0]][key.split(".")[1]] for key in SIZES}
         arm = {**sizes, "forget_weight": run.config["method"]["forget_weight"], "world": run.config["dataset"]["world"]}
-        points, scores = run_trajectory(run), run.scores.get("unlearned", {})
         for point in points:
-            last = {key: scores.get(key) if point is points[-1] else None for key in INTERVALS}
+            last = {key: round(scores[key], 4) if point is points[-1] else None for key in INTERVALS}
             values = {"knowledge_left": round(point.knowledge, 4), "utility": round(point.utility, 4)}
             record = {**arm, "step": point.step, **values, **last}
             found[(*arm.values(), point.step)] = record  # the trial and the reported run of a world are the same
     return [found[key] for key in sorted(found)]
-
-
-INTERVALS = ("knowledge_left_low", "knowledge_left_high")
 
 
 def draw_curves(records: list[Record]) -> Figure:
