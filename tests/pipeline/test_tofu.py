@@ -82,13 +82,17 @@ def worked(finished: Finished) -> None:
 
 def test_both_benchmarks_are_measured_under_their_names(finished: Finished) -> None:
     for scores in finished.read("scores.json").values():
-        counts = {name: scores[name] for name in scores if name.endswith("/n") and "open_unlearning" not in name}
+        of_suites = [name for name in scores if "open_unlearning" not in name and not name.startswith("uds/")]
+        counts = {name: scores[name] for name in of_suites if name.endswith("/n")}
         suites = {"retain": 8, "real_authors": 3, "world_facts": 3}
         assert counts == {
             **{f"{name}/n": n for name, n in {**suites, "forget": 8, "heldout": 8}.items()},
             "mia_forget/n": 8,
             "holdout_local/n": 8,
             **{f"tofu/{name}/n": n for name, n in {**suites, "retain": 4, "forget": 4, "heldout": 4}.items()},
+            # Groups of rows: facts at their worst phrasing, retain rows that name a forgotten author and the others.
+            **{"worst_of_phrasings/n": 8, "tofu/worst_of_phrasings/n": 4},
+            **{"retain_naming_forgotten/n": 2, "retain_not_naming_forgotten/n": 6},
         }
         for name in ("model_utility", "open_unlearning/model_utility", "mia/auc_nll", "mia/auc_min_k_plus_plus"):
             assert 0 <= scores[name] <= 1, name
