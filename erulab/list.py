@@ -3,6 +3,7 @@
 python -m erulab.list methods             the methods, one line each
 python -m erulab.list methods.npo         the options of one of them
 python -m erulab.list trainer             the options of a part of the run that is no plugin
+python -m erulab.list trust               which figures a study has found to fail
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from erulab.config.option_fields import OptionField, option_fields
 from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.registry import GROUPS, LIST_GROUPS, Registry, conf_folders
+from erulab.reporting.trusted import trust_tables, trusted_figures
 from erulab.typed import did_you_mean
 
 PLURALS = {"adversary": "adversaries"}
 KINDS = {PLURALS.get(group, f"{group}s"): registry for group, registry in GROUPS.items()}
 FORMATS = ("text", "md")
 RUN = "run"  # the keys of a run that stand in no part
+TRUST = "trust"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Listing:
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     code: int = 1  # this many columns, from the first on, hold what is typed
+    notes: tuple[str, ...] = ()  # lines below it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m erulab.list",
         description="What there is to choose from, and the options of each choice.",
         epilog=f"WHAT is one of {', '.join(KINDS)}; one of these with a name, such as methods.npo, for its options; or "
-        f"a part of the run: {', '.join(run_parts())}.",
+        f"a part of the run: {', '.join(run_parts())}; or {TRUST}: which figures a study has found to fail.",
     )
     parser.add_argument("what", metavar="WHAT", nargs="?", help="such as methods, methods.npo or trainer")
     parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules")
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         import_plugins(options.plugins)
-        listings = listings_for(options.what)
+        listings = trust_listings() if options.what == TRUST else listings_for(options.what)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif sys.stdout.isatty():
             _print_tables(listings)
         else:
-            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
+            tables = ("\n".join([*("\t".join(row) for row in listing.rows), *listing.notes]) for listing in listings)
             print("\npresets, chosen in the same way:\n".join(tables))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
@@ -103,10 +107,20 @@ def listings_for(what: str) -> list[Listing]:
         return [_options_listing(own)]
     if what in parts:
         return [_options_listing(option_fields(parts[what], what))]
+    names = [*KINDS, *parts, TRUST]
     raise ConfigError(
-        f"{what!r} names nothing to list{did_you_mean(what, [*KINDS, *parts])}; known: {', '.join([*KINDS, *parts])}; "
+        f"{what!r} names nothing to list{did_you_mean(what, names)}; known: {', '.join(names)}; "
         "for the options of one choice add its name, such as methods.npo"
     )
+
+
+def trust_listings() -> list[Listing]:
+    """Returns one table per setting of the study of figures: AUC without and with hiders, R and Q of each figure."""
+    tables = trust_tables(trusted_figures()).values()
+    return [
+        Listing(table.headings, [tuple(cell.text for cell in row) for row in table.rows], notes=table.notes)
+        for table in tables
+    ]
 
 
 def run_parts() -> dict[str, type]:
@@ -138,7 +152,8 @@ def markdown_table(listing: Listing) -> str:
         return f"| {' | '.join(cells[i] for i in filled)} |"
 
     rows = [[_markdown_cell(text, code=i < listing.code) for i, text in enumerate(row)] for row in listing.rows]
-    return "\n".join([line(listing.columns), line(["---"] * len(listing.columns)), *map(line, rows)])
+    table = [line(listing.columns), line(["---"] * len(listing.columns)), *map(line, rows)]
+    return "\n".join([*table, *(f"\n{note}" for note in listing.notes)])
 
 
 def _options_listing(fields: Sequence[OptionField]) -> Listing:
@@ -167,7 +182,7 @@ def _print_tables(listings: Sequence[Listing]) -> None:
         table = Table(*listing.columns)
         for row in listing.rows:
             table.add_row(*map(escape, row))
-        Console().print(table)
+        Console().print(table, *map(escape, listing.notes), sep="\n")
 
 
 if __name__ == "__main__":

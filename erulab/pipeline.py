@@ -23,10 +23,11 @@ from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.roles import ORACLE
 from erulab.rundir import RunDir
-from erulab.stages import attack, checks, evaluate, learn, unlearn
+from erulab.stages import attack, checks, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.measuring import measure_models
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
 
@@ -191,20 +192,23 @@ class Pipeline:
     def _evaluate(self, models: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
         if not models:
             self._require("target", None)
-        rows, products = {}, []
-        for role, ref in models.items():
-            self._context.stop.check()
-            rows[role], made = evaluate.score_model(self._context, role, ref)
-            products += made
-        result = evaluate.scores(self._context, rows)
-        for role in result.keys() & self._trainings.keys():
-            result[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
+        measured = measure_models(self._context, models)
+        scores = measured.scores
+        for role in scores.keys() & self._trainings.keys():
+            scores[role] |= {**self._kept.get(role, {}), **self._trainings[role].of_training()}
         if self._context.ranks.first:
-            self._rundir.write_json(self._rundir.scores_json, result)
-            self._rundir.write_json(self._rundir.samples_json, evaluate.samples(rows, self._context))
-        self._context.tracker.summary(result)
-        self._finish_stage("evaluate", products)
-        return {role: scored[0] for role, scored in rows.items()}
+            self._rundir.write_json(self._rundir.scores_json, scores)
+            self._rundir.write_json(self._rundir.intervals_json, measured.intervals)
+            self._rundir.write_json(self._rundir.samples_json, measured.samples)
+            if measured.judged is not None:
+                self._rundir.write_text(self._rundir.judged_jsonl, measured.judged)
+            if measured.depth is not None:
+                self._rundir.write_json(self._rundir.uds_json, measured.depth)
+            for name, details in measured.external.items():
+                self._rundir.write_json(self._rundir.external_json(name), details)
+        self._context.tracker.summary(scores)
+        self._finish_stage("evaluate", measured.products)
+        return measured.rows
 
     def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
         models = {role: self._require(role, models.get(role)) for role in ("target", UNLEARNED, "oracle")}

@@ -18,6 +18,11 @@ _HEX_KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])")
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
+def is_secret_name(name: str) -> bool:
+    """Tells whether a key or an environment variable has a name whose value is redacted, such as `JUDGE_API_KEY`."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def redacted(value: Any, name: str = "") -> Any:
     """Returns the tree of dicts, lists and scalars with "[redacted]" in place of secrets.
 
@@ -34,7 +39,7 @@ def redacted(value: Any, name: str = "") -> Any:
         return [redacted(item, name) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    if _SECRET_NAME.search(name):
+    if is_secret_name(name):
         return REDACTED
     return redacted_text(value, commits=bool(_COMMIT_NAME.search(name)))
 
@@ -47,7 +52,7 @@ def redacted_text(text: str, *, commits: bool = False) -> str:
         commits: keep 40 hex digits, because they are a commit here.
     """
     for name, secret in os.environ.items():
-        if len(secret) >= 8 and _SECRET_NAME.search(name):
+        if len(secret) >= 8 and is_secret_name(name):
             text = text.replace(secret, REDACTED)
     text = _PASSWORD_IN_URL.sub(REDACTED, _SECRET_VALUE.sub(REDACTED, text))
     return text if commits else _HEX_KEY.sub(REDACTED, text)

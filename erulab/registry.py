@@ -24,7 +24,7 @@ CONF = (_PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent) / "conf"
 OWN_CONF = "ERULAB_CONF"  # environment variable that names the user's own conf folder; --config-dir sets it
 # Groups of which a run may choose several; the options of each choice are at <group>.<name>.
 LIST_GROUPS = ("attack", "benchmark")
-BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks")
+BUILTIN_PACKAGES = ("models", "data", "methods", "rewards", "adversaries", "attacks", "evaluation.external")
 
 
 @dataclasses.dataclass(frozen=True)

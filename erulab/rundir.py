@@ -36,14 +36,21 @@ class RunDir:
         self.model = self.path / "model"  # the unlearned model, Hugging Face format
         self.adapter = self.path / "adapter"  # instead, with artifacts.model=adapter, in peft's format
         self.scores_json = self.path / "scores.json"
+        self.intervals_json = self.path / "intervals.json"  # the 95 % intervals of its figures
         self.attacks_json = self.path / "attacks.json"
+        self.uds_json = self.path / "uds.json"  # the Unlearning Depth Score by row and by layer
         self.samples_json = self.path / "samples.json"  # generated text: can hold what must be forgotten
         self.alternatives_json = self.path / "alternatives.json"  # answers the target gave for altpo; as samples.json
+        self.judged_jsonl = self.path / "judged.jsonl"  # what a judge was asked and said; as samples.json
         self.stages_json = self.path / "stages.json"
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
+
+    def external_json(self, benchmark: str) -> Path:
+        """Returns the file with the versions and settings of a benchmark that another program asks, by model."""
+        return self.path / f"{benchmark}.json"
 
     def rank_log(self, rank: int) -> Path:
         """Returns the file with all output of one rank."""

@@ -22,6 +22,7 @@ from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger
 from erulab.data.base import Dataset
 from erulab.errors import EnvironmentFault, ErulabError
+from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
@@ -113,16 +114,21 @@ def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch
     chat = chat_of(config.model.unlearned, source.overrides) if config.only_given_models else source.chat(raw)
     measured_only = config.only_given_models and Stage.attack not in config.stages
     data = fit_benchmark(raw, dataset.identity(folder), chat, config, measured_only=measured_only)
-    extra = []
+    extra, external = [], []
     for options in config.benchmark.values():
-        plugin: Dataset = benchmarks.build(options)
+        plugin: Dataset | ExternalBenchmark = benchmarks.build(options)
+        if isinstance(plugin, ExternalBenchmark):
+            external.append(plugin)
+            continue
         raw = plugin.load(config.seed, folder)
         extra.append(fit_benchmark(raw, plugin.identity(folder), chat, config, measured_only=True))
     ledger = Ledger()
     loader = ModelLoader(config, source, ledger, device)
     cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
-    return Context(config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop)
+    return Context(
+        config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop, tuple(external)
+    )
 
 
 def _show_results(rundir: RunDir, config: RunConfig) -> None:

@@ -31,6 +31,7 @@ SLOW = (
     "stages/",
     "study/",
     "costs/test_memory.py",
+    "evaluation/external/test_harness.py",
     "evaluation/test_lm_eval.py",
     "models/test_smollm2.py",
     "reporting/test_pages.py",

@@ -64,6 +64,15 @@ def matrix_limit() -> float:
     return 2 * MATRIX**3 / min(seconds(lambda: a @ b) for _ in range(REPEATS))
 
 
+def memory_bandwidth() -> float:
+    """Returns the bytes per second at which a product with one vector reads a large float32 matrix, the best of a few.
+
+    The matrix has 0.5 GB, more than a processor's cache holds.
+    """
+    matrix, vector = torch.ones(2**13, 2**14, device=DEVICE), torch.ones(2**14, device=DEVICE)
+    return matrix.nbytes / min(seconds(lambda: matrix @ vector) for _ in range(REPEATS))
+
+
 def _synchronize() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

@@ -15,6 +15,7 @@ from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
 from erulab.config.data_rules import check_data_set
+from erulab.config.judge_rules import check_judge, check_judge_of_job
 from erulab.config.memory_rules import check_optimizer, check_quantization
 from erulab.config.training_rules import (
     check_batches,
@@ -237,6 +238,7 @@ CHECKS: tuple[Check, ...] = (
     check_oracles,
     check_kept_step,
     check_data_set,
+    check_judge,
     check_engine,
     check_optimizer,
     check_quantization,
@@ -248,4 +250,5 @@ JOB_CHECKS: tuple[Check, ...] = (
     check_quantization,
     check_batches,
     check_named_files,
+    check_judge_of_job,
 )

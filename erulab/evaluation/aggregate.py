@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from erulab.data.measures import Pooled, Separation
 from erulab.data.rows import Benchmark, Role, Suite
 from erulab.evaluation import membership, metrics, open_unlearning
+from erulab.evaluation.figures import comparisons
+from erulab.evaluation.figures.groups import forget_components, group_entries
 from erulab.evaluation.measures import summaries
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import FORGET_ROLES, knowledge_rows
@@ -21,14 +23,13 @@ UTILITIES = {
     "model_utility_arithmetic": ("probability", "rouge", "truth_ratio_arithmetic"),
 }
 MEMBERSHIP = ("nll", "zlib", "min_k", "min_k_plus_plus")
-PRIVLEAK = "auc_min_k"  # the AUC from which MUSE computes PrivLeak
 
 
 def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float]:
     """Returns the figures of one model as one flat mapping.
 
-    It holds `<suite>/<figure>` and `<suite>/n`, `knowledge`, Model Utility and the benchmark's summaries. If only some
-    rows of a suite have a figure, `<suite>/<figure>/n` says how many.
+    It holds `<suite>/<figure>` and `<suite>/n`, `knowledge`, Model Utility, the benchmark's summaries and the figures
+    of groups of rows. If only some rows of a suite have a figure, `<suite>/<figure>/n` says how many.
     """
     result: dict[str, float] = {}
     for suite in benchmark.suites:
@@ -50,6 +51,12 @@ def aggregate(rows: Sequence[RowScore], benchmark: Benchmark) -> dict[str, float
             result[utility] = metrics.harmonic_mean([result[name] for name in names])
     for summary in benchmark.summaries:
         result |= summaries.function_of(summary, f"benchmark {benchmark.name}")(summary, rows)
+    for group, entries in group_entries(rows, benchmark).items():
+        for name in dict.fromkeys(name for entry in entries for name in entry.figures):
+            values = [entry.figures[name] for entry in entries if name in entry.figures]
+            result[f"{group}/{name}"] = metrics.exact_mean(values)
+            if result.setdefault(f"{group}/n", len(entries)) != len(values):
+                result[f"{group}/{name}/n"] = len(values)
     compat = {suite.name: [row.compat for row in rows if row.suite == suite.name] for suite in benchmark.suites}
     return result | open_unlearning.suite_figures(benchmark.suites, compat)
 
@@ -72,11 +79,14 @@ def row_figures(row: RowScore, suite: Suite) -> dict[str, float]:
 
 
 def against_oracle(
-    rows: Sequence[RowScore], oracle: Sequence[RowScore] | None, benchmark: Benchmark
+    rows: Sequence[RowScore],
+    oracle: Sequence[RowScore] | None,
+    benchmark: Benchmark,
+    target: Sequence[RowScore] | None = None,
 ) -> dict[str, float]:
-    """Returns the figures that compare a model with one that never saw the forget set: forget quality and PrivLeak.
+    """Returns the figures that compare a model with one that never saw the forget set: forget quality, PrivLeak, sMIA.
 
-    PrivLeak can also use a published AUC in place of the oracle's; forget quality needs the oracle.
+    PrivLeak can also use a published AUC in place of the oracle's; the others need the oracle, and sMIA the target.
     """
     result: dict[str, float] = {}
     if oracle is not None:
@@ -84,15 +94,27 @@ def against_oracle(
         if quality is not None:
             result["forget_quality"] = quality
         result |= open_unlearning.compat_forget_quality(_forget_compat(rows), _forget_compat(oracle))
-    for summary in benchmark.summaries:
-        if isinstance(summary, Separation):
-            name = f"{summary.name}/{PRIVLEAK}"
-            own, retrained = membership_aucs(summary, rows).get(name), summary.retrained
-            if oracle is not None and retrained is None:
-                retrained = membership_aucs(summary, oracle).get(name)
-            if own is not None and retrained:
-                result[f"{summary.name}/privleak"] = membership.priv_leak(own, retrained)
-    return result
+    separations = [summary for summary in benchmark.summaries if isinstance(summary, Separation)]
+    own, before, retrained = (
+        None if model is None else {k: v for one in separations for k, v in membership_aucs(one, model).items()}
+        for model in (rows, target, oracle)
+    )
+    return result | comparisons.membership_comparisons(own or {}, before, retrained, separations)
+
+
+def aggregates(rows: Sequence[RowScore], figures: Mapping[str, float], benchmark: Benchmark) -> dict[str, float]:
+    """Returns open-unlearning's aggregates of a model.
+
+    Args:
+        rows: the scores of the benchmark's rows.
+        figures: the results of `aggregate` and `against_oracle`.
+    """
+    found: dict[str, list[float]] = {}
+    for entry in forget_components(rows):
+        for name, value in entry.figures.items():
+            found.setdefault(name, []).append(value)
+    means = {name: metrics.exact_mean(values) for name, values in found.items()}
+    return comparisons.aggregates(means, figures, benchmark.summaries)
 
 
 def forget_quality(rows: Sequence[RowScore], oracle: Sequence[RowScore]) -> float | None:

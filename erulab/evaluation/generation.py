@@ -1,12 +1,14 @@
 """Generates responses, greedy or sampled.
 
 Prompts of similar length share a batch, their common opening is computed once, and rows leave the batch as they end.
+A prompt may hold the beginning of its response (`begun`), up to all of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,13 +16,19 @@ from erulab import draws
 from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
 from erulab.evaluation.prompt import Prompt
+from erulab.models.column_major import column_major
 from erulab.models.key_value import allows_gaps, cache_for, select_rows
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
 
-# Tokens: the common opening of a batch's prompts is computed once if it is at least this long.
+if TYPE_CHECKING:
+    from erulab.tokens.chat import ChatFormat
+
+# The common opening of a batch's prompts is computed once if that saves at least so many tokens.
 SHARED = 32
+# Matrices are stored by columns for at least so many steps of generation.
+FEW = 32
 # Ended rows are removed once they are this share of the batch; less often, because each removal copies the cache.
 ENDED = 0.2
 
@@ -32,27 +40,52 @@ def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, 
         batch_tokens: number of padded prompt and response tokens that a batch may have.
     """
     unique = sorted(set(prompts), key=_batching_order)
+    found = {p: _response(loaded.chat, p, _begun(p)) for p in unique if _is_complete(loaded.chat, p)}
+    unique = [prompt for prompt in unique if prompt not in found]
     responses: list[str] = []
-    for batch in _cut_prompts(ranks.mine(unique), batch_tokens):
-        responses += _Batch(loaded, batch).run()
-    found = dict(zip(unique, ranks.join(responses), strict=True))
+    batches = _cut_prompts(ranks.mine(unique), batch_tokens)
+    # Turning the matrices over takes as long as a few tokens.
+    pays = sum(_longest(batch) for batch in batches) >= FEW
+    with column_major(loaded.model) if pays else nullcontext():
+        for batch in batches:
+            responses += _Batch(loaded, batch).run()
+    found |= zip(unique, ranks.join(responses), strict=True)
     return [found[prompt] for prompt in prompts]
 
 
 def _batching_order(prompt: Prompt) -> tuple[Any, ...]:
     # Samples of one prompt stand next to each other, so that their common opening is computed once.
     draw = () if prompt.draw is None else (prompt.draw,)
-    return prompt.max_new_tokens, prompt.stops, len(prompt.ids), prompt.ids, draw
+    return len(prompt.ids), prompt.ids, prompt.max_new_tokens, prompt.stops, draw
+
+
+def _begun(prompt: Prompt) -> list[int]:
+    """Returns the ids of the response that the prompt already holds."""
+    return list(prompt.ids[len(prompt.ids) - prompt.begun :])
+
+
+def _is_complete(chat: ChatFormat, prompt: Prompt) -> bool:
+    """Tells whether the response is over before a token of it is generated."""
+    return prompt.max_new_tokens <= 0 or (prompt.begun > 0 and prompt.ids[-1] in chat.stop_ids)
+
+
+def _response(chat: ChatFormat, prompt: Prompt, ids: Sequence[int]) -> str:
+    """Returns the text of a response, without the token that ends it and what follows a stop."""
+    text = chat.decode(ids[:-1] if ids and ids[-1] in chat.stop_ids else ids)
+    return texts.cut_at(text, prompt.stops)
+
+
+def _longest(prompts: Sequence[Prompt]) -> int:
+    return max(prompt.max_new_tokens for prompt in prompts)
 
 
 def _cut_prompts(prompts: Sequence[Prompt], batch_tokens: int) -> list[list[Prompt]]:
-    """Cuts sorted prompts into batches: equal response length and stops, within the budget of tokens."""
+    """Cuts prompts in order of length into batches within the budget of tokens."""
     batches: list[list[Prompt]] = []
     for prompt in prompts:
-        last = batches[-1] if batches else []
-        alike = last and (last[0].max_new_tokens, last[0].stops) == (prompt.max_new_tokens, prompt.stops)
-        if alike and (len(last) + 1) * (len(prompt.ids) + prompt.max_new_tokens) <= batch_tokens:
-            last.append(prompt)
+        together = [*batches[-1], prompt] if batches else []
+        if together and len(together) * (len(prompt.ids) + _longest(together)) <= batch_tokens:
+            batches[-1].append(prompt)
         else:
             batches.append([prompt])
     return batches
@@ -79,7 +112,7 @@ class _Batch:
         self._loaded, self._prompts = loaded, prompts
         self._stops = set(loaded.chat.stop_ids)
         self._device = next(loaded.model.parameters()).device
-        self._responses = [list(prompt.ids[len(prompt.ids) - prompt.begun :]) for prompt in prompts]
+        self._responses = [_begun(prompt) for prompt in prompts]
         self._meter = Meter(loaded.model, loaded.ledger, loaded.adapters)
         # One random number per position of the response, so that a sample does not depend on the rest of the batch.
         self._uniform = {
@@ -99,12 +132,12 @@ class _Batch:
         rows = list(range(len(self._prompts)))  # index of the prompt that each row of the cache belongs to
         tokens = self._next(logits, rows, 0)
         ended = [False] * len(rows)
-        for step in range(self._prompts[0].max_new_tokens):
+        for step in range(_longest(self._prompts)):
             for i, token in enumerate(tokens.tolist()):
                 if not ended[i]:
                     self._responses[rows[i]].append(token)
-                    ended[i] = self._is_over(rows[i], token)
-            if all(ended) or step + 1 == self._prompts[0].max_new_tokens:
+                    ended[i] = step + 1 >= self._prompts[rows[i]].max_new_tokens or self._is_over(rows[i], token)
+            if all(ended):
                 return
             if sum(ended) >= ENDED * len(rows):
                 left = [i for i, over in enumerate(ended) if not over]
@@ -125,7 +158,8 @@ class _Batch:
             step: position in the response, from 0.
         """
         tokens = logits.argmax(-1)
-        drawn = [i for i, row in enumerate(rows) if row in self._uniform]
+        # A row that has ended may still be in the batch.
+        drawn = [i for i, row in enumerate(rows) if row in self._uniform and step < self._prompts[row].max_new_tokens]
         if drawn:
             temperatures = [self._prompts[rows[i]].draw.temperature for i in drawn]  # type: ignore[union-attr]
             uniform = torch.stack([self._uniform[rows[i]][step] for i in drawn])
@@ -148,8 +182,8 @@ class _Batch:
         # The common opening leaves out each prompt's last token: the first response token is predicted from it.
         opening = _common_opening(ids)
         longest = max(map(len, ids))
-        end = longest + self._prompts[0].max_new_tokens
-        if opening < SHARED or len(ids) == 1 or not allows_gaps(self._loaded.model, end):
+        end = longest + _longest(self._prompts)
+        if opening * (len(ids) - 1) < SHARED or not allows_gaps(self._loaded.model, end):
             opening = 0
         tokens = torch.full((len(ids), longest), self._loaded.pad_id)
         mask = torch.zeros((len(ids), longest), dtype=torch.int64)
@@ -158,7 +192,7 @@ class _Batch:
             tokens[i, :opening], tokens[i, longest - rest :] = torch.tensor(row[:opening]), torch.tensor(row[opening:])
             mask[i, :opening] = mask[i, longest - rest :] = 1
         tokens, mask = tokens.to(self._device), mask.to(self._device)
-        cache = cache_for(self._loaded.model.config)
+        cache = cache_for(self._loaded.model.config, end)
         if opening:
             _, cache = self._forward(tokens[:1, :opening], mask[:1, :opening], cache)
             cache.batch_repeat_interleave(len(ids))
@@ -195,9 +229,7 @@ class _Batch:
         return bool(stops) and self._text(row) != self._loaded.chat.decode(self._responses[row])
 
     def _text(self, row: int) -> str:
-        ids = self._responses[row]
-        text = self._loaded.chat.decode(ids[:-1] if ids and ids[-1] in self._stops else ids)
-        return texts.cut_at(text, self._prompts[row].stops)
+        return _response(self._loaded.chat, self._prompts[row], self._responses[row])
 
 
 def _common_opening(rows: Sequence[tuple[int, ...]]) -> int:

@@ -6,16 +6,18 @@ rows. All models share the resamples, so that comparisons of models are paired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from erulab.data.measures import Pooled, Separation
-from erulab.data.rows import Benchmark, Suite
+from erulab.data.rows import Benchmark
 from erulab.evaluation import membership, open_unlearning
 from erulab.evaluation.aggregate import MEMBERSHIP, aggregate, row_figures, utility_parts
+from erulab.evaluation.figures import comparisons
 from erulab.evaluation.figures.combining import combined_harmonic_mean
+from erulab.evaluation.figures.groups import Entry, forget_components, group_entries
 from erulab.evaluation.figures.resampling import (
     LEVELS,
     FactResamples,
@@ -42,7 +44,18 @@ SHARES = {
     "extraction_strength",
     "exact_memorization",
     "exact_match",
+    "rank_auc",
+    "paraphrase_probability",
+    "truth_ratio_share",
+    "refusal",
+    "distinct_ngrams",
+    "longest_repetition",
+    "rouge",
+    "rwku_recall",
+    "rouge_f1",
+    "judged",
 }
+COMPONENTS = "aggregate components/"  # name of the forget rows' group, whose figures are in no file
 
 
 def intervals(
@@ -62,7 +75,8 @@ def intervals(
     samples = {role: resampling.samples(own, role) for role, own in rows.items()}
     result = {}
     for role, values in figures.items():
-        found = samples[role] | resampling.against_oracle(samples[role], samples.get("oracle"))
+        compared = resampling.comparisons(samples[role], samples.get("target"), samples.get("oracle"))
+        found = samples[role] | compared
         known = {name: sample.interval(values[name]) for name, sample in found.items() if name in values}
         result[role] = {name: interval for name, interval in known.items() if interval is not None}
     return result
@@ -79,13 +93,11 @@ def ratio_interval(
 
     Args:
         model_rows, target_rows: all scores of the benchmark's rows under the two models.
-        figure: its name in scores.json, such as `retain/probability` or `model_utility`; not one that needs the oracle.
+        figure: its name in scores.json, such as `retain/probability` or `model_utility`; none of membership inference.
     """
     resampling = _Resampling(benchmark)
-    found = [
-        resampling.samples(rows, role).get(figure) for rows, role in ((model_rows, "model"), (target_rows, "target"))
-    ]
-    model, target = found
+    model = resampling.samples(model_rows, "model", aucs=False).get(figure)
+    target = resampling.samples(target_rows, "target", aucs=False).get(figure)
     if model is None or target is None:
         return RatioEstimate.undefined(f"{figure} was not scored on both models")
     before, after = (aggregate(rows, benchmark)[figure] for rows in (target_rows, model_rows))
@@ -125,21 +137,31 @@ class _Resampling:
         self._benchmark = benchmark
         self._drawn: dict[tuple[str, ...], FactResamples] = {}
 
-    def samples(self, rows: Sequence[RowScore], role: str) -> dict[str, Samples]:
+    def samples(self, rows: Sequence[RowScore], role: str, aucs: bool = True) -> dict[str, Samples]:
         """Returns the figures of one model in each resample; those that `aggregate` computes from the same rows.
 
         Args:
             role: names the model, so that its shares at an end of the range vary independently of another model's.
+            aucs: also those of membership inference, which take most of the time.
         """
+        groups = {
+            **group_entries(rows, self._benchmark),
+            COMPONENTS.removesuffix("/"): forget_components(rows),
+        }
         by_suite = {suite.name: [row for row in rows if row.suite == suite.name] for suite in self._benchmark.suites}
         parts = {
-            suite.name: self._suite_parts(suite, by_suite[suite.name])
+            suite.name: self._parts(
+                [Entry(row.fact, row_figures(row, suite)) for row in by_suite[suite.name]],
+                SHARES | set(suite.measure.knowledge),
+            )
             for suite in self._benchmark.suites
-            if by_suite[suite.name]
         }
         result = {
             name: _mean_samples([part], role, name) for figures in parts.values() for name, part in figures.items()
         }
+        for group, entries in groups.items():
+            for name, part in self._parts(entries, SHARES).items():
+                result[f"{group}/{name}"] = _mean_samples([part], role, f"{group}/{name}")
         forget = [suite.name for suite in self._benchmark.suites if suite.role in FORGET_ROLES]
         known = [parts[name][f"{name}/log_odds"] for name in forget if f"{name}/log_odds" in parts.get(name, {})]
         if known:
@@ -151,26 +173,31 @@ class _Resampling:
         for summary in self._benchmark.summaries:
             if isinstance(summary, Pooled):
                 result |= self._pooled(summary, parts, role)
-            if isinstance(summary, Separation):
+            if isinstance(summary, Separation) and aucs:
                 result |= self._aucs(summary, by_suite, role)
         return result
 
-    def against_oracle(self, own: Mapping[str, Samples], oracle: Mapping[str, Samples] | None) -> dict[str, Samples]:
-        """Returns PrivLeak in each resample."""
-        result = {}
-        for summary in self._benchmark.summaries:
-            if not isinstance(summary, Separation):
-                continue
-            auc = own.get(f"{summary.name}/auc_min_k")
-            other = (oracle or {}).get(f"{summary.name}/auc_min_k")
-            if auc is not None and summary.retrained:
-                leak = membership.priv_leak(auc.values, np.full_like(auc.values, summary.retrained))
-                result[f"{summary.name}/privleak"] = Samples(leak, auc.facts)
-            elif auc is not None and other is not None:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    leak = membership.priv_leak(auc.values, other.values)
-                result[f"{summary.name}/privleak"] = Samples(leak, auc.facts)
-        return result
+    def comparisons(
+        self, own: Mapping[str, Samples], target: Mapping[str, Samples] | None, oracle: Mapping[str, Samples] | None
+    ) -> dict[str, Samples]:
+        """Returns PrivLeak, sMIA and open-unlearning's aggregates in each resample.
+
+        Args:
+            own, target, oracle: the results of `samples` of the judged model, the target and the oracle.
+        """
+        values = {name: sample.values for name, sample in own.items()}
+        before, retrained = (
+            None if model is None else {name: sample.values for name, sample in model.items()}
+            for model in (target, oracle)
+        )
+        summaries = self._benchmark.summaries
+        found = comparisons.membership_comparisons(values, before, retrained, summaries)
+        components = {name.removeprefix(COMPONENTS): v for name, v in values.items() if name.startswith(COMPONENTS)}
+        found |= comparisons.aggregates(components, values | found, summaries)
+        # All of these are about the forget rows.
+        known = [sample.facts for name, sample in own.items() if "/auc_" in name or name.startswith(COMPONENTS)]
+        facts = min(known, default=0)
+        return {name: Samples(value, facts) for name, value in found.items()}
 
     def _of(self, facts: Sequence[str]) -> FactResamples:
         key = tuple(facts)
@@ -178,22 +205,27 @@ class _Resampling:
             self._drawn[key] = FactResamples(facts)
         return self._drawn[key]
 
-    def _suite_parts(self, suite: Suite, rows: Sequence[RowScore]) -> dict[str, _Part]:
-        own = [row_figures(row, suite) for row in rows]
-        names = list(dict.fromkeys(name for figures in own for name in figures))
-        values = np.array([[figures.get(name, np.nan) for name in names] for figures in own]).reshape(len(own), -1)
-        sums, counts = self._of([row.fact for row in rows]).resampled_sums(values)
-        shares = SHARES | set(suite.measure.knowledge)
+    def _parts(self, entries: Sequence[Entry], shares: Collection[str]) -> dict[str, _Part]:
+        """Returns the figures of a suite's rows, or of a group's entries, in each resample.
+
+        Args:
+            shares: names of figures in [0, 1], without the suite's.
+        """
+        names = list(dict.fromkeys(name for entry in entries for name in entry.figures))
+        if not names:
+            return {}
+        values = np.array([[entry.figures.get(name, np.nan) for name in names] for entry in entries])
+        sums, counts = self._of([entry.fact for entry in entries]).resampled_sums(values)
         parts = {}
         for i, name in enumerate(names):
             having = ~np.isnan(values[:, i])
-            facts = frozenset(row.fact for row, has in zip(rows, having, strict=True) if has)
+            facts = frozenset(entry.fact for entry, has in zip(entries, having, strict=True) if has)
             end = range_end(values[having, i].tolist()) if name.rpartition("/")[2] in shares else None
             parts[name] = _Part(sums[:, i], counts[:, i], facts, end)
         return parts
 
     def _pooled(self, summary: Pooled, parts: Mapping[str, Mapping[str, _Part]], role: str) -> dict[str, Samples]:
-        if not set(summary.suites) <= parts.keys():
+        if not all(parts.get(suite) for suite in summary.suites):
             return {}
         names = [(suite, f"{suite}/{summary.figure}") for suite in summary.suites]
         found = [parts[suite][name] for suite, name in names if name in parts[suite]]

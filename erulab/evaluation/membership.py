@@ -18,6 +18,7 @@ Auc = TypeVar("Auc", float, NDArray[np.float64])
 
 # Floor for a deviation, which is 0 where one token has all the probability: open-unlearning's 1e-6 for the variance.
 LEAST_DEVIATION = 1e-3
+LEAST_AUC_GAP = 0.05  # sMIA is undefined if the AUCs of target and oracle differ by less
 
 
 def loss_score(nll: Values) -> float:
@@ -76,13 +77,30 @@ def auc(forget: Values, holdout: Values) -> float:
     return float(np.mean(pairwise_wins(forget, holdout)))
 
 
-def priv_leak(model: Auc, retrained: Auc) -> Auc:
+def priv_leak(model: Auc, retrained: Auc | float) -> Auc:
     """Returns MUSE's PrivLeak in percent: 0 as the retrained model, near -100 as the target, above 0 over-forgotten.
 
     Args:
         model, retrained: `auc` of the model and of the retrained model, on the same texts; numbers or resampled ones.
     """
     return 100 * (model - retrained) / retrained
+
+
+def smia(model: Auc, target: Auc, oracle: Auc) -> Auc:
+    """Returns open-unlearning's sMIA: 1 if the AUC is the oracle's, 0 if it is at least as far from it as the target's.
+
+    It is `1 - |AUC - AUC of the oracle| / |AUC of the target - AUC of the oracle|`, clipped to [0, 1].
+
+    Args:
+        model, target, oracle: AUCs on the same texts; numbers or resampled ones.
+    Returns:
+        NaN where target and oracle differ by less than LEAST_AUC_GAP.
+    """
+    gap = np.abs(np.subtract(target, oracle))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.clip(1 - np.abs(np.subtract(model, oracle)) / gap, 0.0, 1.0)
+    result = np.where(gap >= LEAST_AUC_GAP, share, np.nan)
+    return result if result.ndim else float(result)  # type: ignore[return-value]
 
 
 def pairwise_wins(forget: Values, holdout: Values) -> NDArray[np.float64]:

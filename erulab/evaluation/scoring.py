@@ -58,6 +58,7 @@ def score(
     batch_tokens: int,
     ranks: Ranks,
     with_moments: Collection[Encoded] = (),
+    head_positions: int = logprobs.CHUNK,
 ) -> list[Score]:
     """Scores each row's supervised tokens, in the order of the rows.
 
@@ -69,6 +70,7 @@ def score(
     Args:
         batch_tokens: tokens that one forward may compute; figures depend on it by rounding only.
         with_moments: rows whose tokens also need the mean and deviation of the model's log-probabilities.
+        head_positions: positions whose logits exist at once.
     """
     shared = _longest_openings(row.ids[: row.end - 1] for row in rows)
     asked: dict[Ids, dict[TokenQuery, None]] = {}
@@ -82,10 +84,11 @@ def score(
     batches = (_cut_trees if shares else _cut_padded)(ranks.mine(sequences), batch_tokens)
     most = max(ranks.gather_objects(len(batches)))
     for batch in batches:
-        found.extend(_tokens(policy, [(ids, list(asked[ids])) for ids in batch], pad_id, moment_sequences))
+        requests = [(ids, list(asked[ids])) for ids in batch]
+        found.extend(_tokens(policy, requests, pad_id, moment_sequences, head_positions))
     # Under ZeRO-3 all ranks must run the same number of forwards: a rank with fewer batches repeats a short one.
     for _ in range(most - len(batches)):
-        _tokens(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id, moment_sequences)
+        _tokens(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id, moment_sequences, head_positions)
     tokens = dict(zip(sequences, ranks.join(found), strict=True))
     scores = []
     for row in rows:
@@ -136,7 +139,11 @@ def _cut_trees(sequences: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
 
 
 def _tokens(
-    policy: Policy, requests: list[tuple[Ids, list[TokenQuery]]], pad_id: int, moment_sequences: Collection[Ids]
+    policy: Policy,
+    requests: list[tuple[Ids, list[TokenQuery]]],
+    pad_id: int,
+    moment_sequences: Collection[Ids],
+    head_positions: int,
 ) -> list[dict[TokenQuery, Token]]:
     """Returns, for each sequence, the scored token of each (position, token) that is asked for."""
     # The token at a position is predicted from the state before it. The last queried position lies right after the
@@ -155,7 +162,8 @@ def _tokens(
     }
     with torch.no_grad():
         hidden = policy.hidden(batch, scoring=True)
-        found = _score_states(policy, hidden, [pair for pairs in asked for pair in pairs], with_moments)
+        pairs_of_all = [pair for pairs in asked for pair in pairs]
+        found = _score_states(policy, hidden, pairs_of_all, with_moments, head_positions)
     return [
         {query: found[pair] for query, pair in zip(queries, pairs, strict=True)}
         for (_, queries), pairs in zip(requests, asked, strict=True)
@@ -163,7 +171,11 @@ def _tokens(
 
 
 def _score_states(
-    policy: Policy, hidden: torch.Tensor, asked: list[tuple[int, int]], with_moments: Collection[int]
+    policy: Policy,
+    hidden: torch.Tensor,
+    asked: list[tuple[int, int]],
+    with_moments: Collection[int],
+    head_positions: int,
 ) -> dict[tuple[int, int], Token]:
     """Maps each (state index, token) to its score. The logits over the vocabulary are computed once per state, for few
     states at a time.
@@ -171,13 +183,14 @@ def _score_states(
     Args:
         hidden: (states, width).
         with_moments: indices of the states whose mean and deviation are needed.
+        head_positions: states whose logits exist at once.
     """
     values: dict[tuple[int, int], Token] = {}
     ordered = sorted(asked)
     states = sorted({state for state, _ in asked})
     first_pair = 0
-    for first in range(0, len(states), logprobs.CHUNK):
-        chunk = states[first : first + logprobs.CHUNK]
+    for first in range(0, len(states), head_positions):
+        chunk = states[first : first + head_positions]
         place = {state: i for i, state in enumerate(chunk)}
         last_pair = first_pair
         while last_pair < len(ordered) and ordered[last_pair][0] in place:
@@ -185,7 +198,7 @@ def _score_states(
         pairs = ordered[first_pair:last_pair]
         first_pair = last_pair
         logp = logprobs.log_softmax(policy.head(hidden[chunk]))
-        likeliest = logp.argmax(-1).tolist()
+        likeliest = logp.max(-1).indices.tolist()  # on CPUs faster than argmax
         picked = logp[[place[state] for state, _ in pairs], [token for _, token in pairs]]
         moments = _moments(logp, [place[state] for state in chunk if state in with_moments])
         for (state, token), value in zip(pairs, (-picked).tolist(), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.evaluation.row_score import RowScore
 from erulab.options import EvaluationOptions
@@ -64,3 +65,8 @@ def has_knowledge_figure(suite: Suite, options: EvaluationOptions) -> bool:
     A figure of a generated response counts only where `evaluation.generate` is true.
     """
     return bool(suite.measure.knowledge) and (options.generate or not suite.measure.generates)
+
+
+def generates_responses(suite: Suite, options: EvaluationOptions) -> bool:
+    """Returns whether responses are generated to the suite's prompts."""
+    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from erulab import registry
 from erulab.config.compose import config_to_dict
 from erulab.data.base import Dataset
+from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.models.folders import files_identity, folder_identity
-from erulab.options import NOT_IN_SCORES, RunConfig, product_options
+from erulab.options import NOT_IN_VERDICTS, JudgeOptions, RunConfig, product_options, score_options
 from erulab.tokens.templates import template_of
 
 # Parts that change neither a model nor a score: two runs that differ only here share their folder.
@@ -31,7 +33,9 @@ def folder_key(config: RunConfig) -> str:
         values[part] = product_options(values[part])
     if values["target"]["oracle_seeds"] == 1:  # as before there could be several: finished runs keep their folders
         del values["target"]["oracle_seeds"]
-    values["evaluation"] = {k: v for k, v in values["evaluation"].items() if k not in NOT_IN_SCORES}
+    values["evaluation"] = score_options(values["evaluation"])
+    if config.evaluation.judge.is_named:
+        values["judge"] = _judge_values(config.evaluation.judge)
     for key in CHECKPOINTS:
         checkpoint = values["model"].get(key)
         if isinstance(checkpoint, list):
@@ -62,7 +66,12 @@ def _identity_if_folder(checkpoint: str) -> str:
     return folder_identity(checkpoint) if Path(checkpoint).is_dir() else checkpoint
 
 
-def _data_set_values(options: dict[str, Any], plugin: Dataset, config: RunConfig) -> dict[str, Any]:
+def _judge_values(judge: JudgeOptions) -> dict[str, Any]:
+    values = {key: value for key, value in asdict(judge).items() if key not in NOT_IN_VERDICTS}
+    return values if judge.model is None else {**values, "model": _identity_if_folder(judge.model)}
+
+
+def _data_set_values(options: dict[str, Any], plugin: Dataset | ExternalBenchmark, config: RunConfig) -> dict[str, Any]:
     """Returns the values that a data set counts as: its options, with an identity of its content in place of paths.
 
     Args:

@@ -12,7 +12,7 @@ import yaml
 from erulab.config.compose import config_to_dict, load_config, save_config
 from erulab.config.rules import check_job
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
-from erulab.launching import engine_choice, hosts, machine, workers
+from erulab.launching import engine_choice, generator_choice, hosts, machine, workers
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
@@ -48,6 +48,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     config = dataclasses.replace(config, engine=engine_choice.choose_engine(config.engine, len(gpus)))
     check_job(config)
     engine_choice.check_machine(config, gpus)
+    generator_choice.check_generator(config, gpus)
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionCacheLayerMixin
 
-ROOM = 128  # positions to allocate at least when a layer has no room left
-
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer, held at the beginning of larger tensors."""
+    """Keys and values of one layer, held at the beginning of tensors with room for all positions to come.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    The operating system hands out memory as it is written, so that room which is never used costs nothing.
+    """
+
+    def __init__(self, length: int, *arguments: Any, **options: Any) -> None:
+        """`length`: positions that the layer will hold."""
         super().__init__(*arguments, **options)
+        self._length = length
         self._room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -26,44 +30,57 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         held = self.get_seq_length()
         total = held + key_states.shape[2]
-        if self._room is None or self._room[0].shape[2] < total:
+        if self._room is None:
             self._room = (
-                _allocate(key_states, self.keys, held, total),
-                _allocate(value_states, self.values, held, total),
+                _allocate(key_states, self.keys, held, self._length),
+                _allocate(value_states, self.values, held, self._length),
             )
         for room, new in zip(self._room, (key_states, value_states), strict=True):
             room[:, :, held:total] = new
-        self.keys, self.values = (room[:, :, :total] for room in self._room)
-        return self.keys, self.values
+        return self._hold(total)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
         self._room = None
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._room = None
+        if self._room is None:
+            super().batch_select_indices(indices)
+            return
+        held, count = self.get_seq_length(), len(indices)
+        for room in self._room:
+            room[:count, :, :held] = room[:, :, :held].index_select(0, indices)
+        self._room = (self._room[0][:count], self._room[1][:count])
+        self._hold(held)
+
+    def _hold(self, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self._room is not None
+        keys, values = (room[:, :, :total] for room in self._room)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
-def _allocate(new: torch.Tensor, held: torch.Tensor | None, count: int, total: int) -> torch.Tensor:
-    """Allocates a tensor for `total` positions and more, and copies the `count` positions that are held into it.
+def _allocate(new: torch.Tensor, held: torch.Tensor | None, count: int, length: int) -> torch.Tensor:
+    """Allocates a tensor for `length` positions, and copies the `count` positions that are held into it.
 
     Args:
         new: (rows, heads, positions, width), for shape and type; held: the same, or None at the start.
     """
     rows, heads, _, width = new.shape
-    room = new.new_empty(rows, heads, total + max(ROOM, total // 2), width)
+    room = new.new_empty(rows, heads, length, width)
     if held is not None and count:
         room[:, :, :count] = held
     return room
 
 
-def cache_for(config: PreTrainedConfig) -> Cache | None:
-    """Returns a cache for generation; None if the model's layers need other kinds of cache (sliding windows)."""
+def cache_for(config: PreTrainedConfig, length: int) -> Cache | None:
+    """Returns a cache for generation of up to `length` positions, padding included; None if the model's layers need
+    other kinds of cache (sliding windows).
+    """
     text = config.get_text_config()
     if getattr(text, "sliding_window", None) is not None or getattr(text, "layer_types", None) is not None:
         return None
-    return Cache(layer_class_to_replicate=GrowingLayer)
+    return Cache(layer_class_to_replicate=cast("type[GrowingLayer]", partial(GrowingLayer, length)))
 
 
 def allows_gaps(model: PreTrainedModel, length: int) -> bool:

@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 from erulab.costs.devices import USABLE
+from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.methods.base import FollowUp, GradientMethod, StandIn
 from erulab.options import EngineName, EngineOptions, Offload, RunConfig, Stage
 from erulab.planning.estimate import MOST_PROCESSES, Plan
 from erulab.planning.rows import RowLengths
-from erulab.registry import methods
+from erulab.registry import benchmarks, methods
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "reference", "buffers", "loading", "peak")
 
@@ -103,6 +104,10 @@ def _not_counted(config: RunConfig) -> str:
     more = ""
     if Stage.unlearn in config.stages and not isinstance(method, GradientMethod | StandIn):
         more = f"; the {'distillation' if isinstance(method, FollowUp) else 'training'} of {named}"
+    built = {name: benchmarks.build(options) for name, options in config.benchmark.items()}
+    external = [name for name, one in built.items() if isinstance(one, ExternalBenchmark)]
+    if external and Stage.evaluate in config.stages:
+        more += f"; what {' and '.join(external)} asks the models"
     return f"scoring, generation and attacks, in memory and time; time to load and save{more}"
 
 

@@ -32,8 +32,11 @@ SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice",
     "forget_heldout/choice",
+    "forget/rank",
+    "forget/extraction_strength",
     "forget/probability",
     "forget/rouge",
+    "judged_worst",
     "forget/truth_ratio",
     "retain/exact_match",
     "retain_unrehearsed/exact_match",

@@ -28,6 +28,8 @@ class RunResult:
     path: Path
     config: dict[str, Any]
     scores: dict[str, dict[str, Any]]  # model -> flat metric names -> value
+    intervals: dict[str, dict[str, Any]]  # model -> flat metric names -> [low, high], 95 %
+    uds: dict[str, Any]  # uds.json: the depth score by row and by layer
     attacks: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     alternatives: list[dict[str, Any]]  # answers that the target gave in place of forgotten ones (altpo)
@@ -92,6 +94,8 @@ def load_run(folder: Path) -> RunResult:
         path=folder,
         config=_read_config(rundir.run_yaml),
         scores=_read_json_file(rundir.scores_json, {}),
+        intervals=_read_json_file(rundir.intervals_json, {}),
+        uds=_read_json_file(rundir.uds_json, {}),
         attacks=_read_attack_rows(rundir.attacks_json),
         samples=_read_json_file(rundir.samples_json, []),
         alternatives=_read_json_file(rundir.alternatives_json, []),

@@ -16,6 +16,7 @@ from erulab.reporting import escape, plots
 from erulab.reporting.arms import arm_tables
 from erulab.reporting.attack_tables import attack_table, every_attack_row_table, heat_table
 from erulab.reporting.costs import cost_table
+from erulab.reporting.depth import depth_sentence
 from erulab.reporting.load import RunResult, load_run
 from erulab.reporting.numbers import short
 from erulab.reporting.oracles import spread_sentence
@@ -29,6 +30,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
     "robustness": "Knowledge left without an attack and after each one. The green band is the margin.",
     "knowledge": "What target, unlearned model and oracle know, by suite.",
+    "depth": "How much of a forgotten fact the target cannot read from the unlearned model's states, by layer.",
     "heat": "Knowledge left by attack and metric. Hatched cells say nothing about robustness.",
     "relearning": "The three models before and after relearning, by the number of rows relearned.",
     "learning": "The three models along the attacker's steps.",
@@ -125,6 +127,7 @@ def _template_values(run: RunResult) -> dict[str, Any]:
         "run": run,
         "verdict": judged,
         "tone": _verdict_tone(judged),
+        "depth": depth_sentence(run),
         "data_notes": run.stages.get("data", {}).get("notes", []),
         "oracles": spread_sentence(run.scores),
         "over": judged.forgetting.outcome is Outcome.over,

@@ -37,7 +37,7 @@ class Cell:
         if not self.is_figure or self.value is None:
             return self.text
         # Knowledge left has an interval; its sign matters more than powers of ten near 0.
-        value = signed(self.value) if self.low is not None else self.written or short(self.value, self.digits)
+        value = self.written or (signed(self.value) if self.low is not None else short(self.value, self.digits))
         parts = [value, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
         return " ".join(part for part in parts if part)
 

@@ -21,10 +21,20 @@ SECONDARY = {
     "auc_nll",
     "auc_zlib",
     "auc_min_k_plus_plus",
+    "rank_auc",
+    "value_nll",
+    "template_nll",
+    "paraphrase_probability",
+    "refusal_log_odds",
+    "longest_repetition",
+    "stderr",
 }
-# Prefixes of figures in scores.json about the cost of a model, its comparison with others, or the step it is of.
+# Figures of generated responses; a suite that has none of them is there for the responses' entropy.
+OVERLAPS = ("rouge", "rouge_f1", "rwku_recall", "f1", "final_answer", "final_answer_character")
+# Prefixes of figures in scores.json about the cost of a model, its comparison with others, the step it is of, or the
+# reason why a figure is missing.
 COST = "cost/"
-NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", KEPT)
+NOT_OF_ROWS = (COST, "knowledge_left", "oracle_spread", "utility_kept", "uds_", KEPT)
 
 
 def figures_worth_showing(
@@ -54,12 +64,14 @@ def figures_worth_showing(
 
 
 def row_count(figures: Mapping[str, Any], name: str) -> Any:
-    """Returns the number of rows a figure was measured on; None for a figure over several suites."""
-    return figures.get(f"{name}/n", figures.get(f"{name.rpartition('/')[0]}/n")) if "/" in name else None
+    """Returns the number of rows a figure was measured on; None for a figure over several suites without a count."""
+    return figures.get(f"{name}/n", figures.get(f"{name.rpartition('/')[0]}/n"))
 
 
 def _is_worth_showing(name: str, figures: Mapping[str, Any]) -> bool:
     suite, _, figure = name.rpartition("/")
     if name.startswith(NOT_OF_ROWS) or figure in SECONDARY:
+        return False
+    if figure == "entropy" and any(f"{suite}/{overlap}" in figures for overlap in OVERLAPS):
         return False
     return figure != "nll" or f"{suite}/probability" not in figures

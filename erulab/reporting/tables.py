@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 
 from erulab.evaluation.equivalence import Bounds
+from erulab.reporting import trusted
 from erulab.reporting.attack_rows import HEADLINE
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.numbers import number
+from erulab.reporting.numbers import number, short
 from erulab.reporting.oracles import shown_oracle_note
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.settings import differing_settings, setting_text
@@ -22,10 +23,16 @@ FIGURES = (
     ("log-odds forget", "forget/log_odds"),
     ("choice forget", "forget/choice"),
     ("choice held out", "forget_heldout/choice"),
+    ("rank forget", "forget/rank"),
+    ("extraction strength forget", "forget/extraction_strength"),
+    ("judged, worst of phrasings", "judged_worst"),
+    ("judged forget", "forget/judged"),
+    ("judged retain", "retain/judged"),
     ("truth ratio forget", "forget/truth_ratio"),
     ("exact match retain", "retain/exact_match"),
     ("exact match unrehearsed", "retain_unrehearsed/exact_match"),
     ("probability retain", "retain/probability"),
+    ("depth (UDS)", "uds"),
     ("membership AUC", "mia/auc_min_k"),
     ("PrivLeak, %", "mia/privleak"),
     ("model utility", "model_utility"),
@@ -55,6 +62,7 @@ def comparison_table(runs: Sequence[RunResult]) -> Table:
     headings = [*CHOICES, "verdict", LEFT, WORST, *attacks, "utility kept", *(heading for heading, _ in figures)]
     rows = [_reference_cells(model, run, figures) for model, run in _distinct_references(runs)] + rows
     table = [tuple(row.get(heading, Cell()) for heading in headings) for row in rows]
+    shown = {heading for row in rows for heading, cell in row.items() if cell.value is not None}
     notes = [
         "Knowledge left (K): share of what unlearning should remove that is still there, on log-odds (1 = as the "
         "target, 0 = as the oracle, below 0 = over-forgotten), with its 95 % interval; after an attack: after its "
@@ -62,6 +70,8 @@ def comparison_table(runs: Sequence[RunResult]) -> Table:
         "measured, in the heading if all share it."
     ]
     notes += metric_notes(runs)
+    if failed := [heading for heading, name in figures if heading in shown and trusted.has_failed(name)]:
+        notes.append(f"{trusted.FAILED}: {', '.join(failed)}.")
     notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
     return Table(tuple(headings), tuple(table), tuple(notes)).without_empty_columns()
 
@@ -76,9 +86,10 @@ def key_table(run: RunResult) -> Table:
     few = {name: heading for heading, name in FIGURES}
     names = figures_worth_showing(run.scores, list(few), run.config.get("benchmark") or (), every=bool(run.checkpoint))
     headings = {} if run.checkpoint else few
-    rows = [(Cell(headings.get(name, name)), *(_score_cell(run, model, name) for model in models)) for name in names]
-    known = tuple(row for row in rows if any(cell.value is not None for cell in row))
-    return Table(("figure", *models), known, shown_oracle_note(run.scores))
+    cells = {name: [_score_cell(run, model, name) for model in models] for name in names}
+    known = {name: row for name, row in cells.items() if any(cell.value is not None for cell in row)}
+    rows = tuple((Cell(trusted.marked(name, headings.get(name, name))), *row) for name, row in known.items())
+    return Table(("figure", *models), rows, (*trusted.footnote(known), *shown_oracle_note(run.scores)))
 
 
 def score_table(run: RunResult) -> Table:
@@ -192,7 +203,17 @@ def _score_cell(run: RunResult, model: str, name: str) -> Cell:
     if value is None:
         return Cell(is_figure=True)
     digits = 3 if name in ("model_utility", "forget_quality") else 2
-    return Cell(value=value, n=None if n is None else int(n), is_figure=True, digits=digits)
+    low, high = map(number, run.intervals.get(model, {}).get(name, (None, None)))
+    # `written`: the value as it is without an interval, because its sign matters no more than its size.
+    return Cell(
+        value=value,
+        low=low,
+        high=high,
+        n=None if n is None else int(n),
+        is_figure=True,
+        digits=digits,
+        written="" if low is None else short(value, digits),
+    )
 
 
 def _forget_row_count(run: RunResult) -> int | None:

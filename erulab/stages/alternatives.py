@@ -41,7 +41,7 @@ def make_alternatives(context: Context, start: ModelRef, request: Request, wante
             request.forget,
             wanted,
             config.seed,
-            config.evaluation.batch_tokens,
+            config.evaluation.fixed_tokens,
             context.ranks,
         )
         if context.ranks.first:

@@ -192,7 +192,9 @@ class _JobRunner:
 
     def _depends_on(self, job: AttackJob) -> dict[str, Any]:
         context, config, benchmark = self._context, self._context.config, self._context.data.selected
-        evaluation = {k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat")}
+        evaluation = {
+            k: v for k, v in asdict(config.evaluation).items() if k not in (*NOT_IN_SCORES, "compat", "generator")
+        }
         common = {
             "stage": "attack",
             "version": VERSION,

@@ -39,7 +39,7 @@ class AttackLab:
 
     @property
     def batch_tokens(self) -> int:
-        return self._context.config.evaluation.batch_tokens
+        return self._context.config.evaluation.fixed_tokens
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         self._context.stop.check()

@@ -14,6 +14,7 @@ from erulab.costs.trained import weight_shapes
 from erulab.data.stored_rows import row_column
 from erulab.errors import ConfigError, DataError, IntegrityFault
 from erulab.evaluation.alternatives import check_questions
+from erulab.evaluation.judging.verdicts import judged_rows
 from erulab.evaluation.measures import measures, summaries
 from erulab.evaluation.suites import selected_suites
 from erulab.methods.base import GradientMethod, StandIn, forget_tokens_of, gradient_method
@@ -23,6 +24,7 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
+from erulab.stages.external import external_content
 from erulab.stages.learn import learned_rows
 from erulab.stages.step_judge import check_kept_step
 from erulab.training import few_steps
@@ -54,6 +56,17 @@ def check_evaluation(context: Context) -> None:
             summaries.function_of(summary, f"benchmark {benchmark.name}")
     for part in context.benchmarks:
         _ = part.identity_of_selected  # reads all rows
+
+
+def check_external(context: Context) -> None:
+    """Checks that every benchmark of another program can be asked, by loading its questions.
+
+    Raises:
+        ConfigError, DataError: as `ExternalBenchmark.content`.
+    """
+    if Stage.evaluate in context.config.stages:
+        for benchmark in context.external_benchmarks:
+            external_content(context, benchmark)
 
 
 def check_target(context: Context) -> None:
@@ -141,6 +154,20 @@ def check_adapters(method: GradientMethod, adapters: Adapters, shape: ModelShape
         raise no_trained_adapter(method.options.name)
 
 
+def check_judge(context: Context) -> None:
+    """Checks that the data set has responses for a judge to read.
+
+    Raises:
+        DataError: it has none.
+    """
+    evaluation, selected = context.config.evaluation, context.data.selected
+    if evaluation.judge.is_named and not judged_rows(selected, evaluation):
+        raise DataError(
+            f"evaluation.judge reads responses to questions, and data set {selected.name} has no question among its "
+            "evaluated rows that a response is generated to; leave the judge out"
+        )
+
+
 def check_attacks(context: Context) -> None:
     """Checks that the attacks can be run and judged on this data set.
 
@@ -153,10 +180,12 @@ def check_attacks(context: Context) -> None:
 
 STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_evaluation,
+    check_external,
     check_target,
     check_oracle,
     check_unlearning,
     check_kept_step,
+    check_judge,
     check_attacks,
 )
 

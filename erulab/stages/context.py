@@ -14,6 +14,7 @@ import torch
 from erulab.attacks.halves import validation_half
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
+from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models.base import ModelSource
 from erulab.options import EvaluationOptions, Keep, RunConfig, Stage
@@ -128,6 +129,7 @@ class Context:
     device: torch.device
     tracker: Tracker
     stop: StopRequest
+    external_benchmarks: tuple[ExternalBenchmark, ...] = ()  # asked and scored by other programs
 
     @property
     def benchmark(self) -> Benchmark:

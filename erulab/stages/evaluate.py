@@ -5,23 +5,25 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erulab.data.measures import Answers
 from erulab.data.rows import Benchmark, Suite
-from erulab.evaluation.aggregate import against_oracle, aggregate
+from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
+from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
-from erulab.evaluation.intervals import ratio_interval
+from erulab.evaluation.external.vllm_generation import free_memory_share, generate_with_vllm
+from erulab.evaluation.intervals import intervals, ratio_interval
 from erulab.evaluation.knowledge_figures import knowledge_left_figures
+from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows, without_facts
+from erulab.evaluation.suites import evaluated_rows, generates_responses, without_facts
 from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
-from erulab.options import NOT_IN_SCORES, EvaluationOptions
+from erulab.options import Generator, score_options
 from erulab.reporting.console import announce
 from erulab.roles import oracles_among
 from erulab.stages.cache import Product
@@ -30,7 +32,10 @@ from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # part of the cache key: a new number scores every model again
+VERSION = 3  # part of the cache key: a new number scores every model again
+
+# Role (target, unlearned, oracle, oracle@2, ...) -> row scores of the data set and of each extra benchmark.
+Rows = Mapping[str, Sequence[Sequence[RowScore]]]
 
 
 def score_model(context: Context, role: str, ref: ModelRef) -> tuple[list[list[RowScore]], list[Product]]:
@@ -52,7 +57,8 @@ def _score(
     if not suites:
         return [], None
     # "suites" below holds the content of the suites that the option of that name selects.
-    options = {k: v for k, v in asdict(context.config.evaluation).items() if k not in (*NOT_IN_SCORES, "suites")}
+    options = score_options(asdict(context.config.evaluation))
+    del options["suites"]
     depends_on = {
         "stage": "evaluate",
         "version": VERSION,
@@ -69,8 +75,23 @@ def _score(
             count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
             what = "unlearned model" if role == "unlearned" else role
             announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
-        rows = evaluate(load(), suites, context.config.evaluation, context.ranks)
+        loaded = load()
+        respond = None
+        if context.config.evaluation.generator is Generator.vllm:
+            respond = functools.partial(
+                generate_with_vllm,
+                source=ref.path,
+                chat=loaded.chat,
+                tokenizer=context.source.overrides.tokenizer,
+                memory=free_memory_share(context.device),
+            )
+        refusal = prepared.fitted.refusals[0] if prepared.fitted.refusals else ""
+        options = context.config.evaluation
+        budget = choose_budget(loaded, options, context.ranks)
+        rows = evaluate(loaded, suites, options, context.ranks, budget=budget, refusal=refusal, respond=respond)
         if context.ranks.first:
+            # Figures depend on it by rounding only, so it is in no key; whoever compares bits finds it here.
+            (folder / "batch_tokens.json").write_text(json.dumps(asdict(budget)))
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
 
@@ -86,39 +107,62 @@ def measure_code(suites: Sequence[Suite]) -> dict[str, dict[str, str]]:
     return {"measures": own} if own else {}
 
 
-def scores(context: Context, rows: Mapping[str, Sequence[list[RowScore]]]) -> dict[str, dict[str, Any]]:
-    """Returns the content of scores.json: flat figures of each model. Figures that need the oracle are left out without
-    one. With `trainer.keep=best` forget and held-out rows count only if their facts did not choose the step.
+def reported_rows(context: Context, rows: Rows) -> Rows:
+    """Returns the rows that figures are computed from: with `trainer.keep=best` forget and held-out rows count only if
+    their facts did not choose the step.
 
     Args:
-        rows: role ("target", "unlearned", "oracle", "oracle@2", as far as the run has them) -> row scores of the data
-            set and of each extra benchmark. The figures of an extra benchmark have its name in front.
+        rows: all scores of the models that the run has.
     """
     left_out = context.choosing_facts
-    rows = {name: [[*without_facts(scored[0], left_out)], *scored[1:]] for name, scored in rows.items()}
-    result: dict[str, dict[str, Any]] = {}
-    for name, scored in rows.items():
-        compared = rows.get("oracle", [None] * len(scored))
-        figures = [
-            aggregate(own, part.fitted) | against_oracle(own, oracle, part.fitted)
-            for own, oracle, part in zip(scored, compared, (context.data, *context.extra_benchmarks), strict=True)
-        ]
-        result[name] = dict(figures[0])
-        for part, more in zip(context.extra_benchmarks, figures[1:], strict=True):
-            # Figures that already begin with the benchmark's name (mmlu/accuracy) do not get it twice, unless the data
-            # set has a figure of that name; others do (tofu/forget/rouge).
-            own = part.fitted.name
-            has_name = all(figure.startswith(own) and figure not in result[name] for figure in more)
-            result[name] |= {figure if has_name else f"{own}/{figure}": value for figure, value in more.items()}
-    for name, more in knowledge_left_figures({name: scored[0] for name, scored in rows.items()}).items():
-        result[name] |= more
+    return {name: [without_facts(scored[0], left_out), *scored[1:]] for name, scored in rows.items()}
+
+
+def scores(context: Context, rows: Rows) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Returns the contents of scores.json, flat figures of each model, and of intervals.json, their 95 % intervals.
+
+    Figures that need the oracle are left out without one. The figures of an extra benchmark have its name in front.
+
+    Args:
+        rows: the result of `reported_rows`.
+    """
+    result: dict[str, dict[str, Any]] = {role: {} for role in rows}
+    bounds: dict[str, dict[str, Any]] = {role: {} for role in rows}
+    for i, part in enumerate((context.data, *context.extra_benchmarks)):
+        own = {role: scored[i] for role, scored in rows.items()}
+        figures = {role: _figures(role, own, part.fitted) for role in own}
+        found = intervals(figures, own, part.fitted)
+        for role, values in figures.items():
+            names = _names_in_scores(values, part.fitted.name, result[role]) if i else {name: name for name in values}
+            result[role] |= {names[name]: value for name, value in values.items()}
+            bounds[role] |= {names[name]: interval for name, interval in found[role].items()}
+    of_data_set = {role: scored[0] for role, scored in rows.items()}
+    for role, more in knowledge_left_figures(of_data_set).items():
+        result[role] |= more
     if {"target", "unlearned"} <= rows.keys():
+        result["unlearned"] |= knowledge_left_ratios(of_data_set)
         result["unlearned"] |= _utility_kept(result, rows, context.data.fitted)
-    return result
+    return result, bounds
+
+
+def _figures(role: str, rows: Mapping[str, Sequence[RowScore]], benchmark: Benchmark) -> dict[str, float]:
+    figures = aggregate(rows[role], benchmark)
+    figures |= against_oracle(rows[role], rows.get("oracle"), benchmark, rows.get("target"))
+    return figures | aggregates(rows[role], figures, benchmark)
+
+
+def _names_in_scores(figures: Collection[str], benchmark: str, taken: Collection[str]) -> dict[str, str]:
+    """Maps figures of an extra benchmark to their names in scores.json.
+
+    Figures that already begin with the benchmark's name (mmlu/accuracy) do not get it twice, unless the data set has a
+    figure of that name; others do (tofu/forget/rouge).
+    """
+    has_name = all(figure.startswith(benchmark) and figure not in taken for figure in figures)
+    return {figure: figure if has_name else f"{benchmark}/{figure}" for figure in figures}
 
 
 def _utility_kept(
-    figures: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Sequence[list[RowScore]]], benchmark: Benchmark
+    figures: Mapping[str, Mapping[str, Any]], rows: Rows, benchmark: Benchmark
 ) -> dict[str, float | None]:
     """Returns the share of the target's utility that is kept, with its intervals; {} without a figure of utility."""
     figure = utility_figure(figures["target"], figures["unlearned"])
@@ -154,10 +198,6 @@ def samples(rows: Mapping[str, Sequence[list[RowScore]]], context: Context) -> l
             },
         }
         for suite in context.data.selected.suites
-        for row in (suite.rows[:count] if _generates(suite, context.config.evaluation) else ())
+        for row in (suite.rows[:count] if generates_responses(suite, context.config.evaluation) else ())
         if row.prompt
     ]
-
-
-def _generates(suite: Suite, options: EvaluationOptions) -> bool:
-    return options.generate and (isinstance(suite.measure, Answers) or suite.measure.generates)

@@ -156,7 +156,7 @@ def _score_rows(context: Context, rows: EncodedRows, uninformed: ModelRef | None
     with context.loader.forwards_before_engine(loaded), bf16:
         for first in range(0, len(rows), TOGETHER):
             some = list(rows[first : first + TOGETHER])
-            found = score(loaded.policy, some, loaded.pad_id, config.evaluation.batch_tokens, ranks)
+            found = score(loaded.policy, some, loaded.pad_id, config.evaluation.fixed_tokens, ranks)
             nll.extend(token.nll for one in found for token in one.tokens)
     if ranks.first:
         save_file({"nll": torch.tensor(nll, dtype=torch.float64)}, folder / FILE)

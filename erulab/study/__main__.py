@@ -1,4 +1,7 @@
-"""`python -m erulab.study FILE`: tunes every arm of a study with one budget, then runs and attacks the best trials."""
+"""`python -m erulab.study FILE`: tunes every arm of a study with one budget, then runs and attacks the best trials.
+
+A file with a section `figures` is a study of figures in place of one of methods.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.config.messages import USER_ERRORS, exit_with_line
-from erulab.errors import Interrupted, NumericFault
+from erulab.errors import ConfigError, Interrupted, NumericFault
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job
@@ -19,6 +22,7 @@ from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
 from erulab.study.choose import TrialRun, average_runs, best_trials, read_trial_run
+from erulab.study.figures_spec import FigureStudy
 from erulab.study.spec import Study
 
 
@@ -33,16 +37,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="overrides for every run, such as output=FOLDER"
     )
-    parser.add_argument("--reverse", action="store_true", help="begin with the last arm, in a second terminal")
+    parser.add_argument("--reverse", action="store_true", help="begin with the last arm or run, in a second terminal")
     parser.add_argument("--tune-only", action="store_true", help="stop before the reported runs")
+    parser.add_argument("--only", metavar="SETTING", help="study of figures: one of its settings")
+    parser.add_argument("--write", action="store_true", help="study of figures: marks in reports follow its result")
     options = parser.parse_intermixed_args(arguments)
     try:
-        _run_study(spec.read_study(options.file), options)
+        study = spec.read_study(options.file)
+        _check_options(study, options)
+        if isinstance(study, FigureStudy):
+            # It loads torch, which a study of methods needs only once its first run starts.
+            from erulab.study.figures_study import run_figure_study
+
+            run_figure_study(study, options)
+        else:
+            _run_study(study, options)
     except USER_ERRORS as error:
         return exit_with_line(error)
     except KeyboardInterrupt:  # while composing or waiting; a stopped run prints its own message
         return exit_with_line(Interrupted("stopped; type the same command to continue"))
     return 0
+
+
+def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> None:
+    """Refuses options of the other kind of study.
+
+    Raises:
+        ConfigError: one was typed.
+    """
+    of_figures = {"--only": options.only is not None, "--write": options.write}
+    other = {"--tune-only": options.tune_only} if isinstance(study, FigureStudy) else of_figures
+    for name in (name for name, typed in other.items() if typed):
+        kind = "methods" if isinstance(study, FigureStudy) else "figures"
+        raise ConfigError(f"{name} is for a study of {kind}, and {options.file} is none; leave it out")
 
 
 def _run_study(study: Study, options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Reads a study from its YAML file: arms, the budget for tuning each, and the reported runs."""
+"""Reads a study from its YAML file: arms, the budget for tuning each, and the reported runs; or a study of figures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scipy.stats import qmc
 from erulab.config.messages import error_line
 from erulab.errors import ConfigError
 from erulab.options import require
+from erulab.study.figures_spec import FigureStudy
 
 
 @dataclass
@@ -80,8 +81,8 @@ class Study:
         require(bool(self.arms), "arms", "a list of overrides", self.arms)
 
 
-def read_study(file: Path) -> Study:
-    """Reads a study.
+def read_study(file: Path) -> Study | FigureStudy:
+    """Reads a study: of figures if the file has a section of that name, otherwise of methods.
 
     Raises:
         ConfigError: the file does not exist or holds no study.
@@ -92,13 +93,14 @@ def read_study(file: Path) -> Study:
     try:
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{file} must hold the keys arms, tuning and report, not a list")
-        study: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), loaded))
+            raise ConfigError(f"{file} must hold the keys arms, tuning and report, or figures, not a list")
+        schema = FigureStudy if "figures" in loaded else Study
+        study: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: {error_line(error)}") from error
     except ValueError as error:  # __post_init__, or no UTF-8
         raise ConfigError(f"{file}: {error}") from error
-    assert isinstance(study, Study)
+    assert isinstance(study, Study | FigureStudy)
     return study
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from erulab import worker
@@ -34,6 +35,11 @@ def plan_run(overrides: Sequence[str], part: str = "") -> Job:
     if job.config.engine.world > 1:
         raise ConfigError("a study runs each job in one process: type engine=local in its `common`")
     return replace(job, rundir=RunDir(f"{job.rundir.path}-{part}")) if part else job
+
+
+def plan_scoring(job: Job, unlearned: Path) -> Job:
+    """Plans the job of another model in place of `model.unlearned`; faster than composing its command line."""
+    return plan_job(replace(job.config, model=replace(job.config.model, unlearned=str(unlearned))))
 
 
 def run_jobs(wanted: Sequence[Job]) -> Iterator[Job]:

@@ -243,6 +243,6 @@ def _reference_table(
             rows.paired,
             folder=folder,
             pad_id=subject.pad_id,
-            batch_tokens=config.evaluation.batch_tokens,
+            batch_tokens=config.evaluation.fixed_tokens,
             ranks=ranks,
         )

@@ -18,6 +18,7 @@ from erulab.options import EngineName, EngineOptions
 from tests.commands import Answer
 
 BEST = ["trainer.keep=best", "trainer.eval_every=10"]
+JUDGE = ["evaluation.judge.url=https://judge.example/v1", "evaluation.judge.url_model=m"]
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("1 unknown choice", ["method=npoo"], ["method='npoo'", "did you mean npo", "simnpo"]),
     ("1 unknown group", ["metod=npo"], ["metod", "did you mean method"]),
@@ -208,6 +209,22 @@ CASES: list[tuple[str, list[str], list[str]]] = [
         ["dataset.train=refusal has none", "type dataset.spans=false"],
     ),
     ("3 suites", ["evaluation.suites=[]"], ["evaluation.suites must be a list such as [forget*,retain], got []"]),
+    ("3 judge", ["evaluation.judge.timeout=0"], ["evaluation.judge.timeout must be > 0, got 0", "on the command line"]),
+    ("6 two judges", [*JUDGE, "evaluation.judge.model=a/b"], ["name two judges", "leave one of them out"]),
+    ("6 no server", ["evaluation.judge.url_model=m"], ["url_model belongs to a server", "judge.url=https://HOST/v1"]),
+    ("6 key of no server", ["evaluation.judge.key_variable=JUDGE_KEY"], ["key_variable belongs to a server"]),
+    ("6 no model name", JUDGE[:1], ["the server's name of the model", "evaluation.judge.url_model=NAME"]),
+    ("6 nothing to judge", [*JUDGE, "evaluation.generate=false"], ["evaluation.generate=false makes none"]),
+    ("6 no evaluation", [*JUDGE, "stages=[target]"], ["nothing to read without the stage evaluate"]),
+    ("6 no scheme", ["evaluation.judge.url=judge.example/v1"], ["no address of a server", "url=https://HOST/v1"]),
+    ("6 other scheme", ["evaluation.judge.url=ftp://judge.example/v1"], ["no address of a server"]),
+    ("6 no host", ["evaluation.judge.url=https:///v1"], ["no address of a server"]),
+    ("6 no port", ["evaluation.judge.url=https://judge.example:port/v1"], ["no address of a server"]),
+    ("6 unencrypted", ["evaluation.judge.url=http://judge.example/v1"], ["unencrypted; type https://..."]),
+    ("6 nearly this machine", ["evaluation.judge.url=http://127.0.0.1.example/v1"], ["unencrypted"]),
+    ("6 key in a query", ["evaluation.judge.url='https://judge.example/v1?key=abc'"], ["nothing may follow the path"]),
+    ("6 plain variable", [*JUDGE, "evaluation.judge.key_variable=PATH"], ["must end in _KEY, _TOKEN or _SECRET"]),
+    ("6 unset variable", [*JUDGE, "evaluation.judge.key_variable=NOT_SET_KEY"], ["export NOT_SET_KEY=KEY before"]),
     ("7 missing interpolation", ["cache=${nope}/x"], ["cache", "nope"]),
     ("7 cyclic interpolation", ["cache=${output}", "output=${cache}"], ["ecursive interpolation"]),
     ("7 null", ["trainer.lr=null"], ["trainer.lr must not be null"]),
@@ -282,6 +299,24 @@ def test_secrets_are_refused_and_not_shown(typed: str, command: Callable[..., An
     answer = command("model=hf" if typed.startswith("model") else "seed=0", typed)
     assert answer.code == 2
     assert typed.partition("=")[2] not in answer.err + answer.out
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("secret", "typed"),
+    [
+        ("letmein", ["evaluation.judge.url=https://me:letmein@judge.example/v1"]),
+        ("letmein", ["evaluation.judge.url=https://letmein@judge.example/v1"]),
+        ("abcd-1234-efgh", [*JUDGE, "evaluation.judge.key_variable=abcd-1234-efgh"]),
+        ("sk-abcdefghijklmnopqrstuvwx", [*JUDGE, "evaluation.judge.key_variable=sk-abcdefghijklmnopqrstuvwx"]),
+    ],
+)
+def test_a_judges_key_is_refused_and_not_shown(
+    secret: str, typed: list[str], command: Callable[..., Answer], here: Path
+) -> None:
+    answer = command(*typed)
+    assert answer.code == 2 and len(answer.err.splitlines()) == 1
+    assert secret not in answer.err + answer.out
     assert list(here.iterdir()) == []
 
 

@@ -65,13 +65,13 @@ def test_forget_quality_compares_the_rows_that_the_request_names() -> None:
 
 
 def test_a_figure_says_how_many_rows_it_is_of_where_not_all_have_it() -> None:
-    benchmark = Benchmark("mine", (Suite("forget", Role.FORGET, ()),))
-    rows = [scored("forget", Role.FORGET, 0, nll=1.0, choice=1.0), scored("forget", Role.FORGET, 1, nll=3.0)]
+    benchmark = Benchmark("mine", (Suite("retain", Role.RETAIN, ()),))
+    rows = [scored("retain", Role.RETAIN, 0, nll=1.0, choice=1.0), scored("retain", Role.RETAIN, 1, nll=3.0)]
     assert aggregate(rows, benchmark) == {
-        "forget/n": 2,
-        "forget/nll": 2.0,
-        "forget/choice": 1.0,
-        "forget/choice/n": 1,
+        "retain/n": 2,
+        "retain/nll": 2.0,
+        "retain/choice": 1.0,
+        "retain/choice/n": 1,
     }
 
 

@@ -78,6 +78,11 @@ def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> N
         ]
         odds = -true - math.log(sum(math.exp(-other) for other in others))
         arithmetic = math.log(sum(math.exp(-nll) for nll in wrong) / len(wrong))
+        more_likely = sum(other < true for other in others)
+        total, tokens = nll(loaded, row.prompt, row.response)
+        words, count = nll(loaded, row.prompt, row.response, "", row.response)  # without <eos>
+        value_tokens = nll(loaded, row.prompt, row.response, prefix, row.value)[1]
+        assert count == tokens - 1 and words < total
         assert scored.figures == pytest.approx(
             {
                 "nll": own,
@@ -86,6 +91,11 @@ def test_figures_of_rows_with_values(world: Benchmark, loaded: LoadedModel) -> N
                 "log_truth_ratio_arithmetic": right + arithmetic,
                 "log_odds": odds,
                 "choice": float(true < min(others)),
+                "rank": 1 + more_likely,
+                "rank_auc": 1 - more_likely / len(others),
+                "value_nll": true / value_tokens,
+                "template_nll": (words - true) / (count - value_tokens),
+                "paraphrase_probability": math.exp(-right),
                 **memorised(loaded, row.prompt, row.response),
             },
             abs=1e-4,
@@ -127,6 +137,24 @@ def test_figures_without_values(world: Benchmark, loaded: LoadedModel) -> None:
     assert options["nll"] == pytest.approx(-math.log(p), abs=1e-4)
 
 
+def test_refusals_compete_with_right_answers_of_retain_rows_only(world: Benchmark, loaded: LoadedModel) -> None:
+    suites = [replace(suite, rows=suite.rows[:3]) for suite in world.suites]
+    refusal, own = world.refusals[:2]
+    retain = next(suite for suite in suites if suite.role is Role.RETAIN)
+    rows = (replace(retain.rows[0], refusal=own), *retain.rows[1:])
+    suites = [replace(suite, rows=rows) if suite is retain else suite for suite in suites]
+    without = evaluate(loaded, suites, FORCED, Ranks())
+    for scored, before in zip(evaluate(loaded, suites, FORCED, Ranks(), refusal=refusal), without, strict=True):
+        found = dict(scored.figures)
+        odds = found.pop("refusal_log_odds", None)
+        assert found == before.figures  # bit for bit
+        assert (odds is None) == (scored.role != "retain")
+        if odds is not None:
+            row = next(row for suite in suites for row in suite.rows if row.id == scored.id)
+            refused = nll(loaded, row.prompt, row.refusal or refusal)[0]
+            assert odds == pytest.approx(nll(loaded, row.prompt, row.response)[0] - refused, abs=1e-3)
+
+
 def test_a_row_scores_the_same_alone_and_in_any_batch(world: Benchmark, loaded: LoadedModel) -> None:
     together = evaluate(loaded, world.suites, replace(FORCED, batch_tokens=500), Ranks())
     for scored in together[::17]:
@@ -150,7 +178,7 @@ def test_figures_for_attacks_only_are_some_of_all_figures(world: Benchmark, load
     suites = [replace(suite, rows=suite.rows[:2]) for suite in world.suites]
     whole = evaluate(loaded, suites, FORCED, Ranks())
     for brief, full in zip(evaluate(loaded, suites, FORCED, Ranks(), for_attacks_only=True), whole, strict=True):
-        names = full.figures.keys() - {"log_truth_ratio", "log_truth_ratio_arithmetic"}
+        names = full.figures.keys() - {"log_truth_ratio", "log_truth_ratio_arithmetic", "paraphrase_probability"}
         expected = {name: full.figures[name] for name in names}
         assert brief.figures == pytest.approx(expected, abs=1e-5)
 

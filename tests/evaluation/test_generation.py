@@ -123,8 +123,29 @@ def test_rows_leave_the_batch_as_they_end() -> None:
     model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
     asked = [*prompts(PROMPTS), *prompts(PROMPTS[3:4], 2)]
     assert generate(LoadedModel(model, None, Numbers((stop,))), asked, 10_000, Ranks()) == expected  # type: ignore[arg-type]
-    # Two new tokens in one batch, twelve in another: five different prompts, of which one at least has left at the end.
-    assert rows[:2] == [1, 1] and rows[2] == 5 and rows[-1] < 5
+    # One prompt is asked for two tokens and for twelve: five others, of which one at least has left at the end.
+    assert rows[0] == 6 and rows[2] < 6 and rows[-1] < 5
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_a_response_that_has_begun_goes_on_as_if_generated(kind: str) -> None:
+    """Any opening of each response is given, up to all of it; complete responses run nothing."""
+    model = tiny.random_model(kind)
+    stop = int(naive(model, PROMPTS[0], ()).split()[5])
+    loaded = LoadedModel(model, None, Numbers((stop,)))  # type: ignore[arg-type]
+    expected = [naive(model, prompt, (stop,)) for prompt in PROMPTS]
+    asked, whole = [], []
+    for i, (prompt, response) in enumerate(zip(prompts(PROMPTS), expected, strict=True)):
+        ids = [*map(int, response.split())]
+        ids += [stop] if len(ids) < NEW else []
+        for kept, chosen in ((i % (len(ids) + 1), asked), (len(ids), whole)):
+            opening = tuple(ids[:kept])
+            chosen.append(Prompt(prompt.ids + opening, NEW - kept, begun=kept))
+    for batch_tokens in (60, 10_000):
+        assert generate(loaded, asked, batch_tokens, Ranks()) == expected
+    loaded.ledger.take()
+    assert generate(loaded, whole, 60, Ranks()) == expected
+    assert loaded.ledger.take().tokens == 0
 
 
 def test_a_response_ends_before_a_stop_text() -> None:
@@ -139,11 +160,10 @@ def test_a_response_ends_before_a_stop_text() -> None:
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
-def test_a_cache_that_grows_in_place_is_one_that_is_copied(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through several enlargements, a common opening and rows that leave."""
-    monkeypatch.setattr(key_value, "ROOM", 2)
+def test_a_cache_that_grows_in_place_is_one_that_is_copied(kind: str) -> None:
+    """Through a common opening and rows that leave."""
     model = tiny.random_model(kind)
-    assert key_value.cache_for(model.config) is not None or kind == "qwen2"
+    assert key_value.cache_for(model.config, 64) is not None or kind == "qwen2"
     stop = int(naive(model, PROMPTS[0], ()).split()[5])
     opening = " ".join(str(2 + i % 30) for i in range(SHARED))
     texts = [*PROMPTS, *[f"{opening} {prompt}" for prompt in PROMPTS]]
@@ -154,8 +174,8 @@ def test_a_cache_that_grows_in_place_is_one_that_is_copied(kind: str, monkeypatc
 
 
 def test_models_with_windows_keep_transformers_own_cache() -> None:
-    assert key_value.cache_for(MistralConfig(sliding_window=8)) is None
-    assert key_value.cache_for(LlamaConfig()) is not None
+    assert key_value.cache_for(MistralConfig(sliding_window=8), 9) is None
+    assert key_value.cache_for(LlamaConfig(), 9) is not None
 
 
 def test_attention_of_one_token_is_sdpa_s() -> None:
@@ -214,6 +234,10 @@ def test_a_sample_does_not_depend_on_the_rest_of_the_batch() -> None:
     assert together[: len(asked)] == alone and len(set(alone)) > len(PROMPTS)
     assert together[len(asked) :] == [naive(model, text, (5,)) for text in PROMPTS]
     assert generate(loaded, asked[::-1], 60, Ranks()) == alone[::-1]
+    shorter = [replace(prompt, max_new_tokens=3) for prompt in asked]
+    found = generate(loaded, [*shorter, *asked], 10_000, Ranks())
+    assert found[len(asked) :] == alone
+    assert found[: len(asked)] == [" ".join(response.split()[:3]) for response in alone]
 
 
 def test_cold_samples_are_greedy() -> None:

@@ -34,7 +34,7 @@ def model_rows(seed: int, n: int = 40, **fixed: float) -> list[RowScore]:
     for suite in SUITES:
         for i in range(n):
             figures = {"probability": rng.uniform(0.2, 0.9), "rouge": rng.uniform(0.3, 1.0), "log_odds": rng.normal()}
-            figures |= {"choice": float(rng.uniform() < 0.7), "log_truth_ratio": rng.normal(), "nll": rng.uniform()}
+            figures |= {"choice": float(rng.uniform() < 0.4), "log_truth_ratio": rng.normal(), "nll": rng.uniform()}
             figures |= {"log_truth_ratio_arithmetic": rng.normal(), "min_k": rng.normal(float(suite.name == "others"))}
             compat = {"probability": 0.1 + 0.8 * rng.uniform(), "truth_ratio": math.exp(rng.normal()), "rouge": 0.5}
             fact = f"{'forget' if suite.role in (Role.FORGET, Role.HELDOUT) else suite.name}/{i}"

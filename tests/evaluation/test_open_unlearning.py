@@ -188,6 +188,7 @@ class Theirs:
             "extraction_strength": 1 - k / len(fits),
             "exact_memorization": sum(fits) / len(fits),
             "rouge": rouge,
+            **({} if row.paraphrase is None else {"paraphrase_probability": math.exp(-self.loss(row, right))}),
         }
 
 

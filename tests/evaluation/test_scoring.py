@@ -83,6 +83,19 @@ def test_neither_order_nor_batches_nor_padding_matter(batch_tokens: int, pad_id:
     assert [found.nll for found in together] == pytest.approx([alone[i] for i in order], abs=1e-5)
 
 
+@pytest.mark.parametrize("head_positions", [1, 3])
+def test_the_number_of_positions_whose_logits_exist_does_not_matter(head_positions: int) -> None:
+    policy = Policy(tiny.random_model())
+    rows = [*ROWS, QUESTION, *candidates()]
+    whole = score(policy, rows, 1, 1000, Ranks(), ROWS)
+    few = score(policy, rows, 1, 1000, Ranks(), ROWS, head_positions)
+    for one, other in zip(whole, few, strict=True):
+        assert [token.greedy for token in one.tokens] == [token.greedy for token in other.tokens]
+        for name in ("nll", "mean", "deviation"):
+            found = [getattr(token, name) for token in other.tokens]
+            assert found == pytest.approx([getattr(token, name) for token in one.tokens], abs=1e-9)
+
+
 def test_requests_share_a_forward_where_a_causal_model_lets_them() -> None:
     model = tiny.random_model()
     shapes: list[tuple[int, ...]] = []

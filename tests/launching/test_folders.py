@@ -78,6 +78,21 @@ def test_the_key_depends_on_the_content_of_checkpoints(tmp_path: Path) -> None:
         assert keys["a"] == keys["b"] != keys["c"]
 
 
+def test_the_key_depends_on_the_judge(tmp_path: Path) -> None:
+    """On what its verdicts depend on: not on a path, nor on how long a server is waited for."""
+    for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    keys = {name: key(f"evaluation.judge.model={tmp_path / name}") for name in "abc"}
+    assert keys["a"] == keys["b"] != keys["c"] != key()
+    server = ("evaluation.judge.url=https://judge.example/v1", "evaluation.judge.url_model=m")
+    waiting = ("timeout=5", "retries=0", "key_variable=JUDGE_KEY")
+    assert key(*server) == key(*server, *(f"evaluation.judge.{option}" for option in waiting)) != key()
+    assert key(*server) != key(server[0], "evaluation.judge.url_model=n")
+    assert key("evaluation.judge.timeout=5") == key(), "without a judge"
+
+
 def test_the_key_depends_on_the_content_of_each_oracle(tmp_path: Path) -> None:
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"3")):
         (tmp_path / name).mkdir()

@@ -99,6 +99,7 @@ def folders(*typed: list[str]) -> list[str]:
         ("target.micro_batch", ("8", "16")),
         ("evaluation.batch_tokens", ("2048", "4096")),
         ("evaluation.samples", ("1", "2")),
+        ("evaluation.judge.retries", ("1", "2")),
     ],
 )
 def test_what_changes_no_result_sets_jobs_of_a_sweep_apart(key: str, values: tuple[str, ...], here: Path) -> None:

@@ -23,6 +23,8 @@ FOLDERS = [
     "erulab/data",
     "erulab/models",
     "erulab/evaluation",
+    "erulab/evaluation/figures",
+    "erulab/evaluation/judging",
     "erulab/reporting",
     "erulab/bench",
     "launch",

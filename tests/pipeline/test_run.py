@@ -23,6 +23,7 @@ FILES = (
     "run.yaml",
     "metrics.jsonl",
     "scores.json",
+    "intervals.json",
     "attacks.json",
     "samples.json",
     "stages.json",

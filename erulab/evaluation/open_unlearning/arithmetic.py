@@ -9,8 +9,8 @@ import numpy as np
 
 from erulab.data.rows import Role, Suite
 from erulab.evaluation import memorisation, metrics
+from erulab.evaluation.figures.comparisons import COMPAT as PREFIX
 
-PREFIX = "open_unlearning"
 EPSILON = 1e-10  # added to divisors
 UTILITY = ("probability", "rouge", "truth_ratio")
 

@@ -39,7 +39,9 @@ def row_figures(
     loaded: LoadedModel, suite_rows: Sequence[tuple[Suite, Row]], options: EvaluationOptions, ranks: Ranks
 ) -> list[dict[str, float]]:
     """Returns the figures of each row: probability, extraction_strength, exact_memorization; truth_ratio (R) if it has
-    wrong answers; rouge if responses are generated. Running text and rows not measured by `Answers` get {}.
+    wrong answers, then paraphrase_probability if it has a paraphrase; rouge if responses are generated.
+
+    Running text and rows not measured by `Answers` get {}.
 
     Args:
         loaded: the model, in evaluation mode.
@@ -59,9 +61,9 @@ def row_figures(
     if not there:
         return [{} for _ in asked]
     requests = [request for one in there for request in one.requests]
-    scores = dict(zip(requests, score_padded(loaded, requests, options.batch_tokens, ranks), strict=True))
+    scores = dict(zip(requests, score_padded(loaded, requests, options.fixed_tokens, ranks), strict=True))
     prompts = [one.prompt for one in there] if options.generate else []
-    replies = generate_padded(loaded, prompts, options.max_new_tokens, options.batch_tokens, ranks) if prompts else []
+    replies = generate_padded(loaded, prompts, options.max_new_tokens, options.fixed_tokens, ranks) if prompts else []
     answered = dict(zip(prompts, replies, strict=True))
     return [{} if one is None else _figures(loaded, one, scores, answered.get(one.prompt)) for one in asked]
 
@@ -96,6 +98,8 @@ def _figures(
     result = {"probability": probability, **arithmetic.memorisation_figures([token.greedy for token in own.tokens])}
     if wrong:
         result["truth_ratio"] = arithmetic.truth_ratio(right.mean_nll, wrong)
+        if asked.right != asked.response:
+            result["paraphrase_probability"] = math.exp(-right.mean_nll)
     if reply is not None:
         # The reference is the text of the whole conversation without the text of the prompt.
         reference = _text(loaded, asked.response.ids).replace(_text(loaded, asked.prompt), "").strip()

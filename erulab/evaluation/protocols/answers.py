@@ -9,7 +9,10 @@ import numpy as np
 from erulab.data.measures import Answers
 from erulab.data.rows import Row
 from erulab.evaluation import memorisation, metrics, texts
+from erulab.evaluation.figures.fluency import fluency_figures
+from erulab.evaluation.figures.rank import rank_figures
 from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
+from erulab.evaluation.scoring import Score
 from erulab.tokens.batch import Encoded
 
 
@@ -18,7 +21,9 @@ def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowR
     """Requests the response, right and wrong answers and values, and a generated response.
 
     Figures: nll, probability, extraction_strength, exact_memorization; log_truth_ratio, log_truth_ratio_arithmetic,
-    log_odds and choice if the row has wrong answers or values; rouge and exact_match if responses are generated.
+    log_odds, choice, rank and rank_auc if the row has wrong answers or values; value_nll and template_nll if it has
+    candidate values; paraphrase_probability if it has a paraphrase; rouge, exact_match and those of
+    `fluency_figures` if responses are generated.
     """
     response = builder.encode(row, row.response)
     wrong_texts = () if builder.for_attacks_only and row.candidates else wrong_answers(row)
@@ -46,14 +51,18 @@ def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowR
             result |= _log_odds_and_choice(known, others)
             result["log_truth_ratio"] = metrics.log_truth_ratio(known, others)
             result["log_truth_ratio_arithmetic"] = metrics.log_truth_ratio_arithmetic(known, others)
+            if right != response:  # the paraphrase
+                result["paraphrase_probability"] = math.exp(-known)
             if row.options:
                 result["probability"] = metrics.probability_among(own.mean_nll, others)
         if value is not None:
             # Summed over the value's tokens: the candidates compete as whole values, not per token.
             result |= _log_odds_and_choice(results.of(value).nll, [results.of(encoded).nll for encoded in candidates])
+            result |= _value_and_template(own, response, value, closing)
         if results.response is not None:
             result["rouge"] = max(texts.rouge_recall(answer, results.response) for answer in right_answers)
             result["exact_match"] = float(results.response.strip() in [answer.strip() for answer in right_answers])
+            result |= fluency_figures(results.response)
         return result
 
     requests = (response, right, *wrong, *([] if value is None else [value]), *candidates)
@@ -84,4 +93,17 @@ def _value_requests(row: Row, builder: RequestBuilder) -> tuple[Encoded | None, 
 
 
 def _log_odds_and_choice(right: float, wrong: list[float]) -> dict[str, float]:
-    return {"log_odds": metrics.log_odds(right, wrong), "choice": float(right < min(wrong))}
+    return {
+        "log_odds": metrics.log_odds(right, wrong),
+        "choice": float(right < min(wrong)),
+        **rank_figures(right, wrong),
+    }
+
+
+def _value_and_template(own: Score, response: Encoded, value: Encoded, closing: int) -> dict[str, float]:
+    """Returns the NLL per token of the response's value, and of its other tokens without the end of turn, if any."""
+    nll = [token.nll for token in own.tokens]
+    first, last = value.positions[0] - response.positions[0], value.positions[-1] + 1 - response.positions[0]
+    template = nll[:first] + nll[last : len(nll) - closing]
+    parts = {"value_nll": nll[first:last], "template_nll": template}
+    return {name: metrics.exact_mean(part) for name, part in parts.items() if part}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Row
 from erulab.evaluation import texts
+from erulab.evaluation.figures.fluency import fluency_figures
 from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
 
 # Overlap -> (right answers, response) -> figure.
@@ -25,7 +26,9 @@ OVERLAP_FUNCTIONS: dict[Overlap, Callable[[Sequence[str], str], float]] = {
 
 @measures.register(Generated)
 def request_generated(measure: Generated, row: Row, builder: RequestBuilder) -> RowRequests:
-    """Requests a generated response; its one figure has the overlap's name. None if `evaluation.generate` is false."""
+    """Requests a generated response: the figure with the overlap's name, and the response's fluency. None if
+    `evaluation.generate` is false.
+    """
     if not builder.options.generate:
         return RowRequests((), None, lambda results: {})
     cut = measure.reference_tokens
@@ -34,6 +37,7 @@ def request_generated(measure: Generated, row: Row, builder: RequestBuilder) -> 
 
     def figures(results: RowResults) -> dict[str, float]:
         assert results.response is not None
-        return {measure.overlap.value: compare((reference, *row.accepted), results.response)}
+        found = compare((reference, *row.accepted), results.response)
+        return {measure.overlap.value: found, **fluency_figures(results.response)}
 
     return RowRequests((), builder.prompt(row, measure.max_new_tokens, measure.stops), figures)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from erulab.reporting.load import RunResult
 from erulab.reporting.plots import style
 from erulab.reporting.plots.budget import plot_budget, plot_learning_curves
+from erulab.reporting.plots.depth import plot_depth
 from erulab.reporting.plots.heat import plot_heat_map
 from erulab.reporting.plots.knowledge import plot_knowledge
 from erulab.reporting.plots.relearning import plot_relearning
@@ -23,6 +24,7 @@ RUN_PLOTS: dict[str, Callable[[RunResult], Figure | None]] = {
     "robustness": plot_robustness,
     "heat": plot_heat_map,
     "knowledge": plot_knowledge,
+    "depth": plot_depth,
     "requests": plot_requests,
     "relearning": plot_relearning,
     "learning": plot_learning_curves,

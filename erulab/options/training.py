@@ -1,71 +1,17 @@
-"""The typed options of a run that are not plugins, and the range checks that every options class uses.
-
-The options of a plugin stand beside its code (`methods/npo.py`, `attacks/relearn.py`). The comment beside or above a
-field is its documentation: `python -m erulab.list trainer` prints it.
-"""
+"""Options of learning and unlearning, and of the engine that runs them."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Optional
 
-from omegaconf import MISSING
+from erulab.options.ranges import require, require_epochs, require_fraction, require_not_negative, require_positive
 
-from erulab.roles import oracle_roles
-
-MOST_EPOCHS = 1_000_000
-# Options of `evaluation` that change no figure.
-NOT_IN_SCORES = ("batch_tokens", "samples")
 # Options of `trainer` and `target` that change how a model is trained, but not the model that comes out.
 NOT_IN_PRODUCT = ("micro_batch", "micro_tokens", "log_every", "save_every", "checkpointing", "compile")
-
-
-def require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
-    """Raises ValueError("<field> must be <allowed>, got <value>") unless `holds` is true.
-
-    Args:
-        holds: whether the value is allowed.
-        field_name: name of the option.
-        allowed: what is allowed, in words.
-        value: the value that was given.
-    """
-    if not holds:
-        raise ValueError(f"{field_name} must be {allowed}, got {value}")
-
-
-def require_positive(field_name: str, value: float | None) -> None:
-    """Raises ValueError unless the value is null, or finite and > 0."""
-    require(value is None or (math.isfinite(value) and value > 0), field_name, "> 0", value)
-
-
-def require_not_negative(field_name: str, value: float | None) -> None:
-    """Raises ValueError unless the value is null, or finite and >= 0."""
-    require(value is None or (math.isfinite(value) and value >= 0), field_name, ">= 0", value)
-
-
-def require_epochs(field_name: str, value: float) -> None:
-    """Raises ValueError unless the value is > 0 and small enough to be counted in steps."""
-    require(0 < value <= MOST_EPOCHS, field_name, f"> 0 and at most {MOST_EPOCHS}", value)
-
-
-def require_fraction(field_name: str, value: float) -> None:
-    """Raises ValueError unless the value is in [0, 1]."""
-    require(0 <= value <= 1, field_name, "between 0 and 1", value)
-
-
-class Stage(Enum):
-    """The stages of a run, in the order in which they run."""
-
-    target = "target"
-    oracle = "oracle"
-    unlearn = "unlearn"
-    evaluate = "evaluate"
-    attack = "attack"
-    report = "report"
 
 
 class Schedule(Enum):
@@ -113,22 +59,6 @@ class Offload(Enum):
     none = "none"
     cpu = "cpu"
     nvme = "nvme"
-
-
-class TrackerName(Enum):
-    wandb = "wandb"
-    none = "none"
-
-
-class Compat(Enum):
-    none = "none"
-    open_unlearning = "open_unlearning"  # its definitions, reported beside ours
-
-
-class SavedModel(Enum):
-    full = "full"
-    adapter = "adapter"  # the adapter of model.lora alone, to be loaded on top of the target
-    none = "none"
 
 
 class Keep(Enum):
@@ -246,96 +176,3 @@ class EngineOptions:
     def world(self) -> int:
         """Number of processes over all hosts, once `processes` has been chosen (launching.engine_choice)."""
         return self.nodes * (self.processes or 1)
-
-
-@dataclass
-class TrackerOptions:
-    """wandb, offline where no key is set, or none. metrics.jsonl is always written."""
-
-    name: TrackerName = TrackerName.wandb
-    project: str = "erulab"  # the wandb project
-    group: Optional[str] = None  # the wandb group; null: the jobs of a sweep share one, a single run has none
-    samples: bool = False  # send generated text to wandb too; it can contain what must be forgotten
-
-
-@dataclass
-class EvaluationOptions:
-    batch_tokens: int = 8192  # tokens per forward
-    generate: bool = True  # generate greedy responses, for ROUGE-L and exact match
-    max_new_tokens: int = 200  # longest generated response
-    rows: Optional[int] = None  # at most this many rows of every suite that is not a forget suite; null: all
-    # suites that are measured and attacked: names, exact or ending in *, with or without their benchmark's name in
-    # front, such as [forget*,tofu/retain]; null: all
-    suites: Optional[list[str]] = None
-    samples: int = 5  # generated responses per suite that the report shows
-    compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
-
-    def __post_init__(self) -> None:
-        require_positive("batch_tokens", self.batch_tokens)
-        require_positive("max_new_tokens", self.max_new_tokens)
-        require_positive("rows", self.rows)
-        if self.suites is not None:
-            require(bool(self.suites) and all(self.suites), "suites", "a list such as [forget*,retain]", self.suites)
-        require_not_negative("samples", self.samples)
-
-
-@dataclass
-class ReportOptions:
-    """How the report judges a run. No model and no figure depends on it."""
-
-    # Differences up to this share of what unlearning should remove do not matter: the model has forgotten if the 90 %
-    # interval of knowledge left lies between -margin and margin.
-    margin: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(0 < self.margin < 1, "margin", "between 0 and 1", self.margin)
-
-
-@dataclass
-class ArtifactsOptions:
-    model: SavedModel = SavedModel.full  # what RUN_DIR/model holds
-
-
-@dataclass
-class RunConfig:
-    """One run, typed. The plugin groups hold their plugin's own options class."""
-
-    model: Any = MISSING
-    dataset: Any = MISSING
-    method: Any = MISSING
-    reward: Any = MISSING
-    adversary: Any = MISSING
-    attack: Any = field(default_factory=dict)  # attack name -> its options
-    benchmark: Any = field(default_factory=dict)  # name -> options of a benchmark measured beside the data set
-    trainer: TrainerOptions = field(default_factory=TrainerOptions)
-    target: TargetOptions = field(default_factory=TargetOptions)
-    engine: EngineOptions = field(default_factory=EngineOptions)
-    tracker: TrackerOptions = field(default_factory=TrackerOptions)
-    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
-    report: ReportOptions = field(default_factory=ReportOptions)
-    artifacts: ArtifactsOptions = field(default_factory=ArtifactsOptions)
-    seed: int = 0  # for all random numbers of unlearning and of the attacks
-    stages: list[Stage] = field(default_factory=lambda: list(Stage))  # they run in this order, whatever order is typed
-    plugins: list[str] = field(default_factory=list)  # importable modules with methods, rewards, ... of your own
-    output: str = "outputs"  # folder of the run folders
-    cache: str = "${output}/.cache"  # folder of learned and unlearned models, and of tokenised rows
-    rerun: bool = False  # repeat finished stages
-
-    def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "seed", "between 0 and 2^63 - 1", self.seed)
-
-    @property
-    def models_to_learn(self) -> list[Stage]:
-        """The stages among target and oracle that the run learns from base weights."""
-        given = {Stage.target: self.model.target, Stage.oracle: self.model.oracle}
-        return [stage for stage, path in given.items() if stage in self.stages and path is None]
-
-    @property
-    def oracles(self) -> list[str]:
-        """The roles of the run's oracles: "oracle", and "oracle@2", ... if several are given or learned."""
-        return oracle_roles(len(self.model.oracles) or self.target.oracle_seeds)
-
-    @property
-    def only_given_models(self) -> bool:
-        """Whether the user names every model, so that the run trains none and reads no base weights."""
-        return self.model.unlearned is not None and not self.models_to_learn

@@ -1,0 +1,1 @@
+"""A judge model says whether a response holds the fact."""
