@@ -111,8 +111,8 @@ def test_wandb_works_offline_without_a_key(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canarycanarycanarycanary")
     settings = config(TrackerName.wandb, group="sweep-1")
-    settings.model["path"] = "https://user:hunter2hunter2@host/model"
-    settings.model["revision_note"] = "used hf_canarycanarycanarycanary here"
+    settings.model.path = "https://user:hunter2hunter2@host/model"
+    settings.model.system = "used hf_canarycanarycanarycanary here"
     rundir.write_json(rundir.samples_json, [{"suite": "forget", "prompt": "SECRETPROMPT", "unlearned": "x"}])
     rundir.write_json(rundir.attacks_json, [{"attack": "relearn", "setting": {"samples": 5}, "valid": True}])
     log = Tracker(rundir, settings, Rank())  # type: ignore[arg-type]
