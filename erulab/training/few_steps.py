@@ -34,7 +34,13 @@ def notes_on_few_steps(config: RunConfig, learned: Mapping[str, int], requests: 
 def _note_on_few_steps(
     doing: str, part: str, rows: int, epochs: float, global_batch: int, steps: int | None
 ) -> str | None:
-    """Returns the line on one training; None if it takes enough steps. `part`: of the config, with its options."""
+    """Returns the line on one training; None if it takes enough steps, or has no rows, which is an error of its own.
+
+    Args:
+        part: of the config, with the training's options.
+    """
+    if not rows:
+        return None
     count = total_steps(rows, epochs, global_batch, steps)
     if count >= FEWEST:
         return None

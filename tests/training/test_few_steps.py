@@ -43,4 +43,5 @@ def test_each_training_is_told_apart(config: RunConfig) -> None:
     assert total_steps(500, remedies(target, "target")["epochs"], 128) >= FEWEST
     assert unlearning.startswith("unlearning the shortest request takes 4 optimizer steps (20 rows")
     assert notes_on_few_steps(few, {}, []) == []
+    assert notes_on_few_steps(few, {"target": 0}, [0]) == []  # there is nothing to train on: another error says so
     assert notes_on_few_steps(replace(few, trainer=replace(few.trainer, steps=10)), {}, [1]) == []
