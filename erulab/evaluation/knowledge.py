@@ -17,6 +17,7 @@ RESAMPLES = 2000
 # If an attack shrinks the gap between target and oracle below this share of the gap before it, it destroyed the
 # knowledge it looks for, and K after it is undefined.
 LEAST_GAP = 0.2
+NO_WRONG_ANSWERS = "no scored forget row has wrong answers to compare the right one with"
 
 Values = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def knowledge_left(
         K with a paired bootstrap interval of the whole ratio. With several oracles it covers their spread, too.
     """
     if len(model) == 0:
-        return RatioEstimate.undefined("no forget row has wrong answers to compare the right one with")
+        return RatioEstimate.undefined(NO_WRONG_ANSWERS)
     oracles = np.atleast_2d(oracle)
     if not np.isfinite([model, target, *oracles]).all():
         return RatioEstimate.undefined("not all scores are finite")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from scipy.special import stdtrit
 
 from erulab.evaluation.equivalence import LEAST_FACTS
+from erulab.evaluation.knowledge import NO_WRONG_ANSWERS
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import knowledge_rows
 
@@ -29,6 +30,8 @@ def why_not_measurable(target: Sequence[RowScore], oracle: Sequence[RowScore]) -
     """
     ours, theirs = knowledge_rows(target), knowledge_rows(oracle)
     facts = len({row.fact for row in ours})
+    if not facts:
+        return NO_WRONG_ANSWERS
     if facts < LEAST_FACTS:
         return f"{facts} fact{'s are' if facts != 1 else ' is'} too few to judge, at least {LEAST_FACTS} are needed"
     for figure in ANSWERED:

@@ -19,7 +19,7 @@ from erulab.reporting.attack_rows import (
     standing_of,
     strongest_row,
 )
-from erulab.reporting.bounds import read_bounds, with_interval
+from erulab.reporting.bounds import read_bounds, with_interval, with_interval_90
 from erulab.reporting.numbers import number, signed, thousands
 
 BEST_FIRST = (Standing.counts, Standing.undefined, Standing.invalid, Standing.absent)
@@ -60,7 +60,8 @@ class Robustness:
             return f"{after}: {self.note}"
         measured = "" if self.metric == HEADLINE else f", measured on {self.metric}"
         left_out = f" ({self.note})" if self.note else ""
-        return f"after {after}: {self.outcome.value}, knowledge left {with_interval(self.left)}{measured}{left_out}"
+        shown = _with_interval(self.left, self.outcome)
+        return f"after {after}: {self.outcome.value}, knowledge left {shown}{measured}{left_out}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class WorstCase:
     counted: int = 0  # number of attacks and settings that count
     facts: int = 0  # number of facts that K is measured on
     silent: tuple[str, ...] = ()  # attacks without a setting that counts
+    measurable: bool = True  # whether the target knows enough of the facts to judge by them
 
     @property
     def value(self) -> float | None:
@@ -98,21 +100,24 @@ class WorstCase:
         # The largest of several values is larger by chance alone; its interval does not know of the others.
         which += f"; the largest of {self.counted}" if self.counted > 1 else ""
         measured = "" if self.metric == HEADLINE else f", measured on {self.metric}"
-        said = f"after the strongest attack ({which}) knowledge left is {with_interval(self.left)}{measured}"
+        # An attack that finds less than the plain question says nothing about robustness.
+        more = self.before is not None and round(self.before, 2) > round(max(self.left.value, 0.0), 2)
+        plain = f", less than without an attack ({signed(self.before)})" if more else ""
+        interval = _with_interval(self.left, self.outcome)
+        said = f"after the strongest attack ({which}) knowledge left is {interval}{measured}{plain}"
         if self.outcome is Withstood.robust:
             shown = f"robust: {said}, below the margin of {self.margin:.2f}"
         elif self.outcome is Withstood.back:
             shown = f"not robust: {said}"
         else:
             shown = f"robustness undecided: {said}; {self._needed}"
-        # An attack that finds less than the plain question says nothing about robustness.
-        more = self.before is not None and round(self.before, 2) > round(max(self.left.value, 0.0), 2)
-        plain = f", less than without an attack ({signed(self.before)})" if more else ""
-        return shown + plain + (f"; {self._silent}" if self.silent else "")
+        return shown + (f"; {self._silent}" if self.silent else "")
 
     @property
     def _needed(self) -> str:
         assert self.left is not None
+        if not self.measurable:
+            return "knowledge left is not measurable without an attack, and so not after one"
         needed = facts_that_decide(self.left, self.margin, self.facts) if self.facts else None
         if needed is None:
             return f"it lies so close to the margin of {self.margin:.2f} that more facts would hardly decide"
@@ -127,24 +132,26 @@ class WorstCase:
         return f"{len(self.silent)} of {self.tried} attacks do not count: {which}"
 
 
-def judge_attacks(rows: Sequence[AttackRow], margin: float) -> tuple[Robustness, ...]:
+def judge_attacks(rows: Sequence[AttackRow], margin: float, *, measurable: bool = True) -> tuple[Robustness, ...]:
     """Returns what each attack of attacks.json brought back, in their order.
 
     Args:
         margin: the largest knowledge left that does not matter.
+        measurable: whether the target knows enough of the facts to judge by them; otherwise all is undecided.
     """
     heads = headline_rows(rows)
     return tuple(
-        _robustness_of([row for row in heads if row["attack"] == name], margin) for name in _attack_names(heads)
+        _robustness_of([row for row in heads if row["attack"] == name], margin, measurable)
+        for name in _attack_names(heads)
     )
 
 
-def worst_case(rows: Sequence[AttackRow], before: float | None, margin: float) -> WorstCase:
+def worst_case(rows: Sequence[AttackRow], before: float | None, margin: float, *, measurable: bool = True) -> WorstCase:
     """Returns the strongest attack of attacks.json.
 
     Args:
         before: K without an attack.
-        margin: as for `judge_attacks`.
+        margin, measurable: as for `judge_attacks`.
     """
     heads = headline_rows(rows)
     names = _attack_names(heads)
@@ -157,13 +164,14 @@ def worst_case(rows: Sequence[AttackRow], before: float | None, margin: float) -
         setting=distinguishing_settings(best, heads),
         metric=str(best["metric"]),
         left=left,
-        outcome=_outcome_of(best, left, margin),
+        outcome=_outcome_of(best, left, margin, measurable),
         margin=margin,
         before=before,
         tried=len(names),
         counted=sum(standing_of(row) is Standing.counts for row in heads),
         facts=int(best["facts"]),
         silent=tuple(name for name in names if strongest_row([row for row in heads if row["attack"] == name]) is None),
+        measurable=measurable,
     )
 
 
@@ -175,15 +183,21 @@ def knowledge_left_before_attacks(rows: Sequence[AttackRow]) -> float | None:
     return number(max(known, key=lambda row: int(row["n"]))["knowledge_left"]) if known else None
 
 
-def _outcome_of(row: AttackRow, left: Bounds, margin: float) -> Withstood:
-    return Withstood.undecided if int(row["facts"]) < LEAST_FACTS else judge_attacked(left, margin)
+def _outcome_of(row: AttackRow, left: Bounds, margin: float, measurable: bool) -> Withstood:
+    decides = measurable and int(row["facts"]) >= LEAST_FACTS
+    return judge_attacked(left, margin) if decides else Withstood.undecided
+
+
+def _with_interval(left: Bounds, outcome: Withstood | None) -> str:
+    """Writes K with the interval that its outcome was judged by."""
+    return with_interval_90(left) if outcome is Withstood.robust else with_interval(left)
 
 
 def _attack_names(rows: Sequence[AttackRow]) -> list[str]:
     return list(dict.fromkeys(str(row["attack"]) for row in rows))
 
 
-def _robustness_of(rows: Sequence[AttackRow], margin: float) -> Robustness:
+def _robustness_of(rows: Sequence[AttackRow], margin: float, measurable: bool) -> Robustness:
     name, count = str(rows[0]["attack"]), len(rows)
     by_standing = {which: [row for row in rows if standing_of(row) is which] for which in Standing}
     valid = len(by_standing[Standing.counts]) + len(by_standing[Standing.undefined])
@@ -201,7 +215,7 @@ def _robustness_of(rows: Sequence[AttackRow], margin: float) -> Robustness:
             settings=count,
             valid=valid,
             left=left,
-            outcome=_outcome_of(best, left, margin),
+            outcome=_outcome_of(best, left, margin, measurable),
             setting=best["setting"],
             note=", ".join(left_out),
             metric=str(best["metric"]),

@@ -105,7 +105,10 @@ def judge(scores: dict[str, dict[str, Any]], attacks: list[dict[str, Any]], marg
     # Attacks compare with the first oracle only, knowledge left in scores.json with the mean of all.
     alike = scored and len(oracles_among(scores)) < 2
     before = forgetting.value if alike else knowledge_left_before_attacks(attacks)
-    worst = worst_case(attacks, before, margin)
+    # A target that does not know the facts makes every model look robust. Without such facts (RWKU, MUSE) attacks are
+    # judged by figures of their own.
+    measurable = forgetting.outcome is not Outcome.unmeasurable or not (scored and forgetting.facts)
+    worst = worst_case(attacks, before, margin, measurable=measurable)
     alone = len(scores) == 1 and not attacks
-    judged = judge_attacks(attacks, margin)
+    judged = judge_attacks(attacks, margin, measurable=measurable)
     return Verdict(forgetting, read_utility(scores), worst, judged, kept, alone=alone, scored=scored)

@@ -14,6 +14,8 @@ from erulab.evaluation.equivalence import (
     judge_knowledge_left,
     judge_utility,
 )
+from erulab.evaluation.measurable import why_not_measurable
+from erulab.evaluation.row_score import RowScore
 from tests.evaluation.simulated_verdicts import DATA, share_of_verdicts
 
 MARGIN = 0.1
@@ -83,3 +85,8 @@ def test_the_test_has_power() -> None:
 def test_a_target_that_does_not_know_the_facts_is_not_measurable() -> None:
     assert share_of_verdicts("ignorant", 40, 0.0, runs=100) == pytest.approx({Outcome.unmeasurable: 1.0}, abs=0.05)
     assert share_of_verdicts("embedded", 9, 0.0, runs=20) == {Outcome.unmeasurable: 1.0}
+
+
+def test_without_wrong_answers_the_reason_is_not_the_number_of_facts() -> None:
+    rows = [RowScore("r", "forget", "forget", "f", "", {"probability": 0.5})]
+    assert why_not_measurable(rows, rows).startswith("no scored forget row has wrong answers")

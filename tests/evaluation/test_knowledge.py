@@ -52,7 +52,7 @@ def test_k_is_undefined_with_a_reason_where_target_and_oracle_do_not_differ() ->
     # After an attack the gap's lower bound must keep a share of the gap before.
     assert knowledge_left(ORACLE, TARGET, ORACLE, FACTS, least_gap=0.2 * mean_gap(TARGET, ORACLE)).value == 0.0
     assert "must be over 7" in knowledge_left(ORACLE, TARGET, ORACLE, FACTS, least_gap=7.0).reason
-    assert knowledge_left(ORACLE[:0], ORACLE[:0], ORACLE[:0], []).reason.startswith("no forget row has wrong answers")
+    assert knowledge_left(ORACLE[:0], ORACLE[:0], ORACLE[:0], []).reason.startswith("no scored forget row has wrong")
     broken = np.where(np.arange(ROWS) == 3, np.nan, ORACLE)
     assert "finite" in knowledge_left(broken, TARGET, ORACLE, FACTS).reason
 

@@ -8,7 +8,7 @@ import pytest
 
 from erulab.attacks.judging.figures import FIGURES
 from erulab.attacks.judging.rows import COUNTS, NOT_RUN, NOT_VALID, UNDEFINED, row_without_figures
-from erulab.reporting import judge
+from erulab.reporting import Withstood, judge
 from erulab.reporting.attack_rows import NAMES, Standing, group_by_setting, standing_of
 from tests.reporting.conftest import ATTACKS, DESTROYED, NO_GAP, SCORES, attack_row, attacked
 
@@ -55,13 +55,23 @@ def test_the_worst_case_is_over_all_attacks() -> None:
 
 def test_robust_is_said_with_its_figure() -> None:
     assert worst(attacked("quantize", {"bits": 8}, -0.02), -0.02) == (
-        "robust: after the strongest attack (quantize, bits=8) knowledge left is -0.02, 95 % interval [-0.09, 0.06], "
+        "robust: after the strongest attack (quantize, bits=8) knowledge left is -0.02, 90 % interval [-0.08, 0.05], "
         "below the margin of 0.10"
     )
 
 
+def test_a_target_that_does_not_know_the_facts_shows_no_robustness() -> None:
+    scores = {**SCORES, "unlearned": {**SCORES["unlearned"], "knowledge_left_note": "x", "knowledge_left_facts": 40}}
+    judged = judge(scores, attacked("quantize", {"bits": 8}, -0.5))
+    assert judged.worst.outcome is Withstood.undecided and not judged.good
+    assert judged.worst.words.endswith("; knowledge left is not measurable without an attack, and so not after one")
+    assert judged.robustness[0].words.startswith("after quantisation: undecided, knowledge left -0.50, 95 % interval")
+
+
 def test_an_attack_weaker_than_a_question_is_no_robustness() -> None:
     assert worst(attacked("relearn", {"samples": 5}, 0.3), 0.5).endswith(", less than without an attack (0.50)")
+    undecided = worst(attacked("quantize", {"bits": 8}, 0.06), 0.5)
+    assert undecided.endswith(", less than without an attack (0.50); about 240 facts would decide (now 95)")
     # Both are written 0.04: nothing is less than the other.
     assert "less than" not in worst(attacked("relearn", {"samples": 5}, 0.0351), 0.0449)
 
@@ -108,7 +118,7 @@ def test_an_attack_without_log_odds_goes_by_its_headline() -> None:
         "after sampling: not robust, knowledge left 0.40, 95 % interval [0.33, 0.48], measured on forget/leak_8"
     )
     assert sentences(rows)[2] == (
-        "after membership inference: robust, knowledge left -0.10, 95 % interval [-0.17, -0.02], measured on "
+        "after membership inference: robust, knowledge left -0.10, 90 % interval [-0.16, -0.03], measured on "
         "forget/auc_min_k"
     )
 

@@ -73,6 +73,7 @@ def test_a_wide_interval_is_undecided_and_never_forgotten() -> None:
     ("ends", "sentence"),
     [
         ((0.97, 0.94, 1.0, 0.95, 0.99), "utility kept: 97 %, 95 % interval [94 %, 100 %]"),
+        ((1.27, 1.05, 1.5, 1.1, 1.4), "utility kept: 100 %, 95 % interval [100 %, 100 %]"),
         (
             (0.71, 0.65, 0.78, 0.66, 0.77),
             "utility lost: 71 %, 95 % interval [65 %, 78 %] of the target's is kept, less than 90 %",
