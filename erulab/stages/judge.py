@@ -145,7 +145,7 @@ class _Asking:
 
         fault: ErulabError | None = None
         # A local judge runs on all ranks together; a server is asked by the first one, for which the others wait.
-        if ranks.first or context.config.evaluation.judge.model is not None:
+        if missing and (ranks.first or context.config.evaluation.judge.model is not None):
             try:
                 self._judge = self._judge or _make_judge(context)
                 self._judge.ask(missing, keep, lambda: context.stop.requested)

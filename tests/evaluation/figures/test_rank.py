@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,11 @@ def test_the_rank_counts_the_values_that_are_more_likely() -> None:
     assert rank_figures(3.5, [2.0, 3.0, 4.0]) == {"rank": 3.0, "rank_auc": pytest.approx(1 / 3)}
     assert rank_figures(9.0, [2.0, 3.0, 4.0]) == {"rank": 4.0, "rank_auc": 0.0}
     assert rank_figures(2.0, [2.0, 3.0]) == {"rank": 1.5, "rank_auc": 0.75}  # a tie counts one half
+
+
+def test_a_broken_model_has_no_rank() -> None:
+    for right, wrong in ((math.nan, [2.0, 3.0]), (1.0, [2.0, math.nan])):
+        assert all(map(math.isnan, rank_figures(right, wrong).values()))
 
 
 def test_a_model_that_guesses_has_half_whatever_the_number_of_values() -> None:
