@@ -16,6 +16,7 @@ from erulab.evaluation.budget import choose_budget
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.external.vllm_generation import free_memory_share, generate_with_vllm
 from erulab.evaluation.intervals import intervals, ratio_interval
+from erulab.evaluation.knowledge import RatioEstimate
 from erulab.evaluation.knowledge_figures import knowledge_left_figures
 from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
@@ -128,20 +129,28 @@ def scores(context: Context, rows: Rows) -> tuple[dict[str, dict[str, Any]], dic
     """
     result: dict[str, dict[str, Any]] = {role: {} for role in rows}
     bounds: dict[str, dict[str, Any]] = {role: {} for role in rows}
-    for i, part in enumerate((context.data, *context.extra_benchmarks)):
+    parts = (context.data, *context.extra_benchmarks)
+    measured_on: dict[str, int] = {}  # figure of scores.json -> index of its benchmark
+    for i, part in enumerate(parts):
         own = {role: scored[i] for role, scored in rows.items()}
         figures = {role: _figures(role, own, part.fitted) for role in own}
         found = intervals(figures, own, part.fitted)
         for role, values in figures.items():
             names = _names_in_scores(values, part.fitted.name, result[role]) if i else {name: name for name in values}
             result[role] |= {names[name]: value for name, value in values.items()}
+            # Only figures that keep their own name: these alone can be utility.
+            measured_on |= {name: i for name in values if names[name] == name}
             bounds[role] |= {names[name]: interval for name, interval in found[role].items()}
     of_data_set = {role: scored[0] for role, scored in rows.items()}
     for role, more in knowledge_left_figures(of_data_set).items():
         result[role] |= more
     if {"target", "unlearned"} <= rows.keys():
         result["unlearned"] |= knowledge_left_ratios(of_data_set)
-        result["unlearned"] |= _utility_kept(result, rows, context.data.fitted)
+        figure = utility_figure(result["target"], result["unlearned"])
+        if figure is not None:
+            i = measured_on[figure]  # WMDP's is of an extra benchmark, MMLU
+            share = ratio_interval(rows["unlearned"][i], rows["target"][i], figure, parts[i].fitted)
+            result["unlearned"] |= _utility_kept(share)
     return result, bounds
 
 
@@ -161,14 +170,8 @@ def _names_in_scores(figures: Collection[str], benchmark: str, taken: Collection
     return {figure: figure if has_name else f"{benchmark}/{figure}" for figure in figures}
 
 
-def _utility_kept(
-    figures: Mapping[str, Mapping[str, Any]], rows: Rows, benchmark: Benchmark
-) -> dict[str, float | None]:
-    """Returns the share of the target's utility that is kept, with its intervals; {} without a figure of utility."""
-    figure = utility_figure(figures["target"], figures["unlearned"])
-    if figure is None:
-        return {}
-    share = ratio_interval(rows["unlearned"][0], rows["target"][0], figure, benchmark)
+def _utility_kept(share: RatioEstimate) -> dict[str, float | None]:
+    """Returns the share of the target's utility that is kept, with its intervals, as figures of scores.json."""
     ends = {end: getattr(share, end) for end in ("low", "high", "low90", "high90")}
     return {"utility_kept": share.value, **{f"utility_kept_{end}": value for end, value in ends.items()}}
 
