@@ -305,3 +305,10 @@ def test_luckis_recipe_reaches_the_training(world: Benchmark, lab: PlainLab, mod
             weight_decay=0.01,
         )
     ]
+
+
+@pytest.mark.parametrize("attack", ["none", "quantize"])
+def test_the_learning_rate_of_an_experiment_does_not_stay_without_its_attack(attack: str) -> None:
+    named = ["experiment=smollm2_tofu_forget01", "dataset.path=x"]
+    assert compose_config(named).attack["relearn"].lr == [2e-4]
+    assert "relearn" not in compose_config([*named, f"attack={attack}"]).attack
