@@ -69,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n\n".join(markdown_table(listing) for listing in listings))
         elif sys.stdout.isatty():
             _print_tables(listings)
+        elif options.what == TRUST:  # figures say nothing without their headings, and no setting is a preset
+            print("\n\n".join(table.render("text") for table in trust_tables(trusted_figures()).values()))
         else:
-            tables = ("\n".join([*("\t".join(row) for row in listing.rows), *listing.notes]) for listing in listings)
+            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
             print("\npresets, chosen in the same way:\n".join(tables))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits

@@ -68,3 +68,9 @@ def test_the_shipped_data_can_be_read() -> None:
     assert trusted.failed_figures() <= {
         name for one in trusted.trusted_figures()["settings"].values() for name in one["figures"]
     }
+
+
+def test_a_program_reads_the_list_with_its_headings(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert listing.main(["trust"]) == 0
+    printed = capsys.readouterr().out
+    assert "presets" not in printed and printed.count("AUC") > 2 and printed.index("hiders") < printed.index("0.90")
