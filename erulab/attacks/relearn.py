@@ -35,9 +35,8 @@ class RelearnOptions:
     mixed: bool = False  # adds one retain row per row
     split: RelearnSplit = RelearnSplit.disjoint  # facts that are scored: those that were not relearned, or all
     by: SplitUnit = SplitUnit.fact  # what a disjoint split never divides
-    # learning rates that are tried; trainer.lr has no effect here, so a small one does not weaken the attack. The
-    # default is a fourth of the embedded target's: half of it destroys the target. A pretrained model may need a
-    # smaller one
+    # learning rates that are tried; trainer.lr has no effect here, so a small one does not weaken the attack. 5e-4 is a
+    # fourth of the embedded target's: twice as much destroys the target. A pretrained model may need a smaller one
     lr: list[float] = field(default_factory=lambda: [5e-4])
     # number of evenly spaced steps at which a model is scored (a learning curve); 1: the last step only
     points: int = 1

@@ -73,12 +73,13 @@ def _trust_table(name: str, setting: Mapping[str, Any], content: Mapping[str, An
         for figure, found in sorted(setting["figures"].items(), key=lambda item: -item[1]["with_hiders"]["value"])
     )
     models = setting["models"]
-    note = (
+    notes = (
         f"{models['know']} models know, {models['hide']} know and hide it, {models['lack']} do not know, of "
-        f"{models['runs']} runs; R and Q: means over {models['relearned']} models. {MARK}: AUC with hiders under "
-        f"{content['faithfulness']}, or harmonic mean of R and Q under {content['robustness']}."
+        f"{models['runs']} runs; R and Q: means over {models['relearned']} models.",
+        f"{MARK}: AUC with hiders under {content['faithfulness']}, or harmonic mean of R and Q under "
+        f"{content['robustness']}.",
     )
-    return Table((name, "AUC", "AUC with hiders", "R, Q"), rows, (note,))
+    return Table((name, "AUC", "AUC with hiders", "R, Q"), rows, notes)
 
 
 def _auc_cells(found: Mapping[str, Any]) -> list[Cell]:

@@ -43,7 +43,7 @@ class PlainLab:
 
     @property
     def batch_tokens(self) -> int:
-        return self.evaluation.batch_tokens
+        return self.evaluation.fixed_tokens
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         return score_attacked(subject, suites, self.benchmark, self.evaluation)

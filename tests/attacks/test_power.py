@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,7 +40,8 @@ def hider(models: dict[str, LoadedModel], lab: PlainLab) -> LoadedModel:
 
 
 def rounded(subject: LoadedModel, lab: PlainLab) -> LoadedModel:
-    (attempt,) = Quantize(QuantizeOptions()).attempts(subject, {"backend": "rtn", "bits": 4}, lab)
+    own = replace(lab, models={"target": subject})
+    (attempt,) = Quantize(QuantizeOptions()).attempts(subject, {"backend": "rtn", "bits": 4}, own)
     assert attempt.changed is not None
     return attempt.changed
 
