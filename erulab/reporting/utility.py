@@ -51,7 +51,7 @@ class Utility:
         # A model can do better than the target by chance; a share above all of it says no more than "all of it".
         least, shown = percent(LEAST_UTILITY), percent(min(self.ratio, 1.0))
         if self.share is None:
-            return f"utility kept: {shown}, without an interval"
+            return f"utility undecided: {shown} of the target's is kept, without an interval"
         low, high = (percent(min(max(end, 0.0), 1.0)) for end in (self.share.low, self.share.high))
         said = f"{shown}, 95 % interval [{low}, {high}]"
         if self.outcome is Kept.kept:

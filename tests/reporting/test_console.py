@@ -108,7 +108,7 @@ def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPat
 def test_the_final_table_has_verdict_figures_and_files(capsys: pytest.CaptureFixture[str]) -> None:
     console.show_final_table(SCORES, [], [Path("outputs/fictitious/eru-1/report.html")])
     out = capsys.readouterr().out
-    assert "forgotten: knowledge left 0.02, 90 % interval [-0.02, 0.06]" in out and "utility kept: 50 %" in out
+    assert "forgotten: knowledge left 0.02, 90 % interval [-0.02, 0.06]" in out and "utility undecided: 50 %" in out
     assert "outputs/fictitious/eru-1/report.html" in out and "COLLAPSED" not in out
     row = next(line for line in out.splitlines() if "forget/choice" in line)
     assert row.split() == ["forget/choice", "1.00", "0.10", "0.08", "100"]
