@@ -104,9 +104,9 @@ def test_only_names_a_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("file", "option"), [(SHIPPED, "--tune-only"), (SHIPPED.with_name("embedded.yaml"), "--write")]
 )
 def test_options_of_the_other_kind_of_study_are_refused(
-    file: str, option: str, capsys: pytest.CaptureFixture[str]
+    file: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(SHIPPED.with_stem(file)), option]) == 2
+    assert main([str(file), option]) == 2
     assert capsys.readouterr().err.startswith(f"{option} is for a study of")
 
 
