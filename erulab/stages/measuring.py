@@ -65,7 +65,8 @@ def measure_models(context: Context, models: Mapping[str, ModelRef]) -> Measured
         if judged is not None:
             scores[role] |= judged.figures[role]
             intervals[role] |= judged.intervals[role]
-    depth = uds.depth_scores(context, models) if context.config.evaluation.uds else None
+    patches = context.config.evaluation.uds and "target" in models  # a checkpoint alone has no states to be put into
+    depth = uds.depth_scores(context, models) if patches else None
     if depth is not None:
         products += depth.products
         for role, figures in depth.figures.items():

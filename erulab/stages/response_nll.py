@@ -88,7 +88,7 @@ def _read_responses(
         if context.ranks.first:
             (folder / "nll.json").write_text(json.dumps([one.mean_nll for one in found]))
 
-    product = context.cache.produce("evaluated", depends_on, make, rerun=context.config.rerun)
+    product = context.cache.produce("response_nll", depends_on, make, rerun=context.config.rerun)
     products.append(product)
     values = dict(zip(responding, json.loads((product.folder / "nll.json").read_text()), strict=True))
     return [
