@@ -303,7 +303,7 @@ def test_a_killed_evaluation_leaves_nothing_and_goes_on(score: Score, folder: Pa
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / ".cache" / "evaluated")
     (run,) = (tmp_path / "killed" / "jsonl").iterdir()
-    for left in ("scores.json", "samples.json", "stages.json", "exit.json"):
+    for left in ("scores.json", "intervals.json", "samples.json", "stages.json", "exit.json"):
         (run / left).unlink()
     run_yaml = run / "run.yaml"
     run_yaml.write_text(run_yaml.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "killed")))
