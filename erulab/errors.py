@@ -43,3 +43,7 @@ class Interrupted(ErulabError):
     """A run that a signal stopped; the same command continues it."""
 
     code = 75
+
+
+class Damaged(Interrupted):
+    """A product of the cache that was changed since it was written; the same command makes it again."""

@@ -21,7 +21,7 @@ import transformers
 from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger
 from erulab.data.base import Dataset
-from erulab.errors import EnvironmentFault, ErulabError
+from erulab.errors import Damaged, EnvironmentFault, ErulabError
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     try:
         run_rank(rundir, load_config(rundir.run_yaml), ranks, stop)
     except ErulabError as error:
-        return _report_exit(rundir, ranks, error.code, str(error))
+        return _report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
     except torch.OutOfMemoryError as error:
         hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
         return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
@@ -211,14 +211,17 @@ def _log_to(file: Path | None) -> None:
     transformers.logging.disable_progress_bar()
 
 
-def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str) -> int:
+def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
     """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
 
     The first fault of all ranks is kept. The message, if there is one, is printed too.
+
+    Args:
+        again: whether the run can go on at once in new processes.
     """
     known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
     if known is None or known["code"] == 0:
-        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank})
+        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})
     if message:
         print(message, file=sys.stderr, flush=True)
         log.info("%s", message)

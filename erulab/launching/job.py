@@ -21,6 +21,7 @@ from erulab.options import RunConfig
 from erulab.rundir import RunDir
 
 WORKER = "erulab.worker"
+TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def run_job(job: Job) -> RunExit:
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
         ended = workers.run_workers(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
+        tries = 1
+        # On several hosts the user types the command again, because all hosts have to.
+        while ended.again and not ended.stopped and host.meeting is None and tries < TRIES:
+            tries += 1
+            ended = workers.run_workers(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
     report_exit(job, ended)
     return ended
 

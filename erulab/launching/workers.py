@@ -41,6 +41,7 @@ class RunExit:
     rank: int = 0  # the rank that the message is about
     stopped: bool = False  # whether a signal came, on any host
     here: bool = True  # whether rank 0 was on this host, so that its output has been shown
+    again: bool = False  # whether the run can go on at once in new processes: a damaged product is to be made again
 
 
 def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> RunExit:
@@ -192,7 +193,7 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunEx
     # A silently killed rank is the cause; messages of ranks stopped afterwards are its consequences, so it wins.
     silent = failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals)
     if known is not None and not (silent and known["rank"] != failure.rank):
-        return RunExit(known["code"], known["message"], known["rank"])
+        return RunExit(known["code"], known["message"], known["rank"], again=known.get("again", False))
     if signals:
         return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
     died = -failure.code

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab import hub
+from erulab.checksums import hash_file
 from erulab.costs.families import TEXT_PARTS
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.options import ModelOptions
@@ -191,15 +192,8 @@ def files_identity(folder: Path) -> str:
     """Hashes the files of a folder that are parts of a checkpoint."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}\x1f{_hash_file(file, file.stat().st_mtime_ns)}\x1f".encode())
+        digest.update(f"{file.name}\x1f{hash_file(file)}\x1f".encode())
     return digest.hexdigest()[:32]
-
-
-@functools.cache
-def _hash_file(file: Path, changed: int) -> str:
-    """Hashes a file once per process; after a change `changed`, its time of change, gives the cache another key."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_object(file: Path) -> dict[str, object]:
