@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.errors import ErulabError
+from erulab.redaction import redacted_text
 from erulab.reporting.tofu_logs import FORMATS, recomputed_figures
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.write(recomputed_figures(options.tofu_logs, options.retain_logs, options.rows, options.format))
     except ErulabError as error:
-        print(error, file=sys.stderr)
+        print(redacted_text(str(error)), file=sys.stderr)
         return error.code
     return 0
 

@@ -19,6 +19,7 @@ from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
+from erulab.redaction import print_exception
 
 OWN_CONF_FLAGS = ("--config-dir", "-cd")
 # Hydra's flags that are followed by a value.
@@ -43,6 +44,7 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = print_exception
     sys.argv[1:] = flags_first(sys.argv[1:])
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))

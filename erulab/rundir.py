@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.errors import EnvironmentFault, IntegrityFault
+from erulab.redaction import without_variables
 
 # holder() takes the lock for an instant to look; _take_lock retries for this long before it reports InUse.
 PROBE_SECONDS = 0.2
@@ -113,8 +114,12 @@ class RunDir:
             raise
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Writes a value as JSON; figures that are not finite become null, because NaN is no JSON."""
-        self.write_text(path, json.dumps(_replace_not_finite(value), indent=1, ensure_ascii=False) + "\n")
+        """Writes a value as JSON, without the values of secret environment variables.
+
+        Figures that are not finite become null, because NaN is no JSON.
+        """
+        plain = without_variables(_replace_not_finite(value))
+        self.write_text(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
         """Reads a JSON file.

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-import traceback
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
+from erulab.redaction import RedactingFormatter, print_exception, redacted_text
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
 from erulab.rundir import RunDir
@@ -45,6 +45,7 @@ PATIENCE = datetime.timedelta(hours=24)
 
 def main(argv: list[str]) -> int:
     """Runs one rank of the run folder `argv[0]`; returns the exit code, which rank 0 or a failing rank also writes."""
+    sys.excepthook = print_exception
     rundir = RunDir(Path(argv[0]))
     ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     _log_to(rundir.run_log if ranks.first else None)
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
         hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
         return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
     except Exception as error:
-        traceback.print_exc()
+        print_exception(type(error), error, error.__traceback__)
         log.exception("failed")
         return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
     finally:
@@ -203,8 +204,10 @@ def _log_to(file: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
         handlers.append(logging.FileHandler(file))
-    line = "%(asctime)s %(name)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=line, handlers=handlers, force=True)
+    formatter = RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
     handlers[0].setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
@@ -214,11 +217,12 @@ def _log_to(file: Path | None) -> None:
 def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
     """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
 
-    The first fault of all ranks is kept. The message, if there is one, is printed too.
+    The first fault of all ranks is kept. The message, if there is one, is printed too, without secrets.
 
     Args:
         again: whether the run can go on at once in new processes.
     """
+    message = redacted_text(message)
     known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
     if known is None or known["code"] == 0:
         rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})

@@ -167,7 +167,7 @@ def run_one_by_one(sweep: Sweep) -> None:
         try:
             ended = run_job(task.job)
         except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
-            print(error, flush=True)
+            print(redacted_text(str(error)), flush=True)
             task.code, stopped = error.code, False
         else:
             task.code, stopped = ended.code, ended.stopped

@@ -18,6 +18,7 @@ from erulab.errors import EnvironmentFault
 from erulab.launching import machine, torchrun
 from erulab.launching.hosts import Failure, Host, HostStatus
 from erulab.launching.processes import Child, forward_signals
+from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
 # Signals that come from outside; a rank that dies by another one has crashed.
@@ -159,8 +160,9 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
     else:
         ended = _decide_exit(rundir, code, statuses)
     rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain_log(rank_log))
+    own_log = rundir.launcher_log(host.host_index)
+    for worker_log in (*rundir.path.glob("rank*.log"), *([own_log] if own_log.is_file() else [])):
+        rundir.write_text(worker_log, _plain_log(worker_log))
     if ended.code == 0:
         for index in range(host.nodes):
             rundir.launcher_log(index).unlink(missing_ok=True)
@@ -241,11 +243,11 @@ class _Console:
         text = self._decoder.decode(content, final)
         if text:
             with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
-                sys.stdout.write(text)
+                sys.stdout.write(redacted_text(text))
                 sys.stdout.flush()
 
 
 def _plain_log(file: Path) -> str:
-    """Returns a log without terminal escapes and with only the last state of each progress line."""
+    """Returns a log without secrets and terminal escapes, and with only the last state of each progress line."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
-    return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
+    return redacted_text(re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n")))
