@@ -43,3 +43,9 @@ class Interrupted(ErulabError):
     """A run that a signal stopped; the same command continues it."""
 
     code = 75
+
+
+class OutOfMemory(ErulabError):
+    """Memory that could not be had; the same command continues, with settings that need less."""
+
+    code = 75

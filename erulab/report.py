@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.errors import EnvironmentFault, ErulabError
+from erulab.faults import machine_faults_named
 from erulab.reporting import FORMATS, compare
 
 
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)
     try:
-        _write_or_print(compare(options.paths, options.format), options.output)
+        with machine_faults_named():
+            _write_or_print(compare(options.paths, options.format), options.output)
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code

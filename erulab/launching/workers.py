@@ -157,9 +157,10 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
         )
     else:
         ended = _decide_exit(rundir, code, statuses)
-    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain_log(rank_log))
+    with contextlib.suppress(OSError):  # the disk that the run stopped at: its last words are still shown here
+        rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
+        for rank_log in rundir.path.glob("rank*.log"):
+            rundir.write_text(rank_log, _plain_log(rank_log))
     if ended.code == 0:
         for index in range(host.nodes):
             rundir.launcher_log(index).unlink(missing_ok=True)
@@ -195,6 +196,9 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunEx
         return RunExit(known["code"], known["message"], known["rank"])
     if signals:
         return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+    if failure.code == EnvironmentFault.code:  # nothing else ends a rank so, and it could not write why
+        why = f"rank {failure.rank} could not write to {rundir.path}, which is full or read-only; make room there"
+        return RunExit(failure.code, f"{why}; {AGAIN}", failure.rank)
     died = -failure.code
     how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
     return RunExit(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
