@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.errors import EnvironmentFault, ErulabError, IntegrityFault
+from erulab.faults import machine_faults_named
 from erulab.redaction import redacted_text
 from erulab.reporting import FORMATS, compare_runs, load_runs
 
@@ -24,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)
     try:
-        runs = load_runs(options.paths)
-        _write_or_print(compare_runs(runs, options.format), options.output)
+        with machine_faults_named():
+            runs = load_runs(options.paths)
+            _write_or_print(compare_runs(runs, options.format), options.output)
     except ErulabError as error:
         print(redacted_text(str(error)), file=sys.stderr)
         return error.code

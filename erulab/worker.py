@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -17,10 +18,12 @@ import torch
 import torch.distributed as dist
 import transformers
 
+from erulab import faults
 from erulab.config.compose import config_to_dict, load_config
-from erulab.costs.ledger import Ledger
+from erulab.costs.ledger import Ledger, peak_memory
+from erulab.costs.relief import options_that_help
 from erulab.data.base import Dataset
-from erulab.errors import Damaged, EnvironmentFault, ErulabError
+from erulab.errors import Damaged, EnvironmentFault, ErulabError, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
@@ -41,6 +44,14 @@ log = logging.getLogger("erulab.worker")
 
 # Another job of a sweep may be learning the same target for hours while this one waits at the lock.
 PATIENCE = datetime.timedelta(hours=24)
+# Which code a stage runs through; the first that an error passed through names its stage.
+STAGE_OF_MODULE = {
+    "erulab.stages.attack": "attack",
+    "erulab.stages.measuring": "evaluate",
+    "erulab.stages.unlearn": "unlearn",
+    "erulab.stages.learn": "target",
+    "erulab.reporting": "report",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -48,17 +59,20 @@ def main(argv: list[str]) -> int:
     sys.excepthook = print_exception
     rundir = RunDir(Path(argv[0]))
     ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-    _log_to(rundir.run_log if ranks.first else None)
     stop = StopRequest()
     stop.install()
+    config = None
     try:
-        run_rank(rundir, load_config(rundir.run_yaml), ranks, stop)
+        _log_to(rundir.run_log if ranks.first else None)
+        config = load_config(rundir.run_yaml)
+        run_rank(rundir, config, ranks, stop)
     except ErulabError as error:
         return _report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
-    except torch.OutOfMemoryError as error:
-        hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
-        return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
     except Exception as error:
+        fault = _machine_fault(error, rundir, config)
+        if fault is not None:
+            log.info("failed", exc_info=True)  # run.log says where; the terminal shows one line
+            return _report_exit(rundir, ranks, fault.code, str(fault))
         print_exception(type(error), error, error.__traceback__)
         log.exception("failed")
         return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
@@ -203,7 +217,7 @@ def _log_to(file: Path | None) -> None:
     """Sends the log to a file, and warnings to standard error; without a file, warnings only."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
-        handlers.append(logging.FileHandler(file))
+        handlers.append(_LogFile(file))
     formatter = RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s")
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -212,6 +226,32 @@ def _log_to(file: Path | None) -> None:
     handlers[0].setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _machine_fault(error: Exception, rundir: RunDir, config: RunConfig | None) -> ErulabError | None:
+    """Returns a full disk, too little memory and the like as one line; None for any other error."""
+    folders = [rundir.path] if config is None else [rundir.path, Path(config.cache)]
+    fault = faults.machine_fault(error, folders)
+    if isinstance(fault, EnvironmentFault):
+        return EnvironmentFault(f"{fault}; {faults.CONTINUES}")
+    if fault is None or config is None:
+        return fault
+    stage = _stage_of(error)
+    helping = options_that_help(config, stage, gpu=torch.cuda.is_available())
+    where = f" in the stage {stage}" if stage else " before the first stage"
+    try:
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        peak = f", which has held {peak_memory(device) / 1e9:.2f} GB"
+    except EnvironmentFault:  # some systems do not tell
+        peak = ""
+    tried = f"try {', '.join(helping)}; " if helping else ""
+    return OutOfMemory(f"out of memory{where}{peak}{faults.said_by_allocator(error)}; {tried}{faults.CONTINUES}")
+
+
+def _stage_of(error: Exception) -> str:
+    """Returns the stage that an error comes from, by the code that it passed through; "" before the first stage."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((stage for module, stage in STAGE_OF_MODULE.items() if module in modules), "")
 
 
 def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
@@ -223,13 +263,24 @@ def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again
         again: whether the run can go on at once in new processes.
     """
     message = redacted_text(message)
-    known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
-    if known is None or known["code"] == 0:
-        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})
+    # The disk of the run folder may be the fault that is to be reported: the code is then all that can be told.
+    with contextlib.suppress(OSError):
+        known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
+        if known is None or known["code"] == 0:
+            rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})
     if message:
-        print(message, file=sys.stderr, flush=True)
         log.info("%s", message)
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
     return code
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose disk may be full: a line that cannot be written is lost, and no traceback stands in its place."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 if __name__ == "__main__":

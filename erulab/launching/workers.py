@@ -159,10 +159,11 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
         )
     else:
         ended = _decide_exit(rundir, code, statuses)
-    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    own_log = rundir.launcher_log(host.host_index)
-    for worker_log in (*rundir.path.glob("rank*.log"), *([own_log] if own_log.is_file() else [])):
-        rundir.write_text(worker_log, _plain_log(worker_log))
+    with contextlib.suppress(OSError):  # the disk that the run stopped at: its last words are still shown here
+        rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
+        own_log = rundir.launcher_log(host.host_index)
+        for worker_log in (*rundir.path.glob("rank*.log"), *([own_log] if own_log.is_file() else [])):
+            rundir.write_text(worker_log, _plain_log(worker_log))
     if ended.code == 0:
         for index in range(host.nodes):
             rundir.launcher_log(index).unlink(missing_ok=True)
@@ -198,6 +199,9 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunEx
         return RunExit(known["code"], known["message"], known["rank"], again=known.get("again", False))
     if signals:
         return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+    if failure.code == EnvironmentFault.code:  # nothing else ends a rank so, and it could not write why
+        why = f"rank {failure.rank} could not write to {rundir.path}, which is full or read-only; make room there"
+        return RunExit(failure.code, f"{why}; {AGAIN}", failure.rank)
     died = -failure.code
     how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
     return RunExit(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)

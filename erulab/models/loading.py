@@ -23,11 +23,13 @@ from transformers import (
 
 from erulab import logprobs
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.faults import lacks_memory, machine_fault
 from erulab.models.attention import implementation
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.rundir import give_usual_permissions
 from erulab.tokens.batch import Encoded, collate
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
@@ -89,10 +91,14 @@ def read_folder(
             output_loading_info=True,
         )
     except SafetensorError as error:
+        if lacks_memory(error):
+            raise
         raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
     except ImportError as error:
         raise EnvironmentFault(f"{source} cannot be loaded: {_first_line(error)}; try model.attention=sdpa") from error
     except (OSError, ValueError, RuntimeError) as error:
+        if machine_fault(error) is not None:
+            raise
         raise DataError(
             f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: "
             f"{_first_line(error)}"
@@ -193,6 +199,7 @@ def save_folder(
             loaded.model.generation_config.save_pretrained(working)
         loaded.tokenizer.save_pretrained(working)
         for file in working.iterdir():
+            give_usual_permissions(file)
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from erulab.data.rows import Suite
 from erulab.errors import DataError, ErulabError, NumericFault
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import forget_suites, has_knowledge_figure
+from erulab.faults import machine_fault
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
@@ -174,6 +175,9 @@ class _JobRunner:
         except ErulabError:
             raise
         except Exception as fault:
+            if machine_fault(fault) is not None:
+                # A full disk or too little memory says nothing about the attack: the run ends, and tries it again.
+                raise
             log.warning("%s failed: %s", job, traceback.format_exc())
             return f"failed on the {job.model}: {type(fault).__name__}: {fault}"
         return ""
