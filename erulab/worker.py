@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import traceback
 import uuid
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
-from erulab.ranks import Ranks
+from erulab.ranks import Ranks, is_lost_connection
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
 from erulab.rundir import RunDir
@@ -40,7 +41,10 @@ from erulab.training.stopping import StopRequest
 log = logging.getLogger("erulab.worker")
 
 # Another job of a sweep may be learning the same target for hours while this one waits at the lock.
+# A rank that is silent ends the run sooner (launching.silence).
 PATIENCE = datetime.timedelta(hours=24)
+# How long a rank that has lost another one lives on, so that torchrun sees the other one's end first.
+SEEN_SECONDS = 1
 
 
 def main(argv: list[str]) -> int:
@@ -58,6 +62,13 @@ def main(argv: list[str]) -> int:
         hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
         return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
     except Exception as error:
+        if ranks.world > 1 and is_lost_connection(error):
+            # The launcher says which rank was lost, if torchrun sees that one end first.
+            log.info("lost another rank", exc_info=True)
+            time.sleep(SEEN_SECONDS)
+            message = f"lost the connection to another rank ({str(error).splitlines()[0]})"
+            _write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
+            return 75
         traceback.print_exc()
         log.exception("failed")
         return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
@@ -212,17 +223,19 @@ def _log_to(file: Path | None) -> None:
 
 
 def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str) -> int:
-    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
-
-    The first fault of all ranks is kept. The message, if there is one, is printed too.
-    """
-    known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
-    if known is None or known["code"] == 0:
-        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank})
+    """Writes exit.json, and prints the message if there is one; returns the code."""
+    _write_exit(rundir, ranks, code, message)
     if message:
         print(message, file=sys.stderr, flush=True)
         log.info("%s", message)
     return code
+
+
+def _write_exit(rundir: RunDir, ranks: Ranks, code: int, message: str) -> None:
+    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; the first fault of all ranks is kept."""
+    known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
+    if known is None or known["code"] == 0:
+        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank})
 
 
 if __name__ == "__main__":

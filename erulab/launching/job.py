@@ -75,7 +75,9 @@ def run_job(job: Job) -> RunExit:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
-        ended = workers.run_workers(rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), host=host)
+        ended = workers.run_workers(
+            rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host
+        )
     report_exit(job, ended)
     return ended
 
