@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from erulab.command import prepare_command
 from erulab.errors import EnvironmentFault, ErulabError
 from erulab.reporting import FORMATS, compare
 
@@ -41,4 +42,5 @@ def _write_or_print(text: str, file: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -5,8 +5,14 @@ Imports no torch: help, completion and configuration errors answer at once.
 
 from __future__ import annotations
 
-import os
 import sys
+
+from erulab.command import STOPPED_LINE, prepare_command
+
+if __name__ == "__main__":
+    prepare_command()  # before the imports that take a second, in which a signal may come
+
+import os
 import tempfile
 from collections.abc import Sequence
 
@@ -59,7 +65,7 @@ def cli() -> int:
     except USER_ERRORS as error:
         return exit_with_line(error)
     except KeyboardInterrupt:  # before a worker runs; afterwards launching.workers handles signals
-        print("stopped; nothing was running", file=sys.stderr)
+        print(STOPPED_LINE, file=sys.stderr)
         return Interrupted.code
     return recorded_code()
 

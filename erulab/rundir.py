@@ -222,8 +222,8 @@ def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
     if not holders or pid in holders:
         return f"process {pid} on {host}; wait for it, stop it (kill {pid})"
     return (
-        f"process {holders[0]} on {host}, a worker that outlived its command (process {pid}); wait for it, stop it with "
-        f"a checkpoint (kill {holders[0]})"
+        f"process {holders[0]} on {host}, a worker that outlived its command (process {pid}); wait for it, stop it "
+        f"(kill {holders[0]})"
     )
 
 
