@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from erulab.command import prepare_command
 from erulab.errors import ErulabError
 from erulab.faults import machine_faults_named
 from erulab.redaction import redacted_text
@@ -43,4 +44,5 @@ def _positive_count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

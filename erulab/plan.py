@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from erulab.command import prepare_command
 from erulab.config.compose import compose_config
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.costs import devices
@@ -88,4 +89,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from erulab.command import prepare_command
 from erulab.errors import EnvironmentFault, ErulabError, IntegrityFault
 from erulab.faults import machine_faults_named
 from erulab.redaction import redacted_text
@@ -51,4 +52,5 @@ def _write_or_print(text: str, file: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -5,11 +5,17 @@ Imports no torch: help, completion and configuration errors answer at once.
 
 from __future__ import annotations
 
+import sys
+
+from erulab.command import STOPPED_LINE, prepare_command
+
+if __name__ == "__main__":
+    prepare_command()  # before the imports that take a second, in which a signal may come
+
 import contextlib
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -65,7 +71,7 @@ def cli() -> int:
     except USER_ERRORS as error:
         return exit_with_line(error)
     except KeyboardInterrupt:  # before a worker runs; afterwards launching.workers handles signals
-        print("stopped; nothing was running", file=sys.stderr)
+        print(STOPPED_LINE, file=sys.stderr)
         return Interrupted.code
     return recorded_code()
 

@@ -57,6 +57,15 @@ class RunDir:
         """Returns the file with all output of one rank."""
         return self.path / f"rank{rank}.log"
 
+    def beat(self, rank: int) -> Path:
+        """Returns the file with the pulse of one rank, which exists while a run of several ranks works."""
+        return self.path / f".rank{rank}.beat"
+
+    @property
+    def beats(self) -> list[Path]:
+        """The pulses of all ranks that have started."""
+        return list(self.path.glob(".rank*.beat"))
+
     def launcher_log(self, host_index: int = 0) -> Path:
         """Returns the log of torchrun on one host, which exists if there are several ranks."""
         return self._file_of_host("torchrun", host_index, ".log")
@@ -74,7 +83,7 @@ class RunDir:
 
     def clear(self) -> None:
         """Removes logs and exit.json of the last start, so that they are not taken for those of this one."""
-        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log")]:
+        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log"), *self.beats]:
             old.unlink(missing_ok=True)
         self.rank_log(0).touch()
 
@@ -179,10 +188,9 @@ class RunDir:
                     time.sleep(PROBE_SECONDS / 10)
                     continue
                 known = self._read_holder(handle)
-                holder = f"process {known['pid']} on {known['host']}" if known else "another run"
                 os.close(handle)
                 raise InUse(
-                    f"{self.path} is in use by {holder}; wait for it, stop it, or choose another output=FOLDER"
+                    f"{self.path} is in use by {_holder_in_words(lock, known)}, or choose another output=FOLDER"
                 ) from None
             os.close(handle)
 
@@ -193,6 +201,40 @@ class RunDir:
         except ValueError:  # it is just being written
             return {}
         return holder
+
+
+def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
+    """Returns who holds a lock, and that one may wait for it or stop it.
+
+    Args:
+        lock: its file.
+        known: what the holder wrote into it; empty if that cannot be read.
+    """
+    if not known:
+        return "another run; wait for it, stop it"
+    pid, host = known["pid"], known["host"]
+    if host != socket.gethostname():
+        return f"process {pid} on {host}; wait for it, stop it"
+    holders = _processes_with(lock)
+    # A command that was killed leaves its worker, or torchrun, with the lock that it inherited.
+    if not holders or pid in holders:
+        return f"process {pid} on {host}; wait for it, stop it (kill {pid})"
+    return (
+        f"process {holders[0]} on {host}, a worker that outlived its command (process {pid}); wait for it, stop it "
+        f"(kill {holders[0]})"
+    )
+
+
+def _processes_with(file: Path) -> list[int]:
+    """Returns the processes of this host that have a file open, as far as this user may know."""
+    import psutil  # only here, because most commands never ask
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(os.path.samefile(one.path, file) for one in process.open_files() if os.path.exists(one.path)):
+                found.append(process.pid)
+    return found
 
 
 def _replace_not_finite(value: Any) -> Any:

@@ -9,6 +9,8 @@ import logging
 import os
 import socket
 import sys
+import time
+import traceback
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +31,7 @@ from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
-from erulab.ranks import Ranks
+from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import RedactingFormatter, print_exception, redacted_text
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
@@ -43,6 +45,7 @@ from erulab.training.stopping import StopRequest
 log = logging.getLogger("erulab.worker")
 
 # Another job of a sweep may be learning the same target for hours while this one waits at the lock.
+# A rank that is silent ends the run sooner (launching.silence).
 PATIENCE = datetime.timedelta(hours=24)
 # Which code a stage runs through; the first that an error passed through names its stage.
 STAGE_OF_MODULE = {
@@ -52,6 +55,8 @@ STAGE_OF_MODULE = {
     "erulab.stages.learn": "target",
     "erulab.reporting": "report",
 }
+# How long a rank that has lost another one lives on, so that torchrun sees the other one's end first.
+SEEN_SECONDS = 1
 
 
 def main(argv: list[str]) -> int:
@@ -69,6 +74,13 @@ def main(argv: list[str]) -> int:
     except ErulabError as error:
         return _report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
     except Exception as error:
+        if ranks.world > 1 and is_lost_connection(error):
+            # The launcher says which rank was lost, if torchrun sees that one end first.
+            log.info("lost another rank", exc_info=True)
+            time.sleep(SEEN_SECONDS)
+            message = f"lost the connection to another rank ({str(error).splitlines()[0]})"
+            _write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
+            return 75
         fault = _machine_fault(error, rundir, config)
         if fault is not None:
             log.info("failed", exc_info=True)  # run.log says where; the terminal shows one line
@@ -255,19 +267,13 @@ def _stage_of(error: Exception) -> str:
 
 
 def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
-    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
-
-    The first fault of all ranks is kept. The message, if there is one, is printed too, without secrets.
+    """Writes exit.json, and prints the message if there is one, without secrets; returns the code.
 
     Args:
         again: whether the run can go on at once in new processes.
     """
     message = redacted_text(message)
-    # The disk of the run folder may be the fault that is to be reported: the code is then all that can be told.
-    with contextlib.suppress(OSError):
-        known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
-        if known is None or known["code"] == 0:
-            rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})
+    _write_exit(rundir, ranks, code, message, again=again)
     if message:
         log.info("%s", message)
         with contextlib.suppress(OSError):
@@ -281,6 +287,16 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
+
+
+def _write_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> None:
+    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; the first fault of all ranks is kept."""
+    # The disk of the run folder may be the fault that is to be reported: the code is then all that can be told.
+    with contextlib.suppress(OSError):
+        known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
+        if known is None or known["code"] == 0:
+            content = {"code": code, "message": redacted_text(message), "rank": ranks.rank, "again": again}
+            rundir.write_json(rundir.exit_json, content)
 
 
 if __name__ == "__main__":

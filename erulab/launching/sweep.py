@@ -211,8 +211,8 @@ def _values_outside_key(job: Job) -> dict[str, Any]:
     """Returns the values that a run's files or costs depend on, but its folder's key does not."""
     values = config_to_dict(job.config)
     parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "report", "artifacts")}
-    # The rendezvous differs each time.
-    parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
+    # The rendezvous differs each time, and no file depends on how long a rank may be silent.
+    parts["engine"] = {key: value for key, value in values["engine"].items() if key not in ("rendezvous", "timeout")}
     for part in ("trainer", "target"):
         parts[part] = {key: values[part][key] for key in NOT_IN_PRODUCT if key in values[part]}
     parts["evaluation"] = {key: values["evaluation"][key] for key in NOT_IN_SCORES}

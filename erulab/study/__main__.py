@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab.command import prepare_command
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import ConfigError, Interrupted, NumericFault
 from erulab.faults import machine_faults_named
@@ -164,4 +165,5 @@ def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -205,7 +205,7 @@ def test_asking_for_the_holder_blocks_nobody(tmp_path: Path) -> None:
         assert rundir.holder() is not None
 
 
-def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
+def test_a_worker_that_outlives_its_parent_holds_the_folder_and_is_named(tmp_path: Path) -> None:
     """FAULTS 21."""
     rundir = RunDir(tmp_path)
     with rundir.locked() as held:
@@ -214,8 +214,8 @@ def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> N
     # As if the parent had died, which removes nothing.
     os.link(tmp_path / "kept", rundir.lock())
     try:
-        with pytest.raises(EnvironmentFault, match="in use"), rundir.locked():
-            pass
+        with pytest.raises(EnvironmentFault, match=rf"in use by process {orphan.pid} .*\(kill {orphan.pid}\)"):
+            rundir.locked().__enter__()
     finally:
         orphan.kill()
         orphan.wait()
