@@ -203,7 +203,12 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("opt", {"ffn_dim": 32, "word_embed_proj_dim": 16}, "does not know the layout"),
+        # OPT 350M: no norm after the last block
+        (
+            "opt",
+            {"ffn_dim": 32, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+            "does not know the layout",
+        ),
     ],
 )
 def test_architectures_that_policy_would_misread_are_refused(
@@ -226,6 +231,14 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused() -> None:
     loaded.model.forward = doubled
     with pytest.raises(DataError, match="LlamaForCausalLM changes its logits after the head .*: NLL "):
         check_layout(loaded, "folder")
+
+
+def test_a_model_without_sdpa_is_refused_with_what_to_type(tmp_path: Path) -> None:
+    """FAULTS 37."""
+    of_kind("gpt_oss", num_local_experts=4, attn_implementation="eager").model.save_pretrained(tmp_path / "model")
+    of_kind("llama").tokenizer.save_pretrained(tmp_path / "model")
+    message = refused(tmp_path / "model", DataError)
+    assert "gpt_oss" in message and message.endswith("type model.attention=eager")
 
 
 def test_an_unavailable_attention_is_named_in_the_error(folder: Path) -> None:
