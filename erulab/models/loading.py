@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -25,6 +24,7 @@ from erulab import logprobs
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
 from erulab.models.attention import implementation
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
+from erulab.models.library import cause_of, config_of, faults_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.models.shards import SHARD_BYTES, write_shards
@@ -74,29 +74,25 @@ def read_folder(
         IntegrityFault: weights are pickles, damaged or incomplete, or the folder brings code of its own.
         DataError: erulab cannot work with this model or tokenizer.
     """
-    folder = local_folder(source)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=dtype,
-            attn_implementation=implementation(attention, config.model_type),
-            quantization_config=quantization,
-            device_map=None if device is None else {"": device},
-            output_loading_info=True,
-        )
-    except SafetensorError as error:
-        raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
-    except ImportError as error:
-        raise EnvironmentFault(f"{source} cannot be loaded: {_first_line(error)}; try model.attention=sdpa") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: "
-            f"{_first_line(error)}"
-        ) from error
+    attention_name = implementation(attention, config_of(source).model_type)
+    problem = f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: {{cause}}"
+    with faults_of(problem):
+        try:
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                local_folder(source),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=dtype,
+                attn_implementation=attention_name,
+                quantization_config=quantization,
+                device_map=None if device is None else {"": device},
+                output_loading_info=True,
+            )
+        except SafetensorError as error:
+            raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
+        except ImportError as error:
+            raise EnvironmentFault(f"{source} cannot be loaded: {cause_of(error)}; try model.attention=sdpa") from error
     model, info = read
     absent = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if absent:
@@ -109,8 +105,7 @@ def read_folder(
 def chat_of(source: str, overrides: PromptOverrides = NO_OVERRIDES) -> ChatFormat:
     """Returns the chat format of a folder or hub id, without loading its weights."""
     tokenizer = _load_tokenizer(overrides.tokenizer or source)
-    config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
-    return ChatFormat(tokenizer, context_of(config, tokenizer), overrides)
+    return ChatFormat(tokenizer, context_of(config_of(source), tokenizer), overrides)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -146,7 +141,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             policy_nll = loaded.policy.token_nll(batch)
             _ = loaded.policy.blocks, loaded.policy.norm
         except (TypeError, AttributeError) as error:
-            raise DataError(f"{source}: erulab does not know the layout of {kind} ({_first_line(error)})") from error
+            raise DataError(f"{source}: erulab does not know the layout of {kind} ({cause_of(error)})") from error
         logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
     true_nll = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
     # bfloat16 holds three digits, and its matrix products depend on how many rows they have.
@@ -206,15 +201,11 @@ def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     # AutoTokenizer builds the tokenizers of some model types anew from their class and ignores the pre-tokenizer and
     # merges of tokenizer.json (transformers 5): ids would not be those that the model was trained with.
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
-        return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{source} holds no tokenizer that can be loaded: {_first_line(error)}; to take another model's, type "
-            "model.tokenizer=FOLDER_OR_HUB_ID"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    with faults_of(
+        f"{source} holds no tokenizer that can be loaded: {{cause}}; to take another model's, type "
+        "model.tokenizer=FOLDER_OR_HUB_ID"
+    ):
+        tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    return tokenizer
