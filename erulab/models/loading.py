@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -23,10 +22,11 @@ from transformers import (
 
 from erulab import logprobs
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
-from erulab.faults import lacks_memory, machine_fault
+from erulab.faults import lacks_memory
 from erulab.models.attention import implementation
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.key_value import allows_padding, cached_difference
+from erulab.models.library import cause_of, config_of, faults_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.models.policy import TUPLES
@@ -81,38 +81,35 @@ def read_folder(
         IntegrityFault: weights are pickles, damaged or incomplete, or the folder brings code of its own.
         DataError: erulab cannot work with this model or tokenizer.
     """
-    folder = local_folder(source)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=dtype,
-            attn_implementation=implementation(attention, config.model_type),
-            quantization_config=quantization,
-            device_map=None if device is None else {"": device},
-            output_loading_info=True,
-        )
-    except SafetensorError as error:
-        if lacks_memory(error):
-            raise
-        raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
-    except ImportError as error:
-        raise EnvironmentFault(f"{source} cannot be loaded: {_first_line(error)}; try model.attention=sdpa") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        if machine_fault(error) is not None:
-            raise
-        if attention is not Attention.eager and "does not support an attention implementation" in str(error):
+    config = config_of(source)
+    attention_name = implementation(attention, config.model_type)
+    problem = f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: {{cause}}"
+    with faults_of(problem):
+        try:
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                local_folder(source),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=dtype,
+                attn_implementation=attention_name,
+                quantization_config=quantization,
+                device_map=None if device is None else {"": device},
+                output_loading_info=True,
+            )
+        except SafetensorError as error:
+            if lacks_memory(error):
+                raise
+            raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
+        except ImportError as error:
+            raise EnvironmentFault(f"{source} cannot be loaded: {cause_of(error)}; try model.attention=sdpa") from error
+        except ValueError as error:
+            if attention is Attention.eager or "does not support an attention implementation" not in str(error):
+                raise
             raise DataError(
                 f"{source}: transformers runs {config.model_type} without model.attention={attention.value}; type "
                 "model.attention=eager"
             ) from error
-        raise DataError(
-            f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: "
-            f"{_first_line(error)}"
-        ) from error
     model, info = read
     absent = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if absent:
@@ -125,8 +122,7 @@ def read_folder(
 def chat_of(source: str, overrides: PromptOverrides = NO_OVERRIDES) -> ChatFormat:
     """Returns the chat format of a folder or hub id, without loading its weights."""
     tokenizer = _load_tokenizer(overrides.tokenizer or source)
-    config = AutoConfig.from_pretrained(local_folder(source), trust_remote_code=False, local_files_only=True)
-    return ChatFormat(tokenizer, context_of(config, tokenizer), overrides)
+    return ChatFormat(tokenizer, context_of(config_of(source), tokenizer), overrides)
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -173,7 +169,7 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
     except (TypeError, AttributeError) as error:
         raise DataError(
-            f"{source}: erulab does not know the layout of {kind} ({_first_line(error)}); {OTHER_FAMILY}"
+            f"{source}: erulab does not know the layout of {kind} ({cause_of(error)}); {OTHER_FAMILY}"
         ) from error
     finally:
         for hook in hooks:
@@ -209,7 +205,7 @@ def _check_generation(loaded: LoadedModel, source: str, tolerance: float) -> Non
         difference = cached_difference(model, ids)
     except (TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{source}: erulab cannot generate with {kind} models ({_first_line(error)}); {OTHER_FAMILY}"
+            f"{source}: erulab cannot generate with {kind} models ({cause_of(error)}); {OTHER_FAMILY}"
         ) from error
     if not difference <= tolerance:
         raise DataError(
@@ -268,15 +264,11 @@ def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     # AutoTokenizer builds the tokenizers of some model types anew from their class and ignores the pre-tokenizer and
     # merges of tokenizer.json (transformers 5): ids would not be those that the model was trained with.
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
-        return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{source} holds no tokenizer that can be loaded: {_first_line(error)}; to take another model's, type "
-            "model.tokenizer=FOLDER_OR_HUB_ID"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    with faults_of(
+        f"{source} holds no tokenizer that can be loaded: {{cause}}; to take another model's, type "
+        "model.tokenizer=FOLDER_OR_HUB_ID"
+    ):
+        tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    return tokenizer

@@ -220,6 +220,14 @@ def test_a_line_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytes
     assert fault(file).startswith(":2: the line is longer than 1 MiB")
 
 
+@pytest.mark.parametrize("text", [b"\n", f"{GOOD}\n".encode()])
+def test_a_gzip_file_that_expands_without_end(text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 36: lines of any length, blank ones too."""
+    monkeypatch.setattr("erulab.data.text_files.ALWAYS_READ", 1 << 18)
+    file = written(tmp_path, "rows.jsonl.gz", gzip.compress(text * (2_000_000 // len(text))))
+    assert "expands more than 200 times" in fault(file)
+
+
 def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     """A fault in line 3 does not keep line 1 from being read: nothing reads the whole file first."""
     records = read_records(written(tmp_path, "rows.jsonl", f"{GOOD}\n{GOOD}\nno\n"), SCHEMA)
