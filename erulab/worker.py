@@ -33,7 +33,7 @@ from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
-from erulab.rundir import RunDir
+from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
 from erulab.stages.space import check_space
@@ -94,6 +94,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     Raises:
         ErulabError: one line for the user, with an exit code.
     """
+    make_folder(Path(config.cache), "cache folder", "cache")
     device = _choose_device(config, ranks)
     if config.engine.nodes > 1:
         for folder in (rundir.path, Path(config.cache)):
