@@ -69,9 +69,9 @@ def disk_fault(error: BaseException, folders: Sequence[Path] = ()) -> Environmen
         if number is None:
             continue
         if path is None and folders:
-            path = str(min(folders, key=_free_bytes))
+            path = str(_fullest(folders))
         where = "a file that was to be written" if path is None else _shortened(str(path))
-        free = "" if path is None else f" ({_free_bytes(Path(path)) / 1e9:.3f} GB are free)"
+        free = "" if path is None else f" ({_free_bytes(Path(path)) / 1e6:.3g} MB are free)"
         what, mend = DISK_FAULTS[number]
         return EnvironmentFault(f"{what.format(where=where, free=free)}; {mend}")
     return None
@@ -137,6 +137,15 @@ def _makes_folder(error: OSError) -> bool:
     """Tells whether a folder was being made: a file that is missing where it is read is another fault."""
     frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1] in ("mkdir", "makedirs")
+
+
+def _fullest(folders: Sequence[Path]) -> Path:
+    """Returns the folder on the disk with least space; the first of those on one disk."""
+    by_disk: dict[int, Path] = {}
+    for folder in folders:
+        found = next((one for one in (folder, *folder.parents) if one.exists()), Path())
+        by_disk.setdefault(found.stat().st_dev, folder)
+    return min(by_disk.values(), key=_free_bytes)
 
 
 def _free_bytes(path: Path) -> int:

@@ -35,9 +35,10 @@ from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import RedactingFormatter, print_exception, redacted_text
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
-from erulab.rundir import RunDir
+from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
+from erulab.stages.space import check_space
 from erulab.stages.tracking import Tracker
 from erulab.training.loader import ModelLoader
 from erulab.training.stopping import StopRequest
@@ -106,6 +107,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     Raises:
         ErulabError: one line for the user, with an exit code.
     """
+    make_folder(Path(config.cache), "cache folder", "cache")
     device = _choose_device(config, ranks)
     if config.engine.nodes > 1:
         for folder in (rundir.path, Path(config.cache)):
@@ -119,6 +121,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
             # If every model is given, the options that only make models have no effect, so they are not shown.
             left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
             show_config({key: value for key, value in typed.items() if key not in left_out})
+        check_space(context)
         Pipeline(context, rundir).run()
         if ranks.first:
             _show_results(rundir, config)
@@ -242,7 +245,7 @@ def _log_to(file: Path | None) -> None:
 
 def _machine_fault(error: Exception, rundir: RunDir, config: RunConfig | None) -> ErulabError | None:
     """Returns a full disk, too little memory and the like as one line; None for any other error."""
-    folders = [rundir.path] if config is None else [rundir.path, Path(config.cache)]
+    folders = [rundir.path] if config is None else [Path(config.cache), rundir.path]
     fault = faults.machine_fault(error, folders)
     if isinstance(fault, EnvironmentFault):
         return EnvironmentFault(f"{fault}; {faults.CONTINUES}")

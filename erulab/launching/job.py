@@ -18,7 +18,7 @@ from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
-from erulab.rundir import RunDir, make_folder
+from erulab.rundir import RunDir
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -65,7 +65,6 @@ def run_job(job: Job) -> RunExit:
     """
     rundir, engine = job.rundir, job.config.engine
     rundir.make()
-    make_folder(Path(job.config.cache), "cache folder", "cache")
     with hosts.join_run(rundir, _meeting_of(job.config, job.key)) as host:
         if host.first:
             _check_same_run(job)
