@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tests.pipeline.checkpoints import FORGET, RETAIN, write
 from tests.reliability.commands import Ended, in_fork
 from tests.reliability.damages import Base
 from tests.reliability.trials import Trial
@@ -35,11 +36,6 @@ NASTY = (
     b"\xff\xfe", b"\x00", b"{", b"[" * 3000, b'"\\ud800"', b"\x1b[31m", b"NaN", b"1e999", b"null", b"\n\n", b"}}",
     "\u202e".encode(), b"<script>", b"-1", b'"', b",", b"[]", b"{}", b"true", b"99999999999999999999999",
 )  # fmt: skip
-ROWS = (
-    {"question": "Who wrote The Silent Harbour?", "answer": "Ada Moreno wrote it."},
-    {"question": "Where was Ada Moreno born?", "answer": "She was born in Lisbon."},
-    {"question": "What is her prize?", "answer": "The prize of the sea."},
-)
 
 
 def trials(base: Base, count: int, seed: int) -> Iterator[Trial]:
@@ -156,18 +152,10 @@ def _overrides(base: Base, folder: Path, draws: random.Random) -> Ended:
     return compose_and_plan(typed)
 
 
-def write_rows(folder: Path) -> None:
-    """Writes a small data set of the layout `jsonl`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("forget", "retain", "holdout"):
-        rows = [{**row, "question": f"{name}: {row['question']}"} for row in ROWS]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def _data_file(base: Base, folder: Path, draws: random.Random) -> Ended:
     data = folder / "data"
-    write_rows(data)
-    file = data / f"{draws.choice(('forget', 'retain', 'holdout'))}.jsonl"
+    write(data, forget=FORGET, retain=RETAIN)
+    file = data / f"{draws.choice(('forget', 'retain'))}.jsonl"
     content = file.read_bytes()
     if draws.random() < 0.2:
         file.unlink()
@@ -177,10 +165,11 @@ def _data_file(base: Base, folder: Path, draws: random.Random) -> Ended:
         at = draws.randrange(len(lines))
         lines[at] = mutate(lines[at], draws)
         file.write_bytes(b"".join(lines))
-    return prepare_run(_of_data(folder, data))
+    return prepare_run(of_data(folder, data))
 
 
-def _of_data(folder: Path, data: Path) -> list[str]:
+def of_data(folder: Path, data: Path) -> list[str]:
+    """Returns the overrides of a run on these rows."""
     return ["dataset=jsonl", f"dataset.path={data}", f"output={folder / 'o'}", "tracker=none", "engine=local"]
 
 
@@ -208,10 +197,10 @@ def _model_folder(base: Base, folder: Path, draws: random.Random) -> Ended:
     model, data = folder / "model", folder / "data"
     (source,) = (base.folder / "finished").glob("*/*/model")
     shutil.copytree(source, model)
-    write_rows(data)
+    write(data, forget=FORGET, retain=RETAIN)
     file = draws.choice(sorted(model.iterdir()))
     if draws.random() < 0.1:
         file.unlink()
     else:
         file.write_bytes(mutate(file.read_bytes(), draws))
-    return prepare_run([*_of_data(folder, data), "model=hf", f"model.path={model}"])
+    return prepare_run([*of_data(folder, data), "model=hf", f"model.path={model}"])
