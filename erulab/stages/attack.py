@@ -34,7 +34,7 @@ from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # part of the cache key: a new number attacks every model again
+VERSION = 4  # part of the cache key: a new number attacks every model again
 KIND = "attacked"
 TRACE = "trace.json"
 
@@ -106,7 +106,8 @@ def attack(
         scored = merge_suites(_scored_suites(planned, context, name, setting))
         try:
             kind, shared = context.config.attack[name].name, planned.built[name].one_attempt_for_all_models
-            attacked = AttackedSetting(name, kind, setting, scored, utility, traces, shared)
+            margin = context.config.report.margin
+            attacked = AttackedSetting(name, kind, setting, scored, utility, traces, shared, margin)
             found += attack_json_rows(attacked, plain, validation, context.choosing_facts)
         except DataError as error:
             found.append(row_without_figures(name, setting, f"not judged: {error}"))

@@ -69,6 +69,7 @@ def test_what_changes_results_changes_the_folder(override: str) -> None:
 
 
 def test_the_key_depends_on_the_content_of_checkpoints(tmp_path: Path) -> None:
+    """FAULTS 32."""
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
@@ -178,6 +179,7 @@ def hold(folder: str) -> None:
 
 
 def test_a_folder_admits_one_run_and_a_dead_one_does_not_block_it(tmp_path: Path) -> None:
+    """FAULTS 21."""
     rundir = RunDir(tmp_path)
     holder = multiprocessing.get_context("fork").Process(target=hold, args=(str(tmp_path),))
     holder.start()
@@ -204,6 +206,7 @@ def test_asking_for_the_holder_blocks_nobody(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
+    """FAULTS 21."""
     rundir = RunDir(tmp_path)
     with rundir.locked() as held:
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(held,))

@@ -56,6 +56,7 @@ class WithNaN:
 
 
 def test_a_nan_stops_the_loop_before_the_update(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    """FAULTS 16."""
     policy, objective, loop, subject = Unlearning(CASE, world, loaded).build(tmp_path)
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     before: dict[str, torch.Tensor] = {}
@@ -80,6 +81,7 @@ def saved(world: Benchmark, loaded: LoadedModel, folder: Path) -> tuple[Any, Any
 def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
+    """FAULTS 19."""
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
     newest = tmp_path / "checkpoints" / "step-00000004" / "engine" / "state.safetensors"
     content = bytearray(newest.read_bytes())
@@ -91,6 +93,7 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
 def test_unusable_checkpoints_are_an_error_and_no_restart_from_step_zero(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
+    """FAULTS 19."""
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
     for manifest in (tmp_path / "checkpoints").glob("*/manifest.json"):
         manifest.unlink()
