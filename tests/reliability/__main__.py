@@ -63,9 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="trials at once")
     parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=f"of {','.join(PARTS)}")
-    parser.add_argument(
-        "--output", type=Path, default=Path("outputs/reliability"), help="finished trials are kept here"
-    )
+    parser.add_argument("--output", type=Path, default=Path("outputs/reliability"), help="keeps what was tried")
     options = parser.parse_args()
     if unknown := {*options.only} - {*PARTS}:
         parser.error(f"--only knows {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")

@@ -129,7 +129,7 @@ def prepare_run(overrides: Sequence[str]) -> Ended:
         def prepared(rundir, config, ranks, stop):  # type: ignore[no-untyped-def]
             context = worker.build_context(rundir, config, Ranks(), torch.device("cpu"), stop)
             if config.model.name == "hf":
-                context.source.load(context.data.rows, 0)
+                context.source.load(context.benchmark, 0)
 
         worker.run_rank = prepared
         try:
