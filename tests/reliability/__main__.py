@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +28,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [part for part in PARTS if part in options.only]
     results = []
+    shutil.rmtree(folder / "base", ignore_errors=True)  # of a command that was broken off
     base = damages.make_base(folder / "base") if {*wanted} - {"kills", "ranks"} else None
     for part in wanted:
         for result in try_all(list(_trials(part, base, options)), folder / "results.jsonl", options.jobs):
