@@ -249,7 +249,7 @@ class Pipeline:
             "key": "+".join(p.key for p in products),
             **costs.plain(),
             "this_run": self._book_work(),
-            "from_cache": all(p.from_cache for p in products),
+            "from_cache": bool(products) and all(p.from_cache for p in products),
             "done": True,
             **more,
         }
@@ -282,10 +282,14 @@ def link_folder(source: Path, destination: Path) -> None:
     working = destination.with_name(f".{destination.name}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)
-    for file in source.iterdir():
-        try:
-            os.link(file, working / file.name)
-        except OSError:
-            shutil.copy2(file, working / file.name)
-    shutil.rmtree(destination, ignore_errors=True)
-    working.rename(destination)
+    try:
+        for file in source.iterdir():
+            try:
+                os.link(file, working / file.name)
+            except OSError:
+                shutil.copy2(file, working / file.name)
+        shutil.rmtree(destination, ignore_errors=True)
+        working.rename(destination)
+    except OSError:
+        shutil.rmtree(working, ignore_errors=True)  # on a full disk a half copy would only take room
+        raise

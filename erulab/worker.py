@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import logging
 import os
 import socket
@@ -28,11 +26,12 @@ from erulab.data.base import Dataset
 from erulab.errors import Damaged, EnvironmentFault, ErulabError, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
+from erulab.launching.rank_output import log_to, report_exit, write_exit
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
 from erulab.ranks import Ranks, is_lost_connection
-from erulab.redaction import RedactingFormatter, print_exception, redacted_text
+from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
 from erulab.rundir import RunDir, make_folder
@@ -69,30 +68,32 @@ def main(argv: list[str]) -> int:
     stop.install()
     config = None
     try:
-        _log_to(rundir.run_log if ranks.first else None)
+        log_to(rundir.run_log if ranks.first else None)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         config = load_config(rundir.run_yaml)
         run_rank(rundir, config, ranks, stop)
     except ErulabError as error:
-        return _report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
+        return report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
     except Exception as error:
         if ranks.world > 1 and is_lost_connection(error):
             # The launcher says which rank was lost, if torchrun sees that one end first.
             log.info("lost another rank", exc_info=True)
             time.sleep(SEEN_SECONDS)
             message = f"lost the connection to another rank ({str(error).splitlines()[0]})"
-            _write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
+            write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
             return 75
         fault = _machine_fault(error, rundir, config)
         if fault is not None:
             log.info("failed", exc_info=True)  # run.log says where; the terminal shows one line
-            return _report_exit(rundir, ranks, fault.code, str(fault))
+            return report_exit(rundir, ranks, fault.code, str(fault))
         print_exception(type(error), error, error.__traceback__)
         log.exception("failed")
-        return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
+        return report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return _report_exit(rundir, ranks, 0, "") if ranks.first else 0
+    return report_exit(rundir, ranks, 0, "") if ranks.first else 0
 
 
 def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
@@ -228,21 +229,6 @@ def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str,
     }
 
 
-def _log_to(file: Path | None) -> None:
-    """Sends the log to a file, and warnings to standard error; without a file, warnings only."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if file is not None:
-        handlers.append(_LogFile(file))
-    formatter = RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s")
-    for handler in handlers:
-        handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
-    logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
-    handlers[0].setLevel(logging.WARNING)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
 def _machine_fault(error: Exception, rundir: RunDir, config: RunConfig | None) -> ErulabError | None:
     """Returns a full disk, too little memory and the like as one line; None for any other error."""
     folders = [rundir.path] if config is None else [Path(config.cache), rundir.path]
@@ -267,39 +253,6 @@ def _stage_of(error: Exception) -> str:
     """Returns the stage that an error comes from, by the code that it passed through; "" before the first stage."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((stage for module, stage in STAGE_OF_MODULE.items() if module in modules), "")
-
-
-def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
-    """Writes exit.json, and prints the message if there is one, without secrets; returns the code.
-
-    Args:
-        again: whether the run can go on at once in new processes.
-    """
-    message = redacted_text(message)
-    _write_exit(rundir, ranks, code, message, again=again)
-    if message:
-        log.info("%s", message)
-        with contextlib.suppress(OSError):
-            print(message, file=sys.stderr, flush=True)
-    return code
-
-
-class _LogFile(logging.FileHandler):
-    """A log whose disk may be full: a line that cannot be written is lost, and no traceback stands in its place."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
-        if not isinstance(sys.exception(), OSError):
-            super().handleError(record)
-
-
-def _write_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> None:
-    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; the first fault of all ranks is kept."""
-    # The disk of the run folder may be the fault that is to be reported: the code is then all that can be told.
-    with contextlib.suppress(OSError):
-        known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
-        if known is None or known["code"] == 0:
-            content = {"code": code, "message": redacted_text(message), "rank": ranks.rank, "again": again}
-            rundir.write_json(rundir.exit_json, content)
 
 
 if __name__ == "__main__":
