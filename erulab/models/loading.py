@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
 # Tokens of the text that a model of an untested type reads with and without its cache.
 GENERATED = 40
+# Model types that the forward of a small model refuses; large ones are refused by name.
+UNREADABLE = frozenset({"falcon_mamba", "mamba", "mamba2", "nanochat", "recurrent_gemma", "zamba2"})
 OTHER_FAMILY = "take a model type that erulab/models/README.md names"
 
 
@@ -153,6 +155,8 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
         raise DataError(f"{source}: erulab does not know the layout of {kind} ({error}); {OTHER_FAMILY}") from error
     # DeepSpeed keeps the size of a sharded weight in another attribute.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
+        if model.config.model_type in UNREADABLE:
+            raise DataError(f"{source}: erulab cannot generate with {kind}, or not read its layout; {OTHER_FAMILY}")
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
         return
     ids = tuple(embeddings * i // 5 for i in range(1, 5))

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from erulab.errors import DataError
 from erulab.evaluation.generation import SHARED, generate
 from erulab.evaluation.prompt import Prompt
+from erulab.models import loading
 from erulab.models.key_value import PADDED
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout
@@ -112,9 +113,14 @@ def _first_output(model: PreTrainedModel, loaded: LoadedModel, ids: torch.Tensor
     return found[0]
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_others_are_refused_in_one_line_when_they_are_read(kind: str) -> None:
+def test_others_are_refused_in_one_line_when_they_are_read(
+    kind: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAULTS 37. Their layout is unknown, or transformers generates with a cache what it does not without."""
+    if large:  # no forward is tried
+        monkeypatch.setattr(loading, "LAYOUT_CHECK_PARAMETERS", 0)
     with pytest.raises(DataError, match="layout|cache|cannot generate") as caught:
         check_layout(loaded_model(made(kind, REFUSED[kind])), kind)
     assert "\n" not in str(caught.value) and "erulab/models/README.md" in str(caught.value)
