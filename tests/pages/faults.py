@@ -64,8 +64,9 @@ def marked_rows(docstring: str | None) -> set[int]:
     rows: set[int] = set()
     for listed in MARK.findall(docstring or ""):
         for part in re.split(r", | and ", listed):
-            first, *last = (int(number) for number in re.findall(r"\d+", part))
-            rows.update(range(first, (last or [first])[0] + 1))
+            numbers = [int(number) for number in re.findall(r"\d+", part)]  # none behind the last comma
+            if numbers:
+                rows.update(range(numbers[0], numbers[-1] + 1))
     return rows
 
 
