@@ -80,7 +80,8 @@ class Pipeline:
         """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        found = [*checks.notes_on_unknown_words(context), *checks.notes_on_few_steps(context)]
+        found = [*checks.notes_on_end_of_turn(context), *checks.notes_on_unknown_words(context)]
+        found += [*checks.notes_on_few_steps(context)]
         for note in found:
             log.warning("%s", note)
         self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}

@@ -30,6 +30,7 @@ _WORD = rf"{_CHARACTER}|[{_SIGNS}--{_UNSPACED}][[\p{{L}}\p{{N}}\p{{M}}]--{_UNSPA
 # Joiners, soft hyphens and the Arabic line that stretches a word change how a word looks, not which word it is.
 _JOINERS = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad\u0640]")
 FULL_STOPS = ".。｡．।॥۔።။។"  # also of Chinese, Hindi, Urdu, Amharic, Burmese, Khmer
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _PUBLISHED_WORD = re.compile("[a-z0-9]")  # what rouge_score makes words of, in lower case
 
 
@@ -38,6 +39,8 @@ def split_words(text: str) -> list[str]:
 
     Compatibility forms are unified (NFKC: full-width letters, ligatures), and so are capitals (Unicode case folding).
     """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     folded = unicodedata.normalize("NFKC", _JOINERS.sub("", text)).casefold()
     # Folding can take a letter apart.
     return list(_pattern(_WORD).findall(unicodedata.normalize("NFKC", folded)))

@@ -51,6 +51,21 @@ def test_overlap_names_the_count_and_three_rows_unless_allowed() -> None:
     check_benchmark(make(retain=(*RETAIN, Row("x", FORGET[0].prompt, "something else"))))
 
 
+@pytest.mark.parametrize("response", ["answer  1", " answer 1", "answer 1\n", "ａｎｓｗｅｒ 1", "answer\u00a01"])
+def test_white_space_and_unicode_form_do_not_hide_an_overlap(response: str) -> None:
+    """FAULTS 10."""
+    with pytest.raises(DataError, match=r"1 of 5 forget rows \(f1\) overlap with retain rows"):
+        check_benchmark(make(retain=(*RETAIN, Row("x", "question 1?", response))))
+
+
+@pytest.mark.parametrize("response", ["Answer 1.", "answer, 1", "ANSWER 1"])
+def test_rows_that_differ_in_case_and_punctuation_only_are_warned_of(response: str) -> None:
+    """FAULTS 10."""
+    notes = check_benchmark(make(retain=(*RETAIN, Row("x", "question 1 ?", response)))).notes
+    note = "1 of 5 forget rows (f1) overlap with retain rows but for case or punctuation"
+    assert note in notes and len(notes) == 2  # the oracle learns the row too
+
+
 def test_held_out_rows_may_not_be_forget_rows() -> None:
     """FAULTS 10."""
     suite = Suite("heldout", Role.HELDOUT, (dataclasses.replace(FORGET[2], id="h"),))
