@@ -86,6 +86,10 @@ class Checkpoints:
             raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove it to start anew")
         return 0
 
+    def newest(self) -> Path | None:
+        """Returns the folder of the newest checkpoint, None if there is none."""
+        return max(self._folder.glob("step-*"), default=None)
+
     def clear(self) -> None:
         """Removes all checkpoints, once the training has ended and its product is kept elsewhere."""
         if self._ranks.first:
