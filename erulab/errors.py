@@ -43,3 +43,13 @@ class Interrupted(ErulabError):
     """A run that a signal stopped; the same command continues it."""
 
     code = 75
+
+
+class Damaged(Interrupted):
+    """A product of the cache that was changed since it was written; the same command makes it again."""
+
+
+class OutOfMemory(ErulabError):
+    """Memory that could not be had; the same command continues, with settings that need less."""
+
+    code = 75

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erulab.checksums import check_model, find_fault, hash_files
 from erulab.costs import account
 from erulab.costs.account import Costs
+from erulab.costs.ledger import Spent
 from erulab.errors import DataError
 from erulab.evaluation.row_score import RowScore
 from erulab.methods.base import StandIn
@@ -46,6 +49,7 @@ class Pipeline:
         self._wanted = context.config.stages
         self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
         self._kept: dict[str, Mapping[str, Any]] = {}  # role -> which step its model is of, for scores.json
+        self._booked, self._stage_began = Spent(), time.perf_counter()  # this process's work in earlier stages
 
     def run(self) -> None:
         """Runs the stages that `stages` names, each unless the cache has its product.
@@ -107,10 +111,7 @@ class Pipeline:
                     "settings; add oracle to stages, or type target.oracle_seeds=1"
                 )
         self._trainings |= {role: product.costs for role, product in zip(roles, products, strict=True)}
-        return {
-            role: ModelRef(product.key, str(product.folder / "model"))
-            for role, product in zip(roles, products, strict=True)
-        }
+        return {role: product.model for role, product in zip(roles, products, strict=True)}
 
     def _given_model(self, path: str) -> ModelRef:
         checks.check_given_model(self._context, path)
@@ -169,6 +170,8 @@ class Pipeline:
     def _link_model(self, ref: ModelRef) -> None:
         """Puts the unlearned model, or its adapter, into the run folder."""
         saved, folder = self._context.config.artifacts.model, Path(ref.path)
+        if self._context.ranks.first:
+            check_model(folder if saved is SavedModel.full else folder.with_name("adapter"), ref.key)
         if self._context.ranks.first and saved is SavedModel.full:
             link_folder(folder, self._rundir.model)
         if self._context.ranks.first and saved is SavedModel.adapter:
@@ -245,7 +248,8 @@ class Pipeline:
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),
             **costs.plain(),
-            "from_cache": all(p.from_cache for p in products),
+            "this_run": self._book_work(),
+            "from_cache": bool(products) and all(p.from_cache for p in products),
             "done": True,
             **more,
         }
@@ -253,16 +257,39 @@ class Pipeline:
             self._rundir.write_json(self._rundir.stages_json, self._stages)
         self._context.tracker.summary({"stages": {stage: costs.plain()}})
 
+    def _book_work(self) -> dict[str, float | None]:
+        """Returns what all processes of this command have done themselves since the stage before ended.
+
+        Unlike the costs of the products it counts no work of earlier commands, and steps that had to be repeated.
+        """
+        done, now = self._context.ledger.done, time.perf_counter()
+        spent = sum(self._context.ranks.gather_objects(done - self._booked), Spent())
+        seconds = now - self._stage_began
+        self._booked, self._stage_began = done, now
+        return {"seconds": seconds, **spent.plain()}
+
 
 def link_folder(source: Path, destination: Path) -> None:
-    """Hard-links a folder's files, or copies them across file systems; replaces `destination`, whole or not at all."""
+    """Hard-links a folder's files, or copies them across file systems; replaces `destination`, whole or not at all.
+
+    A `destination` with other content, such as a model that was trained further in its place, is kept beside it.
+    """
+    if destination.is_dir() and find_fault(destination, hash_files(source)) is not None:
+        aside = destination.with_name(f"{destination.name}.changed")
+        shutil.rmtree(aside, ignore_errors=True)
+        destination.rename(aside)
+        log.warning("%s has other content than this run's %s: it is now %s", destination, source, aside.name)
     working = destination.with_name(f".{destination.name}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)
-    for file in source.iterdir():
-        try:
-            os.link(file, working / file.name)
-        except OSError:
-            shutil.copy2(file, working / file.name)
-    shutil.rmtree(destination, ignore_errors=True)
-    working.rename(destination)
+    try:
+        for file in source.iterdir():
+            try:
+                os.link(file, working / file.name)
+            except OSError:
+                shutil.copy2(file, working / file.name)
+        shutil.rmtree(destination, ignore_errors=True)
+        working.rename(destination)
+    except OSError:
+        shutil.rmtree(working, ignore_errors=True)  # on a full disk a half copy would only take room
+        raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.errors import EnvironmentFault, IntegrityFault
+from erulab.redaction import without_variables
 
 # holder() takes the lock for an instant to look; _take_lock retries for this long before it reports InUse.
 PROBE_SECONDS = 0.2
@@ -92,14 +93,7 @@ class RunDir:
         Raises:
             EnvironmentFault: it cannot be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"cannot make the run folder {self.path}: {error.strerror}; try another output=FOLDER"
-            ) from None
-        if not os.access(self.path, os.W_OK):
-            raise EnvironmentFault(f"cannot write to {self.path}; try another output=FOLDER")
+        make_folder(self.path, "run folder", "output")
 
     def write_text(self, path: Path, text: str) -> None:
         """Writes a file at once: readers see the old text or the new, never a part."""
@@ -114,16 +108,20 @@ class RunDir:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp's files are private; these get the usual permissions.
-            os.chmod(temporary, 0o666 & ~_umask())
+            give_usual_permissions(temporary)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.unlink(temporary)
             raise
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Writes a value as JSON; figures that are not finite become null, because NaN is no JSON."""
-        self.write_text(path, json.dumps(_replace_not_finite(value), indent=1, ensure_ascii=False) + "\n")
+        """Writes a value as JSON, without the values of secret environment variables.
+
+        Figures that are not finite become null, because NaN is no JSON.
+        """
+        plain = without_variables(_replace_not_finite(value))
+        self.write_text(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
         """Reads a JSON file.
@@ -247,7 +245,25 @@ def _replace_not_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _umask() -> int:
+def make_folder(path: Path, what: str, key: str) -> None:
+    """Makes a folder that a run writes to.
+
+    Args:
+        what: what the folder is, for people.
+        key: the option that names another one.
+    Raises:
+        EnvironmentFault: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot make the {what} {path}: {error.strerror}; try another {key}=FOLDER") from None
+    if not os.access(path, os.W_OK):
+        raise EnvironmentFault(f"cannot write to {path}; try another {key}=FOLDER")
+
+
+def give_usual_permissions(file: Path | str) -> None:
+    """Gives a file the permissions of a new one; libraries that write a file aside first make it private."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    os.chmod(file, 0o666 & ~mask)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 from erulab.attacks.base import Attack, Attempt, FinetuneSettings, Lab, Repeat, Setting
 from erulab.attacks.halves import validation_half
 from erulab.attacks.relearn_rows import RelearnRows, RelearnSource, RelearnSplit, SplitUnit
+from erulab.attacks.weights.left_alone import unchanged
 from erulab.data.rows import Benchmark, Suite
 from erulab.data.stored_rows import hash_file
 from erulab.errors import DataError
@@ -146,7 +147,9 @@ class Relearn(Attack):
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
                 if o.points > 1:
                     chosen["steps"] = step
-                yield Attempt(chosen, partial(lab.score, model), model, taken + step)
+                # Adapters are on some matrices only: in a mixture not on the experts.
+                left = unchanged(subject, model) if o.lora_rank and step else {}
+                yield Attempt(chosen, partial(lab.score, model), model, taken + step, left_alone=left)
             taken += step
 
     def _check_choice(self, benchmark: Benchmark, seed: int) -> None:

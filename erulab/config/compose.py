@@ -29,6 +29,7 @@ from erulab.config.text_rules import check_overrides, check_texts
 from erulab.errors import ConfigError, ErulabError
 from erulab.methods.base import gradient_method
 from erulab.methods.needs import Pairs
+from erulab.models.folders import files_identity
 from erulab.options import RunConfig, Stage
 from erulab.rewards.elastic import ElasticOptions
 from erulab.rundir import RunDir
@@ -166,8 +167,14 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Writes run.yaml."""
-    RunDir(path.parent).write_text(path, yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True))
+    """Writes run.yaml; comments at its end say what the folders of given models held, as a hash of their files."""
+    model = config.model
+    given = [("path", model.path), ("target", model.target), ("unlearned", model.unlearned)]
+    given += [("oracle", oracle) for oracle in model.oracles]
+    folders = [(key, Path(name)) for key, name in given if name is not None and (Path(name) / "config.json").is_file()]
+    lines = [f"# model.{key}={str(folder)!r} has the content {files_identity(folder)}\n" for key, folder in folders]
+    text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+    RunDir(path.parent).write_text(path, text + "".join(lines))
 
 
 def load_config(path: Path) -> RunConfig:

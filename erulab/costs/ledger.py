@@ -47,6 +47,9 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Spent)))
 
+    def __sub__(self, earlier: Spent) -> Spent:
+        return Spent(*(getattr(self, field.name) - getattr(earlier, field.name) for field in fields(Spent)))
+
     def plain(self) -> dict[str, float | None]:
         """Returns the sums by name, with `flops` over all three kinds; unknown values are None."""
         named = {**asdict(self), "flops": self.flops}
@@ -60,10 +63,14 @@ class Spent:
 
 
 class Ledger:
-    """Adds up the work and time of one process. The caller sums over processes."""
+    """Adds up the work and time of one process. The caller sums over processes.
+
+    There are two sums: what the product that is being made has cost, which goes on with that of an earlier process, and
+    what this process has done itself.
+    """
 
     def __init__(self) -> None:
-        self._spent = Spent()
+        self._spent, self._done = Spent(), Spent()
         self._started = time.perf_counter()
         self._adversary = self._adversary_trains = False
 
@@ -89,19 +96,21 @@ class Ledger:
             rows: the positions that it computes.
             flops: NaN if unknown.
         """
-        if self._adversary:
-            self._spent.flops_adversary += flops
-        else:
-            self._spent.tokens += rows.tokens
-            self._spent.supervised_tokens += rows.supervised
-            self._spent.flops_forward += flops
+        for count in (self._spent, self._done):
+            if self._adversary:
+                count.flops_adversary += flops
+            else:
+                count.tokens += rows.tokens
+                count.supervised_tokens += rows.supervised
+                count.flops_forward += flops
 
     def add_backward(self, flops: float) -> None:
         """Adds one backward, with what it recomputes; NaN if unknown."""
-        if self._adversary:
-            self._spent.flops_adversary += flops
-        else:
-            self._spent.flops_backward += flops
+        for count in (self._spent, self._done):
+            if self._adversary:
+                count.flops_adversary += flops
+            else:
+                count.flops_backward += flops
 
     @property
     def trains(self) -> bool:
@@ -114,14 +123,26 @@ class Ledger:
         return replace(self._spent)
 
     @property
+    def done(self) -> Spent:
+        """Returns the work of this process since it began, also what it had to repeat."""
+        return replace(self._done)
+
+    @property
     def seconds(self) -> float:
         """Returns the seconds since the last `take`, with those carried over."""
         return time.perf_counter() - self._started
 
-    def carry(self, spent: Spent, seconds: float) -> None:
-        """Adds the work and seconds that an earlier process had spent on the same product."""
+    def resume(self, spent: Spent, seconds: float) -> None:
+        """Continues the count of a product with what a checkpoint says had been spent on it.
+
+        What this process has spent on the product since the last `take` is part of that already, and counts no more.
+        """
+        self._spent = replace(spent)
+        self._started = time.perf_counter() - seconds
+
+    def charge(self, spent: Spent) -> None:
+        """Adds the work of another process that the product needed, though this process did not do it."""
         self._spent += spent
-        self._started -= seconds
 
     def take(self) -> Spent:
         """Returns the work since the last `take`, and starts counting from zero."""

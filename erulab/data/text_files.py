@@ -11,6 +11,9 @@ from typing import IO, Any
 from erulab.errors import DataError
 
 LONGEST_LINE = 1 << 28  # bytes; a gzip file may expand without end
+# Text compresses 3 to 30 times, rows that repeat each other word for word 100 times, and gzip at most 1,032 times.
+# Files that expand to less than the second number cannot do harm.
+MOST_EXPANDED, ALWAYS_READ = 200, 1 << 24  # times, bytes
 # First bytes of files that people give in place of UTF-8 text, and what to do with them.
 FOREIGN = (
     (b"\xff\xfe\x00\x00", "is UTF-32; convert it: iconv -f utf-32 -t utf-8"),
@@ -27,12 +30,15 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields (number, line), counted from 1, unzipped where the name ends in .gz.
 
     Raises:
-        DataError: the file is unreadable, damaged gzip, not UTF-8, or has a line that is too long to be one.
+        DataError: the file is unreadable, damaged gzip, not UTF-8, expands without end, or has a line that is
+            too long to be one.
     """
     try:
-        open_file: Any = gzip.open if file.suffix == ".gz" else open
-        with open_file(file, "rb") as content:
-            yield from _decode_lines(file, content)
+        with file.open("rb") as stored:
+            zipped = file.suffix == ".gz"
+            opened: Any = gzip.GzipFile(fileobj=stored) if zipped else stored
+            with opened as content:
+                yield from _decode_lines(file, content, stored if zipped else None)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file}: the gzip file is truncated or damaged ({error}); fetch or write it again") from error
     except OSError as error:
@@ -51,11 +57,26 @@ def read_text_lines(file: Path) -> tuple[str, ...]:
     return texts
 
 
-def _decode_lines(file: Path, content: IO[bytes]) -> Iterator[tuple[int, str]]:
-    number = 0
+def _decode_lines(file: Path, content: IO[bytes], zipped: IO[bytes] | None) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a file.
+
+    Args:
+        content: the file's bytes, unzipped.
+        zipped: the stream that `content` is unzipped from.
+    """
+    next_check = ALWAYS_READ
+    number = found = 0
     # Not text mode: it would cut a text at characters such as U+2028, which JSON allows.
     while line := content.readline(LONGEST_LINE):
         number += 1
+        found += len(line)
+        if zipped is not None and found > next_check:
+            next_check = found + ALWAYS_READ // 16
+            if found > MOST_EXPANDED * zipped.tell():
+                raise DataError(
+                    f"{file}:{number}: the gzip file expands more than {MOST_EXPANDED} times, as no rows of text do; "
+                    "if it is right, unpack it with gunzip and name the file it gives"
+                )
         if number == 1:
             _check_first_bytes(file, line[:4])
         if len(line) == LONGEST_LINE:

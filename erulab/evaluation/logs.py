@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from erulab.errors import DataError
+from erulab.json_files import read_json
 
 
 class RowSet(Enum):
@@ -159,12 +160,7 @@ def read_log(path: Path) -> Log:
     Raises:
         DataError: the file cannot be read, or is not an evaluation log of TOFU.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; name an evaluation log") from error
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}; name an evaluation log") from error
+    content = read_json(path)
     if isinstance(content, dict):
         for layout, address in LAYOUTS.items():
             if any(address(rows, quantity).outer in content for rows, quantity in product(RowSet, Quantity)):

@@ -21,6 +21,7 @@ from erulab.options import RunConfig
 from erulab.rundir import RunDir
 
 WORKER = "erulab.worker"
+TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,13 @@ def run_job(job: Job) -> RunExit:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
-        ended = workers.run_workers(
-            rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host
-        )
+        for _ in range(TRIES):
+            ended = workers.run_workers(
+                rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host
+            )
+            # On several hosts the user types the command again, because all hosts have to.
+            if not ended.again or ended.stopped or host.meeting is not None:
+                break
     report_exit(job, ended)
     return ended
 

@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
 from erulab.errors import ErulabError
+from erulab.faults import machine_faults_named
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job, is_finished, plan_job, run_job
@@ -165,9 +166,10 @@ def run_one_by_one(sweep: Sweep) -> None:
             continue
         started = time.monotonic()
         try:
-            ended = run_job(task.job)
+            with machine_faults_named(task.job.rundir.path):
+                ended = run_job(task.job)
         except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
-            print(error, flush=True)
+            print(redacted_text(str(error)), flush=True)
             task.code, stopped = error.code, False
         else:
             task.code, stopped = ended.code, ended.stopped

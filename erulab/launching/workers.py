@@ -19,6 +19,7 @@ from erulab.launching import machine, torchrun
 from erulab.launching.hosts import Failure, Host, HostStatus
 from erulab.launching.processes import Child, forward_signals
 from erulab.launching.silence import Silence, SilenceWatch
+from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
 # Signals that come from outside; a rank that dies by another one has crashed.
@@ -42,6 +43,7 @@ class RunExit:
     rank: int = 0  # the rank that the message is about
     stopped: bool = False  # whether a signal came, on any host
     here: bool = True  # whether rank 0 was on this host, so that its output has been shown
+    again: bool = False  # whether the run can go on at once in new processes: a damaged product is to be made again
 
 
 def run_workers(
@@ -173,9 +175,11 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
         )
     else:
         ended = _decide_exit(rundir, code, statuses, torchrun_stopped=log.stopped)
-    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain_log(rank_log))
+    with contextlib.suppress(OSError):  # the disk that the run stopped at: its last words are still shown here
+        rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
+        own_log = rundir.launcher_log(host.host_index)
+        for worker_log in (*rundir.path.glob("rank*.log"), *([own_log] if own_log.is_file() else [])):
+            rundir.write_text(worker_log, _plain_log(worker_log))
     for beat in rundir.beats:
         beat.unlink(missing_ok=True)
     if ended.code == 0:
@@ -215,9 +219,12 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus], *, torch
     wordless = failures and failure.code != STOPPED
     silent = wordless and (failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals))
     if known is not None and not (silent and known["rank"] != failure.rank):
-        return RunExit(known["code"], known["message"], known["rank"])
+        return RunExit(known["code"], known["message"], known["rank"], again=known.get("again", False))
     if signals or torchrun_stopped or failure.code == STOPPED:
         return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+    if failure.code == EnvironmentFault.code:  # nothing else ends a rank so, and it could not write why
+        why = f"rank {failure.rank} could not write to {rundir.path}, which is full or read-only; make room there"
+        return RunExit(failure.code, f"{why}; {AGAIN}", failure.rank)
     died = -failure.code
     how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
     return RunExit(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
@@ -263,11 +270,11 @@ class _Console:
         text = self._decoder.decode(content, final)
         if text:
             with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
-                sys.stdout.write(text)
+                sys.stdout.write(redacted_text(text))
                 sys.stdout.flush()
 
 
 def _plain_log(file: Path) -> str:
-    """Returns a log without terminal escapes and with only the last state of each progress line."""
+    """Returns a log without secrets and terminal escapes, and with only the last state of each progress line."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
-    return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
+    return redacted_text(re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n")))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from erulab import hub
+from erulab.checksums import hash_file
 from erulab.costs.families import TEXT_PARTS
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.json_files import read_json_object
+from erulab.models.config_checks import check_config, check_index
 from erulab.models.options import ModelOptions
 
 # The files of a checkpoint. Everything else in a repository (README, pickles, code) is neither fetched nor hashed.
@@ -69,9 +71,9 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         EnvironmentFault: there is no config.json.
-        IntegrityFault: the weights are pickles, or the folder brings code of its own.
-        DataError: a JSON file is damaged, the folder holds an adapter without its base model, or the model reads
-            images too.
+        IntegrityFault: the weights are pickles, lie elsewhere or are incomplete, or the folder brings code of its own.
+        DataError: a JSON file is damaged, the folder holds an adapter without its base model, the model reads images
+            too, or its weights are quantised.
     """
     if (folder / "adapter_config.json").is_file():
         # transformers would load the base model that the file names in place of the folder's own weights.
@@ -81,19 +83,22 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
-    _check_text_only(str(folder), _read_object(folder / "config.json"))
     for name in ("config.json", "tokenizer_config.json"):
         file = folder / name
-        if file.is_file() and "auto_map" in _read_object(file):
+        if file.is_file() and "auto_map" in read_json_object(file):
             raise IntegrityFault(
                 f"{file} names code of its own (auto_map), which erulab never runs; if transformers knows this "
                 "architecture, remove auto_map from the file"
             )
+    config = read_json_object(folder / "config.json")
+    check_config(str(folder), config, folder / "config.json")
+    _check_text_only(str(folder), config)
     if not any(folder.glob("*.safetensors")):
         raise IntegrityFault(
             f"{folder} holds no safetensors weights, and pickle files (.bin, .pt) can run code; convert them once, "
             f'if you trust them: python -c "{CONVERT.format(folder)}"'
         )
+    check_index(folder)
 
 
 def _check_text_only(source: str, config: dict[str, object]) -> None:
@@ -150,10 +155,10 @@ def read_config(source: str) -> dict[str, object] | None:
     if not folder.is_dir():
         check_source(source)
         file = hub.find_fetched(source, "config.json")
-        return None if file is None else _read_object(file)
+        return None if file is None else read_json_object(file)
     if not (folder / "config.json").is_file():
         raise EnvironmentFault(f"{folder} holds no config.json: it is no Hugging Face model folder")
-    return _read_object(folder / "config.json")
+    return read_json_object(folder / "config.json")
 
 
 def depth_of(config: Mapping[str, Any]) -> int | None:
@@ -191,22 +196,5 @@ def files_identity(folder: Path) -> str:
     """Hashes the files of a folder that are parts of a checkpoint."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}\x1f{_hash_file(file, file.stat().st_mtime_ns)}\x1f".encode())
+        digest.update(f"{file.name}\x1f{hash_file(file)}\x1f".encode())
     return digest.hexdigest()[:32]
-
-
-@functools.cache
-def _hash_file(file: Path, changed: int) -> str:
-    """Hashes a file once per process; after a change `changed`, its time of change, gives the cache another key."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_object(file: Path) -> dict[str, object]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file} must hold a JSON object")
-    return content

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from erulab.checksums import find_fault, hash_files
+from erulab.errors import IntegrityFault
 from erulab.evaluation.row_score import RowScore
 from erulab.models.shards import write_shards
 from erulab.ranks import Ranks
+from erulab.stages.cache import BEST
 from erulab.stages.step_judge import StepJudge, StepScore
 
-BEST = "best"  # the folder in an unfinished product
-JUDGED = "judged.json"  # in that folder: the StepScore of its weights
+JUDGED = "judged.json"  # in that folder: the StepScore of its weights, and their SHA-256
 KEPT = "kept.json"  # in a finished product: which step it is of
 
 
@@ -70,10 +72,7 @@ class BestStep:
                     yield name, opened.get_tensor(name)
 
     def finish(self) -> None:
-        """Writes to the product which step it is of, and removes the weights, which the product holds by now.
-
-        The checkpoints must be gone: a run that continued one without what was kept before it could keep another step.
-        """
+        """Writes to the product which step it is of."""
         if not self._ranks.first:
             return
         assert self._best is not None, "the last step is offered in every run"
@@ -86,10 +85,6 @@ class BestStep:
             "kept/least_utility": self._judge.least,
         }
         (self._product / KEPT).write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        removed = self._folder.with_name(f".{BEST}")
-        shutil.rmtree(removed, ignore_errors=True)
-        self._folder.rename(removed)  # a process that dies while it removes files leaves nothing that is read
-        shutil.rmtree(removed)
 
     def _step_folder(self) -> Path:
         # There are two if the process died before it removed the earlier one, and the later one is better.
@@ -98,7 +93,18 @@ class BestStep:
     def _read(self) -> StepScore | None:
         if not self._ranks.first or not any(self._folder.glob("step-*")):
             return None
-        return StepScore(**json.loads((self._step_folder() / JUDGED).read_text(encoding="utf-8")))
+        folder = self._step_folder()
+        try:
+            judged = json.loads((folder / JUDGED).read_text(encoding="utf-8"))
+            fault = find_fault(folder, judged["files"], without=(JUDGED,))
+            score = StepScore(**judged["score"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            fault = f"{JUDGED} is damaged"
+        if fault is not None:
+            raise IntegrityFault(
+                f"the best step so far, {folder}, cannot be used: {fault}; remove {self._product} to start anew"
+            )
+        return score
 
     def _write(self, score: StepScore, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         if not self._ranks.first:
@@ -109,7 +115,8 @@ class BestStep:
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
         write_shards(weights, writing, "weights")
-        (writing / JUDGED).write_text(json.dumps(asdict(score)), encoding="utf-8")
+        judged = {"score": asdict(score), "files": hash_files(writing)}
+        (writing / JUDGED).write_text(json.dumps(judged), encoding="utf-8")
         for file in writing.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())

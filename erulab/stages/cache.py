@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +16,20 @@ from typing import Any
 
 from filelock import FileLock
 
+from erulab.checksums import ENTRY, find_fault, hash_files
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
+from erulab.training.loader import ModelRef
 
-ENTRY = "entry.json"
+log = logging.getLogger(__name__)
+
 FORMAT = 2  # of entry.json; part of every key
+# Folders of an unfinished product: what a training needs to go on. They are removed once the product's entry is
+# written, so that a process that dies while it removes them leaves a finished product.
+CHECKPOINTS, BEST = "checkpoints", "best"
+UNFINISHED = (CHECKPOINTS, BEST)
 
 
 def key_of(depends_on: dict[str, Any]) -> str:
@@ -38,9 +47,17 @@ class Product:
     costs: Costs  # of making it
     from_cache: bool  # False if it was made just now
 
+    @property
+    def model(self) -> ModelRef:
+        """The model that it holds."""
+        return ModelRef(self.key, str(self.folder / "model"))
+
 
 class Cache:
-    """Folders `<root>/<kind>/<key>`. An entry exists once its entry.json does, which is written last."""
+    """Folders `<root>/<kind>/<key>`. A product exists once its entry.json does, which is written last.
+
+    The entry holds the SHA-256 of every file. A product whose files are not those is reported and made again.
+    """
 
     def __init__(self, root: Path, ranks: Ranks, made_by: dict[str, Any], ledger: Ledger, device: str) -> None:
         """
@@ -63,10 +80,13 @@ class Cache:
         return Cache(self._root, Ranks(), self._made_by, self._ledger, self._device)
 
     def find(self, kind: str, depends_on: dict[str, Any]) -> Product | None:
-        """Finds a finished product; None if there is none. Rank 0 looks for all ranks."""
+        """Finds a finished, undamaged product; None if there is none. Rank 0 looks for all ranks.
+
+        Large files (weights) are compared with their checksums while they are loaded.
+        """
         key = key_of(depends_on)
         folder = self._root / kind / key
-        costs = self._ranks.gather_objects(_read_costs(folder))[0]
+        costs = self._ranks.gather_objects(_read_entry(folder) if self._ranks.first else None)[0]
         return None if costs is None else Product(key, folder, costs, from_cache=True)
 
     def produce(
@@ -91,29 +111,50 @@ class Cache:
             found = None if rerun else self.find(kind, depends_on)
             if found is not None:
                 return self._resume(found)
+            # A process that died between writing the entry and giving the folder its name leaves a finished product.
+            costs = self._ranks.gather_objects(_read_entry(working) if self._ranks.first else None)[0]
+            if costs is None:
+                costs = self._make(working, make)
+                self._write_entry(working, key, depends_on, costs)
             if self._ranks.first:
-                working.mkdir(parents=True, exist_ok=True)
-            self._ranks.barrier()
-            self._open.append([])
-            account.start(self._ledger, self._device)
-            try:
-                make(working)
-                self._pause()
-            except BaseException:
-                if self._ranks.first:
-                    with contextlib.suppress(OSError):
-                        working.rmdir()  # only if nothing was left in it
-                raise
-            finally:
-                needed = self._open.pop()
-            costs = account.sum_over_products(needed)
-            if self._ranks.first:
-                entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by}
-                (working / ENTRY).write_text(json.dumps(entry, indent=1, default=str))
+                for name in UNFINISHED:
+                    shutil.rmtree(working / name, ignore_errors=True)
                 shutil.rmtree(final, ignore_errors=True)
                 working.rename(final)
             self._ranks.barrier()
         return self._resume(Product(key, final, costs, from_cache=False))
+
+    def _make(self, working: Path, make: Callable[[Path], None]) -> Costs:
+        """Makes a product on all ranks; returns its costs."""
+        if self._ranks.first:
+            working.mkdir(parents=True, exist_ok=True)
+            (working / ENTRY).unlink(missing_ok=True)
+        self._ranks.barrier()
+        self._open.append([])
+        account.start(self._ledger, self._device)
+        try:
+            make(working)
+            self._pause()
+        except BaseException:
+            if self._ranks.first:
+                with contextlib.suppress(OSError):
+                    working.rmdir()  # only if nothing was left in it
+            raise
+        finally:
+            needed = self._open.pop()
+        return account.sum_over_products(needed)
+
+    def _write_entry(self, working: Path, key: str, depends_on: dict[str, Any], costs: Costs) -> None:
+        if not self._ranks.first:
+            return
+        files = hash_files(working, without=UNFINISHED)
+        entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by, "files": files}
+        writing = working / f".{ENTRY}"
+        with writing.open("w", encoding="utf-8") as file:
+            json.dump(entry, file, indent=1, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        writing.replace(working / ENTRY)
 
     def _pause(self) -> None:
         """Books the costs since `account.start` to the product that is being made, if there is one."""
@@ -139,6 +180,18 @@ class Cache:
             yield
 
 
-def _read_costs(folder: Path) -> Costs | None:
+def _read_entry(folder: Path) -> Costs | None:
+    """Returns the costs of a finished product; None, with a line in the log, if a file of it is damaged."""
     file = folder / ENTRY
-    return Costs.read(json.loads(file.read_text())["costs"]) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        costs, files = Costs.read(entry["costs"]), dict(entry["files"])
+        fault = find_fault(folder, files, without=(ENTRY, *UNFINISHED), small_only=True)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        fault = f"{ENTRY} is damaged, or of an older version"
+    if fault is None:
+        return costs
+    log.warning("%s is not used, but made again where it is needed: %s", folder, fault)
+    return None

@@ -16,13 +16,13 @@ from erulab.models.lora import merged, save_adapter, with_lora
 from erulab.models.policy import disable_dropout
 from erulab.reporting.console import progress
 from erulab.stages.best_step import BestStep
-from erulab.stages.cache import Product
+from erulab.stages.cache import CHECKPOINTS, Product
 from erulab.stages.context import Context
 from erulab.stages.step_judge import StepJudge
 from erulab.stages.trajectory import Trajectory
 from erulab.training.assembly import assemble_unlearning
 from erulab.training.batches import Split, total_steps
-from erulab.training.checkpoints import FORMAT, Checkpoints
+from erulab.training.checkpoints import Checkpoints
 from erulab.training.distillation import assemble_distillation
 from erulab.training.encode_rows import content_hash
 from erulab.training.engine import Engine
@@ -44,6 +44,7 @@ class Lab:
     context: Context
     target: ModelRef  # the model that the request starts from
     rows: UnlearningRows
+    depends_on: dict[str, Any]  # all that the product depends on
     folder: Path  # of the product
     title: str  # of the progress bar
     unlearn_by: Callable[[Any], Product]  # options of another method -> its product of the same request
@@ -63,29 +64,26 @@ class Lab:
         engine, steps = unlearning.engine, unlearning.loop.steps
         best = None if self.judge is None else BestStep(self.folder, self.judge, steps, ranks)
         trajectory = Trajectory(context, unlearning.model, engine, steps, best)
-        checkpoints = self._train(engine, unlearning.objective, unlearning.loop, self.folder, self.title, trajectory)
+        self._train(engine, unlearning.objective, unlearning.loop, self.depends_on, self.folder, self.title, trajectory)
         weights = engine.weights(trained_only=config.model.lora.rank > 0) if best is None else best.weights()
         self._save(unlearning.model, weights)
-        checkpoints.clear()
         if best is not None:
             best.finish()
 
     def finetune_on_forget_rows(self) -> ModelRef:
         context = self.context
+        depends_on = {
+            "stage": "finetune",
+            "version": FINETUNE_VERSION,
+            "base": self.target.key,
+            "rows": content_hash(self.rows.forget),
+            "training": {k: v for k, v in asdict(self._finetune_options()).items() if k != "split"},
+        }
         product = context.cache.produce(
-            FINETUNED,
-            {
-                "stage": "finetune",
-                "version": FINETUNE_VERSION,
-                "base": self.target.key,
-                "rows": content_hash(self.rows.forget),
-                "training": {k: v for k, v in asdict(self._finetune_options()).items() if k != "split"},
-            },
-            self._finetune,
-            rerun=context.config.rerun,
+            FINETUNED, depends_on, lambda folder: self._finetune(depends_on, folder), rerun=context.config.rerun
         )
         self._show_metrics(product)
-        return ModelRef(product.key, str(product.folder / "model"))
+        return product.model
 
     def write(self, models: Sequence[ModelHandle], weight: WeightFunction) -> None:
         if self.context.ranks.first:
@@ -96,7 +94,7 @@ class Lab:
     def unlearned_by(self, options: Any) -> ModelRef:
         product = self.unlearn_by(options)
         self._show_metrics(product)
-        return ModelRef(product.key, str(product.folder / "model"))
+        return product.model
 
     @property
     def seed(self) -> int:
@@ -112,7 +110,7 @@ class Lab:
             subject, frozen, self.rows.retain, options, self.context.config.engine, self.context.ranks
         )
         # Its steps are counted on from those of the training before it.
-        self._train_whole_model(subject, engine, objective, loop, self.folder, "distilling", first)
+        self._train_whole_model(subject, engine, objective, loop, self.depends_on, self.folder, "distilling", first)
 
     @property
     def _forget_steps(self) -> int:
@@ -137,14 +135,15 @@ class Lab:
             optimizer=trainer.optimizer,
         )
 
-    def _finetune(self, folder: Path) -> None:
+    def _finetune(self, depends_on: dict[str, Any], folder: Path) -> None:
         """Fine-tunes the target on the forget rows; writes it into a folder."""
         context = self.context
         subject = context.loader.load_to_train(self.target)
         engine, objective, loop = assemble_finetuning(
             subject, self.rows.forget, self._finetune_options(), context.config.engine, context.ranks
         )
-        self._train_whole_model(subject, engine, objective, loop, folder, "fine-tuning on the forget rows")
+        doing = "fine-tuning on the forget rows"
+        self._train_whole_model(subject, engine, objective, loop, depends_on, folder, doing)
 
     def _train_whole_model(
         self,
@@ -152,6 +151,7 @@ class Lab:
         engine: Engine,
         objective: Objective,
         loop: LoopOptions,
+        depends_on: dict[str, Any],
         folder: Path,
         doing: str,
         first_step: int = 0,
@@ -169,28 +169,24 @@ class Lab:
         subject.model.train()
         loop = replace(loop, save_every=trainer.save_every)
         title = f"{self.title}: {doing}"
-        checkpoints = self._train(engine, objective, loop, folder, title, first_step=first_step)
+        self._train(engine, objective, loop, depends_on, folder, title, first_step=first_step)
         save_folder(subject, folder / "model", engine.weights(), write=self.context.ranks.first)
-        checkpoints.clear()
 
     def _train(
         self,
         engine: Engine,
         objective: Objective,
         loop: LoopOptions,
+        depends_on: dict[str, Any],
         folder: Path,
         title: str,
         trajectory: Trajectory | None = None,
         first_step: int = 0,
-    ) -> Checkpoints:
-        """Runs a training to its end; keeps its metrics and its checkpoints in a folder.
-
-        Returns:
-            The checkpoints, to be removed once the model is saved.
-        """
+    ) -> None:
+        """Runs a training to its end; keeps its metrics and its checkpoints in a folder."""
         context = self.context
         ranks, tracker, trainer = context.ranks, context.tracker, context.config.trainer
-        checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, depends_on, ranks)
         kept = folder / METRICS
         tracker.resume(kept)
         try:
@@ -204,7 +200,6 @@ class Lab:
                         tracker.keep(kept)
         finally:
             tracker.keep(kept)
-        return checkpoints
 
     def _show_metrics(self, needed: Product) -> None:
         """Takes the metrics of a product that this one needs for its own."""

@@ -13,9 +13,9 @@ from erulab.models.policy import disable_dropout
 from erulab.options import TargetOptions
 from erulab.reporting.console import progress
 from erulab.roles import seeds_after_first
-from erulab.stages.cache import Product
+from erulab.stages.cache import CHECKPOINTS, Product
 from erulab.stages.context import Context
-from erulab.training.checkpoints import FORMAT, Checkpoints
+from erulab.training.checkpoints import Checkpoints
 from erulab.training.encode_rows import content_hash, encode_exposed
 from erulab.training.finetune import FinetuneOptions, assemble_finetuning
 from erulab.training.loop import train
@@ -37,10 +37,11 @@ def learn(context: Context, role: str) -> Product:
     Args:
         role: "target", "oracle", "oracle@2", ...; each further oracle has the next seed.
     """
+    depends_on = learning_depends_on(context, role)
     return context.cache.produce(
         KIND,
-        learning_depends_on(context, role),
-        lambda folder: _train_on_rows(context, role, folder),
+        depends_on,
+        lambda folder: _train_on_rows(context, role, depends_on, folder),
         rerun=context.config.rerun,
     )
 
@@ -71,7 +72,7 @@ def _own_options(context: Context, role: str) -> TargetOptions:
     return replace(options, seed=options.seed + seeds_after_first(role))
 
 
-def _train_on_rows(context: Context, role: str, folder: Path) -> None:
+def _train_on_rows(context: Context, role: str, depends_on: dict[str, Any], folder: Path) -> None:
     options = _own_options(context, role)
     trainer, ranks = context.config.trainer, context.ranks
     loaded = context.loader.load_base(context.data.raw, options.seed)
@@ -98,11 +99,10 @@ def _train_on_rows(context: Context, role: str, folder: Path) -> None:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     disable_dropout(loaded.model)
     loaded.model.train()
-    checkpoints = Checkpoints(folder / "checkpoints", FORMAT, ranks)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, depends_on, ranks)
     loop = replace(loop, save_every=trainer.save_every)
     with progress(f"learning the {role}", loop.steps, enabled=ranks.first) as bar:
         for step, metrics in train(engine, objective, loop, ranks, checkpoints, context.stop):
             bar.update(step + 1, metrics)
             context.tracker.log_stage(role, step, metrics)
     save_folder(loaded, folder / "model", engine.weights(), write=ranks.first)
-    checkpoints.clear()

@@ -42,7 +42,7 @@ class UnlearnedRequest:
 
     @property
     def ref(self) -> ModelRef:
-        return ModelRef(self.products[-1].key, str(self.products[-1].folder / "model"))
+        return self.products[-1].model
 
     @property
     def kept(self) -> Mapping[str, Any]:
@@ -199,6 +199,6 @@ def _unlearn_request(
     return context.cache.produce(
         KIND,
         depends_on,
-        lambda folder: method.unlearn(Lab(context, start, rows, folder, title, unlearn_by, judge)),
+        lambda folder: method.unlearn(Lab(context, start, rows, depends_on, folder, title, unlearn_by, judge)),
         rerun=rerun,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from erulab.errors import DataError
+from erulab.errors import DataError, ErulabError
+from erulab.tokens.bounds import MEMORY, bounded_rendering, longest_rendering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +22,8 @@ DATE = "10 Apr 2025"
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
 # SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
 ANCHOR = "\n"
+
+LONGEST_REASON = 200  # characters of an error of Jinja
 
 Conversation = tuple[tuple[str, str], ...]  # (role, content) of each turn
 
@@ -71,21 +75,19 @@ class ChatTemplate:
         Raises:
             DataError: the template takes no such conversation, or does not show its system turn.
         """
-        from jinja2 import TemplateError  # not at the top: plugin files import this module, and need no templates
-
         if not conversations:
             return []
-        try:
+        with self._faults(len(conversations)):
             texts: Any = self._tokenizer.apply_chat_template(
                 [_messages(turns) for turns in conversations],
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
                 **self._fixed(),
             )
-        except TemplateError as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"the chat template of tokenizer {self._name} cannot be used: {reason}") from error
         for turns, text in zip(conversations, texts, strict=True):
+            longest = longest_rendering(sum(len(content) for _, content in turns))
+            if len(text) > longest:
+                raise self._refusal(f"it makes {len(text):,} characters of a conversation that may have {longest:,}")
             if turns[0][0] == "system" and turns[0][1].strip() not in text:
                 raise DataError(
                     f"the chat template of tokenizer {self._name} shows no system turn, and model.system or a row's "
@@ -106,6 +108,34 @@ class ChatTemplate:
         """Returns the arguments of every rendering: the text, and a date that never changes."""
         return {"chat_template": self._text, "date_string": DATE, "add_bos": self._add_bos}
 
+    @contextlib.contextmanager
+    def _faults(self, conversations: int) -> Iterator[None]:
+        """Turns every error of a rendering into one line: a template is a program, and may raise anything.
+
+        Args:
+            conversations: how many are rendered.
+        Raises:
+            DataError: the template raised an error, or took too long or too much memory.
+        """
+        try:
+            with bounded_rendering(conversations):
+                yield
+        except ErulabError:
+            raise
+        except MemoryError as error:
+            raise self._refusal(f"it takes more than {MEMORY >> 30} GiB of memory") from error
+        except RecursionError as error:
+            raise self._refusal("it calls itself without end") from error
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            raise self._refusal(reason[:LONGEST_REASON]) from error
+
+    def _refusal(self, reason: str) -> DataError:
+        return DataError(
+            f"the chat template of tokenizer {self._name} cannot be used: {reason}; give another, such as "
+            "model.template=plain or a file of Jinja"
+        )
+
     def _split(self, prompt_turns: Conversation) -> tuple[bool, str, str, str, tuple[int, ...]]:
         """Finds the first split of a probe conversation whose parts give the template's own ids.
 
@@ -114,7 +144,8 @@ class ChatTemplate:
         """
         whole_turns = (*prompt_turns, ("assistant", PROBE_RESPONSE))
         (whole,) = self.render([whole_turns], generation_prompt=False)
-        ids: Any = self._tokenizer.apply_chat_template(_messages(whole_turns), return_dict=False, **self._fixed())
+        with self._faults(1):
+            ids: Any = self._tokenizer.apply_chat_template(_messages(whole_turns), return_dict=False, **self._fixed())
         wanted = list(ids)
         # Some templates open a turn for generation with other text than a written turn (a thinking block).
         for generation_prompt in (True, False):

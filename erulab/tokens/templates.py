@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from erulab.errors import ConfigError
+from erulab.errors import ConfigError, DataError
 
 # Where a public protocol writes a row as text of its own, the text is the same here to the character. Each begins with
 # the token that its tokenizer puts before every text, if it puts one. None has a system turn.
@@ -51,6 +51,7 @@ def template_of(choice: str | None) -> str | None:
 
     Raises:
         ConfigError: `choice` is neither.
+        DataError: the file cannot be read, or is no UTF-8.
     """
     if choice is None or choice in TEMPLATES:
         return None if choice is None else TEMPLATES[choice]
@@ -59,4 +60,11 @@ def template_of(choice: str | None) -> str | None:
             f"model.template must be one of {', '.join(TEMPLATES)}, a file of Jinja, or null for the tokenizer's own, "
             f"got {choice}; try model.template=null"
         )
-    return Path(choice).read_text(encoding="utf-8")
+    try:
+        return Path(choice).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"model.template={choice} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"model.template={choice} is no UTF-8 (byte {error.start}); convert it: iconv -f latin1 -t utf-8"
+        ) from error

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from erulab.checksums import find_fault, hash_files
 from erulab.costs.ledger import Spent
 from erulab.errors import IntegrityFault
 from erulab.ranks import Ranks
@@ -19,99 +23,125 @@ from erulab.training.objective import Objective
 log = logging.getLogger(__name__)
 
 KEEP = 2
-# Changes with the content of a checkpoint. The folder's name (stages/cache.py) stands for what a training depends on.
-FORMAT = "training-state-2"
+FORMAT = "training-state-3"  # changes with the content of a checkpoint
+MANIFEST = "manifest.json"
+NEWEST = "newest.json"  # beside the checkpoints: the step of the newest one, so that none is lost without a word
 
 
 class Checkpoints:
     """The checkpoints of one training, in `folder/step-<n>`, each with a manifest of its files' hashes.
 
-    Only folders whose manifest carries this training's key are loaded. Any engine on any number of processes continues
-    a checkpoint of any other (`training_state`).
+    A manifest carries its own hash and what the training depends on, and only checkpoints of this training are loaded.
+    Any engine on any number of processes continues a checkpoint of any other (`training_state`).
     """
 
-    def __init__(self, folder: Path, key: str, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, depends_on: Mapping[str, Any], ranks: Ranks) -> None:
         """
         Args:
-            folder: of this training alone; its name holds the hash of all that the training depends on.
-            key: FORMAT, the layout of the checkpoints.
+            folder: of this training alone.
+            depends_on: all that the training depends on, as plain values (the key of its product).
         """
-        self._folder, self._key, self._ranks = folder, key, ranks
+        self._folder, self._ranks = folder, ranks
+        self._training = json.loads(json.dumps({"format": FORMAT, **depends_on}, default=str))
 
     def save(self, step: int, engine: Engine, objective: Objective) -> None:
         """Writes the state after `step` optimizer steps, and removes all but the KEEP newest checkpoints."""
         final = self._folder / f"step-{step:08d}"
         writing = self._folder / f".writing-{step:08d}"
         if self._ranks.first:
-            shutil.rmtree(writing, ignore_errors=True)
+            self._remove_unfinished()
             writing.mkdir(parents=True)
         self._ranks.barrier()
-        engine.save(writing / "engine")
-        spent = self._ranks.gather_objects(engine.policy.ledger.spent)
-        if self._ranks.first:
-            save_file(objective.state_dict(), writing / "objective.safetensors")
-            hashes = {str(f.relative_to(writing)): _sha256(f) for f in sorted(writing.rglob("*")) if f.is_file()}
-            costs = {**sum(spent, Spent()).plain(), "seconds": engine.policy.ledger.seconds}
-            manifest = {"key": self._key, "step": step, "files": hashes, "costs": costs}
-            (writing / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            shutil.rmtree(final, ignore_errors=True)
-            writing.rename(final)
-            for old in sorted(self._folder.glob("step-*"))[:-KEEP]:
-                shutil.rmtree(old)
+        try:
+            engine.save(writing / "engine")
+            spent = self._ranks.gather_objects(engine.policy.ledger.spent)
+            if self._ranks.first:
+                save_file(objective.state_dict(), writing / "objective.safetensors")
+                costs = {**sum(spent, Spent()).plain(), "seconds": engine.policy.ledger.seconds}
+                manifest = {"training": self._training, "step": step, "files": hash_files(writing), "costs": costs}
+                (writing / MANIFEST).write_text(json.dumps(manifest | {"sha256": _hash_json(manifest)}, indent=1))
+                shutil.rmtree(final, ignore_errors=True)
+                writing.rename(final)
+                _write_whole(self._folder / NEWEST, json.dumps({"step": step}))
+                for old in sorted(self._folder.glob("step-*"))[:-KEEP]:
+                    shutil.rmtree(old)
+        except OSError:  # the disk may be full: what was written of the checkpoint must not fill it
+            if self._ranks.first:
+                self._remove_unfinished()
+            raise
         self._ranks.barrier()
 
     def restore(self, engine: Engine, objective: Objective) -> int:
         """Loads the newest valid checkpoint and returns its step; returns 0 if there is no checkpoint.
 
         Raises:
-            IntegrityFault: checkpoints exist but none can be used: training never silently restarts from step 0.
+            IntegrityFault: checkpoints exist or existed, but none can be used: training never silently restarts from
+                step 0.
         """
         found = sorted(self._folder.glob("step-*"), reverse=True)
         faults = []
         for folder in found:
-            fault = self._find_fault(folder)
+            fault, manifest = self._read_manifest(folder)
             if fault is None:
                 engine.load(folder / "engine")
                 objective.load_state_dict(load_file(folder / "objective.safetensors"))
-                manifest = json.loads((folder / "manifest.json").read_text())
-                if self._ranks.first:
-                    # The costs of all processes go on in the first one's ledger, so that sums over ranks stay right.
-                    costs = manifest["costs"]
-                    engine.policy.ledger.carry(Spent.read(costs), costs["seconds"] or 0.0)
+                # The costs of all processes go on in the first one's ledger, so that sums over ranks stay right.
+                costs = manifest["costs"] if self._ranks.first else Spent().plain()
+                engine.policy.ledger.resume(Spent.read(costs), manifest["costs"]["seconds"] or 0.0)
                 return int(manifest["step"])
             log.warning("checkpoint %s is not used: %s", folder, fault)
             faults.append(f"{folder.name}: {fault}")
-        if found:
+        if not found and (self._folder / NEWEST).is_file():
+            faults = ["its checkpoints were removed"]
+        if faults:
             why = "; ".join(faults)
-            raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove it to start anew")
+            raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove that folder to start anew")
         return 0
 
     def newest(self) -> Path | None:
         """Returns the folder of the newest checkpoint, None if there is none."""
         return max(self._folder.glob("step-*"), default=None)
 
-    def clear(self) -> None:
-        """Removes all checkpoints, once the training has ended and its product is kept elsewhere."""
-        if self._ranks.first:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    def _remove_unfinished(self) -> None:
+        """Removes checkpoints that a process did not finish to write."""
+        for writing in self._folder.glob(".writing-*"):
+            shutil.rmtree(writing, ignore_errors=True)
 
-    def _find_fault(self, folder: Path) -> str | None:
-        """Returns why a checkpoint cannot be used; None if it can."""
+    def _read_manifest(self, folder: Path) -> tuple[str | None, dict[str, Any]]:
+        """Returns why a checkpoint cannot be used (None if it can), and its manifest."""
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except (OSError, ValueError):
-            return "its manifest is missing or unreadable"
-        if manifest.get("key") != self._key:
-            return f"its key is {manifest.get('key')}, wanted is {self._key}"
-        for name, digest in manifest["files"].items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if _sha256(file) != digest:
-                return f"{name} is damaged"
-        return None
+            manifest = json.loads((folder / MANIFEST).read_text())
+            intact = manifest.pop("sha256") == _hash_json(manifest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return "its manifest is missing or damaged", {}
+        if not intact:
+            return "its manifest is damaged", {}
+        differing = [
+            f"{name} {there}, not {here}" for name, there, here in _differences(manifest["training"], self._training)
+        ]
+        if differing:
+            return f"it belongs to another training: {', '.join(differing[:3])}", {}
+        return find_fault(folder, manifest["files"], without=(MANIFEST,)), manifest
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields the dotted names under which two trees of plain values differ, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield name, there, here
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Writes a file at once, and onto the disk before it is read under its name."""
+    writing = file.with_name(f".{file.name}")
+    with writing.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    writing.replace(file)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from erulab.checksums import check_model, checked_meanwhile
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark
 from erulab.models import loading
@@ -30,7 +33,13 @@ class ModelRef:
 
 
 class ModelLoader:
-    """Loads the models of one run. All forwards and backwards of the loaded models are added up in one ledger."""
+    """Loads the models of one run. All forwards and backwards of the loaded models are added up in one ledger.
+
+    While a model that erulab made is loaded, its files are compared with their checksums, once per process.
+
+    Raises:
+        Damaged: by every method that loads a model; the product of the cache was changed since it was written.
+    """
 
     def __init__(self, config: RunConfig, source: ModelSource, ledger: Ledger, device: torch.device) -> None:
         """
@@ -51,7 +60,8 @@ class ModelLoader:
 
     def load_on_cpu(self, ref: ModelRef) -> LoadedModel:
         """Loads a model in float32 on the CPU, in evaluation mode; it writes in no run's ledger."""
-        return loading.load_folder(ref.path, self._config.model.attention, self._source.overrides)
+        with _checked(ref):
+            return loading.load_folder(ref.path, self._config.model.attention, self._source.overrides)
 
     def load(self, ref: ModelRef) -> LoadedModel:
         """Loads a model onto this rank's device, whole and in evaluation mode."""
@@ -62,8 +72,9 @@ class ModelLoader:
     def load_to_train(self, ref: ModelRef) -> LoadedModel:
         """Loads a model for unlearning: in 4 bits where adapters are trained on such weights, sharded under zero3."""
         if self._config.model.lora.quantize is not Quantization.none:
-            return self._load_quantized(ref.path)
-        return self._load_sharded(ref.path) if self._sharded else self.load(ref)
+            with _checked(ref):
+                return self._load_quantized(ref.path)
+        return self._load_sharded(ref) if self._sharded else self.load(ref)
 
     def load_base(self, benchmark: Benchmark, seed: int) -> LoadedModel:
         """Loads or makes the base model for an engine; weights that lie in a folder are sharded under zero3.
@@ -74,7 +85,7 @@ class ModelLoader:
             seed: of weights that are drawn at random.
         """
         if self._source.folder is not None and self._sharded:
-            return self._load_sharded(self._source.folder)
+            return self._load_sharded(ModelRef("", self._source.folder))
         loaded = self._counted(self._source.load(benchmark, seed))
         loaded.policy.to(self._device)
         return loaded
@@ -104,7 +115,7 @@ class ModelLoader:
     def _frozen_shards(self, ref: ModelRef) -> Policy:
         from erulab.training.sharded import ShardedPolicy
 
-        model = self._load_sharded(ref.path).model.requires_grad_(False)
+        model = self._load_sharded(ref).model.requires_grad_(False)
         return ShardedPolicy(model, self._config.engine, self._device, self._config.trainer.precision, self._ledger)
 
     def _load_quantized(self, source: str) -> LoadedModel:
@@ -117,22 +128,26 @@ class ModelLoader:
             load_quantized(source, config.model.attention, self._device, computes_in, self._source.overrides)
         )
 
-    def _load_sharded(self, source: str) -> LoadedModel:
+    def _load_sharded(self, ref: ModelRef) -> LoadedModel:
         # DeepSpeed takes seconds to import, and only Linux has it.
         from erulab.training.sharded import load_sharded
 
         config = self._config
-        return self._counted(
-            load_sharded(
-                source,
+        with _checked(ref):
+            loaded = load_sharded(
+                ref.path,
                 config.model.attention,
                 config.engine,
                 self._device,
                 config.trainer.precision,
                 self._source.overrides,
             )
-        )
+        return self._counted(loaded)
 
     def _counted(self, loaded: LoadedModel) -> LoadedModel:
         """Returns the model with this run's ledger, in which the forward that checked its layout is not counted."""
         return dataclasses.replace(loaded, ledger=self._ledger)
+
+
+def _checked(ref: ModelRef) -> AbstractContextManager[None]:
+    return checked_meanwhile(functools.partial(check_model, Path(ref.path), ref.key))

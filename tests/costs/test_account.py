@@ -56,12 +56,24 @@ def test_work_before_start_belongs_to_another_product() -> None:
     ledger.add_forward(TokenCounts.of([40], 2), 0.0)
     account.start(ledger, "cpu")
     ledger.add_forward(TokenCounts.of([4], 2), 0.0)
-    ledger.carry(Spent(tokens=100), 50.0)
-    time.sleep(0.01)
+    ledger.charge(Spent(tokens=100))
     found = account.stop(ledger, "cpu")
     assert found.spent.tokens == 104
-    assert 50.01 <= found.seconds < 51
     assert ledger.spent == Spent() and ledger.seconds < 1
+    assert ledger.done.tokens == 44
+
+
+def test_a_continued_product_costs_what_its_checkpoint_says_and_the_steps_after_it() -> None:
+    """What a process did before it read the checkpoint is work of its own, but no cost of the product."""
+    ledger = Ledger()
+    account.start(ledger, "cpu")
+    ledger.add_forward(TokenCounts.of([30], 2), 0.0)  # repeated: the checkpoint has counted it
+    ledger.resume(Spent(tokens=100), 50.0)
+    ledger.add_forward(TokenCounts.of([4], 2), 0.0)
+    time.sleep(0.01)
+    found = account.stop(ledger, "cpu")
+    assert found.spent.tokens == 104 and 50.01 <= found.seconds < 51
+    assert ledger.done.tokens == 34
 
 
 def test_each_stage_has_a_peak_of_its_own() -> None:

@@ -68,6 +68,7 @@ def rundir(tmp_path: Path) -> RunDir:
 def test_output_is_shown_and_kept_without_escapes(
     rundir: RunDir, worker: Worker, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """FAULTS 29."""
     module = worker(r"""
     print("début \x1b[1mbold\x1b[0m")
     for step in range(3):
@@ -129,6 +130,7 @@ def test_each_rank_has_a_log_and_the_failing_one_is_shown(
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
 def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: int, number: signal.Signals) -> None:
+    """FAULTS 30."""
     module = worker(WAIT.replace("HOW_LONG", "0.3"))
     when_ready(rundir, ranks, lambda: os.kill(os.getpid(), number))
     ended = workers.run_workers(rundir, ranks, module)
@@ -142,6 +144,7 @@ def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: i
 
 
 def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
+    """FAULTS 30."""
     module = worker(WAIT.replace("HOW_LONG", "60"))
     started = []
 
@@ -159,6 +162,7 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
 
 
 def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 22."""
     monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))

@@ -85,6 +85,7 @@ def test_prompt_ids_do_not_depend_on_the_response() -> None:
 
 
 def test_a_tokenizer_without_template_gets_prompt_space_response_end(caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 15."""
     for make, bos in ((byte_level, ""), (metaspace, "")):
         tokenizer = make()
         with caplog.at_level(logging.INFO, logger="erulab"):
@@ -95,6 +96,7 @@ def test_a_tokenizer_without_template_gets_prompt_space_response_end(caplog: pyt
 
 
 def test_pad_is_end_of_text_where_there_is_none_and_masks_do_not_care() -> None:
+    """FAULTS 15."""
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
     assert chat.pad_id == tokenizer.eos_token_id
@@ -111,6 +113,7 @@ def test_a_template_without_end_of_turn_is_closed_by_end_of_text() -> None:
 
 
 def test_prompts_do_not_change_with_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 39."""
     tokenizer = byte_level()
     tokenizer.chat_template = DATED
     text = tokenizer.decode(ChatFormat(tokenizer, 512).encode_prompt(Row("", QUESTION, "")))
@@ -118,7 +121,10 @@ def test_prompts_do_not_change_with_the_date(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_template_that_asks_for_today_is_told_one_day() -> None:
-    """Granite, SmolLM3, gpt-oss and others write the day into the prompt: a cached target would meet other ids."""
+    """Granite, SmolLM3, gpt-oss and others write the day into the prompt: a cached target would meet other ids.
+
+    FAULTS 39.
+    """
     for call in ("strftime_now('%d %B %Y')", 'strftime_now( "%d %B %Y" )'):
         tokenizer = byte_level()
         tokenizer.chat_template = "{{ " + call + " + '\n' }}" + CHATML

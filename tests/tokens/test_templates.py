@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +157,47 @@ def test_templates_that_cannot_be_used_are_named() -> None:
         with pytest.raises(DataError, match=words) as caught:
             ChatFormat(byte_level(), 512, override)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "it takes longer than"),
+        ("{{ 'a' * 10**10 }}", "it takes more than 2 GiB of memory"),
+        ("{{ 'a' | center(10**10) }}", "it takes more than 2 GiB of memory"),
+        ("{{ 'a' * 2000000 }}", "it makes 2,000,000 characters"),
+        ("{% include 'other' %}", "no loader"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "it calls itself without end"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_templates_without_end_are_bounded(template: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 36; the limits of the process are as before afterwards."""
+    monkeypatch.setattr("erulab.tokens.bounds.SECONDS", 0.5)
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(DataError, match=f"cannot be used: {words}") as caught:
+        ChatFormat(byte_level(), 512, PromptOverrides(template))
+    assert "\n" not in str(caught.value)
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_template_that_loops_at_a_later_row_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 36: it passes the probe of the construction, and each rendering has its bound."""
+    monkeypatch.setattr("erulab.tokens.bounds.SECONDS", 0.5)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    trap = "{% if 'Bela' in messages[0]['content'] %}" + loop + "{% endif %}" + QWEN
+    chat = ChatFormat(byte_level(), 512, PromptOverrides(trap))
+    chat.encode(Row("r", "Who?", ANSWER))
+    with pytest.raises(DataError, match="it takes longer than"):
+        chat.encode(Row("r", QUESTION, ANSWER))
+
+
+def test_a_template_that_is_no_utf8(tmp_path: Path) -> None:
+    """FAULTS 36."""
+    (tmp_path / "own.jinja").write_bytes(b"\xff{{ messages }}")
+    with pytest.raises(DataError, match=r"is no UTF-8 \(byte 0\)"):
+        template_of(str(tmp_path / "own.jinja"))
 
 
 def test_a_template_is_a_name_or_a_file(tmp_path: Path) -> None:

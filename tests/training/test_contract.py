@@ -78,7 +78,7 @@ def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(
     """A signal comes after step 3, and new objects, as in a new process, train the rest: to the same bits."""
     unlearning = Unlearning(case, world, loaded)
     straight, weights = unlearning.run(tmp_path / "straight")
-    checkpoints = Checkpoints(tmp_path / "checkpoints", "key", Ranks())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {"key": 1}, Ranks())
 
     def attempt(stop_after: int | None) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
         policy, objective, loop, subject = unlearning.build(tmp_path)

@@ -154,7 +154,7 @@ def test_a_stopped_run_continues_to_the_same_bits(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path, name: OptimizerName
 ) -> None:
     unlearning = Unlearning(Case("npo", "reference"), world, loaded)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", "key", Ranks())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {"key": 1}, Ranks())
 
     def attempt(kept: Checkpoints | None, stop_after: int | None) -> tuple[list[float], dict[str, torch.Tensor]]:
         policy, objective, loop, subject = unlearning.build(tmp_path)

@@ -41,6 +41,39 @@ def test_the_table_is_read_from_disk_the_second_time(world: Benchmark, loaded: L
     assert [f.stat().st_mtime_ns for f in tmp_path.iterdir()] == [written]
 
 
+@pytest.mark.parametrize("damage", ["value", "costs", "cut", "empty"])
+def test_a_damaged_table_is_made_again(
+    damage: str, world: Benchmark, loaded: LoadedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FAULTS 33: one bit of a value or of the noted costs, and files that were not written to their end."""
+    first = table(loaded, world, tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "value":
+        content[-3] ^= 1
+    elif damage == "costs":
+        content[content.index(b"tokens") + 10] ^= 1
+    else:
+        del content[len(content) // 2 if damage == "cut" else 0 :]
+    file.write_bytes(content)
+    assert torch.equal(table(loaded, world, tmp_path).forget, first.forget)
+    assert f"{file} is damaged" in caplog.text
+    caplog.clear()
+    table(loaded, world, tmp_path)
+    assert not caplog.text
+
+
+def test_a_table_that_is_there_costs_what_it_cost(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    """So a run that was killed behind its table ends with the costs of one that was not."""
+    loaded.ledger.take()
+    done = loaded.ledger.done
+    table(loaded, world, tmp_path)
+    made = loaded.ledger.take()
+    table(loaded, world, tmp_path)
+    assert loaded.ledger.take() == made and made.tokens > 0
+    assert (loaded.ledger.done - done) == made  # the process itself did it once
+
+
 def test_other_weights_or_rows_make_another_table(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
     table(loaded, world, tmp_path)
     table(loaded, world, tmp_path, key="other weights")

@@ -15,7 +15,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
 from erulab.options import EngineName, EngineOptions, Offload, OptimizerName, Precision
 from erulab.ranks import Ranks
-from erulab.training.checkpoints import FORMAT, Checkpoints
+from erulab.training.checkpoints import Checkpoints
 from erulab.training.engine import Engine
 from erulab.training.engines import build_engine
 from erulab.training.loop import train
@@ -126,7 +126,7 @@ def train_part(
     engine = build_engine(
         policy, options, ranks, weight_decay=0.01, clip=run.clip, precision=Precision.fp32, optimizer=run.optimizer
     )
-    kept = Checkpoints(checkpoints, FORMAT, ranks) if checkpoints is not None else None
+    kept = Checkpoints(checkpoints, {}, ranks) if checkpoints is not None else None
     curve = []
     for step, values in train(engine, objective, loop, ranks, kept if first else None):
         assert step >= first
