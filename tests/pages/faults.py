@@ -63,7 +63,7 @@ def marked_rows(docstring: str | None) -> set[int]:
     """Returns the numbers of the faults that a docstring names."""
     rows: set[int] = set()
     for listed in MARK.findall(docstring or ""):
-        for part in re.split(r", | and ", listed):
+        for part in re.split(r", | and ", listed.removesuffix(", ")):
             first, *last = (int(number) for number in re.findall(r"\d+", part))
             rows.update(range(first, (last or [first])[0] + 1))
     return rows
