@@ -63,16 +63,10 @@ def marked_rows(docstring: str | None) -> set[int]:
     """Returns the numbers of the faults that a docstring names."""
     rows: set[int] = set()
     for listed in MARK.findall(docstring or ""):
-<<<<<<< HEAD
         for part in re.split(r", | and ", listed):
             numbers = [int(number) for number in re.findall(r"\d+", part)]  # none behind the last comma
             if numbers:
                 rows.update(range(numbers[0], numbers[-1] + 1))
-=======
-        for part in re.split(r", | and ", listed.removesuffix(", ")):
-            first, *last = (int(number) for number in re.findall(r"\d+", part))
-            rows.update(range(first, (last or [first])[0] + 1))
->>>>>>> wt-ranks
     return rows
 
 

@@ -160,7 +160,9 @@ def _worker_in_fork(rundir, processes, module, *, gpus=0, timeout=600, host=None
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     failure = Failure(0, code) if code else None
-    ended = workers._decide_exit(rundir, code, [HostStatus(failing=bool(code), ended=True, failure=failure)])
+    ended = workers._decide_exit(
+        rundir, code, [HostStatus(failing=bool(code), ended=True, failure=failure)], torchrun_stopped=False
+    )
     rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
     return ended
 
