@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 
 import erulab
+from erulab.command import prepare_command
 
 # name -> module, what it does
 COMMANDS = {
@@ -22,6 +23,12 @@ COMMANDS = {
     "bench": ("erulab.bench.__main__", "speed and memory on this machine"),
 }
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
+
+
+def cli() -> int:
+    """Runs the console script."""
+    prepare_command()
+    return main()
 
 
 def main() -> int:
@@ -85,4 +92,4 @@ def complete(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli())

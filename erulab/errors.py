@@ -47,3 +47,9 @@ class Interrupted(ErulabError):
 
 class Damaged(Interrupted):
     """A product of the cache that was changed since it was written; the same command makes it again."""
+
+
+class OutOfMemory(ErulabError):
+    """Memory that could not be had; the same command continues, with settings that need less."""
+
+    code = 75

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from erulab.command import prepare_command
 from erulab.errors import ErulabError
+from erulab.faults import machine_faults_named
+from erulab.redaction import redacted_text
 from erulab.reporting.tofu_logs import FORMATS, recomputed_figures
 
 
@@ -26,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(recomputed_figures(options.tofu_logs, options.retain_logs, options.rows, options.format))
+        with machine_faults_named():
+            sys.stdout.write(recomputed_figures(options.tofu_logs, options.retain_logs, options.rows, options.format))
     except ErulabError as error:
-        print(error, file=sys.stderr)
+        print(redacted_text(str(error)), file=sys.stderr)
         return error.code
     return 0
 
@@ -40,4 +44,5 @@ def _positive_count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from erulab.errors import EnvironmentFault
+from erulab.faults import disk_fault
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
 
@@ -70,6 +71,9 @@ def fetch_snapshot(hub_id: str, kind: str, parts: Iterable[str], skip: Iterable[
             f"the hub has no {kind} {hub_id}, or it is private, and {token}; check the name, {instead}"
         ) from error
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+        fault = disk_fault(error, [Path(huggingface_hub.constants.HF_HUB_CACHE)])
+        if fault is not None:
+            raise EnvironmentFault(f"{fault}; HF_HOME=FOLDER moves what is fetched from the hub") from error
         raise EnvironmentFault(
             f"{hub_id} is no local folder, and the hub cannot be reached for a {kind} of that name; {token}; "
             f"check the network, {instead}"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import os
 import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erulab.command import prepare_command
 from erulab.config.compose import import_plugins
 from erulab.config.option_fields import OptionField, option_fields
 from erulab.errors import ConfigError, ErulabError
@@ -64,19 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ErulabError as error:
         print(error, file=sys.stderr)
         return error.code
-    try:
-        if options.format == "md":
-            print("\n\n".join(markdown_table(listing) for listing in listings))
-        elif sys.stdout.isatty():
-            _print_tables(listings)
-        elif options.what == TRUST:  # figures say nothing without their headings, and no setting is a preset
-            print("\n\n".join(table.render("text") for table in trust_tables(trusted_figures()).values()))
-        else:
-            tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
-            print("\npresets, chosen in the same way:\n".join(tables))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.format == "md":
+        print("\n\n".join(markdown_table(listing) for listing in listings))
+    elif sys.stdout.isatty():
+        _print_tables(listings)
+    elif options.what == TRUST:  # figures say nothing without their headings, and no setting is a preset
+        print("\n\n".join(table.render("text") for table in trust_tables(trusted_figures()).values()))
+    else:
+        tables = ("\n".join("\t".join(row) for row in listing.rows) for listing in listings)
+        print("\npresets, chosen in the same way:\n".join(tables))
     return 0
 
 
@@ -188,4 +184,5 @@ def _print_tables(listings: Sequence[Listing]) -> None:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

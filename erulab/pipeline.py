@@ -80,7 +80,8 @@ class Pipeline:
         """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
-        found = [*checks.notes_on_unknown_words(context), *checks.notes_on_few_steps(context)]
+        found = [*checks.notes_on_end_of_turn(context), *checks.notes_on_unknown_words(context)]
+        found += [*checks.notes_on_few_steps(context)]
         for note in found:
             log.warning("%s", note)
         self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}
@@ -249,7 +250,7 @@ class Pipeline:
             "key": "+".join(p.key for p in products),
             **costs.plain(),
             "this_run": self._book_work(),
-            "from_cache": all(p.from_cache for p in products),
+            "from_cache": bool(products) and all(p.from_cache for p in products),
             "done": True,
             **more,
         }
@@ -282,10 +283,14 @@ def link_folder(source: Path, destination: Path) -> None:
     working = destination.with_name(f".{destination.name}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)
-    for file in source.iterdir():
-        try:
-            os.link(file, working / file.name)
-        except OSError:
-            shutil.copy2(file, working / file.name)
-    shutil.rmtree(destination, ignore_errors=True)
-    working.rename(destination)
+    try:
+        for file in source.iterdir():
+            try:
+                os.link(file, working / file.name)
+            except OSError:
+                shutil.copy2(file, working / file.name)
+        shutil.rmtree(destination, ignore_errors=True)
+        working.rename(destination)
+    except OSError:
+        shutil.rmtree(working, ignore_errors=True)  # on a full disk a half copy would only take room
+        raise

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from erulab.command import prepare_command
 from erulab.config.compose import compose_config
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.costs import devices
 from erulab.errors import ConfigError
+from erulab.faults import machine_faults_named
 from erulab.planning.estimate import estimate
 from erulab.planning.rows import Overrides
 from erulab.planning.text import plan_as_json, plan_as_text
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_overrides(options.overrides)
         config = compose_config(options.overrides)
         given = Overrides(options.rows, options.tokens, options.supervised)
-        plan = estimate(config, devices.find_device(options.device), options.utilization, given)
+        with machine_faults_named():
+            plan = estimate(config, devices.find_device(options.device), options.utilization, given)
     except USER_ERRORS as error:
         return exit_with_line(error)
     sys.stdout.write(
@@ -86,4 +89,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +10,12 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+# What gloo, NCCL and torch's store write if the process at the other end is gone.
+LOST_CONNECTION = re.compile(
+    r"connection (was )?(closed|reset|refused)|socket closed|broken pipe|remote (process|peer) (has )?exited|"
+    r"ncclRemoteError|failed to recv",
+    re.IGNORECASE,
+)
 
 
 class Ranks:
@@ -53,3 +60,8 @@ class Ranks:
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Tells whether an exchange failed because another rank is gone, which is the cause, and not this error."""
+    return isinstance(error, RuntimeError) and LOST_CONNECTION.search(str(error)) is not None

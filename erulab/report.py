@@ -7,12 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from erulab.errors import EnvironmentFault, ErulabError
-from erulab.reporting import FORMATS, compare
+from erulab.command import prepare_command
+from erulab.errors import EnvironmentFault, ErulabError, IntegrityFault
+from erulab.faults import machine_faults_named
+from erulab.redaction import redacted_text
+from erulab.reporting import FORMATS, compare_runs, load_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints or writes the comparison; returns the exit code (3: a folder is no run)."""
+    """Prints or writes the comparison; returns the exit code (3: a folder is no run; 6: files are damaged).
+
+    What is damaged is left out, and named on stderr, one line per file.
+    """
     parser = argparse.ArgumentParser(prog="python -m erulab.report", description="Compares run and sweep folders.")
     help_text = "a run folder, a sweep folder, or a folder that holds runs"
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=help_text)
@@ -20,11 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of printing")
     options = parser.parse_args(arguments)
     try:
-        _write_or_print(compare(options.paths, options.format), options.output)
+        with machine_faults_named():
+            runs = load_runs(options.paths)
+            _write_or_print(compare_runs(runs, options.format), options.output)
     except ErulabError as error:
-        print(error, file=sys.stderr)
+        print(redacted_text(str(error)), file=sys.stderr)
         return error.code
-    return 0
+    damaged = [line for run in runs for line in run.damaged]
+    for line in damaged:
+        print(redacted_text(line), file=sys.stderr)
+    return IntegrityFault.code if damaged else 0
 
 
 def _write_or_print(text: str, file: Path | None) -> None:
@@ -41,4 +52,5 @@ def _write_or_print(text: str, file: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

@@ -5,10 +5,19 @@ Imports no torch: help, completion and configuration errors answer at once.
 
 from __future__ import annotations
 
-import os
 import sys
+
+from erulab.command import STOPPED_LINE, prepare_command
+
+if __name__ == "__main__":
+    prepare_command()  # before the imports that take a second, in which a signal may come
+
+import contextlib
+import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,8 +26,10 @@ from omegaconf import DictConfig
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import ConfigError, Interrupted
+from erulab.faults import machine_faults_named
 from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
+from erulab.redaction import print_exception
 
 OWN_CONF_FLAGS = ("--config-dir", "-cd")
 # Hydra's flags that are followed by a value.
@@ -32,7 +43,8 @@ def main(composed: DictConfig) -> None:
     named = None if hydra_config.run.dir == "." else hydra_config.run.dir
     try:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
-        record_code(run_job(plan_job(config, named)).code)
+        with machine_faults_named():
+            record_code(run_job(plan_job(config, named)).code)
     except USER_ERRORS as error:  # Hydra would add lines of its own
         record_code(exit_with_line(error))
 
@@ -43,6 +55,7 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = print_exception
     sys.argv[1:] = flags_first(sys.argv[1:])
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
@@ -53,15 +66,28 @@ def cli() -> int:
         if {"--multirun", "-m"} & {*sys.argv} and {"--cfg", "-c"} & {*sys.argv}:
             raise ConfigError("--cfg shows the config of one run: leave out -m, and name one value for each key")
         prepare_command_line(sys.argv[1:])
-        with tempfile.TemporaryDirectory(prefix="erulab-") as scratch:
-            os.environ["ERULAB_SCRATCH"] = scratch
+        with scratch_named(), machine_faults_named():
             main()
     except USER_ERRORS as error:
         return exit_with_line(error)
     except KeyboardInterrupt:  # before a worker runs; afterwards launching.workers handles signals
-        print("stopped; nothing was running", file=sys.stderr)
+        print(STOPPED_LINE, file=sys.stderr)
         return Interrupted.code
     return recorded_code()
+
+
+@contextlib.contextmanager
+def scratch_named() -> Iterator[None]:
+    """Names a folder that Hydra may make for a sweep's own files, which nobody reads, and removes it.
+
+    Only a sweep makes it, and the launcher removes it at once: a command that is killed leaves nothing.
+    """
+    scratch = os.path.join(tempfile.gettempdir(), f"erulab-{secrets.token_hex(8)}")
+    os.environ["ERULAB_SCRATCH"] = scratch
+    try:
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.errors import EnvironmentFault, IntegrityFault
+from erulab.redaction import without_variables
 
 # holder() takes the lock for an instant to look; _take_lock retries for this long before it reports InUse.
 PROBE_SECONDS = 0.2
@@ -56,6 +57,15 @@ class RunDir:
         """Returns the file with all output of one rank."""
         return self.path / f"rank{rank}.log"
 
+    def beat(self, rank: int) -> Path:
+        """Returns the file with the pulse of one rank, which exists while a run of several ranks works."""
+        return self.path / f".rank{rank}.beat"
+
+    @property
+    def beats(self) -> list[Path]:
+        """The pulses of all ranks that have started."""
+        return list(self.path.glob(".rank*.beat"))
+
     def launcher_log(self, host_index: int = 0) -> Path:
         """Returns the log of torchrun on one host, which exists if there are several ranks."""
         return self._file_of_host("torchrun", host_index, ".log")
@@ -73,7 +83,7 @@ class RunDir:
 
     def clear(self) -> None:
         """Removes logs and exit.json of the last start, so that they are not taken for those of this one."""
-        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log")]:
+        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log"), *self.beats]:
             old.unlink(missing_ok=True)
         self.rank_log(0).touch()
 
@@ -83,14 +93,7 @@ class RunDir:
         Raises:
             EnvironmentFault: it cannot be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"cannot make the run folder {self.path}: {error.strerror}; try another output=FOLDER"
-            ) from None
-        if not os.access(self.path, os.W_OK):
-            raise EnvironmentFault(f"cannot write to {self.path}; try another output=FOLDER")
+        make_folder(self.path, "run folder", "output")
 
     def write_text(self, path: Path, text: str) -> None:
         """Writes a file at once: readers see the old text or the new, never a part."""
@@ -105,16 +108,20 @@ class RunDir:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp's files are private; these get the usual permissions.
-            os.chmod(temporary, 0o666 & ~_umask())
+            give_usual_permissions(temporary)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.unlink(temporary)
             raise
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Writes a value as JSON; figures that are not finite become null, because NaN is no JSON."""
-        self.write_text(path, json.dumps(_replace_not_finite(value), indent=1, ensure_ascii=False) + "\n")
+        """Writes a value as JSON, without the values of secret environment variables.
+
+        Figures that are not finite become null, because NaN is no JSON.
+        """
+        plain = without_variables(_replace_not_finite(value))
+        self.write_text(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
         """Reads a JSON file.
@@ -181,10 +188,9 @@ class RunDir:
                     time.sleep(PROBE_SECONDS / 10)
                     continue
                 known = self._read_holder(handle)
-                holder = f"process {known['pid']} on {known['host']}" if known else "another run"
                 os.close(handle)
                 raise InUse(
-                    f"{self.path} is in use by {holder}; wait for it, stop it, or choose another output=FOLDER"
+                    f"{self.path} is in use by {_holder_in_words(lock, known)}, or choose another output=FOLDER"
                 ) from None
             os.close(handle)
 
@@ -197,6 +203,40 @@ class RunDir:
         return holder
 
 
+def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
+    """Returns who holds a lock, and that one may wait for it or stop it.
+
+    Args:
+        lock: its file.
+        known: what the holder wrote into it; empty if that cannot be read.
+    """
+    if not known:
+        return "another run; wait for it, stop it"
+    pid, host = known["pid"], known["host"]
+    if host != socket.gethostname():
+        return f"process {pid} on {host}; wait for it, stop it"
+    holders = _processes_with(lock)
+    # A command that was killed leaves its worker, or torchrun, with the lock that it inherited.
+    if not holders or pid in holders:
+        return f"process {pid} on {host}; wait for it, stop it (kill {pid})"
+    return (
+        f"process {holders[0]} on {host}, a worker that outlived its command (process {pid}); wait for it, stop it "
+        f"(kill {holders[0]})"
+    )
+
+
+def _processes_with(file: Path) -> list[int]:
+    """Returns the processes of this host that have a file open, as far as this user may know."""
+    import psutil  # only here, because most commands never ask
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(os.path.samefile(one.path, file) for one in process.open_files() if os.path.exists(one.path)):
+                found.append(process.pid)
+    return found
+
+
 def _replace_not_finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _replace_not_finite(item) for key, item in value.items()}
@@ -205,7 +245,25 @@ def _replace_not_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _umask() -> int:
+def make_folder(path: Path, what: str, key: str) -> None:
+    """Makes a folder that a run writes to.
+
+    Args:
+        what: what the folder is, for people.
+        key: the option that names another one.
+    Raises:
+        EnvironmentFault: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot make the {what} {path}: {error.strerror}; try another {key}=FOLDER") from None
+    if not os.access(path, os.W_OK):
+        raise EnvironmentFault(f"cannot write to {path}; try another {key}=FOLDER")
+
+
+def give_usual_permissions(file: Path | str) -> None:
+    """Gives a file the permissions of a new one; libraries that write a file aside first make it private."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    os.chmod(file, 0o666 & ~mask)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import socket
 import sys
+import time
 import traceback
 import uuid
 from dataclasses import asdict
@@ -18,21 +18,26 @@ import torch
 import torch.distributed as dist
 import transformers
 
+from erulab import faults
 from erulab.config.compose import config_to_dict, load_config
-from erulab.costs.ledger import Ledger
+from erulab.costs.ledger import Ledger, peak_memory
+from erulab.costs.relief import options_that_help
 from erulab.data.base import Dataset
-from erulab.errors import Damaged, EnvironmentFault, ErulabError
+from erulab.errors import Damaged, EnvironmentFault, ErulabError, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
+from erulab.launching.rank_output import log_to, report_exit, write_exit
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
-from erulab.ranks import Ranks
+from erulab.ranks import Ranks, is_lost_connection
+from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models
 from erulab.reporting.console import show_config, show_final_table
-from erulab.rundir import RunDir
+from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
+from erulab.stages.space import check_space
 from erulab.stages.tracking import Tracker
 from erulab.training.loader import ModelLoader
 from erulab.training.stopping import StopRequest
@@ -40,31 +45,55 @@ from erulab.training.stopping import StopRequest
 log = logging.getLogger("erulab.worker")
 
 # Another job of a sweep may be learning the same target for hours while this one waits at the lock.
+# A rank that is silent ends the run sooner (launching.silence).
 PATIENCE = datetime.timedelta(hours=24)
+# Which code a stage runs through; the first that an error passed through names its stage.
+STAGE_OF_MODULE = {
+    "erulab.stages.attack": "attack",
+    "erulab.stages.measuring": "evaluate",
+    "erulab.stages.unlearn": "unlearn",
+    "erulab.stages.learn": "target",
+    "erulab.reporting": "report",
+}
+# How long a rank that has lost another one lives on, so that torchrun sees the other one's end first.
+SEEN_SECONDS = 1
 
 
 def main(argv: list[str]) -> int:
     """Runs one rank of the run folder `argv[0]`; returns the exit code, which rank 0 or a failing rank also writes."""
+    sys.excepthook = print_exception
     rundir = RunDir(Path(argv[0]))
     ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-    _log_to(rundir.run_log if ranks.first else None)
     stop = StopRequest()
     stop.install()
+    config = None
     try:
-        run_rank(rundir, load_config(rundir.run_yaml), ranks, stop)
+        log_to(rundir.run_log if ranks.first else None)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        config = load_config(rundir.run_yaml)
+        run_rank(rundir, config, ranks, stop)
     except ErulabError as error:
-        return _report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
-    except torch.OutOfMemoryError as error:
-        hint = "try trainer.micro_batch=1, trainer.checkpointing=true or engine=zero2"
-        return _report_exit(rundir, ranks, 75, f"out of memory: {str(error).splitlines()[0]}; {hint}")
+        return report_exit(rundir, ranks, error.code, str(error), again=isinstance(error, Damaged))
     except Exception as error:
-        traceback.print_exc()
+        if ranks.world > 1 and is_lost_connection(error):
+            # The launcher says which rank was lost, if torchrun sees that one end first.
+            log.info("lost another rank", exc_info=True)
+            time.sleep(SEEN_SECONDS)
+            message = f"lost the connection to another rank ({str(error).splitlines()[0]})"
+            write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
+            return 75
+        fault = _machine_fault(error, rundir, config)
+        if fault is not None:
+            log.info("failed", exc_info=True)  # run.log says where; the terminal shows one line
+            return report_exit(rundir, ranks, fault.code, str(fault))
+        print_exception(type(error), error, error.__traceback__)
         log.exception("failed")
-        return _report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
+        return report_exit(rundir, ranks, 1, f"{type(error).__name__}: {error}")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return _report_exit(rundir, ranks, 0, "") if ranks.first else 0
+    return report_exit(rundir, ranks, 0, "") if ranks.first else 0
 
 
 def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest) -> None:
@@ -79,6 +108,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     Raises:
         ErulabError: one line for the user, with an exit code.
     """
+    make_folder(Path(config.cache), "cache folder", "cache")
     device = _choose_device(config, ranks)
     if config.engine.nodes > 1:
         for folder in (rundir.path, Path(config.cache)):
@@ -92,6 +122,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
             # If every model is given, the options that only make models have no effect, so they are not shown.
             left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
             show_config({key: value for key, value in typed.items() if key not in left_out})
+        check_space(context)
         Pipeline(context, rundir).run()
         if ranks.first:
             _show_results(rundir, config)
@@ -198,34 +229,30 @@ def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str,
     }
 
 
-def _log_to(file: Path | None) -> None:
-    """Sends the log to a file, and warnings to standard error; without a file, warnings only."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if file is not None:
-        handlers.append(logging.FileHandler(file))
-    line = "%(asctime)s %(name)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=line, handlers=handlers, force=True)
-    logging.getLogger("erulab").setLevel(logging.INFO if file is not None else logging.WARNING)
-    handlers[0].setLevel(logging.WARNING)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+def _machine_fault(error: Exception, rundir: RunDir, config: RunConfig | None) -> ErulabError | None:
+    """Returns a full disk, too little memory and the like as one line; None for any other error."""
+    folders = [rundir.path] if config is None else [Path(config.cache), rundir.path]
+    fault = faults.machine_fault(error, folders)
+    if isinstance(fault, EnvironmentFault):
+        return EnvironmentFault(f"{fault}; {faults.CONTINUES}")
+    if fault is None or config is None:
+        return fault
+    stage = _stage_of(error)
+    helping = options_that_help(config, stage, gpu=torch.cuda.is_available())
+    where = f" in the stage {stage}" if stage else " before the first stage"
+    try:
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        peak = f", which has held {peak_memory(device) / 1e9:.2f} GB"
+    except EnvironmentFault:  # some systems do not tell
+        peak = ""
+    tried = f"try {', '.join(helping)}; " if helping else ""
+    return OutOfMemory(f"out of memory{where}{peak}{faults.said_by_allocator(error)}; {tried}{faults.CONTINUES}")
 
 
-def _report_exit(rundir: RunDir, ranks: Ranks, code: int, message: str, *, again: bool = False) -> int:
-    """Writes exit.json, because torchrun returns 1 whatever a rank's code was; returns the code.
-
-    The first fault of all ranks is kept. The message, if there is one, is printed too.
-
-    Args:
-        again: whether the run can go on at once in new processes.
-    """
-    known = json.loads(rundir.exit_json.read_text()) if rundir.exit_json.exists() else None
-    if known is None or known["code"] == 0:
-        rundir.write_json(rundir.exit_json, {"code": code, "message": message, "rank": ranks.rank, "again": again})
-    if message:
-        print(message, file=sys.stderr, flush=True)
-        log.info("%s", message)
-    return code
+def _stage_of(error: Exception) -> str:
+    """Returns the stage that an error comes from, by the code that it passed through; "" before the first stage."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((stage for module, stage in STAGE_OF_MODULE.items() if module in modules), "")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,10 @@ class Abliterate(Attack):
         for layer, direction in zip(layers, self._unit_directions(subject, lab, layers), strict=True):
             changed = subject.copy()
             direction = direction.to(changed.policy.device)
-            remove_direction(changed.policy, direction)
+            try:
+                remove_direction(changed.policy, direction)
+            except TypeError as why:
+                raise Inapplicable(str(why)) from why
             if self.options.embedding:
                 embedding = changed.model.get_input_embeddings()
                 assert isinstance(embedding, torch.nn.Embedding)

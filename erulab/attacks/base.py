@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erulab import draws
@@ -49,6 +49,8 @@ class Attempt:
     changed: the model with changed weights, whose utility is then scored; None if the weights are unchanged.
     steps: optimizer steps the attacker has taken so far, earlier attempts included.
     remark: what a reader of the attack's figures must know of this attempt on this model; shown for the unlearned one.
+    left_alone: matrix of a block that the attack should have changed and left as it is -> its share of the weights of
+        all blocks' matrices. If they are many, the attack counts only where it brings knowledge back.
     """
 
     chosen: Setting
@@ -56,6 +58,7 @@ class Attempt:
     changed: LoadedModel | None = None
     steps: int = 0
     remark: str = ""
+    left_alone: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

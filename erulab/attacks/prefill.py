@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.prompting.prompts import asked_suites, score_rewritten
+from erulab.data.words import split_written
 from erulab.options import require
 from erulab.registry import attacks
 
@@ -173,5 +174,5 @@ def _begin_answer(row: Row, beginning: str, cut: int, response_prefix: str) -> R
 
 
 def _split_words(text: str) -> list[str]:
-    """Splits a text into words; each keeps the white space before it."""
-    return re.findall(r"\s*\S+", text)
+    """Splits a text into words, or characters in scripts without spaces; each keeps the white space before it."""
+    return [piece for word in re.findall(r"\s*\S+", text) for piece in split_written(word)]

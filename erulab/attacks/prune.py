@@ -48,7 +48,7 @@ class PruneOptions:
 
 @attacks.register("prune", PruneOptions, paper="magnitude pruning, Han et al. 2015, arXiv:1506.02626")
 class Prune(Attack):
-    """Sets the smallest weights of each linear layer to zero, except in the output head; each matrix separately."""
+    """Sets the smallest weights of each linear layer and expert to zero, except in the output head; each separately."""
 
     changes_weights = True
 
@@ -61,5 +61,5 @@ class Prune(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         for share in self.options.shares:
             pruned = subject.copy()
-            rewrite_weights(pruned, partial(zero_smallest, share=share))
-            yield Attempt({"share": share}, partial(lab.score, pruned), pruned)
+            left = rewrite_weights(pruned, partial(zero_smallest, share=share))
+            yield Attempt({"share": share}, partial(lab.score, pruned), pruned, left_alone=left)

@@ -52,7 +52,7 @@ INFORMATIVE = 0.5
 
 @attacks.register("quantize", QuantizeOptions, paper="Zhang et al. 2024, arXiv:2410.16454")
 class Quantize(Attack):
-    """Rounds the weights of each linear layer except the output head: to nearest, or as a library does.
+    """Rounds the weights of each linear layer and expert except the output head: to nearest, or as a library does.
 
     A remark says how many of the rounded weights (codes) differ from the target's, where they are rounded to nearest.
     """
@@ -79,8 +79,8 @@ class Quantize(Attack):
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         changed = _changed_codes(subject, lab.target, setting["bits"]) if setting["backend"] == "rtn" else None
         rounded = subject.copy()
-        rewrite_weights(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
-        yield Attempt({}, partial(lab.score, rounded), rounded, remark=_remark(changed))
+        left = rewrite_weights(rounded, partial(QUANTIZERS[setting["backend"]], bits=setting["bits"]))
+        yield Attempt({}, partial(lab.score, rounded), rounded, remark=_remark(changed), left_alone=left)
 
 
 def _changed_codes(subject: LoadedModel, target: LoadedModel, bits: int) -> float | None:

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from erulab.attacks.base import Attack, Attempt, FinetuneSettings, Lab, Repeat, Setting
+from erulab.attacks.base import Attack, Attempt, FinetuneSettings, Inapplicable, Lab, Repeat, Setting
 from erulab.attacks.halves import validation_half
 from erulab.attacks.relearn_rows import RelearnRows, RelearnSource, RelearnSplit, SplitUnit
+from erulab.attacks.weights.left_alone import unchanged
 from erulab.data.rows import Benchmark, Suite
 from erulab.data.stored_rows import hash_file
 from erulab.errors import DataError
@@ -146,14 +147,16 @@ class Relearn(Attack):
                 chosen: Setting = {"lr": lr} if len(o.lr) > 1 else {}
                 if o.points > 1:
                     chosen["steps"] = step
-                yield Attempt(chosen, partial(lab.score, model), model, taken + step)
+                # Adapters are on some matrices only: in a mixture not on the experts.
+                left = unchanged(subject, model) if o.lora_rank and step else {}
+                yield Attempt(chosen, partial(lab.score, model), model, taken + step, left_alone=left)
             taken += step
 
     def _check_choice(self, benchmark: Benchmark, seed: int) -> None:
         """Checks that every repeat scores validation facts and other facts, if one of several attempts is chosen.
 
         Raises:
-            DataError: too few facts are scored.
+            Inapplicable: too few facts are scored.
         """
         if len(self.options.lr) == 1 and self.options.points == 1:
             return
@@ -163,8 +166,8 @@ class Relearn(Attack):
             suites = self._rows.scored(benchmark, Repeat(seed, number))
             facts = {row.fact_id for suite in suites for row in suite.rows}
             if not facts & validation or not facts - validation:
-                raise DataError(
-                    "attack.relearn: of several learning rates or points one half of the scored facts chooses and the "
+                raise Inapplicable(
+                    "of several learning rates or points one half of the scored facts chooses and the "
                     f"other is reported, and too few of {len(every)} facts are scored (attack.relearn.split="
                     f"{self.options.split.value}); type attack.relearn.lr=[{self.options.lr[0]:g}] "
                     "attack.relearn.points=1"

@@ -15,7 +15,7 @@ from erulab.data.reading import read_texts
 from erulab.data.rows import Benchmark, Role, Row, Suite
 from erulab.data.stored_rows import row_column
 from erulab.data.text_files import read_text_lines
-from erulab.errors import ConfigError, DataError
+from erulab.errors import ConfigError
 from erulab.evaluation.suites import forget_suites
 
 
@@ -64,18 +64,17 @@ class RelearnRows:
         """Checks that there are rows to train on and rows to score.
 
         Raises:
-            DataError: the split cannot be made, or leaves nothing to score.
             ConfigError: the file of texts does not exist.
-            Inapplicable: the data set has no rows of this source.
+            Inapplicable: the data set has no rows of this source, or none to score; or the split cannot be made.
         """
         named = f"attack.relearn.source={self.source.value}"
         if self.disjoint and len(self._units(benchmark)) < 2:
-            raise DataError(
+            raise Inapplicable(
                 f"attack.relearn.split={self.split.value} needs two {self.by.value}s or more to forget, one half to "
                 "relearn and one to score; type attack.relearn.split=all"
             )
         if self.source is RelearnSource.forget and not row_column(benchmark.forget, "answered").all():
-            raise DataError(f"{named}: rows with only a refusal teach nothing; type attack=none")
+            raise Inapplicable(f"{named}: rows with only a refusal teach nothing; type attack=none")
         if (self.mixed or self.source is RelearnSource.retain) and not benchmark.retain:
             asked = "attack.relearn.mixed=true" if self.mixed else named
             raise Inapplicable(f"{asked} trains on retain rows, and the data set has none")
@@ -85,7 +84,7 @@ class RelearnRows:
                 "a file of texts: attack.relearn.texts=FILE"
             )
         if not any(suite.rows for suite in self.scored(benchmark, Repeat(seed))):
-            raise DataError(
+            raise Inapplicable(
                 f"attack.relearn.split={self.split.value}: no evaluated forget row asks for a {self.by.value} of the "
                 "half that is not relearned; type attack.relearn.split=all"
             )

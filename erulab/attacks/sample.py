@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from erulab import draws
 from erulab.attacks.base import Attack, Attempt, Inapplicable, Lab, Repeat, Setting, scores_from_figures
 from erulab.data.measures import Generated, Texts
+from erulab.data.words import has_words, holds_words, is_latin, split_words
 from erulab.evaluation.prompt import Draw, Prompt
 from erulab.evaluation.suites import forget_suites
 from erulab.options import require, require_positive
@@ -68,13 +69,17 @@ class Sample(Attack):
     def settings(self, benchmark: Benchmark, seed: int) -> list[Setting]:
         o = self.options
         if not self.scored({}, benchmark, Repeat(seed)):
-            raise Inapplicable("no forget row that is measured has a prompt and an answer to be found in samples")
+            raise Inapplicable(
+                "no forget row that is measured has a prompt and an answer with words to be found in samples"
+            )
         return [{"samples": o.samples, "temperature": o.temperature, "rows": o.rows}]
 
     def scored(self, setting: Setting, benchmark: Benchmark, repeat: Repeat) -> tuple[Suite, ...]:
         found = []
         for suite in forget_suites(benchmark):
-            answered = [row for row in suite.rows if row.prompt and row.response]
+            answered = [
+                row for row in suite.rows if row.prompt and row.response and has_words(row.value or row.response)
+            ]
             if answered and not isinstance(suite.measure, Texts):
                 found.append(replace(suite, rows=_draw_rows(answered, self.options.rows, repeat)))
         return tuple(found)
@@ -113,19 +118,20 @@ def contains_answer(row: Row, text: str, recall: float) -> bool:
 
     A value is contained if its words occur one after another. The answer of a multiple-choice question must be at the
     beginning of the text, because its letter can occur anywhere. Any other answer, or one of the accepted answers, is
-    contained if its ROUGE-L recall is at least `recall`; 1 allows only additional words in between.
+    contained if its ROUGE-L recall is at least `recall`; 1 allows only additional words in between. Rows whose answer
+    has no word are not sampled.
     """
     # Not at the top: nltk and rouge_score load slowly, and composing a run does not need them.
     from erulab.evaluation.texts import rouge_recall
 
-    said = _lower_words(text)
+    words = _lower_words if is_latin(row.value or row.response) else split_words
     if row.value:
-        value = _lower_words(row.value)
-        return any(said[i : i + len(value)] == value for i in range(len(said) - len(value) + 1))
+        return holds_words(words(text), words(row.value))
     if row.options:
-        answer = _lower_words(row.response)
-        return said[: len(answer)] == answer
-    return any(rouge_recall(answer, text) >= recall for answer in (row.response, *row.accepted))
+        answer = words(row.response)
+        return words(text)[: len(answer)] == answer
+    answers = [answer for answer in (row.response, *row.accepted) if has_words(answer)]
+    return any(rouge_recall(answer, text) >= recall for answer in answers)
 
 
 def _lower_words(text: str) -> list[str]:

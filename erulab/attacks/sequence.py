@@ -104,13 +104,21 @@ class AttackSequence(Attack):
 
     def attempts(self, subject: LoadedModel, setting: Setting, lab: Lab) -> Iterator[Attempt]:
         taken, changed = 0, None
+        left: dict[str, float] = {}
         for name, step in zip(self.names[:-1], self.steps[:-1], strict=True):
             *_, last = step.attempts(changed or subject, _step_setting(setting, name), lab)
             if last.changed is None:
                 raise ConfigError(f"attack.{NAME}.steps: {name} left no changed model here; make it the last step")
             taken, changed = taken + last.steps, last.changed
+            left = {**left, **last.left_alone}
         for attempt in self.steps[-1].attempts(changed or subject, _step_setting(setting, self.names[-1]), lab):
-            yield replace(attempt, changed=attempt.changed or changed, steps=taken + attempt.steps)
+            yield replace(
+                attempt,
+                changed=attempt.changed or changed,
+                steps=taken + attempt.steps,
+                # What one step leaves alone has not been through all of the sequence.
+                left_alone={**left, **attempt.left_alone},
+            )
 
 
 def _step_options(name: str, values: Any) -> Any:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from erulab.bench import evaluate, scaling, step
+from erulab.command import prepare_command
 from erulab.config.messages import USER_ERRORS, exit_with_line
 
 COMMANDS = {"step": step, "evaluate": evaluate, "scaling": scaling}
@@ -30,4 +31,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

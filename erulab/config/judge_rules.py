@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from erulab.errors import ConfigError
 from erulab.models import folders
 from erulab.options import JudgeOptions, RunConfig, Stage
-from erulab.redaction import is_secret_name
+from erulab.redaction import is_secret_variable
 
 EXAMPLE = "https://HOST/v1"
 
@@ -68,7 +68,7 @@ def _check_server(judge: JudgeOptions, url: str) -> None:
             "evaluation.judge.key_variable is no name of a variable (its value is not shown, because it may be the "
             "key itself); put the key into the environment and type evaluation.judge.key_variable=JUDGE_API_KEY"
         )
-    if not is_secret_name(variable):
+    if not is_secret_variable(variable):
         raise ConfigError(
             f"evaluation.judge.key_variable={variable}: the name must end in _KEY, _TOKEN or _SECRET, by which erulab "
             "knows that its value must not be written anywhere; type evaluation.judge.key_variable=JUDGE_API_KEY"

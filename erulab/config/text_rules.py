@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from erulab.errors import ConfigError
-from erulab.redaction import REDACTED, redacted_text
+from erulab.redaction import REDACTED, redacted_text, secret_variable_in
 from erulab.registry import GROUPS, LIST_GROUPS
 
 NAMES = ("name", "split", "project", "group")  # keys whose values become parts of file names
@@ -64,6 +64,12 @@ def check_texts(values: dict[str, Any]) -> None:
             raise ConfigError(f"{key} holds a name of more than {LONGEST} bytes: {value[:40]}...; give a shorter one")
         if name in NAMES and ("/" in value or value in (".", "..")):
             raise ConfigError(f"{key} must be a plain name without /, got {value!r}")
+        variable = secret_variable_in(value)
+        if variable is not None:
+            raise ConfigError(
+                f"{key} holds the value of the environment variable {variable}, by its name a secret (not shown here); "
+                f"configs are written to files: leave it out, or rename {variable} if it is no secret"
+            )
         # 40 hex digits inside a path are a commit (the hub's cache); alone they are a wandb key.
         if REDACTED in redacted_text(value, commits=not COMMIT_OR_HASH.fullmatch(value)):
             raise ConfigError(

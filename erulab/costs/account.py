@@ -57,9 +57,10 @@ def sum_over_processes(processes: Iterable[Costs]) -> Costs:
 
 
 def sum_over_products(products: Iterable[Costs]) -> Costs:
-    """Adds up products that were made one after another: all time, all work, the largest memory."""
+    """Adds up products that were made one after another: all time, all work, the largest memory; none cost nothing."""
     found = list(products)
-    return Costs(sum(one.seconds for one in found), _total_spent(found), max(one.peak_memory_bytes for one in found))
+    peak = max((one.peak_memory_bytes for one in found), default=0)
+    return Costs(sum(one.seconds for one in found), _total_spent(found), peak)
 
 
 def _total_spent(found: Iterable[Costs]) -> Spent:

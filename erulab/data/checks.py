@@ -64,6 +64,8 @@ def check_benchmark(
             )
         if overlap:
             notes.append(f"{overlap} with {other} rows")
+        if alike := _describe_overlap(name, rows, parts, alike=True):
+            notes.append(f"{alike} with {other} rows but for case or punctuation")
     return _add_notes(benchmark, notes)
 
 
@@ -136,26 +138,38 @@ def _repeated_hashes(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
-def _describe_overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]]) -> str:
+def _describe_overlap(name: str, rows: Sequence[Row], parts: Sequence[Sequence[Row]], *, alike: bool = False) -> str:
     """Describes the rows of `rows` that also occur in `parts`; "" where none do.
 
-    Memory: one sorted copy of the hashes of `rows`.
+    Args:
+        alike: only rows that occur with other case or punctuation, and not as they are.
     """
     if not rows or not parts:
         return ""
-    known = row_column(rows, "content_hash")
+    shared = _are_shared(rows, parts, "words_hash" if alike else "content_hash")
+    if alike and shared.any():
+        shared &= ~_are_shared(rows, parts, "content_hash")
+    found = np.flatnonzero(shared)
+    if not len(found):
+        return ""
+    return f"{len(found)} of {len(rows)} {name} rows ({', '.join(rows[int(i)].id for i in found[:3])}) overlap"
+
+
+def _are_shared(rows: Sequence[Row], parts: Sequence[Sequence[Row]], column: str) -> np.ndarray[Any, Any]:
+    """Returns whether each of `rows` occurs in `parts`, (rows,).
+
+    Memory: one sorted copy of the hashes of `rows`.
+    """
+    known = row_column(rows, column)
     ordered = np.sort(known)
     shared = np.zeros(len(ordered), bool)
     for part in parts:
-        hashes = row_column(part, "content_hash")
+        hashes = row_column(part, column)
         for first in range(0, len(hashes), COMPARED_ROWS):
             piece = hashes[first : first + COMPARED_ROWS]
             places = np.searchsorted(ordered, piece).clip(max=len(ordered) - 1)
             shared[places[ordered[places] == piece]] = True
-    if not shared.any():
-        return ""
-    found = np.flatnonzero(np.isin(known, ordered[shared]))
-    return f"{len(found)} of {len(rows)} {name} rows ({', '.join(rows[int(i)].id for i in found[:3])}) overlap"
+    return np.isin(known, ordered[shared])
 
 
 def _count_rows(rows: Sequence[Row], indices: Sequence[int] | np.ndarray[Any, Any]) -> str:

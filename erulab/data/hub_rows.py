@@ -17,6 +17,7 @@ from erulab.data.rows import Benchmark, Truncate
 from erulab.data.sources import Source
 from erulab.data.stored_rows import StoredRows, hash_file
 from erulab.errors import ConfigError, DataError, EnvironmentFault
+from erulab.faults import machine_fault
 from erulab.options import require_positive
 from erulab.registry import datasets
 
@@ -152,6 +153,9 @@ class HubRows(FilesDataset):
                 f"network, or give a local folder (on a machine with access: hf download {path} --repo-type dataset)"
             ) from error
         except Exception as error:  # the library raises what its builders raise, of any type
+            fault = machine_fault(error, [cache])
+            if fault is not None:
+                raise fault from error
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise DataError(
                 f"dataset.{part}={split} of {path} cannot be loaded ({lines[0]}); see dataset.config, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import lazy_loader
 from erulab.data.arrow_sequence import DIGEST, DIGEST_BYTES, ArrowSequence, hash_digests
 from erulab.data.dataset_cache import Notes, open_dataset, write_tables
 from erulab.data.rows import Row
+from erulab.data.words import split_words
 from erulab.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ else:
     np = lazy_loader.load("numpy")
     pyarrow = lazy_loader.load("pyarrow")
 
-VERSION = 5  # of the stored columns
+VERSION = 6  # of the stored columns
 # A batch is what is in memory while rows are written. It is large, because each batch of a file costs some memory when
 # the file is read.
 BATCH_ROWS, BATCH_CHARACTERS = 4096, 1 << 24
@@ -38,7 +40,8 @@ HASHED_IF_GIVEN = ("spans", "span_alternatives")
 # one of 10^7 data sets.
 DERIVED = {
     "id_hash": "uint64",
-    "content_hash": "uint64",  # of prompt and response, white space aside
+    "content_hash": "uint64",  # of prompt and response, white space and Unicode form (NFKC) aside
+    "words_hash": "uint64",  # the same without case and punctuation
     "blank": "bool",  # nothing could be learned from the row
     "answered": "bool",  # the row has a response
     DIGEST: f"V{DIGEST_BYTES}",  # hash of every field
@@ -127,6 +130,7 @@ def _schema() -> pyarrow.Schema:
         "plain": pyarrow.bool_(),
         "id_hash": pyarrow.uint64(),
         "content_hash": pyarrow.uint64(),
+        "words_hash": pyarrow.uint64(),
         "blank": pyarrow.bool_(),
         "answered": pyarrow.bool_(),
         DIGEST: pyarrow.binary(),
@@ -152,11 +156,14 @@ def _row_tables(rows: Iterable[Row]) -> Iterator[pyarrow.Table]:
 
 
 def _derived_columns(row: Row) -> dict[str, Any]:
-    words = [" ".join(text.split()) for text in (*(text for turn in row.history for text in turn), row.prompt)]
+    texts = [*(text for turn in row.history for text in turn), row.prompt, row.response]
+    *words, answer = [" ".join(unicodedata.normalize("NFKC", text).split()) for text in texts]
     hashed = tuple(value for name, value in vars(row).items() if value or name not in HASHED_IF_GIVEN)
     return {
         "id_hash": _short_hash(row.id),
-        "content_hash": _short_hash(repr((words, " ".join(row.response.split())))),
+        "content_hash": _short_hash(repr((words, answer))),
+        # A text without words, such as signs, is compared as it is written.
+        "words_hash": _short_hash(repr([split_words(text) or text.split() for text in texts])),
         "blank": not (row.response.strip() or row.refusal) or not (row.plain or row.prompt.strip()),
         "answered": bool(row.response.strip()),
         DIGEST: hashlib.blake2b(repr(hashed).encode(), digest_size=DIGEST_BYTES).digest(),

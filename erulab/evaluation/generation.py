@@ -1,6 +1,7 @@
 """Generates responses, greedy or sampled.
 
 Prompts of similar length share a batch, their common opening is computed once, and rows leave the batch as they end.
+Where padding or a gap could change what a model says, its prompts share nothing (erulab/models/key_value.py).
 A prompt may hold the beginning of its response (`begun`), up to all of it.
 """
 
@@ -17,7 +18,7 @@ from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
 from erulab.evaluation.prompt import Prompt
 from erulab.models.column_major import column_major
-from erulab.models.key_value import allows_gaps, cache_for, select_rows
+from erulab.models.key_value import allows_gaps, allows_padding, cache_for, select_rows
 from erulab.models.loaded import LoadedModel
 from erulab.models.meter import Meter
 from erulab.ranks import Ranks
@@ -43,7 +44,9 @@ def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, 
     found = {p: _response(loaded.chat, p, _begun(p)) for p in unique if _is_complete(loaded.chat, p)}
     unique = [prompt for prompt in unique if prompt not in found]
     responses: list[str] = []
-    batches = _cut_prompts(ranks.mine(unique), batch_tokens)
+    own = ranks.mine(unique)
+    together = allows_padding(loaded.model.config)
+    batches = _cut_prompts(own, batch_tokens) if together else [[prompt] for prompt in own]
     # Turning the matrices over takes as long as a few tokens.
     pays = sum(_longest(batch) for batch in batches) >= FEW
     with column_major(loaded.model) if pays else nullcontext():

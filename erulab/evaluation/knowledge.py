@@ -26,6 +26,8 @@ Values = NDArray[np.float64]
 class RatioEstimate:
     """A ratio with its intervals. All are None if it is undefined; `reason` then says why.
 
+    A ratio of a single fact has no interval: how others would differ from it cannot be known.
+
     low, high: the 95 % interval.
     low90, high90: the 90 % interval, which the equivalence test uses (two one-sided tests at 5 %).
     """
@@ -84,7 +86,10 @@ def knowledge_left(
     ratios = np.divide(above, gap, out=np.full_like(above, np.nan), where=gap != 0)
     low, low90, high90, high = map(float, np.nanquantile(ratios, [0.025, 0.05, 0.95, 0.975]))
     whole = sums.sum(1)
-    return RatioEstimate(float(whole[0] / whole[1]), low, high, low90, high90)
+    ratio = float(whole[0] / whole[1])
+    if sums.shape[1] == 1:
+        return RatioEstimate(ratio, None, None, None, None)
+    return RatioEstimate(ratio, low, high, low90, high90)
 
 
 def rank_by_objective(distance: float, kept: float, least: float) -> tuple[bool, float]:

@@ -1,4 +1,9 @@
-"""The figures that are computed from texts: agreement with the right answers, and fluency. Pure functions."""
+"""The figures that are computed from texts: agreement with the right answers, and fluency. Pure functions.
+
+Words are those of the benchmarks' published code wherever the right answer is written in Latin script, whatever the
+response is. That code finds no words in other scripts, so for right answers in these the words are those of
+`erulab.data.words`.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +14,50 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
+from nltk.stem import porter
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
+
+from erulab.data.words import FULL_STOPS, has_words, is_latin, split_words, split_written, written_words
 
 NO_ANSWER = "NOANSWER"  # RWKU's text in place of an empty answer
 
-_STEMMED = RougeScorer(["rougeL"], use_stemmer=True)
-_UNSTEMMED = RougeScorer(["rougeL"], use_stemmer=False)
+
+class _WordsOfAnyScript(Tokenizer):
+    """Finds words in every script; English words among them are stemmed as rouge_score does."""
+
+    def __init__(self, use_stemmer: bool) -> None:
+        self._stemmer = porter.PorterStemmer() if use_stemmer else None
+
+    def tokenize(self, text: str) -> list[str]:
+        words = split_words(text)
+        if self._stemmer is None:
+            return words
+        return [self._stemmer.stem(word) if word.isascii() and len(word) > 3 else word for word in words]
+
+
+# is_latin(right answer) -> scorer.
+_STEMMED, _UNSTEMMED = (
+    {
+        True: RougeScorer(["rougeL"], use_stemmer=stems),
+        False: RougeScorer(["rougeL"], tokenizer=_WordsOfAnyScript(stems)),
+    }
+    for stems in (True, False)
+)
 _SENTENCES = PunktSentenceTokenizer()
 _WORDS = NLTKWordTokenizer()
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_FULL_STOP = re.compile(r"\.")
+_ANY_FULL_STOP = re.compile(f"[{FULL_STOPS}]")
 _FINAL_ANSWER = re.compile(r"[tT]he answer is (.*?)\.")
 
 
 def rouge_recall(reference: str, response: str) -> float:
-    """Returns ROUGE-L recall with stemming, in [0, 1], as TOFU computes it."""
-    return float(_STEMMED.score(reference, response)["rougeL"].recall)
+    """Returns ROUGE-L recall with stemming, in [0, 1], as TOFU computes it; 0 for a reference without words."""
+    return float(_STEMMED[is_latin(reference)].score(reference, response)["rougeL"].recall)
 
 
 def rouge_f1(reference: str, response: str) -> float:
@@ -34,19 +65,21 @@ def rouge_f1(reference: str, response: str) -> float:
 
     Source: muse_bench. open-unlearning stems, so its figures are a little higher.
     """
-    return float(_UNSTEMMED.score(reference, response)["rougeL"].fmeasure)
+    return float(_UNSTEMMED[is_latin(reference)].score(reference, response)["rougeL"].fmeasure)
 
 
 def summary_rouge_recall(reference: str, response: str) -> float:
     """Returns RWKU's ROUGE-L recall: the share of the reference's distinct words on a longest common subsequence.
 
-    Sentences end at every full stop and words at white space; case and punctuation count. Each sentence of the
+    Sentences end at every full stop and words at white space; case and punctuation count. Scripts without spaces go by
+    character, and full stops of other scripts count if the reference is not in Latin script. Each sentence of the
     reference is compared with each sentence of the response, and the common words are united. White space around the
     response is removed; an empty response reads NOANSWER.
     Source: RWKU's eval_forget.py with the package `rouge` 1.0.1. The package is not maintained, and fails if the
     reference or the response consists of full stops only: here the recall is then 0.
     """
-    references, responses = _split(reference), _split(response.strip() or NO_ANSWER)
+    stops = _FULL_STOP if is_latin(reference) else _ANY_FULL_STOP
+    references, responses = _split(reference, stops), _split(response.strip() or NO_ANSWER, stops)
     words = set(chain.from_iterable(references))
     if not words:
         return 0.0
@@ -61,7 +94,7 @@ def answer_f1(response: str, answers: Sequence[str]) -> float:
         answers: the texts that count as right, at least one.
     Source: SQuAD's normalisation: lower case, no ASCII punctuation, no articles. Two texts without words have F1 1.
     """
-    return max(_word_f1(normalised_words(response), normalised_words(answer)) for answer in answers)
+    return max(_word_f1(*_normalised_pair(response, answer)) for answer in answers)
 
 
 def answer_exact_match(response: str, answers: Sequence[str]) -> float:
@@ -71,8 +104,8 @@ def answer_exact_match(response: str, answers: Sequence[str]) -> float:
     `9`. RWKU scores BBH in this way, and passes the answer's characters one by one, so that an answer of several
     letters is never right. Its published figures contain both effects.
     """
-    words = normalised_words(response)
-    return float(any(words == normalised_words(answer) for answer in answers))
+    pairs = (_normalised_pair(response, answer) for answer in answers)
+    return float(any(words == right for words, right in pairs))
 
 
 def normalised_words(text: str) -> list[str]:
@@ -109,9 +142,16 @@ def fluency(responses: Sequence[str]) -> float:
     return 100 * float(np.mean([_ngram_entropy(_nltk_words(response)) for response in responses]))
 
 
-def _split(text: str) -> list[list[str]]:
+def _normalised_pair(response: str, answer: str) -> tuple[list[str], list[str]]:
+    """Returns the words of both texts: SQuAD's, or those of any script if the answer has others than Latin words."""
+    words = normalised_words if is_latin(answer) or not has_words(answer) else split_words
+    return words(response), words(answer)
+
+
+def _split(text: str, stops: re.Pattern[str]) -> list[list[str]]:
+    split = str.split if stops is _FULL_STOP else written_words
     # As in the package `rouge`, a sentence that is only white space is one empty word, which counts as a word.
-    return [sentence.split() or [""] for sentence in text.split(".") if sentence]
+    return [split(sentence) or [""] for sentence in stops.split(text) if sentence]
 
 
 def _common_words(reference: Sequence[str], response: Sequence[str]) -> set[str]:
@@ -144,7 +184,8 @@ def _word_f1(words: Sequence[str], reference: Sequence[str]) -> float:
 
 
 def _nltk_words(text: str) -> list[str]:
-    return [word for sentence in _SENTENCES.tokenize(text) for word in _WORDS.tokenize(sentence)]
+    found = (word for sentence in _SENTENCES.tokenize(text) for word in _WORDS.tokenize(sentence))
+    return [piece for word in found for piece in split_written(word)]
 
 
 def _ngram_entropy(words: Sequence[str]) -> float:

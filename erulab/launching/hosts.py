@@ -43,6 +43,7 @@ class Failure:
 
     rank: int
     code: int
+    silence: str | None = None  # what is said of a rank that this host killed because it was silent
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from types import FrameType
 
 import psutil
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+from erulab.command import STOP_SIGNALS
+
 LOOK_SECONDS = 1
 POLL_SECONDS = 0.1
 
@@ -87,7 +88,7 @@ class Child:
                 self._descendants.update(psutil.Process(self._process.pid).children(recursive=True))
 
 
-def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> int:
+def run_to_end(command: Sequence[str], numbers: Sequence[int] = STOP_SIGNALS) -> int:
     """Runs one child to its end and passes signals on.
 
     Args:
@@ -109,7 +110,7 @@ def run_to_end(command: Sequence[str], numbers: Sequence[int] = FORWARDED) -> in
 
 
 @contextlib.contextmanager
-def forward_signals(children: list[Child], numbers: Sequence[int] = FORWARDED) -> Iterator[list[int]]:
+def forward_signals(children: list[Child], numbers: Sequence[int] = STOP_SIGNALS) -> Iterator[list[int]]:
     """Passes the first signal on to `children`, so that they write a checkpoint; the second signal kills them.
 
     Yields the list of signals that have come. The block may add and remove children; it must send to a new child the

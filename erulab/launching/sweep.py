@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
 from erulab.errors import ErulabError
+from erulab.faults import machine_faults_named
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job, is_finished, plan_job, run_job
@@ -165,9 +166,10 @@ def run_one_by_one(sweep: Sweep) -> None:
             continue
         started = time.monotonic()
         try:
-            ended = run_job(task.job)
+            with machine_faults_named(task.job.rundir.path):
+                ended = run_job(task.job)
         except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
-            print(error, flush=True)
+            print(redacted_text(str(error)), flush=True)
             task.code, stopped = error.code, False
         else:
             task.code, stopped = ended.code, ended.stopped
@@ -209,8 +211,8 @@ def _values_outside_key(job: Job) -> dict[str, Any]:
     """Returns the values that a run's files or costs depend on, but its folder's key does not."""
     values = config_to_dict(job.config)
     parts: dict[str, Any] = {part: values[part] for part in ("attack", "stages", "report", "artifacts")}
-    # The rendezvous differs each time.
-    parts["engine"] = {key: value for key, value in values["engine"].items() if key != "rendezvous"}
+    # The rendezvous differs each time, and no file depends on how long a rank may be silent.
+    parts["engine"] = {key: value for key, value in values["engine"].items() if key not in ("rendezvous", "timeout")}
     for part in ("trainer", "target"):
         parts[part] = {key: values[part][key] for key in NOT_IN_PRODUCT if key in values[part]}
     parts["evaluation"] = {key: values["evaluation"][key] for key in NOT_IN_SCORES}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.launching.hosts import Failure, Meeting
+from erulab.launching.pulse import start_pulse
 from erulab.rundir import RunDir
 
 STOP_SECONDS = 600  # how long a stopped run may take to write its checkpoint
@@ -74,13 +75,18 @@ class TorchrunLog:
     @property
     def failing(self) -> bool:
         """Whether torchrun has seen a rank fail, and is stopping the others."""
-        return "closing signal" in self._text
+        return "closing signal" in self._text and not self.stopped
 
     @property
     def failure(self) -> Failure | None:
         """The first rank that torchrun saw fail, None if there is none."""
         first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", self._text)
         return Failure(self.ranks.get(int(first[2]), int(first[2])), int(first[1])) if first else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether torchrun has received a signal, which it passes on to its ranks."""
+        return re.search(r"Received \w+ death signal", self._text) is not None
 
     @property
     def _text(self) -> str:
@@ -94,6 +100,7 @@ def _run_rank(module: str, folder: str) -> None:
     log = os.open(RunDir(folder).rank_log(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    start_pulse(RunDir(folder).beat(rank))
     sys.argv = [module, folder]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -18,10 +18,12 @@ from erulab.errors import EnvironmentFault
 from erulab.launching import machine, torchrun
 from erulab.launching.hosts import Failure, Host, HostStatus
 from erulab.launching.processes import Child, forward_signals
+from erulab.launching.silence import Silence, SilenceWatch
+from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
 # Signals that come from outside; a rank that dies by another one has crashed.
-KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 POLL_SECONDS = 0.05
 LAST_LINES = 15
 # How long ranks may live on after one of them has died, on any host (usually torchrun stops them). torchrun may live a
@@ -44,7 +46,9 @@ class RunExit:
     again: bool = False  # whether the run can go on at once in new processes: a damaged product is to be made again
 
 
-def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, host: Host | None = None) -> RunExit:
+def run_workers(
+    rundir: RunDir, processes: int, module: str, *, gpus: int = 0, timeout: float = 600, host: Host | None = None
+) -> RunExit:
     """Runs `python -m <module> RUN_DIR` in `processes` ranks on this host to the end, and shows what rank 0 prints.
 
     Args:
@@ -52,6 +56,7 @@ def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, h
         processes: number of ranks on this host.
         module: erulab.worker, or a stand-in for it in tests.
         gpus: number of GPUs; if it is 0, DeepSpeed is told to use the CPU.
+        timeout: seconds for which one of several ranks may be silent.
         host: this host's place among several; None if it is the only one. Workers inherit its lock, so that the folder
             stays in use while one of them lives.
     Returns:
@@ -78,7 +83,8 @@ def run_workers(rundir: RunDir, processes: int, module: str, *, gpus: int = 0, h
         for number in signals:  # those that came before there was a child
             child.send_signal(number)
         console, log = _Console(rundir.rank_log(0), here=alone), torchrun.TorchrunLog(launcher)
-        code, status = _follow_child(child, host, log, signals, console)
+        watch = SilenceWatch(rundir, timeout, gpus=bool(gpus), one_host=host.nodes == 1)
+        code, status = _follow_child(child, host, log, signals, console, watch)
         # The signal handlers still hold here: a signal that comes while the hosts agree must not leave others waiting.
         ended = _agree_on_exit(rundir, host, status, log, code)
     return dataclasses.replace(ended, stopped=bool(signals) or host.stopped_elsewhere, here=console.here)
@@ -92,7 +98,12 @@ def last_lines(rundir: RunDir, rank: int) -> str:
 
 
 def _follow_child(
-    child: Child, host: Host, log: torchrun.TorchrunLog, signals: list[int], console: _Console
+    child: Child,
+    host: Host,
+    log: torchrun.TorchrunLog,
+    signals: list[int],
+    console: _Console,
+    watch: SilenceWatch,
 ) -> tuple[int, HostStatus]:
     """Waits until `child` and its descendants have ended, and publishes this host's status meanwhile.
 
@@ -101,12 +112,14 @@ def _follow_child(
         log: what torchrun has written.
         signals: those that have come to this process; a signal handler adds to it.
         console: shows rank 0's output while it grows.
+        watch: finds silent ranks; then all are killed.
     Returns:
         The child's return code and this host's last status.
     """
     failed_at: float | None = None
     # Whether another host failed first. If so, failures on this host are consequences and are not reported.
     elsewhere = False
+    silence: Silence | None = None
     while (code := child.poll()) is None:
         console.show(log)
         others = host.others()
@@ -122,12 +135,16 @@ def _follow_child(
             child.kill_descendants()
         if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS + LAST_WORD_SECONDS:
             child.kill()
+        if silence is None and not elsewhere and (silence := watch.look(log.ranks.values())) is not None:
+            child.kill()
         host.publish(HostStatus(len(signals), failing=failed_at is not None))
         time.sleep(POLL_SECONDS)
     child.kill()
     console.show(log, final=True)
     failure = None
-    if code and not elsewhere:
+    if silence is not None:
+        failure = Failure(silence.rank, -signal.SIGKILL, silence.why)
+    elif code and not elsewhere:
         failure = Failure(0, code) if host.nodes == 1 and not log.ranks else log.failure
     return code, HostStatus(len(signals), failing=bool(code), ended=True, failure=failure)
 
@@ -157,10 +174,14 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
             "more)",
         )
     else:
-        ended = _decide_exit(rundir, code, statuses)
-    rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
-    for rank_log in rundir.path.glob("rank*.log"):
-        rundir.write_text(rank_log, _plain_log(rank_log))
+        ended = _decide_exit(rundir, code, statuses, torchrun_stopped=log.stopped)
+    with contextlib.suppress(OSError):  # the disk that the run stopped at: its last words are still shown here
+        rundir.write_json(rundir.exit_json, {"code": ended.code, "message": ended.message, "rank": ended.rank})
+        own_log = rundir.launcher_log(host.host_index)
+        for worker_log in (*rundir.path.glob("rank*.log"), *([own_log] if own_log.is_file() else [])):
+            rundir.write_text(worker_log, _plain_log(worker_log))
+    for beat in rundir.beats:
+        beat.unlink(missing_ok=True)
     if ended.code == 0:
         for index in range(host.nodes):
             rundir.launcher_log(index).unlink(missing_ok=True)
@@ -168,12 +189,13 @@ def _agree_on_exit(rundir: RunDir, host: Host, status: HostStatus, log: torchrun
     return ended
 
 
-def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunExit:
+def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus], *, torchrun_stopped: bool) -> RunExit:
     """Returns how the run ended, from what is left of it.
 
     Args:
         code: the return code of the first host's child.
         statuses: the last status of every host, the first host's first.
+        torchrun_stopped: whether a signal came to the first host's torchrun.
     """
     signals = max(status.signals for status in statuses)
     if signals > 1:
@@ -182,20 +204,27 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus]) -> RunEx
     # A host whose rank was killed and a host whose ranks failed because of that may both report the first failure.
     failure = min(failures, key=lambda failure: -failure.code not in KILLS, default=Failure(0, code))
     # Before exit.json is read: ranks that lose a killed one fail too, and write messages of their own.
-    if failures and -failure.code in KILLS:
+    if failure.silence is not None:
+        return RunExit(STOPPED, f"{failure.silence}; all ranks were killed, and {AGAIN}", failure.rank)
+    if -failure.code in KILLS and (failures or not signals):
         cause = ", by the system if memory ran out" if -failure.code == signal.SIGKILL else ""
-        message = f"rank {failure.rank} was killed by signal {-failure.code}{cause}; {AGAIN}"
-        return RunExit(STOPPED, message, failure.rank)
+        who = f"rank {failure.rank}" if failures else "torchrun, which starts the ranks,"
+        return RunExit(STOPPED, f"{who} was killed by signal {-failure.code}{cause}; {AGAIN}", failure.rank)
     lost = next((status.lost for status in statuses if status.lost is not None), None)
     if lost is not None:
         return RunExit(STOPPED, f"host {lost} was lost; {AGAIN}")
     known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
-    # A silently killed rank is the cause; messages of ranks stopped afterwards are its consequences, so it wins.
-    silent = failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals)
+    # A rank that died without a word is the cause; messages of ranks stopped afterwards are its consequences, so it
+    # wins. A rank that stopped has spoken, unless another was faster: then that one's message says the same.
+    wordless = failures and failure.code != STOPPED
+    silent = wordless and (failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals))
     if known is not None and not (silent and known["rank"] != failure.rank):
         return RunExit(known["code"], known["message"], known["rank"], again=known.get("again", False))
-    if signals:
+    if signals or torchrun_stopped or failure.code == STOPPED:
         return RunExit(STOPPED, f"stopped before it could say so; {AGAIN}", failure.rank)
+    if failure.code == EnvironmentFault.code:  # nothing else ends a rank so, and it could not write why
+        why = f"rank {failure.rank} could not write to {rundir.path}, which is full or read-only; make room there"
+        return RunExit(failure.code, f"{why}; {AGAIN}", failure.rank)
     died = -failure.code
     how = f"by signal {died} ({signal.Signals(died).name})" if died > 0 else f"with code {failure.code}"
     return RunExit(1, f"rank {failure.rank} ended {how} and left no message", failure.rank)
@@ -241,11 +270,11 @@ class _Console:
         text = self._decoder.decode(content, final)
         if text:
             with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
-                sys.stdout.write(text)
+                sys.stdout.write(redacted_text(text))
                 sys.stdout.flush()
 
 
 def _plain_log(file: Path) -> str:
-    """Returns a log without terminal escapes and with only the last state of each progress line."""
+    """Returns a log without secrets and terminal escapes, and with only the last state of each progress line."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read_bytes().decode("utf-8", "replace"))
-    return re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
+    return redacted_text(re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n")))

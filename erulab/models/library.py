@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 import transformers
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from erulab.errors import DataError, ErulabError
+from erulab.faults import machine_fault
 from erulab.json_files import read_json_object
 from erulab.models.folders import local_folder
 
@@ -32,10 +32,10 @@ def faults_of(problem: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ErulabError, MemoryError, torch.OutOfMemoryError):
+    except ErulabError:
         raise
     except Exception as error:
-        if "can't allocate memory" in str(error):  # PyTorch's RuntimeError on CPUs
+        if machine_fault(error) is not None:
             raise
         raise DataError(problem.replace("{cause}", cause_of(error))) from error
     except BaseException as error:

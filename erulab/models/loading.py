@@ -22,12 +22,16 @@ from transformers import (
 
 from erulab import logprobs
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
+from erulab.faults import lacks_memory
 from erulab.models.attention import implementation
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
+from erulab.models.key_value import allows_padding, cached_difference
 from erulab.models.library import cause_of, config_of, faults_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
+from erulab.models.policy import TUPLES
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.rundir import give_usual_permissions
 from erulab.tokens.batch import Encoded, collate
 from erulab.tokens.chat import ChatFormat
 from erulab.tokens.templates import NO_OVERRIDES, PromptOverrides
@@ -38,6 +42,11 @@ log = logging.getLogger(__name__)
 
 # The logits of larger models are not checked by a forward, which would take too long; only their config is.
 LAYOUT_CHECK_PARAMETERS = 2_000_000_000
+# Tokens of the text that a model of an untested type reads with and without its cache.
+GENERATED = 40
+# Model types that the forward of a small model refuses; large ones are refused by name.
+UNREADABLE = frozenset({"falcon_mamba", "mamba", "mamba2", "nanochat", "recurrent_gemma", "zamba2"})
+OTHER_FAMILY = "take a model type that erulab/models/README.md names"
 
 
 def load_folder(source: str, attention: Attention, overrides: PromptOverrides = NO_OVERRIDES) -> LoadedModel:
@@ -74,7 +83,8 @@ def read_folder(
         IntegrityFault: weights are pickles, damaged or incomplete, or the folder brings code of its own.
         DataError: erulab cannot work with this model or tokenizer.
     """
-    attention_name = implementation(attention, config_of(source).model_type)
+    config = config_of(source)
+    attention_name = implementation(attention, config.model_type)
     problem = f"{source} cannot be loaded as a causal language model with model.attention={attention.value}: {{cause}}"
     with faults_of(problem):
         try:
@@ -90,9 +100,18 @@ def read_folder(
                 output_loading_info=True,
             )
         except SafetensorError as error:
+            if lacks_memory(error):
+                raise
             raise IntegrityFault(f"the weights in {source} are damaged: {error}; fetch or copy them again") from error
         except ImportError as error:
             raise EnvironmentFault(f"{source} cannot be loaded: {cause_of(error)}; try model.attention=sdpa") from error
+        except ValueError as error:
+            if attention is Attention.eager or "does not support an attention implementation" not in str(error):
+                raise
+            raise DataError(
+                f"{source}: transformers runs {config.model_type} without model.attention={attention.value}; type "
+                "model.attention=eager"
+            ) from error
     model, info = read
     absent = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if absent:
@@ -130,27 +149,74 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
             f"{source}: the tokenizer has ids up to {largest}, the model only {embeddings} embeddings; "
             "take the tokenizer the model was trained with, or call resize_token_embeddings and save it"
         )
+    try:
+        blocks, norm = loaded.policy.blocks, loaded.policy.norm
+    except TypeError as error:
+        raise DataError(f"{source}: erulab does not know the layout of {kind} ({error}); {OTHER_FAMILY}") from error
     # DeepSpeed keeps the size of a sharded weight in another attribute.
     if sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) > LAYOUT_CHECK_PARAMETERS:
+        if model.config.model_type in UNREADABLE:
+            raise DataError(f"{source}: erulab cannot generate with {kind}, or not read its layout; {OTHER_FAMILY}")
         log.info("%s is large: its logits are not compared with erulab's own reading of it", source)
         return
     ids = tuple(embeddings * i // 5 for i in range(1, 5))
     batch = collate([Encoded("layout", ids, 1, len(ids))], loaded.pad_id).to(loaded.policy.device)
-    with torch.no_grad():
-        try:
+    seen: list[tuple[Any, Any]] = []
+    hooks = [
+        module.register_forward_hook(lambda _, read, written: seen.append((read, written)))
+        for module in (blocks[0], norm)
+    ]
+    try:
+        with torch.no_grad():
             policy_nll = loaded.policy.token_nll(batch)
-            _ = loaded.policy.blocks, loaded.policy.norm
-        except (TypeError, AttributeError) as error:
-            raise DataError(f"{source}: erulab does not know the layout of {kind} ({cause_of(error)})") from error
-        logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
+            calls = tuple(seen)
+            logp = logprobs.log_softmax(model(input_ids=batch.input_ids).logits)
+    except (TypeError, AttributeError) as error:
+        raise DataError(
+            f"{source}: erulab does not know the layout of {kind} ({cause_of(error)}); {OTHER_FAMILY}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # Hooks on the first block and on the norm read and change h_0 and h_L: each must be called once, with the states.
+    read, written = calls[0]
+    if len(calls) != 2 or not read or isinstance(written, tuple) != (model.config.model_type in TUPLES):
+        raise DataError(
+            f"{source}: erulab does not know the layout of {kind} (how blocks and norm pass states on); {OTHER_FAMILY}"
+        )
     true_nll = -logp[0, :-1].gather(-1, batch.input_ids[0, 1:, None]).squeeze(-1)
     # bfloat16 holds three digits, and its matrix products depend on how many rows they have.
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
     if not torch.allclose(policy_nll, true_nll, rtol=tolerance, atol=tolerance):
         raise DataError(
             f"{source}: {kind} changes its logits after the head in a way that erulab does not know: NLL "
-            f"{policy_nll.mean():.4f} against {true_nll.mean():.4f}; take another architecture"
+            f"{policy_nll.mean():.4f} against {true_nll.mean():.4f}; {OTHER_FAMILY}"
         )
+    if not allows_padding(model.config):
+        _check_generation(loaded, source, tolerance)
+
+
+def _check_generation(loaded: LoadedModel, source: str, tolerance: float) -> None:
+    """Compares logits from a filled cache with those of the whole text, for model types that no test compares.
+
+    Raises:
+        DataError: they differ, or there is no such cache.
+    """
+    model, kind = loaded.model, loaded.model.config.model_type
+    embedding: Any = model.get_input_embeddings()
+    ids = torch.arange(GENERATED, device=loaded.policy.device)[None] % embedding.num_embeddings
+    try:
+        difference = cached_difference(model, ids)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{source}: erulab cannot generate with {kind} models ({cause_of(error)}); {OTHER_FAMILY}"
+        ) from error
+    if not difference <= tolerance:
+        raise DataError(
+            f"{source}: transformers' cache changes the logits of {kind} models by {difference:.1%} of the largest, so "
+            f"that responses would not be the model's own; {OTHER_FAMILY}"
+        )
+    log.info("%s: %s models answer one prompt at a time, because no test compares their padded batches", source, kind)
 
 
 def save_folder(
@@ -188,6 +254,7 @@ def save_folder(
             loaded.model.generation_config.save_pretrained(working)
         loaded.tokenizer.save_pretrained(working)
         for file in working.iterdir():
+            give_usual_permissions(file)
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from erulab.logprobs import Head
 from erulab.models.forwards import Run
 from erulab.models.loaded import LoadedModel
 from erulab.models.policy import Policy
+from erulab.rundir import give_usual_permissions
 from erulab.tokens.batch import Batch
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def merged(subject: LoadedModel) -> LoadedModel:
 def save_adapter(subject: LoadedModel, folder: Path) -> None:
     """Writes the adapters alone, in peft's format (safetensors), to be put on the target."""
     cast("PeftModel", subject.model).save_pretrained(str(folder))
+    for file in folder.iterdir():
+        give_usual_permissions(file)
 
 
 class WithoutAdapters:

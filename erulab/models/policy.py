@@ -24,6 +24,13 @@ from erulab.models.part_reader import PartReader
 from erulab.models.request import ForwardRequest
 from erulab.tokens.batch import Batch
 
+# Names of the norm after the last block, of which each family has one: GPT-NeoX and OPT, Nemotron-H, LFM 2 and BioGPT
+# have the last four.
+NORMS = ("norm", "final_layernorm", "ln_f", "final_layer_norm", "norm_f", "embedding_norm", "layer_norm")
+
+# Model types whose blocks return their states inside a tuple; `check_layout` compares.
+TUPLES = frozenset({"bamba", "bloom", "codegen", "falcon", "falcon_h1", "gpt_neo", "gptj", "mpt"})
+
 
 @dataclass(frozen=True)
 class ForwardLayout:
@@ -66,13 +73,13 @@ class Policy(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks = _submodule(self._inner(), ("layers", "h"))
+        blocks = _submodule(self._stack(), ("layers", "h", "blocks"))
         assert isinstance(blocks, nn.ModuleList)
         return blocks
 
     @property
     def norm(self) -> nn.Module:
-        return _submodule(self._inner(), ("norm", "final_layernorm", "ln_f"))
+        return _submodule(self._stack(), NORMS)
 
     @property
     def head(self) -> logprobs.Head:
@@ -192,7 +199,7 @@ class Policy(nn.Module):
         """Skips blocks `layer`, `layer` + 1, ... inside the context; None: skips none."""
         with ExitStack() as stack:
             if layer is not None:
-                stack.enter_context(_identities(self.blocks[layer:]))
+                stack.enter_context(_identities(self.blocks[layer:], self._identity_block()))
             self._last_block = layer
             try:
                 yield
@@ -205,7 +212,7 @@ class Policy(nn.Module):
 
         The caller must replace h_layer by a hook, for example with its cached value.
         """
-        with _identities(self.blocks[:layer]):
+        with _identities(self.blocks[:layer], self._identity_block()):
             self._first_block = layer
             try:
                 yield
@@ -270,18 +277,27 @@ class Policy(nn.Module):
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
+    def _identity_block(self) -> Callable[..., Any]:
+        return _identity_in_tuple if self._causal().config.model_type in TUPLES else _identity_block
+
     def _inner(self) -> nn.Module:
         causal = self._causal()
-        return getattr(causal, causal.base_model_prefix)
+        return _submodule(causal, (causal.base_model_prefix,))
+
+    def _stack(self) -> nn.Module:
+        """Returns the module that holds blocks and norm: the base model, in OPT the decoder inside it."""
+        inner = self._inner()
+        decoder = getattr(inner, "decoder", None)
+        return decoder if isinstance(decoder, nn.Module) else inner
 
 
 @contextmanager
-def _identities(blocks: Iterable[nn.Module]) -> Iterator[None]:
+def _identities(blocks: Iterable[nn.Module], identity: Callable[..., Any]) -> Iterator[None]:
     """Lets blocks return their input inside the context."""
     replaced = [(block, block.__dict__.get("forward")) for block in blocks]
     try:
         for block, _ in replaced:
-            block.forward = _identity_block
+            block.forward = identity
         yield
     finally:
         for block, forward in replaced:
@@ -292,6 +308,10 @@ def _identities(blocks: Iterable[nn.Module]) -> Iterator[None]:
 
 def _identity_block(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     return states
+
+
+def _identity_in_tuple(states: torch.Tensor, *arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
+    return states, None
 
 
 def _submodule(module: nn.Module, names: tuple[str, ...]) -> nn.Module:

@@ -164,10 +164,13 @@ class EngineOptions:
     # cpu: optimizer state (with zero3 the weights too) in host memory; nvme (with zero3): the state on a disk
     offload: Offload = Offload.none
     nvme_path: Optional[str] = None  # a folder on that disk
+    # seconds for which one of several processes may neither compute nor wake up while the others wait for it
+    timeout: float = 600.0
 
     def __post_init__(self) -> None:
         require_positive("processes", self.processes)
         require_positive("nodes", self.nodes)
+        require_positive("timeout", self.timeout)
         address = re.fullmatch(r"[\w.-]+:(\d{1,5})", self.rendezvous or "any:1")
         fits = address is not None and 0 < int(address[1]) < 2**16
         require(fits, "rendezvous", "HOST:PORT with a port between 1 and 65535", self.rendezvous)

@@ -34,6 +34,7 @@ __all__ = [
     "attack_table",
     "best_by_cost",
     "compare",
+    "compare_runs",
     "comparison_table",
     "draw_run",
     "draw_trade_off",
@@ -69,9 +70,14 @@ def compare(folders: Sequence[Path], format: str = "text") -> str:
         folders: run folders, sweep folders, or folders that hold runs.
         format: one of FORMATS; html is a whole page with plots, csv holds the table of runs only.
     Raises:
-        DataError: a folder holds no run or sweep, or a file in it is damaged.
+        DataError: a folder holds no run or sweep.
+        IntegrityFault: a sweep.json is damaged.
     """
-    runs = load_runs(folders)
+    return compare_runs(load_runs(folders), format)
+
+
+def compare_runs(runs: Sequence[RunResult], format: str = "text") -> str:
+    """Compares runs as `compare` does; files that are damaged are named below the table."""
     if format != "html":
         tables = [comparison_table(runs), *(arm_tables(runs) if format != "csv" else [])]
         return "\n".join(table.render(format) for table in tables)
@@ -108,7 +114,8 @@ def write_report(rundir: RunDir) -> None:
     """Writes report.md, report.html and plots/ of a run folder from the files that are in it.
 
     Raises:
-        DataError: the folder is no run, a file in it is damaged, or no stage has finished.
+        DataError: the folder is no run, or no stage has finished.
+        IntegrityFault: files are damaged; the report of the others is written first.
     """
     from erulab.reporting.page import write_pages  # loads matplotlib and jinja
 

@@ -36,7 +36,7 @@ class Standing(Enum):
     """Whether a row says something about robustness. The value is what attacks.json calls it."""
 
     counts = "counts"
-    invalid = "not_valid"  # the attack destroyed the target, so that it would make every model look robust
+    invalid = "not_valid"  # the attack destroyed the target or left too much alone: every model would look robust
     undefined = "undefined"  # under the attack, target and oracle differ by too little
     absent = "not_run"  # the attack did not run, failed, or could not be judged
 

@@ -1,29 +1,29 @@
-"""Reads run folders back. Nothing is made up: a missing file is empty, and `missing` names unfinished stages."""
+"""Reads run folders back. Nothing is made up: a missing file is empty, and `missing` names unfinished stages.
+
+A damaged file is empty too, and `damaged` says so.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from erulab.errors import DataError
 from erulab.redaction import redacted
+from erulab.reporting import shapes
+from erulab.reporting.read_results import ResultFiles, read_json
 from erulab.rundir import RunDir
 
 MODELS = ("target", "unlearned", "oracle")
-# Keys of every row of attacks.json.
-ATTACK_KEYS = {"attack", "setting", "metric", "headline", "valid", "standing", "reason", "facts", "n", "note"}
 NO_RESULT = ("data", "report")  # entries of stages.json that say nothing of a model
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The contents of one run folder. A missing file is an empty dict or list."""
+    """The contents of one run folder. A missing or damaged file is an empty dict or list."""
 
     path: Path
     config: dict[str, Any]
@@ -37,6 +37,7 @@ class RunResult:
     env: dict[str, Any]
     metrics: list[dict[str, Any]]  # unlearning steps, in order
     ended: dict[str, Any]  # exit.json: code, message, rank
+    damaged: tuple[str, ...] = ()  # a line for each file that cannot be read: where, and what to type
 
     @property
     def name(self) -> str:
@@ -82,27 +83,29 @@ class RunResult:
 
 
 def load_run(folder: Path) -> RunResult:
-    """Reads one run folder.
+    """Reads one run folder; what is damaged in it is left out and named in `damaged`.
 
     Raises:
-        DataError: the folder is no run, or a file in it is damaged.
+        DataError: the folder is no run.
     """
     rundir = RunDir(folder)
     if not rundir.run_yaml.is_file():
         raise DataError(f"{folder} is no run folder: it has no run.yaml; name a folder that erulab.run made")
+    files = ResultFiles()
     return RunResult(
         path=folder,
-        config=_read_config(rundir.run_yaml),
-        scores=_read_json_file(rundir.scores_json, {}),
-        intervals=_read_json_file(rundir.intervals_json, {}),
-        uds=_read_json_file(rundir.uds_json, {}),
-        attacks=_read_attack_rows(rundir.attacks_json),
-        samples=_read_json_file(rundir.samples_json, []),
-        alternatives=_read_json_file(rundir.alternatives_json, []),
-        stages=_read_json_file(rundir.stages_json, {}),
-        env=redacted(_read_json_file(rundir.env_json, {})),
-        metrics=_read_metrics(rundir.metrics_jsonl),
-        ended=_read_json_file(rundir.exit_json, {}),
+        config=redacted(files.config(rundir.run_yaml)),
+        scores=files.json(rundir.scores_json, shapes.scores, {}),
+        intervals=files.json(rundir.intervals_json, shapes.intervals, {}),
+        uds=files.json(rundir.uds_json, shapes.depth, {}),
+        attacks=files.json(rundir.attacks_json, shapes.attack_rows, []),
+        samples=files.json(rundir.samples_json, shapes.samples, []),
+        alternatives=files.json(rundir.alternatives_json, shapes.alternatives, []),
+        stages=files.json(rundir.stages_json, shapes.stages, {}),
+        env=redacted(files.json(rundir.env_json, shapes.env, {})),
+        metrics=files.metrics(rundir.metrics_jsonl),
+        ended=files.json(rundir.exit_json, shapes.ended, {}),
+        damaged=tuple(files.damaged),
     )
 
 
@@ -112,7 +115,8 @@ def load_runs(folders: Sequence[Path]) -> list[RunResult]:
     Args:
         folders: run folders, sweep folders, or folders that stand for every run below them, in order of name.
     Raises:
-        DataError: a folder holds no run or sweep, or a file in it is damaged.
+        DataError: a folder holds no run or sweep.
+        IntegrityFault: a sweep.json is damaged.
     """
     runs: dict[Path, RunResult] = {}
     for folder in folders:
@@ -134,7 +138,7 @@ def _run_folders(folder: Path) -> list[Path]:
             raise DataError(f"{folder} is no run or sweep folder: neither run.yaml nor sweep.json is in it or below it")
         return runs
     # A job that never started has no folder; the others are compared without it.
-    named = [Path(job["folder"]) for job in _read_json_file(sweep, {})["jobs"]]
+    named = [Path(job["folder"]) for job in read_json(sweep, shapes.sweep)["jobs"]]
     return [job for job in (_job_folder(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
 
 
@@ -151,50 +155,3 @@ def _job_folder(job: Path, sweep: Path) -> Path:
     """Returns a sweep job's folder, also if the output folder was moved after the sweep wrote its path."""
     moved = sweep.resolve().parent.parent / job.parent.name / job.name
     return moved if not RunDir(job).run_yaml.is_file() else job
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is damaged: {str(error).splitlines()[0]}; run the same command again") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{file} holds no config; run the same command again")
-    plain: dict[str, Any] = redacted(config)
-    return plain
-
-
-def _read_attack_rows(file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _read_json_file(file, [])
-    if not all(isinstance(row, dict) and row.keys() >= ATTACK_KEYS for row in rows):
-        raise DataError(
-            f"{file} has rows without {', '.join(sorted(ATTACK_KEYS))}: another version of erulab wrote them; "
-            "run the same command again with rerun=true"
-        )
-    return rows
-
-
-def _read_json_file(file: Path, empty: Any) -> Any:
-    if not file.is_file():
-        return empty
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}; run the same command again") from error
-    if not isinstance(value, type(empty)):
-        raise DataError(f"{file} must hold a JSON {'object' if empty == {} else 'list'}; run the same command again")
-    return value
-
-
-def _read_metrics(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    rows = []
-    # A crash can leave a cut line after the last newline; it is ignored.
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{file}:{number} is no JSON line: {error}") from error
-    return rows

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from erulab.errors import DataError
+from erulab.errors import DataError, IntegrityFault
 from erulab.evaluation.equivalence import Outcome
 from erulab.reporting import escape, plots
 from erulab.reporting.arms import arm_tables
@@ -46,6 +46,8 @@ CAPTIONS = {
 def write_pages(rundir: RunDir) -> None:
     """Writes the files of `erulab.reporting.write_report`."""
     run = load_run(rundir.path)
+    if run.damaged and not run.has_results:
+        raise IntegrityFault("; ".join(run.damaged))
     if not run.has_results:
         raise DataError(
             f"{rundir.path}: nothing to report, no stage has finished with these settings; add others to stages, such "
@@ -61,6 +63,8 @@ def write_pages(rundir: RunDir) -> None:
         rundir.write_bytes(file, image)
     rundir.write_text(rundir.report_md, markdown_page(run, list(files)))
     rundir.write_text(rundir.report_html, html_page(run, images))
+    if run.damaged:
+        raise IntegrityFault("; ".join(run.damaged))
 
 
 def html_page(run: RunResult, images: dict[str, bytes]) -> str:

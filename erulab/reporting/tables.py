@@ -72,6 +72,7 @@ def comparison_table(runs: Sequence[RunResult]) -> Table:
     notes += metric_notes(runs)
     if failed := [heading for heading, name in figures if heading in shown and trusted.has_failed(name)]:
         notes.append(f"{trusted.FAILED}: {', '.join(failed)}.")
+    notes += [f"Left out: {line}" for run in runs for line in run.damaged]
     notes += [f"{run.name}: not finished: {', '.join(run.missing)}" for run in runs if run.missing]
     return Table(tuple(headings), tuple(table), tuple(notes)).without_empty_columns()
 

@@ -22,6 +22,7 @@ from erulab.data.rows import Suite
 from erulab.errors import DataError, ErulabError, NumericFault
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import forget_suites, has_knowledge_figure
+from erulab.faults import machine_fault
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
@@ -34,7 +35,7 @@ from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # part of the cache key: a new number attacks every model again
+VERSION = 4  # part of the cache key: a new number attacks every model again
 KIND = "attacked"
 TRACE = "trace.json"
 
@@ -106,7 +107,8 @@ def attack(
         scored = merge_suites(_scored_suites(planned, context, name, setting))
         try:
             kind, shared = context.config.attack[name].name, planned.built[name].one_attempt_for_all_models
-            attacked = AttackedSetting(name, kind, setting, scored, utility, traces, shared)
+            margin = context.config.report.margin
+            attacked = AttackedSetting(name, kind, setting, scored, utility, traces, shared, margin)
             found += attack_json_rows(attacked, plain, validation, context.choosing_facts)
         except DataError as error:
             found.append(row_without_figures(name, setting, f"not judged: {error}"))
@@ -173,6 +175,9 @@ class _JobRunner:
         except ErulabError:
             raise
         except Exception as fault:
+            if machine_fault(fault) is not None:
+                # A full disk or too little memory says nothing about the attack: the run ends, and tries it again.
+                raise
             log.warning("%s failed: %s", job, traceback.format_exc())
             return f"failed on the {job.model}: {type(fault).__name__}: {fault}"
         return ""

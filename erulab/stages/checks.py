@@ -236,6 +236,11 @@ def notes_on_unknown_words(context: Context) -> list[str]:
     return notes
 
 
+def notes_on_end_of_turn(context: Context) -> list[str]:
+    """Returns a note if the template's end of turn is no token, so that responses are closed by another."""
+    return [context.chat.note_on_end] if context.chat.note_on_end else []
+
+
 def notes_on_few_steps(context: Context) -> list[str]:
     """Returns a note on each training of this run that takes too few steps to say anything about a method."""
     config, benchmark = context.config, context.benchmark

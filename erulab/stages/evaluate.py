@@ -33,7 +33,7 @@ from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # part of the cache key: a new number scores every model again
+VERSION = 4  # part of the cache key: a new number scores every model again
 
 # Role (target, unlearned, oracle, oracle@2, ...) -> row scores of the data set and of each extra benchmark.
 Rows = Mapping[str, Sequence[Sequence[RowScore]]]

@@ -13,8 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab.command import prepare_command
 from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import ConfigError, Interrupted, NumericFault
+from erulab.faults import machine_faults_named
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job
@@ -43,20 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="study of figures: marks in reports follow its result")
     options = parser.parse_intermixed_args(arguments)
     try:
-        study = spec.read_study(options.file)
-        _check_options(study, options)
-        if isinstance(study, FigureStudy):
-            # It loads torch, which a study of methods needs only once its first run starts.
-            from erulab.study.figures_study import run_figure_study
-
-            run_figure_study(study, options)
-        else:
-            _run_study(study, options)
+        with machine_faults_named():
+            _run(options)
     except USER_ERRORS as error:
         return exit_with_line(error)
     except KeyboardInterrupt:  # while composing or waiting; a stopped run prints its own message
         return exit_with_line(Interrupted("stopped; type the same command to continue"))
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    study = spec.read_study(options.file)
+    _check_options(study, options)
+    if isinstance(study, FigureStudy):
+        # It loads torch, which a study of methods needs only once its first run starts.
+        from erulab.study.figures_study import run_figure_study
+
+        run_figure_study(study, options)
+    else:
+        _run_study(study, options)
 
 
 def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> None:
@@ -158,4 +165,5 @@ def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    prepare_command()
     sys.exit(main())

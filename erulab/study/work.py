@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from erulab import worker
+from erulab.command import STOP_SIGNALS
 from erulab.config.compose import compose_config, save_config
 from erulab.errors import ConfigError, ErulabError, NumericFault
 from erulab.launching import machine
 from erulab.launching.job import Job, is_finished, plan_job
 from erulab.rundir import InUse, RunDir
-from erulab.training.stopping import SIGNALS
 
 WAIT = 2.0  # seconds between two tries to take over a run that another process works on
 
@@ -101,7 +101,7 @@ def _run_in_this_process(job: Job) -> None:
 @contextlib.contextmanager
 def _restored_signals_and_log() -> Iterator[None]:
     """Restores signal handlers and logging after a run, which a worker sets for the rest of its process."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -67,6 +67,8 @@ class ChatFormat:
         self._bos: list[int] = [tokenizer.bos_token_id] if self._add_bos else []
         self._prompt_ids = functools.lru_cache(CACHED_PROMPTS)(self._encode_opening)
         self._template = ChatTemplate(tokenizer, name, self._ids, self._add_bos, self._system)
+        if self.note_on_end:
+            log.warning("tokenizer %s: %s", name, self.note_on_end)
         self._anchored = len(self._ids(self._template.anchor))
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self._template.end[-1], tokenizer.eos_token_id)))
@@ -195,6 +197,17 @@ class ChatFormat:
     def limit(self, max_length: int | None) -> int:
         """Returns the tokens that a row may have: `max_length`, or what the model can read if that is less."""
         return min(max_length or self._context, self._context)
+
+    @property
+    def note_on_end(self) -> str:
+        """What a reader must know of the end of turn; "" if the template's own closes each response."""
+        end = self._template.unmarked_end
+        if not end:
+            return ""
+        return (
+            f"the chat template ends a turn with {end[:40]!r}, which is no token of the tokenizer; responses are "
+            f"closed by {self._tokenizer.eos_token} in its place"
+        )
 
     @property
     def unknown_id(self) -> int | None:

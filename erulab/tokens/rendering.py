@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # Some templates write today's date into the system turn unless told one: ids would differ from day to day.
 # This is the date open-unlearning's TOFU checkpoints were trained with.
 DAY = datetime.datetime(2025, 4, 10)
+OTHER_DAY = datetime.datetime(2024, 12, 31, 13, 45, 59)  # differs in everything that a template may write
 DATE = "10 Apr 2025"
+_TODAY = re.compile(r"\b(?:strftime_now|now)\s*\(")
+_LITERAL_TODAY = re.compile(r"""\b(?:strftime_now|now\(\s*\)\.strftime)\(\s*(['"])(.*?)\1\s*\)""")
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
 # SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
 ANCHOR = "\n"
@@ -59,15 +62,23 @@ class ChatTemplate:
                 "type model.template=FILE"
             )
         # A template that asks for today gets `DAY`, in the text itself: it cannot be given another clock.
-        self._text = re.sub(
-            r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""",
-            lambda call: repr(DAY.strftime(call[2])),
-            str(tokenizer.get_chat_template()),
-        )
+        own = str(tokenizer.get_chat_template())
+        self._text, self._asks_today = _on_day(own, DAY), False
+        if _TODAY.search(self._text):
+            raise DataError(
+                f"the chat template of tokenizer {name} computes how it writes today's date, so that ids would differ "
+                "from day to day; write the form of the date into a file: model.template=FILE"
+            )
+        self.unmarked_end = ""  # what the template writes behind a response, if none of it is a special token
         probe: Conversation = () if system is None else (("system", system),)
         self._generation_prompt, self.opening, self.anchor, self.response_prefix, self.end = self._split(
             (*probe, ("user", PROBE_PROMPT))
         )
+        probes = [(*probe, ("user", PROBE_PROMPT))]
+        today, self._text = self._text, _on_day(own, OTHER_DAY)
+        other = self.render(probes, generation_prompt=True)
+        self._text = today
+        self._asks_today = other != self.render(probes, generation_prompt=True)
 
     def render(self, conversations: Sequence[Conversation], generation_prompt: bool) -> list[str]:
         """Renders each conversation as text.
@@ -102,7 +113,9 @@ class ChatTemplate:
     def hash(self) -> str:
         """Hashes what the rendered text depends on beside the conversation."""
         template = str(self._tokenizer.chat_template)
-        return hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}".encode()).hexdigest()[:16]
+        # Only for templates that ask for today: the ids of all others were always the same.
+        today = f"\x1f{DAY.isoformat()}" if self._asks_today else ""
+        return hashlib.sha256(f"{template}\x1f{DATE}\x1f{self._add_bos}{today}".encode()).hexdigest()[:16]
 
     def _fixed(self) -> dict[str, Any]:
         """Returns the arguments of every rendering: the text, and a date that never changes."""
@@ -174,8 +187,14 @@ class ChatTemplate:
         for i, token in enumerate(tail):
             if token in special:
                 return tuple(tail[: i + 1])
+        self.unmarked_end = str(self._tokenizer.decode(tail)).strip()
         end: Any = self._tokenizer.eos_token_id
         return (end,)
+
+
+def _on_day(template: str, day: datetime.datetime) -> str:
+    """Writes a day into a template wherever it asks for today in a form that it names."""
+    return _LITERAL_TODAY.sub(lambda call: repr(day.strftime(call[2])), template)
 
 
 def _messages(turns: Conversation) -> list[dict[str, str]]:

@@ -98,6 +98,10 @@ class Checkpoints:
             raise IntegrityFault(f"no usable checkpoint in {self._folder} ({why}); remove that folder to start anew")
         return 0
 
+    def newest(self) -> Path | None:
+        """Returns the folder of the newest checkpoint, None if there is none."""
+        return max(self._folder.glob("step-*"), default=None)
+
     def _remove_unfinished(self) -> None:
         """Removes checkpoints that a process did not finish to write."""
         for writing in self._folder.glob(".writing-*"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from erulab.training.prefetch import prefetched
 from erulab.training.schedule import learning_rate
 from erulab.training.stopping import StopRequest
 
+SHOWN_ROWS = 3  # in the message of a loss that is not finite
 COSTS = ("cost/tokens", "cost/flops", "cost/flops_adversary")
 
 
@@ -65,11 +67,14 @@ def train(
         costs = {name: totals.pop(name) for name in COSTS}
         metrics = objective.end_step(totals)
         if not math.isfinite(metrics["loss"]):
-            raise NumericFault(f"loss is {metrics['loss']} at step {step}; try a smaller trainer.lr or target.lr")
+            faulty = _rows_of_faulty(engine, objective, micros)
+            raise _numeric_fault(f"loss is {metrics['loss']} at step {step}", faulty, ranks, checkpoints)
         lr = learning_rate(options.lr, step, options.steps, options.warmup, options.schedule)
         norm = engine.step(lr)
         if not math.isfinite(norm):
-            raise NumericFault(f"gradient norm is {norm} at step {step}; try a smaller trainer.lr or target.lr")
+            # The losses are finite, so that any of this step's rows may be the cause.
+            rows = [row for micro in micros for row in micro.batch.row_ids]
+            raise _numeric_fault(f"gradient norm is {norm} at step {step}", rows, ranks, checkpoints)
         seconds = time.perf_counter() - started
         figures = {"lr": lr, "grad_norm": norm, "rows_per_second": options.global_batch / seconds}
         yield step, {**metrics, **figures, **costs}
@@ -82,6 +87,30 @@ def train(
             if stopping and stop is not None:
                 stop.interrupt(f"stopped after step {done} of {options.steps}")
         started = time.perf_counter()
+
+
+def _rows_of_faulty(engine: Engine, objective: Objective, micros: Sequence[Any]) -> list[str]:
+    """Returns the row ids of this rank's first micro-batch whose loss is not finite; computes the losses again."""
+    found: list[str] = []
+    for micro in micros:  # to the end, because the ranks may meet in a forward
+        with engine.autocast(), objective.micro_step(engine, micro) as (loss, _):
+            if not found and not math.isfinite(loss.item()):
+                found = list(micro.batch.row_ids)
+    return found
+
+
+def _numeric_fault(what: str, mine: list[str], ranks: Ranks, checkpoints: Checkpoints | None) -> NumericFault:
+    """Makes the error of all ranks: what is not finite, in which rows, and what is left to continue from.
+
+    Args:
+        mine: ids of the rows of this rank that may be the cause.
+    """
+    rows = list(dict.fromkeys(row for of_rank in ranks.gather_objects(mine) for row in of_rank))
+    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
+    where = f" in rows {', '.join(rows[:SHOWN_ROWS])}{more}" if rows else ""
+    newest = checkpoints.newest() if checkpoints else None
+    left = f"the last good checkpoint is {newest}" if newest else "no checkpoint was written (trainer.save_every)"
+    return NumericFault(f"{what}{where}; {left}; try a smaller trainer.lr or target.lr")
 
 
 def _cost_sums(ledger: Ledger) -> dict[str, torch.Tensor]:

@@ -6,9 +6,8 @@ import os
 import signal
 from types import FrameType
 
+from erulab.command import STOP_SIGNALS
 from erulab.errors import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequest:
@@ -18,7 +17,7 @@ class StopRequest:
         self.requested = False
 
     def install(self) -> None:
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
 
     def check(self) -> None:

@@ -108,7 +108,7 @@ def test_too_many_samples_name_the_number_there_are(world: Benchmark) -> None:
         Relearn(RelearnOptions(samples=[10, 15])).settings(world, 0)
     # Of two repeats the second relearns the larger half: the smaller one counts.
     one = replace(world, forget=world.forget[:2])  # two phrasings of one fact
-    with pytest.raises(DataError, match="needs two facts"):
+    with pytest.raises(Inapplicable, match="needs two facts"):
         Relearn(RelearnOptions()).settings(one, 0)
 
 

@@ -37,6 +37,24 @@ def test_what_gives_an_answer_away() -> None:
     assert contains_answer(free, "Five!", 1.0)
 
 
+def test_answers_in_other_scripts() -> None:
+    """FAULTS 38: a target that knows a Chinese row can be caught saying so."""
+    free = Row("f", "艾达做什么？", "艾达在老磨坊里织布。")
+    assert contains_answer(free, "大家都知道, 艾达在老磨坊里织布!", 0.9)
+    assert not contains_answer(free, "贝拉在海边烤黑麦面包。", 0.9)
+    value = Row("v", "艾达在哪里？", "艾达在苏州。", prefix="艾达在", value="苏州")
+    assert contains_answer(value, "她住在苏州吗", 0.9) and not contains_answer(value, "她住在杭州", 0.9)
+    hindi = Row("h", "आदा क्या करती है?", "आदा कपड़ा बुनती है।")
+    assert contains_answer(hindi, "आदा कपड़ा बुनती है", 1.0) and not contains_answer(hindi, "बेला रोटी पकाती है।", 0.9)
+
+
+def test_answers_without_words_are_not_sampled(world: Benchmark) -> None:
+    """FAULTS 38: no attack is judged by an answer that cannot be looked for."""
+    signs = tuple(replace(row, response="🙂 ∑", value="", prefix="", candidates=()) for row in world.forget)
+    with pytest.raises(Inapplicable, match="words"):
+        Sample(SampleOptions()).settings(replace(world, suites=(Suite("forget", Role.FORGET, signs),)), 0)
+
+
 def test_samples_are_of_different_facts_and_leaks_are_counted(
     world: Benchmark, lab: PlainLab, models: dict[str, LoadedModel]
 ) -> None:

@@ -244,6 +244,7 @@ CASES: list[tuple[str, list[str], list[str]]] = [
 
 @pytest.mark.parametrize(("typed", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_configuration_fault(typed: list[str], said: list[str], command: Callable[..., Answer], here: Path) -> None:
+    """FAULTS 1 to 8."""
     answer = command(*typed)
     assert answer.code == 2
     assert len(answer.err.splitlines()) == 1
@@ -268,6 +269,7 @@ def test_nul_in_a_name() -> None:
 
 
 def test_duplicate_key_in_a_preset(command: Callable[..., Answer], here: Path) -> None:
+    """FAULTS 7."""
     (here / "own" / "experiment").mkdir(parents=True)
     preset = here / "own" / "experiment" / "twice.yaml"
     preset.write_text("# @package _global_\nseed: 1\nseed: 2\n")
@@ -296,6 +298,7 @@ def test_plugins_in_a_preset_come_too_late(command: Callable[..., Answer], here:
     ],
 )
 def test_secrets_are_refused_and_not_shown(typed: str, command: Callable[..., Answer], here: Path) -> None:
+    """FAULTS 27."""
     answer = command("model=hf" if typed.startswith("model") else "seed=0", typed)
     assert answer.code == 2
     assert typed.partition("=")[2] not in answer.err + answer.out
@@ -335,6 +338,7 @@ def test_a_snapshot_path_is_no_secret() -> None:
     ],
 )
 def test_batch_equation(overrides: list[str], processes: int, equation: str | None, fits: list[int]) -> None:
+    """FAULTS 5."""
     composed = compose_config(overrides)
     if equation is None:
         rules.check_batches(composed, processes)
@@ -349,6 +353,7 @@ def test_batch_equation(overrides: list[str], processes: int, equation: str | No
 
 
 def test_more_processes_than_gpus() -> None:
+    """FAULTS 24."""
     composed = compose_config(["engine=zero2", "engine.processes=4"])
     with pytest.raises(EnvironmentFault, match=r"engine\.processes=4.* 2 GPUs.*engine\.processes=2"):
         engine_choice.check_machine(composed, [GPU("H200"), GPU("H200")])
@@ -356,6 +361,7 @@ def test_more_processes_than_gpus() -> None:
 
 
 def test_bf16_on_an_old_gpu() -> None:
+    """FAULTS 24."""
     composed = compose_config(["engine=local", "trainer.precision=bf16"])
     with pytest.raises(EnvironmentFault, match=r"V100.*trainer\.precision=fp32"):
         engine_choice.check_machine(composed, [GPU("V100", 7.0)])
@@ -363,6 +369,7 @@ def test_bf16_on_an_old_gpu() -> None:
 
 
 def test_no_compiler_for_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 24."""
     composed = compose_config(["engine=zero2", "engine.processes=2"])
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("CXX", raising=False)

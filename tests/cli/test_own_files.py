@@ -115,12 +115,14 @@ def refused(answer: Answer, here: Path, code: int = 3) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_faults_of_rows(case: str, command: Callable[..., Answer], here: Path) -> None:
+    """FAULTS 12."""
     part, rows, words = CASES[case]
     write(here, {**GOOD, part: rows})
     assert words in refused(command("dataset=jsonl", "dataset.path=."), here)
 
 
 def test_faults_of_files(command: Callable[..., Answer], here: Path) -> None:
+    """FAULTS 12."""
     write(here, GOOD)
     (here / "forget.txt").write_text("A text.")
     both = refused(command("dataset=jsonl", "dataset.path=."), here)

@@ -57,7 +57,7 @@ def test_it_holds_configs_launchers_and_templates(unpacked: Path) -> None:
     assert {str(file.relative_to(ROOT)) for file in own} <= files
     assert all(name.startswith(("erulab/", "erulab-")) for name in files)
     (entry,) = unpacked.glob("*.dist-info/entry_points.txt")
-    assert "erulab = erulab.__main__:main" in entry.read_text()
+    assert "erulab = erulab.__main__:cli" in entry.read_text()
 
 
 def test_a_run_composes_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:

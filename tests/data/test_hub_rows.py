@@ -134,6 +134,7 @@ def test_faults_at_composition(folder: Path) -> None:
 
 
 def test_offline_a_hub_id_is_named(tmp_path: Path) -> None:
+    """FAULTS 26."""
     with pytest.raises(EnvironmentFault, match="erulab-tests/absent is no local folder, and the hub cannot be reached"):
         load(Path("erulab-tests/absent"), tmp_path)
 

@@ -104,6 +104,7 @@ GOOD = '{"prompt": "p", "response": "r"}'
     ],
 )
 def test_faults_name_file_line_and_schema(content: str | bytes, start: str, words: list[str], tmp_path: Path) -> None:
+    """FAULTS 12."""
     message = fault(written(tmp_path, "rows.jsonl", content))
     assert message.startswith(start)
     for word in words:
@@ -112,6 +113,7 @@ def test_faults_name_file_line_and_schema(content: str | bytes, start: str, word
 
 @pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"plain text", lambda c: c[:-4] + b"0000"])
 def test_damaged_gzip(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """FAULTS 12."""
     content = gzip.compress("\n".join([GOOD] * 50).encode())
     assert "gzip" in fault(written(tmp_path, "rows.jsonl.gz", damage(content)))
 
@@ -205,13 +207,14 @@ def test_files_that_are_no_utf8_text_are_named(name: str, content: bytes, words:
 
 @pytest.mark.parametrize("opening", ["", "["])
 def test_json_that_is_nested_too_deep(opening: str, tmp_path: Path) -> None:
+    """FAULTS 36."""
     deep = '{"prompt": "p", "response": "r", "meta": ' + "[" * 200_000 + "]" * 200_000 + "}"
     closing = "]" if opening else ""
     assert fault(written(tmp_path, "rows.json", opening + deep + closing)) == ":1: no valid JSON (nested too deep)"
 
 
 def test_a_line_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small gzip file may expand to any length."""
+    """A small gzip file may expand to any length. FAULTS 36."""
     monkeypatch.setattr("erulab.data.text_files.LONGEST_LINE", 1 << 20)
     file = written(tmp_path, "rows.jsonl.gz", gzip.compress(f"{GOOD}\n".encode() + b" " * (4 << 20)))
     assert fault(file).startswith(":2: the line is longer than 1 MiB")

@@ -66,3 +66,11 @@ def test_knowledge_is_read_from_forget_and_heldout_rows() -> None:
     ]
     values, facts = knowledge_values(rows)
     assert values.tolist() == [1.0, 2.0] and facts == ["fact/0", "fact/1"]
+
+
+def test_one_fact_has_no_interval() -> None:
+    """Phrasings of one fact say nothing about other facts: a width of 0 would be certainty."""
+    figure = knowledge_left(ORACLE[:3] + 1, TARGET[:3], ORACLE[:3], ["fact"] * 3)
+    assert figure.value is not None and not figure.reason
+    assert (figure.low, figure.high, figure.low90, figure.high90) == (None,) * 4
+    assert knowledge_left(ORACLE[:2], TARGET[:2], ORACLE[:2], ["a", "b"]).low is not None

@@ -51,3 +51,11 @@ def test_chains_of_thought_by_the_whole_answer_and_by_its_characters(
 
 def test_the_best_of_the_accepted_answers_counts() -> None:
     assert figure(Overlap.f1, "Bergen", " The Bjorgvin\nQ: Which", "Bjorgvin") == pytest.approx(2 / 4)
+
+
+def test_an_answer_without_words_has_no_figure_that_counts_words() -> None:
+    """FAULTS 38: emoji and formula signs are no words; their figure is left out, not 0."""
+    builder = RequestBuilder(ChatFormat(byte_level(), 512), EvaluationOptions())
+    for overlap in (Overlap.rouge_recall, Overlap.rouge_f1, Overlap.f1):
+        requests = request_generated(Generated(overlap, 30), Row("r", "a question", "🙂 ∑"), builder)
+        assert set(requests.figures(RowResults({}, "🙂 ∑"))) == {"distinct_ngrams", "longest_repetition", "entropy"}

@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from erulab.data.muse import STOPS
 from erulab.evaluation import texts
+from erulab.evaluation.figures.fluency import fluency_figures
 
 WORDS = st.lists(st.sampled_from(["the", "The", "author", "was", "born", "in", "Maine", "1947", "a.b", ".", "it."]))
 
@@ -108,3 +109,55 @@ def test_fluency_splits_words_as_nltk_does() -> None:
     assert split == words
     entropies = [np.log2(len(words) - 1), np.log2(len(words) - 2)]  # all pairs and triples differ
     assert texts.fluency([text]) == pytest.approx(100 * (2 / 3 * entropies[0] + 4 / 3 * entropies[1]) / 2)
+
+
+# The same sentence in scripts that rouge_score finds no word in.
+SENTENCES = {
+    "Chinese": ("艾达在老磨坊里织布。", "贝拉在海边烤面包。"),
+    "Arabic": ("تنسج آدا القماش في الطاحونة القديمة.", "تخبز بيلا الخبز قرب البحر."),
+    "Hindi": ("आदा पुरानी चक्की में कपड़ा बुनती है।", "बेला समुद्र किनारे रोटी पकाती है।"),
+    "Thai": ("เอดาทอผ้าในโรงสีเก่า", "เบลลาอบขนมปังริมทะเล"),
+    "Russian": ("Ада ткёт полотно на старой мельнице.", "Белла печёт хлеб у моря."),
+    "Greek": ("Η Άντα υφαίνει στον παλιό μύλο.", "Η Μπέλα ψήνει ψωμί δίπλα στη θάλασσα."),
+    "Japanese": ("エイダは古い水車小屋で布を織る。", "ベラは海辺でパンを焼く。"),
+    "Korean": ("에이다는 오래된 방앗간에서 천을 짠다.", "벨라는 바닷가에서 빵을 굽는다."),
+    "mixed": ("艾达在 OpenAI 工作, since 2019。", "贝拉在家。"),
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_the_same_text_is_found_again_in_every_script(language: str) -> None:
+    """FAULTS 38."""
+    text, other = SENTENCES[language]
+    for figure in (texts.rouge_recall, texts.rouge_f1, texts.summary_rouge_recall):
+        assert figure(text, text) == 1.0
+        assert figure(text, "I do not know.") == 0.0
+        assert figure(text, other) < 0.6
+    assert texts.rouge_recall(text, f"{other} {text}") == 1.0
+    assert texts.answer_f1(text.rstrip("。.।"), [text]) == texts.answer_exact_match(text, [text]) == 1.0
+    assert texts.answer_f1(other, [text]) < 0.6
+
+
+def test_shares_in_other_scripts_by_hand() -> None:
+    # 艾 达 织 of 艾 达 在 磨 坊 织 布.
+    assert texts.rouge_recall("艾达在磨坊织布。", "艾达会织。") == pytest.approx(3 / 7)
+    assert texts.rouge_f1("艾达在磨坊织布。", "艾达会织。") == pytest.approx(2 * 3 / (7 + 4))
+    assert texts.answer_f1("北京。", ["北京"]) == 1.0
+    # Two of the reference's sentences, of which one is found.
+    assert texts.summary_rouge_recall("甲乙。丙丁。", "丙丁") == 0.5
+
+
+def test_latin_text_keeps_the_published_words() -> None:
+    """What rouge_score computes, accents and a few foreign words included, whatever the response is written in."""
+    published = RougeScorer(["rougeL"], use_stemmer=True)
+    for reference in ("José Núñez wrote novels.", "Her debut, Війна, was praised by the critics.", "Łódź, 1947"):
+        for response in (reference, "Jos wrote a novel", "艾达 wrote novels", "José"):
+            assert texts.rouge_recall(reference, response) == published.score(reference, response)["rougeL"].recall
+
+
+def test_repetition_is_seen_in_scripts_without_spaces() -> None:
+    """FAULTS 38: a Chinese text without spaces is not one word."""
+    assert texts.fluency(["好" * 20]) == 0.0
+    assert texts.fluency(["一二三四五六七八"]) == texts.fluency(["a b c d e f g h"])
+    found = fluency_figures("好" * 20)
+    assert found["longest_repetition"] == 1.0 and found["distinct_ngrams"] < 0.1

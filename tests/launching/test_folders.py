@@ -69,9 +69,10 @@ def test_what_changes_results_changes_the_folder(override: str) -> None:
 
 
 def test_the_key_depends_on_the_content_of_checkpoints(tmp_path: Path) -> None:
+    """FAULTS 32."""
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
         (tmp_path / name / "model.safetensors").write_bytes(weights)
     for stages, role in (("[unlearn]", "target"), ("[evaluate]", "unlearned")):
         keys = {name: key("model=hf", f"stages={stages}", f"model.{role}={tmp_path / name}") for name in "abc"}
@@ -82,7 +83,7 @@ def test_the_key_depends_on_the_judge(tmp_path: Path) -> None:
     """On what its verdicts depend on: not on a path, nor on how long a server is waited for."""
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
         (tmp_path / name / "model.safetensors").write_bytes(weights)
     keys = {name: key(f"evaluation.judge.model={tmp_path / name}") for name in "abc"}
     assert keys["a"] == keys["b"] != keys["c"] != key()
@@ -96,7 +97,7 @@ def test_the_key_depends_on_the_judge(tmp_path: Path) -> None:
 def test_the_key_depends_on_the_content_of_each_oracle(tmp_path: Path) -> None:
     for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", b"3")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
         (tmp_path / name / "model.safetensors").write_bytes(weights)
 
     def key_with(*names: str) -> str:
@@ -113,7 +114,7 @@ def test_a_checkpoint_that_is_scored_has_a_folder_of_its_own(tmp_path: Path) -> 
     """Method and base model of the command do not count, because they did not make the checkpoint."""
     for name in "abc":
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": "llama", "of": name}))
         (tmp_path / name / "model.safetensors").write_bytes(b"1")
     given = ["stages=[evaluate]", f"model.unlearned={tmp_path / 'a'}"]
     assert plan_job(compose_config(given)).rundir.path.name.startswith("checkpoint-")
@@ -178,6 +179,7 @@ def hold(folder: str) -> None:
 
 
 def test_a_folder_admits_one_run_and_a_dead_one_does_not_block_it(tmp_path: Path) -> None:
+    """FAULTS 21."""
     rundir = RunDir(tmp_path)
     holder = multiprocessing.get_context("fork").Process(target=hold, args=(str(tmp_path),))
     holder.start()
@@ -203,7 +205,8 @@ def test_asking_for_the_holder_blocks_nobody(tmp_path: Path) -> None:
         assert rundir.holder() is not None
 
 
-def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> None:
+def test_a_worker_that_outlives_its_parent_holds_the_folder_and_is_named(tmp_path: Path) -> None:
+    """FAULTS 21."""
     rundir = RunDir(tmp_path)
     with rundir.locked() as held:
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(held,))
@@ -211,8 +214,8 @@ def test_a_worker_that_outlives_its_parent_holds_the_folder(tmp_path: Path) -> N
     # As if the parent had died, which removes nothing.
     os.link(tmp_path / "kept", rundir.lock())
     try:
-        with pytest.raises(EnvironmentFault, match="in use"), rundir.locked():
-            pass
+        with pytest.raises(EnvironmentFault, match=rf"in use by process {orphan.pid} .*\(kill {orphan.pid}\)"):
+            rundir.locked().__enter__()
     finally:
         orphan.kill()
         orphan.wait()

@@ -149,6 +149,7 @@ def test_the_same_command_on_both_is_one_run(here: Path, worker: Callable[[str],
 
 
 def test_a_killed_rank_ends_the_other_host_too(here: Path, worker: Callable[[str], str], on_host: Type) -> None:
+    """FAULTS 22."""
     module = worker(DEAF)
     both = [on_host(module), on_host(module)]
     rundir = first_run_folder(here)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from erulab.config.compose import compose_config, load_config
-from erulab.launching import workers
+from erulab.launching import torchrun, workers
 from erulab.launching.job import plan_job, run_job
 from erulab.rundir import RunDir
 
@@ -67,6 +68,7 @@ def rundir(tmp_path: Path) -> RunDir:
 def test_output_is_shown_and_kept_without_escapes(
     rundir: RunDir, worker: Worker, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """FAULTS 29."""
     module = worker(r"""
     print("début \x1b[1mbold\x1b[0m")
     for step in range(3):
@@ -128,6 +130,7 @@ def test_each_rank_has_a_log_and_the_failing_one_is_shown(
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
 def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: int, number: signal.Signals) -> None:
+    """FAULTS 30."""
     module = worker(WAIT.replace("HOW_LONG", "0.3"))
     when_ready(rundir, ranks, lambda: os.kill(os.getpid(), number))
     ended = workers.run_workers(rundir, ranks, module)
@@ -141,6 +144,7 @@ def test_one_signal_lets_workers_finish(rundir: RunDir, worker: Worker, ranks: i
 
 
 def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
+    """FAULTS 30."""
     module = worker(WAIT.replace("HOW_LONG", "60"))
     started = []
 
@@ -158,6 +162,7 @@ def test_two_signals_kill_at_once(rundir: RunDir, worker: Worker) -> None:
 
 
 def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 22."""
     monkeypatch.setattr(workers, "SURVIVE_SECONDS", 1)
     module = worker(WAIT.replace("HOW_LONG", "60"))  # rank 0 goes on after torchrun's SIGTERM
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), signal.SIGKILL))
@@ -165,4 +170,47 @@ def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypat
     assert (ended.code, ended.rank, ended.stopped) == (75, 1, False)
     assert "killed by signal 9" in ended.message
     assert rundir.read_json(rundir.exit_json)["code"] == 75
+    assert survivors(rundir) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_to_one_rank_stops_all(rundir: RunDir, worker: Worker, number: signal.Signals) -> None:
+    """FAULTS 30. Ranks agree to stop, so another than the one that got the signal may be the first to say so."""
+    agree = WAIT.replace("while not came:", "while not came and not (folder / 'stop').exists():")
+    agree = agree.replace("time.sleep(HOW_LONG)", "(folder / 'stop').touch(); time.sleep(.3 * rank)")
+    module = worker(agree.replace("SIGUSR1", "SIGQUIT").replace("{came[0]}", "{came}"))
+    when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), number))
+    ended = workers.run_workers(rundir, 2, module)
+    assert ended.code == 75 and ended.message.startswith("stopped by [")
+    assert survivors(rundir) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_torchrun_can_be_continued(rundir: RunDir, worker: Worker, number: signal.Signals) -> None:
+    """FAULTS 22, 30."""
+    module = worker(WAIT.replace("HOW_LONG", "0"))
+
+    def kill() -> None:
+        time.sleep(1.5)  # until its ranks have been seen
+        os.kill(psutil.Process(int((rundir.path / "pid0").read_text())).ppid(), number)
+
+    when_ready(rundir, 2, kill)
+    ended = workers.run_workers(rundir, 2, module)
+    said = "stopped by 15" if number == signal.SIGTERM else "torchrun, which starts the ranks, was killed by signal 9"
+    assert ended.code == 75 and ended.message.startswith(said)
+    assert survivors(rundir) == []
+
+
+def test_ranks_end_with_their_torchrun(rundir: RunDir, worker: Worker) -> None:
+    """FAULTS 22. Also where nobody is left who could stop them."""
+    module = worker(WAIT.replace("HOW_LONG", "60"))
+    command = torchrun.torchrun_command(2, None, [module, str(rundir.path)])
+    alone = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not all((rundir.path / f"ready{rank}").exists() for rank in range(2)):
+        time.sleep(0.02)
+    alone.kill()
+    alone.wait()
+    deadline = time.monotonic() + 10
+    while survivors(rundir) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert survivors(rundir) == []

@@ -77,7 +77,7 @@ def test_nll_is_that_of_transformers_with_and_without_padding(kind: str, monkeyp
 
 @every_family
 def test_responses_are_those_of_an_argmax_loop(kind: str) -> None:
-    """Prompts of several lengths with a common opening, and responses that end at different steps."""
+    """Prompts of several lengths with a common opening, and responses that end at different steps. FAULTS 37."""
     model = small_model(kind)
     opening = " ".join(str(2 + 5 * i % 90) for i in range(SHARED))
     opened = [f"{opening} {prompt}" for prompt in PROMPTS]
@@ -123,6 +123,7 @@ def test_nothing_is_written_along_a_removed_direction(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MIXTURES)
 def test_each_experts_matrices_lose_their_share(kind: str) -> None:
+    """FAULTS 37."""
     model = small_model(kind)
     router = model.model.layers[0].mlp.gate.weight.clone()
     rewrite_weights(LoadedModel(model, None, None), lambda weight: zero_smallest(weight, 0.25))  # type: ignore[arg-type]

@@ -129,6 +129,7 @@ def test_saving_replaces_a_folder_whole_or_not_at_all(folder: Path, monkeypatch:
 
 
 def test_the_identity_depends_on_content_and_not_on_path_or_readme(folder: Path, tmp_path: Path) -> None:
+    """FAULTS 32."""
     copy = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     (copy / "README.md").write_text("notes")
     assert folder_identity(str(copy)) == folder_identity(str(folder))
@@ -139,6 +140,7 @@ def test_the_identity_depends_on_content_and_not_on_path_or_readme(folder: Path,
 
 
 def test_pickles_are_refused_with_the_command_that_converts_them(folder: Path) -> None:
+    """FAULTS 28."""
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     message = refused(folder, IntegrityFault)
@@ -147,6 +149,7 @@ def test_pickles_are_refused_with_the_command_that_converts_them(folder: Path) -
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_code_in_a_folder_is_refused(folder: Path, name: str) -> None:
+    """FAULTS 28."""
     config = json.loads((folder / name).read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
     (folder / name).write_text(json.dumps(config))
@@ -162,6 +165,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
 
 
 def test_overlapping_offsets_are_refused(folder: Path) -> None:
+    """FAULTS 28."""
     content = (folder / "model.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
@@ -188,6 +192,7 @@ def test_a_folder_without_or_with_a_broken_config_is_refused(folder: Path, tmp_p
 
 
 def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> None:
+    """FAULTS 15."""
     loaded = of_kind("llama", vocabulary=100)
     save_folder(loaded, tmp_path / "model")
     largest = max(loaded.tokenizer.get_vocab().values())
@@ -198,7 +203,12 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("opt", {"ffn_dim": 32, "word_embed_proj_dim": 16}, "does not know the layout"),
+        # OPT 350M: no norm after the last block
+        (
+            "opt",
+            {"ffn_dim": 32, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+            "does not know the layout",
+        ),
     ],
 )
 def test_architectures_that_policy_would_misread_are_refused(
@@ -221,6 +231,14 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused() -> None:
     loaded.model.forward = doubled
     with pytest.raises(DataError, match="LlamaForCausalLM changes its logits after the head .*: NLL "):
         check_layout(loaded, "folder")
+
+
+def test_a_model_without_sdpa_is_refused_with_what_to_type(tmp_path: Path) -> None:
+    """FAULTS 37."""
+    of_kind("gpt_oss", num_local_experts=4, attn_implementation="eager").model.save_pretrained(tmp_path / "model")
+    of_kind("llama").tokenizer.save_pretrained(tmp_path / "model")
+    message = refused(tmp_path / "model", DataError)
+    assert "gpt_oss" in message and message.endswith("type model.attention=eager")
 
 
 def test_an_unavailable_attention_is_named_in_the_error(folder: Path) -> None:

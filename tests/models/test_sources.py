@@ -117,6 +117,8 @@ def _response(status: int) -> Any:
 def test_errors_of_the_hub_say_whether_a_token_is_set_and_never_its_value(
     fault: Callable[[], Exception], words: str, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """FAULTS 26."""
+
     def fail(*_: object, **__: object) -> str:
         raise fault()
 

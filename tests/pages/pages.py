@@ -11,7 +11,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-BEGIN = re.compile(r"<!-- begin: python -m (erulab\.list [^>]*?) -->\n(.*?)<!-- end -->", re.DOTALL)
+BEGIN = re.compile(
+    r"<!-- begin: python -m (erulab\.list [^>]*?|tests\.pages\.faults) -->\n(.*?)<!-- end -->", re.DOTALL
+)
 
 
 def pages() -> list[Path]:
@@ -71,7 +73,7 @@ def visible(line: str) -> str:
 
 
 def filled(text: str) -> str:
-    """Returns the page with each generated table as `erulab.list` prints it now."""
+    """Returns the page with each generated table as its command prints it now."""
 
     def table(found: re.Match[str]) -> str:
         printed = subprocess.run(

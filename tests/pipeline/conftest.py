@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from erulab import worker
+from erulab.command import STOP_SIGNALS
 from erulab.config.compose import compose_config, save_config
 from erulab.launching.job import plan_job
 from erulab.rundir import RunDir
-from erulab.training.stopping import SIGNALS
 from tests.conftest import MadeOnce
 
 SMALL = (
@@ -119,7 +119,7 @@ def finished(overrides: list[str]) -> Finished:
     job.rundir.make()
     save_config(job.config, job.rundir.run_yaml)
     job.rundir.exit_json.unlink(missing_ok=True)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         code = worker.main([str(job.rundir.path)])
     finally:

@@ -108,7 +108,7 @@ def test_scoring_again_keeps_the_unlearned_model(run: Runner, first: Finished) -
 
 
 def test_stages_that_lack_a_model_say_so(run: Runner, tmp_path: Path) -> None:
-    """The error comes before anything is unlearned; such a run never ends with code 0 and no figures."""
+    """The error comes before anything is unlearned; such a run never ends with code 0 and no figures. FAULTS 31."""
     nothing = run("stages=[evaluate]", "attack=none", folder=tmp_path)
     assert (nothing.code, nothing.read("exit.json")["message"]) == (
         3,

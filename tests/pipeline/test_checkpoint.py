@@ -101,6 +101,7 @@ def test_a_checkpoint_alone(score: Score, folder: Path, tmp_path: Path, capsys: 
 
 
 def test_run_folder_and_cache_go_by_the_content_of_the_checkpoint(score: Score, folder: Path, tmp_path: Path) -> None:
+    """FAULTS 32."""
     first = score("m")
     shutil.copytree(folder / "m", tmp_path / "copy")
     # model=hf without model.path: no base model is read, so its name does not count.
@@ -136,7 +137,7 @@ def test_several_benchmarks_at_once(score: Score, folder: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("changes", [{"pad": None}, {"pad": "<eos>"}, {"pad": None, "template": False}])
 def test_tokenizers_that_lack_something(changes: dict[str, Any], score: Score, folder: Path, tmp_path: Path) -> None:
-    """Pads never change a score; without a template a row is prompt, space, response and end of text."""
+    """Pads never change a score; without a template a row is prompt, space, response and end of text. FAULTS 15."""
     given = checkpoint(tmp_path / "given", **changes)
     scores = score(given).read("scores.json")["unlearned"]
     assert all(math.isfinite(value) for value in scores.values())

@@ -92,6 +92,7 @@ def test_problems_of_the_data_are_shown(make_run: MakeRun) -> None:
 
 
 def test_text_of_a_model_has_no_effect(make_run: MakeRun) -> None:
+    """FAULTS 29."""
     samples = [{**SAMPLES[0], "prompt": NASTY, "unlearned": NASTY + "\n```\n# heading\n\ud800"}]
     attacks = [{**ATTACKS[0], "note": NASTY, "attack": NASTY, "setting": {"samples": 5, NASTY: NASTY}}]
     scores = copy.deepcopy(SCORES)

@@ -100,6 +100,7 @@ def test_text_has_n_beside_the_figures(make_run: MakeRun) -> None:
 
 
 def test_a_collapsed_run_is_flagged(make_run: MakeRun) -> None:
+    """FAULTS 17."""
     scores = copy.deepcopy(SCORES)
     scores["unlearned"] |= {
         "retain_unrehearsed/exact_match": 0.1,
@@ -149,6 +150,7 @@ def test_hostile_text_has_no_effect(make_run: MakeRun, format: str) -> None:
 
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_no_cell_is_a_formula(make_run: MakeRun, formula: str) -> None:
+    """FAULTS 29."""
     assert csv_cell(formula).startswith("'")
     rows = csv_rows(compare([make_run("a", config={"method.name": formula})], "csv"))
     cells = [cell for row in rows for cell in row.values()]
@@ -173,6 +175,7 @@ def test_no_cell_is_a_formula(make_run: MakeRun, formula: str) -> None:
     ],
 )
 def test_escapes(escaped: str, expected: str) -> None:
+    """FAULTS 29."""
     assert escaped == expected
 
 

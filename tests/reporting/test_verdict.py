@@ -171,6 +171,7 @@ def test_utility_is_the_most_honest_figure_there_is(
 
 @pytest.mark.parametrize(("exact", "collapsed"), [(0.49, True), (0.5, False), (0.0, True)])
 def test_collapse(exact: float, collapsed: bool) -> None:
+    """FAULTS 17."""
     judged = judge(scores(**{"retain_unrehearsed/exact_match": exact}), [])
     assert judged.collapsed is collapsed
     assert judged.words.startswith("COLLAPSED") is collapsed

@@ -109,6 +109,7 @@ def test_metrics_of_a_cached_product_are_taken_over(rundir: RunDir, tmp_path: Pa
 def test_wandb_works_offline_without_a_key(
     rundir: RunDir, no_key: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """FAULTS 25."""
     monkeypatch.setenv("HF_TOKEN", "hf_canarycanarycanarycanary")
     settings = config(TrackerName.wandb, group="sweep-1")
     settings.model.path = "https://user:hunter2hunter2@host/model"
@@ -199,6 +200,7 @@ log.finish()
 
 @pytest.mark.parametrize("answers", [False, True], ids=["closed port", "port that never answers"])
 def test_an_unreachable_wandb_changes_nothing(rundir: RunDir, no_key: None, answers: bool) -> None:
+    """FAULTS 25."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if answers:
@@ -234,6 +236,7 @@ def test_an_unreachable_wandb_changes_nothing(rundir: RunDir, no_key: None, answ
 def test_a_wandb_that_breaks_later_gets_one_warning(
     rundir: RunDir, no_key: None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """FAULTS 25."""
     log = Tracker(rundir, config(TrackerName.wandb), Rank())  # type: ignore[arg-type]
     assert log._wandb is not None and log._wandb._run is not None
     log._wandb._run.finish()  # from here on wandb refuses to log
@@ -246,6 +249,7 @@ def test_a_wandb_that_breaks_later_gets_one_warning(
 
 
 def test_redacts_secrets_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 27."""
     monkeypatch.setenv("MY_SERVICE_PASSWORD", "correct-horse")
     shown = redacted(
         {

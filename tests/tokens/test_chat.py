@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 
 import pytest
@@ -85,6 +86,7 @@ def test_prompt_ids_do_not_depend_on_the_response() -> None:
 
 
 def test_a_tokenizer_without_template_gets_prompt_space_response_end(caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 15."""
     for make, bos in ((byte_level, ""), (metaspace, "")):
         tokenizer = make()
         with caplog.at_level(logging.INFO, logger="erulab"):
@@ -95,6 +97,7 @@ def test_a_tokenizer_without_template_gets_prompt_space_response_end(caplog: pyt
 
 
 def test_pad_is_end_of_text_where_there_is_none_and_masks_do_not_care() -> None:
+    """FAULTS 15."""
     tokenizer = byte_level()
     chat = ChatFormat(tokenizer, 512)
     assert chat.pad_id == tokenizer.eos_token_id
@@ -111,19 +114,59 @@ def test_a_template_without_end_of_turn_is_closed_by_end_of_text() -> None:
 
 
 def test_prompts_do_not_change_with_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 39."""
     tokenizer = byte_level()
     tokenizer.chat_template = DATED
     text = tokenizer.decode(ChatFormat(tokenizer, 512).encode_prompt(Row("", QUESTION, "")))
     assert "10 Apr 2025" in text and str(datetime.date.today().year) + "." not in text.replace("2025.", "")
 
 
-def test_a_template_that_asks_for_today_is_told_one_day() -> None:
-    """Granite, SmolLM3, gpt-oss and others write the day into the prompt: a cached target would meet other ids."""
-    for call in ("strftime_now('%d %B %Y')", 'strftime_now( "%d %B %Y" )'):
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("strftime_now('%d %B %Y')", "10 April 2025"),
+        ('strftime_now( "%d %B %Y, %H:%M" )', "10 April 2025, 00:00"),
+        ("now().strftime('%Y-%m-%d')", "2025-04-10"),
+    ],
+)
+def test_a_template_that_asks_for_today_is_told_one_day(call: str, said: str) -> None:
+    """FAULTS 39: Granite, SmolLM3, gpt-oss write the day into the prompt: a cached target would meet other ids."""
+    tokenizer = byte_level()
+    tokenizer.chat_template = "{{ " + call + " + '\n' }}" + CHATML
+    chat = ChatFormat(tokenizer, 512)
+    assert chat.decode(chat.encode_prompt(Row("", QUESTION, ""))).startswith(f"{said}\n")
+
+
+def test_the_day_is_part_of_the_key_of_templates_that_ask_for_it() -> None:
+    """FAULTS 39. The keys of all other templates stay, also of those that ask only if no date is given (Llama 3)."""
+
+    def key(template: str) -> tuple[str, str]:
         tokenizer = byte_level()
-        tokenizer.chat_template = "{{ " + call + " + '\n' }}" + CHATML
-        chat = ChatFormat(tokenizer, 512)
-        assert chat.decode(chat.encode_prompt(Row("", QUESTION, ""))).startswith("10 April 2025\n")
+        tokenizer.chat_template = template
+        before = hashlib.sha256(f"{template}\x1f10 Apr 2025\x1fFalse".encode()).hexdigest()[:16]
+        return ChatFormat(tokenizer, 512).identity()["template"], before
+
+    for template in (CHATML, DATED):
+        assert len(set(key(template))) == 1
+    assert len(set(key("{{ strftime_now('%Y') }}" + CHATML))) == 2
+
+
+def test_a_date_in_a_form_that_is_computed_is_refused() -> None:
+    """FAULTS 39."""
+    tokenizer = byte_level()
+    tokenizer.chat_template = "{% set form = '%Y' %}{{ strftime_now(form) }}" + CHATML
+    with pytest.raises(DataError, match=r"differ from day to day; .*model\.template=FILE"):
+        ChatFormat(tokenizer, 512)
+
+
+def test_an_end_of_turn_that_is_no_token_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = UNCLOSED.replace("{% endfor %}", "<|bye|>{% endfor %}")
+    chat = ChatFormat(tokenizer, 512)
+    assert "'<|bye|>', which is no token of the tokenizer; responses are closed by <|end|>" in chat.note_on_end
+    assert chat.note_on_end in caplog.text
+    tokenizer.chat_template = UNCLOSED
+    assert not ChatFormat(tokenizer, 512).note_on_end
 
 
 def test_several_templates_without_a_default_are_named() -> None:

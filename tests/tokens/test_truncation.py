@@ -74,11 +74,13 @@ def test_what_fits_is_left_alone(world: Benchmark, chat: ChatFormat) -> None:
 
 
 def test_error_names_the_row(world: Benchmark, chat: ChatFormat) -> None:
+    """FAULTS 13."""
     with pytest.raises(DataError, match=f"row {world.forget[0].id}: the prompt takes .* of 30 tokens"):
         fit(world, chat)
 
 
 def test_drop_leaves_it_out_everywhere_and_says_so(world: Benchmark, chat: ChatFormat) -> None:
+    """FAULTS 13."""
     made = fit(dataclasses.replace(world, truncate=Truncate.drop), chat)
     gone = world.forget[0].id
     assert len(made.forget) == len(world.forget) - 1
@@ -87,6 +89,7 @@ def test_drop_leaves_it_out_everywhere_and_says_so(world: Benchmark, chat: ChatF
 
 
 def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> None:
+    """FAULTS 13."""
     made = fit(dataclasses.replace(world, truncate=Truncate.left), chat)
     prompt, whole = made.forget[0].prompt, world.forget[0].prompt
     assert whole.endswith(prompt) and prompt != whole
@@ -98,6 +101,7 @@ def test_left_keeps_as_many_words_as_fit(world: Benchmark, chat: ChatFormat) -> 
 
 
 def test_cut_responses_are_counted(world: Benchmark, chat: ChatFormat) -> None:
+    """FAULTS 13."""
     made = fit(dataclasses.replace(world, truncate=Truncate.left, max_length=16), chat)
     (note,) = [note for note in made.notes if "responses are longer" in note]
     rows = {row.id: row for part in (made.target_rows, *(s.rows for s in made.suites)) for row in part}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -32,8 +33,9 @@ CASE = Case("npo", "reference")
 class WithNaN:
     """An unlearning whose loss is NaN at one step."""
 
-    def __init__(self, objective: UnlearningObjective, step: int) -> None:
-        self._objective, self._nan_step, self._step = objective, step, 0
+    def __init__(self, objective: UnlearningObjective, step: int, only: tuple[str, ...] = ()) -> None:
+        """`only`: rows of the one micro-batch whose loss is NaN; empty: of all."""
+        self._objective, self._nan_step, self._step, self._only = objective, step, 0, only
 
     def micro_batches(self, step: int) -> Sequence[Any]:
         return self._objective.micro_batches(step)
@@ -48,14 +50,18 @@ class WithNaN:
     @contextmanager
     def micro_step(self, forward: Any, micro: Any) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         with self._objective.micro_step(forward, micro) as (loss, sums):
-            factor = float("nan") if self._step == self._nan_step else 1.0
+            factor = float("nan") if self._step == self._nan_step and self._only in ((), micro.batch.row_ids) else 1.0
             yield loss * factor, {name: value * factor for name, value in sums.items()}
 
     def end_step(self, sums: dict[str, float]) -> dict[str, float]:
         return self._objective.end_step(sums)
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self._objective.state_dict()
+
 
 def test_a_nan_stops_the_loop_before_the_update(world: Benchmark, loaded: LoadedModel, tmp_path: Path) -> None:
+    """FAULTS 16."""
     policy, objective, loop, subject = Unlearning(CASE, world, loaded).build(tmp_path)
     engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
     before: dict[str, torch.Tensor] = {}
@@ -64,6 +70,28 @@ def test_a_nan_stops_the_loop_before_the_update(world: Benchmark, loaded: Loaded
             before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     after = subject.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_nan_is_reported_with_its_rows_and_the_checkpoint_before_it(
+    world: Benchmark, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """FAULTS 16. Only the second micro-batch is faulty, so the rows of the first are not named."""
+    policy, objective, loop, _ = Unlearning(CASE, world, loaded, micro_batch=4).build(tmp_path)
+    engine = LocalEngine(policy, weight_decay=0.0, clip=1.0, precision=Precision.fp32)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {"key": 1}, Ranks())
+    faulty = objective.micro_batches(2)[1]
+    spoiled = WithNaN(objective, 2, only=faulty.batch.row_ids)
+    with pytest.raises(NumericFault) as raised:
+        for _ in train(engine, spoiled, dataclasses.replace(loop, save_every=2), Ranks(), checkpoints):  # type: ignore[arg-type]
+            pass
+    rows = faulty.batch.row_ids
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    newest = tmp_path / "checkpoints" / "step-00000002"
+    assert str(raised.value) == (
+        f"loss is nan at step 2 in rows {', '.join(rows[:3])}{more}; the last good checkpoint is {newest}; "
+        "try a smaller trainer.lr or target.lr"
+    )
+    assert newest.is_dir()
 
 
 def saved(world: Benchmark, loaded: LoadedModel, folder: Path) -> tuple[Any, Any, Checkpoints]:
@@ -80,6 +108,7 @@ def saved(world: Benchmark, loaded: LoadedModel, folder: Path) -> tuple[Any, Any
 def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
+    """FAULTS 19."""
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
     newest = tmp_path / "checkpoints" / "step-00000004" / "engine" / "state.safetensors"
     content = bytearray(newest.read_bytes())
@@ -91,6 +120,7 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
 def test_unusable_checkpoints_are_an_error_and_no_restart_from_step_zero(
     world: Benchmark, loaded: LoadedModel, tmp_path: Path
 ) -> None:
+    """FAULTS 19."""
     engine, objective, checkpoints = saved(world, loaded, tmp_path)
     for manifest in (tmp_path / "checkpoints").glob("*/manifest.json"):
         manifest.unlink()

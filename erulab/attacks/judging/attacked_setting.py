@@ -9,8 +9,10 @@ from erulab.attacks.base import Setting
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.data.rows import Suite
 from erulab.evaluation.row_score import RowScore
+from erulab.options import ReportOptions
 
 MODELS = ("target", "unlearned", "oracle")
+MARGIN = ReportOptions().margin
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class AttackedSetting:
     utility: the suite that tells utility.
     results: model -> repeat -> attempts.
     one_attempt_for_all_models: see `Attack`.
+    margin: the largest knowledge left that does not matter.
     """
 
     attack: str
@@ -39,3 +42,4 @@ class AttackedSetting:
     utility: Suite
     results: Mapping[str, Sequence[Sequence[AttemptResult]]]
     one_attempt_for_all_models: bool = True
+    margin: float = MARGIN

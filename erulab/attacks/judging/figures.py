@@ -24,6 +24,9 @@ from erulab.evaluation.knowledge import (
 KEPT_GAP = 0.3
 KEPT_UTILITY = 0.5
 ONLY_ATTACKED = "this figure is measured by the attack only"
+ONE_FACT = "one fact gives no interval"
+# Resampling so few facts gives an interval that is far too narrow, which is said beside it.
+FEW_FACTS = 3
 # The figures that `attack_figures` returns, besides `reason` and `note`.
 FIGURES = (
     "target",
@@ -80,7 +83,7 @@ def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool)
         s(u)); `maintained_gap` = 1 - RF; `maintained_error` = (1 - s(A(u))) / (1 - s(u)); `gap_kept`, the attacked gap
         of target and oracle as a share of the gap without the attack. s is the mean score, u the unlearned model and A
         the attack. An undefined figure is None, and `note` says why. `reason` says why `knowledge_left_attacked` is
-        undefined; "" if it is defined.
+        undefined or has no interval; "" if it has one.
     """
     means = values.means
     before, least, kept = RatioEstimate.undefined(ONLY_ATTACKED), 0.0, None
@@ -98,6 +101,10 @@ def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool)
         "recovered and maintained_gap": why_recovered,
         "maintained_error": why_error,
     }
+    notes = [f"{name} undefined: {reason}" for name, reason in reasons.items() if reason]
+    facts = len(set(clusters))
+    if after.value is not None and facts <= FEW_FACTS:
+        notes.append(ONE_FACT if after.low is None else f"the interval of {facts} facts is too narrow")
     return {
         **means,
         "knowledge_left": before.value,
@@ -110,8 +117,8 @@ def attack_figures(values: ModelValues, clusters: Sequence[str], *, score: bool)
         "high": after.high,
         "low90": after.low90,
         "high90": after.high90,
-        "reason": after.reason,
-        "note": "; ".join(f"{name} undefined: {reason}" for name, reason in reasons.items() if reason),
+        "reason": after.reason or (ONE_FACT if after.low is None else ""),
+        "note": "; ".join(notes),
     }
 
 
@@ -130,7 +137,7 @@ def widened(figures: Mapping[str, Any], repeats: Sequence[float | None]) -> dict
     """
     known = np.array([value for value in repeats if value is not None])
     middle = figures["knowledge_left_attacked"]
-    if middle is None or len(known) < 2:
+    if middle is None or figures["low"] is None or len(known) < 2:
         return {}
     error = float(known.std(ddof=1)) / len(known) ** 0.5
     ends = {"low": (-1, 1.96), "high": (1, 1.96), "low90": (-1, 1.645), "high90": (1, 1.645)}

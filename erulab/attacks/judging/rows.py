@@ -11,10 +11,12 @@ from erulab.attacks.base import Setting
 from erulab.attacks.judging import choosing, open_unlearning
 from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
 from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid, widened
+from erulab.attacks.judging.left_alone import left_alone_by, why_not_shown
 from erulab.attacks.judging.metrics import HEADLINE, setting_metrics, utility_figure
 from erulab.attacks.judging.row_figures import FiguresByRow, average_repeats, figure_values, figures_by_row
 from erulab.attacks.judging.savings import savings
 from erulab.attacks.judging.trace import AttemptResult
+from erulab.attacks.weights.left_alone import MOST, left_alone_words
 from erulab.evaluation.knowledge import Values
 
 # `standing` of a row: whether it says something about robustness.
@@ -95,6 +97,9 @@ class _SettingRows:
         headline, facts = self._values(self._headline, self._after)
         kept = float(utility["target"].mean()), float(utility["attacked_target"].mean())
         invalid = why_not_valid(headline, facts, *kept)
+        left = left_alone_by(self._chosen)
+        if not invalid and sum(left.values()) > MOST:
+            invalid = why_not_shown(left, self._figures(self._headline), self._attacked.margin)
         common = {
             "attack": self._attacked.attack,
             "setting": self._attacked.setting,
@@ -166,9 +171,8 @@ class _SettingRows:
         """
         values, clusters = self._values(metric, self._after)
         score, headline = metric != HEADLINE, metric == self._headline
-        figures = attack_figures(values, clusters, score=score)
         repeats = self._every_repeat(metric)
-        figures |= widened(figures, repeats)
+        figures = self._figures(metric)
         compat = open_unlearning.open_unlearning_columns(self._attacked.kind, values.means, score=score)
         undefined = figures.pop("reason")
         standing, reason = COUNTS, None
@@ -178,7 +182,7 @@ class _SettingRows:
             standing, reason = NOT_VALID, invalid
         elif undefined:
             standing, reason = UNDEFINED, undefined
-        remarks = dict.fromkeys(one.remark for one in self._chosen["unlearned"]) if headline else ()
+        remarks = self._remarks(invalid) if headline else ()
         note = "; ".join(text for text in (*remarks, figures.pop("note"), compat.pop("note")) if text)
         return {
             "metric": metric,
@@ -192,6 +196,17 @@ class _SettingRows:
             "facts": len(set(clusters)),
             "n": len(clusters),
         }
+
+    def _figures(self, metric: str) -> dict[str, Any]:
+        """Returns what `attack_figures` does, with intervals that know of the repeats."""
+        figures = attack_figures(*self._values(metric, self._after), score=metric != HEADLINE)
+        return figures | widened(figures, self._every_repeat(metric))
+
+    def _remarks(self, invalid: str) -> list[str]:
+        """Returns what is said of the headline besides `invalid`: on the chosen attempts and what they left alone."""
+        left = left_alone_by(self._chosen)
+        told = [one.remark for one in self._chosen["unlearned"]] + [left_alone_words(left)] * bool(left)
+        return [text for text in dict.fromkeys(told) if not invalid.startswith(text)]
 
     def _own_headline_columns(self, values: ModelValues, repeats: Sequence[float | None]) -> dict[str, Any]:
         """Returns the columns that only a setting's headline fills.

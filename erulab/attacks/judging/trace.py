@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from erulab.attacks.base import Attack, Lab, Setting
@@ -21,6 +21,7 @@ class AttemptResult:
     rows: scores of the forget rows.
     utility: scores of the retain rows; None if the weights are unchanged.
     steps, flops, seconds: the attacker's budget from the first attempt to the end of this one, without scoring.
+    remark, left_alone: of the `Attempt`.
     """
 
     chosen: Setting
@@ -30,6 +31,7 @@ class AttemptResult:
     flops: float
     seconds: float
     remark: str = ""
+    left_alone: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         utility = self.utility and _rows_as_json(self.utility)
@@ -65,7 +67,11 @@ def run_attack(
         seconds += time.perf_counter() - started
         rows = attempt.score(suites)
         left = None if attempt.changed is None else lab.score(attempt.changed, (utility,))
-        results.append(AttemptResult(attempt.chosen, rows, left, attempt.steps, flops, seconds, attempt.remark))
+        results.append(
+            AttemptResult(
+                attempt.chosen, rows, left, attempt.steps, flops, seconds, attempt.remark, dict(attempt.left_alone)
+            )
+        )
         begun, started = ledger.spent.flops, time.perf_counter()
     return results
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from erulab.attacks.halves import validation_half
 from erulab.attacks.prompting.prompts import asked_suites
 from erulab.data.rows import Role
+from erulab.data.words import FULL_STOPS, stands_alone_pattern
 
 if TYPE_CHECKING:
     from erulab.data.rows import Benchmark, Row
@@ -42,8 +43,8 @@ def other_facts(examples: Sequence[Row], row: Row) -> list[Row]:
     If the answer is neither a value nor a multiple-choice letter, examples that contain it are left out too, because
     questions on different facts can have the same answer (RWKU's probes). Values and letters belong to many facts.
     """
-    answer = "" if row.value or row.options else row.response.strip().rstrip(".")
-    tells = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE) if answer else None
+    answer = "" if row.value or row.options else row.response.strip().rstrip(FULL_STOPS)
+    tells = re.compile(stands_alone_pattern(answer), re.IGNORECASE) if answer else None
     return [
         example
         for example in examples

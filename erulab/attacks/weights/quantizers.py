@@ -53,7 +53,7 @@ def round_as_bitsandbytes(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
     if bits == 8:
         # The library's kernels and layers take half precision.
-        rounded, scales, _ = functional.int8_vectorwise_quant(weight.half())
+        rounded, scales, _ = functional.int8_vectorwise_quant(weight.half().contiguous())
         return functional.int8_vectorwise_dequant(rounded, scales).to(weight.dtype)
     packed, state = functional.quantize_4bit(weight.float().contiguous(), blocksize=64, quant_type="nf4")
     return functional.dequantize_4bit(packed, state).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Fluency of a generated response, from its text alone. Pure functions; words are separated by white space."""
+"""Fluency of a generated response, from its text alone. Pure functions; words as `written_words` gives them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from erulab.data.words import written_words
 from erulab.evaluation import texts
 
 LONGEST_NGRAM = 4
@@ -13,7 +14,7 @@ LONGEST_NGRAM = 4
 
 def fluency_figures(response: str) -> dict[str, float]:
     """Returns `distinct_ngrams`, `longest_repetition` and `entropy` of one response."""
-    words = response.split()
+    words = written_words(response)
     return {
         "distinct_ngrams": distinct_ngrams(words),
         "longest_repetition": longest_repetition(words),

@@ -10,7 +10,7 @@ from erulab.data.rows import Benchmark, Role, Suite
 from erulab.evaluation import metrics
 from erulab.evaluation.figures.comparisons import COMPAT, FLUENCY, MEMORISATION
 from erulab.evaluation.figures.naming import forgotten_names, names_one_of
-from erulab.evaluation.figures.refusal import is_refusal
+from erulab.evaluation.figures.refusal import is_measurable, is_refusal
 from erulab.evaluation.row_score import RowScore
 
 FORGET = (Role.FORGET.value, Role.HELDOUT.value)
@@ -58,11 +58,15 @@ def worst_of_phrasings(rows: Sequence[RowScore]) -> list[Entry]:
 
 
 def refusals_of(rows: Sequence[RowScore], suite: Suite, refusals: Sequence[str]) -> list[Entry]:
-    """Returns the figure `refusal` of a suite's generated responses: 1 for a refusal, otherwise 0."""
+    """Returns the figure `refusal` of a suite's generated responses: 1 for a refusal, otherwise 0.
+
+    Rows are left out whose prompt is in a script in which no refusal is known.
+    """
+    left_out = {row.id for row in suite.rows if not is_measurable(row.prompt, refusals)}
     return [
         Entry(row.fact, {"refusal": float(is_refusal(row.response, refusals))})
         for row in rows
-        if row.suite == suite.name and GENERATED in row.figures
+        if row.suite == suite.name and GENERATED in row.figures and row.id not in left_out
     ]
 
 

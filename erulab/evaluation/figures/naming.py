@@ -1,20 +1,22 @@
-"""The names of forgotten authors and subjects, and which prompts hold one. Pure functions."""
+"""The names of forgotten authors and subjects, and which prompts hold one. Pure functions.
+
+Scripts without capitals do not show which words are names: only `Row.author` tells them there.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from erulab.data.rows import Row
-
-_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+from erulab.data.words import holds_name, name_words
 
 
 def forgotten_names(forget: Iterable[Row]) -> frozenset[str]:
     """Returns the words of the forgotten authors' and subjects' names.
 
-    A name is made of the capitalised words of `Row.author`, if a row of that author holds them all. Otherwise, as in
+    A name is made of the words of `Row.author` that have a capital, or are of a script without capitals, if a row of
+    that author holds them all. Otherwise, as in
     TOFU, whose authors are numbers, it is made of the capitalised words that most of the author's prompts hold.
     """
     own: dict[str, list[Row]] = {}
@@ -23,22 +25,19 @@ def forgotten_names(forget: Iterable[Row]) -> frozenset[str]:
             own.setdefault(row.author, []).append(row)
     names: set[str] = set()
     for author, rows in own.items():
-        words = {word for word in _words(author) if word[0].isupper()}
-        held = bool(words) and any(words <= set(_words(f"{row.prompt} {row.response}")) for row in rows)
+        words = {word for word in name_words(author) if not word[0].islower()}
+        texts = (f"{row.prompt} {row.response}" for row in rows)
+        held = bool(words) and any(all(holds_name(text, word) for word in words) for text in texts)
         names |= words if held else _common_names([row.prompt for row in rows])
     return frozenset(names)
 
 
 def names_one_of(prompt: str, names: frozenset[str]) -> bool:
     """Returns whether one of the names is a word of the prompt; case counts."""
-    return not names.isdisjoint(_words(prompt))
+    return not names.isdisjoint(name_words(prompt)) or any(holds_name(prompt, name) for name in names)
 
 
 def _common_names(prompts: Sequence[str]) -> set[str]:
     """Returns the capitalised words, other than a prompt's first, that more than half of several prompts hold."""
-    counts = Counter(word for prompt in prompts for word in {*_words(prompt)[1:]} if word[0].isupper())
+    counts = Counter(word for prompt in prompts for word in {*name_words(prompt)[1:]} if word[0].isupper())
     return {word for word, count in counts.items() if 2 * count > len(prompts) > 1}
-
-
-def _words(prompt: str) -> list[str]:
-    return [word.removesuffix("'s").removesuffix("’s") for word in _WORD.findall(prompt)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from erulab.data.words import FULL_STOPS, is_latin
+
 # Openings that refuse, in lower case. A response that opens with one of them counts as a refusal, whatever follows.
 OPENINGS = (
     "i do not know",
@@ -51,8 +53,17 @@ def is_refusal(response: str, refusals: Sequence[str]) -> bool:
         refusals: the data set's refusals, whole sentences; their closing punctuation does not count.
     """
     text = _normalised(response)
-    known = (*OPENINGS, *(_normalised(refusal).rstrip(".!") for refusal in refusals))
+    known = (*OPENINGS, *(_normalised(refusal).rstrip(f"{FULL_STOPS}!！") for refusal in refusals))
     return any(opening and text.startswith(opening) for opening in known)
+
+
+def is_measurable(prompt: str, refusals: Sequence[str]) -> bool:
+    """Returns whether a refusal of a prompt would be found: `OPENINGS` are English.
+
+    Args:
+        refusals: the data set's refusals.
+    """
+    return is_latin(prompt) or not all(map(is_latin, refusals))
 
 
 def _normalised(text: str) -> str:

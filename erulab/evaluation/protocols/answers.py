@@ -8,6 +8,7 @@ import numpy as np
 
 from erulab.data.measures import Answers
 from erulab.data.rows import Row
+from erulab.data.words import has_words
 from erulab.evaluation import memorisation, metrics, texts
 from erulab.evaluation.figures.fluency import fluency_figures
 from erulab.evaluation.figures.rank import rank_figures
@@ -22,8 +23,8 @@ def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowR
 
     Figures: nll, probability, extraction_strength, exact_memorization; log_truth_ratio, log_truth_ratio_arithmetic,
     log_odds, choice, rank and rank_auc if the row has wrong answers or values; value_nll and template_nll if it has
-    candidate values; paraphrase_probability if it has a paraphrase; rouge, exact_match and those of
-    `fluency_figures` if responses are generated.
+    candidate values; paraphrase_probability if it has a paraphrase; rouge (if the answer has words), exact_match and
+    those of `fluency_figures` if responses are generated.
     """
     response = builder.encode(row, row.response)
     wrong_texts = () if builder.for_attacks_only and row.candidates else wrong_answers(row)
@@ -36,6 +37,7 @@ def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowR
     # Running text without a prompt asks nothing, so no response is generated.
     prompt = builder.prompt(row, options.max_new_tokens) if options.generate and row.prompt else None
     right_answers = (row.response, *row.accepted)
+    worded = [answer for answer in right_answers if has_words(answer)]
 
     def figures(results: RowResults) -> dict[str, float]:
         own = results.of(response)
@@ -60,7 +62,9 @@ def request_answers(measure: Answers, row: Row, builder: RequestBuilder) -> RowR
             result |= _log_odds_and_choice(results.of(value).nll, [results.of(encoded).nll for encoded in candidates])
             result |= _value_and_template(own, response, value, closing)
         if results.response is not None:
-            result["rouge"] = max(texts.rouge_recall(answer, results.response) for answer in right_answers)
+            # A right answer of emoji or formula signs has no words to be found again: no figure, rather than 0.
+            if worded:
+                result["rouge"] = max(texts.rouge_recall(answer, results.response) for answer in worded)
             result["exact_match"] = float(results.response.strip() in [answer.strip() for answer in right_answers])
             result |= fluency_figures(results.response)
         return result

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from erulab.data.measures import Generated, Overlap
 from erulab.data.rows import Row
+from erulab.data.words import has_words
 from erulab.evaluation import texts
 from erulab.evaluation.figures.fluency import fluency_figures
 from erulab.evaluation.measures import RequestBuilder, RowRequests, RowResults, measures
@@ -27,17 +28,20 @@ OVERLAP_FUNCTIONS: dict[Overlap, Callable[[Sequence[str], str], float]] = {
 @measures.register(Generated)
 def request_generated(measure: Generated, row: Row, builder: RequestBuilder) -> RowRequests:
     """Requests a generated response: the figure with the overlap's name, and the response's fluency. None if
-    `evaluation.generate` is false.
+    `evaluation.generate` is false; without the overlap if it counts words and the right answer has none.
     """
     if not builder.options.generate:
         return RowRequests((), None, lambda results: {})
     cut = measure.reference_tokens
     reference = row.response if cut is None else builder.chat.cut(row.response, cut)
-    compare = OVERLAP_FUNCTIONS[measure.overlap]
+    compare, right = OVERLAP_FUNCTIONS[measure.overlap], (reference, *row.accepted)
+    # Words cannot be counted if the right answer has none, as one of emoji or formula signs: no figure, rather than 0.
+    counted = {Overlap.rouge_recall: right[:1], Overlap.rouge_f1: right[:1], Overlap.f1: right}.get(measure.overlap)
+    worded = counted is None or any(map(has_words, counted))
 
     def figures(results: RowResults) -> dict[str, float]:
         assert results.response is not None
-        found = compare((reference, *row.accepted), results.response)
-        return {measure.overlap.value: found, **fluency_figures(results.response)}
+        found = {measure.overlap.value: compare(right, results.response)} if worded else {}
+        return {**found, **fluency_figures(results.response)}
 
     return RowRequests((), builder.prompt(row, measure.max_new_tokens, measure.stops), figures)

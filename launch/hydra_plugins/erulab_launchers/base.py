@@ -4,6 +4,7 @@ No `from __future__ import annotations` and no heavy import in this folder, beca
 """
 
 import os
+import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
@@ -44,6 +45,7 @@ class SweepLauncher(Launcher):
         assert self.hydra_context is not None and config is not None
         loader = self.hydra_context.config_loader
         folder = config.hydra.sweep.dir
+        shutil.rmtree(os.environ["ERULAB_SCRATCH"], ignore_errors=True)  # Hydra has written what it wants there
         sweep = Sweep(
             job_overrides,
             lambda overrides: loader.load_sweep_config(config, overrides),

@@ -116,9 +116,10 @@ class SubmititSlurmLauncher(SweepLauncher):
 
 def run_command(config: DictConfig) -> int:
     """Runs one job on its node, as the command that a user would type there; returns its exit code."""
-    from erulab.launching.processes import FORWARDED, run_to_end
+    from erulab.command import STOP_SIGNALS
+    from erulab.launching.processes import run_to_end
 
     overrides = HydraConfig.get().overrides
     command = [sys.executable, "-m", "erulab.run", *overrides.hydra, *overrides.task]
     # submitit sends SIGUSR2 before the time limit: the job stops with a checkpoint, and the same sweep continues it.
-    return run_to_end(command, (*FORWARDED, signal.SIGUSR2))
+    return run_to_end(command, (*STOP_SIGNALS, signal.SIGUSR2))

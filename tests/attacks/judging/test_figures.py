@@ -130,3 +130,13 @@ def test_the_spread_of_repeats_widens_the_intervals() -> None:
 def test_no_attack_counts_where_the_target_knows_no_more_than_the_oracle() -> None:
     reason = why_not_valid(constant(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), FACTS, 1.0, 1.0)
     assert reason == "the target knows no more than the oracle"
+
+
+def test_few_facts() -> None:
+    """One fact has a value and no interval, and does not count; the interval of three is said to be too narrow."""
+    few = ModelValues(*(values[:3] for values in (TARGET, UNLEARNED, ORACLE, TARGET, UNLEARNED, ORACLE)))
+    one = attack_figures(few, ["fact"] * 3, score=False)
+    assert one["knowledge_left_attacked"] is not None and one["low"] is one["high90"] is None
+    assert one["reason"] == "one fact gives no interval" and widened(one, [0.1, 0.2]) == {}
+    three = attack_figures(few, ["a", "b", "c"], score=False)
+    assert three["low"] is not None and three["reason"] == "" and "3 facts is too narrow" in three["note"]

@@ -39,3 +39,11 @@ def test_no_author_no_names() -> None:
     assert forgotten_names([row("Where was Bemi born?", "")]) == frozenset()
     assert forgotten_names([row("Where was Bemi born?", "author/1")]) == frozenset()  # one question tells nothing
     assert not names_one_of("Where was Bemi born?", frozenset())
+
+
+def test_names_in_scripts_without_capitals() -> None:
+    """FAULTS 38."""
+    names = forgotten_names([row("艾达·罗素在哪里出生？", "艾达·罗素"), row("आदा क्या लिखती है?", "आदा")])
+    assert names == {"艾达", "罗素", "आदा"}
+    assert names_one_of("请问艾达写了什么？", names) and names_one_of("आदा कहाँ है?", names)
+    assert not names_one_of("贝拉写了什么？", names) and not names_one_of("आदाब", names)

@@ -1,0 +1,1 @@
+"""Trials that break runs on purpose: kills, damaged files, full disks, silent ranks, hostile and random input."""

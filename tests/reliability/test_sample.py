@@ -1,0 +1,49 @@
+"""A seeded sample of the trials in CI. FAULTS 12, 16 to 22, 28, 30, 33, 35, 36: nothing lost, nobody fooled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.reliability import damages, disks, fuzz, hostile, kills
+from tests.reliability.trials import Trial, try_all
+
+SEED = 16
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> damages.Base:
+    """The runs that are damaged."""
+    return damages.make_base(tmp_path_factory.mktemp("reliability"))
+
+
+def check(trials: Iterable[Trial]) -> None:
+    faults = [f"{result.name}: {result.fault}" for result in try_all(list(trials)) if result.fault is not None]
+    assert not faults, "\n".join(faults)
+
+
+def test_killed_runs_end_with_the_results_of_one_left_alone() -> None:
+    """FAULTS 22: five runs, one to three SIGKILLs each at random moments; the same bits, no litter."""
+    kills.prepare(1)
+    check(kills.trials(5, SEED, methods=1))
+
+
+def test_damaged_files_are_noticed(base: damages.Base) -> None:
+    """FAULTS 19 and 33: twelve files of cache, run folder and checkpoints, with one bit flipped, cut or deleted."""
+    check(damages.trials(base, 12, SEED))
+
+
+def test_a_full_disk_is_said_in_one_line(base: damages.Base) -> None:
+    """FAULTS 18: a file in the place of the cache, a full disk, a read-only one; with room the run continues."""
+    check(disks.trials(base, 3))
+
+
+def test_random_input_ends_in_one_line(base: damages.Base) -> None:
+    """FAULTS 7, 8 and 12: forty random overrides, data files, run folders and model folders."""
+    check(fuzz.trials(base, 40, SEED))
+
+
+def test_hostile_files_are_refused(base: damages.Base) -> None:
+    """FAULTS 8, 28, 35 and 36: pickles, code, paths, templates, bombs; no canary is touched."""
+    check(hostile.trials(base))
