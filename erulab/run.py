@@ -23,8 +23,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from erulab.config.command_line import check_flags
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
-from erulab.config.messages import USER_ERRORS, exit_with_line
+from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
 from erulab.launching.exit_code import record_code, recorded_code
@@ -63,13 +64,17 @@ def cli() -> int:
         for flag, value in zip(sys.argv[1:], sys.argv[2:], strict=False):
             if flag in OWN_CONF_FLAGS:
                 use_own_conf(value)
-        if {"--multirun", "-m"} & {*sys.argv} and {"--cfg", "-c"} & {*sys.argv}:
-            raise ConfigError("--cfg shows the config of one run: leave out -m, and name one value for each key")
+        check_flags(sys.argv[1:])
         prepare_command_line(sys.argv[1:])
         with scratch_named(), machine_faults_named():
             main()
     except USER_ERRORS as error:
         return exit_with_line(error)
+    except Exception as error:
+        line = composing_fault(error)
+        if line is None:
+            raise
+        return exit_with_line(ConfigError(line))
     except KeyboardInterrupt:  # before a worker runs; afterwards launching.workers handles signals
         print(STOPPED_LINE, file=sys.stderr)
         return Interrupted.code

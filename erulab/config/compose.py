@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from erulab import registry
+from erulab.config.messages import composing_fault
 from erulab.config.rules import check_config
 from erulab.config.text_rules import check_overrides, check_texts
 from erulab.errors import ConfigError, ErulabError
@@ -120,8 +121,14 @@ def compose_config(overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: as `resolve`; HydraException, OmegaConfBaseException, yaml.YAMLError: see `config.messages`.
     """
     prepare_command_line(overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra_compose("run", list(overrides), return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose("run", list(overrides), return_hydra_config=True)
+    except Exception as error:
+        line = composing_fault(error)
+        if line is None:
+            raise
+        raise ConfigError(line) from None
     return resolve_composed(composed, overrides)
 
 

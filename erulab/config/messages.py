@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import traceback
+from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from erulab import registry
+from erulab.config.other_names import same_option, same_trainer
 from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.redaction import redacted_text
@@ -27,11 +30,30 @@ def exit_with_line(error: Exception) -> int:
     return code
 
 
+def composing_fault(error: BaseException) -> str | None:
+    """Returns the line about an error that Hydra or OmegaConf raised by accident; None for a fault of erulab.
+
+    They answer some command lines (`~stages.0`) with a TypeError or AssertionError of their own code.
+    """
+    if isinstance(error, (*USER_ERRORS, OSError)) or not isinstance(error, Exception):
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not {"hydra", "omegaconf", "antlr4"} & {*Path(frames[-1].filename).parts}:
+        return None
+    said = (str(error).splitlines() or [""])[0]
+    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"the command line cannot be composed ({what}); type KEY=VALUE, and whole lists: stages=[target,oracle]"
+
+
 def error_line(error: Exception) -> str:
     """Returns what went wrong while composing, for the person who typed the command."""
     if isinstance(error, MissingConfigException):
         return _unknown_option(error)
     if isinstance(error, OverrideParseException):
+        key, _, value = str(error.override).partition("=")
+        if "~/" in value:
+            home = value.replace("~/", "$HOME/")
+            return f"{error.override!r} cannot be read: ~ is no folder behind =; type {key}={home}"
         return f"{error.override!r} cannot be read; type KEY=VALUE, special characters in quotes: KEY='\"a b\"'"
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -60,6 +82,9 @@ def _unknown_option(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "")
     group, _, name = missing.rpartition("/")
     options = sorted(error.options or [])
+    same = same_trainer(name) if group == "trainer" else None
+    if same is not None:
+        return f"{group}={name[:60]!r} is unknown: trainers of open-unlearning are methods here; type {same}"
     if missing.startswith("experiment/"):  # recipes lie in subfolders, and Hydra lists only one of these
         group, _, name = missing.partition("/")
         folders = [folder / group for folder in registry.conf_folders()]
@@ -75,6 +100,9 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 def _unknown_group(group: str) -> str:
     known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep"]
+    same = same_option(group)
+    if same is not None and group not in known:
+        return f"unknown key {group}; type {same}{'' if '=' in same.split()[-1] else '=VALUE'}"
     return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
 
 
@@ -84,6 +112,9 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
         return _unknown_group(name)
     kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
     fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
+    same = same_option(name)
+    if same is not None and name not in fields and same.split(" ")[-1].partition("=")[0] != f"{parent}.{name}":
+        return f"unknown key {parent}.{name}; type {same}{'' if '=' in same.split()[-1] else '=VALUE'}"
     known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
     others = _others_with(parent, name)
     return f"unknown key {parent}.{name}{'' if others else did_you_mean(name, fields)}{known}{others}"

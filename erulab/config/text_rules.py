@@ -25,12 +25,19 @@ def check_overrides(overrides: Iterable[str]) -> None:
         ConfigError: the override, and what to type instead.
     """
     for override in overrides:
-        group, equals, value = override.partition("=")
-        if equals and not group:
+        key, equals, value = override.partition("=")
+        _check_own_node(key, value)
+        if key.startswith("~") and key.rpartition(".")[2].isdecimal():
+            whole = key[1:].rpartition(".")[0]
+            raise ConfigError(f"{override}: an item of a list cannot be taken out; type the whole list: {whole}=[...]")
+        group = key.removeprefix("+").partition("@")[0]  # method@method.first=npo chooses for another place
+        if "\0" in key or len(key.encode(errors="surrogatepass")) > LONGEST:
+            raise ConfigError(f"{key[:40]!r}... is no key: it is too long or holds a NUL character; type KEY=VALUE")
+        if equals and not key:
             raise ConfigError(f"{override!r} names no key; type KEY=VALUE")
         if not equals or group not in (*GROUPS, *OTHER_GROUPS):
             continue
-        if group in GROUPS and value.strip() in ("null", ""):
+        if group in GROUPS and group == key and value.strip() in ("null", ""):
             names = ", ".join(["none"] * (group in LIST_GROUPS) + GROUPS[group].names())
             raise ConfigError(f"{override}: {group} is required; type {group}=NAME, one of: {names}")
         for name in re.split(r"[\[\],\s'\"]+", value):
@@ -58,6 +65,8 @@ def check_texts(values: dict[str, Any]) -> None:
             raise ConfigError(f"{key}: _target_ would run code that a config names; refused outside hydra's node")
         if not isinstance(value, str):
             continue
+        if value.startswith("~/"):
+            raise ConfigError(f"{key}={value}: ~ is no folder behind =; type {key}=$HOME{value[1:]}")
         if "\0" in value:
             raise ConfigError(f"{key} holds a NUL character, which no name or path can")
         if any(len(part.encode(errors="surrogatepass")) > LONGEST for part in value.split("/")):
@@ -76,6 +85,20 @@ def check_texts(values: dict[str, Any]) -> None:
                 f"{key} looks like a secret (its value is not shown); configs are written to files, so set it in the "
                 "environment instead: WANDB_API_KEY, HF_TOKEN"
             )
+
+
+def _check_own_node(key: str, value: str) -> None:
+    """Refuses values of Hydra's own node that it answers with a traceback."""
+    if key == "hydra.sweeper.max_batch_size" and not re.fullmatch(r"null|[1-9]\d{0,8}", value):
+        raise ConfigError(f"{key} must be a whole number > 0 or null, got {value}; leave it out to run all jobs")
+    if key not in ("hydra.run.dir", "hydra.sweep.dir"):
+        return
+    if "\0" in value:
+        raise ConfigError(f"{key} holds a NUL character, which no name or path can")
+    if any(len(part.encode(errors="surrogatepass")) > LONGEST for part in value.split("/")):
+        raise ConfigError(f"{key} holds a name of more than {LONGEST} bytes: {value[:40]}...; give a shorter one")
+    if value.startswith("~/"):
+        raise ConfigError(f"{key}={value}: ~ is no folder behind =; type {key}=$HOME{value[1:]}")
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from erulab.launching import engine_choice, generator_choice, hosts, machine, wo
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
+from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
@@ -101,17 +102,29 @@ def is_finished(job: Job) -> bool:
         return False
     now = config_to_dict(job.config)
     # The folder's key holds the rest.
-    return all(before.get(part) == now[part] for part in ("attack", "stages", "report", "artifacts", "evaluation"))
+    same = all(before.get(part) == now[part] for part in ("attack", "stages", "report", "artifacts", "evaluation"))
+    return same and has_results(job.rundir, job.config)
 
 
 def _check_same_run(job: Job) -> None:
-    """Raises ConfigError if a folder that the user names holds a run with other settings."""
+    """Refuses a folder that holds a run with other settings, or whose run.yaml is damaged.
+
+    Raises:
+        ConfigError: the folder, and what to type. A damaged run.yaml in a folder that erulab named is written anew,
+            because the folder's name says which run it holds.
+    """
     if not job.rundir.run_yaml.is_file():
         return
     try:
         before = folder_key(load_config(job.rundir.run_yaml))
-    except ErulabError:
-        before = "unreadable"
+    except ErulabError as error:
+        if job.rundir.path.name.partition("-")[2].startswith(job.key):
+            print(f"{error}; it is written anew", file=sys.stderr, flush=True)
+            return
+        raise ConfigError(
+            f"{job.rundir.path} cannot be continued, its settings are unreadable ({error}); if it holds this run, "
+            f"delete {job.rundir.run_yaml}, or name another folder with hydra.run.dir="
+        ) from None
     if before != job.key:
         raise ConfigError(
             f"{job.rundir.path} holds a run with other settings (see its run.yaml); name another folder with "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
-from erulab.errors import ErulabError
+from erulab.errors import ConfigError, ErulabError
 from erulab.faults import machine_faults_named
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
@@ -85,6 +85,10 @@ class Sweep:
         Raises:
             ErulabError: a job cannot run; the message names it and says why.
         """
+        if not typed:
+            raise ConfigError(
+                "the sweep has no jobs: a key has no values, as in seed=range(0,0); type values, such as seed=0,1"
+            )
         plans = _give_own_folders([_plan_task(number, list(one), compose, gpus) for number, one in enumerate(typed)])
         tasks: dict[str, Task] = {}
         for overrides, job in zip(typed, plans, strict=True):

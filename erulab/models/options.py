@@ -37,9 +37,9 @@ class LoraOptions:
         return Adapters(self.rank, tuple(self.targets or ()))
 
     def __post_init__(self) -> None:
-        require_not_negative("rank", self.rank)
-        require_positive("alpha", self.alpha)
-        require(self.targets != [], "targets", "null for all linear layers, or names of some", self.targets)
+        require_not_negative("lora.rank", self.rank)
+        require_positive("lora.alpha", self.alpha)
+        require(self.targets != [], "lora.targets", "null for all linear layers, or names of some", self.targets)
 
 
 @dataclass

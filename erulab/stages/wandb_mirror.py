@@ -42,6 +42,8 @@ class WandbMirror:
         os.environ.setdefault("WANDB_SILENT", "true")
         # wandb's error reports delay the end of a process by 20 s if the network drops them.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        if os.environ.get("WANDB_MODE") == "":  # wandb would refuse it
+            del os.environ["WANDB_MODE"]
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         if not self._start(mode, tracker, config) and mode == "online":
             self._release()

@@ -98,6 +98,10 @@ def read_study(file: Path) -> Study | FigureStudy:
         study: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), loaded))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: {error_line(error)}") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{file}: nested without an end; an alias (*name) may not stand inside its own anchor"
+        ) from None
     except ValueError as error:  # __post_init__, or no UTF-8
         raise ConfigError(f"{file}: {error}") from error
     assert isinstance(study, Study | FigureStudy)

@@ -20,6 +20,7 @@ from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
 from erulab.launching.folder_key import folder_key
 from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.rundir import RunDir
+from tests.launching.conftest import write_results
 
 
 def key(*overrides: str) -> str:
@@ -274,6 +275,8 @@ def test_finished_is_with_the_same_attacks_and_stages(here: Path) -> None:
     assert not is_finished(done)
     save_config(done.config, done.rundir.run_yaml)
     done.rundir.write_json(done.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
+    assert not is_finished(done)
+    write_results(done.rundir)
     assert is_finished(done)
     assert is_finished(job("attack=quantize", "tracker=none"))
     assert not is_finished(job("attack=quantize", "rerun=true"))
@@ -289,6 +292,7 @@ def test_a_damaged_folder_is_not_finished(name: str, damage: bytes | None, here:
     job.rundir.make()
     save_config(job.config, job.rundir.run_yaml)
     job.rundir.write_json(job.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
+    write_results(job.rundir)
     assert is_finished(job)
     (here / "mine" / name).unlink()
     if damage is not None:

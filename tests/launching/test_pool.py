@@ -24,7 +24,7 @@ from erulab.launching.machine import GPU
 from erulab.launching.sweep import Task
 from tests.commands import Answer
 
-POOL = ("-m", "hydra/launcher=gpu_pool", "method=npo", "attack=none", "engine=local")
+POOL = ("-m", "hydra/launcher=gpu_pool", "method=npo", "attack=none", "engine=local", "stages=[target]")
 # Each leaves when it worked and with which GPUs; beta 0.2 fails.
 BODY = """
 started = time.time()

@@ -26,6 +26,10 @@ model = {"forget/probability": 0.1, "retain/probability": 0.9}
 (folder / "attacks.json").write_text("[]")
 (folder / "stages.json").write_text(json.dumps({s: {"key": "k", "seconds": 1.0, "from_cache": False, "done": True}
                                                 for s in ("target", "oracle", "unlearn", "evaluate")}))
+(folder / "model").mkdir(exist_ok=True)
+(folder / "model" / "config.json").write_text("{}")
+head = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+(folder / "model" / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"1234")
 end(0)
 """
 
@@ -141,3 +145,48 @@ def test_a_single_run_takes_the_folder_it_is_given(
     refused = command("method=ga", "attack=none", "hydra.run.dir=mine")
     assert refused.code == 2
     assert "mine holds a run with other settings" in refused.err
+
+
+def damaged(folder: Path, what: str) -> None:
+    """Does to a finished run what a bad disk or a hasty hand does."""
+    weights = folder / "model" / "model.safetensors"
+    if what == "scores deleted":
+        (folder / "scores.json").unlink()
+    elif what == "scores cut":
+        (folder / "scores.json").write_bytes((folder / "scores.json").read_bytes()[:20])
+    elif what == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif what == "model deleted":
+        weights.unlink()
+    else:
+        (folder / "run.yaml").write_bytes(b"a: [\xff")
+
+
+@pytest.mark.parametrize("what", ["scores deleted", "scores cut", "weights cut", "model deleted", "run.yaml damaged"])
+def test_a_finished_run_that_was_damaged_is_run_again(
+    what: str, command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    """FAULTS 33: a sweep believes exit.json only while what the run made is there."""
+    typed = ("-m", "method=npo", "method.beta=0.1,0.3", "attack=none")
+    assert command(*typed).code == 0
+    assert command(*typed).out.count("finished before") == 2 and ran() == 2
+    folder = min((here / "outputs" / "fictitious").iterdir())
+    damaged(folder, what)
+    again = command(*typed)
+    assert again.code == 0 and ran() == 3
+    assert again.out.count("finished before") == 1
+    assert ("is written anew" in again.err) is (what == "run.yaml damaged")
+    assert command(*typed).out.count("finished before") == 2
+
+
+def test_a_damaged_run_yaml_is_named_where_the_user_named_the_folder(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    """FAULTS 33: erulab cannot know which run a folder of another name holds."""
+    typed = ("method=npo", "attack=none", "hydra.run.dir=mine")
+    assert command(*typed).code == 0
+    (here / "mine" / "run.yaml").write_text("a: [")
+    refused = command(*typed)
+    assert refused.code == 2 and ran() == 1
+    (line,) = refused.err.splitlines()
+    assert "mine cannot be continued, its settings are unreadable" in line and "delete mine/run.yaml" in line
