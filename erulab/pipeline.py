@@ -30,6 +30,7 @@ from erulab.stages import attack, checks, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.kept_texts import kept_texts
 from erulab.stages.measuring import measure_models
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
@@ -166,7 +167,8 @@ class Pipeline:
             for sample in shown_alternatives(request.alternatives, request.forget, count)
         ]
         if shown and self._context.ranks.first:
-            self._rundir.write_json(self._rundir.alternatives_json, shown)
+            artifacts = self._context.config.artifacts
+            self._rundir.write_json(self._rundir.alternatives_json, kept_texts(shown, artifacts))
 
     def _link_model(self, ref: ModelRef) -> None:
         """Puts the unlearned model, or its adapter, into the run folder."""

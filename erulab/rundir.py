@@ -262,6 +262,22 @@ def make_folder(path: Path, what: str, key: str) -> None:
         raise EnvironmentFault(f"cannot write to {path}; try another {key}=FOLDER")
 
 
+def make_private(path: Path) -> None:
+    """Closes a folder to other users, after making it if it is missing; nobody else reaches the files in it.
+
+    Raises:
+        EnvironmentFault: it belongs to another user, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot close {path} to other users: {error.strerror}; type artifacts.private=false, or name a folder of "
+            "yours with output= and cache="
+        ) from None
+
+
 def give_usual_permissions(file: Path | str) -> None:
     """Gives a file the permissions of a new one; libraries that write a file aside first make it private."""
     mask = os.umask(0)

@@ -19,7 +19,7 @@ from erulab.launching.machine import GPU
 from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
-from erulab.rundir import RunDir
+from erulab.rundir import RunDir, make_private
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -66,6 +66,9 @@ def run_job(job: Job) -> RunExit:
     """
     rundir, engine = job.rundir, job.config.engine
     rundir.make()
+    if job.config.artifacts.private:
+        make_private(rundir.path)
+        make_private(Path(job.config.cache))
     with hosts.join_run(rundir, _meeting_of(job.config, job.key)) as host:
         if host.first:
             _check_same_run(job)

@@ -24,7 +24,7 @@ from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.launching.machine import GPU
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
-from erulab.rundir import RunDir
+from erulab.rundir import RunDir, make_private
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -110,6 +110,8 @@ class Sweep:
     def start(self) -> None:
         """Makes the sweep folder and a sweep.json without outcomes."""
         self._rundir.make()
+        if any(task.job.config.artifacts.private for task in self.tasks):
+            make_private(self.folder)
         self.write()
 
     def skip_if_finished(self, task: Task) -> bool:

@@ -27,6 +27,7 @@ from erulab.options.ranges import (
 )
 from erulab.options.run import (
     ArtifactsOptions,
+    ForgetText,
     RunConfig,
     SavedModel,
     Stage,
@@ -56,6 +57,7 @@ __all__ = [
     "EngineOptions",
     "EvaluationOptions",
     "FIXED_TOKENS",
+    "ForgetText",
     "Generator",
     "JudgeOptions",
     "Keep",

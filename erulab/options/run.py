@@ -46,9 +46,17 @@ class SavedModel(Enum):
     none = "none"
 
 
+class ForgetText(Enum):
+    keep = "keep"
+    hash_only = "hash_only"  # SHA-256 in the place of each text; the cache keeps rows and responses
+
+
 @dataclass
 class ArtifactsOptions:
     model: SavedModel = SavedModel.full  # what RUN_DIR/model holds
+    # what samples.json, judged.jsonl, alternatives.json and the report hold of prompts, references and responses
+    forget_text: ForgetText = ForgetText.keep
+    private: bool = False  # close the run folder, the sweep folder and the cache folder to other users (0700)
 
 
 @dataclass

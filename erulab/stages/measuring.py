@@ -10,6 +10,7 @@ from erulab.evaluation.row_score import RowScore
 from erulab.stages import evaluate, external, judge, uds
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.kept_texts import kept_texts
 from erulab.stages.response_nll import with_response_nll
 from erulab.training.loader import ModelRef
 
@@ -28,7 +29,7 @@ class Measured:
     rows: dict[str, list[RowScore]]
     scores: dict[str, dict[str, Any]]
     intervals: dict[str, dict[str, Any]]
-    samples: list[dict[str, str]]
+    samples: list[dict[str, Any]]
     judged: str | None
     depth: dict[str, Any] | None
     external: Mapping[str, Mapping[str, Any]]
@@ -72,12 +73,13 @@ def measure_models(context: Context, models: Mapping[str, ModelRef]) -> Measured
         for role, figures in depth.figures.items():
             scores[role] |= figures
             intervals[role] |= depth.intervals.get(role, {})
+    artifacts = context.config.artifacts
     return Measured(
         rows={role: scored[0] for role, scored in rows.items()},
         scores=scores,
         intervals=intervals,
-        samples=evaluate.samples(rows, context),
-        judged=None if judged is None else judge.judged_text(judged.lines),
+        samples=kept_texts(evaluate.samples(rows, context), artifacts),
+        judged=None if judged is None else judge.judged_text(kept_texts(judged.lines, artifacts)),
         depth=None if depth is None else depth.curves,
         external=external.details(elsewhere),
         products=products,
