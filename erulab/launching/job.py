@@ -13,13 +13,12 @@ from erulab.config.compose import config_to_dict, load_config, save_config
 from erulab.config.rules import check_job
 from erulab.errors import ConfigError, ErulabError, IntegrityFault
 from erulab.launching import engine_choice, generator_choice, hosts, machine, workers
-from erulab.launching.extension_locks import remove_dead_locks
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
 from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
-from erulab.options import EngineName, RunConfig
+from erulab.options import RunConfig
 from erulab.rundir import RunDir, make_private
 
 WORKER = "erulab.worker"
@@ -81,9 +80,6 @@ def run_job(job: Job) -> RunExit:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
-        if engine.name is not EngineName.local:
-            for lock in remove_dead_locks():
-                print(f"removed {lock}, which a killed process left and this run would have waited for", flush=True)
         for _ in range(TRIES):
             ended = workers.run_workers(
                 rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host

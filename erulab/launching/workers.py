@@ -16,6 +16,7 @@ from pathlib import Path
 
 from erulab.errors import EnvironmentFault
 from erulab.launching import machine, torchrun
+from erulab.launching.extension_locks import remove_dead_locks
 from erulab.launching.hosts import Failure, Host, HostStatus
 from erulab.launching.processes import Child, forward_signals
 from erulab.launching.silence import Silence, SilenceWatch
@@ -25,6 +26,7 @@ from erulab.rundir import RunDir
 # Signals that come from outside; a rank that dies by another one has crashed.
 KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 POLL_SECONDS = 0.05
+LOCK_SECONDS = 5  # between two looks for locks of processes that died, for which a rank would wait without end
 LAST_LINES = 15
 # How long ranks may live on after one of them has died, on any host (usually torchrun stops them). torchrun may live a
 # little longer, because it then reports which rank failed first.
@@ -120,9 +122,13 @@ def _follow_child(
     # Whether another host failed first. If so, failures on this host are consequences and are not reported.
     elsewhere = False
     silence: Silence | None = None
+    locks_seen = 0.0
     while (code := child.poll()) is None:
         console.show(log)
         others = host.others()
+        if time.monotonic() - locks_seen > LOCK_SECONDS:  # a process of another run may die at any time
+            locks_seen = time.monotonic()
+            remove_dead_locks()
         if any(status.signals for status in others):
             child.send_signal(signal.SIGTERM)
         if any(status.signals > 1 for status in others):

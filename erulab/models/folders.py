@@ -90,15 +90,15 @@ def check_folder(folder: Path) -> None:
                 f"{file} names code of its own (auto_map), which erulab never runs; if transformers knows this "
                 "architecture, remove auto_map from the file"
             )
-    config = read_json_object(folder / "config.json")
-    check_config(str(folder), config, folder / "config.json")
-    _check_text_only(str(folder), config)
     if not any(folder.glob("*.safetensors")):
         raise IntegrityFault(
             f"{folder} holds no safetensors weights, and pickle files (.bin, .pt) can run code; convert them once, "
             f'if you trust them: python -c "{CONVERT.format(folder)}"'
         )
     check_index(folder)
+    config = read_json_object(folder / "config.json")
+    check_config(str(folder), config, folder / "config.json")
+    _check_text_only(str(folder), config)
 
 
 def _check_text_only(source: str, config: dict[str, object]) -> None:

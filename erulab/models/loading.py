@@ -275,4 +275,9 @@ def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+    if not isinstance(tokenizer.model_max_length, int | float):  # transformers believes whatever the file says
+        raise DataError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length must be a number, got "
+            f"{tokenizer.model_max_length!r:.40}"
+        )
     return tokenizer

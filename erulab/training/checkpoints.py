@@ -65,7 +65,7 @@ class Checkpoints:
                 _write_whole(self._folder / NEWEST, json.dumps({"step": step}))
                 for old in sorted(self._folder.glob("step-*"))[:-KEEP]:
                     shutil.rmtree(old)
-        except OSError:  # the disk may be full: what was written of the checkpoint must not fill it
+        except Exception:  # the disk may be full: what was written of the checkpoint must not fill it
             if self._ranks.first:
                 self._remove_unfinished()
             raise

@@ -111,10 +111,10 @@ def test_damaged_logs(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is no valid JSON"),
         ("[]", "is no evaluation log of TOFU"),
         ('{"loss": [1]}', "is no evaluation log of TOFU"),
-        (None, "cannot read"),
+        (None, "cannot be read"),
     ],
 )
 def test_other_files(text: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,3 +130,9 @@ def test_a_faulty_tokenizer_is_one_line(folder: Path, name: str, fields: dict[st
     """FAULTS 15: tokenizers raises a bare Exception, transformers whatever comes."""
     change(folder / name, **fields)
     refused(lambda: chat_of(str(folder)), DataError, "model.tokenizer=FOLDER_OR_HUB_ID")
+
+
+def test_a_limit_of_the_tokenizer_that_is_no_number(folder: Path) -> None:
+    """FAULTS 15: transformers believes it, and would fail at the first long text."""
+    change(folder / "tokenizer_config.json", model_max_length="x")
+    refused(lambda: chat_of(str(folder)), DataError, "model_max_length must be a number, got 'x'")

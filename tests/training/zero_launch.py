@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from erulab.data.rows import Benchmark
+from erulab.launching.extension_locks import remove_dead_locks
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.tiny import TinyModel, TinyOptions
@@ -47,10 +50,15 @@ def _launch(folder: Path, parts: str, processes: int) -> None:
         "PYTHONPATH": os.getcwd(),
         "MALLOC_MMAP_THRESHOLD_": "100000",
     }
-    done = subprocess.run(
-        [*command, "-m", "tests.training.zero_ranks", str(folder), parts],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        running = subprocess.Popen(
+            [*command, "-m", "tests.training.zero_ranks", str(folder), parts],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        while running.poll() is None:
+            remove_dead_locks()  # of ranks that another test kills
+            time.sleep(1)
+        log.seek(0)
+        assert running.returncode == 0, log.read()[-9000:]
