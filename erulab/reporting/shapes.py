@@ -135,7 +135,9 @@ def interval(value: Any, key: str) -> None:
 
 
 def depth(value: Any, key: str) -> None:
-    """The content of uds.json: a gap per layer, and for each model what is gone per layer."""
+    """The content of uds.json: a gap per layer, and for each model what is gone per layer; empty if not measured."""
+    if value == {}:
+        return
     record({"gap": list_of(figure), "models": dict_of(record({"layers": list_of(figure)}))})(value, key)
     for name, model in value["models"].items():
         same = len(model["layers"]) == len(value["gap"]) and any(one is not None for one in model["layers"])

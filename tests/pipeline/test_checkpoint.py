@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from erulab.errors import ErulabError
+from erulab.errors import ErulabError, IntegrityFault
 from tests.pipeline.checkpoints import FORGET, RETAIN, checkpoint, gpt2, tofu, write
 from tests.pipeline.conftest import Finished, finished
 
@@ -232,9 +232,10 @@ def test_a_sharded_checkpoint_scores_as_a_whole_one(score: Score, tmp_path: Path
     shards = sorted(given.glob("*.safetensors"))
     assert len(shards) > 1
     assert score(given).read("scores.json") == score("m").read("scores.json")
-    shards[0].unlink()
-    missing = score(given, output=tmp_path / "missing")
-    assert missing.code in (3, 6) and str(given) in missing.read("exit.json")["message"]
+    aside = shards[0].rename(tmp_path / shards[0].name)
+    with pytest.raises(IntegrityFault, match=f"given lacks {shards[0].name}"):  # before a worker starts
+        score(given, output=tmp_path / "missing")
+    aside.rename(shards[0])
     shards[1].write_bytes(shards[1].read_bytes()[:-8])
     damaged = score(given, output=tmp_path / "damaged")
     assert damaged.code in (3, 6) and str(given) in damaged.read("exit.json")["message"]
