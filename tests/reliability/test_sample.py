@@ -29,11 +29,6 @@ def test_killed_runs_end_with_the_results_of_one_left_alone() -> None:
     check(kills.trials(5, SEED, methods=1))
 
 
-def test_damaged_files_are_noticed(base: damages.Base) -> None:
-    """FAULTS 19 and 33: twelve files of cache, run folder and checkpoints, with one bit flipped, cut or deleted."""
-    check(damages.trials(base, 12, SEED))
-
-
 def test_a_full_disk_is_said_in_one_line(base: damages.Base) -> None:
     """FAULTS 18: a file in the place of the cache, a full disk, a read-only one; with room the run continues."""
     check(disks.trials(base, 3))
