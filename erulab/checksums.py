@@ -7,7 +7,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 from erulab.errors import Damaged
@@ -17,17 +16,17 @@ ENTRY = "entry.json"  # in a product's folder: its key, and the SHA-256 of its f
 SMALL_BYTES = 16 << 20
 
 
+_known: dict[tuple[int, int, int, int], str] = {}
+
+
 def hash_file(file: Path) -> str:
-    """Returns the SHA-256 of a file as 64 hex digits; reads an unchanged file once per process."""
+    """Returns the SHA-256 of a file as 64 hex digits; reads an unchanged file, and its hard links, once per process."""
     status = file.stat()
-    return _hash_unchanged(file, (status.st_ino, status.st_size, status.st_mtime_ns))
-
-
-@cache
-def _hash_unchanged(file: Path, status: tuple[int, int, int]) -> str:
-    """Hashes a file; after a change, `status` (inode, size, time of change) gives the cache another key."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    content = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    if content not in _known:
+        with file.open("rb") as stream:
+            _known[content] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _known[content]
 
 
 def hash_files(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
@@ -100,13 +99,14 @@ def check_model(folder: Path, key: str) -> None:
         entry = json.loads((product / ENTRY).read_text(encoding="utf-8"))
         if entry["key"] != key:
             return
-    except (OSError, ValueError, KeyError, TypeError):  # a folder that is no product
+        files = {Path(name): digest for name, digest in entry["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a folder that is no product
         return
-    of_model = {name: digest for name, digest in entry["files"].items() if name.startswith(f"{folder.name}/")}
-    fault = find_fault(folder, {name.removeprefix(f"{folder.name}/"): digest for name, digest in of_model.items()})
+    of_model = {name.name: digest for name, digest in files.items() if name.parent.name == folder.name}
+    fault = find_fault(folder, of_model)
     if fault is not None:
         (product / ENTRY).unlink(missing_ok=True)
-        raise Damaged(f"{folder / fault.partition(' ')[0]} {fault.partition(' ')[2]}; it is made again")
+        raise Damaged(f"{folder}/{fault}; it is made again")
 
 
 def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """What every command does first: it learns to end with one line on a signal, and to outlive a closed output.
 
-Imports nothing but the standard library, because the signals of the first second come while other modules are imported.
+Imports nothing but the standard library and the errors, because the signals of the first second come while other
+modules are imported.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import sys
 from types import FrameType, TracebackType
 from typing import TextIO
 
+from erulab.errors import Interrupted
+
 # Those that ask a run to write a checkpoint and end, once there is one.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-STOPPED = 75
 STOPPED_LINE = "stopped; nothing was running"
 
 
@@ -74,4 +76,4 @@ def _say_stopped(kind: type[BaseException], error: BaseException, traceback: Tra
         sys.__excepthook__(kind, error, traceback)
         return
     print(STOPPED_LINE, file=sys.stderr, flush=True)
-    os._exit(STOPPED)
+    os._exit(Interrupted.code)

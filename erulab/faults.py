@@ -71,7 +71,7 @@ def disk_fault(error: BaseException, folders: Sequence[Path] = ()) -> Environmen
         if path is None and folders:
             path = str(_fullest(folders))
         where = "a file that was to be written" if path is None else _shortened(str(path))
-        free = "" if path is None else f" ({_free_bytes(Path(path)) / 1e6:.3g} MB are free)"
+        free = "" if path is None else f" ({free_bytes(Path(path)) / 1e6:.3g} MB are free)"
         what, mend = DISK_FAULTS[number]
         return EnvironmentFault(f"{what.format(where=where, free=free)}; {mend}")
     return None
@@ -145,10 +145,10 @@ def _fullest(folders: Sequence[Path]) -> Path:
     for folder in folders:
         found = next((one for one in (folder, *folder.parents) if one.exists()), Path())
         by_disk.setdefault(found.stat().st_dev, folder)
-    return min(by_disk.values(), key=_free_bytes)
+    return min(by_disk.values(), key=free_bytes)
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """Returns the bytes that are free where a path is, or would be."""
     for folder in (path, *path.parents):
         try:

@@ -101,19 +101,7 @@ class RunDir:
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Writes a binary file, such as an image, as `write_text` does."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            give_usual_permissions(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                os.unlink(temporary)
-            raise
+        write_whole(path, content)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Writes a value as JSON, without the values of secret environment variables.
@@ -215,7 +203,9 @@ def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
     pid, host = known["pid"], known["host"]
     if host != socket.gethostname():
         return f"process {pid} on {host}; wait for it, stop it"
-    holders = _processes_with(lock)
+    from erulab.open_files import processes_that_hold  # loads psutil; most commands never ask
+
+    holders = processes_that_hold(lock)
     # A command that was killed leaves its worker, or torchrun, with the lock that it inherited.
     if not holders or pid in holders:
         return f"process {pid} on {host}; wait for it, stop it (kill {pid})"
@@ -225,24 +215,29 @@ def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
     )
 
 
-def _processes_with(file: Path) -> list[int]:
-    """Returns the processes of this host that have a file open, as far as this user may know."""
-    import psutil  # only here, because most commands never ask
-
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if any(os.path.samefile(one.path, file) for one in process.open_files() if os.path.exists(one.path)):
-                found.append(process.pid)
-    return found
-
-
 def _replace_not_finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _replace_not_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_replace_not_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file at once, on the disk before it has its name: readers and power cuts meet the old one or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        give_usual_permissions(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            os.unlink(temporary)
+        raise
 
 
 def make_folder(path: Path, what: str, key: str) -> None:

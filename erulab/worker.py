@@ -23,7 +23,7 @@ from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger, peak_memory
 from erulab.costs.relief import options_that_help
 from erulab.data.base import Dataset
-from erulab.errors import Damaged, EnvironmentFault, ErulabError, OutOfMemory
+from erulab.errors import Damaged, EnvironmentFault, ErulabError, Interrupted, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.launching.rank_output import log_to, report_exit, write_exit
@@ -81,8 +81,8 @@ def main(argv: list[str]) -> int:
             log.info("lost another rank", exc_info=True)
             time.sleep(SEEN_SECONDS)
             message = f"lost the connection to another rank ({str(error).splitlines()[0]})"
-            write_exit(rundir, ranks, 75, f"{message}; the same command continues from the last checkpoint")
-            return 75
+            write_exit(rundir, ranks, Interrupted.code, f"{message}; {faults.CONTINUES}")
+            return Interrupted.code
         fault = _machine_fault(error, rundir, config)
         if fault is not None:
             log.info("failed", exc_info=True)  # run.log says where; the terminal shows one line

@@ -7,10 +7,9 @@ process that made it holds open. DeepSpeed loads its extensions so, on CPUs also
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
+from erulab.open_files import processes_that_hold
 
 
 def remove_dead_locks(folder: Path | None = None) -> list[Path]:
@@ -19,9 +18,8 @@ def remove_dead_locks(folder: Path | None = None) -> list[Path]:
     Args:
         folder: of the extensions; None: the one that PyTorch takes.
     """
-    locks = list((folder or _extensions_folder()).glob("**/lock"))
-    held = set(_open_files()) if locks else set()
-    dead = [lock for lock in locks if str(lock.resolve()) not in held]
+    locks = (folder or _extensions_folder()).glob("**/lock")
+    dead = [lock for lock in locks if not processes_that_hold(lock)]
     for lock in dead:
         lock.unlink(missing_ok=True)
     return dead
@@ -30,12 +28,3 @@ def remove_dead_locks(folder: Path | None = None) -> list[Path]:
 def _extensions_folder() -> Path:
     named = os.environ.get("TORCH_EXTENSIONS_DIR")
     return Path(named) if named else Path.home() / ".cache" / "torch_extensions"
-
-
-def _open_files() -> Iterator[str]:
-    """Yields the files that processes of this user hold open."""
-    for process in psutil.process_iter():
-        try:
-            yield from (file.path for file in process.open_files())
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue

@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from erulab.errors import Interrupted
+
 BEAT_SECONDS = 1
 BEAT_BYTES = 512  # a file of one size is overwritten in place, also on a disk that is full by now
 WHERE_CHARACTERS = 160
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<frozen")
-ORPHANED = 75
 
 
 def start_pulse(file: Path) -> None:
@@ -40,7 +41,7 @@ def _beat(file: Path, main_thread: int, parent: int) -> None:
     number = 0
     while (frame := sys._current_frames().get(main_thread)) is not None:
         if os.getppid() != parent:  # torchrun was killed: nobody would stop this rank, which may wait for a lost one
-            os._exit(ORPHANED)
+            os._exit(Interrupted.code)
         number += 1
         beat = {"pid": os.getpid(), "number": number, "waits": waits_for_ranks(frame), "where": place_of(frame)}
         del frame  # it would keep tensors of the main thread alive

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from erulab.errors import IntegrityFault
+from erulab.methods.base import StandIn
 from erulab.options import RunConfig, SavedModel, Stage
+from erulab.registry import methods
 from erulab.rundir import RunDir
-
-STAND_INS = ("none", "retrain")  # methods whose model is the target or the oracle
 
 
 def has_results(rundir: RunDir, config: RunConfig) -> bool:
@@ -22,7 +22,8 @@ def has_results(rundir: RunDir, config: RunConfig) -> bool:
         return False
     if Stage.attack in config.stages and config.attack and not _holds(rundir.attacks_json, list):
         return False
-    if Stage.unlearn not in config.stages or config.model.unlearned is not None or config.method.name in STAND_INS:
+    makes_model = Stage.unlearn in config.stages and config.model.unlearned is None
+    if not makes_model or isinstance(methods.build(config.method), StandIn):
         return True
     saved = {SavedModel.full: rundir.model, SavedModel.adapter: rundir.adapter, SavedModel.none: None}
     folder = saved[config.artifacts.model]

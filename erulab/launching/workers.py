@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from erulab.errors import EnvironmentFault
+from erulab.errors import EnvironmentFault, Interrupted
 from erulab.launching import machine, torchrun
 from erulab.launching.extension_locks import remove_dead_locks
 from erulab.launching.hosts import Failure, Host, HostStatus
@@ -32,7 +32,7 @@ LAST_LINES = 15
 # little longer, because it then reports which rank failed first.
 SURVIVE_SECONDS = 20
 LAST_WORD_SECONDS = 5
-STOPPED = 75
+STOPPED = Interrupted.code
 AGAIN = "the same command continues from the last checkpoint"
 
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks
+from erulab.rundir import write_whole
 from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
@@ -149,12 +149,7 @@ class Cache:
             return
         files = hash_files(working, without=UNFINISHED)
         entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by, "files": files}
-        writing = working / f".{ENTRY}"
-        with writing.open("w", encoding="utf-8") as file:
-            json.dump(entry, file, indent=1, default=str)
-            file.flush()
-            os.fsync(file.fileno())
-        writing.replace(working / ENTRY)
+        write_whole(working / ENTRY, json.dumps(entry, indent=1, default=str).encode())
 
     def _pause(self) -> None:
         """Books the costs since `account.start` to the product that is being made, if there is one."""

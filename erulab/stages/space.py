@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 from erulab.costs.disk import TrainingFiles, bytes_at_most, most_checkpoints
 from erulab.costs.shapes import ModelShape
 from erulab.costs.trained import weight_shapes
 from erulab.errors import EnvironmentFault, ErulabError
+from erulab.faults import free_bytes
 from erulab.methods.base import StandIn, gradient_method
 from erulab.options import EngineName, OptimizerName
 from erulab.registry import methods
@@ -34,7 +34,7 @@ def check_space(context: Context) -> None:
     Raises:
         EnvironmentFault: on all ranks, with both numbers.
     """
-    free = context.ranks.gather_objects(shutil.disk_usage(_existing(Path(context.config.cache))).free)[0]
+    free = context.ranks.gather_objects(free_bytes(Path(context.config.cache)))[0]
     try:
         shape = ModelShape.from_config(context.source.architecture(context.data.raw))
         if bytes_at_most(_trainings(context, shape, every=True)) <= free:
@@ -67,7 +67,7 @@ def _trainings(context: Context, shape: ModelShape, *, every: bool) -> list[Trai
                 continue
             product = None if every else learn.find_learned(context, role)
             if product is not None:
-                refs[role] = ModelRef(product.key, str(product.folder / "model"))
+                refs[role] = product.model
             elif stage in {one.value for one in config.models_to_learn}:
                 options = config.target
                 steps = total_steps(len(learn.learned_rows(context, role)), options.epochs, options.global_batch)
@@ -104,7 +104,3 @@ def _files(context: Context, shape: ModelShape, steps: int, state: int) -> Train
 def _bytes_of_unfinished(cache: Path) -> int:
     folders = [folder for kind in (learn.KIND, unlearn.KIND) for folder in (cache / kind).glob("*.partial")]
     return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-
-
-def _existing(folder: Path) -> Path:
-    return next((one for one in (folder, *folder.parents) if one.exists()), Path())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from erulab.checksums import find_fault, hash_files
 from erulab.costs.ledger import Spent
 from erulab.errors import IntegrityFault
 from erulab.ranks import Ranks
+from erulab.rundir import write_whole
 from erulab.training.engine import Engine
 from erulab.training.objective import Objective
 
@@ -62,7 +62,7 @@ class Checkpoints:
                 (writing / MANIFEST).write_text(json.dumps(manifest | {"sha256": _hash_json(manifest)}, indent=1))
                 shutil.rmtree(final, ignore_errors=True)
                 writing.rename(final)
-                _write_whole(self._folder / NEWEST, json.dumps({"step": step}))
+                write_whole(self._folder / NEWEST, json.dumps({"step": step}).encode())
                 for old in sorted(self._folder.glob("step-*"))[:-KEEP]:
                     shutil.rmtree(old)
         except Exception:  # the disk may be full: what was written of the checkpoint must not fill it
@@ -135,13 +135,3 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, A
 
 def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Writes a file at once, and onto the disk before it is read under its name."""
-    writing = file.with_name(f".{file.name}")
-    with writing.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    writing.replace(file)

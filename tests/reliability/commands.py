@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).parents[2]
 MARK = "ERULAB_RELIABILITY_TRIAL"  # in the environment of a command and of all processes that it starts
@@ -78,8 +78,8 @@ def in_fork(call: Callable[[], int], limit: float, *, memory: int | None = None,
 
 def _become_child(call: Callable[[], int], output: int, memory: int | None, files: int | None) -> None:
     """Runs `call` in the copy and ends it: nothing of the caller's stack is unwound."""
-    code = 1
-    try:
+
+    def limited() -> int:
         os.setpgid(0, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -93,6 +93,15 @@ def _become_child(call: Callable[[], int], output: int, memory: int | None, file
         if files is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails with EFBIG
             resource.setrlimit(resource.RLIMIT_FSIZE, (files, files))
+        return call()
+
+    _end_with(limited)
+
+
+def _end_with(call: Callable[[], int]) -> NoReturn:
+    """Ends this copy with the code that `call` returns; 1, after the traceback, for an exception."""
+    code = 1
+    try:
         code = call()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
@@ -148,16 +157,7 @@ def _worker_in_fork(rundir, processes, module, *, gpus=0, timeout=600, host=None
     rundir.clear()
     pid = os.fork()
     if pid == 0:
-        code = 1
-        try:
-            code = worker.main([str(rundir.path)])
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+        _end_with(lambda: worker.main([str(rundir.path)]))
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     failure = Failure(0, code) if code else None
     ended = workers._decide_exit(
