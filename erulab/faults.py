@@ -48,6 +48,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 LONGEST_SHOWN = 80  # characters of a path
+LONGEST_CAUSE = 200  # characters of an error of a library
 
 
 def machine_fault(error: BaseException, folders: Sequence[Path] = ()) -> ErulabError | None:
@@ -85,6 +86,22 @@ def lacks_memory(error: BaseException) -> bool:
         or (not isinstance(one, ErulabError) and _NO_MEMORY.search(str(one)) is not None)
         for one in _causes(error)
     )
+
+
+def said_by_allocator(error: BaseException) -> str:
+    """Returns what the allocator says, such as the bytes that it was asked for; "" if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return f" ({lines[0]})" if lines else ""
+
+
+def cause_of(error: BaseException) -> str:
+    """Returns the first line of an error's text, with the type where the text alone says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # transformers' validation names the field in its first line and the cause in the second.
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:LONGEST_CAUSE]
+    if not line:
+        return type(error).__name__
+    return f"{type(error).__name__} {line}" if isinstance(error, KeyError | IndexError | AttributeError) else line
 
 
 @contextlib.contextmanager
@@ -160,9 +177,3 @@ def free_bytes(path: Path) -> int:
 
 def _shortened(path: str) -> str:
     return path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
-
-
-def said_by_allocator(error: BaseException) -> str:
-    """Returns what the allocator says, such as the bytes that it was asked for; "" if it says nothing."""
-    lines = str(error).strip().splitlines()
-    return f" ({lines[0]})" if lines else ""

@@ -25,8 +25,8 @@ _SECRET_NAME = re.compile(
     r"(^|[^a-z])(token|(api_?key|key|secret|password|passwd|passphrase|pass|pwd|credential|cookie|dsn|auth)s?)$",
     re.IGNORECASE,
 )
-# Names of environment variables: a part between underscores. TOKENIZERS_PARALLELISM and GIT_AUTHOR_NAME are none.
-_SECRET_VARIABLE = re.compile(r"PASS|PWD|SECRET|CREDENTIAL|COOKIE|(KEY|TOKEN|DSN|AUTH)S?(_|$)", re.IGNORECASE)
+# Names of environment variables: a part between underscores. TOKENIZERS_PARALLELISM and SSH_ASKPASS_REQUIRE are none.
+_SECRET_VARIABLE = re.compile(r"(?<!ASK)PASS|PWD|SECRET|CREDENTIAL|COOKIE|(KEY|TOKEN|DSN|AUTH)S?(_|$)", re.IGNORECASE)
 _FOLDERS = ("PWD", "OLDPWD")  # of the shell
 # A commit has 40 hex digits, as a wandb key has; it is kept, because a run cannot be repeated without it.
 _COMMIT_NAME = re.compile(r"(revision|commit|git|sha)$", re.IGNORECASE)

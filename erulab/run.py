@@ -23,18 +23,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from erulab.config.command_line import check_flags
+from erulab.config.command_line import check_flags, flags_with_value
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
 from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
 from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
-from erulab.redaction import print_exception
 
 OWN_CONF_FLAGS = ("--config-dir", "-cd")
-# Hydra's flags that are followed by a value.
-FLAGS_WITH_VALUE = (*OWN_CONF_FLAGS, "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
 
 
 @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
@@ -56,7 +53,6 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.excepthook = print_exception
     sys.argv[1:] = flags_first(sys.argv[1:])
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
@@ -102,10 +98,10 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """
     flags: list[str] = []
     overrides: list[str] = []
-    takes_value = False
+    takes_value, with_value = False, flags_with_value()
     for argument in arguments:
         (flags if takes_value or argument.startswith("-") else overrides).append(argument)
-        takes_value = not takes_value and argument in FLAGS_WITH_VALUE
+        takes_value = not takes_value and argument in with_value
     return [*flags, *overrides]
 
 

@@ -97,7 +97,7 @@ class RunDir:
 
     def write_text(self, path: Path, text: str) -> None:
         """Writes a file at once: readers see the old text or the new, never a part."""
-        self.write_bytes(path, text.encode())
+        write_whole(path, text.encode())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Writes a binary file, such as an image, as `write_text` does."""
@@ -203,9 +203,9 @@ def _holder_in_words(lock: Path, known: dict[str, Any]) -> str:
     pid, host = known["pid"], known["host"]
     if host != socket.gethostname():
         return f"process {pid} on {host}; wait for it, stop it"
-    from erulab.open_files import processes_that_hold  # loads psutil; most commands never ask
+    from erulab.open_files import holders_of  # loads psutil; most commands never ask
 
-    holders = processes_that_hold(lock)
+    holders = holders_of([lock])[lock]
     # A command that was killed leaves its worker, or torchrun, with the lock that it inherited.
     if not holders or pid in holders:
         return f"process {pid} on {host}; wait for it, stop it (kill {pid})"

@@ -21,7 +21,6 @@ import transformers
 from erulab import faults
 from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger, peak_memory
-from erulab.costs.relief import options_that_help
 from erulab.data.base import Dataset
 from erulab.errors import Damaged, EnvironmentFault, ErulabError, Interrupted, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
@@ -30,6 +29,7 @@ from erulab.launching.rank_output import log_to, report_exit, write_exit
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
 from erulab.pipeline import Pipeline
+from erulab.planning.relief import options_that_help
 from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models

@@ -6,14 +6,13 @@ import dataclasses
 import re
 import sys
 import traceback
-from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from erulab import registry
-from erulab.config.other_names import same_option, same_trainer
+from erulab.config.other_names import override_for, same_trainer
 from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.redaction import redacted_text
@@ -33,12 +32,12 @@ def exit_with_line(error: Exception) -> int:
 def composing_fault(error: BaseException) -> str | None:
     """Returns the line about an error that Hydra or OmegaConf raised by accident; None for a fault of erulab.
 
-    They answer some command lines (`~stages.0`) with a TypeError or AssertionError of their own code.
+    They answer some command lines with a TypeError or AssertionError of their own code.
     """
     if isinstance(error, (*USER_ERRORS, OSError)) or not isinstance(error, Exception):
         return None
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not {"hydra", "omegaconf", "antlr4"} & {*Path(frames[-1].filename).parts}:
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not modules or modules[-1].partition(".")[0] not in ("hydra", "omegaconf", "antlr4"):
         return None
     said = (str(error).splitlines() or [""])[0]
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -100,9 +99,9 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 def _unknown_group(group: str) -> str:
     known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep"]
-    same = same_option(group)
+    same = override_for(group)
     if same is not None and group not in known:
-        return f"unknown key {group}; type {same}{'' if '=' in same.split()[-1] else '=VALUE'}"
+        return f"unknown key {group}; type {same}"
     return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
 
 
@@ -112,9 +111,9 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
         return _unknown_group(name)
     kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
     fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
-    same = same_option(name)
+    same = override_for(name)
     if same is not None and name not in fields and same.split(" ")[-1].partition("=")[0] != f"{parent}.{name}":
-        return f"unknown key {parent}.{name}; type {same}{'' if '=' in same.split()[-1] else '=VALUE'}"
+        return f"unknown key {parent}.{name}; type {same}"
     known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
     others = _others_with(parent, name)
     return f"unknown key {parent}.{name}{'' if others else did_you_mean(name, fields)}{known}{others}"

@@ -67,13 +67,17 @@ TRAINERS = {
 }
 
 
-def same_option(name: str) -> str | None:
-    """Returns what to type here for an option of another program; None if its name is unknown.
+def override_for(name: str, value: str = "VALUE") -> str | None:
+    """Returns the override to type here for an option of another program; None if its name is unknown.
 
     Args:
         name: as typed there, with dashes or underscores, alone or behind `trainer.args.`, `model.model_args.`, ....
+        value: as typed there, where the option has one here.
     """
-    return OPTIONS.get(name.rpartition(".")[2].replace("-", "_"))
+    same = OPTIONS.get(name.rpartition(".")[2].replace("-", "_"))
+    if same is None or "=" in same.split()[-1]:
+        return same
+    return f"{same}={value}"
 
 
 def same_trainer(name: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -61,7 +62,6 @@ def split_written(word: str) -> list[str]:
     return list(_pattern(rf"\s*(?:{_CHARACTER}|(?:(?!{_CHARACTER}).)+)").findall(word)) or [word]
 
 
-@functools.lru_cache(65536)
 def is_latin(text: str) -> bool:
     """Returns whether a text is written in Latin script: at least half of its words that have letters.
 
@@ -69,8 +69,11 @@ def is_latin(text: str) -> bool:
     reproduced to the last digit: TOFU's and MUSE's English texts hold a few Cyrillic and Hebrew words. A text in which
     that code finds no word at all (accented letters only, digits of other scripts) does not count as Latin.
     """
-    if text.isascii():
-        return True
+    return text.isascii() or _is_mostly_latin(text)
+
+
+@functools.lru_cache(4096)
+def _is_mostly_latin(text: str) -> bool:
     if not _PUBLISHED_WORD.search(text.lower()):
         return False
     spelt = [word for word in split_words(text) if _pattern(r"\p{L}").search(word)]
@@ -98,9 +101,10 @@ def name_words(text: str) -> list[str]:
     return [word.removesuffix("'s").removesuffix("’s") for word in found]
 
 
-def holds_name(text: str, name: str) -> bool:
-    """Returns whether a name is one of a text's words; case counts. In scripts without spaces it may stand anywhere."""
-    return name in text if _is_unspaced(name[-1:]) else name in name_words(text)
+def held_names(text: str, names: Collection[str]) -> set[str]:
+    """Returns the names that are words of a text; case counts. In scripts without spaces a name may stand anywhere."""
+    words = set(name_words(text))
+    return {name for name in names if name in words or (_is_unspaced(name[-1:]) and name in text)}
 
 
 def holds_words(words: list[str], part: list[str]) -> bool:

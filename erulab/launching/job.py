@@ -121,7 +121,7 @@ def _check_same_run(job: Job) -> None:
     try:
         before = folder_key(load_config(job.rundir.run_yaml))
     except ErulabError as error:
-        if job.rundir.path.name.partition("-")[2].startswith(job.key):
+        if f"-{job.key}" in job.rundir.path.name:
             print(f"{error}; it is written anew", file=sys.stderr, flush=True)
             return
         raise ConfigError(

@@ -13,7 +13,7 @@ from types import FrameType
 
 import psutil
 
-from erulab.command import STOP_SIGNALS
+from erulab.command import STOP_SIGNALS, handle_stop_signals
 
 LOOK_SECONDS = 1
 POLL_SECONDS = 0.1
@@ -123,7 +123,7 @@ def forward_signals(children: list[Child], numbers: Sequence[int] = STOP_SIGNALS
         for child in list(children):
             child.send_signal(number) if len(came) == 1 else child.kill()
 
-    before = {number: signal.signal(number, receive) for number in numbers}
+    before = handle_stop_signals(receive, numbers)
     try:
         yield came
     finally:

@@ -18,7 +18,9 @@ from types import FrameType
 from erulab.errors import Interrupted
 
 BEAT_SECONDS = 1
-BEAT_BYTES = 512  # a file of one size is overwritten in place, also on a disk that is full by now
+# Of every beat: a file of one size is overwritten in place, also on a disk that is full by now. More than the longest
+# beat has, in which a character of the place takes up to 6 bytes.
+BEAT_BYTES = 2048
 WHERE_CHARACTERS = 160
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<frozen")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from erulab.launching.torchrun import TorchrunLog
 from erulab.rundir import RunDir
 
 LOOK_SECONDS = 1
@@ -61,15 +61,19 @@ class SilenceWatch:
         self._watched: dict[int, _Watched] = {}
         self._looked_at = time.monotonic()
 
-    def look(self, ranks: Iterable[int]) -> Silence | None:
-        """Looks at the ranks that have started here, once per second; returns the silence that has lasted too long."""
+    def look(self, log: TorchrunLog) -> Silence | None:
+        """Looks at the ranks that have started here, once per second; returns the silence that has lasted too long.
+
+        Args:
+            log: of this host's torchrun, which names them.
+        """
         elapsed = time.monotonic() - self._looked_at
         if elapsed < LOOK_SECONDS:
             return None
         self._looked_at = time.monotonic()
         # Where this process itself was stopped (a suspended job), the ranks were too.
         elapsed = min(elapsed, 2 * LOOK_SECONDS)
-        for rank in ranks:
+        for rank in log.ranks.values():
             self._update(self._watched.setdefault(rank, _Watched()), self._rundir.beat(rank), elapsed)
         return self._silence()
 

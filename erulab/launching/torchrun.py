@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from erulab.command import STOP_SIGNALS
 from erulab.launching.hosts import Failure, Meeting
 from erulab.launching.pulse import start_pulse
 from erulab.rundir import RunDir
@@ -51,7 +52,7 @@ def torchrun_command(processes: int, meeting: Meeting | None, worker: Sequence[s
         "--nproc-per-node",
         str(processes),
         "--signals-to-handle",
-        "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        ",".join(signal.name for signal in STOP_SIGNALS),
         "--shutdown-timeout",
         str(STOP_SECONDS),
         "-m",

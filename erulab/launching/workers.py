@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from erulab.command import STOP_SIGNALS
 from erulab.errors import EnvironmentFault, Interrupted
 from erulab.launching import machine, torchrun
 from erulab.launching.extension_locks import remove_dead_locks
@@ -24,7 +25,7 @@ from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 
 # Signals that come from outside; a rank that dies by another one has crashed.
-KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+KILLS = (signal.SIGKILL, *STOP_SIGNALS)
 POLL_SECONDS = 0.05
 LOCK_SECONDS = 5  # between two looks for locks of processes that died, for which a rank would wait without end
 LAST_LINES = 15
@@ -141,7 +142,7 @@ def _follow_child(
             child.kill_descendants()
         if failed_at is not None and time.monotonic() - failed_at > SURVIVE_SECONDS + LAST_WORD_SECONDS:
             child.kill()
-        if silence is None and not elsewhere and (silence := watch.look(log.ranks.values())) is not None:
+        if silence is None and not elsewhere and (silence := watch.look(log)) is not None:
             child.kill()
         host.publish(HostStatus(len(signals), failing=failed_at is not None))
         time.sleep(POLL_SECONDS)
@@ -222,7 +223,7 @@ def _decide_exit(rundir: RunDir, code: int, statuses: list[HostStatus], *, torch
     known = rundir.read_json(rundir.exit_json) if rundir.exit_json.is_file() else None
     # A rank that died without a word is the cause; messages of ranks stopped afterwards are its consequences, so it
     # wins. A rank that stopped has spoken, unless another was faster: then that one's message says the same.
-    wordless = failures and failure.code != STOPPED
+    wordless = bool(failures) and failure.code != STOPPED
     silent = wordless and (failure.code < 0 or (known is not None and known["code"] == STOPPED and not signals))
     if known is not None and not (silent and known["rank"] != failure.rank):
         return RunExit(known["code"], known["message"], known["rank"], again=known.get("again", False))

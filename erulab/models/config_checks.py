@@ -46,9 +46,9 @@ def check_config(source: str, config: Mapping[str, Any], file: Path) -> None:
             f"{file}: model_type must be the name of an architecture such as llama, got {kind!r}; fetch the file again"
         )
     for name in ("text_config", "vision_config"):
-        if not isinstance(config.get(name, {}), dict):
+        if not isinstance(config.get(name) or {}, dict):
             raise DataError(f"{file}: {name} must be an object, got {config[name]!r:.40}; fetch the file again")
-    for part in (config, config.get("text_config", {})):
+    for part in (config, config.get("text_config") or {}):
         for name in SIZES:
             value = part.get(name)
             if value is not None and not _is_size(value):
@@ -77,6 +77,7 @@ def check_index(folder: Path) -> None:
     file = folder / INDEX
     if not file.is_file():
         return
+    stale = (folder / "model.safetensors").is_file()  # transformers reads that file in its place
     shards = read_json_object(file).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise DataError(f"{file}: weight_map must be an object of weight name: file name; fetch the file again")
@@ -90,7 +91,7 @@ def check_index(folder: Path) -> None:
                 f"{file} names {name!r:.80}, which is no safetensors file; pickle files (.bin, .pt) can run code and "
                 "are never read"
             )
-        if not (folder / name).is_file():
+        if not (stale or (folder / name).is_file()):
             raise IntegrityFault(f"{folder} lacks {name}, which {INDEX} names; fetch or copy that file again")
 
 

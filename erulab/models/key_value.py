@@ -77,7 +77,7 @@ PADDED = frozenset(
         "starcoder2",
         "vaultgemma",
         "zamba",
-    ]  # noqa: SIM905
+    ]
 )
 # Layers that see a token by its position alone, so that a gap in front of it changes nothing.
 ATTENDING = frozenset({"full_attention", "sliding_attention"})

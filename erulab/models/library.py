@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import transformers
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from erulab.errors import DataError, ErulabError
-from erulab.faults import machine_fault
+from erulab.faults import cause_of, machine_fault
 from erulab.json_files import read_json_object
 from erulab.models.folders import local_folder
-
-LONGEST_CAUSE = 200  # characters
 
 
 @contextlib.contextmanager
@@ -44,16 +41,6 @@ def faults_of(problem: str) -> Iterator[None]:
         raise DataError(problem.replace("{cause}", cause_of(error))) from error
 
 
-def cause_of(error: BaseException) -> str:
-    """Returns the first line of an error's text, with the type where the text alone says little."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # transformers' validation names the field in its first line and the cause in the second.
-    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:LONGEST_CAUSE]
-    if not line:
-        return type(error).__name__
-    return f"{type(error).__name__} {line}" if isinstance(error, KeyError | IndexError | AttributeError) else line
-
-
 def config_of(source: str) -> PreTrainedConfig:
     """Reads config.json of a folder or hub id as transformers does.
 
@@ -61,7 +48,8 @@ def config_of(source: str) -> PreTrainedConfig:
         EnvironmentFault, IntegrityFault, DataError: as `local_folder`.
         DataError: transformers does not know the architecture, or refuses a field.
     """
-    file = local_folder(source) / "config.json"
+    folder = local_folder(source)
+    file = folder / "config.json"
     kind = read_json_object(file)["model_type"]
     if kind not in CONFIG_MAPPING:
         raise DataError(
@@ -69,4 +57,4 @@ def config_of(source: str) -> PreTrainedConfig:
             "know; a newer one may (pip install -U transformers), or take another model"
         )
     with faults_of(f"{file} cannot be used: {{cause}}; fetch the file again"):
-        return AutoConfig.from_pretrained(Path(file).parent, trust_remote_code=False, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -22,11 +22,11 @@ from transformers import (
 
 from erulab import logprobs
 from erulab.errors import DataError, EnvironmentFault, IntegrityFault
-from erulab.faults import lacks_memory
+from erulab.faults import cause_of, lacks_memory
 from erulab.models.attention import implementation
 from erulab.models.folders import folder_identity, local_folder, tokenizer_folder
 from erulab.models.key_value import allows_padding, cached_difference
-from erulab.models.library import cause_of, config_of, faults_of
+from erulab.models.library import config_of, faults_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
 from erulab.models.policy import TUPLES
@@ -179,8 +179,11 @@ def check_layout(loaded: LoadedModel, source: str) -> None:
         for hook in hooks:
             hook.remove()
     # Hooks on the first block and on the norm read and change h_0 and h_L: each must be called once, with the states.
-    read, written = calls[0]
-    if len(calls) != 2 or not read or isinstance(written, tuple) != (model.config.model_type in TUPLES):
+    known = len(calls) == 2
+    if known:
+        read, written = calls[0]
+        known = bool(read) and isinstance(written, tuple) == (model.config.model_type in TUPLES)
+    if not known:
         raise DataError(
             f"{source}: erulab does not know the layout of {kind} (how blocks and norm pass states on); {OTHER_FAMILY}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def check_space(context: Context) -> None:
     except ErulabError:  # sizes or rows that the stages will speak about
         return
     # Checkpoints of a training that is continued are replaced.
-    needed = bytes_at_most(missing) - _bytes_of_unfinished(Path(context.config.cache))
+    unfinished = _bytes_of_unfinished(Path(context.config.cache)) if context.ranks.first else 0
+    needed = bytes_at_most(missing) - context.ranks.gather_objects(unfinished)[0]
     if needed > free:
         less = ""
         if any(one.checkpoints for one in missing):
@@ -103,4 +105,8 @@ def _files(context: Context, shape: ModelShape, steps: int, state: int) -> Train
 
 def _bytes_of_unfinished(cache: Path) -> int:
     folders = [folder for kind in (learn.KIND, unlearn.KIND) for folder in (cache / kind).glob("*.partial")]
-    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in (file for folder in folders for file in folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # another run may finish its product meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total

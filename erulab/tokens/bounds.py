@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,25 +41,26 @@ def bounded_rendering(conversations: int) -> Iterator[None]:
         yield
         return
     seconds = SECONDS * (1 + conversations / 100)
-    former_handler = signal.signal(signal.SIGALRM, _stop)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TemplateTooSlow(f"it takes longer than {seconds:g} s")
+
+    former_handler = signal.signal(signal.SIGALRM, stop)
     former_timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (_lower(_address_space() + MEMORY, soft, hard), hard))
+        if sys.platform != "darwin":  # which neither tells nor limits the address space
+            resource.setrlimit(resource.RLIMIT_AS, (_lower(_address_space() + MEMORY, soft, hard), hard))
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, *former_timer)
-        signal.signal(signal.SIGALRM, former_handler)
+        signal.signal(signal.SIGALRM, former_handler or signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def longest_rendering(characters: int) -> int:
     """Returns the characters that a conversation with so many of its own may be rendered as."""
     return ADDED_CHARACTERS + TIMES_ITS_TEXT * characters
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise TemplateTooSlow(f"it takes longer than {SECONDS:g} s")
 
 
 def _lower(*limits: int) -> int:

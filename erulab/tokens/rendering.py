@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erulab.errors import DataError, ErulabError
+from erulab.faults import cause_of
 from erulab.tokens.bounds import MEMORY, bounded_rendering, longest_rendering
 
 if TYPE_CHECKING:
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
 DAY = datetime.datetime(2025, 4, 10)
 OTHER_DAY = datetime.datetime(2024, 12, 31, 13, 45, 59)  # differs in everything that a template may write
 DATE = "10 Apr 2025"
-_TODAY = re.compile(r"\b(?:strftime_now|now)\s*\(")
+_TODAY = re.compile(r"\bstrftime_now\s*\(|\bnow\(\s*\)")
 _LITERAL_TODAY = re.compile(r"""\b(?:strftime_now|now\(\s*\)\.strftime)\(\s*(['"])(.*?)\1\s*\)""")
 PROBE_PROMPT, PROBE_RESPONSE = "Where was Ada born?", "Ada was born in Brenwick, by the sea."
 # SentencePiece tokenizers put a space mark before every text. Behind this they put none, and it merges with nothing.
 ANCHOR = "\n"
-
-LONGEST_REASON = 200  # characters of an error of Jinja
 
 Conversation = tuple[tuple[str, str], ...]  # (role, content) of each turn
 
@@ -140,8 +139,7 @@ class ChatTemplate:
         except RecursionError as error:
             raise self._refusal("it calls itself without end") from error
         except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-            raise self._refusal(reason[:LONGEST_REASON]) from error
+            raise self._refusal(cause_of(error)) from error
 
     def _refusal(self, reason: str) -> DataError:
         return DataError(

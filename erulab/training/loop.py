@@ -67,7 +67,7 @@ def train(
         costs = {name: totals.pop(name) for name in COSTS}
         metrics = objective.end_step(totals)
         if not math.isfinite(metrics["loss"]):
-            faulty = _rows_of_faulty(engine, objective, micros)
+            faulty = _rows_with_faulty_loss(engine, objective, micros)
             raise _numeric_fault(f"loss is {metrics['loss']} at step {step}", faulty, ranks, checkpoints)
         lr = learning_rate(options.lr, step, options.steps, options.warmup, options.schedule)
         norm = engine.step(lr)
@@ -89,13 +89,15 @@ def train(
         started = time.perf_counter()
 
 
-def _rows_of_faulty(engine: Engine, objective: Objective, micros: Sequence[Any]) -> list[str]:
+def _rows_with_faulty_loss(engine: Engine, objective: Objective, micros: Sequence[Any]) -> list[str]:
     """Returns the row ids of this rank's first micro-batch whose loss is not finite; computes the losses again."""
     found: list[str] = []
     for micro in micros:  # to the end, because the ranks may meet in a forward
-        with engine.autocast(), objective.micro_step(engine, micro) as (loss, _):
-            if not found and not math.isfinite(loss.item()):
-                found = list(micro.batch.row_ids)
+        with engine.autocast(), objective.micro_step(engine, micro) as (loss, sums):
+            finite = math.isfinite(loss.item())
+            del loss, sums  # with their graph, before the next forward
+        if not found and not finite:
+            found = list(micro.batch.row_ids)
     return found
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from types import FrameType
 
-from erulab.command import STOP_SIGNALS
+from erulab.command import handle_stop_signals
 from erulab.errors import Interrupted
 
 
@@ -17,8 +16,7 @@ class StopRequest:
         self.requested = False
 
     def install(self) -> None:
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._receive)
+        handle_stop_signals(self._receive)
 
     def check(self) -> None:
         """Raises Interrupted if a signal has come; called between pieces of work, where nothing would be lost."""

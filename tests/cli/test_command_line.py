@@ -40,6 +40,10 @@ LINES: list[tuple[list[str], str]] = [
     (["--shell-completion"], "--shell-completion needs install=SHELL"),
     (["--cfg"], "expected one argument"),
     (["--experimental-rerun", "/nope"], "would load a pickle"),
+    (["--experimental-re", "/nope"], "would load a pickle"),  # Hydra takes the beginning of a flag too
+    (["--multi", "--cfg", "job"], "--cfg shows the config of one run"),
+    (["-m", "--cfg=job"], "--cfg shows the config of one run"),
+    (["--model_name_or_path", "gpt2"], "type model=hf model.path=gpt2"),
     (["-m", "seed=range(0,0)"], "the sweep has no jobs"),
     (["method@x=0"], "method='0' is no option's name"),
     (["~stages.0"], "type the whole list: stages=[...]"),

@@ -45,3 +45,30 @@ def test_a_reader_that_has_read_enough_is_no_fault(what: list[str], tmp_path: Pa
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()  # at once: every write fails
     assert (process.stderr.read(), process.wait(timeout=30)) == ("", 0)
+
+
+def after_preparing(code: str, **variables: str) -> tuple[str, str]:
+    """Output and errors of a process that has done what every command does first; it was told to ignore SIGHUP."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import os, signal\nfrom erulab.command import prepare_command\nprepare_command()\n{code}",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_command_under_nohup_outlives_its_terminal() -> None:
+    """FAULTS 30: a signal that the caller has told a process to ignore stays ignored."""
+    assert after_preparing("os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')") == ("alive\n", "")
+
+
+def test_tracebacks_of_commands_hold_no_secret() -> None:
+    """FAULTS 27."""
+    _, said = after_preparing("raise RuntimeError('with ' + os.environ['DB_PASS'])", DB_PASS="correct-horse")
+    assert "RuntimeError: with [redacted]" in said and "correct-horse" not in said

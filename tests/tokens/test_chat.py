@@ -146,7 +146,7 @@ def test_the_day_is_part_of_the_key_of_templates_that_ask_for_it() -> None:
         before = hashlib.sha256(f"{template}\x1f10 Apr 2025\x1fFalse".encode()).hexdigest()[:16]
         return ChatFormat(tokenizer, 512).identity()["template"], before
 
-    for template in (CHATML, DATED):
+    for template in (CHATML, DATED, "Answer right now (in one line).\n" + CHATML):
         assert len(set(key(template))) == 1
     assert len(set(key("{{ strftime_now('%Y') }}" + CHATML))) == 2
 

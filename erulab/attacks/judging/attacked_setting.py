@@ -9,10 +9,8 @@ from erulab.attacks.base import Setting
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.data.rows import Suite
 from erulab.evaluation.row_score import RowScore
-from erulab.options import ReportOptions
 
 MODELS = ("target", "unlearned", "oracle")
-MARGIN = ReportOptions().margin
 
 
 @dataclass(frozen=True)
@@ -41,5 +39,5 @@ class AttackedSetting:
     suites: Sequence[Suite]
     utility: Suite
     results: Mapping[str, Sequence[Sequence[AttemptResult]]]
+    margin: float
     one_attempt_for_all_models: bool = True
-    margin: float = MARGIN

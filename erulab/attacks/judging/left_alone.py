@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.attacks.weights.left_alone import left_alone_words
 from erulab.evaluation.equivalence import Bounds, Withstood, judge_attacked
@@ -19,7 +17,8 @@ def left_alone_by(attempts: Mapping[str, Sequence[AttemptResult]]) -> dict[str, 
         attempts: model -> the chosen attempt of each repeat.
     """
     every = [one.left_alone for own in attempts.values() for one in own]
-    return dict(every[np.argmax([sum(left.values()) for left in every])])
+    most = max(every, key=lambda left: sum(left.values()))
+    return dict(most)
 
 
 def why_not_shown(left: Mapping[str, float], figures: Mapping[str, Any], margin: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class _SettingRows:
             model: [attacked.results[model][i][best] for i, best in enumerate(indices[model])] for model in MODELS
         }
         self._after = {model: self._averaged(self._chosen[model]) for model in MODELS}
+        self._repeat_values = functools.cache(self._every_repeat)  # of a metric, after bootstraps
         self._facts = {(row.suite, row.id): row.fact for repeat in attacked.results["target"] for row in repeat[0].rows}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ class _SettingRows:
         """
         values, clusters = self._values(metric, self._after)
         score, headline = metric != HEADLINE, metric == self._headline
-        repeats = self._every_repeat(metric)
+        repeats = self._repeat_values(metric)
         figures = self._figures(metric)
         compat = open_unlearning.open_unlearning_columns(self._attacked.kind, values.means, score=score)
         undefined = figures.pop("reason")
@@ -200,7 +202,7 @@ class _SettingRows:
     def _figures(self, metric: str) -> dict[str, Any]:
         """Returns what `attack_figures` does, with intervals that know of the repeats."""
         figures = attack_figures(*self._values(metric, self._after), score=metric != HEADLINE)
-        return figures | widened(figures, self._every_repeat(metric))
+        return figures | widened(figures, self._repeat_values(metric))
 
     def _remarks(self, invalid: str) -> list[str]:
         """Returns what is said of the headline besides `invalid`: on the chosen attempts and what they left alone."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from erulab.methods.base import GradientMethod
 from erulab.options import EngineName, Offload, OptimizerName, RunConfig
+from erulab.registry import methods, rewards
 
 MOST = 3
 SCORING_TOKENS = 2048  # of a forward, where the run has left it to the free memory
@@ -24,16 +26,17 @@ def options_that_help(config: RunConfig, stage: str, *, gpu: bool) -> list[str]:
 
 
 def _rows_per_forward(config: RunConfig, stage: str) -> list[str]:
-    trainer, target = config.trainer, config.target
-    if trainer.micro_tokens is not None:
-        return [f"trainer.micro_tokens={max(trainer.micro_tokens // 2, 1)}"]
-    found = []
-    for key, options in (("trainer", trainer), ("target", target)):
-        share = options.global_batch // config.engine.world
-        rows = options.micro_batch or share
-        if rows > 1 and key == ("target" if stage in ("target", "oracle") else "trainer"):
-            found.append(f"{key}.micro_batch={max(n for n in range(1, rows // 2 + 1) if share % n == 0)}")
-    return found
+    learns = stage in ("target", "oracle")
+    key, options = ("target", config.target) if learns else ("trainer", config.trainer)
+    if not learns and config.reward.name != "none" and rewards.build(config.reward).needs_whole_batch:
+        return []
+    if options.micro_batch is None and config.trainer.micro_tokens is not None:
+        return [f"trainer.micro_tokens={max(config.trainer.micro_tokens // 2, 1)}"]
+    share = options.global_batch // config.engine.world
+    rows = options.micro_batch or share
+    if rows < 2:
+        return []
+    return [f"{key}.micro_batch={max(n for n in range(1, rows // 2 + 1) if share % n == 0)}"]
 
 
 def _training(config: RunConfig, stage: str, *, gpu: bool) -> list[str]:
@@ -48,7 +51,7 @@ def _training(config: RunConfig, stage: str, *, gpu: bool) -> list[str]:
     if stage == "unlearn":
         if trainer.optimizer is OptimizerName.adamw and not gpu:
             found.append("trainer.optimizer=adafactor")
-        if not config.model.lora.rank:
+        if not config.model.lora.rank and isinstance(methods.build(config.method), GradientMethod):
             found.append("model.lora.rank=16")
     return found
 
