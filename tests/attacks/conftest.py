@@ -95,7 +95,7 @@ def attacked(attack: Any, models: dict[str, LoadedModel], lab: PlainLab, name: s
         }
         shared = attack.one_attempt_for_all_models
         rows += attack_json_rows(
-            AttackedSetting(name, name, setting, suites, utility, traces, shared), plain, validation
+            AttackedSetting(name, name, setting, suites, utility, traces, 0.1, shared), plain, validation
         )
     return rows
 
