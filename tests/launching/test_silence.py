@@ -5,11 +5,13 @@ Real ranks under the real torchrun, which exchange values with gloo; the limit i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,14 +54,21 @@ def run_two(rundir: RunDir, module: str, seconds: float = SECONDS) -> RunExit:
     return ended
 
 
+def beat_of(rundir: RunDir, rank: int) -> dict[str, Any]:
+    """Returns the last beat of a rank; empty while there is none, or it is just being written."""
+    try:
+        beat: dict[str, Any] = json.loads(rundir.beat(rank).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return beat
+
+
 def test_a_rank_that_hangs_is_named_with_its_place(rundir: RunDir, worker: Worker) -> None:
     """FAULTS 22, 34."""
-    started = time.monotonic()
     ended = run_two(rundir, worker(MEET.replace("OTHER", "time.sleep(300)")))
     assert (ended.code, ended.rank) == (75, 1)
     assert "rank 1 has been silent in " in ended.message and "(other) for 3 s (engine.timeout)" in ended.message
     assert "rank 0" not in ended.message and "the same command continues" in ended.message
-    assert time.monotonic() - started < SECONDS + 30
 
 
 def test_a_stopped_rank_is_named_though_it_waits_for_others(
@@ -70,7 +79,9 @@ def test_a_stopped_rank_is_named_though_it_waits_for_others(
     module = worker(MEET.replace("OTHER", "t = time.monotonic()\n    while time.monotonic() - t < 4: time.sleep(.05)"))
 
     def stop() -> None:
-        time.sleep(1.5)  # it waits by now
+        before = beat_of(rundir, 0).get("number", 0)  # it may be of the first exchange
+        while not (beat := beat_of(rundir, 0)).get("waits") or beat["number"] <= before + 1:
+            time.sleep(0.02)
         os.kill(int((rundir.path / "pid0").read_text()), signal.SIGSTOP)
 
     when_ready(rundir, 1, stop)
