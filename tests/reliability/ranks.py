@@ -67,7 +67,7 @@ def ends_in_time(folder: Path, which: int, who: str | None, draws: random.Random
         return f"exit {ended.code}, not {STOPPED}: {ended.last_line}"
     if survivors:
         return f"{len(survivors)} processes live on"
-    if which == signal.SIGSTOP and f"rank {who}" not in ended.said:
+    if which == signal.SIGSTOP and f"rank {who} has been silent" not in ended.said:
         return f"rank {who} is not named: {ended.last_line}"
     left = [name for name in litter(output) if not name.endswith(".partial") and ".writing-" not in name]
     return f"litter: {left[0]}" if left else None
