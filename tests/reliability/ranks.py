@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from erulab.launching.silence import STALE_SECONDS
 from tests.reliability.commands import Process, process
 from tests.reliability.trials import Trial
 from tests.reliability.world import litter, overrides
 
-TIMEOUT = 10  # seconds of engine.timeout
+# Seconds of engine.timeout: a rank that is stopped in an exchange counts as waiting until its pulse is stale.
+TIMEOUT = STALE_SECONDS + 5
 PATIENCE = 30  # seconds beyond it in which everything must have ended
 STOPPED = 75
 START_LIMIT = 300.0  # seconds until the unlearning has begun
