@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from erulab.errors import Damaged
 
@@ -27,6 +28,11 @@ def hash_file(file: Path) -> str:
         with file.open("rb") as stream:
             _known[content] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _known[content]
+
+
+def hash_json(value: Any) -> str:
+    """Returns the SHA-256 of a plain value as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def hash_files(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from erulab.checksums import ENTRY, find_fault, hash_files
+from erulab.checksums import ENTRY, find_fault, hash_files, hash_json
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.ledger import Ledger
@@ -149,7 +149,8 @@ class Cache:
             return
         files = hash_files(working, without=UNFINISHED)
         entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by, "files": files}
-        write_whole(working / ENTRY, json.dumps(entry, indent=1, default=str).encode())
+        plain = json.loads(json.dumps(entry, default=str))
+        write_whole(working / ENTRY, json.dumps(plain | {"sha256": hash_json(plain)}, indent=1).encode())
 
     def _pause(self) -> None:
         """Books the costs since `account.start` to the product that is being made, if there is one."""
@@ -182,6 +183,8 @@ def _read_entry(folder: Path) -> Costs | None:
         return None
     try:
         entry = json.loads(file.read_text(encoding="utf-8"))
+        if entry.pop("sha256") != hash_json(entry):
+            raise ValueError
         costs, files = Costs.read(entry["costs"]), dict(entry["files"])
         fault = find_fault(folder, files, without=(ENTRY, *UNFINISHED), small_only=True)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -12,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from erulab.checksums import find_fault, hash_files
+from erulab.checksums import find_fault, hash_files, hash_json
 from erulab.costs.ledger import Spent
 from erulab.errors import IntegrityFault
 from erulab.ranks import Ranks
@@ -59,7 +58,7 @@ class Checkpoints:
                 save_file(objective.state_dict(), writing / "objective.safetensors")
                 costs = {**sum(spent, Spent()).plain(), "seconds": engine.policy.ledger.seconds}
                 manifest = {"training": self._training, "step": step, "files": hash_files(writing), "costs": costs}
-                (writing / MANIFEST).write_text(json.dumps(manifest | {"sha256": _hash_json(manifest)}, indent=1))
+                (writing / MANIFEST).write_text(json.dumps(manifest | {"sha256": hash_json(manifest)}, indent=1))
                 shutil.rmtree(final, ignore_errors=True)
                 writing.rename(final)
                 write_whole(self._folder / NEWEST, json.dumps({"step": step}).encode())
@@ -111,7 +110,7 @@ class Checkpoints:
         """Returns why a checkpoint cannot be used (None if it can), and its manifest."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-            intact = manifest.pop("sha256") == _hash_json(manifest)
+            intact = manifest.pop("sha256") == hash_json(manifest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "its manifest is missing or damaged", {}
         if not intact:
@@ -131,7 +130,3 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, A
             yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
     elif there != here:
         yield name, there, here
-
-
-def _hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

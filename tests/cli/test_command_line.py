@@ -152,7 +152,7 @@ VALUES = (
 
 
 def test_random_overrides_compose_or_end_in_a_line() -> None:
-    """FAULTS 1 to 8: 60 random command lines; no exception but those that become one line."""
+    """FAULTS 1 to 3, 7 and 8: 60 random command lines; no exception but those that become one line."""
     draw = random.Random(16)
     composed = 0
     for number in range(60):

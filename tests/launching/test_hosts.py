@@ -276,6 +276,7 @@ def test_another_command_on_the_second_host_is_refused(here: Path) -> None:
 
 
 def test_an_unusable_address_is_refused(address: str) -> None:
+    """FAULTS 24."""
     hosts.check_address(Meeting(2, address, "key"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(address.split(":")[1])))

@@ -5,11 +5,14 @@ Real ranks under the real torchrun, which exchange values with gloo; the limit i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -52,14 +55,21 @@ def run_two(rundir: RunDir, module: str, seconds: float = SECONDS) -> RunExit:
     return ended
 
 
+def beat_of(rundir: RunDir, rank: int) -> dict[str, Any]:
+    """Returns the last beat of a rank; empty while there is none, or it is just being written."""
+    try:
+        beat: dict[str, Any] = json.loads(rundir.beat(rank).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return beat
+
+
 def test_a_rank_that_hangs_is_named_with_its_place(rundir: RunDir, worker: Worker) -> None:
     """FAULTS 22, 34."""
-    started = time.monotonic()
     ended = run_two(rundir, worker(MEET.replace("OTHER", "time.sleep(300)")))
     assert (ended.code, ended.rank) == (75, 1)
     assert "rank 1 has been silent in " in ended.message and "(other) for 3 s (engine.timeout)" in ended.message
     assert "rank 0" not in ended.message and "the same command continues" in ended.message
-    assert time.monotonic() - started < SECONDS + 30
 
 
 def test_a_stopped_rank_is_named_though_it_waits_for_others(
@@ -70,7 +80,9 @@ def test_a_stopped_rank_is_named_though_it_waits_for_others(
     module = worker(MEET.replace("OTHER", "t = time.monotonic()\n    while time.monotonic() - t < 4: time.sleep(.05)"))
 
     def stop() -> None:
-        time.sleep(1.5)  # it waits by now
+        before = beat_of(rundir, 0).get("number", 0)  # it may be of the first exchange
+        while not (beat := beat_of(rundir, 0)).get("waits") or beat["number"] <= before + 1:
+            time.sleep(0.02)
         os.kill(int((rundir.path / "pid0").read_text()), signal.SIGSTOP)
 
     when_ready(rundir, 1, stop)
@@ -99,15 +111,20 @@ def test_a_rank_that_works_for_long_is_not_silent(rundir: RunDir, worker: Worker
     assert run_two(rundir, worker(MEET.replace("    OTHER", work)), 2.5).code == 0
 
 
+def started(rank: int) -> Any:
+    """Stands in for the log of a torchrun that has started one rank."""
+    return SimpleNamespace(ranks={0: rank})
+
+
 def test_time_in_which_the_watch_itself_was_stopped_does_not_count(rundir: RunDir) -> None:
     watch = SilenceWatch(rundir, 600, gpus=False, one_host=True)
     watch._looked_at -= 3600  # a suspended job
-    assert watch.look([0]) is None and watch._watched[0].still <= 2
+    assert watch.look(started(0)) is None and watch._watched[0].still <= 2
 
 
 def test_a_rank_that_never_starts_to_beat_is_silent(rundir: RunDir) -> None:
     watch = SilenceWatch(rundir, 1, gpus=False, one_host=True)
     watch._looked_at -= 1
-    found = watch.look([3])
+    found = watch.look(started(3))
     assert found is not None and found.rank == 3
     assert found.why == "rank 3 has been silent since it started for 1 s (engine.timeout)"

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from erulab.config.compose import compose_config, load_config
 from erulab.launching import torchrun, workers
 from erulab.launching.job import plan_job, run_job
+from erulab.launching.processes import Child
 from erulab.rundir import RunDir
 
 Worker = Callable[[str], str]
@@ -32,6 +34,16 @@ while not came:
     time.sleep(.02)
 time.sleep(HOW_LONG)
 end(75, f"stopped by {came[0]}")
+"""
+
+
+# The rank that got the signal tells the other which it was.
+AGREE = """
+if not (folder / "stop").exists():
+    (folder / "stop.new").write_text(str(came[0]))
+    (folder / "stop.new").rename(folder / "stop")
+said = (folder / "stop").read_text()
+time.sleep(.3 * rank)
 """
 
 
@@ -177,22 +189,35 @@ def test_a_killed_rank_ends_a_deaf_one(rundir: RunDir, worker: Worker, monkeypat
 def test_a_signal_to_one_rank_stops_all(rundir: RunDir, worker: Worker, number: signal.Signals) -> None:
     """FAULTS 30. Ranks agree to stop, so another than the one that got the signal may be the first to say so."""
     agree = WAIT.replace("while not came:", "while not came and not (folder / 'stop').exists():")
-    agree = agree.replace("time.sleep(HOW_LONG)", "(folder / 'stop').touch(); time.sleep(.3 * rank)")
-    module = worker(agree.replace("SIGUSR1", "SIGQUIT").replace("{came[0]}", "{came}"))
+    agree = agree.replace("SIGUSR1", "SIGQUIT").replace("came[0]", "said").replace("time.sleep(HOW_LONG)", AGREE)
+    module = worker(agree)
     when_ready(rundir, 2, lambda: os.kill(int((rundir.path / "pid1").read_text()), number))
     ended = workers.run_workers(rundir, 2, module)
-    assert ended.code == 75 and ended.message.startswith("stopped by [")
+    assert (ended.code, ended.message) == (75, f"stopped by {int(number)}")
     assert survivors(rundir) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_torchrun_can_be_continued(rundir: RunDir, worker: Worker, number: signal.Signals) -> None:
+def test_a_signal_to_torchrun_can_be_continued(
+    rundir: RunDir, worker: Worker, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAULTS 22, 30."""
     module = worker(WAIT.replace("HOW_LONG", "0"))
 
+    started: list[Child] = []
+
+    class Kept(Child):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(self)
+
+    monkeypatch.setattr(workers, "Child", Kept)
+
     def kill() -> None:
-        time.sleep(1.5)  # until its ranks have been seen
-        os.kill(psutil.Process(int((rundir.path / "pid0").read_text())).ppid(), number)
+        pids = [int((rundir.path / f"pid{rank}").read_text()) for rank in range(2)]
+        while not {*pids} <= {process.pid for process in started[0]._descendants.copy()}:
+            time.sleep(0.02)
+        os.kill(psutil.Process(pids[0]).ppid(), number)
 
     when_ready(rundir, 2, kill)
     ended = workers.run_workers(rundir, 2, module)

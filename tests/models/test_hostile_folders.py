@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from erulab.models.folders import check_folder
 from erulab.models.loading import chat_of, load_folder, save_folder
 from erulab.models.options import Attention
 from tests.models.test_loading import of_kind
+from tests.samples.hostile import Canary, write_index
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +41,10 @@ def refused(call: Callable[[], object], fault: type[ErulabError], words: str) ->
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def write_index(folder: Path, name: str) -> None:
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"w": name}}))
-
-
-class Canary:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.file),)
-
-
 def test_a_pickle_that_an_index_names_is_not_read(folder: Path, tmp_path: Path) -> None:
     """FAULTS 28 and 35: other safetensors in the folder do not make the pickle safe."""
     (folder / "model.bin").write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
-    write_index(folder, "model.bin")
+    write_index(folder, {"w": "model.bin"})
     refused(lambda: load_folder(str(folder), Attention.sdpa), IntegrityFault, "pickle files (.bin, .pt) can run code")
     assert not (tmp_path / "canary").exists()
     pickle.loads((folder / "model.bin").read_bytes())
@@ -69,13 +55,13 @@ def test_a_pickle_that_an_index_names_is_not_read(folder: Path, tmp_path: Path) 
 def test_an_index_that_leaves_its_folder_is_refused(folder: Path, name: str) -> None:
     """FAULTS 35: even where the file it names is there, because the identity is of the folder alone."""
     shutil.copy(folder / "model.safetensors", folder.parent / "other.safetensors")
-    write_index(folder, name)
+    write_index(folder, {"w": name})
     refused(lambda: check_folder(folder), IntegrityFault, "outside of its folder")
 
 
 def test_missing_shards_and_other_shapes_of_the_index(folder: Path) -> None:
     """FAULTS 35: the missing file is named, and no setting is advised that has no part in it."""
-    write_index(folder, "model-00002-of-00003.safetensors")
+    write_index(folder, {"w": "model-00002-of-00003.safetensors"})
     check_folder(folder)  # transformers reads model.safetensors, and leaves an old index when it saves one file
     (folder / "model.safetensors").rename(folder / "model-00001-of-00003.safetensors")
     refused(lambda: check_folder(folder), IntegrityFault, "lacks model-00002-of-00003.safetensors")
@@ -88,7 +74,7 @@ def test_shards_may_be_links_as_in_the_cache_of_the_hub(folder: Path) -> None:
     """FAULTS 35: the hub's cache links every file of a snapshot to another folder."""
     shutil.move(folder / "model.safetensors", folder.parent / "blob")
     (folder / "model.safetensors").symlink_to(folder.parent / "blob")
-    write_index(folder, "model.safetensors")
+    write_index(folder, {"w": "model.safetensors"})
     check_folder(folder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -66,16 +65,15 @@ def test_too_little_space_is_told_before_the_first_training(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAULTS 18: both numbers; checkpoints count; what the cache has already does not."""
-    usage = shutil.disk_usage(tmp_path)
     full = tmp_path / "cache"
     parameters = 4 * 10**5  # the three small models have fewer weights than these bytes
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage._replace(free=parameters))
+    monkeypatch.setattr(space, "free_bytes", lambda _: parameters)
     refused = run(BOTH, f"cache={full}", "trainer.save_every=1")
     message = refused.read("exit.json")["message"]
     assert refused.code == 4 and str(full) in message and "0.0004 GB are free" in message
     assert "3 models" in message and "trainer.save_every=null" in message
     assert not (full / "learned").exists()
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    monkeypatch.setattr(space, "free_bytes", lambda _: 0)
     assert run(BOTH).code == 0, "all models are in the cache"
 
 

@@ -33,7 +33,8 @@ def main() -> int:
     for part in wanted:
         for result in try_all(list(_trials(part, base, options)), folder / "results.jsonl", options.jobs):
             results.append(result)
-            print(f"{result.kind}: {result.name}: {result.fault or 'held'} ({result.seconds} s)", flush=True)
+            when = "earlier" if result.earlier else f"{result.seconds} s"
+            print(f"{result.kind}: {result.name}: {result.fault or 'held'} ({when})", flush=True)
     print(f"\n{table(results)}")
     return int(any(result.fault is not None for result in results))
 

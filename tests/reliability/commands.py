@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import re
 import resource
 import select
 import signal
@@ -18,11 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 MARK = "ERULAB_RELIABILITY_TRIAL"  # in the environment of a command and of all processes that it starts
 TRACEBACK = "Traceback (most recent call last)"
 HUNG = 124  # the exit code of a command that was ended because it ran past its limit
 ALLOWED = (0, 2, 3, 4, 5, 6, 75)
+PYTHON_WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*\n(  .*\n)?", re.MULTILINE)
+_copied = False  # whether this process is a copy that in_fork has made
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,21 @@ class Ended:
             return "hangs"
         if TRACEBACK in self.said:
             return f"exit {self.code} with a traceback: {self.last_line}"
-        return None if self.code in ALLOWED else f"exit {self.code}: {self.last_line}"
+        if self.code not in ALLOWED:
+            return f"exit {self.code}: {self.last_line}"
+        return f"exit {self.code} without a word" if self.code != 0 and not self.last_line else None
+
+    @property
+    def refusal_fault(self) -> str | None:
+        """What no input may cause before anything is trained: a fault, or a refusal in more than one line.
+
+        Warnings may stand beside the line.
+        """
+        said = PYTHON_WARNING.sub("", self.said)
+        lines = [line for line in said.splitlines() if line.strip() and " WARNING " not in line]
+        if self.fault is None and self.code != 0 and len(lines) != 1:
+            return f"exit {self.code} with {len(lines)} lines: {' | '.join(lines)[:300]}"
+        return self.fault
 
     @property
     def last_line(self) -> str:
@@ -53,7 +72,8 @@ def in_fork(call: Callable[[], int], limit: float, *, memory: int | None = None,
 
     Args:
         call: returns an exit code.
-        limit: seconds after which the copy is killed, with all processes that it started.
+        limit: seconds after which the copy is killed, with the processes that it started. What a copy within a copy
+            leaves behind is killed with the outermost.
         memory: bytes of address space that it may have; None: no limit.
         files: bytes that it may write to one file; None: no limit.
     """
@@ -67,12 +87,14 @@ def in_fork(call: Callable[[], int], limit: float, *, memory: int | None = None,
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as output:
         said, hung = _read_until(output, time.monotonic() + limit)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if hung:
-            os.killpg(child, signal.SIGKILL)
+    if hung:
+        for started in [*psutil.Process(child).children(recursive=True), psutil.Process(child)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                started.kill()
     _, status = os.waitpid(child, 0)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # what it left behind
+    if not _copied:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # what it left behind
     return Ended(HUNG if hung else os.waitstatus_to_exitcode(status), said)
 
 
@@ -80,7 +102,10 @@ def _become_child(call: Callable[[], int], output: int, memory: int | None, file
     """Runs `call` in the copy and ends it: nothing of the caller's stack is unwound."""
 
     def limited() -> int:
-        os.setpgid(0, 0)
+        global _copied
+        if not _copied:  # one group for all that the outermost copy starts
+            os.setpgid(0, 0)
+        _copied = True
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115

@@ -1,11 +1,13 @@
-"""Full disks, read-only folders and a file in the place of the cache: exit 4, one line, and room mends it."""
+"""Full disks, read-only folders and a file in the place of the cache: exit 4 with its name, and room mends it."""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.reliability.commands import Ended, typed
 from tests.reliability.damages import Base
@@ -25,15 +27,24 @@ def trials(base: Base, count: int | None = None) -> Iterator[Trial]:
         base: whose finished run an undisturbed run must equal.
         count: how many; None: all.
     """
+    read_only = Trial("disks", "read-only", lambda folder: _read_only(folder))
     every = [
         Trial("disks", "cache= is a file", lambda folder: _cache_is_file(folder)),
-        Trial("disks", f"{TMPFS_KILOBYTES[1]} KB", lambda folder: _full(base, folder, TMPFS_KILOBYTES[1])),
-        Trial("disks", "read-only", lambda folder: _read_only(folder)),
-        Trial("disks", f"{TMPFS_KILOBYTES[0]} KB", lambda folder: _full(base, folder, TMPFS_KILOBYTES[0])),
-        Trial("disks", f"{TMPFS_KILOBYTES[2]} KB", lambda folder: _full(base, folder, TMPFS_KILOBYTES[2])),
-        Trial("disks", "files of at most 12 KB", lambda folder: _short_files(base, folder)),
+        _small(base, TMPFS_KILOBYTES[1]),
+        *([read_only] if _can_mount() or os.getuid() != 0 else []),  # root may write to a folder without permission
+        _small(base, TMPFS_KILOBYTES[0]),
+        _small(base, TMPFS_KILOBYTES[2]),
+        Trial("disks", "files of at most 12 KB", lambda folder: _short_files(base, folder, 12 << 10)),
     ]
     yield from every[:count]
+
+
+def _small(base: Base, kilobytes: int) -> Trial:
+    """Returns a trial on a disk of this size; where none can be mounted, with files of an eighth of it."""
+    if _can_mount():
+        return Trial("disks", f"tmpfs of {kilobytes} KB", lambda folder: _full(base, folder, kilobytes))
+    most = kilobytes << 7
+    return Trial("disks", f"files of at most {most} bytes", lambda folder: _short_files(base, folder, most))
 
 
 def _full(base: Base, folder: Path, kilobytes: int) -> str | None:
@@ -41,8 +52,7 @@ def _full(base: Base, folder: Path, kilobytes: int) -> str | None:
     cache = folder / "cache"
     cache.mkdir()
     options = overrides(folder / "o", *OPTIONS, f"cache={cache}")
-    if not _mount(cache, kilobytes):
-        return _short_files(base, folder, kilobytes << 7)
+    _mount(cache, kilobytes)
     try:
         fault = _judge(typed(options), cache, "tmpfs", str(cache))
         subprocess.run(["mount", "-o", "remount,size=64m", str(cache)], check=True)
@@ -51,7 +61,7 @@ def _full(base: Base, folder: Path, kilobytes: int) -> str | None:
         subprocess.run(["umount", "-l", str(cache)], check=False)
 
 
-def _short_files(base: Base, folder: Path, most: int = 12 << 10) -> str | None:
+def _short_files(base: Base, folder: Path, most: int) -> str | None:
     """Runs while no file may grow beyond `most` bytes, then without that limit."""
     options = overrides(folder / "o", *OPTIONS)
     return _judge(typed(options, files=most), folder / "o", "limit") or _continues(base, folder, options)
@@ -60,15 +70,15 @@ def _short_files(base: Base, folder: Path, most: int = 12 << 10) -> str | None:
 def _read_only(folder: Path) -> str | None:
     cache = folder / "cache"
     cache.mkdir()
-    mounted = _mount(cache, 1024)
-    if mounted:
+    if _can_mount():
+        _mount(cache, 1024)
         subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
     else:
         cache.chmod(0o500)
     try:
         return _judge(typed(overrides(folder / "o", f"cache={cache}")), cache, "read-only", str(cache))
     finally:
-        if mounted:
+        if _can_mount():
             subprocess.run(["umount", "-l", str(cache)], check=False)
 
 
@@ -78,11 +88,21 @@ def _cache_is_file(folder: Path) -> str | None:
     return _judge(typed(overrides(folder / "o", f"cache={cache}")), folder / "o", "file", str(cache))
 
 
-def _mount(folder: Path, kilobytes: int) -> bool:
-    if os.getuid() != 0:
-        return False
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], capture_output=True)
-    return done.returncode == 0
+@functools.cache
+def _can_mount() -> bool:
+    """Mounts a tmpfs once to see whether this user may."""
+    with TemporaryDirectory(prefix="reliability-") as folder:
+        try:
+            _mount(Path(folder), 16)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        subprocess.run(["umount", "-l", folder], check=True)
+    return True
+
+
+def _mount(folder: Path, kilobytes: int) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder]
+    subprocess.run(command, capture_output=True, check=True)
 
 
 def _judge(ended: Ended, written: Path, what: str, named: str | None = None) -> str | None:

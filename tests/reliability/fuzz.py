@@ -1,4 +1,4 @@
-"""Random overrides, mutated data files, run folders and model folders: no traceback, no hang, a code that exists."""
+"""Random overrides and mutated files: no traceback, no hang, a code that exists, a refusal in one line."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ NASTY = (
 
 
 def trials(base: Base, count: int, seed: int) -> Iterator[Trial]:
-    """Yields `count` trials of one random input each, of four kinds in turn.
+    """Yields `count` trials of one random input each, of four kinds in turn, behind one per kind that changes nothing.
 
     Args:
         base: whose finished run and model are mutated.
     """
-    kinds: Sequence[tuple[str, Callable[[Base, Path, random.Random], Ended]]] = (
+    kinds: Sequence[tuple[str, Callable[[Base, Path, random.Random | None], Ended]]] = (
         ("overrides", _overrides),
         ("overrides", _overrides),
         ("data files", _data_file),
         ("run folders", _run_folder),
         ("model folders", _model_folder),
     )
+    for kind, attempt in dict(kinds).items():
+
+        def passes(folder: Path, attempt: Callable[[Base, Path, None], Ended] = attempt) -> str | None:
+            ended = attempt(base, folder, None)
+            return ended.fault or (None if ended.code == 0 else f"exit {ended.code}, not 0: {ended.last_line}")
+
+        yield Trial(f"fuzzed {kind}", "untouched", passes)
     for number in range(count):
         kind, attempt = kinds[number % len(kinds)]
 
@@ -59,7 +66,9 @@ def trials(base: Base, count: int, seed: int) -> Iterator[Trial]:
             attempt: Callable[[Base, Path, random.Random], Ended] = attempt,
             number: int = number,
         ) -> str | None:
-            return attempt(base, folder, random.Random(f"{seed} {number}")).fault
+            ended = attempt(base, folder, random.Random(f"{seed} {number}"))
+            # A report shows what it could read above the line about what is damaged.
+            return ended.fault if attempt is _run_folder else ended.refusal_fault
 
         yield Trial(f"fuzzed {kind}", f"seed {seed}, number {number}", holds)
 
@@ -144,17 +153,25 @@ def prepare_run(overrides: Sequence[str]) -> Ended:
     return in_fork(call, LIMIT, memory=MEMORY)
 
 
-def _overrides(base: Base, folder: Path, draws: random.Random) -> Ended:
+# Each of the following changes nothing if `draws` is None.
+def _overrides(base: Base, folder: Path, draws: random.Random | None) -> Ended:
     typed = [f"output={folder}", "tracker=none", "engine=local"]
-    for _ in range(draws.randint(1, 3)):
+    for _ in range(draws.randint(1, 3) if draws else 0):
+        assert draws is not None
         mark, key, value = draws.choice(MARKS), draws.choice(KEYS), draws.choice(VALUES)
         typed.append(f"{mark}{key}" if mark == "~" and draws.random() < 0.5 else f"{mark}{key}={value}")
     return compose_and_plan(typed)
 
 
-def _data_file(base: Base, folder: Path, draws: random.Random) -> Ended:
+def _data_file(base: Base, folder: Path, draws: random.Random | None) -> Ended:
     data = folder / "data"
     write(data, forget=FORGET, retain=RETAIN)
+    if draws is not None:
+        _mutate_rows(data, draws)
+    return prepare_run(of_data(folder, data))
+
+
+def _mutate_rows(data: Path, draws: random.Random) -> None:
     file = data / f"{draws.choice(('forget', 'retain'))}.jsonl"
     content = file.read_bytes()
     if draws.random() < 0.2:
@@ -165,7 +182,6 @@ def _data_file(base: Base, folder: Path, draws: random.Random) -> Ended:
         at = draws.randrange(len(lines))
         lines[at] = mutate(lines[at], draws)
         file.write_bytes(b"".join(lines))
-    return prepare_run(of_data(folder, data))
 
 
 def of_data(folder: Path, data: Path) -> list[str]:
@@ -173,34 +189,37 @@ def of_data(folder: Path, data: Path) -> list[str]:
     return ["dataset=jsonl", f"dataset.path={data}", f"output={folder / 'o'}", "tracker=none", "engine=local"]
 
 
-def _run_folder(base: Base, folder: Path, draws: random.Random) -> Ended:
+def _run_folder(base: Base, folder: Path, draws: random.Random | None) -> Ended:
     (source,) = (base.folder / "finished").glob("*/*/run.yaml")
     copied = folder / "run"
     shutil.copytree(source.parent, copied, ignore=shutil.ignore_patterns("model", "plots"))
     names = ("scores.json", "attacks.json", "stages.json", "metrics.jsonl", "run.yaml", "intervals.json", "uds.json")
-    for name in draws.sample(names, draws.randint(1, 2)):
-        file = copied / name
-        if draws.random() < 0.1:
-            file.unlink()
-        else:
-            file.write_bytes(mutate(file.read_bytes(), draws))
+    how = "text"
+    if draws is not None:
+        for name in draws.sample(names, draws.randint(1, 2)):
+            _remove_or_mutate(copied / name, draws)
+        how = draws.choice(("text", "md", "csv", "latex"))
 
     def call() -> int:
         from erulab import report
 
-        return report.main([str(copied), "--format", draws.choice(("text", "md", "csv", "latex"))])
+        return report.main([str(copied), "--format", how])
 
     return in_fork(call, LIMIT, memory=MEMORY)
 
 
-def _model_folder(base: Base, folder: Path, draws: random.Random) -> Ended:
+def _model_folder(base: Base, folder: Path, draws: random.Random | None) -> Ended:
     model, data = folder / "model", folder / "data"
     (source,) = (base.folder / "finished").glob("*/*/model")
     shutil.copytree(source, model)
     write(data, forget=FORGET, retain=RETAIN)
-    file = draws.choice(sorted(model.iterdir()))
+    if draws is not None:
+        _remove_or_mutate(draws.choice(sorted(model.iterdir())), draws)
+    return prepare_run([*of_data(folder, data), "model=hf", f"model.path={model}"])
+
+
+def _remove_or_mutate(file: Path, draws: random.Random) -> None:
     if draws.random() < 0.1:
         file.unlink()
     else:
         file.write_bytes(mutate(file.read_bytes(), draws))
-    return prepare_run([*of_data(folder, data), "model=hf", f"model.path={model}"])

@@ -16,20 +16,11 @@ from tests.reliability.commands import Ended
 from tests.reliability.damages import Base
 from tests.reliability.fuzz import compose_and_plan, of_data, prepare_run
 from tests.reliability.trials import Trial
+from tests.samples.hostile import Canary, write_index
 
 CONFIG, DATA, INTEGRITY = 2, 3, 6
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 Make = Callable[[Path, Path], None]  # (model folder or data folder, canary): makes the folder hostile
-
-
-class Touch:
-    """A pickle that makes a file when it is read."""
-
-    def __init__(self, canary: Path) -> None:
-        self._canary = canary
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self._canary,)
 
 
 def trials(base: Base, count: int | None = None) -> Iterator[Trial]:
@@ -42,7 +33,7 @@ def trials(base: Base, count: int | None = None) -> Iterator[Trial]:
     every = [
         *(_trial(base, "model", name, codes, make) for name, codes, make in MODELS),
         *(_trial(base, "data", name, codes, make) for name, codes, make in DATASETS),
-        *(_override(name, override) for name, override in OVERRIDES),
+        *(_override(name, codes, override) for name, codes, override in OVERRIDES),
     ]
     yield from every[:count]
 
@@ -61,11 +52,11 @@ def _trial(base: Base, of: str, name: str, codes: tuple[int, ...], make: Make) -
     return Trial("hostile files", f"{of}: {name}", holds)
 
 
-def _override(name: str, override: str) -> Trial:
+def _override(name: str, codes: tuple[int, ...], override: str) -> Trial:
     def holds(folder: Path) -> str | None:
         canary = folder / "canary"
         typed = override.replace("CANARY", str(canary))
-        return _judge(compose_and_plan([f"output={folder / 'o'}", "tracker=none", typed]), (CONFIG, INTEGRITY), canary)
+        return _judge(compose_and_plan([f"output={folder / 'o'}", "tracker=none", typed]), codes, canary)
 
     return Trial("hostile files", f"override: {name}", holds)
 
@@ -73,8 +64,8 @@ def _override(name: str, override: str) -> Trial:
 def _judge(ended: Ended, codes: tuple[int, ...], canary: Path) -> str | None:
     if canary.exists():
         return "the canary was touched: code of the file ran"
-    if ended.fault is not None:
-        return ended.fault
+    if ended.refusal_fault is not None:
+        return ended.refusal_fault
     return None if ended.code in codes else f"exit {ended.code}, not {codes}: {ended.last_line}"
 
 
@@ -84,7 +75,7 @@ def _edit(file: Path, **changes: object) -> None:
 
 def _only_pickle(model: Path, canary: Path) -> None:
     (model / "model.safetensors").unlink()
-    torch.save({"a": Touch(canary)}, model / "pytorch_model.bin")
+    torch.save({"a": Canary(canary)}, model / "pytorch_model.bin")
 
 
 def _index_to_pickle(model: Path, canary: Path) -> None:
@@ -92,9 +83,9 @@ def _index_to_pickle(model: Path, canary: Path) -> None:
 
     with safe_open(model / "model.safetensors", "pt") as weights:
         names = list(weights.keys())
-    torch.save({"a": Touch(canary)}, model / "w.bin")
+    torch.save({"a": Canary(canary)}, model / "w.bin")
     (model / "model.safetensors").rename(model / "other.safetensors")
-    _write_index(model, dict.fromkeys(names, "w.bin"))
+    write_index(model, dict.fromkeys(names, "w.bin"))
 
 
 def _index_outside(model: Path, canary: Path) -> None:
@@ -104,16 +95,11 @@ def _index_outside(model: Path, canary: Path) -> None:
         names = list(weights.keys())
     shutil.copy(model / "model.safetensors", model.parent / "outside.safetensors")
     (model / "model.safetensors").rename(model / "other.safetensors")
-    _write_index(model, dict.fromkeys(names, "../outside.safetensors"))
-
-
-def _write_index(model: Path, weight_map: dict[str, str]) -> None:
-    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(model, dict.fromkeys(names, "../outside.safetensors"))
 
 
 def _pickle_as_safetensors(model: Path, canary: Path) -> None:
-    (model / "model.safetensors").write_bytes(pickle.dumps(Touch(canary)))
+    (model / "model.safetensors").write_bytes(pickle.dumps(Canary(canary)))
 
 
 def _overlapping_offsets(model: Path, canary: Path) -> None:
@@ -157,6 +143,17 @@ def _without_tokenizer_model(model: Path, canary: Path) -> None:
     _edit(model / "tokenizer.json", model={"type": "BPE"})
 
 
+def _cut_gzip(data: Path, canary: Path) -> None:
+    content = (data / "retain.jsonl").read_bytes()
+    (data / "retain.jsonl").unlink()
+    # Every row is there; the checksum and the length behind them are not.
+    (data / "retain.jsonl.gz").write_bytes(gzip.compress(content)[:-8])
+
+
+def _untouched(folder: Path, canary: Path) -> None:
+    """Changes nothing: what is refused below is refused for its fault."""
+
+
 def _bomb(content: bytes, times: int) -> Make:
     def make(data: Path, canary: Path) -> None:
         (data / "forget.jsonl").unlink()
@@ -168,6 +165,7 @@ def _bomb(content: bytes, times: int) -> Make:
 
 
 MODELS: tuple[tuple[str, tuple[int, ...], Make], ...] = (
+    ("untouched", (0,), _untouched),
     ("pickle alone", (INTEGRITY,), _only_pickle),
     ("index names a pickle", (INTEGRITY,), _index_to_pickle),
     ("index names a file outside", (INTEGRITY,), _index_outside),
@@ -198,22 +196,24 @@ MODELS: tuple[tuple[str, tuple[int, ...], Make], ...] = (
     ("tokenizer.json is a list", (DATA, INTEGRITY), _text("tokenizer.json", b"[]")),
 )
 DATASETS: tuple[tuple[str, tuple[int, ...], Make], ...] = (
-    ("gzip bomb, one line", (DATA,), _bomb(b"a" * (1 << 24), 512)),
-    ("gzip bomb, blank lines", (DATA,), _bomb(b"\n" * (1 << 24), 256)),
+    ("untouched", (0,), _untouched),
+    ("gzip bomb, one line", (DATA,), _bomb(b"a" * (1 << 24), 64)),
+    ("gzip bomb, blank lines", (DATA,), _bomb(b"\n" * (1 << 24), 64)),
     ("2,000 deep", (DATA,), _text("forget.jsonl", b'{"prompt": ' + b"[" * 2000 + b"]" * 2000 + b"}\n")),
     ("200,000 deep", (DATA,), _text("forget.jsonl", b"[" * 200_000)),
     ("no UTF-8", (DATA,), _text("forget.jsonl", b'{"prompt": "\xff", "response": "b"}\n')),
     ("lone surrogate", (DATA,), _text("forget.jsonl", b'{"prompt": "\\ud800", "response": "b"}\n')),
     ("number for a text", (DATA,), _text("forget.jsonl", b'{"prompt": 1, "response": "b"}\n')),
-    ("cut gzip", (DATA,), _text("retain.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:40])),
+    ("cut gzip", (DATA,), _cut_gzip),
 )
-OVERRIDES = (
-    ("_target_", "+method._target_=os.system"),
-    ("_target_ in a list", "stages=[{_target_: os.system, _args_: ['touch CANARY']}]"),
-    ("_target_ of a group", "+trainer.schedule={_target_: os.system}"),
-    ("path of a preset", "method=../../../../etc/passwd"),
-    ("project outside", "tracker.project=../../etc"),
-    ("interpolation that evaluates", "seed=${eval:1}"),
-    ("environment in a number", "seed=${oc.env:PATH}"),
-    ("folder of 300 characters", f"hydra.run.dir={'a' * 300}"),
+OVERRIDES: tuple[tuple[str, tuple[int, ...], str], ...] = (
+    ("harmless", (0,), "seed=3"),
+    ("_target_", (CONFIG, INTEGRITY), "+method._target_=os.system"),
+    ("_target_ in a list", (CONFIG, INTEGRITY), "stages=[{_target_: os.system, _args_: ['touch CANARY']}]"),
+    ("_target_ of a group", (CONFIG, INTEGRITY), "+trainer.schedule={_target_: os.system}"),
+    ("path of a preset", (CONFIG, INTEGRITY), "method=../../../../etc/passwd"),
+    ("project outside", (CONFIG, INTEGRITY), "tracker.project=../../etc"),
+    ("interpolation that evaluates", (CONFIG, INTEGRITY), "seed=${eval:1}"),
+    ("environment in a number", (CONFIG, INTEGRITY), "seed=${oc.env:PATH}"),
+    ("folder of 300 characters", (CONFIG, INTEGRITY), f"hydra.run.dir={'a' * 300}"),
 )

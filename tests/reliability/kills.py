@@ -38,12 +38,19 @@ def survive(folder: Path, method: str, draws: random.Random, engine: tuple[str, 
     whole, cpu_seconds = _uninterrupted(method, engine)
     output = folder / "o"
     options = overrides(output, *METHODS[method], *OPTIONS, engine=engine)
+    kills = 0
     for number in range(draws.randint(1, 3)):
         # Measured in CPU seconds, the moments are spread over the run however busy the machine is.
         moment = draws.uniform(0.02, 0.95) * cpu_seconds
         with process(options, folder / f"log{number}") as running:
             if not _wait_for_cpu(running, moment):
+                early = running.wait(LIMIT)
+                if early.code != 0:
+                    return f"after {kills} kills the same command ends with {early.code}: {early.last_line}"
                 break
+        kills += 1
+    if not kills:
+        return "not killed: the run ended first"
     with process(options, folder / "log") as running:
         ended = running.wait(LIMIT)
     if ended.code != 0:

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from erulab.launching.silence import STALE_SECONDS
 from tests.reliability.commands import Process, process
 from tests.reliability.trials import Trial
 from tests.reliability.world import litter, overrides
 
-TIMEOUT = 10  # seconds of engine.timeout
+# Seconds of engine.timeout: a rank that is stopped in an exchange counts as waiting until its pulse is stale.
+TIMEOUT = STALE_SECONDS + 5
 PATIENCE = 30  # seconds beyond it in which everything must have ended
 STOPPED = 75
 START_LIMIT = 300.0  # seconds until the unlearning has begun
@@ -67,7 +69,7 @@ def ends_in_time(folder: Path, which: int, who: str | None, draws: random.Random
         return f"exit {ended.code}, not {STOPPED}: {ended.last_line}"
     if survivors:
         return f"{len(survivors)} processes live on"
-    if which == signal.SIGSTOP and f"rank {who}" not in ended.said:
+    if which == signal.SIGSTOP and f"rank {who} has been silent" not in ended.said:
         return f"rank {who} is not named: {ended.last_line}"
     left = [name for name in litter(output) if not name.endswith(".partial") and ".writing-" not in name]
     return f"litter: {left[0]}" if left else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 import traceback
@@ -12,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.reliability.commands import in_fork
+from tests.reliability.commands import ROOT, in_fork
 
 ANSWER = "answer: "  # begins the line by which a trial's process says what did not hold
 LIMIT = 1800.0  # seconds after which a trial counts as hung
@@ -30,23 +32,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """How a trial ended. `fault` is None if all held."""
+    """How a trial ended. `fault` is None if all held; `earlier` if a command before this one tried it."""
 
     kind: str
     name: str
     fault: str | None
     seconds: float
+    earlier: bool = False
 
 
 def try_all(trials: Sequence[Trial], kept: Path | None = None, jobs: int = 1) -> Iterator[Result]:
     """Tries all, in `jobs` processes at once, and yields each result when it is there.
 
     Args:
-        trials: those that `kept` already holds are not tried again.
+        trials: those that `kept` already holds of this code are not tried again.
         kept: a file of JSON lines, to which results are added; None: none are kept.
         jobs: number of trials at once.
     """
-    done = {(r.kind, r.name): r for r in _read(kept)}
+    code = _code() if kept is not None else ""
+    done = {(r.kind, r.name): r for r in _read(kept, code)}
     left = []
     for trial in trials:
         if (known := done.get((trial.kind, trial.name))) is not None:
@@ -58,7 +62,7 @@ def try_all(trials: Sequence[Trial], kept: Path | None = None, jobs: int = 1) ->
             result = future.result()
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
+                    file.write(json.dumps({"code": code, **asdict(result)}) + "\n")
             yield result
 
 
@@ -96,7 +100,21 @@ def table(results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
-def _read(kept: Path | None) -> list[Result]:
+def _code() -> str:
+    """Returns the commit and a hash of what differs from it, with modules and settings that git does not know."""
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+    changes = hashlib.sha256(git("diff", "--binary", "HEAD"))
+    for name in git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")[:-1]:
+        changes.update(name + b"\0" + (ROOT / name.decode()).read_bytes())
+    return f"{git('rev-parse', 'HEAD').decode().strip()} {changes.hexdigest()[:16]}"
+
+
+def _read(kept: Path | None, code: str) -> list[Result]:
+    """Returns the results of this code that a file keeps."""
     if kept is None or not kept.is_file():
         return []
-    return [Result(**json.loads(line)) for line in kept.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    return [Result(**{**line, "earlier": True}) for line in lines if line.pop("code", None) == code]

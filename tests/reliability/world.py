@@ -81,9 +81,9 @@ def outcome(output: Path) -> Outcome:
     if not {"scores.json", "attacks.json"} <= parts.keys():
         raise FileNotFoundError(f"{folder} has no scores.json or attacks.json")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    parts["metrics.jsonl"] = [_without_seconds(json.loads(line)) for line in lines]
-    parts["scores.json"] = _without_seconds(parts["scores.json"])
-    parts["attacks.json"] = _without_seconds(parts["attacks.json"])
+    parts["metrics.jsonl"] = [without_machine(json.loads(line)) for line in lines]
+    parts["scores.json"] = without_machine(parts["scores.json"])
+    parts["attacks.json"] = without_machine(parts["attacks.json"])
     return Outcome(parts)
 
 
@@ -92,11 +92,11 @@ def litter(output: Path) -> list[str]:
     return sorted({str(file.relative_to(output)) for pattern in LITTER for file in output.rglob(pattern)})
 
 
-def _without_seconds(value: Any) -> Any:
-    """Removes figures that depend on the machine (MACHINE) at every depth."""
+def without_machine(value: Any) -> Any:
+    """Returns JSON without figures that depend on the machine (MACHINE), at every depth."""
     if isinstance(value, dict):
-        return {key: _without_seconds(part) for key, part in value.items() if key not in MACHINE}
-    return [_without_seconds(part) for part in value] if isinstance(value, list) else value
+        return {key: without_machine(part) for key, part in value.items() if key not in MACHINE}
+    return [without_machine(part) for part in value] if isinstance(value, list) else value
 
 
 def _first_difference(one: Any, two: Any) -> str:

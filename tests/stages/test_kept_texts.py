@@ -64,7 +64,11 @@ def test_private_closes_run_cache_and_sweep(
 ) -> None:
     monkeypatch.setattr("erulab.launching.job.WORKER", worker("end(0)"))
     typed = ("method=npo", "attack=none")
-    assert command(*typed, "hydra.run.dir=open").code == 0
+    mask = os.umask(0o022)  # under 077 every folder is closed
+    try:
+        assert command(*typed, "hydra.run.dir=open").code == 0
+    finally:
+        os.umask(mask)
     assert mode(here / "open") & 0o055
     assert command(*typed, *PRIVATE, "hydra.run.dir=closed").code == 0
     assert mode(here / "closed") == mode(here / "outputs" / ".cache") == 0o700

@@ -173,7 +173,8 @@ def test_templates_that_cannot_be_used_are_named() -> None:
 )
 def test_templates_without_end_are_bounded(template: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 36; the limits of the process are as before afterwards."""
-    monkeypatch.setattr("erulab.tokens.bounds.SECONDS", 0.5)
+    if words == "it takes longer than":
+        monkeypatch.setattr("erulab.tokens.bounds.SECONDS", 0.5)
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
     with pytest.raises(DataError, match=f"cannot be used: {words}") as caught:
         ChatFormat(byte_level(), 512, PromptOverrides(template))

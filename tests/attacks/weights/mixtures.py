@@ -8,6 +8,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from tests.models.families import DEEPSEEK
+
 WIDTH, EXPERTS = 32, 4
 SIZES: dict[str, Any] = {
     "hidden_size": WIDTH,
@@ -29,8 +31,7 @@ SIZES: dict[str, Any] = {
     "n_routed_experts": EXPERTS,
     "num_experts_per_tok": 2,
 }
-LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
-DEEPSEEK = {**LATENT, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
+DENSE_FIRST = {"q_lora_rank": 8, "n_shared_experts": 1, "first_k_dense_replace": 1}
 LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 # Model type -> what it needs beside the sizes.
 MIXTURES: dict[str, dict[str, Any]] = {
@@ -38,8 +39,8 @@ MIXTURES: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"shared_expert_intermediate_size": 16},
     "qwen3_moe": {},
     "olmoe": {},
-    "deepseek_v2": DEEPSEEK,
-    "deepseek_v3": DEEPSEEK,
+    "deepseek_v2": {**DEEPSEEK, **DENSE_FIRST},
+    "deepseek_v3": {**DEEPSEEK, **DENSE_FIRST},
     "gpt_oss": {},
     "granitemoe": {},
     "phimoe": {},
