@@ -128,7 +128,8 @@ def test_each_rank_has_a_log_and_the_failing_one_is_shown(
     """)
     monkeypatch.setattr("erulab.launching.job.WORKER", module)
     monkeypatch.setattr(workers.machine, "gpus", list)
-    job = plan_job(compose_config(["engine=zero2", "engine.processes=2"]))
+    # Not the folder that another test's run has by the same name below its own working folder.
+    job = plan_job(compose_config(["engine=zero2", "engine.processes=2", f"output={here}/outputs"]))
     ended = run_job(job)
     assert (ended.code, ended.rank) == (1, 1)
     assert job.rundir.rank_log(0).read_text().startswith("rank 0 cpu 2")
