@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from erulab.command import STOP_SIGNALS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,8 +20,20 @@ def start(*arguments: str, folder: Path, path: str = "") -> subprocess.Popen[str
     variables = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}"}
     out = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=folder, env=variables, stdout=out, stderr=out, text=True
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=variables,
+        stdout=out,
+        stderr=out,
+        text=True,
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals() -> None:
+    """Undoes what the tests may have been started with: `nohup` ignores SIGHUP, a background job SIGINT and SIGQUIT."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
