@@ -129,6 +129,7 @@ class Cache:
         if self._ranks.first:
             working.mkdir(parents=True, exist_ok=True)
             (working / ENTRY).unlink(missing_ok=True)
+            _remove_hidden(working)
         self._ranks.barrier()
         self._open.append([])
         account.start(self._ledger, self._device)
@@ -174,6 +175,15 @@ class Cache:
         # The operating system drops the lock of a process that died.
         with FileLock(final.with_name(f"{final.name}.lock")):
             yield
+
+
+def _remove_hidden(working: Path) -> None:
+    """Removes what a process that died was writing: temporary files and folders, whose names begin with a dot."""
+    for left in working.glob(".*"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _read_entry(folder: Path) -> Costs | None:

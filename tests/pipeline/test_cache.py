@@ -305,6 +305,25 @@ def test_a_process_that_died_behind_its_entry_leaves_a_finished_product(tmp_path
     assert sorted(path.name for path in again.folder.iterdir()) == ["entry.json", "value"]
 
 
+def test_what_a_process_was_writing_when_it_died_is_not_kept(tmp_path: Path) -> None:
+    """A run killed while it saved a model left the half of it beside the model for good; checkpoints stay."""
+    cache = Cache(tmp_path, Ranks(), {}, Ledger(), "cpu")
+    working = tmp_path / "kind" / f"{key_of({'a': 1})}.partial"
+    (working / ".model.8238.tmp").mkdir(parents=True)
+    (working / ".model.8238.tmp" / "model.safetensors").touch()
+    (working / ".entry.json.k2x").touch()
+    (working / "checkpoints").mkdir()
+    seen = []
+
+    def make(folder: Path) -> None:
+        seen.extend(path.name for path in folder.iterdir())
+        (folder / "value").write_text("made")
+
+    product = cache.produce("kind", {"a": 1}, make)
+    assert seen == ["checkpoints"]
+    assert sorted(path.name for path in product.folder.iterdir()) == ["entry.json", "value"]
+
+
 def test_a_file_that_does_not_belong_to_a_product_is_damage_too(tmp_path: Path) -> None:
     """A chat template beside a model changes its prompts, so a file too many is as bad as one that is missing."""
     cache = Cache(tmp_path, Ranks(), {}, Ledger(), "cpu")
