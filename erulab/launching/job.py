@@ -118,17 +118,21 @@ def _check_same_run(job: Job) -> None:
     """
     if not job.rundir.run_yaml.is_file():
         return
+    own_name = f"-{job.key}" in job.rundir.path.name  # which says what run the folder holds
     try:
         before = folder_key(load_config(job.rundir.run_yaml))
     except ErulabError as error:
-        if f"-{job.key}" in job.rundir.path.name:
+        if own_name:
             print(f"{error}; it is written anew", file=sys.stderr, flush=True)
             return
         raise ConfigError(
             f"{job.rundir.path} cannot be continued, its settings are unreadable ({error}); if it holds this run, "
             f"delete {job.rundir.run_yaml}, or name another folder with hydra.run.dir="
         ) from None
-    if before != job.key:
+    if before != job.key and own_name:  # cut short, it can still be YAML
+        line = f"{job.rundir.run_yaml} is damaged, it holds other settings than its folder's name; it is written anew"
+        print(line, file=sys.stderr, flush=True)
+    elif before != job.key:
         raise ConfigError(
             f"{job.rundir.path} holds a run with other settings (see its run.yaml); name another folder with "
             "hydra.run.dir=, or leave that out"

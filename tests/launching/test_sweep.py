@@ -158,11 +158,16 @@ def damaged(folder: Path, what: str) -> None:
         weights.write_bytes(weights.read_bytes()[:-1])
     elif what == "model deleted":
         weights.unlink()
+    elif what == "run.yaml cut":  # still YAML, of other settings
+        (folder / "run.yaml").write_text("seed: 1\n")
     else:
         (folder / "run.yaml").write_bytes(b"a: [\xff")
 
 
-@pytest.mark.parametrize("what", ["scores deleted", "scores cut", "weights cut", "model deleted", "run.yaml damaged"])
+DAMAGES = ("scores deleted", "scores cut", "weights cut", "model deleted", "run.yaml damaged", "run.yaml cut")
+
+
+@pytest.mark.parametrize("what", DAMAGES)
 def test_a_finished_run_that_was_damaged_is_run_again(
     what: str, command: Callable[..., Answer], ran: Callable[[], int], here: Path
 ) -> None:
@@ -175,7 +180,7 @@ def test_a_finished_run_that_was_damaged_is_run_again(
     again = command(*typed)
     assert again.code == 0 and ran() == 3
     assert again.out.count("finished before") == 1
-    assert ("is written anew" in again.err) is (what == "run.yaml damaged")
+    assert ("is written anew" in again.err) is what.startswith("run.yaml")
     assert command(*typed).out.count("finished before") == 2
 
 
