@@ -25,6 +25,9 @@ def has_results(rundir: RunDir, config: RunConfig) -> bool:
     makes_model = Stage.unlearn in config.stages and config.model.unlearned is None
     if not makes_model or isinstance(methods.build(config.method), StandIn):
         return True
+    audits = rundir.audits or [rundir.audit_json("")]
+    if Stage.report in config.stages and not all(_holds(file, dict) for file in audits):
+        return False
     saved = {SavedModel.full: rundir.model, SavedModel.adapter: rundir.adapter, SavedModel.none: None}
     folder = saved[config.artifacts.model]
     return folder is None or _is_whole_model(folder)

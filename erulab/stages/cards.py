@@ -1,0 +1,105 @@
+"""The audits and the model card of a run, written at its end from what the run folder then holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erulab.cards.asked import Asked, hash_row
+from erulab.cards.audit import Done, Weights, audit, differ
+from erulab.cards.files import ADAPTER, read_audits, saved_folder
+from erulab.cards.model_card import model_card
+from erulab.checksums import ENTRY, hash_file, hash_json
+from erulab.data.rows import Request
+from erulab.errors import IntegrityFault
+from erulab.models.folders import CHECKPOINT_FILES, local_folder
+from erulab.options import SavedModel
+from erulab.redaction import redacted_text
+from erulab.reporting.load import load_run
+from erulab.rundir import CARD, RunDir
+from erulab.stages.context import Context
+from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
+from erulab.training.loader import ModelRef
+
+
+def write_audits(
+    context: Context, rundir: RunDir, models: Mapping[str, ModelRef], done: Sequence[UnlearnedRequest]
+) -> None:
+    """Writes what each request asked for and what was done; a file that would say the same as before is left alone.
+
+    Args:
+        models: role -> model, of the whole run.
+        done: the requests that were unlearned; empty with method=retrain, whose unlearned model is the oracle.
+    """
+    run = load_run(rundir.path)
+    raw = context.data.raw
+    requests = raw.requests or (Request("", raw.forget),)
+    roles = [one.role for one in done] or [UNLEARNED]
+    fitted = [one.forget for one in done] or [context.benchmark.forget]
+    # As plain JSON, because an identity may hold enumerations.
+    content = hash_json(json.loads(json.dumps(context.data.identity, default=str)))
+    before = "target"
+    for number, (request, role, rows) in enumerate(zip(requests, roles, fitted, strict=False), 1):
+        asked = Asked(
+            request=request.name,
+            number=number,
+            count=len(requests),
+            dataset=raw.name,
+            content=content,
+            rows=[(row.id, hash_row(row)) for row in request.forget],
+            trained_on=len(rows),
+        )
+        start = before if request.continues else "target"
+        entry = _read_entry(models[role])
+        done_for_it = Done(
+            before=_weights(start, models[start]) if start in models else None,
+            after=_weights(role, models[role]),
+            made=entry.get("made_by", {}),
+            seconds=entry.get("costs", {}).get("seconds"),
+        )
+        file = rundir.audit_json(request.name if len(requests) > 1 else "")
+        _write_if_changed(rundir, file, audit(run, asked, done_for_it))
+        before = role
+
+
+def write_card(rundir: RunDir, saved: SavedModel) -> None:
+    """Writes the card of the model, or of the adapters, that the run folder holds; nothing if it holds none."""
+    folder = saved_folder(rundir, saved)
+    if folder is not None and folder.is_dir():
+        card = model_card(load_run(rundir.path), read_audits(rundir), adapter=saved is SavedModel.adapter)
+        rundir.write_text(folder / CARD, card)
+
+
+def _weights(role: str, ref: ModelRef) -> Weights:
+    """Hashes the files of a model, and of its adapters where it has some; each is read once per process."""
+    folder = local_folder(ref.path)
+    files = {name: hash_file(folder / name) for name in _checkpoint_files(folder)}
+    adapter = folder.with_name(ADAPTER)
+    if folder.name == "model" and (folder.parent / ENTRY).is_file():
+        files |= {f"{ADAPTER}/{name}": hash_file(adapter / name) for name in _checkpoint_files(adapter)}
+    return Weights(role, ref.key, files)
+
+
+def _checkpoint_files(folder: Path) -> list[str]:
+    return sorted({file.name for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)})
+
+
+def _read_entry(ref: ModelRef) -> dict[str, Any]:
+    """Returns what the cache says of a model that erulab made; empty for a given one."""
+    file = Path(ref.path).parent / ENTRY
+    if not file.is_file():
+        return {}
+    entry: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return entry if entry["key"] == ref.key else {}
+
+
+def _write_if_changed(rundir: RunDir, file: Path, content: dict[str, Any]) -> None:
+    plain = json.loads(redacted_text(json.dumps(content, default=str), commits=True))
+    try:
+        if file.is_file() and not differ(rundir.read_json(file), plain):
+            return
+    except IntegrityFault:  # damaged: written anew
+        pass
+    rundir.write_json(file, plain)
