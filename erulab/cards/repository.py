@@ -65,7 +65,7 @@ def upload(repo: str, files: Sequence[Upload], *, private: bool) -> str:
 
     api = huggingface_hub.HfApi()
     with _faults_named(repo):
-        api.create_repo(repo, private=private or None, exist_ok=True)
+        api.create_repo(repo, private=private, exist_ok=True)
         found = api.model_info(repo)
         if private and not found.private:
             raise ConfigError(f"{repo} is there and is public; leave out --private, or name another repository")

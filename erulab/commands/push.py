@@ -69,9 +69,9 @@ def _push(options: argparse.Namespace) -> None:
     if options.dry_run:
         print("dry run: nothing was uploaded")
         return
-    repository.check_access()
     if verdict.collapsed and options.yes:
         raise ConfigError("the model has COLLAPSED; to upload it all the same, leave out --yes and answer the question")
+    repository.check_access()
     if not options.yes and not _confirmed():
         print("nothing was uploaded")
         return

@@ -1,4 +1,4 @@
-"""The model card and the audit of whole runs: hashes computed anew, models left as they are, repeats that change nothing."""
+"""Model card and audit of whole runs: hashes computed anew, models left alone, repeats that change nothing."""
 
 from __future__ import annotations
 
