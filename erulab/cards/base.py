@@ -47,10 +47,11 @@ def licence_of(source: str | None) -> dict[str, str]:
     Args:
         source: a folder, or a hub id whose card is looked for in the local cache only.
     """
-    if source is None:
-        return {}
-    folder = Path(source)
-    card = folder / "README.md" if folder.is_dir() else hub.find_fetched(source, "README.md")
+    folder, hosted = Path(source or ""), hub_id(source)
+    if source is not None and folder.is_dir():
+        card: Path | None = folder / "README.md"
+    else:
+        card = None if hosted is None else hub.find_fetched(hosted, "README.md")
     if card is None or not card.is_file():
         return {}
     front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))

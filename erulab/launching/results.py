@@ -25,8 +25,7 @@ def has_results(rundir: RunDir, config: RunConfig) -> bool:
     makes_model = Stage.unlearn in config.stages and config.model.unlearned is None
     if not makes_model or isinstance(methods.build(config.method), StandIn):
         return True
-    audits = rundir.audits or [rundir.audit_json("")]
-    if Stage.report in config.stages and not all(_holds(file, dict) for file in audits):
+    if not all(_holds(file, dict) for file in rundir.audits):
         return False
     saved = {SavedModel.full: rundir.model, SavedModel.adapter: rundir.adapter, SavedModel.none: None}
     folder = saved[config.artifacts.model]

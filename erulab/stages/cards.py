@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from erulab.cards.asked import Asked, hash_row
@@ -73,17 +73,22 @@ def write_card(rundir: RunDir, saved: SavedModel) -> None:
 
 
 def _weights(role: str, ref: ModelRef) -> Weights:
-    """Hashes the files of a model, and of its adapters where it has some; each is read once per process."""
+    """Returns a model with the hashes of its files, and of its adapters where it has some.
+
+    Those of a model that erulab made stand in the cache's entry; a given one is read, once per process.
+    """
+    made: dict[str, str] = _read_entry(ref).get("files", {})
+    if made:
+        model = f"{Path(ref.path).name}/"
+        kept = [name for name in made if name.startswith((model, f"{ADAPTER}/")) and _is_of_checkpoint(name)]
+        return Weights(role, ref.key, {name.removeprefix(model): made[name] for name in kept})
     folder = local_folder(ref.path)
-    files = {name: hash_file(folder / name) for name in _checkpoint_files(folder)}
-    adapter = folder.with_name(ADAPTER)
-    if folder.name == "model" and (folder.parent / ENTRY).is_file():
-        files |= {f"{ADAPTER}/{name}": hash_file(adapter / name) for name in _checkpoint_files(adapter)}
-    return Weights(role, ref.key, files)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and _is_of_checkpoint(file.name))
+    return Weights(role, ref.key, {file.name: hash_file(file) for file in files})
 
 
-def _checkpoint_files(folder: Path) -> list[str]:
-    return sorted({file.name for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)})
+def _is_of_checkpoint(name: str) -> bool:
+    return any(PurePath(name).match(pattern) for pattern in CHECKPOINT_FILES)
 
 
 def _read_entry(ref: ModelRef) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from safetensors.numpy import save_file
 
 from erulab.cards.asked import Asked
 from erulab.cards.audit import Done, Weights, audit
+from erulab.cards.files import uploads
 from erulab.commands.push import main
+from erulab.errors import DataError
 from erulab.reporting.load import load_run
 from erulab.rundir import RunDir
 from tests.cards.hub_server import Hub, serving
@@ -179,3 +181,26 @@ def test_a_run_that_should_not_be_shared_is_refused(
     assert main([str(folder), "me/mine", "--yes"]) == code
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1
+
+
+def test_an_adapter_goes_to_the_hub_with_its_base_by_name_or_not_at_all(finished: Callable[..., Path]) -> None:
+    """peft writes the folder of the target into adapter_config.json: it is on no other machine."""
+    config = {"model.target": "org/knows-too-much", "artifacts": {"model": "adapter"}}
+    folder = finished(config=config)
+    adapter, kept = folder / "adapter", {"r": 2, "base_model_name_or_path": "/home/alice/.cache/learned/model"}
+    (folder / "model").rename(adapter)
+    (adapter / "config.json").rename(adapter / "adapter_config.json")
+    (adapter / "adapter_config.json").write_text(json.dumps(kept))
+    written = json.loads((folder / "audit.json").read_text())
+    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in adapter.iterdir()}
+    written["done"]["after"]["files"] = {f"adapter/{name}": digest for name, digest in files.items()}
+    (folder / "audit.json").write_text(json.dumps(written))
+    sent = {file.name: file.content for file in uploads(folder)}
+    assert isinstance(sent["adapter_config.json"], bytes) and isinstance(sent["README.md"], bytes)
+    assert json.loads(sent["adapter_config.json"]) == {"r": 2, "base_model_name_or_path": "org/knows-too-much"}
+    assert b"library_name: peft" in sent["README.md"] and b"base_model: org/knows-too-much" in sent["README.md"]
+
+    settings = (folder / "run.yaml").read_text().replace("target: org/knows-too-much", "target: null")
+    (folder / "run.yaml").write_text(settings)
+    with pytest.raises(DataError, match="adapters for a target that was learned here.*artifacts.model=full"):
+        uploads(folder)
