@@ -55,7 +55,7 @@ class Upload:
 
 def saved_folder(rundir: RunDir, saved: SavedModel) -> Path | None:
     """Returns the folder that `artifacts.model` names; None if nothing is saved."""
-    return {SavedModel.full: rundir.model, SavedModel.adapter: rundir.adapter, SavedModel.none: None}[saved]
+    return {SavedModel.adapter: rundir.adapter, SavedModel.none: None}.get(saved, rundir.model)
 
 
 def read_audits(rundir: RunDir) -> list[dict[str, Any]]:
@@ -78,14 +78,16 @@ def uploads(folder: Path) -> list[Upload]:
     rundir = RunDir(folder)
     run = load_run(folder)
     _check_finished(run)
-    audits = read_audits(rundir)
     saved = SavedModel((run.config.get("artifacts") or {}).get("model") or SavedModel.full.value)
     model = saved_folder(rundir, saved)
     if run.checkpoint or model is None or not model.is_dir():
         why = "it only scored a given checkpoint" if run.checkpoint else "artifacts.model=none keeps none"
         raise DataError(f"{folder} holds no model to upload ({why}); type the run's command with artifacts.model=full")
+    audits = read_audits(rundir)
     if audits:
         _check_files(model, audits[-1], adapter=saved is SavedModel.adapter)
+    elif run.choice("method") != "none":  # the target, for which nothing was asked
+        raise DataError(f"{folder} has no audit.json; type the run's command again, with report among its stages")
     card = model_card(run, audits, adapter=saved is SavedModel.adapter)
     of_model = [_model_upload(file, run) for file in sorted(model.iterdir()) if file.is_file() and file.name != CARD]
     figures = [

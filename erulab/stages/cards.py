@@ -103,8 +103,9 @@ def _read_entry(ref: ModelRef) -> dict[str, Any]:
 def _write_if_changed(rundir: RunDir, file: Path, content: dict[str, Any]) -> None:
     plain = json.loads(redacted_text(json.dumps(content, default=str), commits=True))
     try:
-        if file.is_file() and not differ(rundir.read_json(file), plain):
-            return
-    except IntegrityFault:  # damaged: written anew
-        pass
-    rundir.write_json(file, plain)
+        before = rundir.read_json(file) if file.is_file() else None
+    except IntegrityFault:
+        before = None
+    # A damaged file is written anew.
+    if not isinstance(before, dict) or differ(before, plain):
+        rundir.write_json(file, plain)

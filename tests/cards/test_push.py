@@ -161,9 +161,10 @@ COLLAPSED = {**SCORES, "unlearned": {**SCORES["unlearned"], "retain_unrehearsed/
         ({}, "model/model.safetensors", 6, "model.safetensors is damaged (its SHA-256 is another)"),
         ({}, "scores.json", 6, "scores.json"),
         ({}, "audit.json", 6, "audit.json"),
+        ({"config": {"stages": []}}, "", 3, "has no audit.json"),
         ({"scores": COLLAPSED}, None, 2, "the model has COLLAPSED"),
     ],
-    ids=["stopped", "unfinished", "weights", "scores", "audit", "collapsed"],
+    ids=["stopped", "unfinished", "weights", "scores", "audit", "no audit", "collapsed"],
 )
 def test_a_run_that_should_not_be_shared_is_refused(
     changes: dict[str, Any],
@@ -175,7 +176,9 @@ def test_a_run_that_should_not_be_shared_is_refused(
 ) -> None:
     """Before the hub is asked: these tests have none."""
     folder = finished(**changes)
-    if damage is not None:
+    if damage == "":
+        (folder / "audit.json").unlink()
+    elif damage is not None:
         file = folder / damage
         file.write_bytes(file.read_bytes()[:-20] + b"x" * 20)
     assert main([str(folder), "me/mine", "--yes"]) == code
