@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
+from erulab.training.checkpoints import Checkpoints
 from tests.pipeline.conftest import Finished, Runner, finished, small
 
 
@@ -118,15 +119,27 @@ MODES = (
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077], indirect=True, ids=oct)
-def test_files_have_the_modes_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
-    made = finished([*small(MODES), f"output={tmp_path / 'outputs'}"])
-    assert made.code == 0
-    found = [path for path in (tmp_path / "outputs").rglob("*") if path.name != ".gitignore"]
-    kinds = {path.suffix for path in found}
-    assert {".safetensors", ".json", ".md", ".html", ".jsonl", ".log", ".yaml", ".png"} <= kinds
-    wrong = {
-        str(path.relative_to(tmp_path)): oct(stat.S_IMODE(path.stat().st_mode))
-        for path in found
-        if stat.S_IMODE(path.stat().st_mode) != (0o777 if path.is_dir() else 0o666) & ~umask
-    }
+def test_files_have_the_modes_that_the_umask_gives(umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints, which the run removes, are looked at as soon as they are written."""
+    output, modes, save = tmp_path / "outputs", dict[Path, int](), Checkpoints.save
+
+    def look() -> None:
+        modes.update({path: stat.S_IMODE(path.stat().st_mode) for path in output.rglob("*")})
+
+    def save_and_look(*arguments: Any) -> None:
+        save(*arguments)
+        look()
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_look)
+    assert finished([*small(MODES), f"output={output}"]).code == 0
+    look()
+    kinds = {".safetensors", ".json", ".md", ".html", ".jsonl", ".log", ".yaml", ".png"}
+    assert kinds <= {path.suffix for path in modes}
+    assert [path for path in modes if "checkpoints" in path.parts and path.name == "objective.safetensors"]
+    wrong = {str(path): oct(mode) for path, mode in modes.items() if mode != _usual(path, modes) & ~umask}
     assert not wrong
+
+
+def _usual(path: Path, found: dict[Path, int]) -> int:
+    """Returns the mode that a new file or folder has without an umask."""
+    return 0o777 if any(other.parent == path for other in found) or path.is_dir() else 0o666
