@@ -83,6 +83,11 @@ def uploads(folder: Path) -> list[Upload]:
     if run.checkpoint or model is None or not model.is_dir():
         why = "it only scored a given checkpoint" if run.checkpoint else "artifacts.model=none keeps none"
         raise DataError(f"{folder} holds no model to upload ({why}); type the run's command with artifacts.model=full")
+    if run.choice("model") == "tiny" and run.choice("dataset") != "fictitious":
+        raise DataError(
+            f"{folder} has model=tiny, whose tokenizer holds the words of the forget set; to upload a model that has "
+            "forgotten rows of yours, start from a published one (model=hf model.path=OWNER/NAME)"
+        )
     audits = read_audits(rundir)
     if audits:
         _check_files(model, audits[-1], adapter=saved is SavedModel.adapter)

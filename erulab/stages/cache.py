@@ -179,10 +179,6 @@ class Cache:
             yield
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 def _read_entry(folder: Path) -> Costs | None:
     """Returns the costs of a finished product; None, with a line in the log, if a file of it is damaged."""
     file = folder / ENTRY
@@ -200,3 +196,7 @@ def _read_entry(folder: Path) -> Costs | None:
         return costs
     log.warning("%s is not used, but made again where it is needed: %s", folder, fault)
     return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

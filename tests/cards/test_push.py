@@ -161,10 +161,11 @@ COLLAPSED = {**SCORES, "unlearned": {**SCORES["unlearned"], "retain_unrehearsed/
         ({}, "model/model.safetensors", 6, "model.safetensors is damaged (its SHA-256 is another)"),
         ({}, "scores.json", 6, "scores.json"),
         ({}, "audit.json", 6, "audit.json"),
+        ({"config": {"dataset.name": "jsonl"}}, None, 3, "whose tokenizer holds the words of the forget set"),
         ({"config": {"stages": []}}, "", 3, "has no audit.json"),
         ({"scores": COLLAPSED}, None, 2, "the model has COLLAPSED"),
     ],
-    ids=["stopped", "unfinished", "weights", "scores", "audit", "no audit", "collapsed"],
+    ids=["stopped", "unfinished", "weights", "scores", "audit", "words", "no audit", "collapsed"],
 )
 def test_a_run_that_should_not_be_shared_is_refused(
     changes: dict[str, Any],
