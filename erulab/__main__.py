@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("erulab.run", "unlearn, evaluate, attack and report: one run or a sweep"),
     "list": ("erulab.list", "methods, attacks, data sets, ... and the options of each"),
     "plan": ("erulab.plan", "memory, FLOPs and hours of a run, before it starts"),
+    "push": ("erulab.commands.push", "upload a run's model and its card to the Hugging Face hub"),
     "report": ("erulab.report", "compare run and sweep folders"),
     "evaluate": ("erulab.evaluate", "TOFU's figures from published evaluation logs"),
     "study": ("erulab.study.__main__", "compare methods after the same tuning"),

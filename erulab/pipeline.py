@@ -25,8 +25,8 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.roles import ORACLE
-from erulab.rundir import RunDir
-from erulab.stages import attack, checks, learn, unlearn
+from erulab.rundir import CARD, RunDir
+from erulab.stages import attack, cards, checks, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
@@ -49,6 +49,7 @@ class Pipeline:
         )
         self._wanted = context.config.stages
         self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
+        self._requests: Sequence[UnlearnedRequest] = ()
         self._kept: dict[str, Mapping[str, Any]] = {}  # role -> which step its model is of, for scores.json
         self._booked, self._stage_began = Spent(), time.perf_counter()  # this process's work in earlier stages
 
@@ -76,6 +77,16 @@ class Pipeline:
             self._stages["report"] = {"done": True}
             self._rundir.write_json(self._rundir.stages_json, self._stages)
             write_report(self._rundir)
+            self._audit(known)
+        if context.unlearns and context.ranks.first:
+            cards.write_card(self._rundir, context.config.artifacts.model)
+
+    def _audit(self, models: Mapping[str, ModelRef]) -> None:
+        """Writes the audit of each request that was unlearned, now or by an earlier command."""
+        method = methods.build(self._context.config.method)
+        retrained = isinstance(method, StandIn) and method.stands_for == ORACLE and UNLEARNED in models
+        if (self._requests or retrained) and self._context.config.model.unlearned is None:
+            cards.write_audits(self._context, self._rundir, models, self._requests)
 
     def _note_data(self) -> None:
         """Keeps the notes on the data and on too few steps for the report, as an entry beside those of the stages."""
@@ -153,6 +164,7 @@ class Pipeline:
         return {} if ref is None else {UNLEARNED: ref}
 
     def _add_requests(self, done: Sequence[UnlearnedRequest]) -> dict[str, ModelRef]:
+        self._requests = done
         self._trainings |= {request.role: request.costs for request in done}
         self._kept |= {request.role: request.kept for request in done}
         return {request.role: request.ref for request in done}
@@ -277,7 +289,8 @@ def link_folder(source: Path, destination: Path) -> None:
 
     A `destination` with other content, such as a model that was trained further in its place, is kept beside it.
     """
-    if destination.is_dir() and find_fault(destination, hash_files(source)) is not None:
+    alone = (CARD,)  # written into the run folder's copy only
+    if destination.is_dir() and find_fault(destination, hash_files(source, alone), without=alone) is not None:
         aside = destination.with_name(f"{destination.name}.changed")
         shutil.rmtree(aside, ignore_errors=True)
         destination.rename(aside)

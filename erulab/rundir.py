@@ -7,8 +7,10 @@ import fcntl
 import json
 import math
 import os
+import re
+import secrets
 import socket
-import tempfile
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from erulab.redaction import without_variables
 
 # holder() takes the lock for an instant to look; _take_lock retries for this long before it reports InUse.
 PROBE_SECONDS = 0.2
+CARD = "README.md"  # in model/ and adapter/: the model card, the one file that is not the cache's
 
 
 class InUse(EnvironmentFault):
@@ -48,6 +51,15 @@ class RunDir:
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
+
+    def audit_json(self, request: str) -> Path:
+        """Returns the file that says what one request asked for and what was done; "" names the only request."""
+        return self.path / (f"audit-{re.sub(r'[^A-Za-z0-9._-]', '_', request)}.json" if request else "audit.json")
+
+    @property
+    def audits(self) -> list[Path]:
+        """The files of `audit_json` that are there, in order of name."""
+        return sorted(self.path.glob("audit*.json"))
 
     def external_json(self, benchmark: str) -> Path:
         """Returns the file with the versions and settings of a benchmark that another program asks, by model."""
@@ -226,13 +238,14 @@ def _replace_not_finite(value: Any) -> Any:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file at once, on the disk before it has its name: readers and power cuts meet the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Opened by hand: mkstemp makes private files, and correcting that needs the umask, which no thread can read safely.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        give_usual_permissions(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to tell
@@ -275,6 +288,11 @@ def make_private(path: Path) -> None:
 
 def give_usual_permissions(file: Path | str) -> None:
     """Gives a file the permissions of a new one; libraries that write a file aside first make it private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(file, 0o666 & ~mask)
+    # A new file beside it tells which these are: no thread can ask for the umask without changing it for all.
+    probe = Path(file).with_name(f".{secrets.token_hex(8)}")
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        os.chmod(file, stat.S_IMODE(os.fstat(handle).st_mode))
+    finally:
+        os.close(handle)
+        os.unlink(probe)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import transformers
 
+import erulab
 from erulab import faults
 from erulab.config.compose import config_to_dict, load_config
 from erulab.costs.ledger import Ledger, peak_memory
@@ -155,7 +156,7 @@ def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch
         extra.append(fit_benchmark(raw, plugin.identity(folder), chat, config, measured_only=True))
     ledger = Ledger()
     loader = ModelLoader(config, source, ledger, device)
-    cache = Cache(folder, ranks, _made_by(config, ranks, device), ledger, str(device))
+    cache = Cache(folder, ranks, _made_by(rundir, config, ranks, device), ledger, str(device))
     tracker = Tracker(rundir, config, ranks)
     return Context(
         config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop, tuple(external)
@@ -217,9 +218,12 @@ def _check_shared(folder: Path, ranks: Ranks) -> None:
         )
 
 
-def _made_by(config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
-    """Describes engine, hardware and library versions, which are recorded with each product though no key has them."""
+def _made_by(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device) -> dict[str, Any]:
+    """Describes code, engine, hardware and versions, which are recorded with each product though no key has them."""
+    started = rundir.read_json(rundir.env_json) if rundir.env_json.is_file() else {}
     return {
+        "erulab": erulab.__version__,
+        "git": started.get("git"),
         "engine": asdict(config.engine),
         "processes": ranks.world,
         "device": str(device),

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from erulab.rundir import give_usual_permissions
+
 SHARD_BYTES = 5_000_000_000  # per file, as Hugging Face writes them
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file that others may read as far as the umask lets them: the library makes it private."""
+    save_file(tensors, file, metadata)
+    give_usual_permissions(file)
 
 
 def write_shards(
@@ -26,7 +34,7 @@ def write_shards(
     size = total = 0
 
     def write() -> None:
-        save_file(pending, folder / _part_file(stem, len(shards)), metadata={"format": "pt"})
+        save_tensors(pending, folder / _part_file(stem, len(shards)), {"format": "pt"})
         shards.append(list(pending))
         pending.clear()
 

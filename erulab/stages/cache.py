@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import json
 import logging
@@ -114,8 +115,9 @@ class Cache:
             # A process that died between writing the entry and giving the folder its name leaves a finished product.
             costs = self._ranks.gather_objects(_read_entry(working) if self._ranks.first else None)[0]
             if costs is None:
+                began = _now()
                 costs = self._make(working, make)
-                self._write_entry(working, key, depends_on, costs)
+                self._write_entry(working, key, depends_on, costs, began)
             if self._ranks.first:
                 for name in UNFINISHED:
                     shutil.rmtree(working / name, ignore_errors=True)
@@ -145,11 +147,12 @@ class Cache:
             needed = self._open.pop()
         return account.sum_over_products(needed)
 
-    def _write_entry(self, working: Path, key: str, depends_on: dict[str, Any], costs: Costs) -> None:
+    def _write_entry(self, working: Path, key: str, depends_on: dict[str, Any], costs: Costs, began: str) -> None:
         if not self._ranks.first:
             return
+        made_by = {**self._made_by, "began": began, "ended": _now()}
         files = hash_files(working, without=UNFINISHED)
-        entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": self._made_by, "files": files}
+        entry = {"key": key, "depends_on": depends_on, "costs": costs.plain(), "made_by": made_by, "files": files}
         plain = json.loads(json.dumps(entry, default=str))
         write_whole(working / ENTRY, json.dumps(plain | {"sha256": hash_json(plain)}, indent=1).encode())
 
@@ -203,3 +206,7 @@ def _read_entry(folder: Path) -> Costs | None:
         return costs
     log.warning("%s is not used, but made again where it is needed: %s", folder, fault)
     return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from erulab.data.rows import Row
 from erulab.data.spans import repeated_words
 from erulab.errors import ConfigError
 from erulab.evaluation.scoring import score
 from erulab.models.loaded import LoadedModel
+from erulab.models.shards import save_tensors
 from erulab.options import Stage
 from erulab.reporting.console import announce
 from erulab.stages.cache import Product
@@ -159,7 +160,7 @@ def _score_rows(context: Context, rows: EncodedRows, uninformed: ModelRef | None
             found = score(loaded.policy, some, loaded.pad_id, config.evaluation.fixed_tokens, ranks)
             nll.extend(token.nll for one in found for token in one.tokens)
     if ranks.first:
-        save_file({"nll": torch.tensor(nll, dtype=torch.float64)}, folder / FILE)
+        save_tensors({"nll": torch.tensor(nll, dtype=torch.float64)}, folder / FILE)
 
 
 def _read(context: Context, encoder: Encoder, forget: Sequence[Row], product: Product) -> SurprisingTokens:

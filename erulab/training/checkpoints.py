@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from erulab.checksums import find_fault, hash_files, hash_json
 from erulab.costs.ledger import Spent
 from erulab.errors import IntegrityFault
+from erulab.models.shards import save_tensors
 from erulab.ranks import Ranks
 from erulab.rundir import write_whole
 from erulab.training.engine import Engine
@@ -55,7 +56,7 @@ class Checkpoints:
             engine.save(writing / "engine")
             spent = self._ranks.gather_objects(engine.policy.ledger.spent)
             if self._ranks.first:
-                save_file(objective.state_dict(), writing / "objective.safetensors")
+                save_tensors(objective.state_dict(), writing / "objective.safetensors")
                 costs = {**sum(spent, Spent()).plain(), "seconds": engine.policy.ledger.seconds}
                 manifest = {"training": self._training, "step": step, "files": hash_files(writing), "costs": costs}
                 (writing / MANIFEST).write_text(json.dumps(manifest | {"sha256": hash_json(manifest)}, indent=1))

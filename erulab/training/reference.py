@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from erulab.costs.ledger import Spent
 from erulab.evaluation.scoring import score
 from erulab.models.policy import Policy
+from erulab.models.shards import save_tensors
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded
 from erulab.training.encode_rows import content_hash
@@ -79,7 +79,7 @@ def reference_table(
             temporary = file.with_suffix(f".{os.getpid()}.tmp")
             costs = json.dumps(spent.plain())
             kept = {"costs": costs, "sha256": _hash_table(values_of_all, costs)}
-            save_file({"nll": values_of_all}, temporary, kept)
+            save_tensors({"nll": values_of_all}, temporary, kept)
             temporary.replace(file)
         ranks.barrier()
     else:

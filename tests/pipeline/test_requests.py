@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -198,6 +199,22 @@ def test_a_stopped_run_continues_with_its_request(
         assert_same_weights(one, other)
     steps = [json.loads(line)["step"] for line in finished.rundir.metrics_jsonl.read_text().splitlines()]
     assert steps == list(range(3 * STEPS))
+
+
+def test_each_request_has_an_audit_that_begins_where_the_one_before_ends(chain: Finished) -> None:
+    audits = [chain.read(f"audit-{fold}.json") for fold in (1, 2, 3)]
+    assert [one["done"]["after"]["key"] for one in audits] == [folder.name for folder in products(chain)]
+    assert [one["done"]["before"]["key"] for one in audits] == starts(chain)
+    for before, after in itertools.pairwise(audits):
+        assert after["done"]["before"]["files"] == before["done"]["after"]["files"]
+        assert after["figures"]["forget_1/probability"]["before"] == before["figures"]["forget_1/probability"]["after"]
+    assert [one["asked"]["forget"]["rows"] for one in audits] == [6, 6, 6]
+    hashes = [row["sha256"] for one in audits for row in one["asked"]["forget"]["hashes"]]
+    assert len(hashes) == 18 and len(set(hashes)) == 17  # two rows are the same
+    assert [one["attack"] for one in audits[2]["attacks"]] == ["quantize"] and not audits[0]["attacks"]
+    assert audits[0]["verdict"]["label"] == "not judged"
+    card = (chain.rundir.model / "README.md").read_text()
+    assert all(one["asked"]["forget"]["sha256"] in card for one in audits)
 
 
 def test_scoring_alone_finds_the_whole_chain(chain: Finished, muse: MuseRun) -> None:

@@ -233,6 +233,9 @@ def test_the_saved_adapter_on_the_target_is_the_unlearned_model(
         adapted = PeftModel.from_pretrained(before, finished.rundir.adapter)(input_ids=ids).logits
     torch.testing.assert_close(adapted, forgotten, rtol=1e-4, atol=1e-4)
     assert (forgotten - known).abs().max() > 0.01
+    # The run folder has erulab's card; peft's own, which names the target's folder, stays in the cache.
+    cards = [(folder / "README.md").read_text() for folder in (finished.rundir.adapter, unlearned.with_name("adapter"))]
+    assert "library_name: peft" in cards[0] and "erulab" in cards[0] and "erulab" not in cards[1]
 
 
 def test_adapters_on_layers_that_are_not_there_are_refused_before_anything_is_learned(

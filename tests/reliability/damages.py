@@ -19,7 +19,7 @@ from tests.samples.damages import empty, flip_bit, halve
 
 CACHE, CHECKPOINT, RUN = "cache", "checkpoint", "run"
 # Made anew at every command, by the command itself; nothing of them is read again.
-WRITTEN_ANEW = ("run.log", "rank0.log", "env.json", "exit.json", "report.md", "report.html", "plots")
+WRITTEN_ANEW = ("run.log", "rank0.log", "env.json", "exit.json", "report.md", "report.html", "plots", "README.md")
 CHECKPOINTS = ("trainer.save_every=2",)
 OTHER = METHODS["npo"]
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erulab.rundir import CARD
+
 SMALLEST = (
     "dataset.forget_authors=2",
     "dataset.retain_authors=2",
@@ -73,7 +75,9 @@ def outcome(output: Path) -> Outcome:
     """
     (folder,) = [file.parent for file in output.glob("*/*/run.yaml")]
     parts: dict[str, Any] = {
-        f"model/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in (folder / "model").iterdir()
+        f"model/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (folder / "model").iterdir()
+        if file.name != CARD  # it tells how long attacks took
     }
     for name in ("scores.json", "attacks.json", "samples.json", "intervals.json", "uds.json"):
         if (folder / name).is_file():
