@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from erulab.reporting.arms import Arm, arm_name, group_into_arms
 from erulab.reporting.frames.frame import Column, Frame, Value, make_column
-from erulab.reporting.frames.run_rows import BESIDE, DRAWN, ENDS, NAMES, Row, main_figures, run_frame
+from erulab.reporting.frames.run_rows import BESIDE, COUNTS, DRAWN, ENDS, NAMES, Row, main_figures, run_frame
 from erulab.reporting.intervals import mean_paired_difference, mean_with_interval
 from erulab.reporting.load import RunResult
 from erulab.reporting.settings import differing_settings
@@ -32,7 +32,11 @@ def arm_frame(runs: Sequence[RunResult]) -> Frame:
         "arm": make_column(arm_names(arms)),
         "runs": make_column(len(arm.draws) for arm in arms),
     }
-    settings = [name for name, one in frame.columns.items() if not one.is_figure and name not in OF_RUNS]
+    settings = [
+        name
+        for name, one in frame.columns.items()
+        if not one.is_figure and not name.endswith(COUNTS) and name not in OF_RUNS
+    ]
     for name in settings:
         columns[name] = make_column(frame.columns[name].values[place] for place in first)
     shares = [name for name in estimates if name == "utility_kept"]
