@@ -10,6 +10,7 @@ Errors are those of `erulab.errors`, with the line that the command line prints.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import warnings
@@ -40,7 +41,8 @@ from erulab.redaction import redacted_text
 from erulab.reporting import Picture, RunResult, Verdict, comparison_table, draw_trade_off, judge_run, key_table
 from erulab.reporting import load_run as read_run
 from erulab.reporting import load_runs as read_runs
-from erulab.reporting.frames import FRAMES, pandas_frame
+from erulab.reporting.frames import FRAMES, Frame, pandas_frame
+from erulab.reporting.frames.latex import STYLES, latex_table
 from erulab.typed import did_you_mean
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ BY_CODE = {
 NOT_A_GRID = ("tune=", "hydra/sweeper=")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """One run, read back from its folder. A notebook shows its key figures."""
 
@@ -84,11 +86,14 @@ class Result:
         """Returns a pandas frame; `rows`: see `Results.frame`."""
         return _frame([self.read], rows)
 
+    def __repr__(self) -> str:
+        return f"<Result {self.folder}: {self.verdict.label}>"
+
     def _repr_html_(self) -> str:
         return key_table(self.read).render("html")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results(Sequence[Result]):
     """Several runs in order. A notebook shows them as a table.
 
@@ -115,9 +120,27 @@ class Results(Sequence[Result]):
         """
         return _frame([one.read for one in self.runs], rows)
 
+    def latex(self, rows: str = "arms", columns: Sequence[str] = (), style: str = "booktabs") -> str:
+        """Returns a LaTeX table: the figures with their intervals, the best in bold.
+
+        Args:
+            rows: see `frame`.
+            columns: names of the frame's columns; none: the settings that differ, and the figures of the verdict.
+            style: `booktabs` or `siunitx`.
+        Raises:
+            ConfigError: another word, or no such column.
+        """
+        if style not in STYLES:
+            raise ConfigError(f"style={style!r}: no such style of LaTeX; known: {', '.join(STYLES)}")
+        frame = _chosen_frame([one.read for one in self.runs], rows)
+        return latex_table(frame.with_columns(columns) if columns else frame, style)
+
     def trade_off(self) -> Picture | None:
         """Draws knowledge left against utility, one point per run; None if no run has both."""
         return draw_trade_off([one.read for one in self.runs])
+
+    def __repr__(self) -> str:
+        return f"<Results of {len(self)} runs, {len(self.errors)} failed>"
 
     def _repr_html_(self) -> str:
         return comparison_table([one.read for one in self.runs]).render("html")
@@ -212,6 +235,9 @@ def _as_typed(arguments: Sequence[str]) -> Iterator[None]:
             "erulab.api runs in the main thread only, where Ctrl-C reaches it; start a process of its own"
         )
     typed, sys.argv = sys.argv, ["erulab.run", *arguments]
+    # Workers are processes of their own: they find erulab where this one did, also in a checkout that is not installed.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, str(Path(command.__file__).parents[1])]))
     try:
         with machine_faults_named():
             yield
@@ -226,6 +252,9 @@ def _as_typed(arguments: Sequence[str]) -> Iterator[None]:
         raise ConfigError(line) from None
     finally:
         sys.argv = typed
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _error(code: int, message: str, folder: Path) -> ErulabError:
@@ -243,6 +272,10 @@ def _last_message(folder: Path) -> str:
 
 
 def _frame(runs: Sequence[RunResult], rows: str) -> pandas.DataFrame:
+    return pandas_frame(_chosen_frame(runs, rows))
+
+
+def _chosen_frame(runs: Sequence[RunResult], rows: str) -> Frame:
     if rows not in FRAMES:
-        raise ConfigError(f"frame({rows!r}): no such rows{did_you_mean(rows, FRAMES)}; known: {', '.join(FRAMES)}")
-    return pandas_frame(FRAMES[rows](runs))
+        raise ConfigError(f"{rows!r}: no such rows of a frame{did_you_mean(rows, FRAMES)}; known: {', '.join(FRAMES)}")
+    return FRAMES[rows](runs)

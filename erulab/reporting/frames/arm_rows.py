@@ -43,7 +43,7 @@ def arm_frame(runs: Sequence[RunResult]) -> Frame:
     for name in estimates:
         columns |= _means(name, [_by_draw(places, frame.columns[name].values) for places in draws], name in shares)
     differing = [name for name in settings if name in NAMES or name in frame.shown]
-    shown = ("arm", "runs", *differing, *(name for name in columns if columns[name].is_figure))
+    shown = ("arm", "runs", *differing, *(name for name in columns if name not in ("arm", "runs", *settings)))
     return Frame(columns, shown, ("arm", "runs", *main_figures(columns)))
 
 
