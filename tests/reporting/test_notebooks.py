@@ -77,7 +77,7 @@ def test_notebook(executed: dict[str, list[NotebookNode]], name: str, pictures: 
     assert len(_shown(cells, "image/png")) == pictures
     assert sum("<table" in shown for shown in _shown(cells, "text/html")) == tables
     printed = _printed(cells)
-    assert said in printed and "run folder: outputs/fictitious/npo-" in printed
+    assert said in printed and "run folder: outputs/fictitious/" in printed
     # erulab was importable, so nothing was installed.
     assert cells[0].outputs == []
 
