@@ -111,5 +111,5 @@ def _as_parquet(frame: Frame) -> bytes:
         return pyarrow.array(values, type=kinds[column.kind])
 
     out = io.BytesIO()
-    parquet.write_table(pyarrow.table({name: array(frame.columns[name]) for name in frame.shown}), out)
+    parquet.write_table(pyarrow.table({escape.visible(name): array(frame.columns[name]) for name in frame.shown}), out)
     return out.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from erulab.errors import ConfigError
 
 Value = str | float | int | bool | None
+LARGEST = 2**63  # whole numbers from here on have no 64 bits
 NEAR = 5  # names that the line about an unknown column offers at most
 
 
@@ -101,12 +103,13 @@ class Frame:
 def make_column(values: Iterable[Any], *, is_figure: bool = False) -> Column:
     """Returns a column of one type: bool, int, float, or text if the values are of several or of no such type.
 
-    Lists and dicts become JSON.
+    Lists and dicts become JSON. Numbers that no file format holds are texts (`inf`) or floats (of more than 64 bits).
     """
-    given = list(values)
+    given: list[Any] = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
     kinds = {type(value) for value in given if value is not None}
     if kinds and kinds <= {int, float}:
-        kind = float if float in kinds or is_figure else int
+        large = any(abs(value) >= LARGEST for value in given if value is not None)
+        kind = float if float in kinds or is_figure or large else int
         return Column(tuple(None if value is None else kind(value) for value in given), kind, is_figure)
     if kinds == {bool}:
         return Column(tuple(given), bool, is_figure)
