@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 2 for an option that cannot be used, 3 where a folder is no run or no row is left, 6 where files
         are damaged.
     """
-    options = _parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(_with_descending_sort(typed))
     try:
         with machine_faults_named():
             runs = load_runs(options.paths)
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--differences", action="store_true", help="one row per arm and figure: minus the first arm, paired by seed"
     )
     parser.add_argument("--columns", metavar="A,B,...", help="these columns in this order")
-    parser.add_argument("--sort", metavar="COLUMN", help="ascending; --sort=-COLUMN: descending")
+    parser.add_argument("--sort", metavar="COLUMN", help="ascending; -COLUMN: descending")
     parser.add_argument(
         "--filter",
         action="append",
@@ -66,6 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--latex", choices=STYLES, help="LaTeX in this style; --format latex is booktabs")
     return parser
+
+
+def _with_descending_sort(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--sort -COLUMN` as one word, because argparse takes -COLUMN for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort" and argument.startswith("-") and not argument.startswith("--"):
+            joined[-1] = f"--sort={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _comparison(runs: Sequence[RunResult], options: argparse.Namespace) -> bytes:

@@ -148,7 +148,7 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
         code = report.main([*made, *options])
         return code, *capsys.readouterr()
 
-    code, out, _ = typed("--columns", "run,knowledge_left", "--filter", "method=npo", "--sort=-knowledge_left")
+    code, out, _ = typed("--columns", "run,knowledge_left", "--filter", "method=npo", "--sort", "-knowledge_left")
     lines = out.splitlines()
     assert code == 0 and lines[0].split() == ["run", "knowledge_left"]
     assert [line.split()[0] for line in lines[2:5]] == ["npo-1", "npo-0", "npo-2"]
