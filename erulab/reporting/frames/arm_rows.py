@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from erulab.reporting.arms import Arm, arm_name, group_into_arms
+from erulab.reporting.arms import Arm, arm_names, group_into_arms
 from erulab.reporting.frames.frame import Column, Frame, Value, make_column
 from erulab.reporting.frames.run_rows import BESIDE, COUNTS, DRAWN, ENDS, NAMES, Row, main_figures, run_frame
 from erulab.reporting.intervals import mean_paired_difference, mean_with_interval
 from erulab.reporting.load import RunResult
-from erulab.reporting.settings import differing_settings
 from erulab.reporting.shown_figures import figures_worth_showing
 from erulab.reporting.tables import FIGURES
 
@@ -75,12 +74,6 @@ def difference_frame(runs: Sequence[RunResult]) -> Frame:
     keys = ("arm", "minus", "figure", *figures, "pairs", "conclusion")
     columns = {key: make_column((row.get(key) for row in rows), is_figure=key in figures) for key in keys}
     return Frame(columns, keys, ("arm", "figure", "difference", "pairs", "conclusion"))
-
-
-def arm_names(arms: Sequence[Arm]) -> list[str]:
-    """Returns each arm's name: what was chosen, and the settings in which the arms differ."""
-    changed = differing_settings([arm.config for arm in arms])
-    return [arm_name(arm, settings) for arm, settings in zip(arms, changed, strict=True)]
 
 
 def _estimates(frame: Frame) -> list[str]:
