@@ -88,9 +88,13 @@ def step_frame(runs: Sequence[RunResult]) -> Frame:
 
 
 def main_figures(columns: Mapping[str, Column]) -> list[str]:
-    """Returns the figures of the verdict among the columns: knowledge left, before and after attacks, and utility."""
+    """Returns the figures of the verdict among the columns: knowledge left, before and after attacks, and utility.
+
+    An attack without a valid result keeps its column, so that a table shows that it gave none.
+    """
     attacks = [name for name in columns if name.startswith("attack/") and name.endswith(f"/{LEFT}") and name != WORST]
-    return [name for name in (LEFT, WORST, *attacks, KEPT) if name in columns]
+    known = [name for name in (LEFT, WORST, KEPT) if any(value is not None for value in columns[name].values)]
+    return [name for name in (LEFT, WORST, *attacks, KEPT) if name in known or name in attacks]
 
 
 def _names(run: RunResult) -> Row:
