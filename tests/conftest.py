@@ -36,6 +36,7 @@ SLOW = (
     "evaluation/external/test_harness.py",
     "evaluation/test_lm_eval.py",
     "models/test_smollm2.py",
+    "reporting/test_notebooks.py",
     "reporting/test_pages.py",
     "test_redaction.py",
     "training/test_assembly.py",

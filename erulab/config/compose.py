@@ -21,6 +21,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from erulab import registry
@@ -115,21 +116,37 @@ def use_own_conf(folder: str) -> None:
 
 
 def compose_config(overrides: Sequence[str] = ()) -> RunConfig:
-    """Returns the RunConfig of a command line without running it: for plans, studies, tests and notebooks.
+    """Returns the RunConfig of a command line without running it: for plans, studies and tests.
 
     Raises:
         ConfigError: as `resolve`; HydraException, OmegaConfBaseException, yaml.YAMLError: see `config.messages`.
     """
+    return resolve_composed(_compose(overrides), overrides)
+
+
+def compose_run(overrides: Sequence[str] = ()) -> tuple[RunConfig, str | None]:
+    """Returns the RunConfig of one run, and the folder that `hydra.run.dir=` names, None if it names none.
+
+    Raises:
+        ConfigError: the overrides name a sweep; the others as `compose_config`.
+    """
+    composed = _compose(overrides)
+    if composed.hydra.mode == RunMode.MULTIRUN:
+        raise ConfigError("the overrides name several runs, not one; from Python: erulab.api.sweep([...])")
+    folder = str(composed.hydra.run.dir)
+    return resolve_composed(composed, overrides), None if folder == "." else folder
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     prepare_command_line(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra_compose("run", list(overrides), return_hydra_config=True)
+            return hydra_compose("run", list(overrides), return_hydra_config=True)
     except Exception as error:
         line = composing_fault(error)
         if line is None:
             raise
         raise ConfigError(line) from None
-    return resolve_composed(composed, overrides)
 
 
 def resolve_composed(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:

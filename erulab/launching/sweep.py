@@ -107,6 +107,11 @@ class Sweep:
         """Each job's exit code; None for one that a signal kept from starting."""
         return [task.code for _, task in self._jobs]
 
+    @property
+    def job_folders(self) -> list[str]:
+        """Each job's run folder; jobs that amount to the same run share one."""
+        return [task.folder for _, task in self._jobs]
+
     def start(self) -> None:
         """Makes the sweep folder and a sweep.json without outcomes."""
         self._rundir.make()

@@ -65,8 +65,7 @@ def arm_tables(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
     found = group_into_arms(runs)
     if not any(len(arm.draws) > 1 for arm in found):
         return []
-    changed = differing_settings([arm.config for arm in found])
-    names = [_arm_name(arm, settings) for arm, settings in zip(found, changed, strict=True)]
+    names = arm_names(found)
     figures = _arm_figures(runs, level)
     values = [{heading: _value_by_draw(arm, read) for heading, read in figures.items()} for arm in found]
     # An attack without a valid result keeps its column, so that the table shows that it gave none.
@@ -91,6 +90,12 @@ def arm_tables(runs: Sequence[RunResult], level: float = LEVEL) -> list[Table]:
 
 
 Read = Callable[[RunResult], float | None]
+
+
+def arm_names(arms: Sequence[Arm]) -> list[str]:
+    """Returns each arm's name: its method, reward and adversary, and the settings that differ between arms."""
+    changed = differing_settings([arm.config for arm in arms])
+    return [_arm_name(arm, settings) for arm, settings in zip(arms, changed, strict=True)]
 
 
 def _arm_figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:

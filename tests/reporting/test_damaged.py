@@ -12,6 +12,8 @@ import pytest
 from erulab.errors import ErulabError, IntegrityFault
 from erulab.report import main
 from erulab.reporting import compare, load_run, write_report
+from erulab.reporting.frames import DATA_FORMATS, FRAMES, data_file
+from erulab.reporting.frames.latex import STYLES, latex_table
 from erulab.reporting.page import html_page, markdown_page
 from erulab.rundir import RunDir
 from tests.reporting.conftest import ATTACKS, SCORES, MakeRun
@@ -103,6 +105,9 @@ def test_mutants_end_in_a_line_or_a_report(make_run: MakeRun) -> None:
         try:
             run = load_run(folder)
             compare([folder], draw.choice(["text", "md", "csv", "latex"]))
+            frame = FRAMES[draw.choice(list(FRAMES))]([run, run])
+            data_file(frame, draw.choice(DATA_FORMATS))
+            latex_table(frame, draw.choice(STYLES))
             markdown_page(run, [])
             html_page(run, {})
             noticed += bool(run.damaged)

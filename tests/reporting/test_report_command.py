@@ -18,7 +18,7 @@ def test_prints_or_writes(make_run: MakeRun, tmp_path: Path, capsys: pytest.Capt
     assert "forgotten" in capsys.readouterr().out
     file = tmp_path / "table.csv"
     assert report.main([str(folder), "--format", "csv", "--output", str(file)]) == 0
-    assert file.read_text().startswith("run,method,reward,adversary,")
+    assert file.read_text().startswith("run,folder,method,reward,adversary,")
 
 
 def test_one_line_and_exit_3_for_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

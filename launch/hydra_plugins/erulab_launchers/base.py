@@ -56,8 +56,8 @@ class SweepLauncher(Launcher):
         for code in sweep.codes:
             exit_code.record_code(Interrupted.code if code is None else code)
         return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=code)
-            for overrides, code in zip(job_overrides, sweep.codes, strict=True)
+            JobReturn(overrides=list(overrides), working_dir=folder, status=JobStatus.COMPLETED, _return_value=code)
+            for overrides, folder, code in zip(job_overrides, sweep.job_folders, sweep.codes, strict=True)
         ]
 
     def job_gpus(self) -> "Optional[list[GPU]]":
