@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with machine_faults_named():
             runs = load_runs(options.paths)
-            _write_or_print(compare_runs(runs, options.format), options.output)
+            sweep = options.paths[0] if len(options.paths) == 1 else None
+            at = options.output.parent if options.output is not None else None
+            _write_or_print(compare_runs(runs, options.format, sweep=sweep, at=at), options.output)
     except ErulabError as error:
         print(redacted_text(str(error)), file=sys.stderr)
         return error.code
