@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erulab.evaluation.equivalence import LEAST_UTILITY
+from erulab.evaluation.equivalence import LEAST_UTILITY, Outcome
 from erulab.reporting.arms import Arm, distinguishing_parts, draw_values, group_into_arms, short_arm_names
 from erulab.reporting.intervals import Mean, mean_with_interval
 from erulab.reporting.load import RunResult
@@ -19,7 +19,7 @@ class ArmSummary:
     """An arm's means over its worlds and seeds.
 
     name: what distinguishes it from the other arms.
-    left, worst: knowledge left without an attack, and after the strongest one; None if no run has it.
+    left, worst: knowledge left without an attack, and after the strongest one; None if no run can measure it.
     kept: share of the target's utility.
     """
 
@@ -49,12 +49,25 @@ def arm_summaries(runs: Sequence[RunResult]) -> list[ArmSummary]:
         ArmSummary(
             arm,
             name,
-            mean_with_interval(draw_values(arm, lambda run: judge_run(run).forgetting.value)),
-            mean_with_interval(draw_values(arm, lambda run: judge_run(run).worst.value)),
+            mean_with_interval(draw_values(arm, _left)),
+            mean_with_interval(draw_values(arm, _worst)),
             mean_with_interval(draw_values(arm, lambda run: judge_run(run).utility.ratio)),
         )
         for arm, name in zip(arms, short_arm_names(arms), strict=True)
     ]
+
+
+def is_measurable(run: RunResult) -> bool:
+    """Whether the target knows enough more than the oracle for knowledge left to mean something."""
+    return judge_run(run).forgetting.outcome is not Outcome.unmeasurable
+
+
+def _left(run: RunResult) -> float | None:
+    return judge_run(run).forgetting.value if is_measurable(run) else None
+
+
+def _worst(run: RunResult) -> float | None:
+    return judge_run(run).worst.value if is_measurable(run) else None
 
 
 def design_sentence(summaries: Sequence[ArmSummary]) -> str:
@@ -75,7 +88,7 @@ def finding_sentence(summaries: Sequence[ArmSummary]) -> str:
     fallen = [one.name for one in summaries if one.collapsed]
     lost = f"; collapsed: {', '.join(fallen)}" if fallen else ""
     if not known:
-        return f"Knowledge left and utility are measurable in no run together{lost}."
+        return f"No run measures both knowledge left and utility; the verdicts say why{lost}."
     if len(summaries) == 1:
         return f"{known[0].words}{lost}."
     keeping = [one for one in known if one.kept is not None and one.kept.value >= LEAST_UTILITY]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from erulab.reporting import plots
-from erulab.reporting.arm_summary import arm_summaries, design_sentence, finding_sentence
+from erulab.reporting.arm_summary import arm_summaries, design_sentence, finding_sentence, is_measurable
 from erulab.reporting.arms import KEPT, arm_tables
 from erulab.reporting.captions import CAPTIONS
 from erulab.reporting.jobs import SweepProgress
@@ -41,7 +41,9 @@ def comparison_page(runs: Sequence[RunResult], progress: SweepProgress | None = 
     summaries = arm_summaries(runs)
     verdicts, figures = _run_tables(runs, links)
     arms = arm_tables(runs)
-    main = _marked_table(arms[0], [one.collapsed for one in summaries]) if arms else verdicts
+    main = verdicts
+    if arms:
+        main = _marked_table(arms[0], [one.collapsed for one in summaries], [one.left is not None for one in summaries])
     return fill_template(
         "comparison.html",
         {
@@ -85,7 +87,8 @@ def _run_tables(runs: Sequence[RunResult], links: Sequence[str]) -> tuple[Table,
     verdicts = whole.with_columns(judged)
     verdicts = replace(verdicts, rows=verdicts.rows[references:])
     label = verdicts.headings.index("verdict")
-    marked = _marked_table(verdicts, [row[label].text.startswith("COLLAPSED") for row in verdicts.rows])
+    collapsed = [row[label].text.startswith("COLLAPSED") for row in verdicts.rows]
+    marked = _marked_table(verdicts, collapsed, [is_measurable(run) for run in runs])
     chunks = [others[i : i + WIDEST] for i in range(0, len(others), WIDEST)]
     named = [i for i, name in enumerate(whole.headings) if name in ("run", "method")]
     figures = [_with_rows_filled(whole.with_columns([*named, *chunk]), len(named)) for chunk in chunks]
@@ -97,16 +100,19 @@ def _with_rows_filled(table: Table, named: int) -> Table:
     return replace(table, rows=tuple(row for row in table.rows if any(cell.shown for cell in row[named:])))
 
 
-def _marked_table(table: Table, collapsed: Sequence[bool]) -> Table:
+def _marked_table(table: Table, collapsed: Sequence[bool], measurable: Sequence[bool]) -> Table:
     """Returns a table of arms or runs with the best figures in bold, collapsed rows dimmed, constant columns folded.
 
     Args:
         collapsed: whether each row lost more than half of its utility.
+        measurable: whether each row's knowledge left means something.
     """
     rows = [list(row) for row in table.rows]
     standing = [place for place, fallen in enumerate(collapsed) if not fallen]
     for column, heading in enumerate(table.headings):
-        found = {place: value for place in standing if (value := rows[place][column].value) is not None}
+        # Knowledge left of a target that knows nothing is no figure to be best in.
+        able = standing if heading == KEPT else [place for place in standing if measurable[place]]
+        found = {place: value for place in able if (value := rows[place][column].value) is not None}
         if len(found) < 2 or not (heading == KEPT or heading.startswith((LEFT, "least knowledge left"))):
             continue
         closest = max(found.values()) if heading == KEPT else min(found.values(), key=abs)

@@ -27,7 +27,7 @@ def fill_template(name: str, values: dict[str, Any]) -> str:
 def _content_policy() -> str:
     """Returns the page's Content-Security-Policy: nothing is fetched, and no script runs but ours."""
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 @cache

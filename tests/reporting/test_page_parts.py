@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 
 from erulab.reporting import compare, load_run, load_runs
 from erulab.reporting.arm_summary import arm_summaries, design_sentence, finding_sentence
 from erulab.reporting.page import html_page
 from erulab.reporting.plots.style import NARROW, WIDE, styled
 from erulab.reporting.plots.svg import render_svg
+from erulab.reporting.plots.trade_off import plot_trade_off
 from erulab.reporting.rendering import Cell, Table
 from erulab.reporting.samples import marked_words, sample_views
 from erulab.reporting.scale import verdict_scale
@@ -24,11 +27,12 @@ from tests.reporting.conftest import SCORES, MakeRun, attacked
 from tests.reporting.test_tables import NASTY, Document
 
 
-def arm(make_run: MakeRun, method: str, left: float, kept: float, seeds: int = 3) -> list[Path]:
+def arm(make_run: MakeRun, method: str, lefts: Sequence[float], kept: Sequence[float]) -> list[Path]:
+    """Makes the runs of an arm: one per seed, with its knowledge left and utility kept."""
     made = []
-    for seed in range(seeds):
+    for seed, (left, share) in enumerate(zip(lefts, kept, strict=True)):
         scores = copy.deepcopy(SCORES)
-        scores["unlearned"] |= {"knowledge_left": left, "retain_unrehearsed/exact_match": kept}
+        scores["unlearned"] |= {"knowledge_left": left, "retain_unrehearsed/exact_match": share}
         rows = attacked("relearn", {"samples": 5}, left + 0.3)
         config = {"method.name": method, "seed": seed}
         made.append(make_run(f"{method}-{seed}", config=config, scores=scores, attacks=rows))
@@ -94,10 +98,10 @@ def test_a_sweep_says_how_far_it_is(make_run: MakeRun, tmp_path: Path, codes: li
 
 def test_the_finding_names_the_arm_closest_to_the_oracle(make_run: MakeRun) -> None:
     made = [
-        *arm(make_run, "npo", 0.2, 0.95),
-        *arm(make_run, "gd", -0.1, 0.92),
-        *arm(make_run, "ga", 0.0, 0.2),
-        *arm(make_run, "idk", 0.05, 0.8),
+        *arm(make_run, "npo", [0.2] * 3, [0.95] * 3),
+        *arm(make_run, "gd", [-0.1] * 3, [0.92] * 3),
+        *arm(make_run, "ga", [0.0] * 3, [0.2] * 3),
+        *arm(make_run, "idk", [0.05] * 3, [0.8] * 3),
     ]
     summaries = arm_summaries(load_runs(made))
     assert design_sentence(summaries) == "12 runs in 4 arms that differ in method; 3 worlds and seeds per arm"
@@ -114,6 +118,42 @@ def test_the_finding_names_the_arm_closest_to_the_oracle(make_run: MakeRun) -> N
     assert bold == [["0.95"], ["0.20", "0.20"], [], ["0.05"]]
     assert [place for place, row in enumerate(re.findall(r"<tr.*?</tr>", table)[1:]) if 'class="dimmed"' in row] == [2]
     assert html.index('class="finding"') < html.index("<figure") < html.index('id="main"') < html.index("<details")
+
+
+def test_the_trade_off_has_means_with_intervals_by_arm(make_run: MakeRun) -> None:
+    lefts, kept = [0.1, 0.2, 0.36], [0.9, 0.96, 0.93]
+    made = arm(make_run, "npo", lefts, kept) + arm(make_run, "gd", [0.4, 0.6], [1.0, 0.98])
+    figure = plot_trade_off(load_runs(made), WIDE)
+    assert figure is not None
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].get_lines()]
+    t_interval = stats.t.interval(0.95, 2, loc=0.22, scale=stats.sem(lefts))
+    assert any(x == pytest.approx(t_interval) and y == pytest.approx([0.93, 0.93]) for x, y in drawn)
+    assert (lefts, kept) in drawn  # the runs themselves
+    # Of two runs both values, not an interval that is 13 times their standard error wide.
+    assert any(x == [0.4, 0.6] and y == pytest.approx([0.99, 0.99]) for x, y in drawn)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["within the margin", "npo", "gd"]
+
+
+def test_with_more_arms_than_colours_the_method_has_them(make_run: MakeRun) -> None:
+    made = [
+        make_run(f"{method}-{lr}", config={"method.name": method, "trainer.lr": lr})
+        for method in ("npo", "gd", "ga")
+        for lr in (1e-4, 2e-4, 3e-4)
+    ]
+    figure = plot_trade_off(load_runs(made), NARROW)
+    assert figure is not None
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["within the margin", "method=npo", "method=gd", "method=ga"]
+
+
+def test_knowledge_of_a_target_that_knows_nothing_is_not_best(make_run: MakeRun) -> None:
+    scores = copy.deepcopy(SCORES)
+    scores["unlearned"]["knowledge_left_note"] = "the target knows hardly more than the oracle"
+    made = [make_run(f"run-{seed}", config={"method.name": f"m{seed}"}, scores=scores) for seed in range(2)]
+    html = compare(made, "html")
+    assert "No run measures both knowledge left and utility" in html and "<figure" not in html
+    assert re.findall(r"<strong>([^<]*)</strong>", html) == ["0.97", "0.97"]  # utility only
 
 
 def test_columns_that_say_nothing_are_folded() -> None:

@@ -11,7 +11,17 @@ from matplotlib.ticker import NullFormatter
 from erulab.reporting.budget import BUDGETS, LearningCurve, attack_costs, best_by_cost, learning_curves
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.plots.style import COLOUR, CYCLE, MARKER, MARKERS, SMALL, Size, metric_title, metric_unit
+from erulab.reporting.plots.style import (
+    COLOUR,
+    CYCLE,
+    MARKER,
+    MARKERS,
+    SMALL,
+    Size,
+    metric_title,
+    metric_unit,
+    shown_label,
+)
 from erulab.reporting.verdict import judge_run
 
 UNITS = {"flops": "the attacker's cost, FLOPs", "seconds": "the attacker's cost, s"}
@@ -39,7 +49,7 @@ def plot_budget(run: RunResult, size: Size) -> Figure | None:
                 color=CYCLE[place % len(CYCLE)],
                 markersize=5,
                 alpha=0.8,
-                label=visible(label),
+                label=shown_label(label),
             )
         best = best_by_cost((point.cost, point.value) for point in points)
         last = max(point.cost for point in points)

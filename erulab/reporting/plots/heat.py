@@ -11,11 +11,10 @@ from erulab.reporting.attack_tables import heat_map
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import signed
-from erulab.reporting.plots.style import COLOUR, SMALL, Size, label_rows
+from erulab.reporting.plots.style import COLOUR, SMALL, Size, label_rows, shown_label
 
 MARKS = {Standing.invalid: "×", Standing.undefined: "?", Standing.absent: "!"}
 HATCHES = {Standing.invalid: "////", Standing.undefined: "....", Standing.absent: "xxxx"}
-LONGEST = 44  # characters at which a row's label is cut
 
 
 def plot_heat_map(run: RunResult, size: Size) -> Figure | None:
@@ -59,8 +58,7 @@ def plot_heat_map(run: RunResult, size: Size) -> Figure | None:
                 color="#000000",
                 bbox=None if known else {"facecolor": "#ffffff", "edgecolor": "none", "pad": 1.0},
             )
-    labels = [visible(label) for label in found.rows]
-    label_rows(axes, [x if len(x) <= LONGEST else f"{x[: LONGEST - 1]}…" for x in labels], size)
+    label_rows(axes, [shown_label(label) for label in found.rows], size)
     names = [visible(name).replace("/", "\n").replace("_", "\n" if size.is_narrow else "_") for name in found.metrics]
     axes.set_xticks(range(len(names)), names, fontsize=SMALL, rotation=90 if len(names) > 2 + 2 * size.beside else 0)
     axes.set(xlim=(-0.5, len(found.metrics) - 0.5), ylim=(len(found.rows) - 0.5, -0.5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
@@ -32,7 +33,10 @@ def plot_knowledge(run: RunResult, size: Size) -> Figure | None:
     for axes, (metric, title, suites) in zip(axes_of, panels, strict=True):
         _draw_bars(axes, run, models, metric, suites)
         axes.set(title=title, xlabel="share of rows" if metric != "probability" else "mean per-token probability")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=SMALL)
+    patches = [
+        Patch(facecolor=COLOUR[name], hatch=HATCH[name], edgecolor="white", linewidth=0, label=name) for name in models
+    ]
+    figure.legend(handles=patches, loc="outside upper left", ncols=3, fontsize=SMALL)
     return figure
 
 
@@ -51,7 +55,6 @@ def _draw_bars(axes: Axes, run: RunResult, models: list[str], metric: str, suite
             hatch=HATCH[model],
             edgecolor="white",
             linewidth=0,
-            label=model,
         )
         for place, value in zip(places, values, strict=True):
             axes.annotate(

@@ -5,13 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from erulab.reporting.attack_rows import HEADLINE, Standing, attack_label, headline_rows, standing_of
-from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number, signed
-from erulab.reporting.plots.style import COLOUR, SMALL, Size, label_rows
+from erulab.reporting.plots.style import COLOUR, SMALL, Size, label_rows, shown_label
 from erulab.reporting.verdict import judge_run, margin_of
-
-LONGEST = 50  # characters at which a row's label is cut
 
 
 def plot_robustness(run: RunResult, size: Size) -> Figure | None:
@@ -28,8 +25,7 @@ def plot_robustness(run: RunResult, size: Size) -> Figure | None:
         value = number(row["knowledge_left_attacked"])
         if value is not None:
             on = "" if row["metric"] == HEADLINE else f", {row['metric']}"
-            label = visible(f"{attack_label(row, heads)}{on}")
-            label = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+            label = shown_label(f"{attack_label(row, heads)}{on}")
             counts = standing_of(row) is Standing.counts
             rows.append((label, value, number(row["low"]), number(row["high"]), counts))
     if not rows:

@@ -20,11 +20,14 @@ from matplotlib.axes import Axes  # noqa: E402  (the backend must be chosen firs
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from erulab.reporting.escape import visible  # noqa: E402
+
 COLOUR = {"target": "#0072B2", "unlearned": "#D55E00", "oracle": "#009E73"}
 MARKER = {"target": "s", "unlearned": "o", "oracle": "^"}
 HATCH = {"target": "", "unlearned": "", "oracle": "///"}
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX*<>"
+LONGEST = 46  # characters of a label
 SMALL = 8  # the smallest font, points; a page shows a point as 1.33 pixels
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -117,6 +120,12 @@ def render_png(figure: Figure) -> bytes:
     # Not `savefig`, which draws every figure twice.
     FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
     return out.getvalue()
+
+
+def shown_label(text: str) -> str:
+    """Returns a label as a plot shows it: made visible, and cut if it is long."""
+    label = visible(text)
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
 
 
 def metric_title(metric: str) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from erulab.evaluation.equivalence import LEAST_UTILITY, Bounds
+from erulab.evaluation.equivalence import LEAST_UTILITY, Bounds, Outcome
 from erulab.reporting.arms import Arm, distinguishing_parts, draw_values, group_into_arms, short_arm_names
-from erulab.reporting.escape import visible
 from erulab.reporting.intervals import mean_with_interval
 from erulab.reporting.load import RunResult
-from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS, SMALL, Size
+from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS, SMALL, Size, shown_label
 from erulab.reporting.utility import COLLAPSE
 from erulab.reporting.verdict import Verdict, judge_run, margin_of
 
@@ -41,7 +40,7 @@ def plot_trade_off(runs: Sequence[RunResult], size: Size) -> Figure | None:
         colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
         x, y = (_span(arm, figure_name) for figure_name in FIGURES)
         if len(arm.draws) > 1:
-            values = [(judged.forgetting.value, judged.utility.ratio) for judged in map(judge_run, arm.runs)]
+            values = [[_value(judge_run(run), name) for name in FIGURES] for run in arm.runs]
             axes.plot(*zip(*values, strict=True), marker, color=colour, markersize=4, alpha=0.4, linewidth=0)
         axes.plot([x[1], x[2]], [y[0], y[0]], color=colour, linewidth=1.3, alpha=0.7)
         axes.plot([x[0], x[0]], [y[1], y[2]], color=colour, linewidth=1.3, alpha=0.7)
@@ -53,7 +52,7 @@ def plot_trade_off(runs: Sequence[RunResult], size: Size) -> Figure | None:
             markersize=8,
             markeredgecolor="#ffffff",
             markeredgewidth=0.6,
-            label=None if label in named else visible(label) or "?",
+            label=None if label in named else shown_label(label) or "?",
         )
         named.add(label)
         known += x
@@ -87,6 +86,8 @@ def _span(arm: Arm, figure: str) -> Span:
     if mean.n == 1:
         judged = judge_run(arm.runs[0])
         own: Bounds | None = judged.forgetting.left if figure == "knowledge" else judged.utility.share
+        if len(arm.runs) > 1:  # copies of one run, or other engines: the interval of one is not that of their mean
+            own = None
         return (mean.value, mean.value, mean.value) if own is None else (mean.value, own.low, own.high)
     if mean.n == 2 or mean.low is None or mean.high is None:
         return mean.value, min(values), max(values)
@@ -94,7 +95,9 @@ def _span(arm: Arm, figure: str) -> Span:
 
 
 def _value(judged: Verdict, figure: str) -> float | None:
-    return judged.forgetting.value if figure == "knowledge" else judged.utility.ratio
+    if figure == "utility":
+        return judged.utility.ratio
+    return None if judged.forgetting.outcome is Outcome.unmeasurable else judged.forgetting.value
 
 
 def _colour_groups(arms: Sequence[Arm]) -> list[tuple[str, int]]:

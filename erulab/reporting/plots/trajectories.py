@@ -46,7 +46,7 @@ def plot_trajectories(runs: Sequence[RunResult], size: Size) -> Figure | None:
     axes.set(
         xlabel="knowledge left (0: oracle, 1: target)",
         ylabel="utility kept (share of the target's)",
-        title="Along unlearning" + (", with the optimizer's steps" if len(found) == 1 else ""),
+        title="Along unlearning" + (", by step" if len(found) == 1 else ""),
     )
     axes.legend(fontsize=SMALL, loc="lower right")
     return figure
