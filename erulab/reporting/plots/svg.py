@@ -26,7 +26,7 @@ PAGE_COLOURS = {
     "#000000": "currentColor",
     "#444444": "var(--soft)",
     "#888888": "var(--soft)",
-    "#bbbbbb": "var(--line)",
+    "#bbbbbb": "var(--faint)",
     "#e4e4e4": "var(--line)",
     "#e6e6e6": "var(--line)",
     "#ffffff": "var(--card)",
