@@ -100,7 +100,10 @@ def _comparison(runs: Sequence[RunResult], options: argparse.Namespace) -> bytes
         return latex_table(chosen, options.latex or STYLES[0], notes).encode()
     if rows == "runs" and not options.columns:
         by_folder = dict(zip(FRAMES["runs"](runs).columns["folder"].values, runs, strict=True))
-        return compare_runs([by_folder[folder] for folder in chosen.columns["folder"].values], format).encode()
+        listed = [by_folder[folder] for folder in chosen.columns["folder"].values]
+        sweep = options.paths[0] if len(options.paths) == 1 and not options.filter else None
+        at = None if options.output is None else options.output.parent
+        return compare_runs(listed, format, sweep=sweep, at=at).encode()
     if format == "html":
         raise ConfigError("--format html draws the page of all columns, arms and differences; take --format md instead")
     return people_table(chosen, notes).render(format).encode()

@@ -162,9 +162,9 @@ class Sweep:
         scored: list[Any] = [task.job.rundir.path for task in self.tasks if task.job.rundir.scores_json.is_file()]
         if not scored:
             return
-        print(compare(scored), flush=True)
-        self._rundir.write_text(self._rundir.report_md, compare(scored, "md"))
-        self._rundir.write_text(self._rundir.report_html, compare(scored, "html"))
+        print(compare(scored, sweep=self.folder), flush=True)
+        self._rundir.write_text(self._rundir.report_md, compare(scored, "md", sweep=self.folder))
+        self._rundir.write_text(self._rundir.report_html, compare(scored, "html", sweep=self.folder, at=self.folder))
         print(f"sweep folder: {self.folder}", flush=True)
 
 

@@ -13,6 +13,7 @@ from erulab.evaluation.equivalence import Kept, Outcome, Withstood
 from erulab.reporting.arms import arm_tables
 from erulab.reporting.attack_tables import attack_table, every_attack_row_table, heat_table
 from erulab.reporting.budget import best_by_cost
+from erulab.reporting.jobs import sweep_progress
 from erulab.reporting.load import RunResult, load_run, load_runs
 from erulab.reporting.rendering import FORMATS, Table
 from erulab.reporting.tables import comparison_table, key_table, score_table
@@ -63,27 +64,35 @@ class Picture:
         return self.png
 
 
-def compare(folders: Sequence[Path], format: str = "text") -> str:
+def compare(folders: Sequence[Path], format: str = "text", *, sweep: Path | None = None, at: Path | None = None) -> str:
     """Compares runs: a table of runs, and a table of arms if runs of several worlds or seeds form arms.
 
     Args:
         folders: run folders, sweep folders, or folders that hold runs.
         format: one of FORMATS; html is a whole page with plots, csv holds the table of runs only.
+        sweep: folder of the sweep that the runs belong to; if it did not finish, text, md and html say what is missing.
+        at: folder that an html page is written to; its links to the runs' pages begin there. None: no links.
     Raises:
         DataError: a folder holds no run or sweep.
         IntegrityFault: a sweep.json is damaged.
     """
-    return compare_runs(load_runs(folders), format)
+    return compare_runs(load_runs(folders), format, sweep=sweep, at=at)
 
 
-def compare_runs(runs: Sequence[RunResult], format: str = "text") -> str:
+def compare_runs(
+    runs: Sequence[RunResult], format: str = "text", *, sweep: Path | None = None, at: Path | None = None
+) -> str:
     """Compares runs as `compare` does; files that are damaged are named below the table."""
-    if format != "html":
-        tables = [comparison_table(runs), *(arm_tables(runs) if format != "csv" else [])]
-        return "\n".join(table.render(format) for table in tables)
-    from erulab.reporting.page import comparison_page  # matplotlib takes a second, and only html draws
+    progress = sweep_progress(sweep) if sweep is not None else None
+    if format == "html":
+        from erulab.reporting.comparison import comparison_page  # matplotlib takes a second, and only html draws
 
-    return comparison_page(runs)
+        return comparison_page(runs, progress, at)
+    tables = [comparison_table(runs), *(arm_tables(runs) if format != "csv" else [])]
+    found = [table.render(format) for table in tables]
+    if progress is not None and not progress.is_complete and format in ("text", "md"):
+        found.insert(0, progress.render(format))
+    return "\n".join(found)
 
 
 def draw_run(run: RunResult) -> dict[str, Picture]:

@@ -98,6 +98,37 @@ def arm_names(arms: Sequence[Arm]) -> list[str]:
     return [_arm_name(arm, settings) for arm, settings in zip(arms, changed, strict=True)]
 
 
+def distinguishing_parts(arms: Sequence[Arm]) -> list[dict[str, str]]:
+    """Returns, for each arm, only what differs between arms: method, reward, adversary or setting -> its value.
+
+    An arm lacks the settings of methods, rewards and adversaries that it does not use.
+    """
+    changed = differing_settings([arm.config for arm in arms])
+    chosen = [
+        {group: arm.runs[0].made_by if group == "method" else arm.runs[0].choice(group) for group in GROUPS}
+        for arm in arms
+    ]
+    groups = [group for group in GROUPS if len({own[group] for own in chosen}) > 1]
+    return [
+        {group: own[group] or "none" for group in groups} | {key: setting_text(value) for key, value in more.items()}
+        for own, more in zip(chosen, changed, strict=True)
+    ]
+
+
+def short_arm_names(arms: Sequence[Arm]) -> list[str]:
+    """Returns names made only of what differs between the arms; the whole name of a single arm."""
+    parts = distinguishing_parts(arms)
+    return [
+        " ".join(value if key in GROUPS else f"{key}={value}" for key, value in own.items()) or name
+        for own, name in zip(parts, arm_names(arms), strict=True)
+    ]
+
+
+def draw_values(arm: Arm, read: Read) -> list[float]:
+    """Returns a figure's value for each world and seed of an arm that has one."""
+    return list(_value_by_draw(arm, read).values())
+
+
 def _arm_figures(runs: Sequence[RunResult], level: float) -> dict[str, Read]:
     """Maps each column's heading to the function that reads its value from a run."""
     attacks = sorted({one.attack for run in runs for one in judge_run(run).robustness})

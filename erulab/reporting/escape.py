@@ -36,7 +36,7 @@ _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    """Writes out control, bidirectional and lone surrogate characters (`\\x1b`).
+    """Writes out control, bidirectional and lone surrogate characters, and non-characters (`\\x1b`).
 
     Args:
         text: any value; it is converted to text.
@@ -48,8 +48,9 @@ def visible(text: object, *, lines: bool = False) -> str:
 def _written_out(char: str, lines: bool) -> str:
     if char in "\n\t":
         return char if lines else " "
-    if char in _TURNING or unicodedata.category(char) in ("Cc", "Cs"):
-        code = ord(char)
+    code = ord(char)
+    # U+FFFE, U+FFFF and their like are no characters: no XML, and so no plot, may hold them.
+    if char in _TURNING or unicodedata.category(char) in ("Cc", "Cs") or code & 0xFFFE == 0xFFFE:
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     return char
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
@@ -20,6 +20,8 @@ class Cell:
     """A text, or a figure with its interval and the number of rows it was measured on.
 
     written: how the figure is shown, if two digits do not suit it.
+    link: a page that HTML links the text to, relative to the page; empty for none.
+    best: whether HTML shows the figure in bold.
     """
 
     text: str = ""
@@ -30,33 +32,64 @@ class Cell:
     is_figure: bool = False
     digits: int = 2
     written: str = ""
+    link: str = ""
+    best: bool = False
+
+    @property
+    def figure(self) -> str:
+        """The value of a figure as it is shown."""
+        # Knowledge left has an interval; its sign matters more than powers of ten near 0.
+        return self.written or (signed(self.value) if self.low is not None else short(self.value, self.digits))
 
     @property
     def shown(self) -> str:
         """The figure as it is shown: value, interval, n in parentheses. Texts are not yet escaped."""
         if not self.is_figure or self.value is None:
             return self.text
-        # Knowledge left has an interval; its sign matters more than powers of ten near 0.
-        value = self.written or (signed(self.value) if self.low is not None else short(self.value, self.digits))
-        parts = [value, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
+        parts = [self.figure, interval(self.low, self.high), f"({self.n})" if self.n is not None else "", self.text]
         return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headings; `notes` explain the figures."""
+    """Rows of cells under headings; `notes` explain the figures.
+
+    dimmed: places of rows that HTML shows in a weaker colour.
+    """
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    dimmed: frozenset[int] = frozenset()
 
     def without_empty_columns(self) -> Table:
         """Returns the table without the columns in which every cell is empty."""
         kept = [
             i for i, column in enumerate(_columns(self)) if any(cell.text or cell.value is not None for cell in column)
         ]
-        headings = tuple(self.headings[i] for i in kept)
-        return replace(self, headings=headings, rows=tuple(tuple(row[i] for i in kept) for row in self.rows))
+        return self.with_columns(kept)
+
+    def with_constant_columns_folded(self, always: Collection[str] = ()) -> Table:
+        """Returns the table without the columns in which all of several rows have the same; a note has them.
+
+        Args:
+            always: headings of columns that stay.
+        """
+        folded: dict[int, str] = {}
+        for place, column in enumerate(_columns(self) if len(self.rows) > 1 else []):
+            texts = {cell.shown for cell in column}
+            if len(texts) == 1 and self.headings[place] not in always:
+                folded[place] = f"{self.headings[place]} {texts.pop()}".rstrip()
+        if not folded:
+            return self
+        kept = [place for place in range(len(self.headings)) if place not in folded]
+        note = f"The same in every row: {', '.join(folded.values())}."
+        return replace(self.with_columns(kept), notes=(note, *self.notes))
+
+    def with_columns(self, places: Sequence[int]) -> Table:
+        """Returns the table with only the columns at these places, in their order."""
+        headings = tuple(self.headings[i] for i in places)
+        return replace(self, headings=headings, rows=tuple(tuple(row[i] for i in places) for row in self.rows))
 
     def render(self, format: str) -> str:
         """Returns the table in one of FORMATS, with every text escaped for it."""
@@ -167,19 +200,31 @@ def _as_latex(table: Table) -> str:
 
 
 def _as_html(table: Table) -> str:
-    def cells(tag: str, items: Sequence[tuple[str, bool]]) -> Markup:
-        return Markup("").join(
-            Markup("<{tag}{style}>{text}</{tag}>").format(
-                tag=Markup(tag), style=Markup(' class="figure"') if figure else "", text=escape.visible(text)
-            )
-            for text, figure in items
-        )
-
+    """Renders the table for a page, whose script can sort and filter it: `data-value` holds the whole figure."""
     table = _with_n_in_headings(table)
-    headings = [(h, any(row[i].is_figure for row in table.rows)) for i, h in enumerate(table.headings)]
-    head = Markup("<thead><tr>{}</tr></thead>").format(cells("th", headings))
+    figures = [any(row[i].is_figure for row in table.rows) for i in range(len(table.headings))]
+    head = Markup("").join(
+        Markup("<th{}>{}</th>").format(Markup(' class="figure"') if figure else "", escape.visible(heading))
+        for heading, figure in zip(table.headings, figures, strict=True)
+    )
     body = Markup("\n").join(
-        Markup("<tr>{}</tr>").format(cells("td", [(cell.shown, cell.is_figure) for cell in row])) for row in table.rows
+        Markup("<tr{}>{}</tr>").format(
+            Markup(' class="dimmed"') if place in table.dimmed else "", Markup("").join(map(_html_cell, row))
+        )
+        for place, row in enumerate(table.rows)
     )
     notes = Markup("").join(Markup('<p class="note">{}</p>').format(escape.visible(note)) for note in table.notes)
-    return str(Markup('<div class="scroll"><table>{}<tbody>\n{}\n</tbody></table></div>{}\n').format(head, body, notes))
+    frame = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table></div>{}\n')
+    return str(frame.format(head, body, notes))
+
+
+def _html_cell(cell: Cell) -> Markup:
+    if not cell.is_figure or cell.value is None:
+        text = Markup("{}").format(escape.visible(cell.shown))
+        if cell.link:
+            text = Markup('<a href="{}">{}</a>').format(cell.link, text)
+        return Markup("<td{}>{}</td>").format(Markup(' class="figure"') if cell.is_figure else "", text)
+    value = Markup("<strong>{}</strong>" if cell.best else "{}").format(escape.visible(cell.figure))
+    rest = escape.visible(replace(cell, written=" ").shown).strip()
+    parts = Markup(" <small>{}</small>").format(rest) if rest else ""
+    return Markup('<td class="figure" data-value="{}">{}{}</td>').format(repr(cell.value), value, parts)

@@ -204,7 +204,7 @@ stages = dict_of(record({}, {"notes": list_of(text)}))
 env = dict_of(anything)
 ended = record({"code": count, "message": text}, {"rank": count})
 metrics_line = record({"step": count}, {"request": text})
-sweep = record({"jobs": list_of(record({"folder": text}))})
+sweep = record({"jobs": list_of(record({"folder": text}, {"code": figure}))}, {"command": text_or_null})
 config_values = record(
     {},
     {

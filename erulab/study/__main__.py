@@ -113,7 +113,7 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
     print(compare([rundir.path]), flush=True)
     rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
-    rundir.write_text(rundir.report_html, compare([rundir.path], "html"))
+    rundir.write_text(rundir.report_html, compare([rundir.path], "html", at=rundir.path))
     print(f"study folder: {rundir.path}")
 
 

@@ -111,4 +111,4 @@ def test_arms_are_compared_at_matched_utility(make_run: MakeRun) -> None:
         0.825
     )
     html = compare([run.path for run in runs], "html")
-    assert html.count("data:image/png;base64,") == 2  # trade-off and trajectories
+    assert html.count('class="plot wide"') == 2  # trade-off and trajectories

@@ -11,7 +11,17 @@ from matplotlib.ticker import NullFormatter
 from erulab.reporting.budget import BUDGETS, LearningCurve, attack_costs, best_by_cost, learning_curves
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
-from erulab.reporting.plots.style import COLOUR, CYCLE, MARKER, MARKERS, metric_title, metric_unit
+from erulab.reporting.plots.style import (
+    COLOUR,
+    CYCLE,
+    MARKER,
+    MARKERS,
+    SMALL,
+    Size,
+    metric_title,
+    metric_unit,
+    shown_label,
+)
 from erulab.reporting.verdict import judge_run
 
 UNITS = {"flops": "the attacker's cost, FLOPs", "seconds": "the attacker's cost, s"}
@@ -19,7 +29,7 @@ LINES = ("-", "--", ":", "-.")
 PANELS = 4  # at most this many learning curves side by side
 
 
-def plot_budget(run: RunResult) -> Figure | None:
+def plot_budget(run: RunResult, size: Size) -> Figure | None:
     """Plots knowledge left after each valid setting and attempt against its cost, and the highest up to each cost."""
     found = {budget: attack_costs(run.attacks, budget) for budget in BUDGETS}
     drawn = [budget for budget in BUDGETS if len({point.cost for point in found[budget]}) > 1]
@@ -27,8 +37,8 @@ def plot_budget(run: RunResult) -> Figure | None:
         return None
     before = judge_run(run).worst.before
     labels = list(dict.fromkeys(point.label for budget in drawn for point in found[budget]))
-    figure = Figure(figsize=(4.4 * len(drawn), 3.4), layout="constrained")
-    for axes, budget in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+    figure, panels = size.new_panels(len(drawn), 3.4)
+    for axes, budget in zip(panels, drawn, strict=True):
         points = found[budget]
         for place, label in enumerate(labels):
             own = [point for point in points if point.label == label]
@@ -39,7 +49,7 @@ def plot_budget(run: RunResult) -> Figure | None:
                 color=CYCLE[place % len(CYCLE)],
                 markersize=5,
                 alpha=0.8,
-                label=visible(label),
+                label=shown_label(label),
             )
         best = best_by_cost((point.cost, point.value) for point in points)
         last = max(point.cost for point in points)
@@ -49,7 +59,8 @@ def plot_budget(run: RunResult) -> Figure | None:
             axes.axhline(before, color=COLOUR["unlearned"], linewidth=1, linestyle=":", label="no attack")
         _set_cost_scale(axes, [point.cost for point in points])
         axes.set(xlabel=UNITS[budget], ylabel="knowledge left after the attack")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=7)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=size.beside, fontsize=SMALL)
     figure.suptitle("What an attacker brings back for its budget", x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
@@ -67,7 +78,7 @@ def _set_cost_scale(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def plot_learning_curves(run: RunResult) -> Figure | None:
+def plot_learning_curves(run: RunResult, size: Size) -> Figure | None:
     """Plots the three models against the attacker's steps, for attacks that tried several numbers of steps."""
     by_attack: dict[str, list[LearningCurve]] = {}
     for course in learning_curves(run.attacks):
@@ -75,8 +86,8 @@ def plot_learning_curves(run: RunResult) -> Figure | None:
     if not by_attack:
         return None
     panels = list(by_attack.items())[:PANELS]
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-    for axes, (heading, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    figure, axes_of = size.new_panels(len(panels), 3.4)
+    for axes, (heading, found) in zip(axes_of, panels, strict=True):
         for line, course in zip(LINES, found, strict=False):
             for model in MODELS:
                 points = [
@@ -97,5 +108,5 @@ def plot_learning_curves(run: RunResult) -> Figure | None:
                     )
         shown = "" if len(found) <= len(LINES) else f" ({len(LINES)} of {len(found)} curves)"
         axes.set(title=visible(heading) + shown, xlabel="the attacker's steps", ylabel=metric_unit(found[0].metric))
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=SMALL)
     return figure

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
-from erulab.reporting.plots.style import COLOUR, MARKER
+from erulab.reporting.plots.style import COLOUR, MARKER, SMALL, Size
 
 
-def plot_depth(run: RunResult) -> Figure | None:
+def plot_depth(run: RunResult, size: Size) -> Figure | None:
     """Plots by layer what is gone from the unlearned model's states, above the gap that it is a share of."""
     if number(run.scores.get("unlearned", {}).get("uds")) is None or not run.uds:
         return None
@@ -17,13 +17,13 @@ def plot_depth(run: RunResult) -> Figure | None:
     shares = [number(value) for value in run.uds["models"]["unlearned"]["layers"]]
     known = [(layer, share) for layer, share in enumerate(shares, 1) if share is not None]
     layers = range(1, len(gaps) + 1)
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = size.new_figure(4.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for value, model in ((0, "target"), (1, "oracle")):
         upper.axhline(value, color=COLOUR[model], linewidth=1, linestyle="--", label=model)
     upper.plot(*zip(*known, strict=True), color=COLOUR["unlearned"], marker=MARKER["unlearned"], label="unlearned")
     upper.set(title="Depth of unlearning", ylabel="share that is gone", ylim=(-0.05, 1.05))
-    upper.legend(fontsize=8)
+    upper.legend(fontsize=SMALL)
     lower.bar(layers, gaps, color=COLOUR["oracle"], alpha=0.6)
     lower.set(xlabel="layer whose states the target is given", ylabel="oracle's drop,\nnats per token")
     if len(layers) <= 20:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -11,36 +11,36 @@ from erulab.reporting.attack_tables import heat_map
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import signed
-from erulab.reporting.plots.style import COLOUR
+from erulab.reporting.plots.style import COLOUR, SMALL, Size, label_rows, shown_label
 
 MARKS = {Standing.invalid: "×", Standing.undefined: "?", Standing.absent: "!"}
 HATCHES = {Standing.invalid: "////", Standing.undefined: "....", Standing.absent: "xxxx"}
-LONGEST = 44  # characters at which a row's label is cut
 
 
-def plot_heat_map(run: RunResult) -> Figure | None:
+def plot_heat_map(run: RunResult, size: Size) -> Figure | None:
     """Plots one row per attack and setting, one column per metric.
 
-    White is the oracle's level, orange the target's, blue below the oracle's.
+    No colour is the oracle's level, orange the target's, blue below the oracle's.
     """
     found = heat_map(run)
     if not found.metrics:
         return None
-    figure = Figure(figsize=(3.6 + 1.25 * len(found.metrics), 1.5 + 0.34 * len(found.rows)), layout="constrained")
+    figure = size.new_figure(1.6 + (0.6 if size.is_narrow else 0.34) * len(found.rows))
     axes = figure.subplots()
-    colours = LinearSegmentedColormap.from_list("knowledge", [COLOUR["target"], "#ffffff", COLOUR["unlearned"]])
+    top = 0.0 if size.is_narrow else -0.5  # of a cell; on a narrow plot its row's label stands above it
     for y, cells in enumerate(found.cells):
         for x, cell in enumerate(cells):
             if cell is None:
                 continue
             which, value = cell
             known = which is Standing.counts and value is not None
-            face = colours((max(-1.0, min(1.0, value)) + 1) / 2) if known and value is not None else "#e6e6e6"
+            # A colour with opacity, not one mixed with white: a page can be dark.
+            face = _shade(value) if known and value is not None else to_rgba("#e6e6e6")
             axes.add_patch(
                 Rectangle(
-                    (x - 0.5, y - 0.5),
+                    (x - 0.5, y + top),
                     1,
-                    1,
+                    0.5 - top,
                     facecolor=face,
                     edgecolor="#bbbbbb",
                     linewidth=0.5,
@@ -50,17 +50,17 @@ def plot_heat_map(run: RunResult) -> Figure | None:
             text = signed(value) if known else MARKS[which]
             axes.text(
                 x,
-                y,
+                y + (0.5 + top) / 2,
                 text,
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=SMALL,
                 color="#000000",
                 bbox=None if known else {"facecolor": "#ffffff", "edgecolor": "none", "pad": 1.0},
             )
-    labels = [visible(label) for label in found.rows]
-    axes.set_yticks(range(len(labels)), [x if len(x) <= LONGEST else f"{x[: LONGEST - 1]}…" for x in labels])
-    axes.set_xticks(range(len(found.metrics)), [visible(name).replace("/", "\n") for name in found.metrics], fontsize=8)
+    label_rows(axes, [shown_label(label) for label in found.rows], size)
+    names = [visible(name).replace("/", "\n").replace("_", "\n" if size.is_narrow else "_") for name in found.metrics]
+    axes.set_xticks(range(len(names)), names, fontsize=SMALL, rotation=90 if len(names) > 2 + 2 * size.beside else 0)
     axes.set(xlim=(-0.5, len(found.metrics) - 0.5), ylim=(len(found.rows) - 0.5, -0.5))
     axes.grid(visible=False)
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
@@ -71,5 +71,11 @@ def plot_heat_map(run: RunResult) -> Figure | None:
             for which in MARKS
             if which in marked
         ]
-        figure.legend(handles=keys, loc="outside lower left", ncols=3, fontsize=8)
+        figure.legend(handles=keys, loc="outside lower left", ncols=size.beside, fontsize=SMALL)
     return figure
+
+
+def _shade(value: float) -> tuple[float, float, float, float]:
+    """Returns a cell's colour: nothing at the oracle's level, orange at the target's, blue below the oracle's."""
+    red, green, blue, _ = to_rgba(COLOUR["unlearned" if value > 0 else "target"])
+    return (red, green, blue, min(abs(value), 1.0) * 0.85)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number, short
-from erulab.reporting.plots.style import COLOUR, HATCH
+from erulab.reporting.plots.style import COLOUR, HATCH, SMALL, Size
 
 
-def plot_knowledge(run: RunResult) -> Figure | None:
+def plot_knowledge(run: RunResult, size: Size) -> Figure | None:
     """Plots each suite's choice among candidates and exact match; its probability if neither was measured."""
     models = [model for model in MODELS if model in run.scores]
     panels: list[tuple[str, str, list[str]]] = []
@@ -28,11 +29,14 @@ def plot_knowledge(run: RunResult) -> Figure | None:
     if not panels:
         return None
     rows = max(len(suites) for _, _, suites in panels)
-    figure = Figure(figsize=(4.2 * len(panels), 1.1 + 0.62 * rows), layout="constrained")
-    for axes, (metric, title, suites) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    figure, axes_of = size.new_panels(len(panels), 1.1 + 0.62 * rows)
+    for axes, (metric, title, suites) in zip(axes_of, panels, strict=True):
         _draw_bars(axes, run, models, metric, suites)
         axes.set(title=title, xlabel="share of rows" if metric != "probability" else "mean per-token probability")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
+    patches = [
+        Patch(facecolor=COLOUR[name], hatch=HATCH[name], edgecolor="white", linewidth=0, label=name) for name in models
+    ]
+    figure.legend(handles=patches, loc="outside upper left", ncols=3, fontsize=SMALL)
     return figure
 
 
@@ -51,11 +55,10 @@ def _draw_bars(axes: Axes, run: RunResult, models: list[str], metric: str, suite
             hatch=HATCH[model],
             edgecolor="white",
             linewidth=0,
-            label=model,
         )
         for place, value in zip(places, values, strict=True):
             axes.annotate(
-                short(value), (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
+                short(value), (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=SMALL
             )
     counts = [_suite_score(run, models[0], suite, "n") for suite in suites]
     names = [visible(s).replace("_", " ") for s in suites]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,13 +11,13 @@ from erulab.reporting.attack_rows import HEADLINE, group_by_setting, setting_wor
 from erulab.reporting.escape import visible
 from erulab.reporting.load import MODELS, RunResult
 from erulab.reporting.numbers import number
-from erulab.reporting.plots.style import COLOUR, MARKER, metric_title, metric_unit
+from erulab.reporting.plots.style import COLOUR, MARKER, SMALL, Size, metric_title, metric_unit
 
 PANELS = 3  # the headline metric and two figures of single suites
 Series = list[tuple[str, list[tuple[float, dict[str, float | None]]]]]
 
 
-def plot_relearning(run: RunResult) -> Figure | None:
+def plot_relearning(run: RunResult, size: Size) -> Figure | None:
     """Plots the three models before and after relearning, by the number of rows relearned."""
     found = [row for group in group_by_setting(run.attacks) for row in group.rows]
     rows = [row for row in found if row["attack"] == "relearn" and "samples" in row["setting"] and row["n"]]
@@ -24,8 +25,8 @@ def plot_relearning(run: RunResult) -> Figure | None:
     panels = [(name, _relearning_series([row for row in rows if row["metric"] == name])) for name in metrics[:PANELS]]
     if not panels:
         return None
-    figure = Figure(figsize=(3.8 * len(panels), 3.1), layout="constrained")
-    for axes, (metric, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    figure, axes_of = size.new_panels(len(panels), 3.1)
+    for axes, (metric, series) in zip(axes_of, panels, strict=True):
         ticks = sorted({0} | {x for _, points in series for x, _ in points})
         for line, (_, points) in zip(("-", "--", ":", "-."), series, strict=False):
             for model in MODELS:
@@ -43,11 +44,11 @@ def plot_relearning(run: RunResult) -> Figure | None:
         axes.set(
             title=visible(metric_title(metric)), ylabel=metric_unit(metric), xlabel="rows relearned (0: no attack)"
         )
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[0].legend(fontsize=SMALL)
     if len(panels[0][1]) > 1:
         styles = ("solid:", "dashed:", "dotted:", "dash-dot:")
         names = [f"{style} {visible(name)}" for style, (name, _) in zip(styles, panels[0][1], strict=False)]
-        figure.supxlabel(";  ".join(names), fontsize=7)
+        figure.supxlabel(textwrap.fill(";  ".join(names), 58 if size.is_narrow else 130), fontsize=SMALL)
     return figure
 
 

@@ -7,17 +7,17 @@ from matplotlib.figure import Figure
 from erulab.reporting.escape import visible
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
-from erulab.reporting.plots.style import CYCLE, MARKERS
+from erulab.reporting.plots.style import CYCLE, MARKERS, SMALL, Size
 from erulab.reporting.tables import request_figures, request_steps
 
 
-def plot_requests(run: RunResult) -> Figure | None:
+def plot_requests(run: RunResult, size: Size) -> Figure | None:
     """Plots one line per suite from before the first request to after the last; the oracle stands at the right edge."""
     steps = request_steps(run)
     names = [name for name in request_figures(run) if name != "mia/privleak"]  # in percent, and not a share
     if not steps or not names:
         return None
-    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    figure = size.new_figure(4.4 if size.is_narrow else 3.4)
     axes = figure.subplots()
     for index, name in enumerate(names):
         values = [number(run.scores[model].get(name)) for _, model in steps]
@@ -39,5 +39,5 @@ def plot_requests(run: RunResult) -> Figure | None:
     oracle = ["oracle"] if "oracle" in run.scores else []
     axes.set_xticks([*range(len(steps)), *([len(steps) - 0.6] if oracle else [])], [*ticks, *oracle])
     axes.set(title="Requests one after another", ylabel="share", ylim=(-0.02, 1.04))
-    figure.legend(fontsize=7, loc="outside right upper")
+    figure.legend(fontsize=SMALL, loc="outside lower left" if size.is_narrow else "outside right upper")
     return figure

@@ -6,11 +6,12 @@ from matplotlib.figure import Figure
 
 from erulab.reporting.load import RunResult
 from erulab.reporting.numbers import number
+from erulab.reporting.plots.style import SMALL, Size
 
 
-def plot_training(run: RunResult) -> Figure | None:
+def plot_training(run: RunResult, size: Size) -> Figure | None:
     """Plots losses, forget depth and the adversary's gain over the steps of unlearning."""
-    panels: list[tuple[str, str, list[tuple[str, str, str]]]] = [
+    known: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         ("Loss", "loss, nats", [("forget_loss", "forget", "#D55E00"), ("retain_loss", "retain", "#0072B2")]),
         (
             "Forget rows",
@@ -22,11 +23,11 @@ def plot_training(run: RunResult) -> Figure | None:
         ),
         ("Adversary", "nats per token", [("adversary/gain", "decrease of the NLL", "#000000")]),
     ]
-    drawn = [panel for panel in panels if any(_read_curve(run, key)[0] for key, _, _ in panel[2])]
+    drawn = [panel for panel in known if any(_read_curve(run, key)[0] for key, _, _ in panel[2])]
     if not drawn:
         return None
-    figure = Figure(figsize=(3.4 * len(drawn), 2.7), layout="constrained")
-    for axes, (title, unit, lines) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+    figure, panels = size.new_panels(len(drawn), 2.7)
+    for axes, (title, unit, lines) in zip(panels, drawn, strict=True):
         for key, label, colour in lines:
             steps, values = _read_curve(run, key)
             if steps:
@@ -34,7 +35,7 @@ def plot_training(run: RunResult) -> Figure | None:
                     steps, values, color=colour, label=label, linewidth=1.5, marker="." if len(steps) < 30 else ""
                 )
         axes.set(title=title, xlabel="optimizer step", ylabel=unit)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=SMALL)
     return figure
 
 

@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from erulab.reporting.escape import visible
 from erulab.reporting.kept_step import read_kept_step
 from erulab.reporting.load import RunResult
-from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS
+from erulab.reporting.plots.style import COLOUR, CYCLE, MARKERS, SMALL, Size
 from erulab.reporting.trajectories import Point, run_trajectory
 from erulab.reporting.verdict import margin_of
 
 
-def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
+def plot_trajectories(runs: Sequence[RunResult], size: Size) -> Figure | None:
     """Plots one line per run and one colour per method, from before training (right) on; a large mark: the result."""
     found = [(run, points) for run in runs if len(points := run_trajectory(run)) > 1]
     if not found:
         return None
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = size.new_figure(4.2)
     axes = figure.subplots()
     margin = margin_of(runs[0])
     axes.axvspan(-margin, margin, color=COLOUR["oracle"], alpha=0.15, linewidth=0, label="within the margin")
@@ -40,15 +40,15 @@ def plot_trajectories(runs: Sequence[RunResult]) -> Figure | None:
                     (point.knowledge, point.utility),
                     xytext=(3, 4),
                     textcoords="offset points",
-                    fontsize=7,
+                    fontsize=SMALL,
                 )
         named.add(run.made_by)
     axes.set(
-        xlabel="knowledge left (0: as the oracle, 1: as the target)",
+        xlabel="knowledge left (0: oracle, 1: target)",
         ylabel="utility kept (share of the target's)",
-        title="Along unlearning" + (", with the optimizer's steps" if len(found) == 1 else ""),
+        title="Along unlearning" + (", by step" if len(found) == 1 else ""),
     )
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=SMALL, loc="lower right")
     return figure
 
 
