@@ -69,7 +69,7 @@ class JobStatus:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the status; returns the exit code: 3 where the folder is no sweep or run, 6 where sweep.json is damaged."""
+    """Prints the status; returns the exit code: 3 for a folder that is no sweep or run, 6 for a damaged sweep.json."""
     return ended_with_line(lambda: _show_status(arguments))
 
 
