@@ -24,6 +24,7 @@ SLOW = (
     "acceptance/",
     "bench/",
     "cli/",
+    "commands/test_real_run.py",
     "launch/",
     "launching/",
     "pipeline/",

@@ -25,7 +25,7 @@ from erulab.options import RunConfig, TrackerName
 from erulab.planning.estimate import Plan, estimate
 from erulab.planning.rows import Overrides
 from erulab.ranks import Ranks
-from erulab.redaction import redacted_text
+from erulab.redaction import print_exception, redacted_text
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import duration, size
 from erulab.rundir import RunDir
@@ -44,19 +44,30 @@ def main(arguments: list[str]) -> int:
     logging.disable(logging.WARNING)  # products that are damaged are shown as missing
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    codes = []
+    sys.excepthook = print_exception
+    codes, learned = [], set[str]()
     for start in range(0, len(arguments), FIELDS):
         config, rundir, finished, title = arguments[start : start + FIELDS]
         if title:
             print(f"{visible(title)}", flush=True)
-        show = functools.partial(_show_job, Path(config), RunDir(Path(rundir)), finished=bool(finished))
+        show = functools.partial(_show_job, Path(config), RunDir(Path(rundir)), learned, finished=bool(finished))
         codes.append(ended_with_line(show))
         sys.stderr.flush()
     print("nothing was started; leave out --dry-run to run it", flush=True)
     return next((code for code in codes if code), 0)
 
 
-def _show_job(folder: Path, rundir: RunDir, *, finished: bool) -> int:
+def _show_job(folder: Path, rundir: RunDir, learned: set[str], *, finished: bool) -> int:
+    """Prints what one job would make; returns 0.
+
+    Args:
+        folder: holds its run.yaml.
+        rundir: its run folder, in which nothing is written.
+        learned: keys of the models that jobs before it learn; those of this one are added.
+        finished: whether its folder holds all that it would make.
+    Raises:
+        ErulabError: the line that the run would end with.
+    """
     config = load_config(RunDir(folder).run_yaml)
     config.tracker = dataclasses.replace(config.tracker, name=TrackerName.none)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -64,7 +75,12 @@ def _show_job(folder: Path, rundir: RunDir, *, finished: bool) -> int:
     run_stage_checks(context)
     check_space(context)
     products = DryRun(context).products()
-    lines = [f"run folder  {rundir.path} ({_folder_in_words(rundir, finished)})", "", *_product_lines(products), ""]
+    lines = [
+        f"run folder  {rundir.path} ({_folder_in_words(rundir, finished)})",
+        "",
+        *_product_lines(products, learned),
+        "",
+    ]
     lines += _memory_lines(config, device)
     lines += _disk_lines(context)
     lines += [f"note        {note}" for note in (*context.benchmark.notes, *notes_on_few_steps(context))]
@@ -78,14 +94,16 @@ def _folder_in_words(rundir: RunDir, finished: bool) -> str:
     return "new" if not rundir.run_yaml.is_file() else "there already: the run continues in it"
 
 
-def _product_lines(products: list[PlannedProduct]) -> Iterator[str]:
+def _product_lines(products: list[PlannedProduct], learned: set[str]) -> Iterator[str]:
     width = max((len(one.what) for one in products), default=0)
     for one in products:
         if one.needed > 1:
             state = f"{one.found} of {one.needed} in the cache"
         else:
-            state = "" if not one.needed else "in the cache" if one.found else "to be made"
+            missing = "made by a job above" if one.key in learned else "to be made"
+            state = "" if not one.needed else "in the cache" if one.found else missing
         took = f"made in {duration(one.seconds)}" if one.seconds is not None else ""
+        learned |= {one.key} if one.key else set()
         yield "  ".join(part for part in (f"{one.stage:<10}", one.what.ljust(width), state, one.detail, took) if part)
 
 

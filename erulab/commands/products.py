@@ -54,8 +54,12 @@ def cache_of(run: RunResult) -> Path | None:
 
 
 def is_own_cache(run: RunResult) -> bool:
-    """Tells whether the cache lies in the output folder, so that the runs that use it are those beside this one."""
-    return _below_output(run) is not None
+    """Tells whether run and cache lie in one output folder, so that the runs that use it are those beside this one.
+
+    Otherwise the run may be a copy, and the cache that of others.
+    """
+    output = output_of(run)
+    return _below_output(run) is not None and output is not None and output.resolve() in run.path.resolve().parents
 
 
 def output_of(run: RunResult) -> Path | None:

@@ -11,6 +11,7 @@ from erulab.options import Stage
 from erulab.registry import methods
 from erulab.roles import ORACLE
 from erulab.stages import attack, checks, evaluate, learn, unlearn
+from erulab.stages.cache import key_of
 from erulab.stages.context import Context
 from erulab.stages.unlearn import UNLEARNED
 from erulab.training.batches import total_steps
@@ -24,6 +25,7 @@ class PlannedProduct:
     found, needed: how many parts of it the cache has, and how many there are; none for what the user gives.
     detail: rows and steps, or where it comes from.
     seconds: that making it took, where the cache has it.
+    key: of a model that is to be learned, which other runs may learn as well; empty for everything else.
     """
 
     stage: str
@@ -32,6 +34,7 @@ class PlannedProduct:
     needed: int
     detail: str
     seconds: float | None = None
+    key: str = ""
 
 
 class DryRun:
@@ -83,7 +86,10 @@ class DryRun:
                 rows, options = learn.learned_rows(context, role), config.target
                 steps = total_steps(len(rows), options.epochs, options.global_batch)
                 self._coming.add(role)
-                self._add(stage, role, 0, 1, f"{len(rows)} rows, {steps} steps")
+                key = key_of(learn.learning_depends_on(context, role))
+                self._products.append(
+                    PlannedProduct(stage.value, role, 0, 1, f"{len(rows)} rows, {steps} steps", key=key)
+                )
 
     def _unlearn(self) -> None:
         context, config = self._context, self._context.config

@@ -54,7 +54,7 @@ class SweepLauncher(Launcher):
             self.job_gpus(),
         )
         if is_dry_run():
-            titles = [f"job {task.number} of {len(sweep.tasks)}: {task.title}" for task in sweep.tasks]
+            titles = [f"job {one.number} of {len(sweep.tasks)}: {sweep.own_overrides(one)}" for one in sweep.tasks]
             exit_code.record_code(show_dry_run([task.job for task in sweep.tasks], titles))
             return []
         self.run(sweep)
