@@ -25,6 +25,7 @@ SLOW = (
     "bench/",
     "cli/",
     "commands/test_real_run.py",
+    "commands/test_startup.py",
     "launch/",
     "launching/",
     "pipeline/",

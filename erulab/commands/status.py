@@ -65,7 +65,7 @@ class JobStatus:
     state: State | None
     seconds: float | None
     started: datetime | None
-    message: str = ""
+    message: str = ""  # how it ended, or the stage that it is in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +113,7 @@ def sweep_status(folder: Path, now: datetime) -> dict[str, Any]:
     running = [job for job in found if job.state is State.running]
     began = [job.started for job in found if job.started and (job.seconds is not None or job in running)]
     left = seconds_left(found, now)
+    common = set.intersection(*(set(job.overrides) for job in found)) if len(found) > 1 else set()
     return {
         "sweep": str(folder),
         "jobs": len(found),
@@ -124,6 +125,7 @@ def sweep_status(folder: Path, now: datetime) -> dict[str, Any]:
         "unfinished": [
             {
                 "overrides": list(job.overrides),
+                "differs": [one for one in job.overrides if one not in common],
                 "folder": str(job.folder),
                 "state": NOT_RUN if job.state is None else job.state.value,
                 "message": job.message,
@@ -168,7 +170,7 @@ def run_status(folder: Path, now: datetime) -> dict[str, Any]:
         "seconds": (now - started).total_seconds() if state is State.running else None,
         "stages": wanted,
         "stage": missing[0] if missing else None,
-        "stage_number": wanted.index(missing[0]) + 1 if missing else len(wanted),
+        "place": _stage_in_words(run) if missing else "",
         "steps": _steps_of(run) if last else None,
         "last_step": last.get("step"),
         "losses": {words: last[name] for name, words in LOSSES.items() if name in last},
@@ -190,7 +192,16 @@ def _job_status(job: dict[str, Any], sweep: Path) -> JobStatus:
     state = state_of(run)
     if state is State.lost and of_code is not None:  # it ended before its workers could say so
         state = of_code
-    return JobStatus(overrides, folder, state, job["seconds"], started_at(run), str(run.ended.get("message", "")))
+    said = str(run.ended.get("message", ""))
+    if state is State.running and run.missing:
+        said = _stage_in_words(run)
+    return JobStatus(overrides, folder, state, job["seconds"], started_at(run), said)
+
+
+def _stage_in_words(run: RunResult) -> str:
+    """Returns where an unfinished run is: `stage 3 of 6: unlearn`."""
+    wanted, stage = wanted_stages(run), run.missing[0]
+    return f"stage {wanted.index(stage) + 1} of {len(wanted)}: {stage}"
 
 
 def _steps_of(run: RunResult) -> int | None:
@@ -206,12 +217,12 @@ def _sweep_lines(found: dict[str, Any]) -> list[str]:
     if found["since"] is not None:
         lines.append(f"since {_local(found['since'])}")
     if found["seconds_left"]:
-        more = f"about {duration(found['seconds_left'])} more, as long as the finished jobs took"
+        more = f"about {duration(found['seconds_left'])} more, if the others take as long as the finished jobs"
         end = f", until about {_local(found['expected_end'])}" if found["expected_end"] else ""
         lines.append(f"{more}{end}")
     for job in found["unfinished"]:
         why = f": {job['message']}" if job["message"] else ""
-        lines.append(f"  {job['state']:<8} {' '.join(job['overrides'])}{why}")
+        lines.append(f"  {job['state']:<8} {' '.join(job['differs'])}{why}")
     if found["unfinished"] and not found["running"]:
         lines += ["to go on, type the same command; finished jobs are not repeated:", f"  {found['command']}"]
     return lines
@@ -222,8 +233,8 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"run {found['run']}: {found['state']}{by}, started {_local(found['since'])}"]
     if found["seconds"] is not None:
         lines[0] += f", {duration(found['seconds'])} ago"
-    if found["stage"] is not None:
-        lines.append(f"stage {found['stage_number']} of {len(found['stages'])}: {found['stage']}")
+    if found["place"]:
+        lines.append(found["place"])
     if found["last_step"] is not None:
         of = f" of {found['steps']}" if found["steps"] else ""
         losses = [f"{words} {value:.3f}" for words, value in found["losses"].items() if isinstance(value, int | float)]
