@@ -55,10 +55,10 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = flags_first(ask_for_dry_run(sys.argv[1:]))
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
     try:
+        sys.argv[1:] = flags_first(ask_for_dry_run(sys.argv[1:]))
         for flag, value in zip(sys.argv[1:], sys.argv[2:], strict=False):
             if flag in OWN_CONF_FLAGS:
                 use_own_conf(value)

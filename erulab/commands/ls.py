@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,14 +100,21 @@ def listed_runs(folders: Sequence[Path], order: str = "started") -> list[Listed]
 
 
 def _text(found: Sequence[Listed]) -> str:
+    """Returns the list as text: whole lines in a pipe; what differs below each run where a terminal is too narrow."""
     rows = [_cells(one) for one in found]
-    # Pipes get whole lines; on a terminal the last column ends at the edge, because folded rows are hard to read.
-    text = Table(HEADINGS, tuple(rows)).without_empty_columns().render("text")
-    if not sys.stdout.isatty():
-        return f"{text}{NOTE}\n"
-    width = os.get_terminal_size().columns
-    cut = [line if len(line) <= width else f"{line[: width - 1]}…" for line in text.splitlines()]
-    return "\n".join([*cut, NOTE]) + "\n"
+    text = _lines_of(HEADINGS, rows)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if width is None or max(map(len, text)) <= width:
+        return "\n".join([*text, NOTE]) + "\n"
+    text = _lines_of(HEADINGS[:-1], [row[:-1] for row in rows])
+    heads, body = text[: -len(rows)], text[-len(rows) :]
+    below = [f"    {row[-1].text}" for row in rows]
+    lines = [*heads, *(line for pair in zip(body, below, strict=True) for line in pair)]
+    return "\n".join([*(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines), NOTE]) + "\n"
+
+
+def _lines_of(headings: Sequence[str], rows: Sequence[tuple[Cell, ...]]) -> list[str]:
+    return Table(tuple(headings), tuple(rows)).without_empty_columns().render("text").splitlines()
 
 
 def _cells(one: Listed) -> tuple[Cell, ...]:

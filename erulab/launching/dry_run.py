@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erulab.config.compose import save_config
+from erulab.errors import ConfigError
 from erulab.launching.job import Job, check_folder, is_finished
 from erulab.rundir import RunDir
 
@@ -24,7 +25,14 @@ _asked: list[bool] = []
 
 
 def ask_for_dry_run(arguments: list[str]) -> list[str]:
-    """Returns the command line without FLAG, and remembers for this process whether it was there."""
+    """Returns the command line without FLAG, and remembers for this process whether it was there.
+
+    Raises:
+        ConfigError: it is misspelt; a run that was not wanted would start.
+    """
+    for argument in arguments:
+        if argument.startswith("--dry") and argument != FLAG:
+            raise ConfigError(f"{argument}: no such flag; type {FLAG}")
     _asked[:] = [FLAG in arguments]
     return [argument for argument in arguments if argument != FLAG]
 

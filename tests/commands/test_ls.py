@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_figures_and_differences(make_run: MakeRun, capsys: pytest.CaptureFixtur
     assert ls.main([str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "0.02 [-0.03, 0.07]" in text and "0.12 [0.05, 0.20] relearn" in text and "eru elastic rfa seed=1" in text
+
+
+def test_a_narrow_terminal(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        make_run(f"eru-{seed}", config={"seed": seed})
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert ls.main([str(tmp_path), "--sort", "name"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    assert max(map(len, lines)) <= 60
+    assert [line.strip() for line in lines if line.startswith("    eru")] == [
+        f"eru elastic rfa seed={seed}" for seed in (0, 1)
+    ]
 
 
 def test_secrets_are_not_shown(make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_the_flag(
         assert all(name.startswith("outputs/fictitious/npo-") for name in told[1::4])
     assert not (here / "outputs").exists()
     assert command("method=npo", "--dry-run", "method.beta=-1").code == 2
+    misspelt = command("method=npo", "--dryrun")
+    assert misspelt.code == 2 and "type --dry-run" in misspelt.err
 
 
 def test_after_a_purge_no_text_is_left(
