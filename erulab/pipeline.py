@@ -199,12 +199,7 @@ class Pipeline:
             DataError: there is none; says how to get or name one.
         """
         if ref is None:
-            stage = {UNLEARNED: Stage.unlearn.value}.get(role, role)
-            score_only = "; a checkpoint that is only to be scored is model.unlearned=" if role == "target" else ""
-            raise DataError(
-                f"no {role} has been learned with these settings; add {stage} to stages, or name one with model.{role}="
-                f"{score_only}"
-            )
+            raise checks.no_such_model(role)
         return ref
 
     def _evaluate(self, models: dict[str, ModelRef]) -> dict[str, list[RowScore]]:

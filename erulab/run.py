@@ -28,6 +28,7 @@ from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, u
 from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
+from erulab.launching.dry_run import ask_for_dry_run, is_dry_run, show_dry_run
 from erulab.launching.exit_code import record_code, recorded_code
 from erulab.launching.job import plan_job, run_job
 
@@ -42,7 +43,8 @@ def main(composed: DictConfig) -> None:
     try:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
         with machine_faults_named():
-            record_code(run_job(plan_job(config, named)).code)
+            job = plan_job(config, named)
+            record_code(show_dry_run([job], [""]) if is_dry_run() else run_job(job).code)
     except USER_ERRORS as error:  # Hydra would add lines of its own
         record_code(exit_with_line(error))
 
@@ -53,10 +55,10 @@ def cli() -> int:
     Hydra itself would print many lines and exit 1, and a sys.exit under `main` would end a sweep silently.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = flags_first(sys.argv[1:])
     # Other launchers (submitit) start processes that need ours too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LAUNCH), os.environ.get("PYTHONPATH")]))
     try:
+        sys.argv[1:] = flags_first(ask_for_dry_run(sys.argv[1:]))
         for flag, value in zip(sys.argv[1:], sys.argv[2:], strict=False):
             if flag in OWN_CONF_FLAGS:
                 use_own_conf(value)

@@ -24,6 +24,8 @@ SLOW = (
     "acceptance/",
     "bench/",
     "cli/",
+    "commands/test_real_run.py",
+    "commands/test_startup.py",
     "launch/",
     "launching/",
     "pipeline/",

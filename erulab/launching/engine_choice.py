@@ -59,14 +59,25 @@ def check_machine(config: RunConfig, gpus: list[GPU]) -> None:
     instead = "try engine=local, which needs no DeepSpeed"
     if importlib.util.find_spec("deepspeed") is None:
         raise EnvironmentFault(f"engine={engine.name.name} needs DeepSpeed: pip install deepspeed, or {instead}")
-    # On CPUs DeepSpeed compiles its communication when it starts.
-    compilers = [name for name in (os.environ.get("CXX", "c++"), "g++", "clang++") if shutil.which(name)]
-    ninja = shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is not None
-    if not gpus and not (compilers and ninja):
-        missing = "a C++ compiler (apt install g++)" if not compilers else "ninja (pip install ninja)"
+    compilers = find_compilers()
+    if not gpus and (missing := lacking_to_compile(compilers)):
         raise EnvironmentFault(f"engine={engine.name.name} on CPUs needs {missing}; install it, or {instead}")
     if engine.offload is Offload.nvme:
         _check_nvme(engine, compilers)
+
+
+def find_compilers() -> list[str]:
+    """Returns the C++ compilers that are installed, by the name to call."""
+    return [name for name in (os.environ.get("CXX", "c++"), "g++", "clang++") if shutil.which(name)]
+
+
+def lacking_to_compile(compilers: list[str]) -> str:
+    """Returns what is missing for DeepSpeed to compile its communication on CPUs, which it does when it starts, with
+    the command that installs it; an empty text if nothing is."""
+    ninja = shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is not None
+    if compilers and ninja:
+        return ""
+    return "ninja (pip install ninja)" if compilers else "a C++ compiler (apt install g++)"
 
 
 def _check_bitsandbytes(config: RunConfig) -> None:

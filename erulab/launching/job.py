@@ -91,6 +91,19 @@ def run_job(job: Job) -> RunExit:
     return ended
 
 
+def check_folder(job: Job) -> None:
+    """Refuses a run folder that another run holds or made; makes nothing.
+
+    Raises:
+        ErulabError: as `run_job` would.
+    """
+    if job.rundir.path.is_dir():
+        if job.rundir.holder() is not None:
+            with job.rundir.locked():  # raises, in the words of a run that meets another one
+                pass
+        _check_same_run(job)
+
+
 def is_finished(job: Job) -> bool:
     """Tells whether the run folder already holds everything that the job would make."""
     # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.

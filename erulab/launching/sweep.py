@@ -141,15 +141,19 @@ class Sweep:
         """Prints one line: which job, and what happens to it."""
         print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
 
+    def own_overrides(self, task: Task) -> str:
+        """Returns the overrides that distinguish a task from the others, without secrets."""
+        common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
+        return redacted_text(" ".join(one for one in task.overrides if one not in common))
+
     def show(self) -> None:
         """Prints the outcome of each task, with the overrides that distinguish it from the others."""
         # Loads rich, so only when there is something to show.
         from erulab.reporting.console import show_jobs_table
 
-        common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
         rows = []
         for task in self.tasks:
-            own = redacted_text(" ".join(one for one in task.overrides if one not in common))
+            own = self.own_overrides(task)
             code, seconds = ("" if value is None else f"{value:.0f}" for value in (task.code, task.seconds))
             rows.append([str(task.number), own, task.state, code, seconds, task.gpus, task.folder])
         show_jobs_table(rows)

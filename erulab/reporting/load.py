@@ -6,8 +6,8 @@ A damaged file is empty too, and `damaged` says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,40 +88,69 @@ def load_run(folder: Path) -> RunResult:
     Raises:
         DataError: the folder is no run.
     """
-    rundir = RunDir(folder)
-    if not rundir.run_yaml.is_file():
-        raise DataError(f"{folder} is no run folder: it has no run.yaml; name a folder that erulab.run made")
-    files = ResultFiles()
-    return RunResult(
-        path=folder,
-        config=redacted(files.config(rundir.run_yaml)),
-        scores=files.json(rundir.scores_json, shapes.scores, {}),
-        intervals=files.json(rundir.intervals_json, shapes.intervals, {}),
+    rundir, files = _opened(folder)
+    run = _read_figures(rundir, files)
+    return replace(
+        run,
+        config=redacted(run.config),
         uds=files.json(rundir.uds_json, shapes.depth, {}),
-        attacks=files.json(rundir.attacks_json, shapes.attack_rows, []),
         samples=files.json(rundir.samples_json, shapes.samples, []),
         alternatives=files.json(rundir.alternatives_json, shapes.alternatives, []),
-        stages=files.json(rundir.stages_json, shapes.stages, {}),
-        env=redacted(files.json(rundir.env_json, shapes.env, {})),
         metrics=files.metrics(rundir.metrics_jsonl),
-        ended=files.json(rundir.exit_json, shapes.ended, {}),
         damaged=tuple(files.damaged),
     )
 
 
-def load_runs(folders: Sequence[Path]) -> list[RunResult]:
+def load_figures(folder: Path) -> RunResult:
+    """Reads what a list of many runs shows: config (secrets are still in it), figures, attacks, stages and the end.
+
+    Samples, steps and curves are left empty, because reading them takes most of the time.
+
+    Raises:
+        DataError: the folder is no run.
+    """
+    rundir, files = _opened(folder)
+    return replace(_read_figures(rundir, files), damaged=tuple(files.damaged))
+
+
+def _opened(folder: Path) -> tuple[RunDir, ResultFiles]:
+    rundir = RunDir(folder)
+    if not rundir.run_yaml.is_file():
+        raise DataError(f"{folder} is no run folder: it has no run.yaml; name a folder that erulab.run made")
+    return rundir, ResultFiles()
+
+
+def _read_figures(rundir: RunDir, files: ResultFiles) -> RunResult:
+    return RunResult(
+        path=rundir.path,
+        config=files.config(rundir.run_yaml),
+        scores=files.json(rundir.scores_json, shapes.scores, {}),
+        intervals=files.json(rundir.intervals_json, shapes.intervals, {}),
+        uds={},
+        attacks=files.json(rundir.attacks_json, shapes.attack_rows, []),
+        samples=[],
+        alternatives=[],
+        stages=files.json(rundir.stages_json, shapes.stages, {}),
+        env=redacted(files.json(rundir.env_json, shapes.env, {})),
+        metrics=[],
+        ended=files.json(rundir.exit_json, shapes.ended, {}),
+    )
+
+
+def load_runs(folders: Sequence[Path], read: Callable[[Path], RunResult] = load_run) -> list[RunResult]:
     """Reads the runs of several folders, in the order given; a run that is named twice comes once.
 
     Args:
         folders: run folders, sweep folders, or folders that stand for every run below them, in order of name.
+        read: `load_run`, or `load_figures` where no more is shown.
     Raises:
         DataError: a folder holds no run or sweep.
         IntegrityFault: a sweep.json is damaged.
     """
     runs: dict[Path, RunResult] = {}
     for folder in folders:
-        for job in _run_folders(Path(folder)):
-            runs.setdefault(job.resolve(), load_run(job))
+        for job in run_folders(Path(folder)):
+            runs.setdefault(job.resolve(), read(job))
     if not runs:
         raise DataError(
             f"no job of {', '.join(str(folder) for folder in folders)} has started: there is no run to show"
@@ -129,8 +158,13 @@ def load_runs(folders: Sequence[Path]) -> list[RunResult]:
     return list(runs.values())
 
 
-def _run_folders(folder: Path) -> list[Path]:
-    """Returns the run folders that a run folder, sweep folder or parent folder stands for."""
+def run_folders(folder: Path) -> list[Path]:
+    """Returns the run folders that a run folder, sweep folder or parent folder stands for.
+
+    Raises:
+        DataError: neither a run nor a sweep is there.
+        IntegrityFault: sweep.json is damaged.
+    """
     sweep = folder / "sweep.json"
     if not sweep.is_file():
         runs = list(_runs_below(folder))
@@ -139,7 +173,7 @@ def _run_folders(folder: Path) -> list[Path]:
         return runs
     # A job that never started has no folder; the others are compared without it.
     named = [Path(job["folder"]) for job in read_json(sweep, shapes.sweep)["jobs"]]
-    return [job for job in (_job_folder(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
+    return [job for job in (job_folder(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
@@ -151,7 +185,7 @@ def _runs_below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
-def _job_folder(job: Path, sweep: Path) -> Path:
+def job_folder(job: Path, sweep: Path) -> Path:
     """Returns a sweep job's folder, also if the output folder was moved after the sweep wrote its path."""
     moved = sweep.resolve().parent.parent / job.parent.name / job.name
     return moved if not RunDir(job).run_yaml.is_file() else job

@@ -66,3 +66,11 @@ def power(value: float | None) -> str:
 def gigabytes(value: float | None) -> str:
     """Writes bytes in units of 1e9: `0.52 GB`."""
     return MISSING if value is None else f"{short(value / 1e9)} GB"
+
+
+def size(value: float) -> str:
+    """Writes bytes in the unit that suits them: `512 B`, `12.3 kB`, `4.2 MB`, `5.4 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f} B"

@@ -19,6 +19,8 @@ from erulab.reporting.shapes import Shape, WrongShape
 
 DEEPEST = 100  # levels; no file of a run is nested deeper, and recursion over the values must end
 MOST_VALUES = 10_000_000  # on one level
+# libyaml is ten times as fast as the parser in Python, and has a limit on nesting.
+YAML: type[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 AGAIN = "type the run's command again to write it anew"
 
 
@@ -39,8 +41,7 @@ class ResultFiles:
     def config(self, file: Path) -> dict[str, Any]:
         """Returns the content of run.yaml; an empty dict if it is damaged."""
         try:
-            # Without a limit of its own, the parser recurses; run.yaml is some 20 levels deep at most.
-            content = yaml.safe_load(_read_text(file))
+            content = yaml.load(_read_text(file), YAML)
             _check_depth(content)
             shapes.config(content, "")
         except (yaml.YAMLError, ValueError, RecursionError, WrongShape) as error:

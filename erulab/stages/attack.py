@@ -80,14 +80,7 @@ def attack(
         evaluated: role -> row scores without an attack; None if this run did not evaluate.
     """
     planned = plan_attacks(context)
-    jobs = [
-        AttackJob(name, index, number, model)
-        for index, (name, _) in enumerate(planned.settings)
-        for number in range(planned.built[name].repeats)
-        for model in MODELS
-    ]
-    if evaluated is None:
-        jobs = [AttackJob(None, -1, 0, model) for model in MODELS] + jobs
+    jobs = _attack_jobs(planned, scored=evaluated is not None)
     done = _JobRunner(context, planned, refs).run(jobs)
     benchmark = context.data.selected
     utility = utility_suite(benchmark, context.config.evaluation)
@@ -113,6 +106,31 @@ def attack(
         except DataError as error:
             found.append(row_without_figures(name, setting, f"not judged: {error}"))
     return found, done.products
+
+
+def count_attacked(context: Context, refs: dict[str, ModelRef], *, scored: bool) -> tuple[int, int]:
+    """Returns how many repeats of attacks on a model the cache has, and how many the run needs.
+
+    Args:
+        refs: as for `attack`; without all three models nothing is in the cache.
+        scored: whether this run scores its models without an attack.
+    """
+    planned = plan_attacks(context)
+    jobs = _attack_jobs(planned, scored=scored)
+    if any(model not in refs for model in MODELS):
+        return 0, len(jobs)
+    return _JobRunner(context, planned, refs).count_made(jobs), len(jobs)
+
+
+def _attack_jobs(planned: AttackPlan, *, scored: bool) -> list[AttackJob]:
+    """Lists every repeat of every setting on every model, and first the models without an attack unless `scored`."""
+    jobs = [
+        AttackJob(name, index, number, model)
+        for index, (name, _) in enumerate(planned.settings)
+        for number in range(planned.built[name].repeats)
+        for model in MODELS
+    ]
+    return jobs if scored else [AttackJob(None, -1, 0, model) for model in MODELS] + jobs
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,10 @@ class _JobRunner:
                 traces[job] = [AttemptResult.from_json(plain) for plain in json.loads(text)]
                 products[product.key] = replace(product, from_cache=job not in missing)
         return _JobResults(traces, failures, list(products.values()))
+
+    def count_made(self, jobs: Sequence[AttackJob]) -> int:
+        """Counts the jobs whose results the cache has."""
+        return sum(self._cache.find(KIND, self._depends_on(job)) is not None for job in jobs)
 
     def _run_job(self, job: AttackJob, depends_on: dict[str, Any]) -> str:
         """Runs one job and stores its result.

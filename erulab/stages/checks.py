@@ -255,6 +255,16 @@ def notes_on_few_steps(context: Context) -> list[str]:
     return few_steps.notes_on_few_steps(config, learned, requests if trains else ())
 
 
+def no_such_model(role: str) -> DataError:
+    """Returns the error about a model that a stage needs and no stage makes; says how to get or name one."""
+    stage = {"unlearned": Stage.unlearn.value}.get(role, role)
+    score_only = "; a checkpoint that is only to be scored is model.unlearned=" if role == "target" else ""
+    return DataError(
+        f"no {role} has been learned with these settings; add {stage} to stages, or name one with model.{role}="
+        f"{score_only}"
+    )
+
+
 def _known_shape(context: Context) -> ModelShape | None:
     architecture = context.source.architecture(context.benchmark)
     return ModelShape.from_config(architecture) if is_known(str(architecture.get("model_type"))) else None

@@ -34,6 +34,7 @@ from erulab.training.loader import ModelRef
 log = logging.getLogger(__name__)
 
 VERSION = 4  # part of the cache key: a new number scores every model again
+KIND = "evaluated"
 
 # Role (target, unlearned, oracle, oracle@2, ...) -> row scores of the data set and of each extra benchmark.
 Rows = Mapping[str, Sequence[Sequence[RowScore]]]
@@ -57,19 +58,7 @@ def _score(
     suites = prepared.selected.suites
     if not suites:
         return [], None
-    # "suites" below holds the content of the suites that the option of that name selects.
-    options = score_options(asdict(context.config.evaluation))
-    del options["suites"]
-    depends_on = {
-        "stage": "evaluate",
-        "version": VERSION,
-        "model": ref.key,
-        "chat": context.chat.identity(),
-        "suites": prepared.identity_of_selected,
-        "data": prepared.identity,
-        "evaluation": options,
-        **measure_code(suites),
-    }
+    depends_on = scores_depend_on(context, prepared, ref)
 
     def make(folder: Path) -> None:
         if context.ranks.first:
@@ -96,9 +85,32 @@ def _score(
             lines = [json.dumps(row.to_json(), allow_nan=True) for row in rows]
             (folder / "rows.jsonl").write_text("\n".join(lines))
 
-    product = context.cache.produce("evaluated", depends_on, make, rerun=context.config.rerun)
+    product = context.cache.produce(KIND, depends_on, make, rerun=context.config.rerun)
     text = (product.folder / "rows.jsonl").read_text()
     return [RowScore.from_json(json.loads(line)) for line in text.split("\n")], product
+
+
+def scores_depend_on(context: Context, prepared: LoadedBenchmark, ref: ModelRef) -> dict[str, Any]:
+    """Returns all that the scores of a model on one benchmark depend on."""
+    # "suites" below holds the content of the suites that the option of that name selects.
+    options = score_options(asdict(context.config.evaluation))
+    del options["suites"]
+    return {
+        "stage": "evaluate",
+        "version": VERSION,
+        "model": ref.key,
+        "chat": context.chat.identity(),
+        "suites": prepared.identity_of_selected,
+        "data": prepared.identity,
+        "evaluation": options,
+        **measure_code(prepared.selected.suites),
+    }
+
+
+def has_scores(context: Context, ref: ModelRef) -> bool:
+    """Tells whether the cache has the scores of a model on every benchmark of the run."""
+    parts = [part for part in (context.data, *context.extra_benchmarks) if part.selected.suites]
+    return all(context.cache.find(KIND, scores_depend_on(context, part, ref)) is not None for part in parts)
 
 
 def measure_code(suites: Sequence[Suite]) -> dict[str, dict[str, str]]:

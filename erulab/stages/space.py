@@ -56,6 +56,18 @@ def check_space(context: Context) -> None:
         )
 
 
+def bytes_to_write(context: Context) -> float | None:
+    """Returns the most bytes that the run's trainings will hold in the cache, without those that are there already.
+
+    As `check_space` counts them; None where the model's sizes or its rows are not known.
+    """
+    try:
+        shape = ModelShape.from_config(context.source.architecture(context.data.raw))
+        return bytes_at_most(_trainings(context, shape, every=False))
+    except ErulabError:
+        return None
+
+
 def _trainings(context: Context, shape: ModelShape, *, every: bool) -> list[TrainingFiles]:
     """Lists the trainings of the run, or only those whose models the cache does not have."""
     config, found = context.config, []

@@ -85,6 +85,12 @@ def find_unlearned(context: Context, target: ModelRef, oracle: ModelRef | None) 
     return done
 
 
+def steps_by_request(context: Context) -> list[tuple[str, int, int]]:
+    """Returns name, forget rows and steps of each request, in order; a single request has no name."""
+    requests = _requests(context)
+    return [(request.name, len(request.forget), _steps(context, request)) for request in requests]
+
+
 def _requests(context: Context) -> Sequence[Request]:
     """Returns the data set's requests; without any, all forget rows are one request without a name."""
     return context.benchmark.requests or (Request("", context.benchmark.forget),)

@@ -27,6 +27,7 @@ FOLDERS = [
     "erulab/evaluation/judging",
     "erulab/reporting",
     "erulab/bench",
+    "erulab/commands",
     "launch",
     "launch/studies",
     "launch/studies/world",

@@ -39,6 +39,7 @@ class SweepLauncher(Launcher):
         """
         from erulab.errors import Interrupted
         from erulab.launching import exit_code
+        from erulab.launching.dry_run import is_dry_run, show_dry_run
         from erulab.launching.sweep import Sweep
 
         config = self.config
@@ -52,6 +53,10 @@ class SweepLauncher(Launcher):
             None if folder == os.environ["ERULAB_SCRATCH"] else folder,
             self.job_gpus(),
         )
+        if is_dry_run():
+            titles = [f"job {one.number} of {len(sweep.tasks)}: {sweep.own_overrides(one)}" for one in sweep.tasks]
+            exit_code.record_code(show_dry_run([task.job for task in sweep.tasks], titles))
+            return []
         self.run(sweep)
         for code in sweep.codes:
             exit_code.record_code(Interrupted.code if code is None else code)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that type commands: an empty folder, the command in this process, a stand-in worker."""
+"""Tests of erulab/commands; and, for all tests that type commands: an empty folder, the command, a worker."""
 
 from __future__ import annotations
 
