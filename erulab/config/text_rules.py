@@ -12,7 +12,7 @@ from erulab.registry import GROUPS, LIST_GROUPS
 
 NAMES = ("name", "split", "project", "group")  # keys whose values become parts of file names
 LONGEST = 255  # bytes of a file name that common file systems allow
-OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep")
+OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep", "tune")
 COMMIT_OR_HASH = re.compile(r"[0-9a-f]{40}")
 
 

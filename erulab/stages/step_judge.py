@@ -19,6 +19,7 @@ from erulab.errors import ConfigError, DataError
 from erulab.evaluation.knowledge import Values, knowledge_left, rank_by_objective
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import FORGET_ROLES, knowledge_rows, teacher_forced_suites
+from erulab.options import Facts
 from erulab.reporting.trajectories import UNREHEARSED
 from erulab.stages.context import Context
 from erulab.stages.evaluate import measure_code, score_model
@@ -121,7 +122,8 @@ def choice_depends_on(context: Context, oracle: ModelRef | None) -> dict[str, An
     if not context.keeps_best or oracle is None:
         return {}
     code = measure_code(context.data.selected.suites)
-    return {"kept": {"oracle": oracle.key, "data": context.data.identity, **code}}
+    half = {"facts": "tuning"} if context.config.evaluation.facts is not Facts.all else {}
+    return {"kept": {"oracle": oracle.key, "data": context.data.identity, **half, **code}}
 
 
 def check_kept_step(context: Context) -> None:
