@@ -31,6 +31,7 @@ SLOW = (
     "reliability/",
     "stages/",
     "study/",
+    "tuning/",
     "costs/test_memory.py",
     "evaluation/external/test_harness.py",
     "evaluation/test_lm_eval.py",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -16,7 +14,7 @@ from erulab.errors import NumericFault
 from erulab.launching import machine
 from erulab.options import Facts, RunConfig
 from erulab.redaction import redacted_text
-from erulab.registry import OWN_CONF
+from erulab.registry import conf_folders
 from erulab.reporting.rendering import Cell, Table
 from erulab.rundir import RunDir
 from erulab.tuning.experiment import experiment_yaml
@@ -71,10 +69,10 @@ class FinishedSearch:
 
     def _write_experiment(self, overrides: list[str]) -> str:
         """Writes the settings of a trial as a choice of `experiment`; returns its name."""
-        own = os.environ.get(OWN_CONF)
         conf = self.rundir.path / "conf"
-        if own is not None and Path(own).resolve() != conf.resolve():
-            shutil.copytree(own, conf, dirs_exist_ok=True)  # a command has one --config-dir, and may need both
+        for own in conf_folders()[:-1]:
+            if own.resolve() != conf.resolve():
+                shutil.copytree(own, conf, dirs_exist_ok=True)  # a command has one --config-dir, and may need both
         config = self.compose(overrides)
         name = f"tuned_{config.method.name}"
         text = experiment_yaml(config, self.compose)

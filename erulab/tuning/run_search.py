@@ -103,7 +103,9 @@ def _record(search: Search, options: TuningOptions, taken: Taken, code: int | No
     run = read_trial_run(scores, options.utility, f"{OPTIONS}.utility")
     values = objective_values(run, options)
     search.tell(taken, values, {"knowledge_left": run.knowledge, "utility_kept": run.kept, "folder": str(folder)})
-    shown = "no figures" if values is None else f"objective {', '.join(f'{value:.3f}' for value in values)}"
+    shown = "no figures"
+    if values is not None and run.knowledge is not None and run.kept is not None:
+        shown = f"knowledge left {run.knowledge:.3f}, utility kept {run.kept:.3f}"
     print(f"trial {taken.number + 1}: {shown}", flush=True)
     return None
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import optuna
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -44,3 +45,10 @@ def make_sampler(name: SamplerName, space: Space, seed: int, number: int) -> Bas
         return SobolSampler(space, seed)
     own: dict[str, Any] = {"seed": draws.seed_of("tuning", seed, number) % 2**32}
     return RandomSampler(**own) if name is SamplerName.random else TPESampler(**own)
+
+
+def draw_points(space: Space, seed: int, count: int) -> list[list[str]]:
+    """Returns the first points of a Sobol sequence as overrides, without a search on disk: which has the same."""
+    study = optuna.create_study(sampler=SobolSampler(space, seed))
+    trials = [study.ask() for _ in range(count)]
+    return [[f"{key}={entry.suggest(trial, key)}" for key, entry in space.items()] for trial in trials]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -112,11 +113,66 @@ class Search:
         """Lets other processes take a trial that has no outcome yet."""
         os.close(taken.lock)
 
+    def draw_all(self, count: int) -> list[list[str]]:
+        """Draws trials until there are `count`, without taking any; returns the settings of each.
+
+        For searches whose processes share runs rather than trials: whoever finishes one records it.
+        """
+        with self._alone():
+            while len(self.trials) < count:
+                self._ask()
+            for trial in self.trials[:count]:
+                if TYPED not in trial.user_attrs:  # its process died before the settings were written
+                    self._suggest_again(trial)
+            return [trial.user_attrs[TYPED] for trial in self.trials[:count]]
+
+    def report(self, number: int, step: int, value: float, notes: Mapping[str, Any]) -> None:
+        """Records what a trial has reached after a round, unless another process has done so.
+
+        Args:
+            number: of the trial.
+            step: of the round, from 0.
+            value: the number that is minimised.
+        """
+        with self._alone():
+            trial = self.trials[number]
+            if trial.state is not TrialState.RUNNING or step in trial.intermediate_values:
+                return
+            Trial(self._study, trial._trial_id).report(value, step)
+            for name, noted in notes.items():
+                self._note(trial, name, noted)
+
+    def finish(self, number: int, value: float | None, *, pruned: bool = False) -> None:
+        """Ends a trial, unless another process has done so.
+
+        Args:
+            value: the number that is minimised; None: the trial failed.
+            pruned: it did not go on to the last round.
+        """
+        with self._alone():
+            if self.trials[number].state is not TrialState.RUNNING:
+                return
+            if pruned:
+                self._study.tell(number, state=TrialState.PRUNED)
+            else:
+                self._finish(number, None if value is None else [value])
+
     def _draw(self) -> list[Taken]:
-        number = len(self.trials)
-        self._study.sampler = make_sampler(self._sampler, self._space, self._seed, number)
+        trial = self._ask()
+        return self._claim(trial.number, self.trials[trial.number].user_attrs[TYPED])
+
+    def _ask(self) -> Trial:
+        self._study.sampler = self._sampler_of(len(self.trials))
         trial = self._study.ask()
-        return self._claim(trial.number, self._suggest(trial))
+        self._suggest(trial)
+        return trial
+
+    def _suggest_again(self, trial: FrozenTrial) -> list[str]:
+        self._study.sampler = self._sampler_of(trial.number)
+        return self._suggest(Trial(self._study, trial._trial_id))
+
+    def _sampler_of(self, number: int) -> BaseSampler:
+        return make_sampler(self._sampler, self._space, self._seed, number)
 
     def _take_over(self, trial: FrozenTrial) -> list[Taken]:
         """Takes a trial whose process died, or that waited for the outcome of one with the same settings."""
@@ -125,8 +181,7 @@ class Search:
             return []
         typed = trial.user_attrs.get(TYPED)
         if typed is None:  # its process died before the settings were written
-            self._study.sampler = make_sampler(self._sampler, self._space, self._seed, trial.number)
-            typed = self._suggest(Trial(self._study, trial._trial_id))
+            typed = self._suggest_again(trial)
         os.close(lock)
         return self._claim(trial.number, typed)
 
