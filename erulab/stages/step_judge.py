@@ -143,7 +143,7 @@ def check_kept_step(context: Context) -> None:
             f"facts are measured; {LAST}"
         )
     suites = teacher_forced_suites(context.data.selected, context.config.evaluation)
-    if not any(_may_have_log_odds(suite) for suite in suites if suite.role in FORGET_ROLES):
+    if not any(may_have_log_odds(suite) for suite in suites if suite.role in FORGET_ROLES):
         raise DataError(
             f"trainer.keep=best chooses by knowledge left, and no forget row that is measured has wrong answers; {LAST}"
         )
@@ -160,7 +160,7 @@ def _suite_of_utility(suites: Sequence[Suite]) -> Suite | None:
     return retain.get(UNREHEARSED, next(iter(retain.values()), None))
 
 
-def _may_have_log_odds(suite: Suite) -> bool:
+def may_have_log_odds(suite: Suite) -> bool:
     """Tells whether some row may get log-odds; a measure of the user's own may give them to any."""
     if isinstance(suite.measure, Answers):
         return any(row.candidates or row.perturbed or row.options for row in suite.rows)

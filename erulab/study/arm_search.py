@@ -28,8 +28,7 @@ def tune_arm(study: Study, arm: list[str], more: list[str], folder: Path) -> dic
         folder: where the searches of all arms are, which several processes share.
     """
     tuning = study.tuning
-    name = f"{'-'.join(o.partition('=')[2] for o in arm if o.startswith('method=')) or 'arm'}-{short_hash(arm)}"
-    search = Search(folder, name, spec.search_space(tuning, arm), SamplerName.qmc, tuning.seed)
+    search = Search(folder, search_name(arm), spec.search_space(tuning, arm), SamplerName.qmc, tuning.seed)
     points = search.draw_all(tuning.rounds[0].trials)
     seen: list[list[TrialRun]] = [[] for _ in points]
     alive = list(range(len(points)))
@@ -66,6 +65,12 @@ def tune_arm(study: Study, arm: list[str], more: list[str], folder: Path) -> dic
             {"overrides": point, "runs": [vars(run) for run in runs]} for point, runs in zip(points, seen, strict=True)
         ],
     }
+
+
+def search_name(arm: Sequence[str]) -> str:
+    """Returns the name of an arm's Optuna study: its method, and a hash of all its overrides."""
+    methods = [override.partition("=")[2] for override in arm if override.startswith("method=")]
+    return "-".join([*methods, short_hash(list(arm))])
 
 
 def _notes(now: TrialMean, runs: Sequence[TrialRun]) -> dict[str, Any]:

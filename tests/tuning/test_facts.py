@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from erulab.data.rows import Role
+from erulab.data.measures import Answers
+from erulab.data.rows import Role, Row, Suite
+from erulab.errors import DataError
 from erulab.evaluation.row_score import RowScore
-from erulab.options import Facts
+from erulab.options import EvaluationOptions, Facts
 from erulab.stages.evaluate import half_of_others
+from erulab.stages.halves import check_half
 from tests.pipeline.conftest import Finished, Runner, copy_first, first, run
 
 __all__ = ["copy_first", "first", "run"]  # fixtures
@@ -77,3 +82,25 @@ def test_other_roles_are_split_by_fact() -> None:
     assert len(both[0]) == len(both[1]) == 3 and not both[0] & both[1]
     # Rows of one fact stay together; a single fact has no half, and forget rows are split elsewhere.
     assert len(one) == len(other) == 6 + 2 and half_of_others(rows, Facts.all) == rows
+
+
+@pytest.mark.parametrize(
+    ("facts", "perturbed", "part", "said"),
+    [
+        (("a",), True, Facts.validation, "two facts to forget or more"),
+        (("a",), True, Facts.reported, "two facts to forget or more"),
+        (("a", "b"), False, Facts.validation, "no forget row that is measured has wrong answers"),
+        (("a", "b"), False, Facts.reported, ""),
+        (("a", "b"), True, Facts.validation, ""),
+        (("a",), False, Facts.all, ""),
+    ],
+)
+def test_data_that_cannot_tune_is_refused(facts: tuple[str, ...], perturbed: bool, part: Facts, said: str) -> None:
+    rows = tuple(Row(fact, "Where?", "here", perturbed=("there",) if perturbed else ()) for fact in facts)
+    data = SimpleNamespace(suites=(Suite("forget", Role.FORGET, rows, Answers()),))
+    context: Any = SimpleNamespace(
+        config=SimpleNamespace(evaluation=EvaluationOptions(facts=part)),
+        data=SimpleNamespace(fitted=data, selected=data),
+    )
+    with pytest.raises(DataError, match=said) if said else contextlib.nullcontext():
+        check_half(context)
