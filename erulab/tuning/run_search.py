@@ -15,7 +15,7 @@ from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
 from erulab.launching.folder_key import folder_key, short_hash
 from erulab.options import Facts, RunConfig, Stage
 from erulab.registry import GROUPS
-from erulab.rundir import RunDir, make_private
+from erulab.rundir import InUse, RunDir, make_private
 from erulab.tuning.objective import objective_values, read_trial_run
 from erulab.tuning.options import Goal, TuningOptions
 from erulab.tuning.result import FinishedSearch
@@ -95,10 +95,13 @@ def _run_trials(search: Search, options: TuningOptions, fixed: list[str], launch
 def _record(search: Search, options: TuningOptions, taken: Taken, code: int | None, folder: Path) -> ErulabError | None:
     """Records what came out of a trial; returns the error that ends the search, if it failed for another reason than
     its settings: a full disk must not choose."""
+    rundir = RunDir(folder)
     if code not in (0, NumericFault.code):
         search.give_back(taken)
+        if code == InUse.code and rundir.holder() is not None:
+            time.sleep(WAIT)  # the worker of a command that was killed has not ended yet: it is taken again
+            return None
         return _why_stopped(code, folder)
-    rundir = RunDir(folder)
     scores = rundir.read_json(rundir.scores_json) if code == 0 else None
     run = read_trial_run(scores, options.utility, f"{OPTIONS}.utility")
     values = objective_values(run, options)

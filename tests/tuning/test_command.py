@@ -14,6 +14,8 @@ import yaml
 from erulab.config.compose import CONF, compose_config, config_to_dict, load_config
 from erulab.options import Facts
 from erulab.registry import OWN_CONF
+from erulab.rundir import InUse, RunDir
+from erulab.tuning import run_search
 from erulab.tuning.experiment import LEFT_OUT_OF_TRIALS, NOT_WRITTEN
 from erulab.tuning.run_search import _value_of
 from erulab.tuning.space import read_space
@@ -87,6 +89,33 @@ def test_a_search_writes_settings_that_can_be_typed(
             del plain["evaluation"][key]
     assert {part for part in now if now[part] != before[part]} <= set(NOT_WRITTEN)
     assert reported.attack and reported.method.beta == 0.2 and reported.dataset.world == 3
+
+
+def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 21: its run folder is in use for a while, which is no reason to end the search."""
+    monkeypatch.setattr(run_search, "WAIT", 0.0)
+    held = RunDir(here / "held")
+    held.make()
+    around = held.locked()
+    around.__enter__()
+    codes: list[int] = []
+
+    class Launcher:
+        def slots(self) -> int:
+            return 1
+
+        def run_trials(self, overrides: Any, titles: Any, folder: str) -> list[tuple[int | None, Path]]:
+            if len(codes) == 2:
+                around.__exit__(None, None, None)
+            codes.append(InUse.code if held.holder() is not None else 0)
+            if codes[-1] == 0:
+                scores = {"knowledge_left": 0.5, "utility_kept": 1.0}
+                held.write_json(held.scores_json, {"target": {}, "oracle": {}, "unlearned": scores})
+            return [(codes[-1], held.path)]
+
+    space = {"trainer.lr": {"factor": 10}}
+    assert run_search.run_search({"space": space, "trials": 1}, ["tune=ga"], compose_config, Launcher()) == 0
+    assert codes == [4, 4, 0]
 
 
 def test_two_goals_show_a_front(command: Callable[..., Answer], ran: Callable[[], int], here: Path) -> None:
