@@ -25,6 +25,8 @@ from erulab.typed import fill, to_plain
 
 WAIT = 2.0  # seconds between two looks at what other processes have finished
 OPTIONS = "hydra.sweeper"
+# Parts of a run in which no choice is a better setting of the method.
+NOT_SEARCHED = ("seed", "dataset", "target", "evaluation", "benchmark")
 NEEDED = (Stage.target, Stage.oracle, Stage.unlearn, Stage.evaluate)
 
 Compose = Callable[[list[str]], RunConfig]
@@ -154,6 +156,11 @@ def _whole_space(options: TuningOptions, fixed: Sequence[str], searched: Space, 
     if not space:
         raise ConfigError("nothing is searched: choose a preset such as tune=npo, or type KEY='interval(LOW,HIGH)'")
     for key in space:
+        if key.partition(".")[0] in NOT_SEARCHED:
+            raise ConfigError(
+                f"{key} is not searched: the best of several would be the easiest to forget or the luckiest, no better "
+                "setting; type one value, and several with the settings that the search writes"
+            )
         if key not in GROUPS:
             _value_of(values, key)
     return space

@@ -135,6 +135,8 @@ def test_two_goals_show_a_front(command: Callable[..., Answer], ran: Callable[[]
         (["tune=npo", "hydra.sweeper.trials=0"], ["hydra.sweeper.trials must be > 0, got 0"]),
         (["tune=npo", "hydra.sweeper.floor=2"], ["hydra.sweeper.floor must be between 0 and 1"]),
         (["tune=npo", "method.nothing=1,2"], ["method.nothing"]),
+        (["tune=ga", "seed=0,1"], ["seed is not searched", "type one value"]),
+        (["tune=ga", "dataset.world=1,2"], ["dataset.world is not searched"]),
         (["tune=nop"], ["did you mean npo"]),
         (["hydra/sweeper=optuna", "method=npo"], ["exit codes", "type -m tune=METHOD"]),
     ],
