@@ -24,6 +24,7 @@ from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.registry import GROUPS, LIST_GROUPS, Registry, conf_folders
 from erulab.reporting.trusted import trust_tables, trusted_figures
+from erulab.tuning.options import TuningOptions
 from erulab.typed import did_you_mean
 
 PLURALS = {"adversary": "adversaries"}
@@ -31,6 +32,7 @@ KINDS = {PLURALS.get(group, f"{group}s"): registry for group, registry in GROUPS
 FORMATS = ("text", "md")
 RUN = "run"  # the keys of a run that stand in no part
 TRUST = "trust"
+TUNE = "tune"  # the options of a search
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m erulab.list",
         description="What there is to choose from, and the options of each choice.",
         epilog=f"WHAT is one of {', '.join(KINDS)}; one of these with a name, such as methods.npo, for its options; or "
-        f"a part of the run: {', '.join(run_parts())}; or {TRUST}: which figures a study has found to fail.",
+        f"a part of the run: {', '.join(run_parts())}; or "
+        f"{TUNE}: the options of a search; or {TRUST}: which figures a study has found to fail.",
     )
     parser.add_argument("what", metavar="WHAT", nargs="?", help="such as methods, methods.npo or trainer")
     parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules")
@@ -105,7 +108,9 @@ def listings_for(what: str) -> list[Listing]:
         return [_options_listing(own)]
     if what in parts:
         return [_options_listing(option_fields(parts[what], what))]
-    names = [*KINDS, *parts, TRUST]
+    if what == TUNE:
+        return [_options_listing(option_fields(TuningOptions, "hydra.sweeper"))]
+    names = [*KINDS, *parts, TUNE, TRUST]
     raise ConfigError(
         f"{what!r} names nothing to list{did_you_mean(what, names)}; known: {', '.join(names)}; "
         "for the options of one choice add its name, such as methods.npo"

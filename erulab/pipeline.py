@@ -30,6 +30,7 @@ from erulab.stages import attack, cards, checks, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
+from erulab.stages.halves import notes_on_half
 from erulab.stages.kept_texts import kept_texts
 from erulab.stages.measuring import measure_models
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
@@ -93,7 +94,7 @@ class Pipeline:
         context = self._context
         extra = [f"{part.fitted.name}: {note}" for part in context.extra_benchmarks for note in part.fitted.notes]
         found = [*checks.notes_on_end_of_turn(context), *checks.notes_on_unknown_words(context)]
-        found += [*checks.notes_on_few_steps(context)]
+        found += [*checks.notes_on_few_steps(context), *notes_on_half(context)]
         for note in found:
             log.warning("%s", note)
         self._stages["data"] = {"notes": [*context.benchmark.notes, *extra, *found], "done": True}

@@ -34,6 +34,7 @@ SLOW = (
     "stages/",
     "study/",
     "cards/test_push.py",
+    "tuning/",
     "costs/test_memory.py",
     "evaluation/external/test_harness.py",
     "evaluation/test_lm_eval.py",

@@ -20,10 +20,14 @@ def validation_facts(facts: Iterable[str], seed: int) -> frozenset[str]:
     return frozenset(ordered[: len(ordered) // 2])
 
 
+def forgotten_facts(benchmark: Benchmark) -> frozenset[str]:
+    """Returns all facts that the forget and held-out suites phrase."""
+    return frozenset(row.fact_id for suite in forget_suites(benchmark) for row in suite.rows)
+
+
 def validation_half(benchmark: Benchmark, seed: int) -> frozenset[str]:
     """Returns the validation half of all facts that the forget and held-out suites phrase."""
-    facts = (row.fact_id for suite in forget_suites(benchmark) for row in suite.rows)
-    return validation_facts(facts, seed)
+    return validation_facts(forgotten_facts(benchmark), seed)
 
 
 def reported_half(suites: Sequence[Suite], benchmark: Benchmark, seed: int) -> tuple[Suite, ...]:

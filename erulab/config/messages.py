@@ -98,7 +98,7 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 
 def _unknown_group(group: str) -> str:
-    known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep"]
+    known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep", "tune"]
     same = override_for(group)
     if same is not None and group not in known:
         return f"unknown key {group}; type {same}"

@@ -12,7 +12,8 @@ from erulab.registry import GROUPS, LIST_GROUPS
 
 NAMES = ("name", "split", "project", "group")  # keys whose values become parts of file names
 LONGEST = 255  # bytes of a file name that common file systems allow
-OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep")
+OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep", "tune")
+SWEEPERS = ("basic", "erulab_tune")
 COMMIT_OR_HASH = re.compile(r"[0-9a-f]{40}")
 
 
@@ -88,7 +89,12 @@ def check_texts(values: dict[str, Any]) -> None:
 
 
 def _check_own_node(key: str, value: str) -> None:
-    """Refuses values of Hydra's own node that it answers with a traceback."""
+    """Refuses values of Hydra's own node that it answers with a traceback, or that would search for exit codes."""
+    if key == "hydra/sweeper" and value not in SWEEPERS:
+        raise ConfigError(
+            f"{key}={value} would minimise exit codes, and on facts that are reported; type -m tune=METHOD, which "
+            "searches with Optuna on validation facts"
+        )
     if key == "hydra.sweeper.max_batch_size" and not re.fullmatch(r"null|[1-9]\d{0,8}", value):
         raise ConfigError(f"{key} must be a whole number > 0 or null, got {value}; leave it out to run all jobs")
     if key not in ("hydra.run.dir", "hydra.sweep.dir"):

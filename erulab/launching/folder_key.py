@@ -13,7 +13,7 @@ from erulab.config.compose import config_to_dict
 from erulab.data.base import Dataset
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.models.folders import files_identity, folder_identity
-from erulab.options import NOT_IN_VERDICTS, JudgeOptions, RunConfig, product_options, score_options
+from erulab.options import NOT_IN_VERDICTS, Facts, JudgeOptions, RunConfig, product_options, score_options
 from erulab.tokens.templates import template_of
 
 # Parts that change neither a model nor a score: two runs that differ only here share their folder.
@@ -34,6 +34,8 @@ def folder_key(config: RunConfig) -> str:
     if values["target"]["oracle_seeds"] == 1:  # as before there could be several: finished runs keep their folders
         del values["target"]["oracle_seeds"]
     values["evaluation"] = score_options(values["evaluation"])
+    if config.evaluation.facts is not Facts.all:
+        values["facts"] = config.evaluation.facts.value
     if config.evaluation.judge.is_named:
         values["judge"] = _judge_values(config.evaluation.judge)
     for key in CHECKPOINTS:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from erulab.options.ranges import require, require_not_negative, require_positive
 
 # Options of `evaluation` that change no score of a row; the judge reads rows that are scored already.
-NOT_IN_SCORES = ("batch_tokens", "judge", "samples", "uds")
+NOT_IN_SCORES = ("batch_tokens", "facts", "judge", "samples", "uds")
 # Options of `evaluation.judge` that change no verdict.
 NOT_IN_VERDICTS = ("key_variable", "retries", "timeout")
 # Tokens per forward without gradient, where evaluation.batch_tokens is null and memory does not choose them.
@@ -20,6 +20,12 @@ FIXED_TOKENS = 8192
 class Compat(Enum):
     none = "none"
     open_unlearning = "open_unlearning"  # its definitions, reported beside ours
+
+
+class Facts(Enum):
+    all = "all"
+    validation = "validation"  # the half by which tuning chooses settings
+    reported = "reported"  # the other half
 
 
 class Generator(Enum):
@@ -65,6 +71,7 @@ class EvaluationOptions:
     # suites that are measured and attacked: names, exact or ending in *, with or without their benchmark's name in
     # front, such as [forget*,tofu/retain]; null: all
     suites: Optional[list[str]] = None
+    facts: Facts = Facts.all  # the facts of the data set that figures are computed on
     samples: int = 5  # generated responses per suite that the report shows
     compat: Compat = Compat.none  # also compute TOFU's figures as another framework defines them
     # the Unlearning Depth Score: patches hidden states of oracle and unlearned model into the target; takes about as

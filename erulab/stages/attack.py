@@ -102,7 +102,7 @@ def attack(
             kind, shared = context.config.attack[name].name, planned.built[name].one_attempt_for_all_models
             margin = context.config.report.margin
             attacked = AttackedSetting(name, kind, setting, scored, utility, traces, margin, shared)
-            found += attack_json_rows(attacked, plain, validation, context.choosing_facts)
+            found += attack_json_rows(attacked, plain, validation, context.unreported_facts)
         except DataError as error:
             found.append(row_without_figures(name, setting, f"not judged: {error}"))
     return found, done.products

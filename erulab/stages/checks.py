@@ -25,6 +25,7 @@ from erulab.registry import methods
 from erulab.stages.attack import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.external import external_content
+from erulab.stages.halves import check_half
 from erulab.stages.learn import learned_rows
 from erulab.stages.step_judge import check_kept_step
 from erulab.training import few_steps
@@ -185,6 +186,7 @@ STAGE_CHECKS: Sequence[Callable[[Context], None]] = (
     check_oracle,
     check_unlearning,
     check_kept_step,
+    check_half,
     check_judge,
     check_attacks,
 )

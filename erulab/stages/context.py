@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from erulab.attacks.halves import validation_half
+from erulab.attacks.halves import forgotten_facts, validation_facts, validation_half
 from erulab.costs.ledger import Ledger
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.external.base import ExternalBenchmark
 from erulab.evaluation.suites import evaluated_rows, selected_suites
 from erulab.models.base import ModelSource
-from erulab.options import EvaluationOptions, Keep, RunConfig, Stage
+from erulab.options import EvaluationOptions, Facts, Keep, RunConfig, Stage
 from erulab.ranks import Ranks
 from erulab.stages.cache import Cache
 from erulab.stages.tracking import Tracker
@@ -29,6 +29,9 @@ from erulab.training.batches import Split
 from erulab.training.encode_rows import content_hash
 from erulab.training.loader import ModelLoader
 from erulab.training.stopping import StopRequest
+
+# Draws the half of the facts by which tuning chooses: that of the attacks of seed 0, so that both leave out the same.
+TUNING_SEED = 0
 
 
 @dataclass
@@ -164,8 +167,27 @@ class Context:
 
     @cached_property
     def choosing_facts(self) -> frozenset[str]:
-        """The facts to forget that choose the step that is kept, which no figure is reported on; empty otherwise."""
-        return validation_half(self.data.selected, self.config.seed) if self.keeps_best else frozenset()
+        """The facts to forget that choose the step that is kept; empty if no step is chosen."""
+        if not self.keeps_best:
+            return frozenset()
+        if self.config.evaluation.facts is not Facts.all:
+            # Not the seed's: a step of one seed must not be chosen by facts that a run of another seed reports.
+            return self._validation_facts & forgotten_facts(self.data.selected)
+        return validation_half(self.data.selected, self.config.seed)
+
+    @cached_property
+    def unreported_facts(self) -> frozenset[str]:
+        """The facts to forget that figures leave out, because something was chosen by them, or will be reported."""
+        if self.config.evaluation.facts is Facts.validation:
+            return forgotten_facts(self.data.fitted) - self._validation_facts
+        if self.config.evaluation.facts is Facts.reported:
+            return self._validation_facts
+        return self.choosing_facts
+
+    @cached_property
+    def _validation_facts(self) -> frozenset[str]:
+        # Of all suites, and of one seed: the half that tunes is the same in every run on this data set.
+        return validation_facts(forgotten_facts(self.data.fitted), TUNING_SEED)
 
     @property
     def attacks(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from erulab.attacks.halves import validation_facts
 from erulab.data.rows import Benchmark, Suite
 from erulab.evaluation.aggregate import against_oracle, aggregate, aggregates
 from erulab.evaluation.budget import choose_budget
@@ -21,14 +22,14 @@ from erulab.evaluation.knowledge_figures import knowledge_left_figures
 from erulab.evaluation.knowledge_ratios import knowledge_left_ratios
 from erulab.evaluation.measures import measures
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.suites import evaluated_rows, generates_responses, without_facts
+from erulab.evaluation.suites import FORGET_ROLES, evaluated_rows, generates_responses, without_facts
 from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
-from erulab.options import Generator, score_options
+from erulab.options import Facts, Generator, score_options
 from erulab.reporting.console import announce
 from erulab.roles import oracles_among
 from erulab.stages.cache import Product
-from erulab.stages.context import Context, LoadedBenchmark
+from erulab.stages.context import TUNING_SEED, Context, LoadedBenchmark
 from erulab.training.loader import ModelRef
 
 log = logging.getLogger(__name__)
@@ -121,14 +122,34 @@ def measure_code(suites: Sequence[Suite]) -> dict[str, dict[str, str]]:
 
 
 def reported_rows(context: Context, rows: Rows) -> Rows:
-    """Returns the rows that figures are computed from: with `trainer.keep=best` forget and held-out rows count only if
-    their facts did not choose the step.
+    """Returns the rows that figures are computed from: those of the half that `evaluation.facts` names, and with
+    `trainer.keep=best` forget and held-out rows only if their facts did not choose the step.
 
     Args:
-        rows: all scores of the models that the run has.
+        rows: all scores of the models that the run has. Rows of extra benchmarks are all kept.
     """
-    left_out = context.choosing_facts
-    return {name: [without_facts(scored[0], left_out), *scored[1:]] for name, scored in rows.items()}
+    left_out, part = context.unreported_facts, context.config.evaluation.facts
+    return {
+        name: [half_of_others(without_facts(scored[0], left_out), part), *scored[1:]] for name, scored in rows.items()
+    }
+
+
+def half_of_others(rows: Sequence[RowScore], part: Facts) -> Sequence[RowScore]:
+    """Returns the rows without those of the other half of the facts, where nothing is to be forgotten.
+
+    The facts of each role are split by themselves, with the draw that splits the facts to forget.
+    """
+    if part is Facts.all:
+        return rows
+    facts: dict[str, set[str]] = {}
+    for row in rows:
+        facts.setdefault(row.role, set()).add(row.fact)
+    forgotten = {role.value for role in FORGET_ROLES}  # their rows have been split already
+    # A single fact stays on both sides: a suite without rows would have no figure.
+    split = {role: own for role, own in facts.items() if role not in forgotten and len(own) > 1}
+    halves = {role: validation_facts(own, TUNING_SEED) for role, own in split.items()}
+    wanted = part is Facts.validation
+    return [row for row in rows if row.role not in halves or (row.fact in halves[row.role]) == wanted]
 
 
 def scores(context: Context, rows: Rows) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:

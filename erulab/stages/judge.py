@@ -89,7 +89,7 @@ def judge_responses(context: Context, rows: Mapping[str, Sequence[list[RowScore]
         answers = AnswerFile(product.folder / FILE).read()
         asking.known |= answers
         verdicts = [Verdict(row, prompt, answers[prompt] if prompt else None) for row, prompt in prompts]
-        left = {(row.suite, row.id) for row in without_facts(scored[0], context.choosing_facts)}
+        left = {(row.suite, row.id) for row in without_facts(scored[0], context.unreported_facts)}
         reported = [one for one in verdicts if (one.row.suite, one.row.id) in left]
         interval = worst_interval(reported, role)
         judged.rows[role] = [with_judged(scored[0], verdicts), *scored[1:]]

@@ -19,6 +19,7 @@ from erulab.errors import ConfigError, DataError
 from erulab.evaluation.knowledge import Values, knowledge_left, rank_by_objective
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.suites import FORGET_ROLES, knowledge_rows, teacher_forced_suites
+from erulab.options import Facts
 from erulab.reporting.trajectories import UNREHEARSED
 from erulab.stages.context import Context
 from erulab.stages.evaluate import measure_code, score_model
@@ -121,7 +122,8 @@ def choice_depends_on(context: Context, oracle: ModelRef | None) -> dict[str, An
     if not context.keeps_best or oracle is None:
         return {}
     code = measure_code(context.data.selected.suites)
-    return {"kept": {"oracle": oracle.key, "data": context.data.identity, **code}}
+    half = {"facts": "tuning"} if context.config.evaluation.facts is not Facts.all else {}
+    return {"kept": {"oracle": oracle.key, "data": context.data.identity, **half, **code}}
 
 
 def check_kept_step(context: Context) -> None:
@@ -141,7 +143,7 @@ def check_kept_step(context: Context) -> None:
             f"facts are measured; {LAST}"
         )
     suites = teacher_forced_suites(context.data.selected, context.config.evaluation)
-    if not any(_may_have_log_odds(suite) for suite in suites if suite.role in FORGET_ROLES):
+    if not any(may_have_log_odds(suite) for suite in suites if suite.role in FORGET_ROLES):
         raise DataError(
             f"trainer.keep=best chooses by knowledge left, and no forget row that is measured has wrong answers; {LAST}"
         )
@@ -158,7 +160,7 @@ def _suite_of_utility(suites: Sequence[Suite]) -> Suite | None:
     return retain.get(UNREHEARSED, next(iter(retain.values()), None))
 
 
-def _may_have_log_odds(suite: Suite) -> bool:
+def may_have_log_odds(suite: Suite) -> bool:
     """Tells whether some row may get log-odds; a measure of the user's own may give them to any."""
     if isinstance(suite.measure, Answers):
         return any(row.candidates or row.perturbed or row.options for row in suite.rows)

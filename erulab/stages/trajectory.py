@@ -38,7 +38,7 @@ class Trajectory:
         self._every, self._steps, self._best = context.config.trainer.eval_every, steps, best
         self._options = dataclasses.replace(context.config.evaluation, generate=False)
         self._suites = teacher_forced_suites(context.data.selected, context.config.evaluation)
-        self._left_out = context.choosing_facts
+        self._left_out = context.unreported_facts
         # A separate ledger, because scoring does not belong to the cost of unlearning.
         self._loaded = dataclasses.replace(loaded, ledger=Ledger())
         self._engine, self._ranks = engine, context.ranks

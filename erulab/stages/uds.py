@@ -68,7 +68,7 @@ def depth_scores(context: Context, models: Mapping[str, ModelRef]) -> DepthScore
         product = _patch(context, models["target"], role, models[role], asked)
         products.append(product)
         patched[role] = [PatchedRow(**one) for one in json.loads((product.folder / FILE).read_text())]
-    reported = [i for i, row in enumerate(asked) if facts[row.row_id] not in context.choosing_facts]
+    reported = [i for i, row in enumerate(asked) if facts[row.row_id] not in context.unreported_facts]
     gap = _drops(patched[ORACLE])[reported]
     ids = [asked[i].row_id for i in reported]
     clusters = [facts[row_id] for row_id in ids]

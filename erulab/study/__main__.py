@@ -6,12 +6,10 @@ A file with a section `figures` is a study of figures in place of one of methods
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from erulab.command import prepare_command
 from erulab.config.messages import USER_ERRORS, exit_with_line
@@ -23,7 +21,6 @@ from erulab.launching.job import Job
 from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
-from erulab.study.choose import TrialRun, average_runs, best_trials, read_trial_run
 from erulab.study.figures_spec import FigureStudy
 from erulab.study.spec import Study
 
@@ -80,11 +77,16 @@ def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> N
 
 
 def _run_study(study: Study, options: argparse.Namespace) -> None:
+    # It loads Optuna, which `--help` need not wait for.
+    from erulab.study.arm_search import tune_arm
+
     arms = spec.list_arms(study)
-    for arm in arms:
-        _compose_first_runs(study, arm, options.overrides)
+    outputs = [_compose_first_runs(study, arm, options.overrides) for arm in arms]
+    key = short_hash([asdict(study), options.overrides])
+    rundir = RunDir(Path(outputs[0]) / "studies" / f"{options.file.stem}-{key}")
+    searches = rundir.path / "tuning"
     numbered = list(enumerate(arms))[:: -1 if options.reverse else 1]
-    tuned = {number: _tune_arm(study, arm, options.overrides) for number, arm in numbered}
+    tuned = {number: tune_arm(study, arm, options.overrides, searches) for number, arm in numbered}
     if options.tune_only:
         return
     jobs: dict[int, list[Job]] = {}
@@ -104,8 +106,6 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     reported = [job for own in jobs.values() for job in own]
     if not reported:
         raise NumericFault("no trial of any arm ended with a number; choose lower bounds in tuning.space")
-    key = short_hash([asdict(study), options.overrides])
-    rundir = RunDir(Path(reported[0].config.output) / "studies" / f"{options.file.stem}-{key}")
     rundir.make()
     # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
@@ -117,51 +117,19 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     print(f"study folder: {rundir.path}")
 
 
-def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
+def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> str:
     """Composes a trial and a reported run of an arm, so that a mistake in the last arm shows before the first run.
 
+    Returns:
+        The folder of its run folders.
     Raises:
         ConfigError and others of USER_ERRORS: a run does not compose.
     """
     common, tuning, report = study.common.split(), study.tuning, study.report
     point = spec.draw_trials(tuning, arm)[0]
     work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
-    work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
-
-
-def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
-    """Runs the arm's trials; returns their figures and the overrides of the best, which are None if all diverged."""
-    tuning = study.tuning
-    points = spec.draw_trials(tuning, arm)
-    seen: list[list[TrialRun]] = [[] for _ in points]
-    alive = list(range(len(points)))
-    for stage in tuning.rounds:
-        alive = (
-            [alive[i] for i in best_trials([seen[i] for i in alive], tuning.kept, stage.trials)] if seen[0] else alive
-        )
-        common = [*arm, *study.common.split(), *tuning.common.split()]
-        jobs = {
-            i: [work.plan_run([*common, *points[i], *more, *one], "trial") for one in spec.expand_sweep(stage.runs)]
-            for i in alive
-        }
-        # All jobs of the round at once: while another process works on one of them, this one works on the others.
-        for job in work.run_jobs([job for own in jobs.values() for job in own]):
-            print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
-        for i, own in jobs.items():
-            seen[i] += [read_trial_run(work.read_scores(job), tuning.utility) for job in own]
-            now = average_runs(seen[i])
-            figures = f"|knowledge left| {now.distance:.3f}, utility kept {now.kept:.3f}"
-            print(f"{' '.join(arm)} {' '.join(points[i])}: {figures}", flush=True)
-    chosen = alive[best_trials([seen[i] for i in alive], tuning.kept, 1)[0]]
-    made = average_runs(seen[chosen])
-    return {
-        "best": points[chosen] if math.isfinite(made.distance) else None,
-        "distance": made.distance,
-        "kept": made.kept,
-        "trials": [
-            {"overrides": point, "runs": [vars(run) for run in runs]} for point, runs in zip(points, seen, strict=True)
-        ],
-    }
+    reported = work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
+    return reported.config.output
 
 
 if __name__ == "__main__":

@@ -5,48 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from erulab.errors import ConfigError
 from erulab.evaluation.knowledge import rank_by_objective
-from erulab.typed import did_you_mean
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """One run of a trial, on one world. A run that failed has neither figure.
-
-    knowledge: knowledge left (K).
-    kept: utility kept, as a share of the target's.
-    """
-
-    knowledge: float | None
-    kept: float | None
-
-
-def read_trial_run(scores: dict[str, dict[str, Any]] | None, utility: str) -> TrialRun:
-    """Reads a trial's figures from the contents of scores.json.
-
-    Args:
-        scores: model -> figure -> value; None: the run failed.
-        utility: name of the figure that utility is read from.
-    Raises:
-        ConfigError: a figure was not measured, so that no trial could be better than another.
-    """
-    if scores is None:
-        return TrialRun(None, None)
-    if absent := [model for model in ("target", "unlearned", "oracle") if model not in scores]:
-        raise ConfigError(
-            f"tuning.common: a trial is judged by knowledge left, but {' and '.join(absent)} were not scored; type "
-            "stages=[target,oracle,unlearn,evaluate] there"
-        )
-    if utility not in scores["target"]:
-        near = did_you_mean(utility, scores["target"])
-        raise ConfigError(f"tuning.utility: {utility} is not a figure of the trials{near}; see their scores.json")
-    target, unlearned = scores["target"].get(utility), scores["unlearned"].get(utility)
-    return TrialRun(
-        scores["unlearned"].get("knowledge_left"), None if not target or unlearned is None else unlearned / target
-    )
+from erulab.tuning.objective import TrialRun
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from scipy.stats import qmc
 
 from erulab.config.messages import error_line
 from erulab.errors import ConfigError
 from erulab.options import require
 from erulab.study.figures_spec import FigureStudy
+from erulab.tuning.space import Range, Space
 
 
 @dataclass
@@ -124,20 +124,16 @@ def expand_sweep(line: str) -> list[list[str]]:
     return combinations
 
 
-def draw_trials(tuning: Tuning, arm: Sequence[str]) -> list[list[str]]:
-    """Returns the overrides of each trial of an arm: points of a scrambled Sobol sequence, log-uniform in its space.
-
-    Args:
-        arm: its overrides; `method=NAME` among them chooses the space.
-    """
+def search_space(tuning: Tuning, arm: Sequence[str]) -> Space:
+    """Returns the space of an arm; `method=NAME` among its overrides chooses it."""
     methods = [override.removeprefix("method=") for override in arm if override.startswith("method=")]
     space = next((tuning.space_of_method[name] for name in methods if name in tuning.space_of_method), tuning.space)
-    sampler = qmc.Sobol(len(space), scramble=True, rng=tuning.seed)
-    points = sampler.random(tuning.rounds[0].trials)
-    return [
-        [
-            f"{key}={math.exp(math.log(low) + u * math.log(high / low)):.3g}"
-            for u, (key, (low, high)) in zip(point, space.items(), strict=True)
-        ]
-        for point in points
-    ]
+    return {key: Range(low, high, log=True) for key, (low, high) in space.items()}
+
+
+def draw_trials(tuning: Tuning, arm: Sequence[str]) -> list[list[str]]:
+    """Returns the overrides of each trial of an arm: points of a scrambled Sobol sequence, log-uniform in its space."""
+    # Optuna takes half a second to import, which `--help` need not wait for.
+    from erulab.tuning.samplers import draw_points
+
+    return draw_points(search_space(tuning, arm), tuning.seed, tuning.rounds[0].trials)

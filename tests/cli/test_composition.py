@@ -55,8 +55,8 @@ def jobs(arguments: list[str]) -> list[list[str]]:
     parsed = OverridesParser.create().parse_overrides(chosen)
     axes = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [str(one.input_line)]
+        if one.is_discrete_sweep()
+        else [f"{one.get_key_element()}={one.value().start}" if one.is_sweep_override() else str(one.input_line)]
         for one in parsed
     ]
     return [list(job) for job in itertools.product(*axes)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from erulab.errors import ConfigError
-from erulab.study.choose import TrialMean, TrialRun, average_runs, best_trials, read_trial_run
+from erulab.study.choose import TrialMean, average_runs, best_trials
+from erulab.tuning.objective import TrialRun, read_trial_run
 
 KEPT = 0.97
+WHERE = "tuning.utility"
 
 
 def test_the_smallest_distance_wins_among_trials_that_keep_enough_utility() -> None:
@@ -28,15 +30,15 @@ def test_worlds_are_averaged_and_a_failed_run_is_infinitely_bad() -> None:
 def test_reads_knowledge_left_and_utility_kept() -> None:
     unlearned = {"retain/choice": 0.6, "knowledge_left": -0.1}
     scores = {"target": {"retain/choice": 0.8}, "unlearned": unlearned, "oracle": {}}
-    assert read_trial_run(scores, "retain/choice") == TrialRun(-0.1, 0.6 / 0.8)
-    assert read_trial_run(None, "retain/choice") == TrialRun(None, None)
+    assert read_trial_run(scores, "retain/choice", WHERE) == TrialRun(-0.1, 0.6 / 0.8)
+    assert read_trial_run(None, "retain/choice", WHERE) == TrialRun(None, None)
     scores["target"]["retain/choice"] = 0.0
-    assert read_trial_run(scores, "retain/choice") == TrialRun(-0.1, None)
+    assert read_trial_run(scores, "retain/choice", WHERE) == TrialRun(-0.1, None)
 
 
 def test_a_figure_that_was_not_measured_is_an_error() -> None:
     scores = {"target": {"retain/choice": 0.8}, "unlearned": {"knowledge_left": 0.1}, "oracle": {}}
     with pytest.raises(ConfigError, match="did you mean retain/choice"):
-        read_trial_run(scores, "retain/chioce")
+        read_trial_run(scores, "retain/chioce", WHERE)
     with pytest.raises(ConfigError, match="oracle were not scored"):
-        read_trial_run({model: scores[model] for model in ("target", "unlearned")}, "retain/choice")
+        read_trial_run({model: scores[model] for model in ("target", "unlearned")}, "retain/choice", WHERE)

@@ -7,6 +7,7 @@ import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -64,6 +65,33 @@ class SweepLauncher(Launcher):
             JobReturn(overrides=list(overrides), working_dir=folder, status=JobStatus.COMPLETED, _return_value=code)
             for overrides, folder, code in zip(job_overrides, sweep.job_folders, sweep.codes, strict=True)
         ]
+
+    def run_trials(
+        self, overrides: Sequence[Sequence[str]], titles: Sequence[str], folder: str
+    ) -> "list[tuple[Optional[int], Path]]":
+        """Runs trials of a search as the jobs of a sweep; returns each one's exit code and run folder.
+
+        The code is None if a signal kept a trial from starting.
+
+        Args:
+            overrides: of each trial.
+            titles: what is printed about each.
+            folder: of the search.
+        """
+        from erulab.tuning.trials import TrialSweep
+
+        config = self.config
+        assert self.hydra_context is not None and config is not None
+        loader = self.hydra_context.config_loader
+        sweep = TrialSweep(
+            overrides, titles, lambda one: loader.load_sweep_config(config, one), folder, self.job_gpus()
+        )
+        self.run(sweep)
+        return sweep.outcomes
+
+    def slots(self) -> int:
+        """Returns how many jobs run at once."""
+        return 1
 
     def job_gpus(self) -> "Optional[list[GPU]]":
         """Returns the GPUs that each job will have; None: all that this process may use."""

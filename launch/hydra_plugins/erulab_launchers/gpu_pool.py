@@ -39,6 +39,11 @@ class GpuPoolLauncher(SweepLauncher):
         self._made = pool.make_slots(machine.gpus(), self._gpus_per_job, self._slots)
         return self._made[0].gpus
 
+    def slots(self) -> int:
+        from erulab.launching import machine, pool
+
+        return len(pool.make_slots(machine.gpus(), self._gpus_per_job, self._slots))
+
     def run(self, sweep: "Sweep") -> None:
         from erulab.launching import pool
 

@@ -60,6 +60,10 @@ class SubmititSlurmLauncher(SweepLauncher):
             )
         return [GPU("of a Slurm node")] * self._options["gpus_per_node"]
 
+    def slots(self) -> int:
+        jobs: int = self._options["array_parallelism"]
+        return jobs
+
     def run(self, sweep: "Sweep") -> None:
         from erulab.errors import ConfigError
 
