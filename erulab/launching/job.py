@@ -20,6 +20,7 @@ from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.services import check_tracker
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -51,6 +52,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     check_job(config)
     engine_choice.check_machine(config, gpus)
     generator_choice.check_generator(config, gpus)
+    check_tracker(config)
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)

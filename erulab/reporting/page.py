@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ def write_pages(rundir: RunDir) -> None:
     rundir.write_text(rundir.report_html, html_page(run, images))
     if run.damaged:
         raise IntegrityFault("; ".join(run.damaged))
+
+
+def page_without_texts(rundir: RunDir) -> str:
+    """Returns report.html of a run without generated texts, to be sent where they must not go."""
+    run = dataclasses.replace(load_run(rundir.path), samples=[], alternatives=[])
+    return html_page(run, {file.stem: file.read_bytes() for file in sorted(rundir.plots.glob("*.png"))})
 
 
 def html_page(run: RunResult, images: dict[str, bytes]) -> str:
