@@ -20,7 +20,7 @@ from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir, make_private
-from erulab.tracking.services import check_tracker
+from erulab.tracking.checks import check_tracker
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged

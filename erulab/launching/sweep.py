@@ -26,8 +26,8 @@ from erulab.launching.machine import GPU
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.checks import check_tracked_sweep
 from erulab.tracking.record import upload_line_of_sweep
-from erulab.tracking.services import check_tracked_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -1,25 +1,12 @@
-"""Chooses the tracker of a run, and says before it starts whether the machine has it."""
+"""Chooses the tracker of a run."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from importlib.util import find_spec
-
-from erulab.errors import ConfigError, EnvironmentFault
 from erulab.options import RunConfig, TrackerName
 from erulab.rundir import RunDir
 from erulab.tracking.accelerate_service import AccelerateService
 from erulab.tracking.mirror import Mirror
 from erulab.tracking.wandb_service import WandbService
-
-# Packages by tracker; the last two are no requirements of erulab.
-PACKAGES = {
-    TrackerName.wandb: ("wandb",),
-    TrackerName.tensorboard: ("accelerate", "tensorboard"),
-    TrackerName.mlflow: ("accelerate", "mlflow"),
-    TrackerName.trackio: ("accelerate", "trackio"),
-}
 
 
 def mirror_of(rundir: RunDir, config: RunConfig) -> Mirror | None:
@@ -29,34 +16,3 @@ def mirror_of(rundir: RunDir, config: RunConfig) -> Mirror | None:
     if config.tracker.name is TrackerName.wandb:
         return Mirror(WandbService(rundir, config), rundir, config)
     return Mirror(AccelerateService(rundir, config), rundir, config)
-
-
-def check_tracker(config: RunConfig) -> None:
-    """Requires the packages of the run's tracker, without loading them.
-
-    Raises:
-        EnvironmentFault: one is not installed.
-    """
-    name = config.tracker.name
-    missing = [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]
-    if missing:
-        raise EnvironmentFault(
-            f"tracker={name.value}: {' and '.join(missing)} is not installed; type pip install {' '.join(missing)}, or "
-            "tracker=none (metrics.jsonl is written all the same)"
-        )
-
-
-def check_tracked_sweep(configs: Sequence[RunConfig]) -> None:
-    """Refuses several runs where the environment names one wandb run for all of them.
-
-    Raises:
-        ConfigError: WANDB_RUN_ID is set, by a sweep's agent or by hand.
-    """
-    if len(configs) < 2 or not os.environ.get("WANDB_RUN_ID"):
-        return
-    if all(config.tracker.name is not TrackerName.wandb for config in configs):
-        return
-    instead = "unset WANDB_RUN_ID"
-    if os.environ.get("WANDB_SWEEP_ID"):
-        instead = "leave out -m in the command of the sweep file, and name the values under its parameters"
-    raise ConfigError(f"WANDB_RUN_ID names one wandb run, and the sweep has {len(configs)} jobs; {instead}")

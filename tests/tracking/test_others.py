@@ -14,7 +14,7 @@ from erulab.config.compose import compose_config
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching.job import plan_job
 from erulab.stages.tracking import Tracker
-from erulab.tracking import services
+from erulab.tracking import checks
 from tests.stages.test_tracking import Rank, lines
 from tests.tracking.conftest import Finished
 
@@ -92,7 +92,7 @@ def test_mlflow_finds_its_run_again(finished: Finished, monkeypatch: pytest.Monk
 
 def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """FAULTS 24."""
-    monkeypatch.setattr(services, "find_spec", lambda package: None if package == "trackio" else package)
+    monkeypatch.setattr(checks, "find_spec", lambda package: None if package == "trackio" else package)
     config = compose_config(["tracker=trackio", f"output={tmp_path}"])
     with pytest.raises(EnvironmentFault, match="tracker=trackio: trackio is not installed; type pip install trackio"):
         plan_job(config)

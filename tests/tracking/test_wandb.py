@@ -17,7 +17,7 @@ from erulab.errors import ConfigError
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
 from erulab.stages.tracking import Tracker
-from erulab.tracking.services import check_tracked_sweep
+from erulab.tracking.checks import check_tracked_sweep
 from tests.stages.test_tracking import KEY, Rank, lines
 from tests.tracking.conftest import Finished
 from tests.tracking.offline_record import Segment, read_segment, segments
