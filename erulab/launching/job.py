@@ -20,7 +20,7 @@ from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir, make_private
-from erulab.tracking.checks import check_tracker
+from erulab.tracking.checks import check_tracker, is_awaited
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -96,7 +96,7 @@ def run_job(job: Job) -> RunExit:
 def is_finished(job: Job) -> bool:
     """Tells whether the run folder already holds everything that the job would make."""
     # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
-    if job.config.rerun or job.config.plugins:
+    if job.config.rerun or job.config.plugins or is_awaited(job.rundir, job.config):
         return False
     try:
         ended = job.rundir.read_json(job.rundir.exit_json)

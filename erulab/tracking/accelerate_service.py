@@ -71,6 +71,7 @@ class AccelerateService:
             return TensorBoardTracker(self._rundir.tensorboard.name, str(self._rundir.path))
         if tracker.name is TrackerName.mlflow:
             tags = {tag: "true" for tag in naming.tags(self._config)}
+            tags |= {} if tracker.group is None else {"group": tracker.group}
             return MLflowTracker(tracker.project or PROJECT, run_id=known, run_name=name, tags=tags)
         return TrackioTracker(tracker.project or PROJECT, name=known or name, group=tracker.group, resume="allow")
 

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from erulab.errors import ConfigError, EnvironmentFault
 from erulab.options import RunConfig, TrackerName
+from erulab.rundir import RunDir
+from erulab.tracking.record import read_tracked
 
 # Packages by tracker; the last two are no requirements of erulab.
 PACKAGES = {
@@ -31,6 +33,15 @@ def check_tracker(config: RunConfig) -> None:
             f"tracker={name.value}: {' and '.join(missing)} is not installed; type pip install {' '.join(missing)}, or "
             "tracker=none (metrics.jsonl is written all the same)"
         )
+
+
+def is_awaited(rundir: RunDir, config: RunConfig) -> bool:
+    """Tells whether an agent of a wandb sweep waits for this run as a trial that wandb does not have yet."""
+    trial = os.environ.get("WANDB_RUN_ID")
+    if not trial or config.tracker.name is not TrackerName.wandb:
+        return False
+    known = read_tracked(rundir, TrackerName.wandb)
+    return known is None or known.id != trial
 
 
 def check_tracked_sweep(configs: Sequence[RunConfig]) -> None:

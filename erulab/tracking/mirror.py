@@ -130,4 +130,7 @@ class Mirror:
             )
 
     def _note(self, run: TrackedRun) -> None:
-        write_tracked(self._rundir, self._name, run)
+        try:
+            write_tracked(self._rundir, self._name, run)
+        except OSError as error:  # a full disk: the run itself says so
+            log.info("%s: %s", self._rundir.tracker_json, error)

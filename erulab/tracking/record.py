@@ -76,11 +76,14 @@ def upload_line_of_sweep(folder: Path, rundirs: Sequence[RunDir]) -> str | None:
     if not segments:
         return None
     links = folder / WANDB
-    links.mkdir(exist_ok=True)
-    for segment in segments:
-        link = links / segment.name
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(segment.resolve(), links.resolve()))
+    try:
+        links.mkdir(exist_ok=True)
+        for segment in segments:
+            link = links / segment.name
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(segment.resolve(), links.resolve()))
+    except OSError:  # a file system without links
+        return f"wandb sync {' '.join(shlex.quote(str(segment)) for segment in segments)}"
     return f"wandb sync {shlex.quote(str(links))}"
 
 
@@ -93,6 +96,6 @@ def _offline_segments(rundir: RunDir) -> list[Path]:
 def _entries(rundir: RunDir) -> dict[str, Any]:
     try:
         entries = rundir.read_json(rundir.tracker_json)
-    except (OSError, IntegrityFault):
+    except (OSError, IntegrityFault, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}

@@ -64,15 +64,16 @@ class WandbService:
             del os.environ["WANDB_MODE"]
         identity = _named_id() or known or new_id(self._rundir)
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        described = self._described(identity)
         try:
-            self._start(mode, identity)
+            self._start(mode, described)
         except Exception as error:
             if mode != "online":
                 raise
             reason = redacted_text((str(error).splitlines() or [""])[0])
             log.warning("wandb: %s: %s; metrics go on in metrics.jsonl and offline", type(error).__name__, reason)
             _release()
-            self._start("offline", identity)
+            self._start("offline", described)
         return identity
 
     def log(self, values: Mapping[str, Any]) -> None:
@@ -106,7 +107,26 @@ class WandbService:
             # finish() can return before the service has written the folder, which the user may copy or upload next.
             _release()
 
-    def _start(self, mode: str, identity: str) -> None:
+    def _described(self, identity: str) -> dict[str, Any]:
+        """Returns what the run is called, where it belongs and what its settings are, as wandb.init takes them."""
+        tracker = self._config.tracker
+        project: str | None = tracker.project or os.environ.get("WANDB_PROJECT") or PROJECT
+        entity = tracker.entity
+        if os.environ.get("WANDB_SWEEP_ID"):  # its agent has set both
+            project, entity = None, None
+        return {
+            "project": project,
+            "entity": entity,
+            "group": tracker.group or os.environ.get("WANDB_RUN_GROUP"),
+            "id": identity,
+            "name": naming.run_name(self._rundir, self._config),
+            "job_type": os.environ.get("WANDB_JOB_TYPE") or naming.job_type(self._config),
+            "tags": naming.tags(self._config),
+            "notes": _own_notes() or None,
+            "config": sent_config(self._rundir, self._config, _sweep_parameters()),
+        }
+
+    def _start(self, mode: str, described: Mapping[str, Any]) -> None:
         import wandb  # takes a second, and tracker=none must work without it
 
         settings = wandb.Settings(
@@ -120,26 +140,8 @@ class WandbService:
             save_code=False,
             x_disable_stats=True,
         )
-        tracker = self._config.tracker
-        project: str | None = tracker.project or os.environ.get("WANDB_PROJECT") or PROJECT
-        entity = tracker.entity
-        if os.environ.get("WANDB_SWEEP_ID"):  # its agent has set both
-            project, entity = None, None
-        self._run = run = wandb.init(
-            project=project,
-            entity=entity,
-            group=tracker.group or os.environ.get("WANDB_RUN_GROUP"),
-            id=identity,
-            name=naming.run_name(self._rundir, self._config),
-            job_type=os.environ.get("WANDB_JOB_TYPE") or naming.job_type(self._config),
-            tags=naming.tags(self._config),
-            notes=_own_notes() or None,
-            resume="allow",
-            dir=str(self._rundir.path),
-            config=sent_config(self._rundir, self._config, _sweep_parameters()),
-            mode=mode,  # type: ignore[arg-type]
-            settings=settings,
-        )
+        folder = str(self._rundir.path)
+        self._run = run = wandb.init(**described, resume="allow", dir=folder, mode=mode, settings=settings)  # type: ignore[arg-type]
         run.define_metric("*", step_metric="step")
         for name, kept in EXTREMES.items():
             run.define_metric(name, step_metric="step", summary=kept)

@@ -33,3 +33,10 @@ def test_one_line_uploads_every_segment_of_every_run_of_a_sweep(tmp_path: Path) 
     shown = subprocess.run(line, capture_output=True, text=True)
     assert "Would sync 3 run(s)" in shown.stdout + shown.stderr
     assert upload_line_of_sweep(folder, [jobs[1]]) is None
+
+
+def test_without_links_the_line_names_every_segment(tmp_path: Path) -> None:
+    job = RunDir(tmp_path / "npo-1")
+    offline(job, "20260101_000000-a")
+    (tmp_path / "wandb").write_text("a file in the way")
+    assert upload_line_of_sweep(tmp_path, [job]) == f"wandb sync {job.path}/wandb/offline-run-20260101_000000-a"

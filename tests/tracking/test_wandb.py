@@ -17,9 +17,9 @@ from erulab.errors import ConfigError
 from erulab.options import RunConfig
 from erulab.rundir import RunDir
 from erulab.stages.tracking import Tracker
-from erulab.tracking.checks import check_tracked_sweep
+from erulab.tracking.checks import check_tracked_sweep, is_awaited
 from tests.stages.test_tracking import KEY, Rank, lines
-from tests.tracking.conftest import Finished
+from tests.tracking.conftest import Finished, clear_environment, finished_run
 from tests.tracking.offline_record import Segment, read_segment, segments
 
 
@@ -32,16 +32,20 @@ def only_segment(rundir: RunDir) -> Segment:
     return read_segment(folder)
 
 
-@pytest.fixture
-def sent(finished: Finished) -> tuple[RunDir, Segment]:
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Segment]:
     """A collapsed run with two steps of unlearning and one of learning the target."""
-    rundir, settings = finished("method=npo", "trainer.lr=3e-4", "seed=1", "tracker.tags=[thesis]", collapsed=True)
-    log = tracked(rundir, settings)
-    log.log_stage("target", 0, {"loss": 4.5})
-    log.log(0, {"loss": 2.5, "grad_norm": 1.0})
-    log.log(1, {"loss": 2.75, "grad_norm": 3.0})
-    log.summary(rundir.read_json(rundir.scores_json))
-    log.finish()
+    folder = tmp_path_factory.mktemp("sent")
+    typed = ("method=npo", "trainer.lr=3e-4", "seed=1", "tracker.tags=[thesis]")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clear_environment(monkeypatch, folder)
+        rundir, settings = finished_run(folder, *typed, collapsed=True)
+        log = tracked(rundir, settings)
+        log.log_stage("target", 0, {"loss": 4.5})
+        log.log(0, {"loss": 2.5, "grad_norm": 1.0})
+        log.log(1, {"loss": 2.75, "grad_norm": 3.0})
+        log.summary(rundir.read_json(rundir.scores_json))
+        log.finish()
     return rundir, only_segment(rundir)
 
 
@@ -187,8 +191,10 @@ def test_a_wandb_sweep_keeps_its_run_and_its_parameters(
     assert (found.config["method"], found.config["trainer.lr"], found.config["seed"]) == ("npo", 3e-4, 1)
     assert found.config["method_options"]["beta"] == settings.method.beta
     assert found.config["trainer"]["lr"] == 3e-4 and found.config["choice"]["method"] == "npo"
+    assert not is_awaited(rundir, settings)
     # The same settings as another trial: it needs the results too.
     monkeypatch.setenv("WANDB_RUN_ID", "trial8")
+    assert is_awaited(rundir, settings)
     again = tracked(rundir, settings)
     rundir.write_text(rundir.path / "cached.jsonl", '{"step": 0, "loss": 1.0}\n')
     again.replay(rundir.path / "cached.jsonl")
@@ -258,15 +264,16 @@ def test_a_wandb_that_breaks_later_gets_one_warning(finished: Finished, caplog: 
 WORKER = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.stages.test_tracking import Rank, TrackerName, config
+from tests.stages.test_tracking import Rank
 import logging
 from pathlib import Path
+from erulab.config.compose import compose_config
 from erulab.rundir import RunDir
 from erulab.stages import tracking
 from erulab.tracking import wandb_service
 logging.basicConfig(level=logging.WARNING)
 wandb_service.CONNECT_SECONDS = 2
-log = tracking.Tracker(RunDir(Path(sys.argv[1])), config(TrackerName.wandb), Rank())
+log = tracking.Tracker(RunDir(Path(sys.argv[1])), compose_config(), Rank())
 for step in range(3):
     log.log(step, {{"loss": float(step)}})
 log.finish()
