@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from erulab.evaluation.equivalence import Bounds, Outcome
@@ -24,6 +24,7 @@ class Results:
     figures: dict[str, Any]
     words: str = ""
     collapsed: bool = False
+    scores: Mapping[str, Any] = field(default_factory=dict)  # the content of scores.json
     attacks: tuple[dict[str, Any], ...] = ()  # the rows of attacks.json
 
 
@@ -34,7 +35,9 @@ def read_results(rundir: RunDir) -> Results:
         return Results({})
     judged = judge_run(run)
     figures = redacted(verdict_figures(judged))
-    return Results(figures, str(redacted(judged.words)), judged.collapsed, tuple(redacted(run.attacks)))
+    return Results(
+        figures, str(redacted(judged.words)), judged.collapsed, redacted(run.scores), tuple(redacted(run.attacks))
+    )
 
 
 def verdict_figures(judged: Verdict) -> dict[str, Any]:

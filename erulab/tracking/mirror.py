@@ -50,13 +50,12 @@ class Mirror:
 
     def __init__(self, service: Service, rundir: RunDir, config: RunConfig) -> None:
         self._service, self._rundir, self._name = service, rundir, config.tracker.name
-        self._private = not config.tracker.samples
         found = read_tracked(rundir, self._name)
         self._known = found if found is not None and service.will_be(found.id) else None
         self.fresh = self._known is None  # whether the tracker has nothing of this run
         self._open, self._dead = False, False
-        self._summary: dict[str, Any] = {}
-        self._waiting: dict[str, Any] = {}  # the part of it that was not sent, because the run is not open
+        self._summarised = False  # whether a stage of this command has come to its end
+        self._waiting: dict[str, Any] = {}  # final figures that were not sent, because the run is not open
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Sends the figures of one step."""
@@ -64,9 +63,8 @@ class Mirror:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sends final figures; nested names are joined by `/`. They wait if the run is not open yet."""
-        flat = flat_figures(values)
-        self._summary |= flat
-        self._waiting |= flat
+        self._summarised = True
+        self._waiting |= flat_figures(values)
         if self._open:
             self._send_summary({})
 
@@ -79,8 +77,8 @@ class Mirror:
             The command that uploads what was written offline; None if there is nothing to upload.
         """
         results = self._results()
-        sent = digest([self._summary, asdict(results)])
-        news = bool(self._summary) and (self._known is None or self._known.sent != sent)
+        sent = digest(asdict(results))
+        news = self._summarised and (self._known is None or self._known.sent != sent)
         if self._open or news:
             self._send_summary(results.figures)
             if not failed:  # pages and tables of a run that stopped would be half ones

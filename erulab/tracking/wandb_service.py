@@ -142,6 +142,8 @@ class WandbService:
         )
         folder = str(self._rundir.path)
         self._run = run = wandb.init(**described, resume="allow", dir=folder, mode=mode, settings=settings)  # type: ignore[arg-type]
+        if not run.offline:
+            print(f"wandb: {run.url}", flush=True)
         run.define_metric("*", step_metric="step")
         for name, kept in EXTREMES.items():
             run.define_metric(name, step_metric="step", summary=kept)

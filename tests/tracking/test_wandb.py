@@ -144,6 +144,10 @@ def test_a_cached_repeat_makes_no_second_run(finished: Finished) -> None:
     again.summary(scores)
     assert again.finish() == line  # there still is something to upload
     assert len(segments(rundir.path)) == 1
+    # Fewer stages have no news either.
+    fewer = tracked(rundir, settings)
+    fewer.summary({"stages": {"evaluate": {"seconds": 1.0}}})
+    assert fewer.finish() == line and len(segments(rundir.path)) == 1
     # Another attack is news for the same run.
     rundir.write_json(rundir.attacks_json, rundir.read_json(rundir.attacks_json)[:3])
     more = tracked(rundir, settings)
