@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from erulab.options import RunConfig, TrackerName
+from erulab.options import RunConfig, SavedModel, TrackerName
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
 from erulab.tracking.figures import Results, flat_figures, read_results
@@ -50,6 +50,8 @@ class Mirror:
 
     def __init__(self, service: Service, rundir: RunDir, config: RunConfig) -> None:
         self._service, self._rundir, self._name = service, rundir, config.tracker.name
+        # What else is sent on request: to ask for it later is news.
+        self._asked = (config.tracker.samples, config.artifacts.model is SavedModel.wandb)
         found = read_tracked(rundir, self._name)
         self._known = found if found is not None and service.will_be(found.id) else None
         self.fresh = self._known is None  # whether the tracker has nothing of this run
@@ -77,7 +79,7 @@ class Mirror:
             The command that uploads what was written offline; None if there is nothing to upload.
         """
         results = self._results()
-        sent = digest(asdict(results))
+        sent = digest([asdict(results), *self._asked])
         news = self._summarised and (self._known is None or self._known.sent != sent)
         if self._open or news:
             self._send_summary(results.figures)

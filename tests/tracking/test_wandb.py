@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from erulab.errors import ConfigError
-from erulab.options import RunConfig
+from erulab.options import RunConfig, SavedModel
 from erulab.rundir import RunDir
 from erulab.stages.tracking import Tracker
 from erulab.tracking.checks import check_tracked_sweep, is_awaited
@@ -148,13 +148,18 @@ def test_a_cached_repeat_makes_no_second_run(finished: Finished) -> None:
     fewer = tracked(rundir, settings)
     fewer.summary({"stages": {"evaluate": {"seconds": 1.0}}})
     assert fewer.finish() == line and len(segments(rundir.path)) == 1
+    # What is asked for later is news.
+    settings.artifacts.model = SavedModel.wandb
+    asked = tracked(rundir, settings)
+    asked.summary(scores)
+    assert asked.finish() == line and len(segments(rundir.path)) == 2
     # Another attack is news for the same run.
     rundir.write_json(rundir.attacks_json, rundir.read_json(rundir.attacks_json)[:3])
     more = tracked(rundir, settings)
     more.summary(scores)
     assert more.finish() == line
     assert len({read_segment(folder).run.run_id for folder in segments(rundir.path)}) == 1
-    assert len(segments(rundir.path)) == 2
+    assert len(segments(rundir.path)) == 3
 
 
 def test_a_moved_or_requeued_run_is_the_same_run(finished: Finished, tmp_path: Path) -> None:
