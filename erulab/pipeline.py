@@ -187,8 +187,8 @@ class Pipeline:
         """Puts the unlearned model, or its adapter, into the run folder."""
         saved, folder = self._context.config.artifacts.model, Path(ref.path)
         if self._context.ranks.first:
-            check_model(folder if saved is SavedModel.full else folder.with_name("adapter"), ref.key)
-        if self._context.ranks.first and saved is SavedModel.full:
+            check_model(folder.with_name("adapter") if saved is SavedModel.adapter else folder, ref.key)
+        if self._context.ranks.first and saved in (SavedModel.full, SavedModel.wandb):
             link_folder(folder, self._rundir.model)
         if self._context.ranks.first and saved is SavedModel.adapter:
             link_folder(folder.with_name("adapter"), self._rundir.adapter)

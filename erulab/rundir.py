@@ -50,6 +50,8 @@ class RunDir:
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
+        self.tracker_json = self.path / "tracker.json"  # the ids by which trackers know the run, and what they have
+        self.tensorboard = self.path / "tensorboard"  # its event files, with tracker=tensorboard
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
 
     def audit_json(self, request: str) -> Path:

@@ -117,6 +117,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     # erulab never draws from the global generator; it is seeded for libraries that do.
     torch.manual_seed(config.seed)
     context = build_context(rundir, config, ranks, device, stop)
+    failed = True
     try:
         if ranks.first:
             typed = config_to_dict(config)
@@ -127,8 +128,9 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
         Pipeline(context, rundir).run()
         if ranks.first:
             _show_results(rundir, config)
+        failed = False
     finally:
-        context.tracker.finish()
+        context.tracker.finish(failed=failed)
 
 
 def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device, stop: StopRequest) -> Context:

@@ -20,6 +20,7 @@ from erulab.launching.results import has_results
 from erulab.launching.workers import RunExit
 from erulab.options import RunConfig
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.checks import check_tracker, is_awaited
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -51,6 +52,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     check_job(config)
     engine_choice.check_machine(config, gpus)
     generator_choice.check_generator(config, gpus)
+    check_tracker(config)
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
@@ -107,7 +109,7 @@ def check_folder(job: Job) -> None:
 def is_finished(job: Job) -> bool:
     """Tells whether the run folder already holds everything that the job would make."""
     # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
-    if job.config.rerun or job.config.plugins:
+    if job.config.rerun or job.config.plugins or is_awaited(job.rundir, job.config):
         return False
     try:
         ended = job.rundir.read_json(job.rundir.exit_json)

@@ -6,6 +6,7 @@ Here jobs run one by one; pool.py runs many at once, and launch/hydra_plugins/ s
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from erulab.launching.machine import GPU
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.checks import check_tracked_sweep
+from erulab.tracking.record import upload_line_of_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,7 +50,8 @@ class Task:
     @property
     def command(self) -> list[str]:
         """The command that runs the task in its own process, in the folder and wandb group that the sweep chose."""
-        own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder, "tracker.group": str(self.job.config.tracker.group)}
+        group = self.job.config.tracker.group
+        own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder} | ({} if group is None else {"tracker.group": group})
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         return [sys.executable, "-m", "erulab.run", *self.overrides, *quoted]
 
@@ -95,6 +99,7 @@ class Sweep:
             # Jobs that amount to the same run (two spellings of a value) run once.
             tasks.setdefault(str(job.rundir.path), Task(len(tasks) + 1, list(overrides), job))
         self.tasks = list(tasks.values())
+        check_tracked_sweep([task.job.config for task in self.tasks])
         self.key = short_hash(sorted(task.job.rundir.path.name for task in self.tasks))
         self.folder = Path(named or Path(self.tasks[0].job.config.output) / "sweeps" / self.key)
         self._jobs = [(list(one), tasks[str(job.rundir.path)]) for one, job in zip(typed, plans, strict=True)]
@@ -170,6 +175,9 @@ class Sweep:
         self._rundir.write_text(self._rundir.report_md, compare(scored, "md", sweep=self.folder))
         self._rundir.write_text(self._rundir.report_html, compare(scored, "html", sweep=self.folder, at=self.folder))
         print(f"sweep folder: {self.folder}", flush=True)
+        line = upload_line_of_sweep(self.folder, [task.job.rundir for task in self.tasks])
+        if line is not None:
+            print(f"to upload all: {line}", flush=True)
 
 
 def run_one_by_one(sweep: Sweep) -> None:
@@ -236,7 +244,7 @@ def _values_outside_key(job: Job) -> dict[str, Any]:
 
 def _with_tracker_group(job: Job, key: str) -> Job:
     tracker = job.config.tracker
-    if tracker.group is not None:
+    if tracker.group is not None or os.environ.get("WANDB_RUN_GROUP"):
         return job
     config = dataclasses.replace(job.config, tracker=dataclasses.replace(tracker, group=key))
     return dataclasses.replace(job, config=config)

@@ -26,6 +26,7 @@ FOLDERS = [
     "erulab/evaluation/figures",
     "erulab/evaluation/judging",
     "erulab/reporting",
+    "erulab/tracking",
     "erulab/bench",
     "erulab/commands",
     "launch",
