@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, ErulabError
 from erulab.faults import machine_faults_named
 from erulab.launching import machine
@@ -50,10 +51,6 @@ class Task:
         own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder, "tracker.group": str(self.job.config.tracker.group)}
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         return [sys.executable, "-m", "erulab.run", *self.overrides, *quoted]
-
-    @property
-    def title(self) -> str:
-        return redacted_text(" ".join(self.overrides))
 
     @property
     def folder(self) -> str:
@@ -108,11 +105,12 @@ class Sweep:
         return [task.code for _, task in self._jobs]
 
     def start(self) -> None:
-        """Makes the sweep folder and a sweep.json without outcomes."""
+        """Makes the sweep folder and a sweep.json without outcomes; prints what all jobs have in common."""
         self._rundir.make()
         if any(task.job.config.artifacts.private for task in self.tasks):
             make_private(self.folder)
         self.write()
+        print(*settings_lines([task.job.config for task in self.tasks], self.folder), sep="\n", flush=True)
 
     def skip_if_finished(self, task: Task) -> bool:
         """Marks a task that was finished before, and prints that; returns whether it was."""
@@ -133,21 +131,25 @@ class Sweep:
         self._rundir.write_json(self.folder / "sweep.json", {"key": self.key, "command": command, "jobs": rows})
 
     def announce(self, task: Task, what: str = "") -> None:
-        """Prints one line: which job, and what happens to it."""
-        print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
+        """Prints one line: which job, what happens to it, and the overrides that distinguish it."""
+        print(f"job {task.number} of {len(self.tasks)}{what}: {self._distinction(task)}", flush=True)
 
     def show(self) -> None:
         """Prints the outcome of each task, with the overrides that distinguish it from the others."""
         # Loads rich, so only when there is something to show.
         from erulab.reporting.console import show_jobs_table
 
-        common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
         rows = []
         for task in self.tasks:
-            own = redacted_text(" ".join(one for one in task.overrides if one not in common))
+            own = self._distinction(task)
             code, seconds = ("" if value is None else f"{value:.0f}" for value in (task.code, task.seconds))
             rows.append([str(task.number), own, task.state, code, seconds, task.gpus, task.folder])
         show_jobs_table(rows)
+
+    def _distinction(self, task: Task) -> str:
+        """Returns the overrides of a task that not all tasks have; all of them for a task that is alone."""
+        common = set.intersection(*[set(one.overrides) for one in self.tasks]) if len(self.tasks) > 1 else set()
+        return redacted_text(" ".join(one for one in task.overrides if one not in common))
 
     def compare(self) -> None:
         """Compares the jobs that were scored: prints the table, and writes report.md and report.html."""

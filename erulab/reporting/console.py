@@ -1,4 +1,4 @@
-"""Prints what a person sees during a run: the config as a tree, one progress bar, one table at the end.
+"""Prints what a person sees during a run: one progress bar, one table at the end.
 
 Without a terminal it prints plain lines. Text of models and configs can neither style nor control a terminal.
 """
@@ -18,10 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from erulab.evaluation.equivalence import Kept, Outcome, Withstood
-from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import duration, number, short
 from erulab.reporting.shown_figures import figures_worth_showing, row_count
@@ -69,13 +67,6 @@ STYLE: dict[Enum | None, str] = {
     Kept.kept: "green",
     Kept.lost: "red",
 }
-
-
-def show_config(config: Mapping[str, Any]) -> None:
-    """Prints the resolved config as a tree; secrets are redacted."""
-    tree = Tree(Text("config", style="bold"), guide_style="dim")
-    _add_branches(tree, redacted(dict(config)))
-    _new_console().print(tree, soft_wrap=True)
 
 
 def announce(line: str) -> None:
@@ -203,15 +194,6 @@ def show_final_table(
         console.print(Text(visible(sentence), style=style), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)
-
-
-def _add_branches(tree: Tree, value: Any) -> None:
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            _add_branches(tree.add(Text(visible(key), style="cyan")), item)
-            continue
-        shown = item.value if isinstance(item, Enum) else item
-        tree.add(Text.assemble((visible(key), "cyan"), ": ", visible("null" if shown is None else shown)))
 
 
 def _new_console() -> Console:
