@@ -112,7 +112,10 @@ VALUES = {
     "data_split": {"news": "news", "books": "books"},
     "retain_loss_type": {"null": "none"},
 }
-CYBER = "dataset=wmdp dataset.subjects=[cyber] dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus]"
+CYBER = (
+    "dataset=wmdp dataset.subjects=[cyber] dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus] "
+    "dataset.retain=[cais/wmdp-corpora/cyber-retain-corpus]"
+)
 BIO = "experiment=wmdp/zephyr_7b_beta_rmu"
 # Options whose value decides what to type.
 BY_VALUE = {
@@ -120,7 +123,7 @@ BY_VALUE = {
     ("data_split", "wmdp"): BIO,
     ("data_split", "cyber"): CYBER,
     ("eval", "tofu"): "dataset=tofu evaluation.compat=open_unlearning",
-    ("eval", "muse"): "dataset=muse evaluation.compat=open_unlearning",
+    ("eval", "muse"): "dataset=muse",
     ("eval", "wmdp"): "benchmark=wmdp",
     ("eval", "lm_eval"): "benchmark=lm_eval",
     ("report_to", "all"): "tracker=wandb",
@@ -174,7 +177,7 @@ EXPERIMENTS = {
     "finetune/tofu/lora": "model=llama32_1b_instruct dataset=tofu stages=[target]",
     "eval/tofu/default": f"{GIVEN} dataset=tofu evaluation.compat=open_unlearning",
     "eval/tofu/llama2": f"{GIVEN} dataset=tofu evaluation.compat=open_unlearning",
-    "eval/muse/default": f"{GIVEN} dataset=muse evaluation.compat=open_unlearning",
+    "eval/muse/default": f"{GIVEN} dataset=muse",
     "eval/wmdp/default": f"{GIVEN} dataset=wmdp",
 }
 # Owners on the hub of models that have no preset here, by how their names begin.

@@ -8,13 +8,14 @@ import shlex
 import pytest
 
 from erulab.config import other_names
-from erulab.config.compose import compose_config
+from erulab.config.compose import CONF, compose_config
 from erulab.config.messages import USER_ERRORS, error_line
 from erulab.config.other_names import OPTIONS, TRAINERS, override_for, same_experiment, same_model
 from erulab.errors import ErulabError
 
+PAGE = CONF / "from_open_unlearning" / "README.md"
 TOFU = "experiment=tofu/llama32_1b_open_unlearning"
-CYBER = "cais/wmdp-corpora/cyber-forget-corpus"
+CYBER = "dataset.forget=[cais/wmdp-corpora/cyber-forget-corpus] dataset.retain=[cais/wmdp-corpora/cyber-retain-corpus]"
 # What people type, and what they are told to type.
 TYPED = {
     # TrainingArguments
@@ -70,7 +71,7 @@ TYPED = {
     "forget_split=forget05": "dataset=tofu dataset.split=forget05",
     "retain_split=retain95": "dataset=tofu dataset.split=forget05",
     "data_split=Books": "dataset=muse dataset.corpus=books",
-    "data_split=cyber": f"dataset=wmdp dataset.subjects=[cyber] dataset.forget=[{CYBER}]",
+    "data_split=cyber": f"dataset=wmdp dataset.subjects=[cyber] {CYBER}",
     "retain_logs_path=saves/retain": "model.oracle=saves/retain",
     "task_name=first": "hydra.run.dir=outputs/first",
     "paths.output_dir=out": "output=out",
@@ -153,3 +154,12 @@ def test_a_part_that_has_the_option_itself_is_meant() -> None:
     assert told("target.learning_rate=1e-3") == "unknown key target.learning_rate; type target.lr=VALUE"
     assert told("model.attn_implementation=eager").endswith("type model.attention=VALUE")
     assert told("method.alpha=2").endswith("type method.retain_weight=VALUE")
+
+
+def test_the_page_for_people_from_open_unlearning_quotes_what_is_said() -> None:
+    blocks = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    quoted = [line for block in blocks for line in block.splitlines()]
+    typed = [i for i, line in enumerate(quoted) if line.startswith("$ python -m erulab.run ")]
+    assert len(typed) == 2
+    for i in typed:
+        assert told(quoted[i].split()[-1]) == quoted[i + 1]

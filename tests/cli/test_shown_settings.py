@@ -77,6 +77,7 @@ def test_a_sweep_shows_what_its_jobs_have_in_common() -> None:
 
 
 def test_no_control_character_and_no_secret_reaches_the_terminal() -> None:
+    """FAULTS 27 and 29."""
     config = compose_config(["model=hf", "model.path=x"])
     config.model.target = "folder\x1b]0;title\x07"
     config.model.unlearned = "hf_" + "a" * 20
