@@ -91,6 +91,8 @@ class Progress:
             self._print(time.monotonic())
 
     def _show(self, done: int, figures: list[str]) -> None:
+        if self._bar is None and not self._plain:
+            return
         now = time.monotonic()
         if self._started is None:
             self._started = (now, done)
