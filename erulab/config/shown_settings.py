@@ -19,14 +19,11 @@ from erulab.redaction import redacted, redacted_text
 from erulab.typed import value_text
 
 PARTS = ("evaluation", "report", "artifacts")
-OWN_LINES = (
-    "name",
-    "path",
-    "target",
-    "oracle",
-    "unlearned",
-)  # options of `model` shown in other places
-REST = "all other options have their defaults; the same command with --cfg job shows them, and nothing runs"
+# Options of `model` that are shown in other places.
+OWN_LINES = ("name", "path", "target", "oracle", "unlearned")
+REST = "all other options have their defaults"
+OF_ONE = f"{REST}; the same command with --cfg job shows them, and nothing runs"
+OF_SWEEP = f"{REST}; run.yaml in the folder of each job holds them"
 LABEL = 11  # characters in front of a line's text
 
 
@@ -44,7 +41,7 @@ def settings_lines(configs: Sequence[RunConfig], folder: Path) -> list[str]:
     differing = [name for name in names if name not in common]
     if differing:
         lines += _wrapped("varied", ", ".join(differing))
-    return [*lines, *_wrapped("folder", _printable(str(folder))), REST]
+    return [*lines, *_wrapped("folder", _printable(str(folder))), OF_SWEEP if others else OF_ONE]
 
 
 def _sections(config: RunConfig) -> dict[str, str]:
@@ -65,8 +62,10 @@ def _sections(config: RunConfig) -> dict[str, str]:
             sections[group] = "; ".join(_plugin_text(options, name) for name, options in chosen)
     sections |= {part: _changed_text(getattr(config, part)) for part in PARTS}
     for part in ("engine", "tracker"):  # chosen like plugins, by name
-        options = getattr(config, part)
-        sections[part] = " ".join(filter(None, (options.name.value, _changed_text(options, without=("name",)))))
+        name, options = getattr(config, part).name.value, getattr(config, part)
+        # Without a tracker its other options, such as a sweep's group, mean nothing.
+        changed = "" if name == "none" else _changed_text(options, without=("name",))
+        sections[part] = f"{name} {changed}".strip()
     return sections | {"seed": str(config.seed), "run": _run_text(config)}
 
 

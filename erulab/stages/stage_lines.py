@@ -44,7 +44,7 @@ class StageLines:
     def _seconds_left(self, place: int) -> float | None:
         """Returns the expected time of a stage and those after it; None if it is not known of all of them."""
         left = [self._expected.get(stage) for stage in self._stages[place:] if stage is not Stage.report]
-        return None if None in left or not left else sum(filter(None, left))
+        return None if None in left else sum(filter(None, left)) or None  # None too if all is in the cache
 
 
 def shown_stages(context: Context) -> list[Stage]:
