@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from erulab.config.command_line import check_flags, flags_with_value
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
 from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
 from erulab.launching.dry_run import ask_for_dry_run, is_dry_run, show_dry_run
@@ -44,7 +45,11 @@ def main(composed: DictConfig) -> None:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
         with machine_faults_named():
             job = plan_job(config, named)
-            record_code(show_dry_run([job], [""]) if is_dry_run() else run_job(job).code)
+            if is_dry_run():
+                record_code(show_dry_run([job], [""]))
+            else:
+                print(*settings_lines([job.config], job.rundir.path), sep="\n", flush=True)
+                record_code(run_job(job).code)
     except USER_ERRORS as error:  # Hydra would add lines of its own
         record_code(exit_with_line(error))
 

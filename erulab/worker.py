@@ -20,12 +20,11 @@ import transformers
 
 import erulab
 from erulab import faults
-from erulab.config.compose import config_to_dict, load_config
+from erulab.config.compose import load_config
 from erulab.costs.ledger import Ledger, peak_memory
 from erulab.data.base import Dataset
 from erulab.errors import Damaged, EnvironmentFault, ErulabError, Interrupted, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
-from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.launching.rank_output import log_to, report_exit, write_exit
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
@@ -34,7 +33,7 @@ from erulab.planning.relief import options_that_help
 from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models
-from erulab.reporting.console import show_config, show_final_table
+from erulab.reporting.console import show_final_table
 from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
@@ -119,11 +118,6 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     context = build_context(rundir, config, ranks, device, stop)
     failed = True
     try:
-        if ranks.first:
-            typed = config_to_dict(config)
-            # If every model is given, the options that only make models have no effect, so they are not shown.
-            left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
-            show_config({key: value for key, value in typed.items() if key not in left_out})
         check_space(context)
         Pipeline(context, rundir).run()
         if ranks.first:

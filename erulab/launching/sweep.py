@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, ErulabError
 from erulab.faults import machine_faults_named
 from erulab.launching import machine
@@ -54,10 +55,6 @@ class Task:
         own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder} | ({} if group is None else {"tracker.group": group})
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         return [sys.executable, "-m", "erulab.run", *self.overrides, *quoted]
-
-    @property
-    def title(self) -> str:
-        return redacted_text(" ".join(self.overrides))
 
     @property
     def folder(self) -> str:
@@ -118,11 +115,12 @@ class Sweep:
         return [task.folder for _, task in self._jobs]
 
     def start(self) -> None:
-        """Makes the sweep folder and a sweep.json without outcomes."""
+        """Makes the sweep folder and a sweep.json without outcomes; prints what all jobs have in common."""
         self._rundir.make()
         if any(task.job.config.artifacts.private for task in self.tasks):
             make_private(self.folder)
         self.write()
+        print(*settings_lines([task.job.config for task in self.tasks], self.folder), sep="\n", flush=True)
 
     def skip_if_finished(self, task: Task) -> bool:
         """Marks a task that was finished before, and prints that; returns whether it was."""
@@ -143,11 +141,11 @@ class Sweep:
         self._rundir.write_json(self.folder / "sweep.json", {"key": self.key, "command": command, "jobs": rows})
 
     def announce(self, task: Task, what: str = "") -> None:
-        """Prints one line: which job, and what happens to it."""
-        print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
+        """Prints one line: which job, what happens to it, and the overrides that distinguish it."""
+        print(f"job {task.number} of {len(self.tasks)}{what}: {self.own_overrides(task)}", flush=True)
 
     def own_overrides(self, task: Task) -> str:
-        """Returns the overrides that distinguish a task from the others, without secrets."""
+        """Returns the overrides of a task that not all tasks have, without secrets; all of a task that is alone."""
         common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
         return redacted_text(" ".join(one for one in task.overrides if one not in common))
 

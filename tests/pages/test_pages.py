@@ -15,6 +15,7 @@ from tests.pages.pages import BEGIN, FENCE, ROOT, commands, filled, name_of, pag
 PAGES = pages()
 FOLDERS = [
     "conf",
+    "conf/from_open_unlearning",
     "erulab",
     "erulab/methods",
     "erulab/rewards",
