@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from erulab.config.command_line import check_flags, flags_with_value
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
+from erulab.config.help import asks_for_help, help_text
 from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
@@ -62,6 +63,9 @@ def cli() -> int:
                 use_own_conf(value)
         check_flags(sys.argv[1:])
         prepare_command_line(sys.argv[1:])
+        if asks_for_help(sys.argv[1:]):
+            print(help_text())
+            return 0
         with scratch_named(), machine_faults_named():
             main()
     except USER_ERRORS as error:

@@ -11,21 +11,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erulab.command import prepare_command
-from erulab.config.messages import USER_ERRORS, exit_with_line
 from erulab.errors import ConfigError, Interrupted, NumericFault
-from erulab.faults import machine_faults_named
-from erulab.launching import machine
-from erulab.launching.folder_key import short_hash
-from erulab.launching.job import Job
-from erulab.reporting import compare
-from erulab.rundir import RunDir
-from erulab.study import spec, work
-from erulab.study.choose import TrialRun, average_runs, best_trials, read_trial_run
-from erulab.study.figures_spec import FigureStudy
-from erulab.study.spec import Study
+
+# The help answers at once, so whatever loads Hydra, scipy or torch is imported where it is used.
+if TYPE_CHECKING:
+    from erulab.launching.job import Job
+    from erulab.study.choose import TrialRun
+    from erulab.study.figures_spec import FigureStudy
+    from erulab.study.spec import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="SETTING", help="study of figures: one of its settings")
     parser.add_argument("--write", action="store_true", help="study of figures: marks in reports follow its result")
     options = parser.parse_intermixed_args(arguments)
+    from erulab.config.messages import USER_ERRORS, exit_with_line
+    from erulab.faults import machine_faults_named
+
     try:
         with machine_faults_named():
             _run(options)
@@ -55,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from erulab.study import spec
+    from erulab.study.figures_spec import FigureStudy
+
     study = spec.read_study(options.file)
     _check_options(study, options)
     if isinstance(study, FigureStudy):
@@ -72,6 +74,8 @@ def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> N
     Raises:
         ConfigError: one was typed.
     """
+    from erulab.study.figures_spec import FigureStudy
+
     of_figures = {"--only": options.only is not None, "--write": options.write}
     other = {"--tune-only": options.tune_only} if isinstance(study, FigureStudy) else of_figures
     for name in (name for name, typed in other.items() if typed):
@@ -80,6 +84,12 @@ def _check_options(study: Study | FigureStudy, options: argparse.Namespace) -> N
 
 
 def _run_study(study: Study, options: argparse.Namespace) -> None:
+    from erulab.launching import machine
+    from erulab.launching.folder_key import short_hash
+    from erulab.reporting import compare
+    from erulab.rundir import RunDir
+    from erulab.study import spec, work
+
     arms = spec.list_arms(study)
     for arm in arms:
         _compose_first_runs(study, arm, options.overrides)
@@ -123,6 +133,8 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
     Raises:
         ConfigError and others of USER_ERRORS: a run does not compose.
     """
+    from erulab.study import spec, work
+
     common, tuning, report = study.common.split(), study.tuning, study.report
     point = spec.draw_trials(tuning, arm)[0]
     work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
@@ -131,6 +143,9 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> None:
 
 def _tune_arm(study: Study, arm: list[str], more: list[str]) -> dict[str, Any]:
     """Runs the arm's trials; returns their figures and the overrides of the best, which are None if all diverged."""
+    from erulab.study import spec, work
+    from erulab.study.choose import average_runs, best_trials, read_trial_run
+
     tuning = study.tuning
     points = spec.draw_trials(tuning, arm)
     seen: list[list[TrialRun]] = [[] for _ in points]
