@@ -30,7 +30,7 @@ from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
 from erulab.launching.exit_code import record_code, recorded_code
-from erulab.launching.job import plan_job, run_job
+from erulab.launching.job import Job, is_finished, plan_job, run_job, show_finished
 
 OWN_CONF_FLAGS = ("--config-dir", "-cd")
 
@@ -43,9 +43,17 @@ def main(composed: DictConfig) -> None:
     try:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
         with machine_faults_named():
-            record_code(run_job(plan_job(config, named)).code)
+            record_code(run_or_show(plan_job(config, named)))
     except USER_ERRORS as error:  # Hydra would add lines of its own
         record_code(exit_with_line(error))
+
+
+def run_or_show(job: Job) -> int:
+    """Runs a job, or shows what it has left if it was finished before; returns the exit code."""
+    if not is_finished(job):
+        return run_job(job).code
+    show_finished(job)
+    return 0
 
 
 def cli() -> int:

@@ -33,7 +33,8 @@ from erulab.planning.relief import options_that_help
 from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models
-from erulab.reporting.console import show_config, show_final_table
+from erulab.reporting.console import show_config
+from erulab.reporting.results import show_results
 from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
@@ -125,7 +126,7 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
         check_space(context)
         Pipeline(context, rundir).run()
         if ranks.first:
-            _show_results(rundir, config)
+            show_results(rundir, config)
     finally:
         context.tracker.finish()
 
@@ -160,17 +161,6 @@ def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch
     return Context(
         config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop, tuple(external)
     )
-
-
-def _show_results(rundir: RunDir, config: RunConfig) -> None:
-    """Prints the closing table of a run that was evaluated or attacked, and where report and model are."""
-    scores = rundir.read_json(rundir.scores_json) if rundir.scores_json.is_file() else {}
-    attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
-    if not scores and not attacks:
-        return
-    files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    every, margin = config.only_given_models, config.report.margin
-    show_final_table(scores, attacks, files, config.benchmark, every=every, margin=margin)
 
 
 def _choose_device(config: RunConfig, ranks: Ranks) -> torch.device:
