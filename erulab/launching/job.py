@@ -14,8 +14,9 @@ from erulab.launching import engine_choice, finished, generator_choice, hosts, m
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
+from erulab.launching.processes import Start, start_process
 from erulab.launching.workers import RunExit
-from erulab.options import RunConfig
+from erulab.options import EngineName, RunConfig
 from erulab.rundir import RunDir, make_private
 
 WORKER = "erulab.worker"
@@ -55,9 +56,11 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{made_by}-{key}"), gpus, key)
 
 
-def run_job(job: Job) -> RunExit:
+def run_job(job: Job, start: Start = start_process) -> RunExit:
     """Writes run.yaml and env.json, runs this host's workers, and prints how the run ended if they could not.
 
+    Args:
+        start: starts the worker of a run of one process without GPUs.
     Raises:
         ErulabError: the folder cannot be used.
     """
@@ -77,9 +80,17 @@ def run_job(job: Job) -> RunExit:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
+        # A process that has forked cannot use a GPU, and DeepSpeed sets up its own processes.
+        forks = not job.gpus and engine.name is EngineName.local
         for _ in range(TRIES):
             ended = workers.run_workers(
-                rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host
+                rundir,
+                engine.processes or 1,
+                WORKER,
+                gpus=len(job.gpus),
+                timeout=engine.timeout,
+                host=host,
+                start=start if forks else start_process,
             )
             # On several hosts the user types the command again, because all hosts have to.
             if not ended.again or ended.stopped or host.meeting is not None:
