@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import importlib
 import logging
 import os
 import socket
@@ -10,6 +12,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,8 +59,29 @@ STAGE_OF_MODULE = {
     "erulab.stages.learn": "target",
     "erulab.reporting": "report",
 }
+# What a run imports late, and what for each tracker.
+LATE_IMPORTS = (
+    "erulab.reporting.page",
+    "matplotlib.backends.backend_agg",
+    "transformers.models.llama.modeling_llama",
+)
+TRACKER_IMPORTS = {"wandb": ("wandb", "wandb.sdk.launch")}
 # How long a rank that has lost another one lives on, so that torchrun sees the other one's end first.
 SEEN_SECONDS = 1
+
+
+def prepare(trackers: Sequence[str]) -> None:
+    """Imports what runs import late, in a process that forks workers. Must start no thread.
+
+    Args:
+        trackers: their names, of the runs that will be forked.
+    """
+    # wandb reads them when it is imported; see the tracker.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    for module in [*LATE_IMPORTS, *(name for tracker in trackers for name in TRACKER_IMPORTS.get(tracker, ()))]:
+        with contextlib.suppress(ImportError):  # a run that needs it will say so
+            importlib.import_module(module)
 
 
 def main(argv: list[str]) -> int:

@@ -14,6 +14,7 @@ COMMANDS = {
     "step": "Compares an optimizer step of each method with the plain way: time, memory and losses.",
     "evaluate": "Scores a model on TOFU with erulab and the plain way: times, and whether the figures agree.",
     "scaling": "Measures how cost grows: of a training step with its supervised tokens, of reading data with its rows.",
+    "sweep": "Compares jobs of a sweep that share their imports with jobs in processes of their own: time and bits.",
 }
 
 

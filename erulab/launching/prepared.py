@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from erulab.launching.processes import Process, start_process
@@ -28,7 +28,12 @@ TOLD = ("COLUMNS", "LINES")
 class PreparedWorkers:
     """Starts workers as copies of a process that has imported the module of the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, trackers: Iterable[str] = ()) -> None:
+        """
+        Args:
+            trackers: names of those that the runs use, which are imported too.
+        """
+        self._trackers = sorted(trackers)
         self._module = ""
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -66,7 +71,7 @@ class PreparedWorkers:
         self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._server = subprocess.Popen(
-                [sys.executable, "-u", "-m", SERVER, str(other.fileno()), module],
+                [sys.executable, "-u", "-m", SERVER, str(other.fileno()), module, *self._trackers],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # where it cannot import, a process that is started instead says why
                 stderr=subprocess.DEVNULL,
@@ -154,9 +159,9 @@ class PreparedProcess:
 
 
 @contextlib.contextmanager
-def prepared_workers() -> Iterator[PreparedWorkers]:
+def prepared_workers(trackers: Iterable[str] = ()) -> Iterator[PreparedWorkers]:
     """Opens workers that share their imports; the process behind them ends with the block."""
-    workers = PreparedWorkers()
+    workers = PreparedWorkers(trackers)
     try:
         yield workers
     finally:

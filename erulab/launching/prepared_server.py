@@ -1,4 +1,4 @@
-"""`python -m erulab.launching.prepared_server SOCKET MODULE`: imports a worker's module, and forks a copy per job.
+"""`python -m erulab.launching.prepared_server SOCKET MODULE [TRACKER ...]`: imports a module, and forks a copy per job.
 
 It answers each request with the copy's process id, and with its exit code when it has ended. It ends with the sweep
 that started it; a copy that works then works on, as every worker does whose command was killed.
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     channel = socket.socket(fileno=int(argv[0]))
     module = importlib.import_module(argv[1])
     if hasattr(module, "prepare"):
-        module.prepare()
+        module.prepare(argv[2:])
     # What is imported is never freed: a collection in a copy would only write to memory that is shared.
     gc.collect()
     gc.freeze()

@@ -170,7 +170,7 @@ def run_one_by_one(sweep: Sweep) -> None:
     Goes on after a failure, stops at a signal.
     """
     sweep.start()
-    with prepared_workers() as prepared:
+    with prepared_workers({task.job.config.tracker.name.value for task in sweep.tasks}) as prepared:
         for task in sweep.tasks:
             sweep.announce(task)
             if sweep.skip_if_finished(task):
