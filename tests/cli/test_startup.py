@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from erulab import registry
-from erulab.config.compose import CONF
+from erulab.config.compose import CONF, prepare_command_line
 from erulab.config.help import choices_by_group
 from erulab.errors import EnvironmentFault
 from erulab.launching import machine
@@ -77,6 +77,7 @@ def test_help_names_groups_choices_and_examples() -> None:
 
 def test_help_lists_what_hydra_would_list() -> None:
     """Hydra reads and searches where the help lists names of files."""
+    prepare_command_line([])  # Hydra looks for plugins once in a process
     found = choices_by_group()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
