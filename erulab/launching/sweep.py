@@ -24,6 +24,7 @@ from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.launching.machine import GPU
+from erulab.launching.prepared import prepared_workers
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir, make_private
@@ -179,25 +180,29 @@ class Sweep:
 
 
 def run_one_by_one(sweep: Sweep) -> None:
-    """Runs a sweep's tasks one by one, each in workers of its own. Goes on after a failure, stops at a signal."""
+    """Runs a sweep's tasks one by one, in workers that share their imports where they can.
+
+    Goes on after a failure, stops at a signal.
+    """
     sweep.start()
-    for task in sweep.tasks:
-        sweep.announce(task)
-        if sweep.skip_if_finished(task):
-            continue
-        started = time.monotonic()
-        try:
-            with machine_faults_named(task.job.rundir.path):
-                ended = run_job(task.job)
-        except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
-            print(redacted_text(str(error)), flush=True)
-            task.code, stopped = error.code, False
-        else:
-            task.code, stopped = ended.code, ended.stopped
-        task.seconds = time.monotonic() - started
-        sweep.write()
-        if stopped:
-            break
+    with prepared_workers({task.job.config.tracker.name.value for task in sweep.tasks}) as prepared:
+        for task in sweep.tasks:
+            sweep.announce(task)
+            if sweep.skip_if_finished(task):
+                continue
+            started = time.monotonic()
+            try:
+                with machine_faults_named(task.job.rundir.path):
+                    ended = run_job(task.job, prepared.start)
+            except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
+                print(redacted_text(str(error)), flush=True)
+                task.code, stopped = error.code, False
+            else:
+                task.code, stopped = ended.code, ended.stopped
+            task.seconds = time.monotonic() - started
+            sweep.write()
+            if stopped:
+                break
     sweep.compare()
 
 
