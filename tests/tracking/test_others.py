@@ -78,6 +78,7 @@ def test_a_tracker_that_cannot_write_gets_one_warning(finished: Finished, caplog
 def test_mlflow_finds_its_run_again(finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts into the current folder
     rundir, settings = finished("method=npo", "tracker=mlflow", "tracker.project=lab")
     for step in range(2):
         log = tracked(rundir, settings)
