@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,10 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab.config.compose import config_to_dict
 from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
+from erulab.launching.dry_run import is_dry_run, show_dry_run
 from erulab.launching.folder_key import folder_key, short_hash
+from erulab.launching.job import plan_job
 from erulab.options import Facts, RunConfig, Stage
 from erulab.registry import GROUPS
 from erulab.rundir import InUse, RunDir, make_private
+from erulab.tracking.checks import check_tracked_sweep
 from erulab.tuning.objective import objective_values, read_trial_run
 from erulab.tuning.options import Goal, TuningOptions
 from erulab.tuning.result import FinishedSearch
@@ -58,12 +62,16 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
     config = compose(fixed)
     _check_trials(config)
     space = _whole_space(options, fixed, searched, config)
+    if is_dry_run():
+        print(f"search: {options.trials} trials of {', '.join(space)}; each chooses values for these", flush=True)
+        return show_dry_run([plan_job(config)], ["a run with the values that the search begins from:"])
+    check_tracked_sweep([config] * options.trials)
     key = short_hash([folder_key(config), _plain_space(space), _what_counts(options)])
     rundir = RunDir(Path(config.output) / "tuning" / key)
     rundir.make()
     if config.artifacts.private:
         make_private(rundir.path)
-    if config.tracker.group is None:
+    if config.tracker.group is None and not os.environ.get("WANDB_RUN_GROUP"):
         fixed = [*fixed, f"tracker.group=tune-{key}"]
     goals = 2 if options.goal is Goal.pareto else 1
     search = Search(rundir.path, "trials", space, options.sampler, options.seed, goals)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from erulab.config.compose import CONF, compose_config, config_to_dict, load_config
+from erulab.launching.job import Job
 from erulab.options import Facts
 from erulab.registry import OWN_CONF
 from erulab.rundir import InUse, RunDir
@@ -116,6 +117,26 @@ def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatc
     space = {"trainer.lr": {"factor": 10}}
     assert run_search.run_search({"space": space, "trials": 1}, ["tune=ga"], compose_config, Launcher()) == 0
     assert codes == [4, 4, 0]
+
+
+def test_a_dry_run_starts_no_trial(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Job] = []
+    monkeypatch.setattr(run_search, "show_dry_run", lambda jobs, titles: shown.extend(jobs) or 0)
+    answer = command("--dry-run", *TYPED)
+    assert answer.code == 0 and "20 trials of trainer.lr" in answer.out, answer.err
+    assert ran() == 0 and not (here / "outputs").exists()
+    (job,) = shown
+    assert job.config.method.beta == 0.2 and job.config.evaluation.facts is Facts.validation
+
+
+def test_trials_are_no_single_wandb_run(
+    command: Callable[..., Answer], ran: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "one")
+    answer = command("-m", "tune=npo")
+    assert answer.code == 2 and "unset WANDB_RUN_ID" in answer.err and ran() == 0
 
 
 def test_two_goals_show_a_front(command: Callable[..., Answer], ran: Callable[[], int], here: Path) -> None:
