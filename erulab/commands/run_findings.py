@@ -12,6 +12,7 @@ from erulab import registry
 from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
+from erulab.commands.arguments import OUTPUTS
 from erulab.commands.findings import Finding, missing, note, ok
 from erulab.commands.machine_findings import folder_finding
 from erulab.config.compose import compose_config, config_to_dict
@@ -46,7 +47,10 @@ def run_findings(overrides: Sequence[str], *, hub_answers: bool) -> list[Finding
         config = compose_config(overrides)
     except USER_ERRORS as error:
         raise error if isinstance(error, ErulabError) else ConfigError(error_line(error)) from None
-    found = [folder_finding(f"disk for {key}", Path(getattr(config, key)), key) for key in ("output", "cache")]
+    folders = {key: getattr(config, key) for key in ("output", "cache")}
+    # The usual folder is among the findings about the machine.
+    named = {key: Path(folder) for key, folder in folders.items() if folder != OUTPUTS}
+    found = [folder_finding(f"disk for {key}", folder, key) for key, folder in named.items()]
     return [*found, *_checks(config), *_files(config, hub_answers)]
 
 
