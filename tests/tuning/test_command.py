@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def test_a_search_writes_settings_that_can_be_typed(
     assert answer.code == 0, answer.err
     trials = result(here)["trials"]
     assert ran() == 1 + 6 and len(trials) == 6
+    assert answer.out.count("dataset    fictitious") == 1  # what all trials have in common is said once
     assert not (here / "outputs" / "sweeps").exists()
     rates = [float(trial["typed"][0].removeprefix("trainer.lr=")) for trial in trials]
     for trial, rate in zip(trials, rates, strict=True):
@@ -102,6 +104,9 @@ def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatc
     codes: list[int] = []
 
     class Launcher:
+        def shared_workers(self, trackers: Any) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
+
         def slots(self) -> int:
             return 1
 
