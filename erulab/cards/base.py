@@ -17,7 +17,7 @@ _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 # A path from the root or the home folder, up to its last name.
 _FOLDERS = re.compile(r"(?<![\w.:/~-])~?(?:/[^/'\",\]}]+)*/(?=[^/\s'\",\]}])")
 # Options that say where a run is kept; no figure depends on them.
-_PLACES = ("output", "cache", "hydra.run.dir", "hydra.sweep.dir", "tracker", "tracker.project", "tracker.group")
+_PLACES = ("output", "cache", "hydra.run.dir", "hydra.sweep.dir", "tracker")
 
 
 def hub_id(source: object) -> str | None:
@@ -87,4 +87,10 @@ def shared_command(command: str) -> str:
         words = shlex.split(command)
     except ValueError:
         return without_folders(command)
-    return shlex.join(without_folders([word for word in words if word.partition("=")[0].lstrip("+") not in _PLACES]))
+    return shlex.join(without_folders([word for word in words if not _says_where(word)]))
+
+
+def _says_where(word: str) -> bool:
+    """Tells whether an override says where a run is kept or tracked, and by whom."""
+    key = word.partition("=")[0].lstrip("+")
+    return key in _PLACES or key.startswith("tracker.")

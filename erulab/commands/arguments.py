@@ -23,9 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 def new_parser(name: str, description: str) -> Parser:
     """Returns the parser of `erulab NAME`."""
-    return Parser(
-        prog=f"python -m erulab {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return Parser(prog=f"python -m erulab {name}", description=description)
 
 
 def ended_with_line(command: Callable[[], int]) -> int:

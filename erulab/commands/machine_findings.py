@@ -5,7 +5,7 @@ Loads neither torch nor any other large package, so that it answers at once and 
 
 from __future__ import annotations
 
-import netrc
+import http.client
 import os
 import platform
 import sys
@@ -29,6 +29,7 @@ from erulab.faults import free_bytes
 from erulab.launching import machine
 from erulab.launching.engine_choice import find_compilers, lacking_to_compile
 from erulab.reporting.numbers import size
+from erulab.tracking.wandb_login import has_wandb_key, wandb_host
 
 LEAST_PYTHON = (3, 11)
 LITTLE_DISK = 2e9  # bytes: a quickstart writes less, a model of a billion weights more
@@ -168,7 +169,7 @@ def find_hub() -> Finding:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_SECONDS).close()
     except urllib.error.HTTPError:
         pass  # it answers
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "reason", error)
         return note(
             "hub",
@@ -189,15 +190,7 @@ def _wandb() -> Finding:
     mode = os.environ.get("WANDB_MODE", "")
     if mode in WANDB_OFF:
         return ok("wandb", f"WANDB_MODE={mode}")
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    if os.environ.get("WANDB_API_KEY") or _has_netrc_entry(host):
+    host = wandb_host()
+    if has_wandb_key():
         return ok("wandb", f"a key for {host} is set: runs are tracked online")
     return note("wandb", f"no key for {host}: runs are recorded offline", "wandb login, or tracker=none for no record")
-
-
-def _has_netrc_entry(host: str) -> bool:
-    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    try:
-        return file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

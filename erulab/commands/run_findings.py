@@ -12,17 +12,20 @@ from erulab import registry
 from erulab.attacks.relearn import RelearnOptions
 from erulab.attacks.relearn_rows import check_texts_file
 from erulab.attacks.sequence import every_options
+from erulab.commands.arguments import OUTPUTS
 from erulab.commands.findings import Finding, missing, note, ok
 from erulab.commands.machine_findings import folder_finding
 from erulab.config.compose import compose_config, config_to_dict
 from erulab.config.judge_rules import check_judge_of_job
 from erulab.config.messages import USER_ERRORS, error_line
-from erulab.errors import ConfigError, ErulabError
+from erulab.config.rules import JOB_CHECKS, check_named_files
+from erulab.errors import ConfigError, EnvironmentFault, ErulabError
 from erulab.hub import is_hub_id
 from erulab.launching import engine_choice, generator_choice, machine
 from erulab.options import RunConfig
 from erulab.reporting.numbers import size
 from erulab.reporting.settings import flat_settings
+from erulab.tracking.checks import check_tracker
 
 # Keys whose values name files or hub repositories.
 WEIGHTS = ("path", "target", "oracle", "unlearned", "tokenizer")
@@ -44,15 +47,22 @@ def run_findings(overrides: Sequence[str], *, hub_answers: bool) -> list[Finding
         config = compose_config(overrides)
     except USER_ERRORS as error:
         raise error if isinstance(error, ErulabError) else ConfigError(error_line(error)) from None
-    found = [folder_finding(f"disk for {key}", Path(getattr(config, key)), key) for key in ("output", "cache")]
+    folders = {key: getattr(config, key) for key in ("output", "cache")}
+    # The usual folder is among the findings about the machine.
+    named = {key: Path(folder) for key, folder in folders.items() if folder != OUTPUTS}
+    found = [folder_finding(f"disk for {key}", folder, key) for key, folder in named.items()]
     return [*found, *_checks(config), *_files(config, hub_answers)]
 
 
 def _checks(config: RunConfig) -> Iterator[Finding]:
     """Yields the outcome of each check that `erulab run` makes before a worker starts."""
-    gpus = machine.gpus()
+    try:
+        gpus = machine.gpus()
+    except EnvironmentFault:  # what is wrong with them stands among the findings about the machine
+        gpus = []
     settled = dataclasses.replace(config, engine=engine_choice.choose_engine(config.engine, len(gpus)))
     engine = settled.engine
+    yield _outcome("settings", lambda: _check_settings(settled), "they go together")
     yield _outcome(
         f"engine={engine.name.value}",
         lambda: engine_choice.check_machine(settled, gpus),
@@ -67,8 +77,16 @@ def _checks(config: RunConfig) -> Iterator[Finding]:
     for options in every_options(config.attack):
         if isinstance(options, RelearnOptions) and options.texts is not None:
             yield _outcome("attack=relearn", functools.partial(check_texts_file, options.texts), "its texts are there")
+    yield _outcome(f"tracker={config.tracker.name.value}", lambda: check_tracker(config), "it can be used")
     if config.evaluation.judge.is_named:
         yield _outcome("judge", lambda: check_judge_of_job(settled), "it can be asked")
+
+
+def _check_settings(config: RunConfig) -> None:
+    """Runs the checks on a config with a definite engine that have no finding of their own."""
+    for check in JOB_CHECKS:
+        if check not in (check_named_files, check_judge_of_job):
+            check(config)
 
 
 def _outcome(what: str, check: Callable[[], Any], fine: str) -> Finding:

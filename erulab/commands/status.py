@@ -37,13 +37,10 @@ SWEEP = record(
     {
         "command": shapes.text,
         "jobs": list_of(
+            # A study keeps no outcomes: those of the run folders count.
             record(
-                {
-                    "folder": shapes.text,
-                    "overrides": list_of(shapes.text),
-                    "code": shapes.figure,
-                    "seconds": shapes.figure,
-                }
+                {"folder": shapes.text, "overrides": list_of(shapes.text)},
+                {"code": shapes.figure, "seconds": shapes.figure},
             )
         ),
     }
@@ -184,10 +181,10 @@ def run_status(folder: Path, now: datetime) -> dict[str, Any]:
 
 def _job_status(job: dict[str, Any], sweep: Path) -> JobStatus:
     folder = job_folder(Path(job["folder"]), sweep)
-    overrides = tuple(job["overrides"])
-    of_code = None if job["code"] is None else State.stopped if job["code"] == Interrupted.code else State.failed
+    overrides, code, seconds = tuple(job["overrides"]), job.get("code"), job.get("seconds")
+    of_code = None if code is None else State.stopped if code == Interrupted.code else State.failed
     if not RunDir(folder).run_yaml.is_file():  # a job that could not even start has a code, but no folder
-        return JobStatus(overrides, folder, of_code, job["seconds"], None)
+        return JobStatus(overrides, folder, of_code, seconds, None)
     run = load_figures(folder)
     state = state_of(run)
     if state is State.lost and of_code is not None:  # it ended before its workers could say so
@@ -195,7 +192,7 @@ def _job_status(job: dict[str, Any], sweep: Path) -> JobStatus:
     said = str(run.ended.get("message", ""))
     if state is State.running and run.missing:
         said = _stage_in_words(run)
-    return JobStatus(overrides, folder, state, job["seconds"], started_at(run), said)
+    return JobStatus(overrides, folder, state, seconds, started_at(run), said)
 
 
 def _stage_in_words(run: RunResult) -> str:

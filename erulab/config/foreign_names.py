@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 from erulab.config.other_names import letters_of, override_for, same_experiment, same_model, same_trainer
@@ -11,6 +12,8 @@ from erulab.options import RunConfig, TrainerOptions
 from erulab.registry import GROUPS, conf_folders
 
 OTHER_KEYS = ("experiment", "sweep", "tune", "hydra")
+NAME = re.compile(r"[\w./-]+")  # of a choice, alone or in lists and sweeps
+OTHER_SIGNS = re.compile(r"[^\w./\-\[\],\s]")
 # Parts of open-unlearning's config below keys that exist here too.
 FOREIGN_PARTS = (
     "trainer.args.",
@@ -49,9 +52,11 @@ def _is_trainer_argument(group: str, name: str) -> bool:
 
 def _check_choice(group: str, value: str) -> None:
     """Raises ConfigError where a choice is known here by another name; unknown ones are left to the composition."""
-    names = value.strip("[]").split(",")
+    if OTHER_SIGNS.search(value):  # quotes, or a sweep such as choice(a,b): left to Hydra's grammar
+        return
+    names = NAME.findall(value)
     known = _choices(group)
-    if not known or all(name in known or not name for name in names):
+    if not known or all(name in known for name in names):
         return
     here = [f"{group}={name}" if name in known else _same_choice(group, name, known) for name in names]
     found = [one for one in here if one is not None]
@@ -63,8 +68,10 @@ def _check_choice(group: str, value: str) -> None:
         said = f"{group}={value} is unknown"
     first = found[0].partition("=")[0]
     together = all(one.startswith(f"{first}=") and " " not in one for one in found)
-    several = f"{first}={','.join(one.partition('=')[2] for one in found)}" if together else found[0]
-    raise ConfigError(f"{said}; type {several.replace('=', '=[', 1) + ']' if value.startswith('[') else several}")
+    if together:  # with the brackets and commas that were typed
+        here_by_name = {name: one.partition("=")[2] for name, one in zip(names, found, strict=True)}
+        raise ConfigError(f"{said}; type {first}={NAME.sub(lambda name: here_by_name[name[0]], value)}")
+    raise ConfigError(f"{said}; type {found[0]}")
 
 
 def _same_choice(group: str, name: str, known: list[str]) -> str | None:

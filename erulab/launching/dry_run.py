@@ -57,5 +57,4 @@ def show_dry_run(jobs: Sequence[Job], titles: Sequence[str]) -> int:
             folder = Path(scratch) / str(number)
             save_config(job.config, RunDir(folder).run_yaml)
             arguments += [str(folder), str(job.rundir.path), "finished" if is_finished(job) else "", title]
-        # Nothing here is trained, so that the machine is not even asked for a GPU's memory beyond its size.
         return subprocess.run([sys.executable, "-m", WORKER, *arguments], env=dict(os.environ)).returncode

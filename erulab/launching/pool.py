@@ -111,7 +111,7 @@ def _start_task(sweep: Sweep, task: Task, slot: Slot, slots: int) -> Running:
     task.gpus = slot.devices
     if slot.gpus:
         variables["CUDA_VISIBLE_DEVICES"] = slot.devices
-    log = sweep.folder / f"job{task.number}.log"
+    log = sweep.log_file(task)
     sweep.announce(task, f" starts{' on GPU ' * bool(slot.gpus)}{slot.devices}")
     return Running(task, slot, Child(task.command, log, variables), log, time.monotonic())
 

@@ -5,6 +5,7 @@ Here jobs run one by one; pool.py runs many at once, and launch/hydra_plugins/ s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -24,7 +25,7 @@ from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.launching.machine import GPU
-from erulab.launching.prepared import prepared_workers
+from erulab.launching.prepared import PreparedWorkers, prepared_workers
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir, make_private
@@ -145,6 +146,10 @@ class Sweep:
         """Prints one line: which job, what happens to it, and the overrides that distinguish it."""
         print(f"job {task.number} of {len(self.tasks)}{what}: {self.own_overrides(task)}", flush=True)
 
+    def log_file(self, task: Task) -> Path:
+        """Returns the file for the output of a job that runs beside others."""
+        return self.folder / f"job{task.number}.log"
+
     def own_overrides(self, task: Task) -> str:
         """Returns the overrides of a task that not all tasks have, without secrets; all of a task that is alone."""
         common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
@@ -179,13 +184,17 @@ class Sweep:
             print(f"to upload all: {line}", flush=True)
 
 
-def run_one_by_one(sweep: Sweep) -> None:
+def run_one_by_one(sweep: Sweep, prepared: PreparedWorkers | None = None) -> None:
     """Runs a sweep's tasks one by one, in workers that share their imports where they can.
 
     Goes on after a failure, stops at a signal.
+
+    Args:
+        prepared: workers that share their imports with those of other sweeps; None: only this sweep's share theirs.
     """
     sweep.start()
-    with prepared_workers({task.job.config.tracker.name.value for task in sweep.tasks}) as prepared:
+    trackers = {task.job.config.tracker.name.value for task in sweep.tasks}
+    with contextlib.nullcontext(prepared) if prepared is not None else prepared_workers(trackers) as shared:
         for task in sweep.tasks:
             sweep.announce(task)
             if sweep.skip_if_finished(task):
@@ -193,7 +202,7 @@ def run_one_by_one(sweep: Sweep) -> None:
             started = time.monotonic()
             try:
                 with machine_faults_named(task.job.rundir.path):
-                    ended = run_job(task.job, prepared.start)
+                    ended = run_job(task.job, shared.start)
             except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
                 print(redacted_text(str(error)), flush=True)
                 task.code, stopped = error.code, False

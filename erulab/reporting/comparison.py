@@ -13,6 +13,7 @@ from markupsafe import Markup
 from erulab.reporting import plots
 from erulab.reporting.arm_summary import arm_summaries, design_sentence, finding_sentence, is_measurable
 from erulab.reporting.arms import KEPT, arm_tables
+from erulab.reporting.best import best_places
 from erulab.reporting.captions import CAPTIONS
 from erulab.reporting.jobs import SweepProgress
 from erulab.reporting.load import RunResult
@@ -27,6 +28,7 @@ BOLD = (
     "Bold: closest to 0 (knowledge left) or highest (utility kept) in its column, whether or not the intervals "
     "separate it from the next. Weaker colour: less than half of the utility is left; these are never bold."
 )
+KNOWLEDGE = (LEFT, "least knowledge left")  # how headings of knowledge left begin, before and after attacks
 ALWAYS = ("run", "arm", "verdict", LEFT, WORST, KEPT)  # columns that are shown even if all rows have the same
 
 
@@ -86,8 +88,7 @@ def _run_tables(runs: Sequence[RunResult], links: Sequence[str]) -> tuple[Table,
     others = [i for i in range(len(whole.headings)) if i not in judged]
     verdicts = whole.with_columns(judged)
     verdicts = replace(verdicts, rows=verdicts.rows[references:])
-    label = verdicts.headings.index("verdict")
-    collapsed = [row[label].text.startswith("COLLAPSED") for row in verdicts.rows]
+    collapsed = [judge_run(run).collapsed for run in runs]
     marked = _marked_table(verdicts, collapsed, [is_measurable(run) for run in runs])
     chunks = [others[i : i + WIDEST] for i in range(0, len(others), WIDEST)]
     named = [i for i, name in enumerate(whole.headings) if name in ("run", "method")]
@@ -108,17 +109,10 @@ def _marked_table(table: Table, collapsed: Sequence[bool], measurable: Sequence[
         measurable: whether each row's knowledge left means something.
     """
     rows = [list(row) for row in table.rows]
-    standing = [place for place, fallen in enumerate(collapsed) if not fallen]
     for column, heading in enumerate(table.headings):
-        # Knowledge left of a target that knows nothing is no figure to be best in.
-        able = standing if heading == KEPT else [place for place in standing if measurable[place]]
-        found = {place: value for place in able if (value := rows[place][column].value) is not None}
-        if len(found) < 2 or not (heading == KEPT or heading.startswith((LEFT, "least knowledge left"))):
-            continue
-        closest = max(found.values()) if heading == KEPT else min(found.values(), key=abs)
-        for place, value in found.items():
-            if value == closest:
-                rows[place][column] = replace(rows[place][column], best=True)
+        name = "utility_kept" if heading == KEPT else "knowledge_left" if heading.startswith(KNOWLEDGE) else ""
+        for place in best_places(name, [row[column].value for row in rows], collapsed, measurable):
+            rows[place][column] = replace(rows[place][column], best=True)
     fallen = frozenset(place for place, one in enumerate(collapsed) if one)
     marked = replace(table, rows=tuple(map(tuple, rows)), dimmed=fallen, notes=(BOLD, *table.notes))
     return marked.with_constant_columns_folded(ALWAYS)

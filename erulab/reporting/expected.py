@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from erulab.options import Stage
+from erulab.reporting.read_results import YAML
+from erulab.rundir import RunDir
 
 NEWEST = 20  # earlier runs that are looked at
 # What the time of a stage depends on, as dotted keys of run.yaml; weights do not, and so seeds and rates do not.
@@ -58,10 +60,10 @@ def expected_seconds(folder: Path) -> dict[Stage, float]:
 
 def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Returns the contents of a run's run.yaml and env.json; None if they cannot be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rundir = RunDir(folder)
     try:
-        config = yaml.load((folder / "run.yaml").read_text(encoding="utf-8"), loader)
-        machine = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+        config = yaml.load(rundir.run_yaml.read_text(encoding="utf-8"), YAML)
+        machine = json.loads(rundir.env_json.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return (config, machine) if isinstance(config, dict) and isinstance(machine, dict) else None

@@ -13,7 +13,7 @@ from erulab.reporting.read_results import read_json
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """A sweep's jobs by outcome, and the command that made it."""
+    """A sweep's jobs by outcome, and the command that made it. Overrides that amount to the same run are one job."""
 
     done: int
     stopped: int
@@ -57,7 +57,7 @@ def sweep_progress(folder: Path) -> SweepProgress | None:
     jobs = found["jobs"]
     if not all("code" in job for job in jobs):
         return None
-    codes = [job["code"] for job in jobs]
+    codes = list({job["folder"]: job["code"] for job in jobs}.values())
     known = {code: codes.count(code) for code in (0, Interrupted.code, None)}
     failed = len(codes) - sum(known.values())
     command = redacted_text(str(found.get("command") or ""))

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from erulab.config.compose import compose_config, config_to_dict
-from erulab.errors import ErulabError
+from erulab.config.messages import USER_ERRORS
 from erulab.methods.base import StandIn
 from erulab.options import NOT_IN_PRODUCT, RunConfig
 from erulab.redaction import redacted_text
@@ -70,7 +70,7 @@ def _usual_config(config: RunConfig) -> dict[str, Any]:
     path = config_to_dict(config)["model"].get("path")
     model = [f"model={config.model.name}", f"model.path={path}"] if path else []
     for overrides in ([*method, *model], method):
-        with contextlib.suppress(ErulabError):
+        with contextlib.suppress(*USER_ERRORS):
             return config_to_dict(compose_config(overrides))
     return {}
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import netrc
 import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import yaml
 
@@ -26,6 +24,7 @@ from erulab.rundir import RunDir
 from erulab.tracking import naming
 from erulab.tracking.config_sent import sent_config
 from erulab.tracking.figures import Results
+from erulab.tracking.wandb_login import has_wandb_key
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class WandbService:
         if os.environ.get("WANDB_MODE") == "":  # wandb would refuse it
             del os.environ["WANDB_MODE"]
         identity = _named_id() or known or new_id(self._rundir)
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
         described = self._described(identity)
         try:
             self._start(mode, described)
@@ -219,21 +218,6 @@ def _release() -> None:
         wandb.teardown()
     except Exception as error:
         log.info("wandb: %s", error)
-
-
-def _has_key() -> bool:
-    """Returns whether wandb could log in without asking."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    files = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            if file.is_file() and netrc.netrc(str(file)).authenticators(host):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
 
 
 def _wandb_table(rows: Any) -> Any:

@@ -23,6 +23,7 @@ from erulab.tuning.options import Goal, TuningOptions
 from erulab.tuning.search import SAME, TYPED, Search
 from erulab.typed import to_plain
 
+MEASURABLE = "measurable"  # attribute of a trial: whether its target knows enough for knowledge left to mean something
 # Keys that are typed with the best settings again, because a file of settings is no place for them.
 TYPED_AGAIN = ("output", "cache", "plugins", "tracker", "engine")
 STATES = {TrialState.COMPLETE: "", TrialState.FAIL: "no figures", TrialState.RUNNING: "not finished"}
@@ -59,6 +60,11 @@ class FinishedSearch:
             )
         typed: list[str] = best.user_attrs[TYPED]
         name = self._write_experiment([*self.fixed, *typed])
+        if best.user_attrs.get(MEASURABLE) is False:
+            print(
+                "not measurable: the target does not know the facts, so knowledge left is noise and chose nothing; "
+                "learn it longer (target.epochs=), or name a model that knows them (model.target=)"
+            )
         again = [one for one in self.fixed if one.partition("=")[0].partition(".")[0] in TYPED_AGAIN]
         again = [one for one in again if not one.startswith("tracker.group=tune-")]
         command = ["--config-dir", str(self.rundir.path / "conf"), f"experiment={name}", *again]

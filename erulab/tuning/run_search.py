@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,14 +13,20 @@ from typing import Any, Protocol
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab.config.compose import config_to_dict
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
+from erulab.launching.dry_run import is_dry_run, show_dry_run
 from erulab.launching.folder_key import folder_key, short_hash
+from erulab.launching.job import plan_job
 from erulab.options import Facts, RunConfig, Stage
 from erulab.registry import GROUPS
+from erulab.reporting import Outcome
+from erulab.reporting.verdict import judge
 from erulab.rundir import InUse, RunDir, make_private
+from erulab.tracking.checks import check_tracked_sweep
 from erulab.tuning.objective import objective_values, read_trial_run
 from erulab.tuning.options import Goal, TuningOptions
-from erulab.tuning.result import FinishedSearch
+from erulab.tuning.result import MEASURABLE, FinishedSearch
 from erulab.tuning.search import Search, Taken
 from erulab.tuning.space import Space, read_space, typed_entry
 from erulab.typed import fill, to_plain
@@ -39,6 +47,8 @@ class Launcher(Protocol):
         self, overrides: Sequence[Sequence[str]], titles: Sequence[str], folder: str
     ) -> list[tuple[int | None, Path]]: ...
 
+    def shared_workers(self, trackers: Iterable[str]) -> AbstractContextManager[None]: ...
+
     def slots(self) -> int: ...
 
 
@@ -58,17 +68,23 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
     config = compose(fixed)
     _check_trials(config)
     space = _whole_space(options, fixed, searched, config)
+    if is_dry_run():
+        print(f"search: {options.trials} trials of {', '.join(space)}; each chooses values for these", flush=True)
+        return show_dry_run([plan_job(config)], ["a run with the values that the search begins from:"])
+    check_tracked_sweep([config] * options.trials)
     key = short_hash([folder_key(config), _plain_space(space), _what_counts(options)])
     rundir = RunDir(Path(config.output) / "tuning" / key)
     rundir.make()
     if config.artifacts.private:
         make_private(rundir.path)
-    if config.tracker.group is None:
+    if config.tracker.group is None and not os.environ.get("WANDB_RUN_GROUP"):
         fixed = [*fixed, f"tracker.group=tune-{key}"]
     goals = 2 if options.goal is Goal.pareto else 1
     search = Search(rundir.path, "trials", space, options.sampler, options.seed, goals)
-    print(f"search: {options.trials} trials of {', '.join(space)}; folder: {rundir.path}", flush=True)
-    _run_trials(search, options, fixed, launcher)
+    print(*settings_lines([config], rundir.path), sep="\n")
+    print(f"search: {options.trials} trials of {', '.join(space)}", flush=True)
+    with launcher.shared_workers([config.tracker.name.value]):
+        _run_trials(search, options, fixed, launcher)
     return FinishedSearch(search, options, rundir, fixed, compose).show()
 
 
@@ -107,7 +123,10 @@ def _record(search: Search, options: TuningOptions, taken: Taken, code: int | No
     scores = rundir.read_json(rundir.scores_json) if code == 0 else None
     run = read_trial_run(scores, options.utility, f"{OPTIONS}.utility")
     values = objective_values(run, options)
-    search.tell(taken, values, {"knowledge_left": run.knowledge, "utility_kept": run.kept, "folder": str(folder)})
+    notes = {"knowledge_left": run.knowledge, "utility_kept": run.kept, "folder": str(folder)}
+    if scores is not None:
+        notes[MEASURABLE] = judge(scores, []).forgetting.outcome is not Outcome.unmeasurable
+    search.tell(taken, values, notes)
     shown = "no figures"
     if values is not None and run.knowledge is not None and run.kept is not None:
         shown = f"knowledge left {run.knowledge:.3f}, utility kept {run.kept:.3f}"

@@ -35,12 +35,19 @@ class TrialSweep(Sweep):
         """Each trial's exit code, None if a signal kept it from starting, and its run folder."""
         return [(task.code, task.job.rundir.path) for _, task in self._jobs]
 
+    def start(self) -> None:
+        """Prints nothing: the search has shown what its trials have in common."""
+
     def write(self) -> None:
         """Writes nothing: the search has a journal."""
 
     def announce(self, task: Task, what: str = "") -> None:
         """Prints which trial begins, with its settings."""
         print(f"{redacted_text(self._titles[' '.join(task.overrides)])}{what}", flush=True)
+
+    def log_file(self, task: Task) -> Path:
+        """Returns a file by the name of the run folder: trials of other batches and terminals have the same numbers."""
+        return self.folder / f"{task.job.rundir.path.name}.log"
 
     def show(self) -> None:
         """Prints nothing: the search shows all trials at its end."""

@@ -56,6 +56,7 @@ TYPED = {
     "method=sim_npo": "method=simnpo",
     "attack=Relearn": "attack=relearn",
     "attack=[Relearn,quantize]": "attack=[relearn,quantize]",
+    "attack=[Relearn],[quantize]": "attack=[relearn],[quantize]",
     "model=Llama-3.2-1B-Instruct": "model=llama32_1b_instruct",
     "model=meta-llama/Llama-3.2-1B-Instruct": "model=llama32_1b_instruct",
     "model=Llama-2-7b-chat-hf": "model=llama2_7b_chat",

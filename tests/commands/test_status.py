@@ -81,6 +81,12 @@ def test_what_to_type(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureF
     assert text.rstrip().endswith(COMMAND)
 
 
+def test_a_study_keeps_no_outcomes(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = [{"overrides": ["method=npo"], "folder": str(make_run("a"))}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": COMMAND, "jobs": rows}))
+    assert status.sweep_status(tmp_path, NOW)["states"] == {"done": 1}
+
+
 def test_a_job_folder_that_was_moved_is_found(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_sweep(make_run, tmp_path, [("a", 0, 10.0)])
     moved = tmp_path.with_name(f"{tmp_path.name}-moved")

@@ -15,8 +15,8 @@ from scipy import stats
 from erulab import report
 from erulab.errors import ConfigError
 from erulab.reporting import arm_tables, load_runs
+from erulab.reporting.best import best_places
 from erulab.reporting.frames import FRAMES, data_file, filtered, pandas_frame
-from erulab.reporting.frames.best import best_places
 from erulab.reporting.frames.frame import Frame, make_column
 from tests.reporting.conftest import MakeRun
 from tests.reporting.test_arms import K, folders
@@ -174,8 +174,10 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_best_is_nearest_to_the_oracle_and_has_not_collapsed() -> None:
-    assert best_places("knowledge_left", [0.3, -0.1, 0.0, None], [False, False, True, False]) == {1}
-    assert best_places("attack/worst/knowledge_left", [0.104, 0.1, 0.2], [False] * 3) == {0, 1}
-    assert best_places("utility_kept", [0.9, 0.97, 0.4], [False, False, True]) == {1}
-    assert best_places("forget/choice", [0.1, 0.2], [False] * 2) == set()  # the oracle's is best, wherever it is
-    assert best_places("retain/choice", [0.9, 0.9], [False] * 2) == set()
+    none, known = [False] * 4, [True] * 4
+    assert best_places("knowledge_left", [0.3, -0.1, 0.0, None], [False, False, True, False], known) == {1}
+    assert best_places("knowledge_left", [0.3, -0.1, 0.0, 0.2], none, [True, True, False, True]) == {1}
+    assert best_places("attack/worst/knowledge_left", [0.104, 0.1, 0.2], none, known) == {0, 1}
+    assert best_places("utility_kept", [0.9, 0.97, 1.4], [False, False, True], [False] * 3) == {1}
+    assert best_places("forget/choice", [0.1, 0.2], none, known) == set()  # the oracle's is best, wherever it is
+    assert best_places("retain/choice", [0.9, 0.9], none, known) == set()

@@ -16,6 +16,8 @@ from scipy import stats
 
 from erulab.reporting import compare, load_run, load_runs
 from erulab.reporting.arm_summary import arm_summaries, design_sentence, finding_sentence
+from erulab.reporting.frames import FRAMES
+from erulab.reporting.frames.latex import latex_table
 from erulab.reporting.page import html_page
 from erulab.reporting.plots.style import NARROW, WIDE, styled
 from erulab.reporting.plots.svg import render_svg
@@ -85,7 +87,8 @@ def test_samples_in_which_all_models_agree_are_folded(make_run: MakeRun) -> None
 def test_a_sweep_says_how_far_it_is(make_run: MakeRun, tmp_path: Path, codes: list[int | None], words: str) -> None:
     run = make_run()
     command = f"python -m erulab.run -m seed=0,1 {NASTY}"
-    jobs = [{"overrides": [], "folder": str(run), "code": code} for code in codes]
+    jobs = [{"overrides": [], "folder": f"{run}-{number}", "code": code} for number, code in enumerate(codes)]
+    jobs.append({**jobs[-1], "overrides": ["seed=0"]})  # another spelling of the last job, which is no further one
     (tmp_path / "sweep.json").write_text(json.dumps({"key": "k", "command": command, "jobs": jobs}))
     for format in ("text", "md", "html"):
         shown = compare([run], format, sweep=tmp_path)
@@ -150,10 +153,15 @@ def test_with_more_arms_than_colours_the_method_has_them(make_run: MakeRun) -> N
 def test_knowledge_of_a_target_that_knows_nothing_is_not_best(make_run: MakeRun) -> None:
     scores = copy.deepcopy(SCORES)
     scores["unlearned"]["knowledge_left_note"] = "the target knows hardly more than the oracle"
-    made = [make_run(f"run-{seed}", config={"method.name": f"m{seed}"}, scores=scores) for seed in range(2)]
+    made = []
+    for method, kept in (("npo", 0.97), ("gd", 0.93)):
+        scores["unlearned"]["utility_kept"] = kept
+        scores["unlearned"]["knowledge_left"] = kept  # the one nearer to 0 would be best
+        made.append(make_run(method, config={"method.name": method}, scores=scores))
     html = compare(made, "html")
     assert "No run measures both knowledge left and utility" in html and "<figure" not in html
-    assert re.findall(r"<strong>([^<]*)</strong>", html) == ["0.97", "0.97"]  # utility only
+    assert re.findall(r"<strong>([^<]*)</strong>", html) == ["0.97"]  # utility only
+    assert r"\bfseries 0.93" not in latex_table(FRAMES["arms"](load_runs(made)), "booktabs")
 
 
 def test_columns_that_say_nothing_are_folded() -> None:

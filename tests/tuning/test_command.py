@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from erulab.config.compose import CONF, compose_config, config_to_dict, load_config
+from erulab.launching.job import Job
 from erulab.options import Facts
 from erulab.registry import OWN_CONF
 from erulab.rundir import InUse, RunDir
@@ -65,6 +67,7 @@ def test_a_search_writes_settings_that_can_be_typed(
     assert answer.code == 0, answer.err
     trials = result(here)["trials"]
     assert ran() == 1 + 6 and len(trials) == 6
+    assert answer.out.count("dataset    fictitious") == 1  # what all trials have in common is said once
     assert not (here / "outputs" / "sweeps").exists()
     rates = [float(trial["typed"][0].removeprefix("trainer.lr=")) for trial in trials]
     for trial, rate in zip(trials, rates, strict=True):
@@ -101,6 +104,9 @@ def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatc
     codes: list[int] = []
 
     class Launcher:
+        def shared_workers(self, trackers: Any) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
+
         def slots(self) -> int:
             return 1
 
@@ -116,6 +122,26 @@ def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatc
     space = {"trainer.lr": {"factor": 10}}
     assert run_search.run_search({"space": space, "trials": 1}, ["tune=ga"], compose_config, Launcher()) == 0
     assert codes == [4, 4, 0]
+
+
+def test_a_dry_run_starts_no_trial(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Job] = []
+    monkeypatch.setattr(run_search, "show_dry_run", lambda jobs, titles: shown.extend(jobs) or 0)
+    answer = command("--dry-run", *TYPED)
+    assert answer.code == 0 and "20 trials of trainer.lr" in answer.out, answer.err
+    assert ran() == 0 and not (here / "outputs").exists()
+    (job,) = shown
+    assert job.config.method.beta == 0.2 and job.config.evaluation.facts is Facts.validation
+
+
+def test_trials_are_no_single_wandb_run(
+    command: Callable[..., Answer], ran: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "one")
+    answer = command("-m", "tune=npo")
+    assert answer.code == 2 and "unset WANDB_RUN_ID" in answer.err and ran() == 0
 
 
 def test_two_goals_show_a_front(command: Callable[..., Answer], ran: Callable[[], int], here: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erulab.reporting import escape
-from erulab.reporting.frames.best import best_places
+from erulab.reporting.best import best_places
 from erulab.reporting.frames.files import bounds_of, is_folded
 from erulab.reporting.frames.frame import Frame
+from erulab.reporting.frames.run_rows import MEASURABLE
 from erulab.reporting.numbers import number
 from erulab.reporting.utility import COLLAPSE
 
@@ -60,7 +61,7 @@ def _latex_column(frame: Frame, name: str, style: str) -> _LatexColumn:
         form = "l" if column.kind in (str, bool) else "r"
         return _LatexColumn(form, heading, [_name_cell(value) for value in column.values])
     values = [number(value) for value in column.values]
-    best = best_places(name, values, _collapsed(frame))
+    best = best_places(name, values, _collapsed(frame), _measurable(frame))
     powers = name == "forget_quality" or any(value is not None and abs(value) >= LARGE for value in values)
     figures = [_figure(value, style, bold=place in best, powers=powers) for place, value in enumerate(values)]
     intervals = [_interval(frame, name, place, powers=powers) for place in range(len(values))]
@@ -77,6 +78,12 @@ def _collapsed(frame: Frame) -> list[bool]:
         return [False] * len(frame)
     shares = [number(value) for value in frame.columns["utility_kept"].values]
     return [share is not None and share < COLLAPSE for share in shares]
+
+
+def _measurable(frame: Frame) -> list[bool]:
+    """Tells for each row whether its target knows enough for knowledge left to mean something."""
+    column = frame.columns.get(MEASURABLE)
+    return [value is not False for value in column.values] if column is not None else [True] * len(frame)
 
 
 def heading_of(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from erulab.evaluation.equivalence import Bounds
 from erulab.redaction import redacted_text
+from erulab.reporting.arm_summary import is_measurable
 from erulab.reporting.attack_rows import setting_words
 from erulab.reporting.frames.frame import Column, Frame, make_column
 from erulab.reporting.load import RunResult
@@ -18,6 +19,7 @@ from erulab.reporting.verdict import judge_run
 Row = dict[str, Any]
 LEFT, KEPT = "knowledge_left", "utility_kept"
 WORST = f"attack/worst/{LEFT}"
+MEASURABLE = "measurable"  # whether knowledge left means something; shown in no table
 NAMES = ("method", "reward", "adversary", "model", "dataset")  # config groups that have a column of their own
 DRAWN = ("seed", "dataset.world", "dataset.seed")  # settings in which the runs of an arm differ
 ENDS = ("_low", "_high")
@@ -42,6 +44,7 @@ def run_frame(runs: Sequence[RunResult]) -> Frame:
         **_columns(settings, texts=_keys(settings)),
         **_columns(verdicts, texts=_keys(verdicts)),
         **_columns(figures),
+        MEASURABLE: make_column(is_measurable(run) for run in runs),
     }
     known = [key for key in _keys(settings) if any(value is not None for value in columns[key].values)]
     of_settings = [key for key in known if key in differing or key in DRAWN]

@@ -3,10 +3,11 @@
 No `from __future__ import annotations` and no heavy import in this folder, because Hydra loads it on every start.
 """
 
+import contextlib
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -88,6 +89,14 @@ class SweepLauncher(Launcher):
         )
         self.run(sweep)
         return sweep.outcomes
+
+    def shared_workers(self, trackers: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        """Opens what the trials of a search share while the block runs; most launchers have nothing.
+
+        Args:
+            trackers: names of those that the trials use.
+        """
+        return contextlib.nullcontext()
 
     def slots(self) -> int:
         """Returns how many jobs run at once."""
