@@ -23,6 +23,7 @@ from erulab.rundir import RunDir
 from erulab.study import spec, work
 from erulab.study.figures_spec import FigureStudy
 from erulab.study.spec import Study
+from erulab.typed import to_plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,9 +97,16 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
             print(f"{' '.join(arm)}: no trial ended with a number, so it has no reported runs", flush=True)
             continue
         common = [*arm, *study.common.split(), *study.report.common.split(), *tuned[number]["best"], *options.overrides]
-        jobs[number] = [work.plan_run([*common, *one]) for one in spec.expand_sweep(study.report.runs)]
+        typed = [[*common, *one] for one in spec.expand_sweep(study.report.runs)]
+        jobs[number] = [work.plan_run(one) for one in typed]
         for job in work.run_jobs(jobs[number]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
+        if study.attacker is not None:
+            from erulab.study.attacker import attack_reported
+
+            for one, job in zip(typed, jobs[number], strict=True):
+                print(f"{' '.join(arm)}: attacking {job.rundir.path}", flush=True)
+                attack_reported(study.attacker, one, study.tuning.seed, rundir.path / "attacker")
     rows = [
         {"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
         for number, arm in enumerate(arms)
@@ -110,7 +118,7 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
     rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.typed_command(), "jobs": named})
-    rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
+    rundir.write_json(rundir.path / "study.json", {"study": to_plain(asdict(study)), "arms": rows})
     print(compare([rundir.path]), flush=True)
     rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
     rundir.write_text(rundir.report_html, compare([rundir.path], "html", at=rundir.path))
@@ -128,7 +136,12 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> str:
     common, tuning, report = study.common.split(), study.tuning, study.report
     point = spec.draw_trials(tuning, arm)[0]
     work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
-    reported = work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
+    typed = [*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]]
+    reported = work.plan_run(typed)
+    if study.attacker is not None:
+        from erulab.study.attacker_space import check_attacker
+
+        check_attacker(study.attacker, typed)
     return reported.config.output
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erulab.config.messages import error_line
 from erulab.errors import ConfigError
-from erulab.options import require
+from erulab.options import require, require_fraction, require_positive
 from erulab.study.choose import Bound, Match
 from erulab.study.figures_spec import FigureStudy
 from erulab.tuning.space import Range, Space
@@ -79,6 +79,22 @@ class Report:
 
 
 @dataclass
+class Attacker:
+    """The attack that is tuned on every reported model, with one budget for all: target, unlearned model and oracle."""
+
+    attack: str = "attack=relearn"  # overrides that choose one attack and its fixed options
+    # key of the attack -> {low: , high: , log: true}, {factor: 10} (of its own value, both ways) or a list of choices
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = 16  # settings that are tried on each model
+    kept: float = 0.8  # share of its own utility that a model keeps after a setting that counts
+
+    def __post_init__(self) -> None:
+        require(bool(self.space), "attacker.space", "a key of the attack or more", self.space)
+        require_positive("attacker.trials", self.trials)
+        require_fraction("attacker.kept", self.kept)
+
+
+@dataclass
 class Study:
     """The contents of a study's YAML file.
 
@@ -88,6 +104,7 @@ class Study:
     arms: list[str] = MISSING
     tuning: Tuning = field(default_factory=lambda: Tuning(space={"trainer.lr": [1e-5, 1e-3]}, rounds=[Round(1, "")]))
     report: Report = field(default_factory=Report)
+    attacker: Optional[Attacker] = None  # the attack that is tuned on the reported models; none by default
     common: str = ""
 
     def __post_init__(self) -> None:
