@@ -21,6 +21,7 @@ from erulab.launching.job import Job
 from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
+from erulab.study.choose import Match
 from erulab.study.figures_spec import FigureStudy
 from erulab.study.spec import Study
 from erulab.typed import to_plain
@@ -115,12 +116,22 @@ def _run_study(study: Study, options: argparse.Namespace) -> None:
     if not reported:
         raise NumericFault("no trial of any arm ended with a number; choose lower bounds in tuning.space")
     rundir.make()
+    matched: dict[str, str] = {}
+    if study.tuning.match is not Match.utility:
+        from erulab.study.matched_table import matched_distances, matched_table
+
+        for number, row in enumerate(rows):
+            row["reported_moved"] = matched_distances(study.tuning.limit, jobs[number])
+        table = matched_table(study.tuning.limit, rows)
+        matched = {"text": table.render("text"), "md": "\n" + table.render("md")}
     # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
     rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.typed_command(), "jobs": named})
     rundir.write_json(rundir.path / "study.json", {"study": to_plain(asdict(study)), "arms": rows})
     print(compare([rundir.path]), flush=True)
-    rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
+    rundir.write_text(rundir.report_md, compare([rundir.path], "md") + matched.get("md", ""))
+    if matched:
+        print(matched["text"], flush=True)
     rundir.write_text(rundir.report_html, compare([rundir.path], "html", at=rundir.path))
     print(f"study folder: {rundir.path}")
 

@@ -8,6 +8,7 @@ its own utility. Target, unlearned model and oracle have the same number of tria
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -97,8 +98,8 @@ class AttackedRun:
                 self._try(search, taken, model)
             best = best_setting(search.trials)
             if best is None:
-                why = f"no setting of {self._attacker.trials} leaves the {SHOWN[model]} {self._attacker.kept:g} of its utility"
-                rows = [row_without_figures(self._name, self._setting, f"not run: {why}")]
+                why = f"no setting of {self._attacker.trials} leaves {self._attacker.kept:g} of the utility"
+                rows = [row_without_figures(self._name, self._setting, f"not run: {why} of the {SHOWN[model]}")]
                 break
             tuned[model] = self._repeat(search.trials, best, model)
         if not rows:
@@ -193,17 +194,19 @@ class AttackedRun:
         return TunedModel(typed, [replace(one, **more) for one, more in zip(attempts, spent, strict=True)])
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        """Puts the rows into the run's attacks.json, in place of those of an earlier search."""
+        """Puts the rows into the run's attacks.json, in place of those of an earlier search, unless it has them."""
         rundir: RunDir = self._job.rundir
         while True:
             try:
                 with rundir.locked():
-                    own = rundir.attacks_json
-                    earlier = rundir.read_json(own) if own.is_file() else []
-                    kept = [row for row in earlier if row["attack"] != self._name]
-                    rundir.write_json(own, [*kept, *rows])
-                    if rundir.report_md.is_file():
-                        write_report(rundir)
+                    file = rundir.attacks_json
+                    every = rundir.read_json(file) if file.is_file() else []
+                    others = [row for row in every if row["attack"] != self._name]
+                    own = [row for row in every if row["attack"] == self._name]
+                    if own != json.loads(json.dumps(rows)):
+                        rundir.write_json(file, [*others, *rows])
+                        if rundir.report_md.is_file():
+                            write_report(rundir)
                 return
             except InUse:
                 time.sleep(WAIT)
