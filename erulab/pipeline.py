@@ -33,6 +33,7 @@ from erulab.stages.context import Context
 from erulab.stages.halves import notes_on_half
 from erulab.stages.kept_texts import kept_texts
 from erulab.stages.measuring import measure_models
+from erulab.stages.stage_lines import StageLines
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
 from erulab.training.loader import ModelRef
 
@@ -49,6 +50,7 @@ class Pipeline:
             rundir.read_json(rundir.stages_json) if rundir.stages_json.is_file() else {}
         )
         self._wanted = context.config.stages
+        self._lines = StageLines(context, rundir.path)
         self._trainings: dict[str, Costs] = {}  # role -> costs, of each model that erulab trained
         self._requests: Sequence[UnlearnedRequest] = ()
         self._kept: dict[str, Mapping[str, Any]] = {}  # role -> which step its model is of, for scores.json
@@ -75,12 +77,14 @@ class Pipeline:
         if context.attacks:
             self._attack(known, evaluated)
         if Stage.report in self._wanted and context.ranks.first:
+            self._lines.begin(Stage.report)
             self._stages["report"] = {"done": True}
             self._rundir.write_json(self._rundir.stages_json, self._stages)
             write_report(self._rundir)
             self._audit(known)
         if context.unlearns and context.ranks.first:
             cards.write_card(self._rundir, context.config.artifacts.model)
+        self._lines.finish()
 
     def _audit(self, models: Mapping[str, ModelRef]) -> None:
         """Writes the audit of each request that was unlearned, now or by an earlier command."""
@@ -110,6 +114,7 @@ class Pipeline:
         if given:
             return {role: self._given_model(path) for role, path in zip(roles, given, strict=True)}
         if stage in self._wanted:
+            self._lines.begin(stage)
             products = [learn.learn(self._context, role) for role in roles]
             self._finish_stage(stage.value, products)
         elif self._context.config.only_given_models:
@@ -137,6 +142,8 @@ class Pipeline:
         if config.model.unlearned is not None:
             return {UNLEARNED: self._given_model(config.model.unlearned)}
         method = methods.build(config.method)
+        if self._context.unlearns:
+            self._lines.begin(Stage.unlearn)
         if isinstance(method, StandIn):
             models = self._taken_as_unlearned(
                 method.stands_for, {"target": target, "oracle": oracle}[method.stands_for]
@@ -187,8 +194,8 @@ class Pipeline:
         """Puts the unlearned model, or its adapter, into the run folder."""
         saved, folder = self._context.config.artifacts.model, Path(ref.path)
         if self._context.ranks.first:
-            check_model(folder if saved is SavedModel.full else folder.with_name("adapter"), ref.key)
-        if self._context.ranks.first and saved is SavedModel.full:
+            check_model(folder.with_name("adapter") if saved is SavedModel.adapter else folder, ref.key)
+        if self._context.ranks.first and saved in (SavedModel.full, SavedModel.wandb):
             link_folder(folder, self._rundir.model)
         if self._context.ranks.first and saved is SavedModel.adapter:
             link_folder(folder.with_name("adapter"), self._rundir.adapter)
@@ -206,6 +213,7 @@ class Pipeline:
     def _evaluate(self, models: dict[str, ModelRef]) -> dict[str, list[RowScore]]:
         if not models:
             self._require("target", None)
+        self._lines.begin(Stage.evaluate)
         measured = measure_models(self._context, models)
         scores = measured.scores
         for role in scores.keys() & self._trainings.keys():
@@ -227,6 +235,7 @@ class Pipeline:
     def _attack(self, models: dict[str, ModelRef], evaluated: dict[str, list[RowScore]] | None) -> None:
         models = {role: self._require(role, models.get(role)) for role in ("target", UNLEARNED, "oracle")}
         keys = {role: ref.key for role, ref in models.items()}
+        self._lines.begin(Stage.attack)
         rows, products = attack.attack(self._context, models, evaluated)
         if self._context.ranks.first:
             self._rundir.write_json(self._rundir.attacks_json, self._earlier_attack_rows(rows, keys) + rows)
@@ -255,12 +264,14 @@ class Pipeline:
     def _finish_stage(self, stage: str, products: Sequence[Product], **more: Any) -> None:
         """Writes to stages.json and to the tracker that a stage has ended, with its costs."""
         costs = account.sum_over_products(product.costs for product in products)
+        from_cache = bool(products) and all(p.from_cache for p in products)
+        self._lines.end(from_cache=from_cache)
         log.info("%s: %s, %.1f s", stage, ", ".join(str(p.folder) for p in products), costs.seconds)
         self._stages[stage] = {
             "key": "+".join(p.key for p in products),
             **costs.plain(),
             "this_run": self._book_work(),
-            "from_cache": bool(products) and all(p.from_cache for p in products),
+            "from_cache": from_cache,
             "done": True,
             **more,
         }

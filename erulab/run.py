@@ -25,12 +25,14 @@ from omegaconf import DictConfig
 
 from erulab.config.command_line import check_flags, flags_with_value
 from erulab.config.compose import CONF, LAUNCH, prepare_command_line, resolve, use_own_conf
+from erulab.config.help import asks_for_help, help_text
 from erulab.config.messages import USER_ERRORS, composing_fault, exit_with_line
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, Interrupted
 from erulab.faults import machine_faults_named
 from erulab.launching.dry_run import ask_for_dry_run, is_dry_run, show_dry_run
 from erulab.launching.exit_code import record_code, recorded_code
-from erulab.launching.job import plan_job, run_job
+from erulab.launching.job import Job, is_finished, plan_job, run_job, show_finished
 
 OWN_CONF_FLAGS = ("--config-dir", "-cd")
 
@@ -44,9 +46,18 @@ def main(composed: DictConfig) -> None:
         config = resolve(composed, hydra_config.runtime.choices, sys.argv[1:])
         with machine_faults_named():
             job = plan_job(config, named)
-            record_code(show_dry_run([job], [""]) if is_dry_run() else run_job(job).code)
+            record_code(show_dry_run([job], [""]) if is_dry_run() else run_or_show(job))
     except USER_ERRORS as error:  # Hydra would add lines of its own
         record_code(exit_with_line(error))
+
+
+def run_or_show(job: Job) -> int:
+    """Runs a job, or shows what it has left if it was finished before; returns the exit code."""
+    if not is_finished(job):
+        print(*settings_lines([job.config], job.rundir.path), sep="\n", flush=True)
+        return run_job(job).code
+    show_finished(job)
+    return 0
 
 
 def cli() -> int:
@@ -64,6 +75,9 @@ def cli() -> int:
                 use_own_conf(value)
         check_flags(sys.argv[1:])
         prepare_command_line(sys.argv[1:])
+        if asks_for_help(sys.argv[1:]):
+            print(help_text())
+            return 0
         with scratch_named(), machine_faults_named():
             main()
     except USER_ERRORS as error:

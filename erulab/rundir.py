@@ -50,7 +50,10 @@ class RunDir:
         self.report_md = self.path / "report.md"
         self.report_html = self.path / "report.html"
         self.plots = self.path / "plots"
+        self.tracker_json = self.path / "tracker.json"  # the ids by which trackers know the run, and what they have
+        self.tensorboard = self.path / "tensorboard"  # its event files, with tracker=tensorboard
         self.exit_json = self.path / "exit.json"  # {"code", "message", "rank"}
+        self.finished_json = self.path / "finished.json"  # of what a finished run was made, and its files
 
     def audit_json(self, request: str) -> Path:
         """Returns the file that says what one request asked for and what was done; "" names the only request."""
@@ -94,8 +97,9 @@ class RunDir:
         return self.path / f"{name}{host_index or ''}{suffix}"
 
     def clear(self) -> None:
-        """Removes logs and exit.json of the last start, so that they are not taken for those of this one."""
-        for old in [self.exit_json, *self.path.glob("torchrun*.log"), *self.path.glob("rank*.log"), *self.beats]:
+        """Removes what the last start left to tell how it went, so that it is not taken for this one's."""
+        logs = [*self.path.glob("torchrun*.log"), *self.path.glob("rank*.log")]
+        for old in [self.exit_json, self.finished_json, *logs, *self.beats]:
             old.unlink(missing_ok=True)
         self.rank_log(0).touch()
 

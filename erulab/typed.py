@@ -104,9 +104,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def field_default(field: dataclasses.Field[Any]) -> str:
     """Returns a field's default as it is typed on the command line: null, true, [a,b], an Enum's name."""
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return value_text(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
+
+
+def value_text(value: Any) -> str:
+    """Returns a value as it is typed on the command line: null, true, [a,b], an Enum's name."""
     if isinstance(value, list | tuple):
-        return f"[{','.join(str(to_plain(item)) for item in value)}]"
+        return f"[{','.join(value_text(item) for item in value)}]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(to_plain(value))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import importlib
 import logging
 import os
 import socket
@@ -10,6 +12,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,11 @@ import transformers
 
 import erulab
 from erulab import faults
-from erulab.config.compose import config_to_dict, load_config
+from erulab.config.compose import load_config
 from erulab.costs.ledger import Ledger, peak_memory
 from erulab.data.base import Dataset
 from erulab.errors import Damaged, EnvironmentFault, ErulabError, Interrupted, OutOfMemory
 from erulab.evaluation.external.base import ExternalBenchmark
-from erulab.launching.folder_key import UNUSED_FOR_GIVEN_MODELS
 from erulab.launching.rank_output import log_to, report_exit, write_exit
 from erulab.models.loading import chat_of
 from erulab.options import EngineName, RunConfig, Stage
@@ -34,7 +36,7 @@ from erulab.planning.relief import options_that_help
 from erulab.ranks import Ranks, is_lost_connection
 from erulab.redaction import print_exception
 from erulab.registry import benchmarks, datasets, models
-from erulab.reporting.console import show_config, show_final_table
+from erulab.reporting.results import show_results
 from erulab.rundir import RunDir, make_folder
 from erulab.stages.cache import Cache
 from erulab.stages.context import Context, fit_benchmark
@@ -56,8 +58,29 @@ STAGE_OF_MODULE = {
     "erulab.stages.learn": "target",
     "erulab.reporting": "report",
 }
+# What a run imports late, and what for each tracker.
+LATE_IMPORTS = (
+    "erulab.reporting.page",
+    "matplotlib.backends.backend_agg",
+    "transformers.models.llama.modeling_llama",
+)
+TRACKER_IMPORTS = {"wandb": ("wandb", "wandb.sdk.launch")}
 # How long a rank that has lost another one lives on, so that torchrun sees the other one's end first.
 SEEN_SECONDS = 1
+
+
+def prepare(trackers: Sequence[str]) -> None:
+    """Imports what runs import late, in a process that forks workers. Must start no thread.
+
+    Args:
+        trackers: their names, of the runs that will be forked.
+    """
+    # wandb reads them when it is imported; see the tracker.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    for module in [*LATE_IMPORTS, *(name for tracker in trackers for name in TRACKER_IMPORTS.get(tracker, ()))]:
+        with contextlib.suppress(ImportError):  # a run that needs it will say so
+            importlib.import_module(module)
 
 
 def main(argv: list[str]) -> int:
@@ -117,18 +140,15 @@ def run_rank(rundir: RunDir, config: RunConfig, ranks: Ranks, stop: StopRequest)
     # erulab never draws from the global generator; it is seeded for libraries that do.
     torch.manual_seed(config.seed)
     context = build_context(rundir, config, ranks, device, stop)
+    failed = True
     try:
-        if ranks.first:
-            typed = config_to_dict(config)
-            # If every model is given, the options that only make models have no effect, so they are not shown.
-            left_out = UNUSED_FOR_GIVEN_MODELS if config.only_given_models else ()
-            show_config({key: value for key, value in typed.items() if key not in left_out})
         check_space(context)
         Pipeline(context, rundir).run()
         if ranks.first:
-            _show_results(rundir, config)
+            show_results(rundir, config)
+        failed = False
     finally:
-        context.tracker.finish()
+        context.tracker.finish(failed=failed)
 
 
 def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch.device, stop: StopRequest) -> Context:
@@ -161,17 +181,6 @@ def build_context(rundir: RunDir, config: RunConfig, ranks: Ranks, device: torch
     return Context(
         config, data, tuple(extra), source, loader, cache, ledger, ranks, device, tracker, stop, tuple(external)
     )
-
-
-def _show_results(rundir: RunDir, config: RunConfig) -> None:
-    """Prints the closing table of a run that was evaluated or attacked, and where report and model are."""
-    scores = rundir.read_json(rundir.scores_json) if rundir.scores_json.is_file() else {}
-    attacks = rundir.read_json(rundir.attacks_json) if rundir.attacks_json.is_file() else []
-    if not scores and not attacks:
-        return
-    files = [file for file in (rundir.report_html, rundir.report_md, rundir.model) if file.exists()]
-    every, margin = config.only_given_models, config.report.margin
-    show_final_table(scores, attacks, files, config.benchmark, every=every, margin=margin)
 
 
 def _choose_device(config: RunConfig, ranks: Ranks) -> torch.device:

@@ -40,6 +40,11 @@ def check_flags(arguments: Sequence[str]) -> None:
             "--experimental-rerun would load a pickle, which can run code; type the run's own command again "
             "(env.json in its folder holds it)"
         )
+    if typed.config_name is not None and typed.config_name.removesuffix(".yaml") != "run":
+        raise ConfigError(
+            f"--config-name={typed.config_name}: there is one config here; leave it out, and say with stages=[...] "
+            "whether to train, unlearn or evaluate (experiment= chooses published settings)"
+        )
     if typed.multirun and typed.cfg:
         raise ConfigError("--cfg shows the config of one run: leave out -m, and name one value for each key")
     alone = {"--multirun": typed.multirun, "--run": typed.run, "--cfg": typed.cfg, "--info": typed.info}

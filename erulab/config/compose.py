@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from erulab import registry
+from erulab.config.foreign_names import check_names
 from erulab.config.messages import composing_fault
 from erulab.config.rules import check_config
 from erulab.config.text_rules import check_overrides, check_texts
@@ -100,6 +101,7 @@ def prepare_command_line(arguments: Sequence[str]) -> None:
     if str(LAUNCH) not in sys.path:
         sys.path.append(str(LAUNCH))
     import_plugins(plugin_modules(arguments))
+    check_names(arguments)
     check_overrides(arguments)
 
 

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from erulab import registry
-from erulab.config.other_names import override_for, same_trainer
+from erulab.config.other_names import override_for
 from erulab.errors import ConfigError, ErulabError
 from erulab.options import RunConfig
 from erulab.redaction import redacted_text
@@ -81,9 +81,6 @@ def _unknown_option(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "")
     group, _, name = missing.rpartition("/")
     options = sorted(error.options or [])
-    same = same_trainer(name) if group == "trainer" else None
-    if same is not None:
-        return f"{group}={name[:60]!r} is unknown: trainers of open-unlearning are methods here; type {same}"
     if missing.startswith("experiment/"):  # recipes lie in subfolders, and Hydra lists only one of these
         group, _, name = missing.partition("/")
         folders = [folder / group for folder in registry.conf_folders()]
@@ -99,9 +96,6 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 def _unknown_group(group: str) -> str:
     known = [*(field.name for field in dataclasses.fields(RunConfig)), "experiment", "sweep", "tune"]
-    same = override_for(group)
-    if same is not None and group not in known:
-        return f"unknown key {group}; type {same}"
     return f"unknown key {group}{did_you_mean(group, known)}; known: {', '.join(known)}"
 
 
@@ -111,9 +105,10 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
         return _unknown_group(name)
     kind = error.object_type if dataclasses.is_dataclass(error.object_type) else None
     fields = [field.name for field in dataclasses.fields(kind)] if kind is not None else []
-    same = override_for(name)
-    if same is not None and name not in fields and same.split(" ")[-1].partition("=")[0] != f"{parent}.{name}":
-        return f"unknown key {parent}.{name}; type {same}"
+    same = None if name in fields else override_for(f"trainer.method_args.{name}" if parent == "method" else name)
+    if same is not None and f"{parent}.{name}=" not in same:
+        here = same.partition("=")[0].rpartition(".")[2]  # target.learning_rate is target.lr, not trainer.lr
+        return f"unknown key {parent}.{name}; type {f'{parent}.{here}=VALUE' if here in fields else same}"
     known = f"; known: {', '.join(f'{parent}.{field}' for field in fields)}" if fields else ""
     others = _others_with(parent, name)
     return f"unknown key {parent}.{name}{'' if others else did_you_mean(name, fields)}{known}{others}"

@@ -29,7 +29,7 @@ from erulab.methods.base import GradientMethod, StandIn, gradient_method
 from erulab.methods.needs import Answer, ForgetTokens
 from erulab.models.hf import HfOptions
 from erulab.models.tiny import TinyOptions
-from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage
+from erulab.options import EngineName, Offload, RunConfig, SavedModel, Stage, TrackerName
 from erulab.registry import methods, rewards
 
 Check = Callable[[RunConfig], None]
@@ -137,12 +137,17 @@ def check_adapters(config: RunConfig) -> None:
 
 
 def check_artifacts(config: RunConfig) -> None:
-    """Refuses to save an adapter where none is trained."""
+    """Refuses to save an adapter where none is trained, and to send a model where nothing is sent."""
     adapters = config.model.lora.rank > 0 and gradient_method(config.method) is not None
     if config.artifacts.model is SavedModel.adapter and not adapters:
         raise ConfigError(
             f"artifacts.model=adapter, but method={config.method.name} with model.lora.rank={config.model.lora.rank} "
             "trains no adapter; try model.lora.rank=16 and a method that unlearns, or artifacts.model=full"
+        )
+    if config.artifacts.model is SavedModel.wandb and config.tracker.name is not TrackerName.wandb:
+        raise ConfigError(
+            f"artifacts.model=wandb sends the model to wandb, but tracker={config.tracker.name.value}; type "
+            "tracker=wandb, or artifacts.model=full to keep the model in the run folder alone"
         )
 
 

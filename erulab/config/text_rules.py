@@ -10,7 +10,7 @@ from erulab.errors import ConfigError
 from erulab.redaction import REDACTED, redacted_text, secret_variable_in
 from erulab.registry import GROUPS, LIST_GROUPS
 
-NAMES = ("name", "split", "project", "group")  # keys whose values become parts of file names
+NAMES = ("name", "split", "project", "entity", "group")  # keys whose values become parts of file names
 LONGEST = 255  # bytes of a file name that common file systems allow
 OTHER_GROUPS = ("trainer", "engine", "tracker", "experiment", "sweep", "tune")
 SWEEPERS = ("basic", "erulab_tune")

@@ -15,7 +15,7 @@ from erulab.evaluation.measures import RequestBuilder, RowResults, request_key, 
 from erulab.evaluation.prompt import Prompt
 from erulab.evaluation.refusal_odds import refusal_requests
 from erulab.evaluation.row_score import RowScore
-from erulab.evaluation.scoring import score
+from erulab.evaluation.scoring import Watch, score
 from erulab.evaluation.suites import evaluated_rows
 from erulab.models.loaded import LoadedModel
 from erulab.options import Compat, EvaluationOptions
@@ -32,6 +32,7 @@ def evaluate(
     refusal: str = "",
     respond: Callable[[Sequence[Prompt]], list[str]] | None = None,
     budget: Budget | None = None,
+    watch: Watch | None = None,
 ) -> list[RowScore]:
     """Scores the evaluated rows of the suites, in order. Every rank gets the scores of all rows.
 
@@ -43,6 +44,7 @@ def evaluate(
         refusal: compared with the right answers of retain rows, unless a row has its own; "" for no such figure.
         respond: returns one response per prompt, in order, on every rank; None: the model generates them here.
         budget: tokens per forward; None: chosen from the options.
+        watch: is told how far this rank is.
     """
     budget = budget or choose_budget(loaded, options, ranks)
     builder = RequestBuilder(loaded.chat, options, for_attacks_only)
@@ -54,14 +56,14 @@ def evaluate(
     requests += [request for own in refusals.values() for request in (own.answer, own.refusal)]
     with_moments = {request for own in requests_of_rows if own.needs_moments for request in own.requests}
     scores = (
-        score(loaded.policy, requests, loaded.pad_id, budget.scoring, ranks, with_moments, budget.head_positions)
+        score(loaded.policy, requests, loaded.pad_id, budget.scoring, ranks, with_moments, budget.head_positions, watch)
         if requests
         else []
     )
     known = dict(zip(map(request_key, requests), scores, strict=True))
     if respond is None:
         begun = [begun_prompt(own, known, loaded.chat.stop_ids) for own in requests_of_rows]
-        respond = functools.partial(generate, loaded, batch_tokens=budget.generation, ranks=ranks)
+        respond = functools.partial(generate, loaded, batch_tokens=budget.generation, ranks=ranks, watch=watch)
     else:
         begun = [own.prompt for own in requests_of_rows]
     prompts = [prompt for prompt in begun if prompt is not None]

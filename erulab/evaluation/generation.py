@@ -17,6 +17,7 @@ from erulab import draws
 from erulab.costs.flops import TokenCounts
 from erulab.evaluation import texts
 from erulab.evaluation.prompt import Prompt
+from erulab.evaluation.scoring import Watch
 from erulab.models.column_major import column_major
 from erulab.models.key_value import allows_gaps, allows_padding, cache_for, select_rows
 from erulab.models.loaded import LoadedModel
@@ -34,11 +35,14 @@ FEW = 32
 ENDED = 0.2
 
 
-def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, ranks: Ranks) -> list[str]:
+def generate(
+    loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, ranks: Ranks, watch: Watch | None = None
+) -> list[str]:
     """Returns one response per prompt, in order; equal prompts are answered once.
 
     Args:
         batch_tokens: number of padded prompt and response tokens that a batch may have.
+        watch: is told how many of this rank's prompts are answered.
     """
     unique = sorted(set(prompts), key=_batching_order)
     found = {p: _response(loaded.chat, p, _begun(p)) for p in unique if _is_complete(loaded.chat, p)}
@@ -51,7 +55,11 @@ def generate(loaded: LoadedModel, prompts: Sequence[Prompt], batch_tokens: int, 
     pays = sum(_longest(batch) for batch in batches) >= FEW
     with column_major(loaded.model) if pays else nullcontext():
         for batch in batches:
+            if watch is not None:
+                watch("prompts answered", len(responses), len(own))
             responses += _Batch(loaded, batch).run()
+    if watch is not None:
+        watch("prompts answered", len(own), len(own))
     found |= zip(unique, ranks.join(responses), strict=True)
     return [found[prompt] for prompt in prompts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from erulab.tokens.batch import Encoded, collate
 Ids = tuple[int, ...]
 # (position, token): the token is scored at this position, given the ids before it.
 TokenQuery = tuple[int, int]
+# Is told (what is counted, how many are done, how many there are) after each batch.
+Watch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def score(
     ranks: Ranks,
     with_moments: Collection[Encoded] = (),
     head_positions: int = logprobs.CHUNK,
+    watch: Watch | None = None,
 ) -> list[Score]:
     """Scores each row's supervised tokens, in the order of the rows.
 
@@ -71,6 +74,7 @@ def score(
         batch_tokens: tokens that one forward may compute; figures depend on it by rounding only.
         with_moments: rows whose tokens also need the mean and deviation of the model's log-probabilities.
         head_positions: positions whose logits exist at once.
+        watch: is told how many of this rank's sequences are scored.
     """
     shared = _longest_openings(row.ids[: row.end - 1] for row in rows)
     asked: dict[Ids, dict[TokenQuery, None]] = {}
@@ -81,11 +85,16 @@ def score(
     # In lexical order, rows with a common opening are neighbours; in order of length, there is little padding.
     sequences = sorted(asked) if shares else sorted(asked, key=lambda ids: (len(ids), ids))
     found: list[dict[TokenQuery, Token]] = []
-    batches = (_cut_trees if shares else _cut_padded)(ranks.mine(sequences), batch_tokens)
+    own = ranks.mine(sequences)
+    batches = (_cut_trees if shares else _cut_padded)(own, batch_tokens)
     most = max(ranks.gather_objects(len(batches)))
     for batch in batches:
+        if watch is not None:
+            watch("sequences scored", len(found), len(own))
         requests = [(ids, list(asked[ids])) for ids in batch]
         found.extend(_tokens(policy, requests, pad_id, moment_sequences, head_positions))
+    if watch is not None:
+        watch("sequences scored", len(own), len(own))
     # Under ZeRO-3 all ranks must run the same number of forwards: a rank with fewer batches repeats a short one.
     for _ in range(most - len(batches)):
         _tokens(policy, [(sequences[0], list(asked[sequences[0]]))], pad_id, moment_sequences, head_positions)

@@ -7,19 +7,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from erulab.config.compose import config_to_dict, load_config, save_config
 from erulab.config.rules import check_job
-from erulab.errors import ConfigError, ErulabError, IntegrityFault
-from erulab.launching import engine_choice, generator_choice, hosts, machine, workers
+from erulab.errors import ConfigError, ErulabError
+from erulab.launching import engine_choice, finished, generator_choice, hosts, machine, workers
 from erulab.launching.folder_key import folder_key
 from erulab.launching.hosts import Meeting
 from erulab.launching.machine import GPU
-from erulab.launching.results import has_results
+from erulab.launching.processes import Start, start_process
 from erulab.launching.workers import RunExit
-from erulab.options import RunConfig
+from erulab.options import EngineName, RunConfig
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.checks import check_tracker, is_awaited
 
 WORKER = "erulab.worker"
 TRIES = 5  # starts of a run at most, each after another product of the cache was found to be damaged
@@ -51,6 +50,7 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     check_job(config)
     engine_choice.check_machine(config, gpus)
     generator_choice.check_generator(config, gpus)
+    check_tracker(config)
     key = folder_key(config)
     if folder is not None:
         return Job(config, RunDir(folder), gpus, key)
@@ -58,9 +58,11 @@ def plan_job(config: RunConfig, folder: str | None = None, gpus: list[GPU] | Non
     return Job(config, RunDir(Path(config.output) / config.dataset.name / f"{made_by}-{key}"), gpus, key)
 
 
-def run_job(job: Job) -> RunExit:
+def run_job(job: Job, start: Start = start_process) -> RunExit:
     """Writes run.yaml and env.json, runs this host's workers, and prints how the run ended if they could not.
 
+    Args:
+        start: starts the worker of a run of one process without GPUs.
     Raises:
         ErulabError: the folder cannot be used.
     """
@@ -80,13 +82,23 @@ def run_job(job: Job) -> RunExit:
             _check_same_command(job)
         if host.meeting is not None:
             print(f"{host.name}, meeting the others at {host.meeting.endpoint}; rank 0's shows the run", flush=True)
+        # A process that has forked cannot use a GPU, and DeepSpeed sets up its own processes.
+        forks = not job.gpus and engine.name is EngineName.local
         for _ in range(TRIES):
             ended = workers.run_workers(
-                rundir, engine.processes or 1, WORKER, gpus=len(job.gpus), timeout=engine.timeout, host=host
+                rundir,
+                engine.processes or 1,
+                WORKER,
+                gpus=len(job.gpus),
+                timeout=engine.timeout,
+                host=host,
+                start=start if forks else start_process,
             )
             # On several hosts the user types the command again, because all hosts have to.
             if not ended.again or ended.stopped or host.meeting is not None:
                 break
+        if host.first and ended.code == 0:
+            finished.record_finished(rundir, job.config, job.key)
     report_exit(job, ended)
     return ended
 
@@ -105,21 +117,17 @@ def check_folder(job: Job) -> None:
 
 
 def is_finished(job: Job) -> bool:
-    """Tells whether the run folder already holds everything that the job would make."""
-    # A plugin's code may have changed: the folder's key does not depend on it, the keys of the caches do.
-    if job.config.rerun or job.config.plugins:
-        return False
-    try:
-        ended = job.rundir.read_json(job.rundir.exit_json)
-        before = yaml.safe_load(job.rundir.run_yaml.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, IntegrityFault, yaml.YAMLError):  # missing or damaged: not finished
-        return False
-    if not isinstance(ended, dict) or not isinstance(before, dict) or ended.get("code") != 0:
-        return False
-    now = config_to_dict(job.config)
-    # The folder's key holds the rest.
-    same = all(before.get(part) == now[part] for part in ("attack", "stages", "report", "artifacts", "evaluation"))
-    return same and has_results(job.rundir, job.config)
+    """Tells whether the run folder already holds everything that the job would make, made of what it would use now."""
+    return finished.is_whole(job.rundir, job.config, job.key) and not is_awaited(job.rundir, job.config)
+
+
+def show_finished(job: Job) -> None:
+    """Prints the results of a finished run, and how to repeat it."""
+    # Loads rich, so only when there is something to show.
+    from erulab.reporting.results import show_results
+
+    show_results(job.rundir, job.config)
+    print(f"finished before; rerun=true repeats it\nrun folder: {job.rundir.path}", flush=True)
 
 
 def _check_same_run(job: Job) -> None:

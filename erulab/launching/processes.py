@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import psutil
 
@@ -19,31 +20,64 @@ LOOK_SECONDS = 1
 POLL_SECONDS = 0.1
 
 
+class Process(Protocol):
+    """What a child is made of: a started process in a session of its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Start = Callable[[Sequence[str], "Path | None", Mapping[str, str], Sequence[int]], Process]
+
+
+def start_process(
+    command: Sequence[str], log: Path | None, environment: Mapping[str, str], inherited: Sequence[int] = ()
+) -> Process:
+    """Starts a process.
+
+    Args:
+        command: program and arguments.
+        log: file for its output; None: where this process writes.
+        environment: its environment variables.
+        inherited: file descriptors that it keeps open.
+    """
+    with contextlib.nullcontext() if log is None else log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=inherited,
+            # Ctrl-C reaches the whole foreground group: a child must get it only once, from this process.
+            start_new_session=True,
+        )
+
+
 class Child:
     """A process with everything it starts, including what is left of it when it has ended."""
 
     def __init__(
-        self, command: Sequence[str], log: Path | None, environment: Mapping[str, str], inherited: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        log: Path | None,
+        environment: Mapping[str, str],
+        inherited: Sequence[int] = (),
+        start: Start = start_process,
     ) -> None:
         """Starts the process.
 
         Args:
-            command: program and arguments.
-            log: file for its output; None: where this process writes.
-            environment: its environment variables.
-            inherited: file descriptors that it keeps open.
+            command, log, environment, inherited: as for `start_process`.
+            start: starts it; `PreparedWorkers.start` without its imports.
         """
-        with contextlib.nullcontext() if log is None else log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=inherited,
-                # Ctrl-C reaches the whole foreground group: a child must get it only once, from this process.
-                start_new_session=True,
-            )
+        self._process = start(command, log, environment, inherited)
         self._descendants: set[psutil.Process] = set()
         self._looked_at = 0.0
         self._signalled = False

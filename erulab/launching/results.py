@@ -25,8 +25,8 @@ def has_results(rundir: RunDir, config: RunConfig) -> bool:
     makes_model = Stage.unlearn in config.stages and config.model.unlearned is None
     if not makes_model or isinstance(methods.build(config.method), StandIn):
         return True
-    saved = {SavedModel.full: rundir.model, SavedModel.adapter: rundir.adapter, SavedModel.none: None}
-    folder = saved[config.artifacts.model]
+    saved = {SavedModel.adapter: rundir.adapter, SavedModel.none: None}
+    folder = saved.get(config.artifacts.model, rundir.model)
     return folder is None or _is_whole_model(folder)
 
 

@@ -6,6 +6,7 @@ Here jobs run one by one; pool.py runs many at once, and launch/hydra_plugins/ s
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from erulab.config.compose import config_to_dict, resolve_composed
+from erulab.config.shown_settings import settings_lines
 from erulab.errors import ConfigError, ErulabError
 from erulab.faults import machine_faults_named
 from erulab.launching import machine
 from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job, is_finished, plan_job, run_job
 from erulab.launching.machine import GPU
+from erulab.launching.prepared import prepared_workers
 from erulab.options import NOT_IN_PRODUCT, NOT_IN_SCORES
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir, make_private
+from erulab.tracking.checks import check_tracked_sweep
+from erulab.tracking.record import upload_line_of_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,13 +52,10 @@ class Task:
     @property
     def command(self) -> list[str]:
         """The command that runs the task in its own process, in the folder and wandb group that the sweep chose."""
-        own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder, "tracker.group": str(self.job.config.tracker.group)}
+        group = self.job.config.tracker.group
+        own = {"hydra.mode": "RUN", "hydra.run.dir": self.folder} | ({} if group is None else {"tracker.group": group})
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         return [sys.executable, "-m", "erulab.run", *self.overrides, *quoted]
-
-    @property
-    def title(self) -> str:
-        return redacted_text(" ".join(self.overrides))
 
     @property
     def folder(self) -> str:
@@ -95,6 +97,7 @@ class Sweep:
             # Jobs that amount to the same run (two spellings of a value) run once.
             tasks.setdefault(str(job.rundir.path), Task(len(tasks) + 1, list(overrides), job))
         self.tasks = list(tasks.values())
+        check_tracked_sweep([task.job.config for task in self.tasks])
         self.key = short_hash(sorted(task.job.rundir.path.name for task in self.tasks))
         self.folder = Path(named or Path(self.tasks[0].job.config.output) / "sweeps" / self.key)
         self._jobs = [(list(one), tasks[str(job.rundir.path)]) for one, job in zip(typed, plans, strict=True)]
@@ -113,11 +116,12 @@ class Sweep:
         return [task.folder for _, task in self._jobs]
 
     def start(self) -> None:
-        """Makes the sweep folder and a sweep.json without outcomes."""
+        """Makes the sweep folder and a sweep.json without outcomes; prints what all jobs have in common."""
         self._rundir.make()
         if any(task.job.config.artifacts.private for task in self.tasks):
             make_private(self.folder)
         self.write()
+        print(*settings_lines([task.job.config for task in self.tasks], self.folder), sep="\n", flush=True)
 
     def skip_if_finished(self, task: Task) -> bool:
         """Marks a task that was finished before, and prints that; returns whether it was."""
@@ -138,11 +142,11 @@ class Sweep:
         self._rundir.write_json(self.folder / "sweep.json", {"key": self.key, "command": command, "jobs": rows})
 
     def announce(self, task: Task, what: str = "") -> None:
-        """Prints one line: which job, and what happens to it."""
-        print(f"job {task.number} of {len(self.tasks)}{what}: {task.title}", flush=True)
+        """Prints one line: which job, what happens to it, and the overrides that distinguish it."""
+        print(f"job {task.number} of {len(self.tasks)}{what}: {self.own_overrides(task)}", flush=True)
 
     def own_overrides(self, task: Task) -> str:
-        """Returns the overrides that distinguish a task from the others, without secrets."""
+        """Returns the overrides of a task that not all tasks have, without secrets; all of a task that is alone."""
         common = set.intersection(*[set(task.overrides) for task in self.tasks]) if len(self.tasks) > 1 else set()
         return redacted_text(" ".join(one for one in task.overrides if one not in common))
 
@@ -170,28 +174,35 @@ class Sweep:
         self._rundir.write_text(self._rundir.report_md, compare(scored, "md", sweep=self.folder))
         self._rundir.write_text(self._rundir.report_html, compare(scored, "html", sweep=self.folder, at=self.folder))
         print(f"sweep folder: {self.folder}", flush=True)
+        line = upload_line_of_sweep(self.folder, [task.job.rundir for task in self.tasks])
+        if line is not None:
+            print(f"to upload all: {line}", flush=True)
 
 
 def run_one_by_one(sweep: Sweep) -> None:
-    """Runs a sweep's tasks one by one, each in workers of its own. Goes on after a failure, stops at a signal."""
+    """Runs a sweep's tasks one by one, in workers that share their imports where they can.
+
+    Goes on after a failure, stops at a signal.
+    """
     sweep.start()
-    for task in sweep.tasks:
-        sweep.announce(task)
-        if sweep.skip_if_finished(task):
-            continue
-        started = time.monotonic()
-        try:
-            with machine_faults_named(task.job.rundir.path):
-                ended = run_job(task.job)
-        except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
-            print(redacted_text(str(error)), flush=True)
-            task.code, stopped = error.code, False
-        else:
-            task.code, stopped = ended.code, ended.stopped
-        task.seconds = time.monotonic() - started
-        sweep.write()
-        if stopped:
-            break
+    with prepared_workers({task.job.config.tracker.name.value for task in sweep.tasks}) as prepared:
+        for task in sweep.tasks:
+            sweep.announce(task)
+            if sweep.skip_if_finished(task):
+                continue
+            started = time.monotonic()
+            try:
+                with machine_faults_named(task.job.rundir.path):
+                    ended = run_job(task.job, prepared.start)
+            except ErulabError as error:  # its folder is in use, or the disk is full: the others can go on
+                print(redacted_text(str(error)), flush=True)
+                task.code, stopped = error.code, False
+            else:
+                task.code, stopped = ended.code, ended.stopped
+            task.seconds = time.monotonic() - started
+            sweep.write()
+            if stopped:
+                break
     sweep.compare()
 
 
@@ -236,7 +247,7 @@ def _values_outside_key(job: Job) -> dict[str, Any]:
 
 def _with_tracker_group(job: Job, key: str) -> Job:
     tracker = job.config.tracker
-    if tracker.group is not None:
+    if tracker.group is not None or os.environ.get("WANDB_RUN_GROUP"):
         return job
     config = dataclasses.replace(job.config, tracker=dataclasses.replace(tracker, group=key))
     return dataclasses.replace(job, config=config)

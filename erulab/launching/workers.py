@@ -19,7 +19,7 @@ from erulab.errors import EnvironmentFault, Interrupted
 from erulab.launching import machine, torchrun
 from erulab.launching.extension_locks import remove_dead_locks
 from erulab.launching.hosts import Failure, Host, HostStatus
-from erulab.launching.processes import Child, forward_signals
+from erulab.launching.processes import Child, Start, forward_signals, start_process
 from erulab.launching.silence import Silence, SilenceWatch
 from erulab.redaction import redacted_text
 from erulab.rundir import RunDir
@@ -50,7 +50,14 @@ class RunExit:
 
 
 def run_workers(
-    rundir: RunDir, processes: int, module: str, *, gpus: int = 0, timeout: float = 600, host: Host | None = None
+    rundir: RunDir,
+    processes: int,
+    module: str,
+    *,
+    gpus: int = 0,
+    timeout: float = 600,
+    host: Host | None = None,
+    start: Start = start_process,
 ) -> RunExit:
     """Runs `python -m <module> RUN_DIR` in `processes` ranks on this host to the end, and shows what rank 0 prints.
 
@@ -62,6 +69,7 @@ def run_workers(
         timeout: seconds for which one of several ranks may be silent.
         host: this host's place among several; None if it is the only one. Workers inherit its lock, so that the folder
             stays in use while one of them lives.
+        start: starts the worker of a run of one process.
     Returns:
         The code in exit.json, which the first host writes if the workers could not: the same on all hosts. 75 for a
         rank that was killed.
@@ -81,6 +89,7 @@ def run_workers(
             rundir.rank_log(0) if alone else launcher,
             _worker_environment(processes, gpus),
             host.inherited,
+            start if alone else start_process,
         )
         children.append(child)
         for number in signals:  # those that came before there was a child

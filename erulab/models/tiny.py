@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +134,20 @@ class TinyModel:
         return LoadedModel(model.eval(), tokenizer, ChatFormat(tokenizer, CONTEXT))
 
 
-def vocabulary(texts: list[str]) -> list[str]:
+def vocabulary(texts: Sequence[str]) -> list[str]:
     """Lists special tokens, then every word with and without a space before it, sorted; no word is two tokens."""
+    return list(_vocabulary(tuple(texts)))
+
+
+@functools.lru_cache(maxsize=4)  # a run asks for that of its data set again and again
+def _vocabulary(texts: tuple[str, ...]) -> tuple[str, ...]:
     pieces = _word_splitter()
     found = {"\n"}
     for text in texts:
         for piece, _ in pieces.pre_tokenize_str(text):
             bare = piece.removeprefix(" ")
             found.update((piece, bare, f" {bare}") if bare.strip() else (piece,))
-    return [*SPECIALS, *sorted(found)]
+    return (*SPECIALS, *sorted(found))
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:

@@ -27,22 +27,28 @@ class Stage(Enum):
 
 class TrackerName(Enum):
     wandb = "wandb"
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    trackio = "trackio"
     none = "none"
 
 
 @dataclass
 class TrackerOptions:
-    """wandb, offline where no key is set, or none. metrics.jsonl is always written."""
+    """Where figures are sent while a run works. metrics.jsonl is always written."""
 
     name: TrackerName = TrackerName.wandb
-    project: str = "erulab"  # the wandb project
-    group: Optional[str] = None  # the wandb group; null: the jobs of a sweep share one, a single run has none
+    project: Optional[str] = None  # wandb's or Trackio's project, MLflow's experiment; null: WANDB_PROJECT, or erulab
+    entity: Optional[str] = None  # the wandb team or user; null: WANDB_ENTITY, or your default one
+    group: Optional[str] = None  # null: WANDB_RUN_GROUP; else the jobs of a sweep share one, a single run has none
+    tags: list[str] = field(default_factory=list)  # beside method, data set, reward, adversary and WANDB_TAGS
     samples: bool = False  # send generated text to wandb too; it can contain what must be forgotten
 
 
 class SavedModel(Enum):
     full = "full"
     adapter = "adapter"  # the adapter of model.lora alone, to be loaded on top of the target
+    wandb = "wandb"  # the full model, also sent to wandb as an artifact
     none = "none"
 
 

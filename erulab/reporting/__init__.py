@@ -48,6 +48,7 @@ __all__ = [
     "least_knowledge_at",
     "load_run",
     "load_runs",
+    "page_without_texts",
     "run_trajectory",
     "score_table",
     "write_report",
@@ -117,6 +118,13 @@ def _draw_comparison(runs: Sequence[RunResult], stem: str) -> Picture | None:
 
     image = plots.comparison_image(stem, runs)
     return Picture(image) if image else None
+
+
+def page_without_texts(rundir: RunDir) -> str:
+    """Returns report.html of a run without generated texts, which can hold what must be forgotten."""
+    from erulab.reporting import page  # loads jinja
+
+    return page.page_without_texts(rundir)
 
 
 def write_report(rundir: RunDir) -> None:

@@ -1,34 +1,26 @@
-"""Prints what a person sees during a run: the config as a tree, one progress bar, one table at the end.
+"""Prints what a person sees during a run: where it is, and one table at the end.
 
 Without a terminal it prints plain lines. Text of models and configs can neither style nor control a terminal.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from erulab.evaluation.equivalence import Kept, Outcome, Withstood
-from erulab.redaction import redacted
 from erulab.reporting.escape import visible
 from erulab.reporting.numbers import duration, number, short
 from erulab.reporting.shown_figures import figures_worth_showing, row_count
 from erulab.reporting.verdict import MARGIN, judge
 
-PLAIN_EVERY = 10.0  # seconds between two lines without a terminal
-SHOWN = {"loss": "loss", "forget_loss": "forget", "retain_loss": "retain"}
 FIGURES = (
     "forget/choice",
     "forget_heldout/choice",
@@ -71,82 +63,24 @@ STYLE: dict[Enum | None, str] = {
 }
 
 
-def show_config(config: Mapping[str, Any]) -> None:
-    """Prints the resolved config as a tree; secrets are redacted."""
-    tree = Tree(Text("config", style="bold"), guide_style="dim")
-    _add_branches(tree, redacted(dict(config)))
-    _new_console().print(tree, soft_wrap=True)
-
-
 def announce(line: str) -> None:
     """Prints one plain line about work that begins now and takes a while."""
     _new_console().print(Text(visible(line)), soft_wrap=True)
 
 
-class Progress:
-    """The progress of a training: a bar in a terminal; otherwise a line every ten seconds and one at the end."""
+def announce_stage(number: int, total: int, stage: str, seconds: float, left: float | None) -> None:
+    """Prints the line with which a stage begins.
 
-    def __init__(self, title: str, total: int, enabled: bool = True) -> None:
-        self._title, self._total = title, total
-        # Time and step of the first update: a resumed run does not start at 0.
-        self._started: tuple[float, int] | None = None
-        self._printed = time.monotonic()
-        self._line = ""
-        self._bar: RichProgress | None = None
-        self._task = TaskID(0)
-        self._console = _new_console()
-        self._plain = enabled and not self._console.is_terminal
-        if enabled and self._console.is_terminal:
-            self._bar = RichProgress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}", markup=False),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(visible(title), total=total, figures="")
-            self._bar.start()
-
-    def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows that `step` steps are done; `values` are the metrics of the last one."""
-        now = time.monotonic()
-        if self._started is None:
-            self._started = (now, step)
-        figures = self._progress_text(step, values, now)
-        self._line = f"{visible(self._title)} {step}/{self._total}  {figures}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, figures=figures)
-        elif self._plain and now - self._printed >= PLAIN_EVERY:
-            self._print(now)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        elif self._plain and self._line:
-            self._print(time.monotonic())
-
-    def _print(self, now: float) -> None:
-        self._console.print(Text(self._line), soft_wrap=True)
-        self._printed, self._line = now, ""
-
-    def _progress_text(self, step: int, values: Mapping[str, float], now: float) -> str:
-        parts = [f"{label} {values[key]:.3f}" for key, label in SHOWN.items() if key in values]
-        if "rows_per_second" in values:
-            parts.append(f"{values['rows_per_second']:.0f} rows/s")
-        if self._started is not None and step > self._started[1]:
-            left = (self._total - step) * (now - self._started[0]) / (step - self._started[1])
-            parts.append(f"{duration(left)} left")
-        return "  ".join(parts)
-
-
-@contextmanager
-def progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Progress]:
-    """Opens a Progress: `with progress("unlearning", 60) as bar: bar.update(1, {"loss": 2.3})`."""
-    bar = Progress(title, total, enabled)
-    try:
-        yield bar
-    finally:
-        bar.close()
+    Args:
+        number: of the stage, from 1.
+        total: number of stages.
+        seconds: since the run began.
+        left: until the run ends, as far as earlier runs tell; None if they do not.
+    """
+    times = [] if number == 1 else [f"{duration(seconds)} since the start"]
+    times += [] if left is None else [f"about {duration(left) if left >= 60 else f'{left:.0f} s'} left"]
+    line = Text(f"stage {number} of {total}: {stage}", style="bold")
+    _new_console().print(line.append(f"  ({', '.join(times)})" if times else "", style="not bold dim"), soft_wrap=True)
 
 
 def show_jobs_table(rows: Sequence[Sequence[str]]) -> None:
@@ -203,15 +137,6 @@ def show_final_table(
         console.print(Text(visible(sentence), style=style), soft_wrap=True)
     for file in files:
         console.print(Text(visible(file), style="dim"), soft_wrap=True)
-
-
-def _add_branches(tree: Tree, value: Any) -> None:
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            _add_branches(tree.add(Text(visible(key), style="cyan")), item)
-            continue
-        shown = item.value if isinstance(item, Enum) else item
-        tree.add(Text.assemble((visible(key), "cyan"), ": ", visible("null" if shown is None else shown)))
 
 
 def _new_console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def write_pages(rundir: RunDir) -> None:
             f"{rundir.path}: nothing to report, no stage has finished with these settings; add others to stages, such "
             "as stages=[target,oracle,unlearn,evaluate,attack,report]"
         )
-    drawings = plots.run_drawings(run, CAPTIONS)
+    drawings = plots.run_drawings(run, CAPTIONS, files=True)
     rundir.plots.mkdir(exist_ok=True)
     files = {rundir.plots / f"{stem}.png": drawing.png for stem, drawing in drawings.items()}
     # Plots of an earlier run with more stages would look like this run's, and would be sent to wandb.
@@ -52,6 +53,12 @@ def write_pages(rundir: RunDir) -> None:
     rundir.write_text(rundir.report_html, html_page(run, drawings))
     if run.damaged:
         raise IntegrityFault("; ".join(run.damaged))
+
+
+def page_without_texts(rundir: RunDir) -> str:
+    """Returns report.html of a run without generated texts, to be sent where they must not go."""
+    run = dataclasses.replace(load_run(rundir.path), samples=[], alternatives=[])
+    return html_page(run, plots.run_drawings(run, CAPTIONS, files=False))
 
 
 def html_page(run: RunResult, drawings: Mapping[str, plots.Drawing]) -> str:

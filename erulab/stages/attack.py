@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from erulab.faults import machine_fault
 from erulab.models.loaded import LoadedModel
 from erulab.options import NOT_IN_SCORES
 from erulab.registry import attacks
-from erulab.reporting.console import announce
+from erulab.reporting.progress import Progress, counting
 from erulab.stages.attack_lab import AttackLab
 from erulab.stages.cache import Cache, Product, key_of
 from erulab.stages.context import Context
@@ -147,6 +147,7 @@ class JobRunner:
         self._context, self._planned, self._refs = context, planned, refs
         # Each job belongs to one rank, so no other rank waits for its result.
         self._cache: Cache = context.cache.alone()
+        self._counted = "jobs" if context.ranks.world == 1 else f"of {context.ranks.world} ranks' jobs"
         self._load: Callable[[str], LoadedModel] = functools.cache(lambda model: context.loader.load(refs[model]))
 
     def run(self, jobs: Sequence[AttackJob]) -> _JobResults:
@@ -155,13 +156,8 @@ class JobRunner:
         missing = [job for job in jobs if rerun or self._cache.find(KIND, keys[job]) is None]
         # All ranks must have looked into the cache before one of them adds to it.
         missing = ranks.gather_objects(missing)[0]
-        failures: dict[AttackJob, str] = {}
-        made: set[str | None] = set()
-        for job in ranks.mine(missing):
-            self._announce(job, made)
-            failure = self._run_job(job, keys[job])
-            if failure:
-                failures[job] = failure
+        own = ranks.mine(missing)
+        failures = self._run_jobs(own, keys) if own else {}
         failures = {job: why for found in ranks.gather_objects(failures) for job, why in found.items()}
         products, traces = {}, {}
         for job in jobs:
@@ -176,8 +172,23 @@ class JobRunner:
         """Counts the jobs whose results the cache has."""
         return sum(self._cache.find(KIND, self._depends_on(job)) is not None for job in jobs)
 
-    def _run_job(self, job: AttackJob, depends_on: dict[str, Any]) -> str:
-        """Runs one job and stores its result.
+    def _run_jobs(self, jobs: Sequence[AttackJob], keys: Mapping[AttackJob, dict[str, Any]]) -> dict[AttackJob, str]:
+        """Runs this rank's jobs and stores their results; returns why jobs failed, without those that did not."""
+        failures: dict[AttackJob, str] = {}
+        names = ", ".join(dict.fromkeys(job.attack or "no attack" for job in jobs))
+        opening = f"attacking target, unlearned model and oracle: {names}"
+        with counting("attacks", opening, enabled=self._context.ranks.first) as bar:
+            for number, job in enumerate(jobs):
+                bar.count(self._counted, number, len(jobs))
+                bar.note(_job_title(job))
+                failure = self._run_job(job, keys[job], bar)
+                if failure:
+                    failures[job] = failure
+            bar.count(self._counted, len(jobs), len(jobs))
+        return failures
+
+    def _run_job(self, job: AttackJob, depends_on: dict[str, Any], bar: Progress) -> str:
+        """Runs one job and stores its result; `bar` shows how far it is.
 
         Returns:
             Why it failed; "" if it did not.
@@ -187,7 +198,8 @@ class JobRunner:
         def make(folder: Path) -> None:
             subject = self._load(job.model)
             # Another process may train the target again, but it never stores other weights under the same key.
-            lab = AttackLab(context, Repeat(context.config.seed, job.repeat), lambda: self._load("target"))
+            repeat = Repeat(context.config.seed, job.repeat)
+            lab = AttackLab(context, repeat, lambda: self._load("target"), functools.partial(_note_progress, bar, job))
             (folder / TRACE).write_text(json.dumps([one.to_json() for one in self._attempt_results(job, subject, lab)]))
 
         try:
@@ -211,11 +223,6 @@ class JobRunner:
             return [AttemptResult({}, lab.score(subject, suites), None, 0, 0.0, 0.0)]
         name, setting = self._planned.settings[job.setting]
         return run_attack(self._planned.built[name], subject, setting, lab, utility, self._context.ledger)
-
-    def _announce(self, job: AttackJob, made: set[str | None]) -> None:
-        if job.attack is not None and job.attack not in made and self._context.ranks.first:
-            announce(f"attacking target, unlearned model and oracle: {job.attack}")
-        made.add(job.attack)
 
     def _depends_on(self, job: AttackJob) -> dict[str, Any]:
         context, config, benchmark = self._context, self._context.config, self._context.data.selected
@@ -247,6 +254,15 @@ class JobRunner:
             "precision": config.trainer.precision,
             "target": self._refs["target"].key if built.reads_target else None,
         }
+
+
+def _job_title(job: AttackJob) -> str:
+    model = "unlearned model" if job.model == "unlearned" else job.model
+    return f"{job.attack or 'no attack'} on the {model}"
+
+
+def _note_progress(bar: Progress, job: AttackJob, unit: str, done: int, total: int) -> None:
+    bar.note(f"{_job_title(job)}, {done}/{total} {unit}")
 
 
 def plan_attacks(context: Context) -> AttackPlan:

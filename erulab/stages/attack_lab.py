@@ -8,6 +8,7 @@ from erulab.attacks.base import FinetuneSettings, Repeat
 from erulab.attacks.judging.scoring import score_attacked
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.scoring import Watch
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import merged, with_lora
 from erulab.models.policy import disable_dropout
@@ -21,9 +22,15 @@ from erulab.training.loop import train
 class AttackLab:
     """Implements `erulab.attacks.base.Lab` in one process: whole jobs are distributed over the ranks."""
 
-    def __init__(self, context: Context, repeat: Repeat, target: Callable[[], LoadedModel]) -> None:
-        """`target`: loads the model before unlearning."""
-        self._context, self._repeat, self._target = context, repeat, target
+    def __init__(
+        self, context: Context, repeat: Repeat, target: Callable[[], LoadedModel], watch: Watch | None = None
+    ) -> None:
+        """
+        Args:
+            target: loads the model before unlearning.
+            watch: is told how far a scoring or fine-tuning is.
+        """
+        self._context, self._repeat, self._target, self._watch = context, repeat, target, watch
 
     @property
     def benchmark(self) -> Benchmark:
@@ -43,7 +50,7 @@ class AttackLab:
 
     def score(self, subject: LoadedModel, suites: Sequence[Suite]) -> list[RowScore]:
         self._context.stop.check()
-        return score_attacked(subject, suites, self.benchmark, self._context.config.evaluation)
+        return score_attacked(subject, suites, self.benchmark, self._context.config.evaluation, self._watch)
 
     def finetune(
         self, subject: LoadedModel, rows: Sequence[Row], settings: FinetuneSettings
@@ -76,6 +83,8 @@ class AttackLab:
         subject.model.train()
         for step, _ in train(engine, objective, loop, Ranks()):
             self._context.stop.check()
+            if self._watch is not None:
+                self._watch("steps of fine-tuning", step + 1, loop.steps)
             if step + 1 in stops:
                 subject.model.eval()
                 yield step + 1, subject

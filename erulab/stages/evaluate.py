@@ -26,7 +26,7 @@ from erulab.evaluation.suites import FORGET_ROLES, evaluated_rows, generates_res
 from erulab.evaluation.utility import utility_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import Facts, Generator, score_options
-from erulab.reporting.console import announce
+from erulab.reporting.progress import counting
 from erulab.roles import oracles_among
 from erulab.stages.cache import Product
 from erulab.stages.context import TUNING_SEED, Context, LoadedBenchmark
@@ -62,24 +62,26 @@ def _score(
     depends_on = scores_depend_on(context, prepared, ref)
 
     def make(folder: Path) -> None:
-        if context.ranks.first:
-            count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
-            what = "unlearned model" if role == "unlearned" else role
-            announce(f"scoring the {what} on {count} rows of {prepared.fitted.name}")
-        loaded = load()
-        respond = None
-        if context.config.evaluation.generator is Generator.vllm:
-            respond = functools.partial(
-                generate_with_vllm,
-                source=ref.path,
-                chat=loaded.chat,
-                tokenizer=context.source.overrides.tokenizer,
-                memory=free_memory_share(context.device),
+        count = sum(len(evaluated_rows(suite, context.config.evaluation)) for suite in suites)
+        what = "unlearned model" if role == "unlearned" else role
+        opening = f"scoring the {what} on {count} rows of {prepared.fitted.name}"
+        with counting(f"scoring the {what}", opening, enabled=context.ranks.first) as bar:
+            loaded = load()
+            respond = None
+            if context.config.evaluation.generator is Generator.vllm:
+                respond = functools.partial(
+                    generate_with_vllm,
+                    source=ref.path,
+                    chat=loaded.chat,
+                    tokenizer=context.source.overrides.tokenizer,
+                    memory=free_memory_share(context.device),
+                )
+            refusal = prepared.fitted.refusals[0] if prepared.fitted.refusals else ""
+            options, ranks = context.config.evaluation, context.ranks
+            budget = choose_budget(loaded, options, ranks)
+            rows = evaluate(
+                loaded, suites, options, ranks, budget=budget, refusal=refusal, respond=respond, watch=bar.count
             )
-        refusal = prepared.fitted.refusals[0] if prepared.fitted.refusals else ""
-        options = context.config.evaluation
-        budget = choose_budget(loaded, options, context.ranks)
-        rows = evaluate(loaded, suites, options, context.ranks, budget=budget, refusal=refusal, respond=respond)
         if context.ranks.first:
             # Figures depend on it by rounding only, so it is in no key; whoever compares bits finds it here.
             (folder / "batch_tokens.json").write_text(json.dumps(asdict(budget)))

@@ -34,7 +34,7 @@ from erulab.evaluation.suites import without_facts
 from erulab.models.folders import folder_identity
 from erulab.models.loading import load_folder
 from erulab.options import JudgeOptions
-from erulab.reporting.console import announce
+from erulab.reporting.progress import counting
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 
@@ -136,19 +136,24 @@ class _Asking:
             file.write({**file.read(), **{prompt: self.known[prompt] for prompt in prompts if prompt in self.known}})
         kept = ranks.gather_objects(file.read() if ranks.first else {})[0]
         missing = [prompt for prompt in prompts if prompt not in kept]
-        if ranks.first:
-            announce(f"asking the judge about {len(missing)} {what}")
+        answered = 0
 
         def keep(answer: Answer) -> None:
+            nonlocal answered
+            answered += 1
             if ranks.first:
                 file.add(answer)
+                bar.count("answered", answered, len(missing))
 
         fault: ErulabError | None = None
         # A local judge runs on all ranks together; a server is asked by the first one, for which the others wait.
         if missing and (ranks.first or context.config.evaluation.judge.model is not None):
             try:
                 self._judge = self._judge or _make_judge(context)
-                self._judge.ask(missing, keep, lambda: context.stop.requested)
+                opening = f"asking the judge about {len(missing)} {what}"
+                with counting("asking the judge", opening, enabled=ranks.first) as bar:
+                    bar.count("answered", 0, len(missing))
+                    self._judge.ask(missing, keep, lambda: context.stop.requested)
             except ErulabError as error:  # told to the other ranks, which would wait for this one otherwise
                 fault = error
         told = ranks.gather_objects((fault, context.stop.requested))

@@ -14,7 +14,7 @@ from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
 from erulab.models.policy import disable_dropout
-from erulab.reporting.console import progress
+from erulab.reporting.progress import progress
 from erulab.stages.best_step import BestStep
 from erulab.stages.cache import CHECKPOINTS, Product
 from erulab.stages.context import Context

@@ -11,7 +11,7 @@ from erulab.data.rows import Row
 from erulab.models.loading import save_folder
 from erulab.models.policy import disable_dropout
 from erulab.options import TargetOptions
-from erulab.reporting.console import progress
+from erulab.reporting.progress import progress
 from erulab.roles import seeds_after_first
 from erulab.stages.cache import CHECKPOINTS, Product
 from erulab.stages.context import Context

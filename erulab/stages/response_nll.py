@@ -15,7 +15,7 @@ from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.scoring import score
 from erulab.evaluation.suites import evaluated_rows
 from erulab.models.loaded import LoadedModel
-from erulab.reporting.console import announce
+from erulab.reporting.progress import counting
 from erulab.stages.cache import Product
 from erulab.stages.context import Context, LoadedBenchmark
 from erulab.training.loader import ModelRef
@@ -74,8 +74,8 @@ def _read_responses(
     }
 
     def make(folder: Path) -> None:
-        if context.ranks.first:
-            announce(f"the target reads {len(responding)} responses of the {_model(role)} ({prepared.fitted.name})")
+        title = f"the target reads the {_model(role)}"
+        opening = f"the target reads {len(responding)} responses of the {_model(role)} ({prepared.fitted.name})"
         asked = _asked_rows(context, prepared)
         loaded = load()
         requests = []
@@ -84,7 +84,8 @@ def _read_responses(
             # Without the end of turn, which a response that reached its limit does not have.
             requests.append(loaded.chat.encode(row, response, (0, len(response))))
         budget = context.config.evaluation.fixed_tokens
-        found = score(loaded.policy, requests, loaded.pad_id, budget, context.ranks)
+        with counting(title, opening, enabled=context.ranks.first) as bar:
+            found = score(loaded.policy, requests, loaded.pad_id, budget, context.ranks, watch=bar.count)
         if context.ranks.first:
             (folder / "nll.json").write_text(json.dumps([one.mean_nll for one in found]))
 

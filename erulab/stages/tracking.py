@@ -1,4 +1,4 @@
-"""Writes a run's figures while it runs: to metrics.jsonl always, and to wandb if it is on. Rank 0 only."""
+"""Writes a run's figures while it runs: to metrics.jsonl always, and to its tracker if it has one. Rank 0 only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erulab.options import RunConfig, TrackerName
+from erulab.options import RunConfig
 from erulab.rundir import RunDir
-from erulab.stages.wandb_mirror import WandbMirror
+from erulab.tracking.mirror import Mirror
+from erulab.tracking.services import mirror_of
 
 if TYPE_CHECKING:
     from erulab.ranks import Ranks
@@ -20,15 +21,13 @@ STAGE = "unlearn"  # the stage whose steps metrics.jsonl holds
 
 
 class Tracker:
-    """Writes RUN_DIR/metrics.jsonl and mirrors it to wandb; does nothing on ranks other than the first."""
+    """Writes RUN_DIR/metrics.jsonl and mirrors it to a tracker; does nothing on ranks other than the first."""
 
     def __init__(self, rundir: RunDir, config: RunConfig, ranks: Ranks) -> None:
-        self._rundir, self._config, self._first = rundir, config, ranks.first
+        self._rundir, self._first = rundir, ranks.first
         self._started = False
         self._request, self._first_step = "", 0
-        self._wandb: WandbMirror | None = None
-        if self._first and config.tracker.name is TrackerName.wandb:
-            self._wandb = WandbMirror(rundir, config)
+        self._mirror: Mirror | None = mirror_of(rundir, config) if self._first else None
 
     def begin(self, request: str, first_step: int) -> None:
         """Starts one of several requests: its steps are counted on from `first_step`, and its lines carry its name."""
@@ -54,7 +53,7 @@ class Tracker:
         self._send({"step": step, **values})
 
     def log_stage(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Sends a step of learning target or oracle to wandb, as `<stage>/<name>`. metrics.jsonl leaves these out."""
+        """Sends a step of learning target or oracle, as `<stage>/<name>`. metrics.jsonl leaves these out."""
         self._send({f"{stage}/{name}": value for name, value in {"step": step, **values}.items()})
 
     def resume(self, metrics: Path) -> list[str]:
@@ -78,38 +77,51 @@ class Tracker:
         return found
 
     def replay(self, metrics: Path) -> None:
-        """Takes over the metrics.jsonl of an unlearning that was found in the cache, and sends its lines to wandb."""
-        for line in self.resume(metrics):  # empty for a second run in this folder, whose lines the first one sent
+        """Takes over the metrics.jsonl of an unlearning that was found in the cache, and sends its lines.
+
+        A second run in this folder sends none, because the first one sent them; a tracker without this run gets all.
+        """
+        found = self.resume(metrics)
+        if self._mirror is not None and self._mirror.fresh:
+            found = self._lines_of_request()
+        for line in found:
             self._send({name: value for name, value in json.loads(line).items() if isinstance(value, int | float)})
 
     def keep(self, metrics: Path) -> None:
         """Writes this request's lines so far beside its checkpoints, with steps from 0 and without its name."""
         if self._first and self._rundir.metrics_jsonl.is_file():
-            own = [line for line in self._read_lines() if self._first_step <= _step_of(line) < math.inf]
-            moved = [self._with_step_and_request(line, -self._first_step, "") for line in own]
+            moved = [self._with_step_and_request(line, -self._first_step, "") for line in self._lines_of_request()]
             metrics.write_text("".join(f"{line}\n" for line in moved), encoding="utf-8")
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Sends final figures to wandb; nested names are joined by `/`."""
-        if self._wandb is not None:
-            self._wandb.summary(values)
+        """Sends final figures to the tracker; nested names are joined by `/`."""
+        if self._mirror is not None:
+            self._mirror.summary(values)
 
-    def finish(self) -> str | None:
-        """Sends attacks, plots and, if allowed, samples. Prints and returns the command that uploads an offline run."""
-        if self._wandb is None:
-            return None
-        line = self._wandb.finish(self._config.tracker)
+    def finish(self, *, failed: bool = False) -> str | None:
+        """Sends verdict, attacks, plots and page, and ends the tracked run.
+
+        Prints and returns the command that uploads an offline run.
+
+        Args:
+            failed: whether the run did not come to its end.
+        """
+        line = self._mirror.finish(failed=failed) if self._mirror is not None else None
         if line is not None:
             print(f"to upload: {line}", flush=True)
         return line
 
     def _send(self, values: dict[str, Any]) -> None:
-        if self._wandb is not None:
-            self._wandb.log(values)
+        if self._mirror is not None:
+            self._mirror.log(values)
 
     def _read_lines(self) -> list[str]:
         file = self._rundir.metrics_jsonl
         return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+    def _lines_of_request(self) -> list[str]:
+        """Returns the lines so far of the request that is being unlearned."""
+        return [line for line in self._read_lines() if self._first_step <= _step_of(line) < math.inf]
 
     def _lines_before(self, step: int) -> list[str]:
         return [line for line in self._read_lines() if _step_of(line) < step]

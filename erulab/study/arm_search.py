@@ -11,6 +11,7 @@ from erulab.launching.folder_key import short_hash
 from erulab.launching.job import Job
 from erulab.study import spec, work
 from erulab.study.choose import Match, StudyRun, TrialMean, average_runs, best_trials
+from erulab.study.matching import measure_run
 from erulab.study.spec import Study, Tuning
 from erulab.tuning.objective import read_trial_run
 from erulab.tuning.options import SamplerName
@@ -82,9 +83,6 @@ def _read_run(job: Job, tuning: Tuning) -> StudyRun:
     run = read_trial_run(work.read_scores(job), tuning.utility, "tuning.utility")
     if tuning.match is Match.utility or run.knowledge is None:
         return StudyRun(run.knowledge, run.kept)
-    # It loads torch, which is there only once a run has started.
-    from erulab.study.matching import measure_run
-
     return StudyRun(run.knowledge, run.kept, measure_run(job, tuning.match))
 
 

@@ -22,7 +22,9 @@ from erulab.attacks.judging.attacked_setting import MODELS
 from erulab.attacks.judging.rows import row_without_figures
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.errors import ConfigError, NumericFault
+from erulab.launching.finished import record_finished
 from erulab.launching.folder_key import short_hash
+from erulab.launching.job import Job
 from erulab.reporting import write_report
 from erulab.rundir import InUse, RunDir
 from erulab.stages.attack_model import Gain, ModelAttack
@@ -31,6 +33,7 @@ from erulab.study.run_models import find_models, open_run
 from erulab.study.spec import Attacker
 from erulab.study.work import WAIT
 from erulab.tuning.options import SamplerName
+from erulab.tuning.samplers import draw_points
 from erulab.tuning.search import TYPED, Search, Taken
 
 LOG = "attacks.log"
@@ -69,14 +72,15 @@ class TunedModel:
 class AttackedRun:
     """The searches on the three models of one reported run. Typed again, everything is found in the cache."""
 
-    def __init__(self, attacker: Attacker, overrides: Sequence[str], seed: int, folder: Path) -> None:
+    def __init__(self, attacker: Attacker, reported: Job, overrides: Sequence[str], seed: int, folder: Path) -> None:
         """
         Args:
-            overrides: of the reported run, which is finished.
+            reported: the run, which is finished; overrides: what it was composed from.
             seed: draws the settings.
             folder: of all searches of the study, which several processes share.
         """
         self._attacker, self._overrides, self._seed, self._folder = attacker, overrides, seed, folder
+        self._reported = reported
         self._job = plan_attacked(attacker, overrides)
         self._space = attacker_space(attacker, self._job.config)
         self._context = open_run(self._job)
@@ -122,9 +126,6 @@ class AttackedRun:
         return ModelAttack(context, self._refs)
 
     def _drawn_first(self) -> list[str]:
-        # It loads Optuna.
-        from erulab.tuning.samplers import draw_points
-
         return [as_typed(one, self._job.config) for one in draw_points(self._space, self._seed, 1)[0]]
 
     def _search_name(self, model: str) -> str:
@@ -195,7 +196,7 @@ class AttackedRun:
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Puts the rows into the run's attacks.json, in place of those of an earlier search, unless it has them."""
-        rundir: RunDir = self._job.rundir
+        rundir: RunDir = self._reported.rundir
         while True:
             try:
                 with rundir.locked():
@@ -207,6 +208,8 @@ class AttackedRun:
                         rundir.write_json(file, [*others, *rows])
                         if rundir.report_md.is_file():
                             write_report(rundir)
+                        # The run's own command finds its files as it would have left them.
+                        record_finished(rundir, self._reported.config, self._reported.key)
                 return
             except InUse:
                 time.sleep(WAIT)
@@ -218,13 +221,13 @@ class AttackedRun:
             yield
 
 
-def attack_reported(attacker: Attacker, overrides: Sequence[str], seed: int, folder: Path) -> None:
+def attack_reported(attacker: Attacker, reported: Job, overrides: Sequence[str], seed: int, folder: Path) -> None:
     """Tunes the attack on the models of a finished run, and prints what it brought back.
 
     Args:
-        overrides, seed, folder: as for `AttackedRun`.
+        reported, overrides, seed, folder: as for `AttackedRun`.
     """
-    headline = AttackedRun(attacker, overrides, seed, folder).run()[0]
+    headline = AttackedRun(attacker, reported, overrides, seed, folder).run()[0]
     if headline["knowledge_left_attacked"] is None:
         print(f"{headline['attack']}: {headline['reason']}", flush=True)
         return

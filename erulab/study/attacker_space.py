@@ -10,8 +10,10 @@ from typing import Any
 from erulab.errors import ConfigError
 from erulab.launching.job import Job
 from erulab.options import RunConfig, Stage
+from erulab.registry import attacks
 from erulab.study import work
 from erulab.study.spec import Attacker
+from erulab.tuning.samplers import draw_points
 from erulab.tuning.space import Space, read_space
 from erulab.typed import did_you_mean
 
@@ -47,9 +49,6 @@ def check_attacker(attacker: Attacker, overrides: Sequence[str]) -> None:
         )
     config = plan_attacked(attacker, overrides).config
     space = attacker_space(attacker, config)
-    # It loads Optuna, which `--help` need not wait for.
-    from erulab.tuning.samplers import draw_points
-
     plan_attacked(attacker, overrides, [as_typed(one, config) for one in draw_points(space, 0, 1)[0]])
 
 
@@ -61,8 +60,6 @@ def attacker_space(attacker: Attacker, config: RunConfig) -> Space:
     Raises:
         ConfigError: there are several attacks, one that is not tuned per model, or a key that the attack has not.
     """
-    from erulab.registry import attacks  # the attacks are registered once a run was composed
-
     name = _only_attack(config)
     options = config.attack[name]
     if attacks[options.name].factory.one_attempt_for_all_models:

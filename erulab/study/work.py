@@ -16,6 +16,7 @@ from erulab.command import STOP_SIGNALS
 from erulab.config.compose import compose_config, save_config
 from erulab.errors import ConfigError, ErulabError, NumericFault
 from erulab.launching import machine
+from erulab.launching.finished import record_finished
 from erulab.launching.job import Job, is_finished, plan_job
 from erulab.rundir import InUse, RunDir
 
@@ -91,7 +92,9 @@ def _run_in_this_process(job: Job) -> None:
             around.enter_context(contextlib.redirect_stdout(log))
             around.enter_context(contextlib.redirect_stderr(log))
             worker.main([str(rundir.path)])
-    ended = rundir.read_json(rundir.exit_json)
+        ended = rundir.read_json(rundir.exit_json)
+        if ended["code"] == 0:
+            record_finished(rundir, job.config, job.key)
     if ended["code"] not in (0, NumericFault.code):
         fault = ErulabError(f"{rundir.path}: {ended['message']}; type the same command to go on")
         fault.code = ended["code"]

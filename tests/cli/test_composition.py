@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from erulab import registry
 from erulab.config.compose import CONF, compose_config, load_config, save_config
 from erulab.methods.npo import NPOOptions
-from erulab.options import EngineName, EngineOptions, Offload, Stage, TrainerOptions
+from erulab.options import EngineName, EngineOptions, Offload, Stage, TrackerName, TrainerOptions
 from erulab.registry import GROUPS, LIST_GROUPS
 from erulab.rewards.elastic import ElasticOptions
 
@@ -150,7 +150,7 @@ def test_engine_options_are_shown_with_their_defaults() -> None:
     assert shown == {key: defaults[key] for key in shown}
 
 
-@pytest.mark.parametrize("name", ["wandb", "none"])
+@pytest.mark.parametrize("name", [tracker.value for tracker in TrackerName])
 def test_trackers_compose(name: str) -> None:
     assert compose_config([f"tracker={name}"]).tracker.name.name == name
 

@@ -9,9 +9,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from erulab import registry
-from erulab.config.compose import CONF
+from erulab.config.compose import CONF, prepare_command_line
+from erulab.config.help import choices_by_group
 from erulab.errors import EnvironmentFault
 from erulab.launching import machine
 
@@ -70,6 +73,35 @@ def test_help_names_groups_choices_and_examples() -> None:
     assert "schema_" not in answer.stdout
     print(f"--help took {seconds:.2f} s")
     assert seconds < 15  # 1.5 s on a machine that does nothing else
+
+
+def test_help_lists_what_hydra_would_list() -> None:
+    """Hydra reads and searches where the help lists names of files."""
+    prepare_command_line([])  # Hydra looks for plugins once in a process
+    found = choices_by_group()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for group in ("method", "attack", "experiment", "experiment/tofu", "sweep", "tracker"):
+            assert sorted(found[group]) == loader.get_group_options(group), group
+
+
+@pytest.mark.parametrize("module", ["run", "bench.__main__", "study.__main__", "report", "plan"])
+def test_help_loads_nothing_that_takes_time(module: str) -> None:
+    """torch, scipy and transformers take seconds; a plugin's lazy torch is a module without its C part."""
+    script = f"""
+        import sys
+        from importlib import import_module
+        sys.argv = ["erulab", "--help"]
+        module = import_module("erulab.{module}")
+        try:
+            (module.cli if "{module}" == "run" else module.main)()
+        except SystemExit:
+            pass
+        heavy = ("torch._C", "transformers", "scipy", "optuna", "wandb", "matplotlib", "pandas")
+        print([name for name in heavy if name in sys.modules])
+    """
+    answer = python("-c", textwrap.dedent(script))
+    assert answer.stdout.splitlines()[-1] == "[]", answer.stderr
 
 
 def test_cfg_job_shows_the_config() -> None:

@@ -55,13 +55,19 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     def write(body: str) -> str:
         head = """
         import json, os, pathlib, signal, sys, time
-        folder, rank = pathlib.Path(sys.argv[1]), int(os.environ.get("RANK", 0))
-        def end(code, message=""):
-            (folder / "exit.json").write_text(json.dumps({"code": code, "message": message, "rank": rank}))
-            print(message, flush=True)
-            sys.exit(code)
+        def main(argv):
+            folder, rank = pathlib.Path(argv[0]), int(os.environ.get("RANK", 0))
+            def end(code, message=""):
+                (folder / "exit.json").write_text(json.dumps({"code": code, "message": message, "rank": rank}))
+                print(message, flush=True)
+                sys.exit(code)
         """
-        (folder / "stand_in.py").write_text(textwrap.dedent(head) + textwrap.dedent(body))
+        tail = """
+        if __name__ == "__main__":
+            main(sys.argv[1:])
+        """
+        parts = [textwrap.dedent(head), textwrap.indent(textwrap.dedent(body), "    "), textwrap.dedent(tail)]
+        (folder / "stand_in.py").write_text("".join(parts))
         return "stand_in"
 
     return write

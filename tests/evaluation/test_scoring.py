@@ -116,3 +116,13 @@ def test_two_ranks_score_what_one_does_in_the_same_order() -> None:
     one = score(Policy(model), ROWS, 1, 64, Ranks())
     for scores in on_ranks(2, lambda ranks: score(Policy(model), ROWS, 1, 64, ranks)):
         assert [found.nll for found in scores] == pytest.approx([found.nll for found in one], abs=1e-9)
+
+
+def test_a_watch_is_told_of_every_batch_and_changes_nothing() -> None:
+    policy = Policy(tiny.random_model(tiny.KINDS[0]))
+    told: list[tuple[str, int, int]] = []
+    watched = score(policy, ROWS, 1, 64, Ranks(), watch=lambda *one: told.append(one))
+    assert watched == score(policy, ROWS, 1, 64, Ranks())
+    counts = [done for _, done, _ in told]
+    assert counts[0] == 0 and counts == sorted(counts) and len(told) == 3  # two batches
+    assert {(what, total) for what, _, total in told} == {("sequences scored", counts[-1])}

@@ -18,9 +18,8 @@ import pytest
 from erulab.config.compose import compose_config, save_config
 from erulab.errors import ConfigError, EnvironmentFault, IntegrityFault
 from erulab.launching.folder_key import folder_key
-from erulab.launching.job import Job, is_finished, plan_job, run_job
+from erulab.launching.job import plan_job, run_job
 from erulab.rundir import RunDir
-from tests.launching.conftest import write_results
 
 
 def key(*overrides: str) -> str:
@@ -264,37 +263,3 @@ def test_a_named_folder_of_another_run_is_refused(here: Path) -> None:
     save_config(first.config, first.rundir.run_yaml)
     with pytest.raises(ConfigError, match="mine holds a run with other settings"):
         run_job(second)
-
-
-def test_finished_is_with_the_same_attacks_and_stages(here: Path) -> None:
-    def job(*overrides: str) -> Job:
-        return plan_job(compose_config(overrides))
-
-    done = job("attack=quantize")
-    done.rundir.make()
-    assert not is_finished(done)
-    save_config(done.config, done.rundir.run_yaml)
-    done.rundir.write_json(done.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
-    assert not is_finished(done)
-    write_results(done.rundir)
-    assert is_finished(done)
-    assert is_finished(job("attack=quantize", "tracker=none"))
-    assert not is_finished(job("attack=quantize", "rerun=true"))
-    assert not is_finished(job("attack=[quantize,relearn]"))
-    done.rundir.write_json(done.rundir.exit_json, {"code": 75, "message": "stopped", "rank": 0})
-    assert not is_finished(done)
-
-
-@pytest.mark.parametrize("name", ["exit.json", "run.yaml"])
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff", b"a: b: c", None])
-def test_a_damaged_folder_is_not_finished(name: str, damage: bytes | None, here: Path) -> None:
-    job = plan_job(compose_config(), "mine")
-    job.rundir.make()
-    save_config(job.config, job.rundir.run_yaml)
-    job.rundir.write_json(job.rundir.exit_json, {"code": 0, "message": "", "rank": 0})
-    write_results(job.rundir)
-    assert is_finished(job)
-    (here / "mine" / name).unlink()
-    if damage is not None:
-        (here / "mine" / name).write_bytes(damage)
-    assert not is_finished(job)

@@ -15,6 +15,7 @@ from tests.pages.pages import BEGIN, FENCE, ROOT, commands, filled, name_of, pag
 PAGES = pages()
 FOLDERS = [
     "conf",
+    "conf/from_open_unlearning",
     "erulab",
     "erulab/methods",
     "erulab/rewards",
@@ -26,6 +27,7 @@ FOLDERS = [
     "erulab/evaluation/figures",
     "erulab/evaluation/judging",
     "erulab/reporting",
+    "erulab/tracking",
     "erulab/bench",
     "erulab/commands",
     "launch",

@@ -172,7 +172,7 @@ def _run(overrides: Sequence[str]) -> int:
     return run.cli()
 
 
-def _worker_in_fork(rundir, processes, module, *, gpus=0, timeout=600, host=None):  # type: ignore[no-untyped-def]
+def _worker_in_fork(rundir, processes, module, *, gpus=0, timeout=600, host=None, start=None):  # type: ignore[no-untyped-def]
     """Stands in for `run_workers`: the worker is a copy of this process, so that nothing is imported again."""
     from erulab import worker
     from erulab.launching import workers

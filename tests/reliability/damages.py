@@ -140,6 +140,9 @@ def notice(
         # RUN_DIR/model shares its inodes with the cache, as in the run that was copied.
         _link_model(output)
         damage(output / path, random.Random(draws.random()))
+        if path.startswith(".cache"):  # a finished run would not read it
+            for record in output.glob("*/*/finished.json"):
+                record.unlink()
     if run == "stopped" or path.split("/")[0] != ".cache":
         outputs = outputs[:1]
     faults = []

@@ -45,54 +45,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-def test_plain_lines_are_at_least_ten_seconds_apart(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.progress("unlearning", 60) as bar:
-        for step in range(1, 61):
-            now[0] += 1.0
-            bar.update(step, {"loss": 2.0, "forget_loss": 1.5, "retain_loss": 0.5, "rows_per_second": 32.4})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6
-    assert lines[0] == "unlearning 10/60  loss 2.000  forget 1.500  retain 0.500  32 rows/s  50.0 s left"
-    assert lines[-1].startswith("unlearning 60/60") and "\x1b" not in "".join(lines)
-
-
-def test_a_short_training_prints_its_last_step(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress("learning the target", 3) as bar:
-        for step in range(1, 4):
-            bar.update(step, {"loss": 1.0})
-    assert capsys.readouterr().out.count("\n") == 1
-
-
-def test_the_time_left_of_a_resumed_run_counts_its_own_steps_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.progress("unlearning", 100) as bar:
-        bar.update(50, {})  # the first step after the checkpoint
-        now[0] = 20.0
-        bar.update(60, {})  # 2 s a step: 40 steps are 80 s
-    assert "1 min 20 s left" in capsys.readouterr().out
-
-
-def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress("unlearning", 2, enabled=False) as bar:
-        bar.update(2, {"loss": 1.0})
-    assert capsys.readouterr().out == ""
-
-
-def test_a_terminal_gets_one_bar(terminal: Terminal) -> None:
-    with contextlib.redirect_stdout(terminal), console.progress("unlearning", 2) as bar:
-        bar.update(1, {"loss": 1.25, "forget_loss": 1.0})
-        bar.update(2, {"loss": 1.125, "forget_loss": 0.5})
-    text = terminal.getvalue()
-    assert "\x1b[" in text and "2/2" in text and "1.125" in text
-
-
 def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     def colours() -> list[str]:
         terminal.truncate(0)
@@ -134,12 +86,3 @@ def test_attacks_without_scores_are_described(capsys: pytest.CaptureFixture[str]
         and lines[2].startswith("not scored")
         and len(lines) == 4
     )
-
-
-def test_the_config_tree_redacts_secrets_and_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    nasty = "[red]x[/red]\x1b]0;title\x07"
-    console.show_config({"model": {"path": nasty, "token": "hf_" + "a" * 20}, "seed": 0, "plugins": [], "steps": None})
-    out = capsys.readouterr().out
-    assert "[red]x[/red]" in out and "\x1b" not in out and "\x07" not in out
-    assert "token: [redacted]" in out and "aaaa" not in out
-    assert "seed: 0" in out and "plugins: []" in out and "steps: null" in out

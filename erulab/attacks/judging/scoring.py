@@ -9,6 +9,7 @@ from erulab.data.rows import Benchmark, Role, Suite
 from erulab.errors import DataError
 from erulab.evaluation.evaluate import evaluate
 from erulab.evaluation.row_score import RowScore
+from erulab.evaluation.scoring import Watch
 from erulab.evaluation.suites import has_knowledge_figure
 from erulab.models.loaded import LoadedModel
 from erulab.options import EvaluationOptions
@@ -21,18 +22,24 @@ GENERATED_ROWS = 40
 
 
 def score_attacked(
-    loaded: LoadedModel, suites: Sequence[Suite], benchmark: Benchmark, evaluation: EvaluationOptions
+    loaded: LoadedModel,
+    suites: Sequence[Suite],
+    benchmark: Benchmark,
+    evaluation: EvaluationOptions,
+    watch: Watch | None = None,
 ) -> list[RowScore]:
     """Scores the suites' rows with the figures that attacks compare.
 
     Args:
         suites: suites of the benchmark, possibly with fewer rows or with rewritten prompts.
+        watch: is told how far the scoring is.
     """
     whole = {suite.name: suite for suite in benchmark.suites}
     rows: list[RowScore] = []
     for suite in suites:
         generates = evaluation.generate and _generates_under_attack(whole[suite.name])
-        rows += evaluate(loaded, (suite,), replace(evaluation, generate=generates), Ranks(), for_attacks_only=True)
+        options = replace(evaluation, generate=generates)
+        rows += evaluate(loaded, (suite,), options, Ranks(), for_attacks_only=True, watch=watch)
     return rows
 
 

@@ -59,13 +59,14 @@ def comparison_image(stem: str, runs: Sequence[RunResult]) -> bytes | None:
     return _image(COMPARISON_PLOTS[stem], runs)
 
 
-def run_drawings(run: RunResult, labels: Mapping[str, str]) -> dict[str, Drawing]:
-    """Draws each plot that the run's files have the numbers for, with its file: stem -> drawing.
+def run_drawings(run: RunResult, labels: Mapping[str, str], *, files: bool) -> dict[str, Drawing]:
+    """Draws each plot that the run's files have the numbers for: stem -> drawing.
 
     Args:
         labels: stem -> what the plot shows, for a reader who cannot see it.
+        files: with its PNG.
     """
-    return _drawings(RUN_PLOTS, run, labels, files=True)
+    return _drawings(RUN_PLOTS, run, labels, files=files)
 
 
 def comparison_drawings(runs: Sequence[RunResult], labels: Mapping[str, str]) -> dict[str, Drawing]:
