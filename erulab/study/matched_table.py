@@ -8,7 +8,7 @@ from typing import Any
 from erulab.launching.job import Job
 from erulab.reporting.intervals import mean_with_interval
 from erulab.reporting.rendering import Cell, Table
-from erulab.study.choose import Bound
+from erulab.study.choose import Bound, Match
 from erulab.study.matching import measure_run
 
 
@@ -34,7 +34,8 @@ def matched_table(bound: Bound, arms: Sequence[Mapping[str, Any]]) -> Table:
                 Cell("" if own is None or own <= bound.limit else "over the bound"),
             )
         )
-    note = f"Arms are matched by {bound.match.words}, at most {bound.limit:g} in the trials that are compared."
+    unit = " nats per token" if bound.match is Match.kl else ""
+    note = f"Arms are matched by {bound.match.words}, at most {bound.limit:g}{unit} in the trials that are compared."
     headings = ("arm", f"{bound.match.words}, best trial", "reported runs, mean", "")
     return Table(headings, tuple(rows), (note,)).without_empty_columns()
 
