@@ -81,13 +81,13 @@ def attack(
     """
     planned = plan_attacks(context)
     jobs = _attack_jobs(planned, scored=evaluated is not None)
-    done = _JobRunner(context, planned, refs).run(jobs)
+    done = JobRunner(context, planned, refs).run(jobs)
     benchmark = context.data.selected
     utility = utility_suite(benchmark, context.config.evaluation)
     if evaluated is None:
-        plain = {job.model: _unattacked_scores(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
+        plain = {job.model: unattacked_scores(done.traces[job][0].rows, utility) for job in jobs if job.attack is None}
     else:
-        plain = {model: _unattacked_scores(evaluated[model], utility) for model in MODELS}
+        plain = {model: unattacked_scores(evaluated[model], utility) for model in MODELS}
     validation = validation_half(benchmark, context.config.seed)
     found = [row_without_figures(name, {}, why) for name, why in planned.refused.items()]
     for index, (name, setting) in enumerate(planned.settings):
@@ -97,7 +97,7 @@ def attack(
             found.append(row_without_figures(name, setting, "; ".join(failures)))
             continue
         traces = {model: [done.traces[job] for job in own if job.model == model] for model in MODELS}
-        scored = merge_suites(_scored_suites(planned, context, name, setting))
+        scored = merge_suites(scored_suites(planned, context, name, setting))
         try:
             kind, shared = context.config.attack[name].name, planned.built[name].one_attempt_for_all_models
             margin = context.config.report.margin
@@ -119,7 +119,7 @@ def count_attacked(context: Context, refs: dict[str, ModelRef], *, scored: bool)
     jobs = _attack_jobs(planned, scored=scored)
     if any(model not in refs for model in MODELS):
         return 0, len(jobs)
-    return _JobRunner(context, planned, refs).count_made(jobs), len(jobs)
+    return JobRunner(context, planned, refs).count_made(jobs), len(jobs)
 
 
 def _attack_jobs(planned: AttackPlan, *, scored: bool) -> list[AttackJob]:
@@ -140,7 +140,7 @@ class _JobResults:
     products: list[Product]
 
 
-class _JobRunner:
+class JobRunner:
     """Runs this rank's share of the jobs whose results are not in the cache."""
 
     def __init__(self, context: Context, planned: AttackPlan, refs: dict[str, ModelRef]) -> None:
@@ -287,7 +287,7 @@ def plan_attacks(context: Context) -> AttackPlan:
         raise DataError("; ".join(f"attack={name} is {why}" for name, why in refused.items()))
     planned = AttackPlan(built, settings, refused)
     for name, setting in settings:
-        suites = merge_suites(_scored_suites(planned, context, name, setting))
+        suites = merge_suites(scored_suites(planned, context, name, setting))
         scored = any(suite.rows and has_knowledge_figure(suite, config.evaluation) for suite in suites)
         if not (scored or built[name].own_figures):
             raise DataError(
@@ -297,7 +297,7 @@ def plan_attacks(context: Context) -> AttackPlan:
     return planned
 
 
-def _scored_suites(planned: AttackPlan, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
+def scored_suites(planned: AttackPlan, context: Context, name: str, setting: Setting) -> list[tuple[Suite, ...]]:
     """Returns the scored suites of each repeat of a setting."""
     one, config = planned.built[name], context.config
     return [one.scored(setting, context.data.selected, Repeat(config.seed, i)) for i in range(one.repeats)]
@@ -306,7 +306,7 @@ def _scored_suites(planned: AttackPlan, context: Context, name: str, setting: Se
 def _every_scored_suite(planned: AttackPlan, context: Context) -> list[Suite]:
     """Returns the suites with every forget row that some setting is scored on."""
     return merge_suites(
-        [suites for name, setting in planned.settings for suites in _scored_suites(planned, context, name, setting)]
+        [suites for name, setting in planned.settings for suites in scored_suites(planned, context, name, setting)]
     )
 
 
@@ -314,7 +314,8 @@ def _row_hashes(suites: Sequence[Suite]) -> dict[str, str]:
     return {suite.name: key_of({"rows": [row.id for row in suite.rows]}) for suite in suites}
 
 
-def _unattacked_scores(rows: Sequence[RowScore], utility: Suite) -> UnattackedScores:
+def unattacked_scores(rows: Sequence[RowScore], utility: Suite) -> UnattackedScores:
+    """Splits a model's scores without an attack into forget rows and the retain rows that tell its utility."""
     ids = {row.id for row in utility.rows}
     return UnattackedScores(
         [row for row in rows if row.suite != utility.name],

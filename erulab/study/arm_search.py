@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from erulab.launching.folder_key import short_hash
+from erulab.launching.job import Job
 from erulab.study import spec, work
-from erulab.study.choose import TrialMean, average_runs, best_trials
-from erulab.study.spec import Study
-from erulab.tuning.objective import TrialRun, read_trial_run
+from erulab.study.choose import Match, StudyRun, TrialMean, average_runs, best_trials
+from erulab.study.matching import measure_run
+from erulab.study.spec import Study, Tuning
+from erulab.tuning.objective import read_trial_run
 from erulab.tuning.options import SamplerName
 from erulab.tuning.search import Search
 
@@ -30,11 +32,11 @@ def tune_arm(study: Study, arm: list[str], more: list[str], folder: Path) -> dic
     tuning = study.tuning
     search = Search(folder, search_name(arm), spec.search_space(tuning, arm), SamplerName.qmc, tuning.seed)
     points = search.draw_all(tuning.rounds[0].trials)
-    seen: list[list[TrialRun]] = [[] for _ in points]
+    seen: list[list[StudyRun]] = [[] for _ in points]
     alive = list(range(len(points)))
     for number, stage in enumerate(tuning.rounds):
         if number:
-            kept = [alive[i] for i in best_trials([seen[i] for i in alive], tuning.kept, stage.trials)]
+            kept = [alive[i] for i in best_trials([seen[i] for i in alive], tuning.limit, stage.trials)]
             for i in set(alive) - set(kept):
                 search.finish(i, None, pruned=True)
             alive = kept
@@ -47,20 +49,23 @@ def tune_arm(study: Study, arm: list[str], more: list[str], folder: Path) -> dic
         for job in work.run_jobs([job for own in jobs.values() for job in own]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
         for i, own in jobs.items():
-            seen[i] += [read_trial_run(work.read_scores(job), tuning.utility, "tuning.utility") for job in own]
+            seen[i] += [_read_run(job, tuning) for job in own]
             now = average_runs(seen[i])
             figures = f"|knowledge left| {now.distance:.3f}, utility kept {now.kept:.3f}"
+            if tuning.match is not Match.utility:
+                figures += f", {tuning.match.words} {now.moved:.4g}"
             print(f"{' '.join(arm)} {' '.join(points[i])}: {figures}", flush=True)
             search.report(i, number, now.distance, _notes(now, seen[i]))
     for i in alive:
         reached = average_runs(seen[i]).distance
         search.finish(i, reached if math.isfinite(reached) else None)
-    chosen = alive[best_trials([seen[i] for i in alive], tuning.kept, 1)[0]]
+    chosen = alive[best_trials([seen[i] for i in alive], tuning.limit, 1)[0]]
     made = average_runs(seen[chosen])
     return {
         "best": points[chosen] if math.isfinite(made.distance) else None,
         "distance": made.distance,
         "kept": made.kept,
+        "moved": made.moved if math.isfinite(made.moved) else None,
         "trials": [
             {"overrides": point, "runs": [vars(run) for run in runs]} for point, runs in zip(points, seen, strict=True)
         ],
@@ -73,6 +78,15 @@ def search_name(arm: Sequence[str]) -> str:
     return "-".join([*methods, short_hash(list(arm))])
 
 
-def _notes(now: TrialMean, runs: Sequence[TrialRun]) -> dict[str, Any]:
+def _read_run(job: Job, tuning: Tuning) -> StudyRun:
+    """Reads the figures of a trial's run, and measures its model if arms are matched by distance."""
+    run = read_trial_run(work.read_scores(job), tuning.utility, "tuning.utility")
+    if tuning.match is Match.utility or run.knowledge is None:
+        return StudyRun(run.knowledge, run.kept)
+    return StudyRun(run.knowledge, run.kept, measure_run(job, tuning.match))
+
+
+def _notes(now: TrialMean, runs: Sequence[StudyRun]) -> dict[str, Any]:
     """Returns the attributes of a trial after a round."""
-    return {"utility_kept": now.kept if math.isfinite(now.kept) else None, "runs": len(runs)}
+    kept, moved = (value if math.isfinite(value) else None for value in (now.kept, now.moved))
+    return {"utility_kept": kept, "moved": moved, "runs": len(runs)}

@@ -14,7 +14,12 @@ from erulab.reporting import compare
 from erulab.rundir import RunDir
 from erulab.study import spec, work
 from erulab.study.arm_search import tune_arm
+from erulab.study.attacker import attack_reported
+from erulab.study.attacker_space import check_attacker
+from erulab.study.choose import Match
+from erulab.study.matched_table import matched_distances, matched_table
 from erulab.study.spec import Study
+from erulab.typed import to_plain
 
 
 def run_methods_study(study: Study, options: argparse.Namespace) -> None:
@@ -39,9 +44,14 @@ def run_methods_study(study: Study, options: argparse.Namespace) -> None:
             print(f"{' '.join(arm)}: no trial ended with a number, so it has no reported runs", flush=True)
             continue
         common = [*arm, *study.common.split(), *study.report.common.split(), *tuned[number]["best"], *options.overrides]
-        jobs[number] = [work.plan_run([*common, *one]) for one in spec.expand_sweep(study.report.runs)]
+        typed = [[*common, *one] for one in spec.expand_sweep(study.report.runs)]
+        jobs[number] = [work.plan_run(one) for one in typed]
         for job in work.run_jobs(jobs[number]):
             print(f"{' '.join(arm)}: {job.rundir.path}", flush=True)
+        if study.attacker is not None:
+            for one, job in zip(typed, jobs[number], strict=True):
+                print(f"{' '.join(arm)}: attacking {job.rundir.path}", flush=True)
+                attack_reported(study.attacker, job, one, study.tuning.seed, rundir.path / "attacker")
     rows = [
         {"arm": " ".join(arm), **tuned[number], "folders": [str(job.rundir.path) for job in jobs[number]]}
         for number, arm in enumerate(arms)
@@ -50,12 +60,20 @@ def run_methods_study(study: Study, options: argparse.Namespace) -> None:
     if not reported:
         raise NumericFault("no trial of any arm ended with a number; choose lower bounds in tuning.space")
     rundir.make()
+    matched = None
+    if study.tuning.match is not Match.utility:
+        for number, row in enumerate(rows):
+            row["reported_moved"] = matched_distances(study.tuning.limit, jobs[number])
+        matched = matched_table(study.tuning.limit, rows)
     # sweep.json names the runs, so that a study is compared in the same way as a sweep.
     named = [{"overrides": row["arm"].split(), "folder": folder} for row in rows for folder in row["folders"]]
     rundir.write_json(rundir.path / "sweep.json", {"key": key, "command": machine.typed_command(), "jobs": named})
-    rundir.write_json(rundir.path / "study.json", {"study": asdict(study), "arms": rows})
+    rundir.write_json(rundir.path / "study.json", {"study": to_plain(asdict(study)), "arms": rows})
     print(compare([rundir.path]), flush=True)
-    rundir.write_text(rundir.report_md, compare([rundir.path], "md"))
+    if matched is not None:
+        print(matched.render("text"), flush=True)
+    more = "" if matched is None else "\n" + matched.render("md")
+    rundir.write_text(rundir.report_md, compare([rundir.path], "md") + more)
     rundir.write_text(rundir.report_html, compare([rundir.path], "html", at=rundir.path))
     print(f"study folder: {rundir.path}")
 
@@ -71,5 +89,8 @@ def _compose_first_runs(study: Study, arm: list[str], more: list[str]) -> str:
     common, tuning, report = study.common.split(), study.tuning, study.report
     point = spec.draw_trials(tuning, arm)[0]
     work.plan_run([*arm, *common, *tuning.common.split(), *point, *more, *spec.expand_sweep(tuning.rounds[0].runs)[0]])
-    reported = work.plan_run([*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]])
+    typed = [*arm, *common, *report.common.split(), *point, *more, *spec.expand_sweep(report.runs)[0]]
+    reported = work.plan_run(typed)
+    if study.attacker is not None:
+        check_attacker(study.attacker, typed)
     return reported.config.output

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erulab.config.messages import error_line
 from erulab.errors import ConfigError
-from erulab.options import require
+from erulab.options import require, require_fraction, require_positive
+from erulab.study.choose import Bound, Match
 from erulab.study.figures_spec import FigureStudy
 from erulab.tuning.space import Range, Space
 
@@ -41,7 +42,9 @@ class Tuning:
     space_of_method: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)  # in each, the best trials of the round before take part
     utility: str = MISSING  # a figure of scores.json
-    kept: float = 0.97  # share of the target's figure that an eligible trial keeps
+    match: Match = Match.utility  # what is alike in all arms before knowledge left is compared
+    kept: float = 0.97  # match=utility: share of the target's figure that an eligible trial keeps
+    bound: Optional[float] = None  # match=kl or weights: the largest distance from the target of an eligible trial
     seed: int = 0  # draws the trials
     common: str = ""  # overrides of every trial
 
@@ -55,6 +58,16 @@ class Tuning:
         falling = min(counts) > 0 and counts == sorted(counts, reverse=True)
         require(falling, "tuning.rounds", "with falling numbers of trials", counts)
         require(0 <= self.kept <= 1, "tuning.kept", "between 0 and 1", self.kept)
+        if self.match is Match.utility:
+            require(self.bound is None, "tuning.bound", "left out where tuning.match is utility", self.bound)
+        else:
+            given = self.bound is not None and 0 < self.bound < math.inf
+            require(given, "tuning.bound", f"a number > 0 where tuning.match is {self.match.value}", self.bound)
+
+    @property
+    def limit(self) -> Bound:
+        """What an eligible trial keeps."""
+        return Bound(self.match, self.kept if self.bound is None else self.bound)
 
 
 @dataclass
@@ -63,6 +76,22 @@ class Report:
 
     runs: str = MISSING  # the overrides that each arm is run with, written as a sweep
     common: str = ""  # overrides of every reported run
+
+
+@dataclass
+class Attacker:
+    """The attack that is tuned on every reported model, with one budget for all: target, unlearned model and oracle."""
+
+    attack: str = "attack=relearn"  # overrides that choose one attack and its fixed options
+    # key of the attack -> {low: , high: , log: true}, {factor: 10} (of its own value, both ways) or a list of choices
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = 16  # settings that are tried on each model
+    kept: float = 0.8  # share of its own utility that a model keeps after a setting that counts
+
+    def __post_init__(self) -> None:
+        require(bool(self.space), "attacker.space", "a key of the attack or more", self.space)
+        require_positive("attacker.trials", self.trials)
+        require_fraction("attacker.kept", self.kept)
 
 
 @dataclass
@@ -75,6 +104,7 @@ class Study:
     arms: list[str] = MISSING
     tuning: Tuning = field(default_factory=lambda: Tuning(space={"trainer.lr": [1e-5, 1e-3]}, rounds=[Round(1, "")]))
     report: Report = field(default_factory=Report)
+    attacker: Optional[Attacker] = None  # the attack that is tuned on the reported models; none by default
     common: str = ""
 
     def __post_init__(self) -> None:

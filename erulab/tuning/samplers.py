@@ -49,6 +49,7 @@ def make_sampler(name: SamplerName, space: Space, seed: int, number: int) -> Bas
 
 def draw_points(space: Space, seed: int, count: int) -> list[list[str]]:
     """Returns the first points of a Sobol sequence as overrides, without a search on disk: which has the same."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=SobolSampler(space, seed))
     trials = [study.ask() for _ in range(count)]
     return [[f"{key}={entry.suggest(trial, key)}" for key, entry in space.items()] for trial in trials]

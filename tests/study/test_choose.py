@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from erulab.errors import ConfigError
-from erulab.study.choose import TrialMean, average_runs, best_trials
+from erulab.study.choose import Bound, Match, StudyRun, TrialMean, average_runs, best_trials
 from erulab.tuning.objective import TrialRun, read_trial_run
 
-KEPT = 0.97
+KEPT = Bound(Match.utility, 0.97)
 WHERE = "tuning.utility"
 
 
 def test_the_smallest_distance_wins_among_trials_that_keep_enough_utility() -> None:
-    trials = [[TrialRun(0.5, 0.99)], [TrialRun(-0.2, 0.98)], [TrialRun(0.01, 0.9)], [TrialRun(0.3, 1.0)]]
+    trials = [[StudyRun(0.5, 0.99)], [StudyRun(-0.2, 0.98)], [StudyRun(0.01, 0.9)], [StudyRun(0.3, 1.0)]]
     assert best_trials(trials, KEPT, 1) == [1]
     # The others follow, by the utility they keep.
-    assert best_trials([*trials, [TrialRun(0.9, 0.95)]], KEPT, 5) == [1, 3, 0, 4, 2]
+    assert best_trials([*trials, [StudyRun(0.9, 0.95)]], KEPT, 5) == [1, 3, 0, 4, 2]
 
 
 def test_worlds_are_averaged_and_a_failed_run_is_infinitely_bad() -> None:
-    assert average_runs([TrialRun(-0.25, 1.0), TrialRun(0.75, 0.5)]) == TrialMean(0.5, 0.75)
+    assert average_runs([StudyRun(-0.25, 1.0), StudyRun(0.75, 0.5)]) == TrialMean(0.5, 0.75, math.inf)
     assert best_trials(
-        [[TrialRun(0.1, 0.99), TrialRun(None, None)], [TrialRun(0.9, 0.98), TrialRun(0.9, 0.98)]], KEPT, 2
+        [[StudyRun(0.1, 0.99), StudyRun(None, None)], [StudyRun(0.9, 0.98), StudyRun(0.9, 0.98)]], KEPT, 2
     ) == [1, 0]
-    assert best_trials([[TrialRun(None, None)], [TrialRun(None, None)]], KEPT, 1) == [0]
+    assert best_trials([[StudyRun(None, None)], [StudyRun(None, None)]], KEPT, 1) == [0]
 
 
 def test_reads_knowledge_left_and_utility_kept() -> None:

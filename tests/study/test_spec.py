@@ -10,6 +10,7 @@ import pytest
 from erulab.config.compose import compose_config
 from erulab.errors import ConfigError
 from erulab.study import spec
+from erulab.study.attacker_space import check_attacker
 from erulab.study.figures_spec import FigureStudy
 from erulab.study.spec import Study
 
@@ -108,3 +109,6 @@ def test_every_run_of_a_shipped_study_composes(file: Path) -> None:
         point = spec.draw_trials(tuning, arm)[0]
         composed = compose_config([*study.common.split(), *point, *arm, *command])
         assert f"method={composed.method.name}" in arm
+    if study.attacker is not None:
+        arm, command = commands[0]
+        check_attacker(study.attacker, [*study.common.split(), *spec.draw_trials(tuning, arm)[0], *arm, *command])

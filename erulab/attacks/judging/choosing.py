@@ -19,7 +19,7 @@ def best_for_each_model(attempts: Sequence[AttemptResult], metric: Metric, valid
     Raises:
         DataError: no row phrases a validation fact, or no row phrases another fact.
     """
-    return int(np.argmax(_validation_means(attempts, metric, validation)))
+    return int(np.argmax(validation_means(attempts, metric, validation)))
 
 
 def best_for_all_models(
@@ -38,7 +38,7 @@ def best_for_all_models(
         DataError: as `best_for_each_model`.
     """
     target, unlearned, oracle = (
-        _validation_means(attempts[model], metric, validation) for model in ("target", "unlearned", "oracle")
+        validation_means(attempts[model], metric, validation) for model in ("target", "unlearned", "oracle")
     )
     gaps = target - oracle
     needed = KEPT_GAP * (float(np.max(gaps, initial=-np.inf, where=np.isfinite(gaps))) if gap is None else gap)
@@ -49,7 +49,7 @@ def best_for_all_models(
     return int(np.argmax(known))
 
 
-def _validation_means(attempts: Sequence[AttemptResult], metric: Metric, validation: frozenset[str]) -> Values:
+def validation_means(attempts: Sequence[AttemptResult], metric: Metric, validation: frozenset[str]) -> Values:
     """Returns the figure's mean over validation rows per attempt, (attempts,); -inf if it is not finite."""
     rows = [
         [row.figures[metric.figure] for row in one.rows if row.suite in metric.suites and row.fact in validation]
