@@ -7,14 +7,12 @@ another attack only adds rows.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erulab.checksums import check_model, find_fault, hash_files
+from erulab.checksums import check_model
 from erulab.costs import account
 from erulab.costs.account import Costs
 from erulab.costs.ledger import Spent
@@ -25,13 +23,14 @@ from erulab.options import SavedModel, Stage
 from erulab.registry import methods
 from erulab.reporting import write_report
 from erulab.roles import ORACLE
-from erulab.rundir import CARD, RunDir
+from erulab.rundir import RunDir
 from erulab.stages import attack, cards, checks, learn, unlearn
 from erulab.stages.alternatives import shown_alternatives
 from erulab.stages.cache import Product
 from erulab.stages.context import Context
 from erulab.stages.halves import notes_on_half
 from erulab.stages.kept_texts import kept_texts
+from erulab.stages.linking import link_folder
 from erulab.stages.measuring import measure_models
 from erulab.stages.stage_lines import StageLines
 from erulab.stages.unlearn import UNLEARNED, UnlearnedRequest
@@ -289,30 +288,3 @@ class Pipeline:
         seconds = now - self._stage_began
         self._booked, self._stage_began = done, now
         return {"seconds": seconds, **spent.plain()}
-
-
-def link_folder(source: Path, destination: Path) -> None:
-    """Hard-links a folder's files, or copies them across file systems; replaces `destination`, whole or not at all.
-
-    A `destination` with other content, such as a model that was trained further in its place, is kept beside it.
-    """
-    alone = (CARD,)  # written into the run folder's copy only
-    if destination.is_dir() and find_fault(destination, hash_files(source, alone), without=alone) is not None:
-        aside = destination.with_name(f"{destination.name}.changed")
-        shutil.rmtree(aside, ignore_errors=True)
-        destination.rename(aside)
-        log.warning("%s has other content than this run's %s: it is now %s", destination, source, aside.name)
-    working = destination.with_name(f".{destination.name}.tmp")
-    shutil.rmtree(working, ignore_errors=True)
-    working.mkdir(parents=True)
-    try:
-        for file in source.iterdir():
-            try:
-                os.link(file, working / file.name)
-            except OSError:
-                shutil.copy2(file, working / file.name)
-        shutil.rmtree(destination, ignore_errors=True)
-        working.rename(destination)
-    except OSError:
-        shutil.rmtree(working, ignore_errors=True)  # on a full disk a half copy would only take room
-        raise

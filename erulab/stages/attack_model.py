@@ -20,7 +20,9 @@ from erulab.attacks.judging.rows import attack_json_rows
 from erulab.attacks.judging.scoring import merge_suites, utility_suite
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.errors import DataError, NumericFault
-from erulab.stages.attack import AttackJob, JobRunner, plan_attacks, scored_suites, unattacked_scores
+from erulab.stages.attack import unattacked_scores
+from erulab.stages.attack_jobs import AttackJob, JobRunner
+from erulab.stages.attack_plan import plan_attacks, scored_suites
 from erulab.stages.context import Context
 from erulab.training.loader import ModelRef
 

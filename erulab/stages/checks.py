@@ -22,7 +22,7 @@ from erulab.models import folders
 from erulab.models.lora import check_targets, no_trained_adapter
 from erulab.options import SavedModel, Stage
 from erulab.registry import methods
-from erulab.stages.attack import plan_attacks
+from erulab.stages.attack_plan import plan_attacks
 from erulab.stages.context import Context
 from erulab.stages.external import external_content
 from erulab.stages.halves import check_half
