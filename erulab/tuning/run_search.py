@@ -12,7 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab.config.compose import config_to_dict
 from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
+from erulab.launching.dry_run import is_dry_run, show_dry_run
 from erulab.launching.folder_key import folder_key, short_hash
+from erulab.launching.job import plan_job
+from erulab.launching.machine import GPU
 from erulab.options import Facts, RunConfig, Stage
 from erulab.registry import GROUPS
 from erulab.rundir import InUse, RunDir, make_private
@@ -41,6 +44,8 @@ class Launcher(Protocol):
 
     def slots(self) -> int: ...
 
+    def job_gpus(self) -> list[GPU] | None: ...
+
 
 def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Compose, launcher: Launcher) -> int:
     """Runs a search, or continues it; returns the exit code.
@@ -60,6 +65,10 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
     space = _whole_space(options, fixed, searched, config)
     key = short_hash([folder_key(config), _plain_space(space), _what_counts(options)])
     rundir = RunDir(Path(config.output) / "tuning" / key)
+    searched_text = f"{options.trials} trials of {', '.join(space)}; folder: {rundir.path}"
+    if is_dry_run():
+        title = f"a search of {searched_text}; one trial, with the run's own values of what is searched:"
+        return show_dry_run([plan_job(config, gpus=launcher.job_gpus())], [title])
     rundir.make()
     if config.artifacts.private:
         make_private(rundir.path)
@@ -67,7 +76,7 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
         fixed = [*fixed, f"tracker.group=tune-{key}"]
     goals = 2 if options.goal is Goal.pareto else 1
     search = Search(rundir.path, "trials", space, options.sampler, options.seed, goals)
-    print(f"search: {options.trials} trials of {', '.join(space)}; folder: {rundir.path}", flush=True)
+    print(f"search: {searched_text}", flush=True)
     _run_trials(search, options, fixed, launcher)
     return FinishedSearch(search, options, rundir, fixed, compose).show()
 

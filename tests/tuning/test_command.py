@@ -14,6 +14,7 @@ import yaml
 from erulab.config.compose import CONF, compose_config, config_to_dict, load_config
 from erulab.options import Facts
 from erulab.registry import OWN_CONF
+from erulab.reporting.load import run_folders
 from erulab.rundir import InUse, RunDir
 from erulab.tuning import run_search
 from erulab.tuning.experiment import LEFT_OUT_OF_TRIALS, NOT_WRITTEN
@@ -89,6 +90,23 @@ def test_a_search_writes_settings_that_can_be_typed(
             del plain["evaluation"][key]
     assert {part for part in now if now[part] != before[part]} <= set(NOT_WRITTEN)
     assert reported.attack and reported.method.beta == 0.2 and reported.dataset.world == 3
+
+
+def test_a_dry_run_of_a_search_runs_no_trial(
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+) -> None:
+    answer = command("--dry-run", *TYPED, "dataset.forget_authors=2", "dataset.retain_authors=2")
+    assert answer.code == 0 and ran() == 0 and not (here / "outputs" / "tuning").exists()
+
+
+def test_a_search_stands_for_the_runs_of_its_trials(tmp_path: Path) -> None:
+    """Trials without figures have no folder, and two with the same settings share one."""
+    search, runs = RunDir(tmp_path / "tuning" / "key"), [tmp_path / "fictitious" / name for name in "ab"]
+    for run in runs:
+        RunDir(run).write_text(RunDir(run).run_yaml, "{}")
+    trials = [{"folder": str(runs[1])}, {"state": "FAIL"}, {"folder": str(runs[0])}, {"folder": str(runs[1])}]
+    search.write_json(search.path / "search.json", {"trials": trials})
+    assert run_folders(search.path) == [runs[1], runs[0]]
 
 
 def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
