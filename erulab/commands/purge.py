@@ -95,7 +95,8 @@ def _named_runs(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not (RunDir(folder).run_yaml.is_file() or any((folder / name).is_file() for name in MANY)):
             raise DataError(
-                f"{folder} is no run or sweep folder, nor that of a finished search; type erulab ls for those that there are"
+                f"{folder} is no run or sweep folder, nor that of a finished search; type erulab ls for those "
+                "that there are"
             )
         found |= dict.fromkeys(path.resolve() for path in run_folders(folder))
     _refuse_if_in_use(list(found))

@@ -190,6 +190,6 @@ def _runs_below(folder: Path) -> Iterator[Path]:
 
 
 def job_folder(job: Path, sweep: Path) -> Path:
-    """Returns the folder of a sweep's or search's run, also if the output folder was moved since its path was written."""
+    """Returns the folder of a sweep's or search's run, also if the output folder was moved since."""
     moved = sweep.resolve().parent.parent / job.parent.name / job.name
     return moved if not RunDir(job).run_yaml.is_file() else job

@@ -93,8 +93,9 @@ def test_a_search_writes_settings_that_can_be_typed(
 
 
 def test_a_dry_run_of_a_search_runs_no_trial(
-    command: Callable[..., Answer], ran: Callable[[], int], here: Path
+    command: Callable[..., Answer], ran: Callable[[], int], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("erulab.launching.dry_run._asked", [])  # the flag is remembered for the whole process
     answer = command("--dry-run", *TYPED, "dataset.forget_authors=2", "dataset.retain_authors=2")
     assert answer.code == 0 and ran() == 0 and not (here / "outputs" / "tuning").exists()
 
