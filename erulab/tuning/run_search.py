@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab.config.compose import config_to_dict
+from erulab.config.shown_settings import OF_SWEEP, settings_lines
 from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
 from erulab.launching.dry_run import is_dry_run, show_dry_run
 from erulab.launching.folder_key import folder_key, short_hash
@@ -76,7 +77,8 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
         fixed = [*fixed, f"tracker.group=tune-{key}"]
     goals = 2 if options.goal is Goal.pareto else 1
     search = Search(rundir.path, "trials", space, options.sampler, options.seed, goals)
-    print(f"search: {searched_text}", flush=True)
+    shown = [f"search: {searched_text}", *settings_lines([config], rundir.path)[:-1], OF_SWEEP]
+    print(*shown, sep="\n", flush=True)
     _run_trials(search, options, fixed, launcher)
     return FinishedSearch(search, options, rundir, fixed, compose).show()
 

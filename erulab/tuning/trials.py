@@ -35,6 +35,9 @@ class TrialSweep(Sweep):
         """Each trial's exit code, None if a signal kept it from starting, and its run folder."""
         return [(task.code, task.job.rundir.path) for _, task in self._jobs]
 
+    def start(self) -> None:
+        """Prints nothing: the search has shown what its trials have in common, and `announce` shows the rest."""
+
     def write(self) -> None:
         """Writes nothing: the search has a journal."""
 
