@@ -155,6 +155,7 @@ def run(overrides: Sequence[str] = ()) -> Result:
         ErulabError: what the command line would say, as the class of its exit code. Interrupted: a signal stopped the
             run, and the same call continues it.
     """
+    _refuse_search(overrides)
     with _as_typed(overrides):
         config, named = compose_run(overrides)
         job = plan_job(config, named)
@@ -176,9 +177,7 @@ def sweep(overrides: Sequence[str]) -> Results:
         ErulabError: no job can start, or all failed. Interrupted: a signal stopped the sweep, and the same call
             continues it.
     """
-    search = next((one for one in overrides if one.lstrip("+").startswith(NOT_A_GRID)), None)
-    if search is not None:
-        raise ConfigError(f"{search}: a search has no list of jobs; type python -m erulab.run -m {search}")
+    _refuse_search(overrides)
     with _as_typed(["-m", *overrides]):
         jobs = _run_jobs(overrides)
     errors, folders = {}, {}
@@ -279,3 +278,9 @@ def _chosen_frame(runs: Sequence[RunResult], rows: str) -> Frame:
     if rows not in FRAMES:
         raise ConfigError(f"{rows!r}: no such rows of a frame{did_you_mean(rows, FRAMES)}; known: {', '.join(FRAMES)}")
     return FRAMES[rows](runs)
+
+
+def _refuse_search(overrides: Sequence[str]) -> None:
+    search = next((one for one in overrides if one.lstrip("+").startswith(NOT_A_GRID)), None)
+    if search is not None:
+        raise ConfigError(f"{search}: a search has no list of jobs; type python -m erulab.run -m {search}")

@@ -30,6 +30,7 @@ from erulab.rundir import RunDir
 
 PURGED = "purge.json"
 SHOWN_USERS = 2  # other runs that a line names
+MANY = ("sweep.json", "search.json")  # in a folder that stands for the runs that they name
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,16 @@ def _named_runs(folders: Sequence[Path]) -> list[Path]:
     """Returns the run folders that are named, by themselves or by their sweep, without links.
 
     Raises:
-        DataError: a folder is neither a run nor a sweep: a folder of many runs is not removed by accident.
+        DataError: a folder is neither a run, a sweep nor a search: a folder of many runs is not removed by accident.
         EnvironmentFault: one of them is in use.
     """
     found: dict[Path, None] = {}
     for folder in folders:
-        if not (RunDir(folder).run_yaml.is_file() or (folder / "sweep.json").is_file()):
-            raise DataError(f"{folder} is no run or sweep folder; type erulab ls for those that there are")
+        if not (RunDir(folder).run_yaml.is_file() or any((folder / name).is_file() for name in MANY)):
+            raise DataError(
+                f"{folder} is no run or sweep folder, nor that of a finished search; type erulab ls for those "
+                "that there are"
+            )
         found |= dict.fromkeys(path.resolve() for path in run_folders(folder))
     _refuse_if_in_use(list(found))
     return list(found)

@@ -159,20 +159,24 @@ def load_runs(folders: Sequence[Path], read: Callable[[Path], RunResult] = load_
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Returns the run folders that a run folder, sweep folder or parent folder stands for.
+    """Returns the run folders that a run folder, a folder of a sweep or search, or a parent folder stands for.
 
     Raises:
-        DataError: neither a run nor a sweep is there.
-        IntegrityFault: sweep.json is damaged.
+        DataError: neither a run, a sweep nor a finished search is there.
+        IntegrityFault: sweep.json or search.json is damaged.
     """
-    sweep = folder / "sweep.json"
-    if not sweep.is_file():
+    sweep, search = folder / "sweep.json", folder / "search.json"
+    if sweep.is_file():
+        # A job that never started has no folder; the others are compared without it.
+        named = [Path(job["folder"]) for job in read_json(sweep, shapes.sweep)["jobs"]]
+    elif search.is_file():
+        trials = read_json(search, shapes.search)["trials"]  # two that drew the same settings share a run
+        named = list(dict.fromkeys(Path(trial["folder"]) for trial in trials if "folder" in trial))
+    else:
         runs = list(_runs_below(folder))
         if not runs:
             raise DataError(f"{folder} is no run or sweep folder: neither run.yaml nor sweep.json is in it or below it")
         return runs
-    # A job that never started has no folder; the others are compared without it.
-    named = [Path(job["folder"]) for job in read_json(sweep, shapes.sweep)["jobs"]]
     return [job for job in (job_folder(path, folder) for path in named) if RunDir(job).run_yaml.is_file()]
 
 
@@ -186,6 +190,6 @@ def _runs_below(folder: Path) -> Iterator[Path]:
 
 
 def job_folder(job: Path, sweep: Path) -> Path:
-    """Returns a sweep job's folder, also if the output folder was moved after the sweep wrote its path."""
+    """Returns the folder of a sweep's or search's run, also if the output folder was moved since."""
     moved = sweep.resolve().parent.parent / job.parent.name / job.name
     return moved if not RunDir(job).run_yaml.is_file() else job

@@ -205,6 +205,7 @@ env = dict_of(anything)
 ended = record({"code": count, "message": text}, {"rank": count})
 metrics_line = record({"step": count}, {"request": text})
 sweep = record({"jobs": list_of(record({"folder": text}, {"code": figure}))}, {"command": text_or_null})
+search = record({"trials": list_of(record({}, {"folder": text}))})  # a trial without figures has none
 config_values = record(
     {},
     {

@@ -6,11 +6,13 @@ sweep's agent wins over both where it names run, project and entity: the trial i
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,7 @@ class WandbService:
     def _start(self, mode: str, described: Mapping[str, Any]) -> None:
         import wandb  # takes a second, and tracker=none must work without it
 
+        _make_media_folder()
         settings = wandb.Settings(
             init_timeout=CONNECT_SECONDS,
             finish_timeout=UPLOAD_SECONDS,
@@ -200,6 +203,19 @@ def _named_id() -> str | None:
 def _own_notes() -> str:
     """Returns the notes that the user has set for the run."""
     return redacted_text(os.environ.get("WANDB_NOTES", "").strip())
+
+
+def _make_media_folder() -> None:
+    """Makes wandb's folder for tables and images again, if it is gone.
+
+    wandb makes it when it is imported, and removes it when the process ends. Jobs of a sweep are copies of one process
+    that has imported it, so that the first job to end has removed the folder of the others.
+    """
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    if not Path(MEDIA_TMP.name).is_dir():
+        MEDIA_TMP.name = tempfile.mkdtemp("wandb-media")
+        atexit.register(MEDIA_TMP.cleanup)
 
 
 def _sweep_parameters() -> list[str]:

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from erulab.config.compose import config_to_dict
-from erulab.config.shown_settings import settings_lines
+from erulab.config.shown_settings import OF_SWEEP, settings_lines
 from erulab.errors import ConfigError, ErulabError, Interrupted, NumericFault
 from erulab.launching.dry_run import is_dry_run, show_dry_run
 from erulab.launching.folder_key import folder_key, short_hash
 from erulab.launching.job import plan_job
+from erulab.launching.machine import GPU
 from erulab.options import Facts, RunConfig, Stage
 from erulab.registry import GROUPS
 from erulab.reporting import Outcome
@@ -51,6 +52,8 @@ class Launcher(Protocol):
 
     def slots(self) -> int: ...
 
+    def job_gpus(self) -> list[GPU] | None: ...
+
 
 def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Compose, launcher: Launcher) -> int:
     """Runs a search, or continues it; returns the exit code.
@@ -68,12 +71,13 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
     config = compose(fixed)
     _check_trials(config)
     space = _whole_space(options, fixed, searched, config)
-    if is_dry_run():
-        print(f"search: {options.trials} trials of {', '.join(space)}; each chooses values for these", flush=True)
-        return show_dry_run([plan_job(config)], ["a run with the values that the search begins from:"])
     check_tracked_sweep([config] * options.trials)
     key = short_hash([folder_key(config), _plain_space(space), _what_counts(options)])
     rundir = RunDir(Path(config.output) / "tuning" / key)
+    searched_text = f"{options.trials} trials of {', '.join(space)}; folder: {rundir.path}"
+    if is_dry_run():
+        title = f"a search of {searched_text}; one trial, with the run's own values of what is searched:"
+        return show_dry_run([plan_job(config, gpus=launcher.job_gpus())], [title])
     rundir.make()
     if config.artifacts.private:
         make_private(rundir.path)
@@ -81,8 +85,8 @@ def run_search(plain: Mapping[str, Any], arguments: Sequence[str], compose: Comp
         fixed = [*fixed, f"tracker.group=tune-{key}"]
     goals = 2 if options.goal is Goal.pareto else 1
     search = Search(rundir.path, "trials", space, options.sampler, options.seed, goals)
-    print(*settings_lines([config], rundir.path), sep="\n")
-    print(f"search: {options.trials} trials of {', '.join(space)}", flush=True)
+    shown = [f"search: {searched_text}", *settings_lines([config], rundir.path)[:-1], OF_SWEEP]
+    print(*shown, sep="\n", flush=True)
     with launcher.shared_workers([config.tracker.name.value]):
         _run_trials(search, options, fixed, launcher)
     return FinishedSearch(search, options, rundir, fixed, compose).show()

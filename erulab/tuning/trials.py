@@ -36,7 +36,7 @@ class TrialSweep(Sweep):
         return [(task.code, task.job.rundir.path) for _, task in self._jobs]
 
     def start(self) -> None:
-        """Prints nothing: the search has shown what its trials have in common."""
+        """Prints nothing: the search has shown what its trials have in common, and `announce` shows the rest."""
 
     def write(self) -> None:
         """Writes nothing: the search has a journal."""

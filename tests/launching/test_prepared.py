@@ -105,9 +105,10 @@ def runs(pid: int) -> bool:
 
 
 def test_jobs_share_one_import_and_nothing_else(
-    start: Callable[..., RunExit], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Callable[..., RunExit], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAULTS 30: a crash of one is no crash of the next."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert start("code") == RunExit(3, "no rows")
     crashed = start("crash")
     assert (crashed.code, crashed.message) == (1, "rank 0 ended by signal 11 (SIGSEGV) and left no message")

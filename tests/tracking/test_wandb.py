@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 from erulab.errors import ConfigError
 from erulab.options import RunConfig, SavedModel
@@ -98,6 +99,20 @@ def test_the_report_is_sent_without_generated_texts(sent: tuple[RunDir, Segment]
     assert "knowledge left" in page.lower() and "Bela Ronu" not in page
     assert all(file.is_relative_to(rundir.path.resolve()) for file in report.values())  # no copy in the user's home
     assert "model" not in found.artifacts and "samples" not in found.summary
+
+
+def test_a_job_sends_its_tables_after_another_copy_of_the_process_has_ended(
+    finished: Finished, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of a forked job removes the folder that wandb made when it was imported (`MEDIA_TMP`)."""
+    MEDIA_TMP.cleanup()
+    rundir, settings = finished("method=npo")
+    log = tracked(rundir, settings)
+    log.summary(rundir.read_json(rundir.scores_json))
+    log.finish()
+    assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
+    assert only_segment(rundir).exit_code == 0
+    assert only_segment(rundir).summary["attacks/nrows"] > 0
 
 
 def test_texts_and_models_are_sent_if_asked_for(finished: Finished) -> None:

@@ -16,6 +16,7 @@ from erulab.config.compose import CONF, compose_config, config_to_dict, load_con
 from erulab.launching.job import Job
 from erulab.options import Facts
 from erulab.registry import OWN_CONF
+from erulab.reporting.load import run_folders
 from erulab.rundir import InUse, RunDir
 from erulab.tuning import run_search
 from erulab.tuning.experiment import LEFT_OUT_OF_TRIALS, NOT_WRITTEN
@@ -94,6 +95,16 @@ def test_a_search_writes_settings_that_can_be_typed(
     assert reported.attack and reported.method.beta == 0.2 and reported.dataset.world == 3
 
 
+def test_a_search_stands_for_the_runs_of_its_trials(tmp_path: Path) -> None:
+    """Trials without figures have no folder, and two with the same settings share one."""
+    search, runs = RunDir(tmp_path / "tuning" / "key"), [tmp_path / "fictitious" / name for name in "ab"]
+    for run in runs:
+        RunDir(run).write_text(RunDir(run).run_yaml, "{}")
+    trials = [{"folder": str(runs[1])}, {"state": "FAIL"}, {"folder": str(runs[0])}, {"folder": str(runs[1])}]
+    search.write_json(search.path / "search.json", {"trials": trials})
+    assert run_folders(search.path) == [runs[1], runs[0]]
+
+
 def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 21: its run folder is in use for a while, which is no reason to end the search."""
     monkeypatch.setattr(run_search, "WAIT", 0.0)
@@ -127,12 +138,16 @@ def test_a_worker_that_outlived_its_command_is_waited_for(here: Path, monkeypatc
 def test_a_dry_run_starts_no_trial(
     command: Callable[..., Answer], ran: Callable[[], int], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[Job] = []
-    monkeypatch.setattr(run_search, "show_dry_run", lambda jobs, titles: shown.extend(jobs) or 0)
+    monkeypatch.setattr("erulab.launching.dry_run._asked", [])  # the flag is remembered for the whole process
+    shown: list[tuple[Job, str]] = []
+    monkeypatch.setattr(
+        run_search, "show_dry_run", lambda jobs, titles: shown.extend(zip(jobs, titles, strict=True)) or 0
+    )
     answer = command("--dry-run", *TYPED)
-    assert answer.code == 0 and "20 trials of trainer.lr" in answer.out, answer.err
+    assert answer.code == 0, answer.err
     assert ran() == 0 and not (here / "outputs").exists()
-    (job,) = shown
+    ((job, title),) = shown
+    assert "20 trials of trainer.lr" in title
     assert job.config.method.beta == 0.2 and job.config.evaluation.facts is Facts.validation
 
 
