@@ -178,7 +178,7 @@ class Sweep:
         print(compare(scored, sweep=self.folder), flush=True)
         self._rundir.write_text(self._rundir.report_md, compare(scored, "md", sweep=self.folder))
         self._rundir.write_text(self._rundir.report_html, compare(scored, "html", sweep=self.folder, at=self.folder))
-        print(f"sweep folder: {self.folder}", flush=True)
+        print(f"sweep folder: {self.folder}\nreport: {self._rundir.report_html}", flush=True)
         line = upload_line_of_sweep(self.folder, [task.job.rundir for task in self.tasks])
         if line is not None:
             print(f"to upload all: {line}", flush=True)

@@ -26,8 +26,9 @@ from erulab.rundir import RunDir
 WIDEST = 6  # figures in one table; more would not fit a screen or a sheet of paper
 BOLD = (
     "Bold: closest to 0 (knowledge left) or highest (utility kept) in its column, whether or not the intervals "
-    "separate it from the next. Weaker colour: less than half of the utility is left; these are never bold."
+    "separate it from the next."
 )
+WEAKER = "Weaker colour: less than half of the utility is left; these are never bold."
 KNOWLEDGE = (LEFT, "least knowledge left")  # how headings of knowledge left begin, before and after attacks
 ALWAYS = ("run", "arm", "verdict", LEFT, WORST, KEPT)  # columns that are shown even if all rows have the same
 
@@ -114,5 +115,7 @@ def _marked_table(table: Table, collapsed: Sequence[bool], measurable: Sequence[
         for place in best_places(name, [row[column].value for row in rows], collapsed, measurable):
             rows[place][column] = replace(rows[place][column], best=True)
     fallen = frozenset(place for place, one in enumerate(collapsed) if one)
-    marked = replace(table, rows=tuple(map(tuple, rows)), dimmed=fallen, notes=(BOLD, *table.notes))
+    bold = any(cell.best for row in rows for cell in row)
+    notes = (*([BOLD] if bold else []), *([WEAKER] if fallen else []), *table.notes)
+    marked = replace(table, rows=tuple(map(tuple, rows)), dimmed=fallen, notes=notes)
     return marked.with_constant_columns_folded(ALWAYS)
