@@ -36,12 +36,15 @@ def check_tracker(config: RunConfig) -> None:
 
 
 def is_awaited(rundir: RunDir, config: RunConfig) -> bool:
-    """Tells whether an agent of a wandb sweep waits for this run as a trial that wandb does not have yet."""
+    """Tells whether the tracker still lacks the results of this run.
+
+    It does if sending them failed, or if an agent of a wandb sweep waits for the run as a trial of another id.
+    """
+    known = read_tracked(rundir, config.tracker.name)
     trial = os.environ.get("WANDB_RUN_ID")
-    if not trial or config.tracker.name is not TrackerName.wandb:
-        return False
-    known = read_tracked(rundir, TrackerName.wandb)
-    return known is None or known.id != trial
+    if trial and config.tracker.name is TrackerName.wandb:
+        return known is None or known.id != trial
+    return known is not None and not known.sent
 
 
 def check_tracked_sweep(configs: Sequence[RunConfig]) -> None:

@@ -15,6 +15,7 @@ from erulab.errors import ConfigError, EnvironmentFault
 from erulab.launching.job import plan_job
 from erulab.stages.tracking import Tracker
 from erulab.tracking import checks
+from erulab.tracking.accelerate_service import AccelerateService
 from tests.stages.test_tracking import Rank, lines
 from tests.tracking.conftest import Finished
 
@@ -73,6 +74,28 @@ def test_a_tracker_that_cannot_write_gets_one_warning(finished: Finished, caplog
         log.finish()
     assert len(lines(rundir)) == 3
     assert [record.levelname for record in caplog.records if record.name == "erulab.tracking.mirror"] == ["WARNING"]
+
+
+def no_space(*_: Any) -> None:
+    raise OSError("no space")
+
+
+def test_results_that_were_not_sent_are_sent_by_the_same_command(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command whose run is finished starts nothing, unless its tracker lacks the results."""
+    rundir, settings = finished("tracker=tensorboard")
+    scores = rundir.read_json(rundir.scores_json)
+    with monkeypatch.context() as broken:
+        broken.setattr(AccelerateService, "summarise", no_space)
+        log = tracked(rundir, settings)
+        log.summary(scores)
+        log.finish()
+    assert checks.is_awaited(rundir, settings)
+    log = tracked(rundir, settings)
+    log.summary(scores)
+    log.finish()
+    assert not checks.is_awaited(rundir, settings)
 
 
 def test_mlflow_finds_its_run_again(finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
