@@ -12,7 +12,7 @@ from markupsafe import Markup
 from erulab.reporting import escape
 from erulab.reporting.numbers import interval, short, signed
 
-FORMATS = ("text", "md", "csv", "latex", "html")
+FORMATS = ("text", "md", "csv", "html")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Table:
 
     def render(self, format: str) -> str:
         """Returns the table in one of FORMATS, with every text escaped for it."""
-        renderers = {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "latex": _as_latex, "html": _as_html}
+        renderers = {"text": _as_text, "md": _as_markdown, "csv": _as_csv, "html": _as_html}
         return renderers[format](self)
 
     def _repr_html_(self) -> str:
@@ -185,18 +185,6 @@ def _csv_value(cell: Cell, part: str) -> str:
         return escape.csv_cell(cell.text)
     value = {"": cell.value, "low": cell.low, "high": cell.high, "n": cell.n}[part]
     return "" if value is None else repr(value)
-
-
-def _as_latex(table: Table) -> str:
-    table = _with_n_in_headings(table)
-    columns = "".join("r" if any(row[i].is_figure for row in table.rows) else "l" for i in range(len(table.headings)))
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines.append(" & ".join(escape.latex(h) for h in table.headings) + r" \\")
-    lines.append(r"\midrule")
-    # LaTeX would read a cell that opens with a bracket as an argument of the line end before it.
-    lines += [" & ".join(f"{{}}{escape.latex(cell.shown)}" for cell in row) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {escape.visible(note)}" for note in table.notes)]) + "\n"
 
 
 def _as_html(table: Table) -> str:

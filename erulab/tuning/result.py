@@ -17,6 +17,7 @@ from erulab.redaction import redacted_text
 from erulab.registry import conf_folders
 from erulab.reporting.rendering import Cell, Table
 from erulab.rundir import RunDir
+from erulab.tracking.record import upload_line_of_sweep
 from erulab.tuning.experiment import experiment_yaml
 from erulab.tuning.objective import TrialRun
 from erulab.tuning.options import Goal, TuningOptions
@@ -71,6 +72,10 @@ class FinishedSearch:
         print(f"best: trial {best.number + 1}: {' '.join(typed)}")
         print("report it, on the facts that chose nothing:", flush=True)
         print(redacted_text(f"python -m erulab.run {shlex.join(command)}"), flush=True)
+        folders = dict.fromkeys(trial.user_attrs["folder"] for trial in trials if "folder" in trial.user_attrs)
+        line = upload_line_of_sweep(self.rundir.path, [RunDir(folder) for folder in folders])
+        if line is not None:
+            print(f"to upload all trials: {line}", flush=True)
         return 0
 
     def _write_experiment(self, overrides: list[str]) -> str:

@@ -198,7 +198,7 @@ def _run_folder(base: Base, folder: Path, draws: random.Random | None) -> Ended:
     if draws is not None:
         for name in draws.sample(names, draws.randint(1, 2)):
             _remove_or_mutate(copied / name, draws)
-        how = draws.choice(("text", "md", "csv", "latex"))
+        how = draws.choice(("text", "md", "csv", "json", "latex"))
 
     def call() -> int:
         from erulab import report

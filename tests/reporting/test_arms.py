@@ -89,7 +89,7 @@ def test_copies_of_a_run_do_not_form_an_arm(make_run: MakeRun) -> None:
     assert arm_tables(load_runs(made)) == []
 
 
-@pytest.mark.parametrize("format", ["text", "md", "latex", "html"])
+@pytest.mark.parametrize("format", ["text", "md", "html"])
 def test_the_comparison_shows_the_arms(make_run: MakeRun, format: str) -> None:
     text = compare(folders(make_run, worlds=2), format)
     assert "not distinguishable" in text and "Runs of one arm" in text

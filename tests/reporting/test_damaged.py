@@ -104,7 +104,7 @@ def test_mutants_end_in_a_line_or_a_report(make_run: MakeRun) -> None:
         (folder / name).write_bytes(content)
         try:
             run = load_run(folder)
-            compare([folder], draw.choice(["text", "md", "csv", "latex"]))
+            compare([folder], draw.choice(["text", "md", "csv"]))
             frame = FRAMES[draw.choice(list(FRAMES))]([run, run])
             data_file(frame, draw.choice(DATA_FORMATS))
             latex_table(frame, draw.choice(STYLES))
