@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from erulab.commands.arguments import ended_with_line, new_parser
-from erulab.commands.findings import Finding, Verdict
+from erulab.commands.findings import Finding, Health
 from erulab.commands.machine_findings import find_hub, machine_findings
 from erulab.errors import EnvironmentFault
 from erulab.redaction import redacted, redacted_text
 from erulab.reporting.escape import visible
 
-MARKS = {Verdict.ok: "ok", Verdict.note: "note", Verdict.missing: "MISSING"}
+MARKS = {Health.ok: "ok", Health.note: "note", Health.missing: "MISSING"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,16 +36,16 @@ def _examine(arguments: Sequence[str] | None) -> int:
     if options.overrides:
         from erulab.commands.run_findings import run_findings  # Hydra takes a second to load
 
-        found += run_findings(options.overrides, hub_answers=hub.verdict is Verdict.ok)
+        found += run_findings(options.overrides, hub_answers=hub.health is Health.ok)
     if options.json:
         sys.stdout.write(json.dumps([redacted(asdict(one)) for one in found], indent=1) + "\n")
     else:
         sys.stdout.write("".join(f"{redacted_text(visible(line))}\n" for one in found for line in _lines(one)))
-        counts = Counter(one.verdict for one in found)
-        print(f"{counts[Verdict.missing]} missing, {counts[Verdict.note]} to know, {counts[Verdict.ok]} ok")
-    return EnvironmentFault.code if any(one.verdict is Verdict.missing for one in found) else 0
+        counts = Counter(one.health for one in found)
+        print(f"{counts[Health.missing]} missing, {counts[Health.note]} to know, {counts[Health.ok]} ok")
+    return EnvironmentFault.code if any(one.health is Health.missing for one in found) else 0
 
 
 def _lines(one: Finding) -> list[str]:
-    lines = [f"{MARKS[one.verdict]:<8} {one.what:<24} {one.found}".rstrip()]
+    lines = [f"{MARKS[one.health]:<8} {one.what:<24} {one.found}".rstrip()]
     return [*lines, f"{'':<33} -> {one.fix}"] if one.fix else lines

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class Health(StrEnum):
     """`note`: erulab runs without it, but a person should know."""
 
     ok = "ok"
@@ -24,21 +24,21 @@ class Finding:
     """
 
     what: str
-    verdict: Verdict
+    health: Health
     found: str
     fix: str = ""
 
 
 def ok(what: str, found: str) -> Finding:
     """Returns a finding with nothing to do."""
-    return Finding(what, Verdict.ok, found)
+    return Finding(what, Health.ok, found)
 
 
 def note(what: str, found: str, fix: str = "") -> Finding:
     """Returns a finding that stops no run."""
-    return Finding(what, Verdict.note, found, fix)
+    return Finding(what, Health.note, found, fix)
 
 
 def missing(what: str, found: str, fix: str = "") -> Finding:
     """Returns a finding that stops runs until it is mended."""
-    return Finding(what, Verdict.missing, found, fix)
+    return Finding(what, Health.missing, found, fix)

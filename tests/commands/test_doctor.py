@@ -29,8 +29,8 @@ def found(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, dic
 def test_this_machine_runs_the_tests(capsys: pytest.CaptureFixture[str]) -> None:
     code, one = found(capsys)
     assert code == 0
-    assert one["python"]["verdict"] == "ok" and one["packages"]["verdict"] == "ok"
-    assert one["hub"]["verdict"] == "note" and "HF_HUB_OFFLINE" in one["hub"]["found"]
+    assert one["python"]["health"] == "ok" and one["packages"]["health"] == "ok"
+    assert one["hub"]["health"] == "note" and "HF_HUB_OFFLINE" in one["hub"]["found"]
     assert doctor.main([]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 missing, ")
 
@@ -42,7 +42,7 @@ def test_secrets_are_told_of_and_never_printed(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     _, one = found(capsys)
-    assert "a token is set" in one["hub"]["found"] and one["wandb"]["verdict"] == "ok"
+    assert "a token is set" in one["hub"]["found"] and one["wandb"]["health"] == "ok"
     for arguments in ([], ["--json"]):
         doctor.main(arguments)
         printed = capsys.readouterr()
@@ -67,8 +67,8 @@ def test_a_machine_without_compiler_and_room(
     monkeypatch.setattr(machine_findings, "free_bytes", lambda path: 1e6)
     code, one = found(capsys)
     assert code == 0  # one process on this disk can still run something small
-    assert one["compiler"]["verdict"] == "note" and "apt install g++" in one["compiler"]["found"]
-    assert one["disk for output"]["verdict"] == "note" and "1.0 MB" in one["disk for output"]["found"]
+    assert one["compiler"]["health"] == "note" and "apt install g++" in one["compiler"]["found"]
+    assert one["disk for output"]["health"] == "note" and "1.0 MB" in one["disk for output"]["found"]
 
 
 def test_files_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_files_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
         *("model=hf", "model.path=owner/name", f"output={forget}/below"),
     )
     assert code == 4
-    assert one["dataset.forget"]["verdict"] == "ok" and "33 B" in one["dataset.forget"]["found"]
-    assert one["dataset=jsonl"]["verdict"] == "missing" and "retain.jsonl" in one["dataset=jsonl"]["found"]
-    assert one["model.path"]["verdict"] == "missing"
+    assert one["dataset.forget"]["health"] == "ok" and "33 B" in one["dataset.forget"]["found"]
+    assert one["dataset=jsonl"]["health"] == "missing" and "retain.jsonl" in one["dataset=jsonl"]["found"]
+    assert one["model.path"]["health"] == "missing"
     assert one["model.path"]["fix"].endswith("hf download owner/name --repo-type model")
     assert one["disk for output"]["fix"] == "name a folder with output=FOLDER"
 
