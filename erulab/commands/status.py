@@ -1,4 +1,4 @@
-"""`python -m erulab status FOLDER`: how far a sweep or a run is, when it may end, and what to type to go on."""
+"""`python -m erulab status FOLDER`: how far a sweep, a run or a search is, when it may end, and what to type."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from erulab.commands.arguments import ended_with_line, new_parser
+from erulab.commands.search_status import JOURNAL, search_lines, search_status
 from erulab.commands.state import (
     State,
     holder_of,
@@ -66,13 +67,13 @@ class JobStatus:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the status; returns the exit code: 3 for a folder that is no sweep or run, 6 for a damaged sweep.json."""
+    """Prints the status; returns the exit code: 3 for a folder of none of these, 6 for a damaged one."""
     return ended_with_line(lambda: _show_status(arguments))
 
 
 def _show_status(arguments: Sequence[str] | None) -> int:
-    parser = new_parser("status", "Says how far a sweep or a run is, when it may end, and how to go on.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep folder or a run folder")
+    parser = new_parser("status", "Says how far a sweep, a run or a search is, when it may end, and how to go on.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of a sweep, a run or a search")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     options = parser.parse_args(arguments)
     folder, now = options.folder, datetime.now(UTC)
@@ -82,10 +83,13 @@ def _show_status(arguments: Sequence[str] | None) -> int:
     elif RunDir(folder).run_yaml.is_file():
         found = run_status(folder, now)
         lines = _run_lines(found)
+    elif (folder / JOURNAL).is_file():
+        found = search_status(folder)
+        lines = search_lines(found)
     else:
         raise DataError(
-            f"{folder} is no sweep or run folder: neither sweep.json nor run.yaml is in it; type erulab ls for those "
-            "that there are"
+            f"{folder} is no folder of a sweep, a run or a search: neither sweep.json nor run.yaml nor {JOURNAL} is in "
+            "it; type erulab ls for the runs that there are"
         )
     text = json.dumps(found, indent=1) if options.json else "\n".join(visible(line) for line in lines)
     sys.stdout.write(f"{redacted_text(text)}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from erulab.commands import status
 from erulab.errors import IntegrityFault
 from erulab.tuning.objective import TrialRun, objective_values
 from erulab.tuning.options import Goal, ObjectiveOptions, SamplerName, TuningOptions
@@ -55,6 +57,23 @@ def in_child(work: Callable[[], None]) -> int:
         work()
     finally:
         os._exit(0)  # as a killed process: nothing is given back or cleaned up
+
+
+def test_the_status_of_a_search_counts_trials_and_names_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = opened(tmp_path)
+    go_on(search, 3)
+    failed, left = search.take(2, 5)
+    search.tell(failed, None)
+    best = min(search.trials[:3], key=lambda trial: trial.values[0])
+    assert status.main([str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["states"] == {"COMPLETE": 3, "FAIL": 1, "RUNNING": 1}
+    assert found["best"]["trial"] == best.number + 1 and found["best"]["typed"] == best.user_attrs[TYPED]
+    assert status.main([str(tmp_path)]) == 0
+    assert "3 done, 1 without figures" in capsys.readouterr().out
+    search.give_back(left)
 
 
 def test_it_finds_a_known_optimum(tmp_path: Path) -> None:
