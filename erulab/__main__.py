@@ -18,7 +18,7 @@ COMMANDS = {
     "list": ("erulab.list", "methods, attacks, data sets, ... and the options of each"),
     "plan": ("erulab.plan", "memory, FLOPs and hours of a run, before it starts"),
     "ls": ("erulab.commands.ls", "list runs: state, verdict, figures, what differs"),
-    "status": ("erulab.commands.status", "how far a sweep or run is, and how to go on"),
+    "status": ("erulab.commands.status", "how far a sweep, run or search is, and how to go on"),
     "doctor": ("erulab.commands.doctor", "what this machine and a run's files lack, with the fix"),
     "purge": ("erulab.commands.purge", "remove texts, caches and models of a run"),
     "push": ("erulab.commands.push", "upload a run's model and its card to the Hugging Face hub"),
@@ -69,7 +69,7 @@ def help_text() -> str:
         [
             "erulab removes specific knowledge from a language model, and tests that it is gone and stays gone.",
             "",
-            "usage: erulab COMMAND ...            the same as: python -m erulab.COMMAND ...",
+            "usage: erulab COMMAND ...            the same as: python -m erulab COMMAND ...",
             "",
             *lines,
             "",
