@@ -41,10 +41,6 @@ FIELDS = 4  # arguments of each job
 
 def main(arguments: list[str]) -> int:
     """Prints what the jobs would make; returns the first exit code that is not 0, or 0."""
-    logging.disable(logging.WARNING)  # products that are damaged are shown as missing
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    sys.excepthook = print_exception
     codes, learned = [], set[str]()
     for start in range(0, len(arguments), FIELDS):
         config, rundir, finished, title = arguments[start : start + FIELDS]
@@ -142,4 +138,8 @@ def _disk_lines(context: Context) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # products that are damaged are shown as missing
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    sys.excepthook = print_exception
     sys.exit(main(sys.argv[1:]))

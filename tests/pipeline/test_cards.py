@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 
 from erulab.data.fictitious import FictitiousOptions, FictitiousWorld
 from erulab.training.checkpoints import Checkpoints
-from tests.pipeline.conftest import Finished, Runner, finished, small
+from tests.pipeline.conftest import Finished, Runner, finished, run_beside, small
 
 
 def sha256(content: bytes) -> str:
@@ -82,9 +82,10 @@ def test_the_card_is_in_the_run_folder_alone(first: Finished, run: Runner) -> No
     assert audit.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_another_attack_is_added_to_card_and_audit(first: Finished, run: Runner) -> None:
+def test_another_attack_is_added_to_card_and_audit(copy_first: Callable[[Path], Finished], tmp_path: Path) -> None:
+    first = copy_first(tmp_path / "outputs")  # its card changes
     when = first.read("audit.json")["when"]
-    again = run("attack=[relearn,quantize,prune]")
+    again = run_beside(first)("attack=[relearn,quantize,prune]")
     audit = again.read("audit.json")
     assert audit["when"] == when  # of the unlearning, which the cache had
     assert "prune" in {one["attack"] for one in audit["attacks"]}
