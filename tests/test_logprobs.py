@@ -8,8 +8,9 @@ import torch
 from erulab import logprobs
 from erulab.methods.retain import kl_to_reference
 from erulab.methods.seen import TokenValue
+from erulab.models.dropout import disable_dropout
 from erulab.models.forwards import view_reference
-from erulab.models.policy import Policy, disable_dropout
+from erulab.models.policy import Policy
 from erulab.models.request import ForwardRequest, PartRequest
 from erulab.tokens.batch import Batch, Encoded, collate
 from tests.samples.tiny import FORGET, KINDS, RETAIN, gradients, moved, naive_nll, naive_token_nll, random_model

@@ -29,8 +29,8 @@ from erulab.models.key_value import allows_padding, cached_difference
 from erulab.models.library import config_of, faults_of
 from erulab.models.loaded import LoadedModel
 from erulab.models.options import Attention
-from erulab.models.policy import TUPLES
 from erulab.models.shards import SHARD_BYTES, write_shards
+from erulab.models.skipping import TUPLES
 from erulab.rundir import give_usual_permissions
 from erulab.tokens.batch import Encoded, collate
 from erulab.tokens.chat import ChatFormat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,14 +22,12 @@ from erulab.models.meter import Meter, token_counts
 from erulab.models.packing import Packing, pack
 from erulab.models.part_reader import PartReader
 from erulab.models.request import ForwardRequest
+from erulab.models.skipping import skipped_blocks
 from erulab.tokens.batch import Batch
 
 # Names of the norm after the last block, of which each family has one: GPT-NeoX and OPT, Nemotron-H, LFM 2 and BioGPT
 # have the last four.
 NORMS = ("norm", "final_layernorm", "ln_f", "final_layer_norm", "norm_f", "embedding_norm", "layer_norm")
-
-# Model types whose blocks return their states inside a tuple; `check_layout` compares.
-TUPLES = frozenset({"bamba", "bloom", "codegen", "falcon", "falcon_h1", "gpt_neo", "gptj", "mpt"})
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ class Policy(nn.Module):
         """Skips blocks `layer`, `layer` + 1, ... inside the context; None: skips none."""
         with ExitStack() as stack:
             if layer is not None:
-                stack.enter_context(_identities(self.blocks[layer:], self._identity_block()))
+                stack.enter_context(skipped_blocks(self.blocks[layer:], self._causal().config.model_type))
             self._last_block = layer
             try:
                 yield
@@ -212,7 +210,7 @@ class Policy(nn.Module):
 
         The caller must replace h_layer by a hook, for example with its cached value.
         """
-        with _identities(self.blocks[:layer], self._identity_block()):
+        with skipped_blocks(self.blocks[:layer], self._causal().config.model_type):
             self._first_block = layer
             try:
                 yield
@@ -277,9 +275,6 @@ class Policy(nn.Module):
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def _identity_block(self) -> Callable[..., Any]:
-        return _identity_in_tuple if self._causal().config.model_type in TUPLES else _identity_block
-
     def _inner(self) -> nn.Module:
         causal = self._causal()
         return _submodule(causal, (causal.base_model_prefix,))
@@ -291,43 +286,9 @@ class Policy(nn.Module):
         return decoder if isinstance(decoder, nn.Module) else inner
 
 
-@contextmanager
-def _identities(blocks: Iterable[nn.Module], identity: Callable[..., Any]) -> Iterator[None]:
-    """Lets blocks return their input inside the context."""
-    replaced = [(block, block.__dict__.get("forward")) for block in blocks]
-    try:
-        for block, _ in replaced:
-            block.forward = identity
-        yield
-    finally:
-        for block, forward in replaced:
-            del block.forward
-            if forward is not None:  # a compiled one
-                block.forward = forward
-
-
-def _identity_block(states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-    return states
-
-
-def _identity_in_tuple(states: torch.Tensor, *arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
-    return states, None
-
-
 def _submodule(module: nn.Module, names: tuple[str, ...]) -> nn.Module:
     for name in names:
         found = getattr(module, name, None)
         if isinstance(found, nn.Module):
             return found
     raise TypeError(f"{type(module).__name__} has none of {', '.join(names)}: its layout is not known to erulab")
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout rate to zero, so that training mode (which gradient checkpointing needs) drops nothing."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Rates that layers keep as plain numbers; Mixtral's multiplies what its experts read by random numbers.
-        for name in ("attention_dropout", "dropout", "jitter_noise"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)

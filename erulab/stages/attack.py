@@ -7,7 +7,8 @@ from typing import Any
 
 from erulab.attacks.halves import validation_half
 from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
-from erulab.attacks.judging.rows import attack_json_rows, row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
+from erulab.attacks.judging.rows import attack_json_rows
 from erulab.attacks.judging.scoring import merge_suites, utility_suite
 from erulab.data.rows import Suite
 from erulab.errors import DataError

@@ -9,9 +9,9 @@ from erulab.attacks.judging.scoring import score_attacked
 from erulab.data.rows import Benchmark, Row, Suite
 from erulab.evaluation.row_score import RowScore
 from erulab.evaluation.scoring import Watch
+from erulab.models.dropout import disable_dropout
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import merged, with_lora
-from erulab.models.policy import disable_dropout
 from erulab.options import EngineName, EngineOptions
 from erulab.ranks import Ranks
 from erulab.stages.context import Context

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from erulab.methods.base import GradientMethod, ModelHandle, WeightFunction
+from erulab.models.dropout import disable_dropout
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import save_folder
 from erulab.models.lora import merged, save_adapter, with_lora
-from erulab.models.policy import disable_dropout
 from erulab.reporting.progress import progress
 from erulab.stages.best_step import BestStep
 from erulab.stages.cache import CHECKPOINTS, Product

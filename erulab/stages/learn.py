@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from erulab.data.rows import Row
+from erulab.models.dropout import disable_dropout
 from erulab.models.loading import save_folder
-from erulab.models.policy import disable_dropout
 from erulab.options import TargetOptions
 from erulab.reporting.progress import progress
 from erulab.roles import seeds_after_first

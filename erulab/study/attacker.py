@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from erulab.attacks.base import Setting
 from erulab.attacks.judging.attacked_setting import MODELS
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.errors import ConfigError, NumericFault
 from erulab.launching.finished import record_finished

@@ -14,11 +14,12 @@ from erulab.adversaries.weights import WeightAdversary
 from erulab.data.rows import Benchmark, Row
 from erulab.methods.base import GradientMethod, Method
 from erulab.methods.needs import Answer, ForgetTokens, Pairs
+from erulab.models.dropout import disable_dropout
 from erulab.models.forwards import Reference
 from erulab.models.loaded import LoadedModel
 from erulab.models.lora import WithoutAdapters, no_trained_adapter, with_lora
 from erulab.models.options import Quantization
-from erulab.models.policy import Policy, disable_dropout
+from erulab.models.policy import Policy
 from erulab.options import Combine, RunConfig, TrainerOptions
 from erulab.ranks import Ranks
 from erulab.registry import adversaries, methods, rewards

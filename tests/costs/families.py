@@ -9,7 +9,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from erulab.models.attention import PACKED
-from erulab.models.policy import disable_dropout
+from erulab.models.dropout import disable_dropout
 from erulab.tokens.batch import Batch, Encoded, collate
 
 WIDTH, VOCABULARY = 96, 211

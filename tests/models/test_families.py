@@ -20,11 +20,12 @@ from erulab.errors import DataError
 from erulab.evaluation.generation import SHARED, generate
 from erulab.models import packing
 from erulab.models.attention import PACKED, PACKING
+from erulab.models.dropout import disable_dropout
 from erulab.models.folders import TEXT_PART, check_source
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import load_folder, save_folder
 from erulab.models.options import Attention
-from erulab.models.policy import Policy, disable_dropout
+from erulab.models.policy import Policy
 from erulab.ranks import Ranks
 from erulab.tokens.batch import collate
 from erulab.tokens.chat import ChatFormat

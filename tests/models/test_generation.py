@@ -16,7 +16,7 @@ from erulab.models import loading
 from erulab.models.key_value import PADDED
 from erulab.models.loaded import LoadedModel
 from erulab.models.loading import check_layout
-from erulab.models.policy import TUPLES
+from erulab.models.skipping import TUPLES
 from erulab.ranks import Ranks
 from erulab.tokens.batch import Encoded, collate
 from tests.evaluation.test_generation import Numbers

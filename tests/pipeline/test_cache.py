@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from erulab import checksums
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.config.compose import compose_config
 from erulab.costs.ledger import Ledger
 from erulab.ranks import Ranks

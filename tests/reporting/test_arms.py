@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.reporting import arm_tables, compare, load_runs
 from erulab.reporting.arms import group_into_arms
 from erulab.reporting.rendering import Cell, Table

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.reporting import RunResult, attack_table, heat_table, load_run
 from erulab.reporting.attack_rows import Standing
 from erulab.reporting.attack_tables import heat_map

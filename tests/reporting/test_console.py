@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.reporting import console
 from tests.reporting.conftest import attacked
 

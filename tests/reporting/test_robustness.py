@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from erulab.attacks.judging.columns import COUNTS, NOT_RUN, NOT_VALID, UNDEFINED, row_without_figures
 from erulab.attacks.judging.figures import FIGURES
-from erulab.attacks.judging.rows import COUNTS, NOT_RUN, NOT_VALID, UNDEFINED, row_without_figures
 from erulab.reporting import Withstood, judge
 from erulab.reporting.attack_rows import NAMES, Standing, group_by_setting, standing_of
 from tests.reporting.conftest import ATTACKS, DESTROYED, NO_GAP, SCORES, attack_row, attacked

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.reporting import Outcome, judge
 from tests.reporting.conftest import ATTACKS, SCORES, attack_row
 

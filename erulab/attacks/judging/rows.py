@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from erulab.attacks.base import Setting
 from erulab.attacks.judging import choosing, open_unlearning
 from erulab.attacks.judging.attacked_setting import MODELS, AttackedSetting, UnattackedScores
+from erulab.attacks.judging.columns import BUDGET, COUNTS, NOT_RUN, NOT_VALID, UNDEFINED, headline_columns
 from erulab.attacks.judging.figures import FIGURES, ModelValues, attack_figures, why_not_valid, widened
 from erulab.attacks.judging.left_alone import left_alone_by, why_not_shown
 from erulab.attacks.judging.metrics import HEADLINE, setting_metrics, utility_figure
@@ -19,31 +19,6 @@ from erulab.attacks.judging.savings import savings
 from erulab.attacks.judging.trace import AttemptResult
 from erulab.attacks.weights.left_alone import MOST, left_alone_words
 from erulab.evaluation.knowledge import Values
-
-# `standing` of a row: whether it says something about robustness.
-COUNTS, NOT_VALID, UNDEFINED, NOT_RUN = "counts", "not_valid", "undefined", "not_run"
-# The attacker's budget on the unlearned model, and the unlearned model's utility before and after.
-BUDGET = ("steps", "flops", "seconds")
-UTILITY = ("utility", "utility_attacked")
-
-
-def row_without_figures(attack: str, setting: Setting, reason: str) -> dict[str, Any]:
-    """Returns the row of an attack that did not run or failed."""
-    empty = dict.fromkeys((*FIGURES, *open_unlearning.ATTACKS, *BUDGET, *UTILITY))
-    return {
-        "attack": attack,
-        "setting": setting,
-        "metric": HEADLINE,
-        "headline": True,
-        **empty,
-        "valid": False,
-        "standing": NOT_RUN,
-        "reason": reason,
-        "note": "",
-        "facts": 0,
-        "n": 0,
-        **_headline_columns(),
-    }
 
 
 def attack_json_rows(
@@ -119,7 +94,7 @@ class _SettingRows:
                 "headline": False,
                 **no_figures,
                 **ModelValues(**utility).means,
-                **_headline_columns(),
+                **headline_columns(),
                 "standing": None,
                 "reason": None,
                 "note": "utility: target and oracle both know these rows",
@@ -191,7 +166,7 @@ class _SettingRows:
             "headline": headline,
             **figures,
             **compat,
-            **(self._own_headline_columns(values, repeats) if headline else _headline_columns()),
+            **(self._own_headline_columns(values, repeats) if headline else headline_columns()),
             "standing": standing,
             "reason": reason,
             "note": note,
@@ -218,7 +193,7 @@ class _SettingRows:
             repeats: knowledge left after each repeat alone.
         """
         chosen = {model: [one.chosen for one in own] for model, own in self._chosen.items()}
-        return _headline_columns(
+        return headline_columns(
             chosen if self._chooses else {},
             self._every_attempt() if self._chooses and self._same_attempts else [],
             repeats,
@@ -305,13 +280,3 @@ class _SettingRows:
 def _mean_budget(attempts: Sequence[AttemptResult]) -> dict[str, float]:
     """Returns the attacker's budget, averaged over repeats."""
     return {name: float(np.mean([getattr(one, name) for one in attempts])) for name in BUDGET}
-
-
-def _headline_columns(
-    chosen: dict[str, list[Setting]] | None = None,
-    attempts: Sequence[dict[str, Any]] = (),
-    repeats: Sequence[float | None] = (),
-    savings: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Returns the columns that only a setting's headline fills; empty by default."""
-    return {"chosen": chosen or {}, "attempts": list(attempts), "repeats": list(repeats), "savings": savings or {}}

@@ -14,7 +14,7 @@ import torch
 
 from erulab.attacks.base import Attack, Attempt, Repeat, Setting
 from erulab.attacks.halves import validation_facts
-from erulab.attacks.judging.rows import row_without_figures
+from erulab.attacks.judging.columns import row_without_figures
 from erulab.attacks.relearn import Relearn, RelearnOptions
 from erulab.attacks.relearn_rows import RelearnSplit
 from erulab.data.rows import Benchmark, Role, Suite
